@@ -1,0 +1,145 @@
+"""Every legal field of a training configuration, with its default; and the check of a whole one.
+
+A file in `configs/` calls `base_config()`, overrides fields and returns the result. The dictionary
+is locked, so a misspelt field is an error where it is written. Durations carry their unit in the
+name. `validate` reports all faults of a configuration at once, before any device is touched.
+"""
+
+from ml_collections import ConfigDict
+
+from aliasfree_jax.errors import ConfigError, unknown
+
+SOURCES = ("digits", "folder", "tfds", "arrays")
+CROPS = ("none", "padded", "random_resized")
+
+
+def base_config() -> ConfigDict:
+    """A locked configuration in which every field has its default."""
+    config = ConfigDict()
+    config.seed = 0
+    config.init_from = ""  # checkpoint, converted weights or original .pth to start from; "" = scratch
+
+    config.model = ConfigDict()
+    config.model.name = "convnext_afc_micro"  # see aliasfree_jax.list_models()
+    config.model.options = ConfigDict()  # keyword arguments of create_model; number of classes: from data
+    config.model.options.unlock()
+
+    config.data = ConfigDict()
+    config.data.source = "digits"  # digits | folder | tfds | arrays (from Python only)
+    config.data.path = ""  # folder: directory, .tar* or .zip; tfds: the data_dir
+    config.data.name = ""  # tfds: the data set, e.g. "imagenet2012"
+    config.data.train_split = "train"
+    config.data.eval_split = "val"
+    config.data.image_size = 32  # side of the network's square input, pixels
+    config.data.mean = (0.485, 0.456, 0.406)  # per channel, of images in [0, 1]
+    config.data.std = (0.229, 0.224, 0.225)
+    config.data.crop = "none"  # none | padded (zero-pad, then random crop) | random_resized
+    config.data.crop_padding = 4  # pixels, for crop = padded
+    config.data.crop_scale = (0.08, 1.0)  # share of the image's area, for crop = random_resized
+    config.data.flip = False  # horizontal flip with probability 1/2
+    config.data.circular_shift = False  # random integer circular shift of each training image
+    config.data.eval_crop_ratio = 0.875  # centre crop = this share of the resized shorter side
+    config.data.corrupt = "raise"  # unreadable training image: raise | skip (skipped ones are counted)
+    config.data.workers = 0  # processes that decode and augment; 0 = threads of this process
+    config.data.train_limit = 0  # use only this many training examples (evenly spread); 0 = all
+    config.data.eval_limit = 0
+
+    config.train = ConfigDict()
+    config.train.batch_size = 64  # examples a parameter update, over all devices
+    config.train.accumulation_steps = 1  # micro-batches a parameter update
+    config.train.total_epochs = 10.0
+    config.train.label_smoothing = 0.0
+    config.train.ema_decay = 0.0  # decay of the averaged parameters that are evaluated; 0 = off
+    config.train.dtype = "float32"  # arithmetic of the network: float32 | bfloat16
+    config.train.precision = "highest"  # of float32 products: highest | high | default (TF32 on GPUs)
+    config.train.devices = 0  # data-parallel devices; 0 = all
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 4e-3  # peak
+    config.optimizer.min_learning_rate = 1e-6
+    config.optimizer.warmup_epochs = 0.0
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
+    config.optimizer.clip_norm = 0.0  # of the global gradient; 0 = off
+
+    config.eval = ConfigDict()
+    config.eval.batch_size = 100
+    config.eval.every_epochs = 1.0
+    config.eval.shifts = 8  # random shifts an image in the consistency metrics
+    config.eval.max_shift = 32  # pixels, integer part of those shifts; at most the image's side
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_epochs = 1.0
+    config.checkpoint.keep = 2
+
+    config.log = ConfigDict()
+    config.log.every_steps = 50
+    config.lock()
+    config.model.options.unlock()
+    return config
+
+
+def _unknown_fields(config: ConfigDict, base: ConfigDict, prefix: str = "") -> list[str]:
+    faults = []
+    for key in config:
+        if key not in base:
+            faults.append(unknown("field", f"{prefix}{key}", [f"{prefix}{k}" for k in base]))
+        elif isinstance(base[key], ConfigDict) and key != "options":
+            faults += _unknown_fields(config[key], base[key], f"{prefix}{key}.")
+    return faults
+
+
+def _choice_faults(config: ConfigDict) -> list[str]:
+    choices = {
+        "data.source": (config.data.source, SOURCES),
+        "data.crop": (config.data.crop, CROPS),
+        "data.corrupt": (config.data.corrupt, ("raise", "skip")),
+        "train.dtype": (config.train.dtype, ("float32", "bfloat16")),
+        "train.precision": (config.train.precision, ("highest", "high", "default")),
+    }
+    return [unknown(field, value, legal) for field, (value, legal) in choices.items() if value not in legal]
+
+
+def _number_faults(config: ConfigDict) -> list[str]:
+    positive = {
+        "data.image_size": config.data.image_size,
+        "train.batch_size": config.train.batch_size,
+        "train.accumulation_steps": config.train.accumulation_steps,
+        "train.total_epochs": config.train.total_epochs,
+        "optimizer.learning_rate": config.optimizer.learning_rate,
+        "eval.batch_size": config.eval.batch_size,
+        "eval.shifts": config.eval.shifts,
+        "checkpoint.keep": config.checkpoint.keep,
+        "log.every_steps": config.log.every_steps,
+    }
+    faults = [f"{field} must be positive, got {value}." for field, value in positive.items() if value <= 0]
+    if config.train.accumulation_steps > 0 and config.train.batch_size % config.train.accumulation_steps:
+        faults.append(
+            f"train.batch_size = {config.train.batch_size} is not a multiple of "
+            f"train.accumulation_steps = {config.train.accumulation_steps}."
+        )
+    if not 0 <= config.train.label_smoothing < 1:
+        faults.append(f"train.label_smoothing must lie in [0, 1), got {config.train.label_smoothing}.")
+    if not 0 <= config.train.ema_decay < 1:
+        faults.append(f"train.ema_decay must lie in [0, 1), got {config.train.ema_decay}.")
+    if not 0 < config.data.eval_crop_ratio <= 1:
+        faults.append(f"data.eval_crop_ratio must lie in (0, 1], got {config.data.eval_crop_ratio}.")
+    if config.optimizer.warmup_epochs > config.train.total_epochs:
+        faults.append(
+            f"optimizer.warmup_epochs = {config.optimizer.warmup_epochs} exceeds "
+            f"train.total_epochs = {config.train.total_epochs}."
+        )
+    if len(config.data.mean) != len(config.data.std):
+        faults.append(f"data.mean has {len(config.data.mean)} channels, data.std {len(config.data.std)}.")
+    return faults
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises one `ConfigError` that lists every fault of `config`."""
+    faults = _unknown_fields(config, base_config())
+    if not faults:
+        faults = _choice_faults(config) + _number_faults(config)
+    if faults:
+        raise ConfigError("invalid configuration:\n  - " + "\n  - ".join(faults))

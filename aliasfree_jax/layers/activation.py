@@ -1,0 +1,106 @@
+"""Activations. All are modules `activation(x)`, with or without parameters.
+
+The polynomials' learned coefficients start at the quadratic that fits GELU best.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.ops.activation import (
+    GELU_QUADRATIC,
+    lowpass_polynomial,
+    polynomial,
+    polynomial_grid,
+)
+from aliasfree_jax.ops.resample import ideal_lowpass, ideal_resample
+
+
+class Gelu(nn.Module):
+    """The exact GELU, x Phi(x)."""
+
+    numerics: Numerics = Numerics()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., C] to [..., C]."""
+        return jax.nn.gelu(x, approximate=False)
+
+
+class Relu(nn.Module):
+    """max(x, 0)."""
+
+    numerics: Numerics = Numerics()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., C] to [..., C]."""
+        return jax.nn.relu(x)
+
+
+class Polynomial(nn.Module):
+    """A learned polynomial for each channel: `out_scale P_c(in_scale x)`.
+
+    Attributes:
+      in_scale, out_scale: initial scales; learned (shape [1]) if `train_scale`, constants otherwise.
+      initial: coefficients of the powers 0, 1, 2, ...
+    """
+
+    in_scale: float = 1.0
+    out_scale: float = 1.0
+    train_scale: bool = False
+    initial: tuple[float, ...] = GELU_QUADRATIC
+    numerics: Numerics = Numerics()
+
+    def _scale(self, name: str, value: float) -> jax.Array | float:
+        return self.param(name, nn.initializers.constant(value), (1,)) if self.train_scale else value
+
+    def _coefficients(self, channels: int) -> jax.Array:
+        rows = jnp.asarray(self.initial, jnp.float32)
+        return self.param("coefficients", lambda _: jnp.tile(rows, (channels, 1)))
+
+    @nn.compact
+    def pointwise(self, x: jax.Array) -> jax.Array:
+        """The polynomial at every sample of [..., C], wherever the samples are."""
+        in_scale, out_scale = self._scale("in_scale", self.in_scale), self._scale("out_scale", self.out_scale)
+        return polynomial(x, self._coefficients(x.shape[-1]), in_scale, out_scale)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., C] to [..., C]; aliases, unless the input is band-limited accordingly."""
+        return self.pointwise(x)
+
+
+class UpPolynomial(Polynomial):
+    """The polynomial on the smallest grid where it is exact: commutes with every fractional shift."""
+
+    def up(self, x: jax.Array) -> jax.Array:
+        """[N, H, W, C] on the fine grid."""
+        grid = polynomial_grid((x.shape[1], x.shape[2]), len(self.initial) - 1)
+        return ideal_resample(x, grid, precision=self.numerics.precision)
+
+    def down(self, x: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        """Low-pass filter and return from the fine grid to `shape` (rows, columns)."""
+        return ideal_resample(x, shape, precision=self.numerics.precision)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, H, W, C] to [N, H, W, C]."""
+        return self.down(self.pointwise(self.up(x)), (x.shape[1], x.shape[2]))
+
+
+class LowpassPolynomial(Polynomial):
+    """A quadratic whose square has one low-passed factor: exact before a low-pass filter (the stem).
+
+    `cutoff` 3/4 suits a following sampling by 4, 1/2 one by 2 (`ops.activation.lowpass_polynomial`).
+    """
+
+    cutoff: float = 0.75
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lowpassed: jax.Array | None = None) -> jax.Array:
+        """[N, H, W, C] to [N, H, W, C].
+
+        `lowpassed` is `ideal_lowpass(x, cutoff)` where the caller has a cheaper way to it.
+        """
+        if lowpassed is None:
+            lowpassed = ideal_lowpass(x, self.cutoff, precision=self.numerics.precision)
+        in_scale, out_scale = self._scale("in_scale", self.in_scale), self._scale("out_scale", self.out_scale)
+        return lowpass_polynomial(x, lowpassed, self._coefficients(x.shape[-1]), in_scale, out_scale)

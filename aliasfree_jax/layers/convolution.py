@@ -1,0 +1,63 @@
+"""Convolutions with injected padding."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.ops.depthwise import depthwise_conv
+from aliasfree_jax.ops.padding import Padding, pad, same_padding
+
+Initializer = nn.initializers.Initializer
+
+
+class Conv(nn.Module):
+    """A k x k convolution [N, H, W, C] to [N, H', W', features].
+
+    Attributes:
+      padding: "none" (only full windows), or how the map continues; then H' = ceil(H / stride).
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    padding: Padding | str = "none"
+    kernel_init: Initializer = nn.initializers.truncated_normal(0.02)
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Cross-correlation plus bias."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.numerics.dtype)
+        if self.padding != "none":
+            x = pad(x, (same_padding(self.kernel_size),) * 2, self.padding)  # type: ignore[arg-type]
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(self.stride, self.stride),
+            padding="VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=self.numerics.precision,
+        )
+        return y + jnp.asarray(bias)
+
+
+class DepthwiseConv(nn.Module):
+    """A k x k filter for each channel at stride 1, keeping the size of the map."""
+
+    kernel_size: int = 7
+    padding: Padding = "circular"
+    kernel_init: Initializer = nn.initializers.truncated_normal(0.02)
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, H, W, C] to [N, H, W, C]."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1])
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.numerics.dtype)
+        return depthwise_conv(x, kernel, self.padding) + jnp.asarray(bias)

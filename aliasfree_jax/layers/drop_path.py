@@ -1,0 +1,24 @@
+"""Stochastic depth (Huang et al. 2016, arXiv 1603.09382)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class DropPath(nn.Module):
+    """Zeroes whole samples of a residual branch with probability `rate`, scaling the others up.
+
+    Draws from the rng stream "drop_path" in training; the identity otherwise and at rate 0.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[N, ...] to [N, ...]."""
+        if not train or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        kept = jax.random.bernoulli(self.make_rng("drop_path"), keep, shape)
+        return jnp.where(kept, x / keep, jnp.zeros((), x.dtype))

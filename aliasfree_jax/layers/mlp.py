@@ -1,0 +1,78 @@
+"""The pointwise part of a ConvNeXt block, in whichever order costs less (fast_exact rule 3)."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.layers.activation import UpPolynomial
+from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.ops.activation import polynomial_grid
+
+MlpGrid = Literal["auto", "fine", "coarse"]
+
+
+def resampling_cost(shape: tuple[int, int], grid: tuple[int, int]) -> int:
+    """Multiply-adds for one channel to be brought from `shape` to `grid` and back."""
+    (h, w), (fine_h, fine_w) = shape, grid
+    return 2 * (h * w * fine_w + h * fine_w * fine_h)
+
+
+def mlp_costs(shape: tuple[int, int], channels: int, hidden: int, degree: int = 2) -> dict[str, int]:
+    """Multiply-adds of the MLP with its linear layers on the fine and on the coarse grid.
+
+    "fine" resamples `channels` maps and runs the layers on the polynomial's grid; "coarse" runs them
+    on the map's own grid and resamples `hidden` maps.
+    """
+    grid = polynomial_grid(shape, degree)
+    resampling, layers = resampling_cost(shape, grid), 2 * channels * hidden
+    return {
+        "fine": layers * math.prod(grid) + channels * resampling,
+        "coarse": layers * math.prod(shape) + hidden * resampling,
+    }
+
+
+class Mlp(nn.Module):
+    """Expand, activate, project: [N, H, W, C] to [N, H, W, C].
+
+    Linear layers with bias commute with ideal resampling, which keeps constants; so an
+    `UpPolynomial` may enclose them ("fine") or stand between them ("coarse"), with the same
+    parameters and result. "auto" takes the order with fewer multiply-adds (`mlp_costs`).
+    """
+
+    hidden: int
+    activation: Callable[..., nn.Module]
+    grid: MlpGrid = "auto"
+    kernel_init: nn.initializers.Initializer = nn.initializers.truncated_normal(0.02)
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, H, W, C] to [N, H, W, C]."""
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(
+                features,
+                kernel_init=self.kernel_init,
+                dtype=self.numerics.dtype,
+                precision=self.numerics.precision,
+                name=name,
+            )
+
+        shape, channels = (x.shape[1], x.shape[2]), x.shape[-1]
+        expand, project = dense(self.hidden, "expand"), dense(channels, "project")
+        activation = self.activation(numerics=self.numerics, name="activation")
+        if isinstance(activation, UpPolynomial) and self._grid(shape, channels, activation) == "fine":
+            return activation.down(project(activation.pointwise(expand(activation.up(x)))), shape)
+        return project(activation(expand(x)))
+
+    def _grid(self, shape: tuple[int, int], channels: int, activation: UpPolynomial) -> str:
+        if self.grid not in ("auto", "fine", "coarse"):
+            raise ConfigError(unknown("mlp_grid", self.grid, ("auto", "fine", "coarse")))
+        if self.grid != "auto":
+            return self.grid
+        costs = mlp_costs(shape, channels, self.hidden, len(activation.initial) - 1)
+        return min(costs, key=lambda grid: costs[grid])

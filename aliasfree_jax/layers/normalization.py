@@ -1,0 +1,96 @@
+"""Normalisation layers over NHWC maps, with one call signature: `norm(x, train=...)`.
+
+Whether a norm keeps shift equivariance: statistics over channels at each pixel ("channel") are a
+pointwise non-linearity and alias; statistics over the whole map ("spatial", "batch", "instance",
+"group") do not.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of each pixel (ConvNeXt; type "C" of alias_free_convnets)."""
+
+    epsilon: float = 1e-6
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[..., C] to [..., C]."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        centred = _centred(x)
+        variance = jnp.mean(centred**2, axis=-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+
+
+class SpatialNorm(nn.Module):
+    """Alias-free layer norm (type "CHW2"): mean over channels at each pixel, one variance a sample.
+
+    The variance is the mean over channels and positions of the centred squares, a number that no
+    shift changes; so the layer is linear but for one scalar. Michaeli et al. 2023, section 3.3.
+    """
+
+    epsilon: float = 1e-6
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[N, H, W, C] to [N, H, W, C]."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        centred = _centred(x)
+        variance = jnp.mean(centred**2, axis=(1, 2, 3), keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+
+
+def _centred(x: jax.Array) -> jax.Array:
+    accurate = x.astype(accurate_dtype(x.dtype))
+    return accurate - jnp.mean(accurate, axis=-1, keepdims=True)
+
+
+class BatchNorm(nn.Module):
+    """Batch norm with PyTorch's constants: momentum 0.1 there is 0.9 here, epsilon 1e-5.
+
+    Under `jit` over a mesh the statistics are those of the global batch.
+    """
+
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[N, H, W, C] to [N, H, W, C]; running statistics in the collection "batch_stats"."""
+        norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=self.numerics.dtype, name="norm")
+        return norm(x, use_running_average=not train)
+
+
+class InstanceNorm(nn.Module):
+    """Normalises each channel of each sample over its positions; no parameters, epsilon 1e-5."""
+
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[N, H, W, C] to [N, H, W, C]."""
+        accurate: Any = x.astype(accurate_dtype(x.dtype))
+        centred = accurate - jnp.mean(accurate, axis=(1, 2), keepdims=True)
+        variance = jnp.mean(centred**2, axis=(1, 2), keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + 1e-5)).astype(x.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Normalises groups of neighbouring channels over their positions, epsilon 1e-5."""
+
+    num_groups: int
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """[N, H, W, C] to [N, H, W, C]; C must be a multiple of `num_groups`."""
+        return nn.GroupNorm(self.num_groups, epsilon=1e-5, dtype=self.numerics.dtype, name="norm")(x)

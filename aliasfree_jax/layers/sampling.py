@@ -1,0 +1,204 @@
+"""Downsamplers, behind one interface, and the convolution that samples through one.
+
+A sampler is a module `sampler(x, phase=None) -> (y, phase)`: the map [N, H, W, C] sampled by its
+`stride`, and the polyphase component it chose (None where there is nothing to choose), which another
+branch can reuse. Samplers that are linear and shift-invariant before they drop samples commute with
+circular convolutions; `LinearSampler.taps` uses that to filter the narrower side and to convolve on
+the coarse grid only.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.layers.convolution import Conv, Initializer
+from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.ops.blur import blur
+from aliasfree_jax.ops.padding import Padding, same_padding
+from aliasfree_jax.ops.polyphase import Criterion, polyphase_downsample
+from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_strided_taps
+from aliasfree_jax.ops.spectrum import strided_positions
+
+Phase = jax.Array | None
+SamplerFactory = Callable[..., nn.Module]
+
+
+def warn_uneven(x: jax.Array, stride: int, remedy: str) -> None:
+    """Warns, once a trace, that an exact sampler is not exact on the map `x` [N, H, W, C]."""
+    if x.shape[1] % stride or x.shape[2] % stride:
+        warnings.warn(
+            f"a map of {x.shape[1]} x {x.shape[2]} is sampled by {stride}, which does not divide it: the network "
+            f"is not exactly shift-equivariant at this image size. Multiples of its total stride are{remedy}.",
+            stacklevel=3,
+        )
+
+
+class LinearSampler(nn.Module):
+    """A shift-invariant linear filter, then every `stride`-th sample."""
+
+    stride: int = 2
+    numerics: Numerics = Numerics()
+
+    def filter(self, x: jax.Array) -> jax.Array:
+        """The filtered map at full size."""
+        return x
+
+    def taps(self, x: jax.Array, count: int, first: int) -> jax.Array:
+        """The filtered map where a circular convolution of `count` taps and this stride reads it.
+
+        Output i reads samples i * stride + first + (0 ... count - 1); they are laid out side by side,
+        so that a convolution of stride `count` without padding follows.
+        """
+        y = self.filter(x)
+        for axis in (1, 2):
+            positions = strided_positions(x.shape[axis], self.stride, taps=count, first=first)
+            y = jnp.take(y, np.mod(positions, x.shape[axis]).astype(int), axis=axis)
+        return y
+
+    def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
+        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
+        return self.filter(x)[:, :: self.stride, :: self.stride], None
+
+
+class Subsample(LinearSampler):
+    """Every `stride`-th sample, nothing else: what strided convolutions do. Aliases."""
+
+
+class BlurSampler(LinearSampler):
+    """Binomial blur of `size` taps, then every `stride`-th sample (Zhang 2019)."""
+
+    size: int = 3
+    padding: Padding = "circular"
+
+    def filter(self, x: jax.Array) -> jax.Array:
+        """The blurred map."""
+        return blur(x, self.size, padding=self.padding)
+
+    def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
+        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
+        return blur(x, self.size, self.stride, self.padding), None
+
+
+class IdealSampler(LinearSampler):
+    """Ideal low-pass filter at 1 / stride, then sampling: exact for every fractional shift.
+
+    Exact where the stride divides the map, like the original; with `any_size` for every map
+    (`ops.resample.ideal_downsample`).
+    """
+
+    any_size: bool = False
+
+    def _warn(self, x: jax.Array) -> None:
+        if not self.any_size:
+            warn_uneven(x, self.stride, "; any_size=True is exact for every size")
+
+    def filter(self, x: jax.Array) -> jax.Array:
+        """The low-passed map at full size."""
+        return ideal_lowpass(x, 1 / self.stride, precision=self.numerics.precision)
+
+    def taps(self, x: jax.Array, count: int, first: int) -> jax.Array:
+        """See `LinearSampler.taps`; one matrix an axis filters and lays out."""
+        self._warn(x)
+        return ideal_strided_taps(
+            x, self.stride, taps=count, first=first, any_size=self.any_size, precision=self.numerics.precision
+        )
+
+    def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
+        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
+        self._warn(x)
+        y = ideal_downsample(x, self.stride, any_size=self.any_size, precision=self.numerics.precision)
+        return y, None
+
+
+class NormPreservingSampler(nn.Module):
+    """A linear sampler whose filtered map is scaled back to the norm of its input ("scale_l2").
+
+    One factor a sample and channel: |x| / (|filter(x)| + 1e-6), norms over all positions.
+    """
+
+    inner: Callable[..., LinearSampler]
+    stride: int = 2
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
+        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
+        y = self.inner(stride=self.stride, numerics=self.numerics, name="inner").filter(x)
+
+        def norm(z: jax.Array) -> jax.Array:
+            return jnp.sqrt(jnp.sum(z.astype(accurate_dtype(z.dtype)) ** 2, axis=(1, 2), keepdims=True))
+
+        scaled = y * (norm(x) / (norm(y) + 1e-6)).astype(y.dtype)
+        return scaled[:, :: self.stride, :: self.stride], None
+
+
+class PolyphaseSampler(nn.Module):
+    """Adaptive polyphase sampling: the component with the best score, exact for integer shifts.
+
+    Strides 4, 8, ... sample by 2 repeatedly, as the original's stem does; then `phase` has one
+    column for each of the steps. `size` > 1 blurs before each step.
+    """
+
+    stride: int = 2
+    criterion: Criterion = "l2"
+    size: int = 1
+    padding: Padding = "circular"
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
+        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C] and phases [N, log2 stride]."""
+        steps = self.stride.bit_length() - 1
+        if self.stride != 2**steps:
+            raise ConfigError(f"adaptive polyphase sampling takes strides 1, 2, 4, ..., got {self.stride}.")
+        chosen = []
+        warn_uneven(x, self.stride, "")
+        for step in range(steps):
+            filtered = blur(x, self.size, padding=self.padding)
+            x, index = polyphase_downsample(filtered, self.criterion, None if phase is None else phase[:, step])
+            chosen.append(index)
+        return x, jnp.stack(chosen, axis=1) if chosen else None
+
+
+class SampledConv(nn.Module):
+    """A convolution followed by a sampler (`padding` "circular", ...), or plainly strided ("none")."""
+
+    features: int
+    kernel_size: int
+    stride: int
+    sampler: SamplerFactory
+    padding: Padding | str = "circular"
+    kernel_init: Initializer = nn.initializers.truncated_normal(0.02)
+    numerics: Numerics = Numerics()
+
+    def _conv(self, stride: int, padding: Padding | str) -> Conv:
+        return Conv(
+            self.features,
+            self.kernel_size,
+            stride,
+            padding,
+            kernel_init=self.kernel_init,
+            numerics=self.numerics,
+            name="conv",
+        )
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, H, W, C] to [N, H / stride, W / stride, features]."""
+        sampler = self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")
+        if self.padding == "none" and isinstance(sampler, Subsample):
+            return self._conv(self.stride, "none")(x)
+        if self.padding == "circular" and isinstance(sampler, LinearSampler) and commutes(sampler):
+            taps = sampler.taps(x, self.kernel_size, -same_padding(self.kernel_size)[0])
+            return self._conv(self.kernel_size, "none")(taps)
+        return sampler(self._conv(1, self.padding)(x))[0]
+
+
+def commutes(sampler: LinearSampler) -> bool:
+    """Whether the filter of `sampler` may run before a circular convolution instead of after it."""
+    return not isinstance(sampler, BlurSampler) or sampler.padding == "circular"

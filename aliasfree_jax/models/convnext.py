@@ -1,0 +1,206 @@
+"""ConvNeXt (Liu et al. 2022, arXiv 2201.03545) with injected sampling, activation, norm and padding.
+
+One network serves all variants: plain, circular, adaptive polyphase and alias-free ConvNeXts differ
+only in the parts they are built from (`models/variants.py`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.errors import ShapeError
+from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial
+from aliasfree_jax.layers.convolution import Conv, DepthwiseConv, Initializer
+from aliasfree_jax.layers.drop_path import DropPath
+from aliasfree_jax.layers.mlp import Mlp, MlpGrid
+from aliasfree_jax.layers.normalization import ChannelNorm
+from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample
+from aliasfree_jax.ops.padding import Padding
+from aliasfree_jax.ops.resample import ideal_lowpass
+
+ModuleFactory = Callable[..., nn.Module]
+
+
+class Block(nn.Module):
+    """x + DropPath(layer_scale * Mlp(norm(depthwise(x)))), [N, H, W, C] to [N, H, W, C]."""
+
+    activation: ModuleFactory
+    norm: ModuleFactory
+    padding: Padding
+    drop_path_rate: float
+    layer_scale_init: float
+    mlp_grid: MlpGrid
+    kernel_init: Initializer
+    numerics: Numerics
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """The residual block."""
+        channels = x.shape[-1]
+        y = DepthwiseConv(7, self.padding, self.kernel_init, self.numerics, name="depthwise")(x)
+        y = self.norm(numerics=self.numerics, name="norm")(y, train=train)
+        y = Mlp(4 * channels, self.activation, self.mlp_grid, self.kernel_init, self.numerics, name="mlp")(y)
+        if self.layer_scale_init > 0:
+            layer_scale = self.param("layer_scale", nn.initializers.constant(self.layer_scale_init), (channels,))
+            y = y * layer_scale.astype(y.dtype)
+        return x + DropPath(self.drop_path_rate, name="drop_path")(y, train=train)
+
+
+class ActivatedStem(nn.Module):
+    """Images [N, H, W, channels] to maps [N, H / stride, W / stride, width]: convolve, activate, sample.
+
+    The convolution runs at full resolution, as the activation needs. `residual` adds the activation,
+    times a learned gain that starts at 0, to the convolution ("activation_residual" of the original).
+    """
+
+    width: int
+    kernel_size: int
+    stride: int
+    sampler: SamplerFactory
+    padding: Padding | str
+    activation: ModuleFactory
+    residual: bool
+    kernel_init: Initializer
+    numerics: Numerics
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Convolve, activate, sample."""
+        conv = Conv(self.width, self.kernel_size, 1, self.padding, self.kernel_init, self.numerics, name="conv")
+        activation = self.activation(numerics=self.numerics, name="activation")
+        y = conv(images)
+        if isinstance(activation, LowpassPolynomial) and self.padding == "circular":
+            # The filter commutes with the convolution and has fewer channels to run on before it.
+            lowpassed = ideal_lowpass(images, activation.cutoff, precision=self.numerics.precision)
+            activated = activation(y, conv(lowpassed))
+        else:
+            activated = activation(y)
+        if self.residual:
+            gain = self.param("gain", nn.initializers.zeros, (1,))
+            activated = y + gain.astype(y.dtype) * activated
+        return self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")(activated)[0]
+
+
+class ConvNeXt(nn.Module):
+    """Images [N, H, W, channels] to class logits [N, num_classes], float32.
+
+    Attributes:
+      depths, widths: blocks and channels of each stage.
+      sampler: of the stem and between stages.
+      activation, norm: of the blocks (the final norm is always over channels).
+      padding: of the 7x7 depthwise convolutions.
+      sampled_padding: of the stem's and the downsampling convolutions; "none" means full windows.
+      stem_kernel, stem_stride: 4 and 4 for ImageNet; a smaller stride for small images.
+      stem_activation, stem_residual: see `ActivatedStem`.
+      drop_path_rate: of the last block; grows linearly from 0 over the blocks.
+      layer_scale_init: initial residual gain; 0 or less leaves the gains out.
+      init_std, head_init_scale: of the truncated normal weights; factor on the head's.
+      mlp_grid: see `layers.mlp.Mlp`.
+      numerics: number format and precision.
+
+    Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream
+    "drop_path".
+    """
+
+    num_classes: int = 1000
+    depths: tuple[int, ...] = (3, 3, 9, 3)
+    widths: tuple[int, ...] = (96, 192, 384, 768)
+    sampler: SamplerFactory = Subsample
+    activation: ModuleFactory = Gelu
+    norm: ModuleFactory = ChannelNorm
+    padding: Padding = "zero"
+    sampled_padding: Padding | str = "none"
+    stem_kernel: int = 4
+    stem_stride: int = 4
+    stem_activation: ModuleFactory | None = None
+    stem_residual: bool = False
+    drop_path_rate: float = 0.0
+    layer_scale_init: float = 1e-6
+    init_std: float = 0.02
+    head_init_scale: float = 1.0
+    mlp_grid: MlpGrid = "auto"
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Class logits, in float32 (float64 for float64 inputs).
+
+        The last map is sown as "features" in the collection "intermediates".
+
+        Raises:
+          ShapeError: not floating-point [N, H, W, C], or an image that is too small.
+        """
+        self._check_size(images)
+        kernel_init = nn.initializers.truncated_normal(self.init_std)
+        rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
+        x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
+        for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            x = self._stem(x, width, kernel_init, train) if stage == 0 else self._down(x, stage, width, kernel_init, train)
+            for block in range(depth):
+                x = Block(
+                    self.activation,
+                    self.norm,
+                    self.padding,
+                    next(rates),
+                    self.layer_scale_init,
+                    self.mlp_grid,
+                    kernel_init,
+                    self.numerics,
+                    name=f"stage{stage}_block{block}",
+                )(x, train)
+        self.sow("intermediates", "features", x)
+        return self._classify(x, kernel_init)
+
+    def _stem(self, x: jax.Array, width: int, kernel_init: Initializer, train: bool) -> jax.Array:
+        shape = (width, self.stem_kernel, self.stem_stride, self.sampler, self.sampled_padding)
+        if self.stem_activation is None:
+            x = SampledConv(*shape, kernel_init, self.numerics, name="stem")(x)
+        else:
+            activation = (self.stem_activation, self.stem_residual)
+            x = ActivatedStem(*shape, *activation, kernel_init, self.numerics, name="stem")(x)
+        return self.norm(numerics=self.numerics, name="stem_norm")(x, train=train)
+
+    def _down(self, x: jax.Array, stage: int, width: int, kernel_init: Initializer, train: bool) -> jax.Array:
+        x = self.norm(numerics=self.numerics, name=f"downsample{stage}_norm")(x, train=train)
+        return SampledConv(
+            width, 2, 2, self.sampler, self.sampled_padding, kernel_init, self.numerics, name=f"downsample{stage}"
+        )(x)
+
+    def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
+        accurate = accurate_dtype(x.dtype)
+        pooled = ChannelNorm(name="norm")(jnp.mean(x.astype(accurate), axis=(1, 2)))
+
+        def head_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+            return self.head_init_scale * kernel_init(key, shape, dtype)
+
+        head = nn.Dense(self.num_classes, kernel_init=head_init, precision=self.numerics.precision, name="head")
+        return head(pooled).astype(accurate)
+
+    def map_sides(self, side: int) -> list[int]:
+        """The side of the map in each stage, for images of `side` pixels."""
+        sides = []
+        for stage in range(len(self.depths)):
+            stride, kernel = (self.stem_stride, self.stem_kernel) if stage == 0 else (2, 2)
+            side = (side - kernel) // stride + 1 if self.sampled_padding == "none" else -(-side // stride)
+            sides.append(side)
+        return sides
+
+    def _check_size(self, images: jax.Array) -> None:
+        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ShapeError(f"expected floating-point images [N, H, W, C], got {images.dtype}{list(images.shape)}.")
+        smallest = {"circular": 3, "reflect": 4}.get(self.padding, 1)
+        side = min(images.shape[1:3])
+        sides = self.map_sides(side)
+        if min(sides) < smallest:
+            needed = next(s for s in range(side, 100_000) if min(self.map_sides(s)) >= smallest)
+            raise ShapeError(
+                f"images of {images.shape[1]} x {images.shape[2]} are too small: the stages' maps would have "
+                f"sides {sides}, and {self.padding} padding of the 7x7 convolutions needs {smallest}. "
+                f"Use images of at least {needed} pixels, or a network with fewer stages or a smaller stem_stride "
+                "(the sizes micro and cifar are made for 32 pixels)."
+            )

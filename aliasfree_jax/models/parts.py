@@ -1,0 +1,64 @@
+"""Names of the parts that networks are built from, and how a JSON-able option names one.
+
+A part is given as its name ("ideal"), as a dictionary of its name and fields
+({"name": "blur", "size": 3}), or as a module class or factory of your own.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.layers import activation, normalization, sampling
+
+ModuleFactory = Callable[..., nn.Module]
+Part = str | Mapping[str, Any] | ModuleFactory
+
+SAMPLERS: dict[str, type[nn.Module]] = {
+    "subsample": sampling.Subsample,
+    "blur": sampling.BlurSampler,
+    "ideal": sampling.IdealSampler,
+    "polyphase": sampling.PolyphaseSampler,
+    "norm_preserving": sampling.NormPreservingSampler,
+}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "gelu": activation.Gelu,
+    "relu": activation.Relu,
+    "polynomial": activation.Polynomial,
+    "up_polynomial": activation.UpPolynomial,
+    "lowpass_polynomial": activation.LowpassPolynomial,
+}
+NORMS: dict[str, type[nn.Module]] = {
+    "channel": normalization.ChannelNorm,
+    "spatial": normalization.SpatialNorm,
+    "batch": normalization.BatchNorm,
+    "instance": normalization.InstanceNorm,
+    "group": normalization.GroupNorm,
+}
+
+# Fields that the network fills in itself.
+_RESERVED = {"name", "parent", "numerics", "stride"}
+
+
+def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> ModuleFactory:
+    """The factory that `part` names among `table`.
+
+    Raises:
+      ConfigError: unknown name or field, with the near ones.
+    """
+    if callable(part):
+        return part
+    fields = {"name": part} if isinstance(part, str) else dict(part)
+    name = fields.pop("name", None)
+    if name not in table:
+        raise ConfigError(unknown(kind, name, table))
+    legal = {field.name for field in dataclasses.fields(table[name])} - _RESERVED
+    for field in fields:
+        if field not in legal:
+            raise ConfigError(unknown(f"option of {kind} {name!r}", field, legal))
+    if "inner" in fields:
+        fields["inner"] = resolve(kind, fields["inner"], table)
+    return functools.partial(table[name], **fields)

@@ -1,0 +1,108 @@
+"""The ConvNeXt family: sizes, and the parts that make each of its four variants."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.models.convnext import ConvNeXt
+from aliasfree_jax.models.parts import ACTIVATIONS, NORMS, SAMPLERS, Part, resolve
+
+Options = Mapping[str, Any]
+
+# Depths and widths of the papers; micro and cifar are ours, for images of about 32 pixels.
+SIZES: dict[str, Options] = {
+    "tiny": {"depths": (3, 3, 9, 3), "widths": (96, 192, 384, 768)},
+    "small": {"depths": (3, 3, 27, 3), "widths": (96, 192, 384, 768)},
+    "base": {"depths": (3, 3, 27, 3), "widths": (128, 256, 512, 1024)},
+    "large": {"depths": (3, 3, 27, 3), "widths": (192, 384, 768, 1536)},
+    "xlarge": {"depths": (3, 3, 27, 3), "widths": (256, 512, 1024, 2048)},
+    "micro": {"depths": (2, 2), "widths": (32, 64), "stem_stride": 4, "layer_scale_init": 0.1},
+    "cifar": {"depths": (2, 2, 2), "widths": (48, 96, 192), "stem_stride": 2, "layer_scale_init": 0.1},
+}
+
+# Scales of the paper's training commands.
+_SCALES = {"in_scale": 7.0, "out_scale": 7.0, "train_scale": True}
+
+FAMILIES: dict[str, Options] = {
+    # The network of Liu et al.
+    "convnext": {},
+    # Its twin on the circle, the baseline of Michaeli et al.; aliases.
+    "convnext_circular": {"padding": "circular", "sampled_padding": "circular"},
+    # Adaptive polyphase sampling: exact for integer shifts.
+    "convnext_aps": {"padding": "circular", "sampled_padding": "circular", "sampler": "polyphase"},
+    # Alias-free: exact for every shift.
+    "convnext_afc": {
+        "padding": "circular",
+        "sampled_padding": "circular",
+        "sampler": "ideal",
+        "activation": {"name": "up_polynomial", **_SCALES},
+        "norm": "spatial",
+        "stem_activation": {"name": "lowpass_polynomial", **_SCALES},
+        "stem_residual": True,
+    },
+}
+
+_PARTS = {"sampler": SAMPLERS, "activation": ACTIVATIONS, "norm": NORMS, "stem_activation": ACTIVATIONS}
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
+_NUMERICS = {"dtype", "precision"}
+_PLAIN = set(ConvNeXt.__dataclass_fields__) - set(_PARTS) - {"numerics", "parent", "name"}
+
+OPTIONS = frozenset(_PLAIN | set(_PARTS) | _NUMERICS | {"any_size"})
+"""Every option of `create_model` for a ConvNeXt: the fields of `ConvNeXt`, with JSON-able parts, and
+dtype ("float32", "bfloat16", "float64" or a dtype), precision, any_size (ideal samplers only)."""
+
+
+def _ideal_any_size(sampler: Part) -> Part:
+    fields = {"name": sampler} if isinstance(sampler, str) else sampler
+    if not isinstance(fields, Mapping) or fields.get("name") != "ideal":
+        raise ConfigError(
+            f"any_size=True needs the ideal sampler, got {sampler!r}: only ideal resampling divides every circle "
+            "evenly. Use an alias-free network (convnext_afc_*) or sampler='ideal'."
+        )
+    return {**fields, "any_size": True}
+
+
+def _numerics(dtype: Any, precision: str) -> Numerics:
+    if isinstance(dtype, str):
+        if dtype not in _DTYPES:
+            raise ConfigError(unknown("dtype", dtype, _DTYPES))
+        dtype = _DTYPES[dtype]
+    if precision not in ("highest", "high", "default"):
+        raise ConfigError(unknown("precision", precision, ("highest", "high", "default")))
+    return Numerics(dtype, precision)
+
+
+def _stem_activation(part: Part, stride: int) -> Part:
+    """A low-pass polynomial without a stated cutoff gets the one that suits the stem's stride."""
+    fields = {"name": part} if isinstance(part, str) else part
+    if isinstance(fields, Mapping) and fields.get("name") == "lowpass_polynomial":
+        return {"cutoff": 1 - 1 / stride, **fields}
+    return part
+
+
+def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
+    """The ConvNeXt of a family and size (None: the options give depths and widths), with overrides.
+
+    Raises:
+      ConfigError: an unknown option, part or value.
+    """
+    for option in options:
+        if option not in OPTIONS:
+            raise ConfigError(unknown(f"option of {family}", option, OPTIONS))
+    merged = {**FAMILIES[family], **(SIZES[size] if size else {}), **options}
+    numerics = _numerics(merged.pop("dtype", None), merged.pop("precision", "highest"))
+    if merged.pop("any_size", False):
+        merged["sampler"] = _ideal_any_size(merged.get("sampler", "subsample"))
+    if merged.get("stem_activation") is not None:
+        merged["stem_activation"] = _stem_activation(merged["stem_activation"], merged.get("stem_stride", 4))
+    for kind, table in _PARTS.items():
+        if merged.get(kind) is not None:
+            merged[kind] = resolve(kind, merged[kind], table)
+    for name in ("depths", "widths"):
+        merged[name] = tuple(merged[name])
+    if len(merged["depths"]) != len(merged["widths"]):
+        raise ConfigError(f"depths {merged['depths']} and widths {merged['widths']} differ in their number of stages.")
+    return ConvNeXt(**merged, numerics=numerics)

@@ -1,0 +1,118 @@
+"""Polynomial activations, which create a bounded number of new frequencies, and their exact use.
+
+A polynomial of degree d of a map with frequencies up to K has frequencies up to d K and no more. On a
+fine enough grid they fit without aliasing; an ideal low-pass filter then returns to the coarse grid.
+The result commutes with every fractional shift (Michaeli et al. 2023, section 3.2).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.ops import spectrum
+from aliasfree_jax.ops.resample import Method, Precision, ideal_resample
+
+# Least-squares fit of GELU by a quadratic: the initial coefficients of the original.
+GELU_QUADRATIC = (0.0169394634313126, 0.5, 0.3078363963999393)
+
+
+def polynomial(
+    x: jax.Array, coefficients: jax.Array, in_scale: jax.Array | float = 1.0, out_scale: jax.Array | float = 1.0
+) -> jax.Array:
+    """`out_scale * sum_k c_k (in_scale x)^k` for each channel, evaluated in at least float32.
+
+    Args:
+      x: [..., C].
+      coefficients: [C, d + 1], or [d + 1] for all channels; column k belongs to power k.
+      in_scale, out_scale: scalars or [1].
+
+    The original drops the top coefficient of scalar polynomials and of degrees above 2; here every
+    coefficient counts (the converter drops it instead).
+    """
+    if coefficients.ndim == 2 and coefficients.shape[0] != x.shape[-1]:
+        raise ShapeError(f"{coefficients.shape[0]} rows of coefficients for {x.shape[-1]} channels.")
+    accurate = jnp.promote_types(x.dtype, jnp.float32)
+    coefficients = jnp.asarray(coefficients, accurate)
+    u = x.astype(accurate) * jnp.asarray(in_scale, accurate)
+    y = coefficients[..., -1]
+    for power in range(coefficients.shape[-1] - 2, -1, -1):
+        y = y * u + coefficients[..., power]
+    return (y * jnp.asarray(out_scale, accurate)).astype(x.dtype)
+
+
+def polynomial_grid(shape: tuple[int, int], degree: int) -> tuple[int, int]:
+    """The smallest grid (rows, columns) on which the polynomial of a map of `shape` is exact.
+
+    Never finer than the original's, twice the map, for degree 2 (fast_exact rule 2).
+    """
+    return spectrum.exact_grid(shape[0], degree), spectrum.exact_grid(shape[1], degree)
+
+
+def up_polynomial_down(
+    x: jax.Array,
+    coefficients: jax.Array,
+    in_scale: jax.Array | float = 1.0,
+    out_scale: jax.Array | float = 1.0,
+    *,
+    method: Method = "matmul",
+    precision: Precision = "highest",
+) -> jax.Array:
+    """Alias-free polynomial activation: interpolate, apply the polynomial, low-pass, return.
+
+    The same function as the original's on the grid of twice the size, on the smallest grid where it
+    is exact: 3/2 for quadratics.
+
+    Args:
+      x: [N, H, W, C].
+      coefficients, in_scale, out_scale: as in `polynomial`.
+
+    Returns:
+      [N, H, W, C], without the Nyquist frequency of even sides.
+    """
+    grid = polynomial_grid((x.shape[1], x.shape[2]), coefficients.shape[-1] - 1)
+    fine = ideal_resample(x, grid, method=method, precision=precision)
+    y = polynomial(fine, coefficients, in_scale, out_scale)
+    return ideal_resample(y, (x.shape[1], x.shape[2]), method=method, precision=precision)
+
+
+def up_polynomial_down_ref(
+    x: jax.Array, coefficients: jax.Array, in_scale: jax.Array | float = 1.0, out_scale: jax.Array | float = 1.0
+) -> jax.Array:
+    """Twin of `up_polynomial_down` for quadratics, as the original computes it: on 2N, by FFT."""
+    n, h, w, c = x.shape
+    spread = jnp.zeros((n, 2 * h, 2 * w, c), x.dtype).at[:, ::2, ::2].set(4 * x)
+
+    def mask(size: int, nyquist: float) -> jax.Array:
+        k = jnp.abs(jnp.fft.fftfreq(2 * size, 1 / (2 * size)))
+        return jnp.where(2 * k < size, 1.0, jnp.where(2 * k == size, nyquist, 0.0))
+
+    def lowpass(z: jax.Array, nyquist: float) -> jax.Array:
+        gains = mask(h, nyquist)[:, None, None] * mask(w, nyquist)[:, None]
+        return jnp.fft.ifft2(jnp.fft.fft2(z, axes=(1, 2)) * gains, axes=(1, 2)).real
+
+    return lowpass(polynomial(lowpass(spread, 0.5), coefficients, in_scale, out_scale), 0.0)[:, ::2, ::2]
+
+
+def lowpass_polynomial(
+    x: jax.Array,
+    lowpassed: jax.Array,
+    coefficients: jax.Array,
+    in_scale: jax.Array | float = 1.0,
+    out_scale: jax.Array | float = 1.0,
+) -> jax.Array:
+    """Quadratic whose square has one low-passed factor: `out_scale (c0 + c1 u + c2 u v)`.
+
+    With u and v the scaled `x` and `lowpassed`. Where a low-pass filter at 1/s of the Nyquist
+    frequency follows, a factor cut at 1 - 1/s keeps all aliases above it, so that no finer grid is
+    needed (the stem of Michaeli et al. 2023: s = 4, cutoff 3/4).
+
+    Args:
+      x, lowpassed: [..., C].
+      coefficients: [C, 3] or [3].
+    """
+    if coefficients.shape[-1] != 3:
+        raise ConfigError(f"a low-pass polynomial is quadratic: expected 3 coefficients, got {coefficients.shape[-1]}.")
+    accurate = jnp.promote_types(x.dtype, jnp.float32)
+    c0, c1, c2 = jnp.moveaxis(jnp.asarray(coefficients, accurate), -1, 0)
+    u, v = x.astype(accurate) * in_scale, lowpassed.astype(accurate) * in_scale
+    return (out_scale * (c0 + u * (c1 + c2 * v))).astype(x.dtype)

@@ -1,0 +1,52 @@
+"""Padding of the two spatial axes, with the asymmetric sizes of the original code bases."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.errors import ConfigError, ShapeError, unknown
+
+Padding = Literal["circular", "zero", "reflect", "replicate"]
+Amounts = tuple[tuple[int, int], tuple[int, int]]
+
+_NUMPY_MODE = {"circular": "wrap", "zero": "constant", "reflect": "reflect", "replicate": "edge"}
+
+
+def check_padding(mode: str) -> None:
+    """Raises `ConfigError` unless `mode` is one of the four padding modes."""
+    if mode not in _NUMPY_MODE:
+        raise ConfigError(unknown("padding", mode, _NUMPY_MODE))
+
+
+def same_padding(size: int) -> tuple[int, int]:
+    """Samples before and after an axis that keep its length under a stride-1 filter of `size` taps.
+
+    Even filters get the extra sample behind (2: 0 and 1, 4: 1 and 2), as in all four originals.
+    """
+    return (size - 1) // 2, size // 2
+
+
+def pad(x: jax.Array, amounts: Amounts, mode: Padding) -> jax.Array:
+    """Pads the rows and columns of `x`.
+
+    Args:
+      x: [N, H, W, C].
+      amounts: ((top, bottom), (left, right)) in samples.
+      mode: "circular" continues the image periodically, "reflect" mirrors it without repeating the
+        border, "replicate" repeats the border, "zero" adds zeros.
+
+    Raises:
+      ShapeError: the map is too small for the mode (PyTorch's rule: circular padding at most the
+        side, reflection less than the side). `jnp.pad` would silently wrap several times.
+      ConfigError: unknown mode.
+    """
+    check_padding(mode)
+    for name, side, sizes in zip(("height", "width"), x.shape[1:3], amounts, strict=True):
+        most = {"circular": side, "reflect": side - 1}.get(mode, max(sizes))
+        if max(sizes) > most:
+            raise ShapeError(
+                f"{mode} padding by {sizes} needs a larger map: {name} is {side}, shape {x.shape}. "
+                "Use a larger input image, or a network with fewer stages or a smaller stem stride."
+            )
+    return jnp.pad(x, ((0, 0), *amounts, (0, 0)), mode=_NUMPY_MODE[mode])

@@ -1,0 +1,210 @@
+"""Ideal (band-limited, circular) filtering and resampling of images.
+
+Everything is separable, so a 2-D operation is one small constant matrix along the rows and one along
+the columns: no FFT, any size, any dtype, and it stays local when the batch is sharded. The FFT is
+the second implementation (`method="fft"`). Sources: Michaeli et al. 2023 (arXiv 2303.08085), section
+3; fast_exact rules 1, 4 and 9.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.errors import ConfigError, ShapeError, unknown
+from aliasfree_jax.ops import spectrum
+
+Method = Literal["matmul", "fft", "auto"]
+Precision = jax.lax.Precision | str | None
+
+# Sides from which the FFT is faster than a product with a dense matrix. Two CPU cores, float32,
+# `python -m benchmarks.resampling`: see docs/design.md.
+FFT_FROM = 512
+
+
+def _check_images(x: jax.Array) -> None:
+    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ShapeError(f"expected floating-point images [N, H, W, C], got {x.dtype}{list(x.shape)}.")
+
+
+def _use_fft(method: str, shape: Sequence[int]) -> bool:
+    if method not in ("matmul", "fft", "auto"):
+        raise ConfigError(unknown("method", method, ("matmul", "fft", "auto")))
+    return method == "fft" or (method == "auto" and max(shape[1:3]) >= FFT_FROM)
+
+
+def apply_matrices(
+    x: jax.Array, rows: np.ndarray, columns: np.ndarray, precision: Precision = "highest"
+) -> jax.Array:
+    """Multiplies the row axis of `x` by `rows` and the column axis by `columns`.
+
+    Args:
+      x: [N, H, W, C]; half-precision maps are accumulated in float32.
+      rows: [P, H]; columns: [Q, W].
+      precision: of the products; anything below "highest" costs exactness on GPUs and TPUs.
+
+    Returns:
+      [N, P, Q, C] in the dtype of `x`.
+    """
+
+    def product(equation: str, matrix: np.ndarray, y: jax.Array) -> jax.Array:
+        accumulator = jnp.promote_types(x.dtype, jnp.float32)
+        constant = jnp.asarray(matrix, x.dtype)
+        return jnp.einsum(
+            equation, constant, y, precision=precision, preferred_element_type=accumulator
+        ).astype(x.dtype)
+
+    # The row axis is the efficient one (one large product an image); give it the smaller map.
+    if columns.shape[0] <= columns.shape[1]:
+        return product("pw,nhwc->nhpc", columns, product("ph,nhwc->npwc", rows, x))
+    return product("ph,nhwc->npwc", rows, product("pw,nhwc->nhpc", columns, x))
+
+
+def _fft_axis(x: jax.Array, axis: int, m: int, weights: spectrum.Weights, offset: float = 0.0) -> jax.Array:
+    """Reads the filtered `axis` at `m` equidistant positions, the first at `offset`, by FFT."""
+    n, count = x.shape[axis], len(weights)
+    frequencies = np.arange(count)
+    gains = np.asarray(weights) * np.exp(2j * np.pi * frequencies * offset / n) * (m / n)
+    shape = [1] * x.ndim
+    shape[axis] = count
+    kept = jax.lax.slice_in_dim(jnp.fft.rfft(x, axis=axis), 0, count, axis=axis)
+    kept = kept * jnp.asarray(gains, kept.dtype).reshape(shape)
+    if 2 * (count - 1) == m:  # both signs meet in the Nyquist bin of the output
+        nyquist = 2 * jax.lax.slice_in_dim(kept, count - 1, count, axis=axis).real
+        kept = jnp.concatenate([jax.lax.slice_in_dim(kept, 0, count - 1, axis=axis), nyquist.astype(kept.dtype)], axis)
+    return jnp.fft.irfft(kept, n=m, axis=axis)
+
+
+def _uniform(
+    x: jax.Array,
+    shape: tuple[int, int],
+    weights: tuple[spectrum.Weights, spectrum.Weights],
+    method: str,
+    precision: Precision,
+    offset: tuple[float, float] = (0.0, 0.0),
+) -> jax.Array:
+    """Filters both axes and reads them at equidistant positions: `shape` of them, from `offset`."""
+    _check_images(x)
+    if _use_fft(method, x.shape):
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # XLA has no half-precision FFT
+        y = _fft_axis(wide, 1, shape[0], weights[0], offset[0])
+        return _fft_axis(y, 2, shape[1], weights[1], offset[1]).astype(x.dtype)
+    rows, columns = (
+        spectrum.filter_matrix(n, spectrum.uniform_positions(n, m, o), w)
+        for n, m, o, w in zip(x.shape[1:3], shape, offset, weights, strict=True)
+    )
+    return apply_matrices(x, rows, columns, precision)
+
+
+def ideal_lowpass(
+    x: jax.Array,
+    cutoff: float = 0.5,
+    *,
+    band: int | None = None,
+    method: Method = "matmul",
+    precision: Precision = "highest",
+) -> jax.Array:
+    """Removes all frequencies above `cutoff`, a fraction of the Nyquist frequency, on both axes.
+
+    Args:
+      x: [N, H, W, C], any sides.
+      cutoff: in (0, 1]; see `spectrum.lowpass_weights` for the exact rule.
+      band: if given, pass |k| <= band // 2 cycles an image instead ("fixed_size" of the original).
+
+    Raises:
+      ConfigError: cutoff outside (0, 1], unknown method.
+      ShapeError: not floating-point [N, H, W, C].
+    """
+    if not 0.0 < cutoff <= 1.0:
+        raise ConfigError(f"cutoff must lie in (0, 1] (a fraction of the Nyquist frequency), got {cutoff}.")
+    _check_images(x)
+    h, w = x.shape[1:3]
+    if band is None:
+        weights = spectrum.lowpass_weights(h, cutoff), spectrum.lowpass_weights(w, cutoff)
+    else:
+        weights = spectrum.band_weights(h, band // 2), spectrum.band_weights(w, band // 2)
+    return _uniform(x, (h, w), weights, method, precision)
+
+
+def ideal_resample(
+    x: jax.Array, shape: tuple[int, int], *, method: Method = "matmul", precision: Precision = "highest"
+) -> jax.Array:
+    """Resamples [N, H, W, C] to `shape` = (rows, columns) of any size and ratio, without aliasing."""
+    _check_images(x)
+    if min(shape) < 1:
+        raise ShapeError(f"cannot resample to {shape}: both sides must be at least 1.")
+    weights = tuple(spectrum.resample_weights(n, m) for n, m in zip(x.shape[1:3], shape, strict=True))
+    return _uniform(x, shape, (weights[0], weights[1]), method, precision)
+
+
+def ideal_upsample(
+    x: jax.Array,
+    factor: int = 2,
+    *,
+    masks: Literal["exact", "original"] = "exact",
+    method: Method = "matmul",
+    precision: Precision = "highest",
+) -> jax.Array:
+    """Interpolates [N, H, W, C] to [N, factor H, factor W, C]; `y[::factor, ::factor]` equals `x`.
+
+    `masks="original"` reproduces alias_free_convnets where its filter is wrong
+    (`spectrum.original_upsample_weights`); for factor 2 the two are the same. The original's output
+    loses a column where the width is odd; this one does not.
+    """
+    _check_images(x)
+    h, w = x.shape[1:3]
+    if masks == "original":
+        weights = spectrum.original_upsample_weights(h, factor), spectrum.original_upsample_weights(w, factor)
+    else:
+        weights = spectrum.resample_weights(h, h * factor), spectrum.resample_weights(w, w * factor)
+    return _uniform(x, (h * factor, w * factor), weights, method, precision)
+
+
+def ideal_downsample(
+    x: jax.Array,
+    stride: int = 2,
+    *,
+    any_size: bool = False,
+    method: Method = "matmul",
+    precision: Precision = "highest",
+) -> jax.Array:
+    """Low-pass filter at 1 / stride of the Nyquist frequency, then every `stride`-th sample.
+
+    [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]. As in the original, sides that are no
+    multiple of the stride are read unevenly round the circle, which breaks fractional (and integer)
+    equivariance; `any_size` reads them evenly (`ideal_resample`) and is exact for every size.
+    """
+    _check_images(x)
+    h, w = x.shape[1:3]
+    if any_size:
+        return ideal_resample(x, (-(-h // stride), -(-w // stride)), method=method, precision=precision)
+    if _use_fft(method, x.shape):
+        return ideal_lowpass(x, 1 / stride, method="fft")[:, ::stride, ::stride]
+    return ideal_strided_taps(x, stride, precision=precision)
+
+
+def ideal_strided_taps(
+    x: jax.Array,
+    stride: int,
+    *,
+    taps: int = 1,
+    first: int = 0,
+    any_size: bool = False,
+    precision: Precision = "highest",
+) -> jax.Array:
+    """The low-passed map at every position that a strided convolution reads (fast_exact rule 4).
+
+    [N, H, W, C] to [N, taps ceil(H / stride), taps ceil(W / stride), C]: output i of the convolution
+    reads samples taps i, ..., taps i + taps - 1 of the result, so the convolution that follows has
+    stride `taps` and no padding. `first` is the offset of tap 0 (minus the padding before the axis).
+    """
+    _check_images(x)
+    matrices = []
+    for n in x.shape[1:3]:
+        positions = spectrum.strided_positions(n, stride, taps=taps, first=first, any_size=any_size)
+        outputs = len(positions) // taps
+        weights = spectrum.resample_weights(n, outputs) if any_size else spectrum.lowpass_weights(n, 1 / stride)
+        matrices.append(spectrum.filter_matrix(n, positions, weights))
+    return apply_matrices(x, matrices[0], matrices[1], precision)

@@ -1,0 +1,75 @@
+"""Circular shifts of images: by whole pixels (exact) and by fractions (ideal interpolation)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.errors import ShapeError
+from aliasfree_jax.ops import spectrum
+from aliasfree_jax.ops.resample import Method, Precision, _check_images, _uniform
+
+ShiftLike = tuple[float, float] | jax.Array | np.ndarray
+
+
+def integer_shift(x: jax.Array, shift: jax.Array) -> jax.Array:
+    """Rolls each image by its own whole number of pixels: bit for bit `jnp.roll`.
+
+    Args:
+      x: [N, H, W, C].
+      shift: integers [N, 2] (down, right), any sign and size; may be traced.
+    """
+    if shift.shape != (x.shape[0], 2):
+        raise ShapeError(f"expected one (down, right) pair an image, [{x.shape[0]}, 2], got {list(shift.shape)}.")
+    return jax.vmap(lambda image, s: jnp.roll(image, (s[0], s[1]), axis=(0, 1)))(x, shift)
+
+
+def _shift_matrices(n: int, shift: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """One [n, n] matrix for each of the (traced) shifts [N], each accurate to rounding.
+
+    The angle 2 pi k s / n of frequency k is taken in two parts, the whole part of s in integers, so
+    that a large shift costs no accuracy in float32.
+    """
+    weights = np.asarray(spectrum.resample_weights(n, n))
+    frequencies = np.arange(len(weights))
+    gains = np.where(frequencies == 0, 1.0, 2.0) * weights / n
+    whole = jnp.round(shift)
+    turns = (whole.astype(jnp.int32)[:, None] * frequencies) % n / n + (shift - whole)[:, None] * frequencies / n
+    angle = (2 * jnp.pi * turns).astype(dtype)  # [N, K]
+    difference = np.arange(n)[:, None] - np.arange(n)
+    grid = 2 * np.pi * (difference[..., None] * frequencies % n) / n  # [n, n, K]
+    cosine, sine = (jnp.asarray(table * gains, dtype) for table in (np.cos(grid), np.sin(grid)))
+    return jnp.einsum("ijk,bk->bij", cosine, jnp.cos(angle), precision="highest") + jnp.einsum(
+        "ijk,bk->bij", sine, jnp.sin(angle), precision="highest"
+    )
+
+
+def fractional_shift(
+    x: jax.Array, shift: ShiftLike, *, method: Method = "matmul", precision: Precision = "highest"
+) -> jax.Array:
+    """Shifts images circularly by real numbers of pixels: `y(i, j) = x(i - shift[0], j - shift[1])`.
+
+    The image between its samples is the band-limited periodic function through them. The Nyquist
+    frequency of an even side has no direction: it is multiplied by cos(pi shift), as in the
+    original's upsample, roll and subsample (spec section 5), which moves by `-shift` instead.
+
+    Args:
+      x: [N, H, W, C] floating-point.
+      shift: (down, right) in pixels for all images, or an array [N, 2], one pair an image, which may
+        be traced (and differentiated).
+      method: "matmul", or for a pair of numbers also "fft" and "auto".
+
+    Raises:
+      ShapeError: images or shifts of another shape.
+    """
+    _check_images(x)
+    h, w = x.shape[1:3]
+    if isinstance(shift, tuple):
+        weights = spectrum.resample_weights(h, h), spectrum.resample_weights(w, w)
+        return _uniform(x, (h, w), weights, method, precision, (-shift[0], -shift[1]))
+    if shift.shape != (x.shape[0], 2):
+        raise ShapeError(f"expected one (down, right) pair an image, [{x.shape[0]}, 2], got {list(shift.shape)}.")
+    accurate = jnp.promote_types(x.dtype, jnp.float32)
+    shift = jnp.asarray(shift, accurate)
+    rows, columns = (_shift_matrices(n, s, accurate) for n, s in ((h, shift[:, 0]), (w, shift[:, 1])))
+    y = jnp.einsum("nph,nhwc->npwc", rows, x.astype(accurate), precision=precision)
+    return jnp.einsum("nqw,nhwc->nhqc", columns, y, precision=precision).astype(x.dtype)
