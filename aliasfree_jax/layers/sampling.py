@@ -32,8 +32,9 @@ def warn_uneven(x: jax.Array, stride: int, remedy: str) -> None:
     """Warns, once a trace, that an exact sampler is not exact on the map `x` [N, H, W, C]."""
     if x.shape[1] % stride or x.shape[2] % stride:
         warnings.warn(
-            f"a map of {x.shape[1]} x {x.shape[2]} is sampled by {stride}, which does not divide it: the network "
-            f"is not exactly shift-equivariant at this image size. Multiples of its total stride are{remedy}.",
+            f"a map of {x.shape[1]} x {x.shape[2]} is sampled by {stride}, which does not divide it: "
+            "the network is not exactly shift-equivariant at this image size. "
+            f"Multiples of its total stride are{remedy}.",
             stacklevel=3,
         )
 
@@ -160,7 +161,9 @@ class PolyphaseSampler(nn.Module):
         warn_uneven(x, self.stride, "")
         for step in range(steps):
             filtered = blur(x, self.size, padding=self.padding)
-            x, index = polyphase_downsample(filtered, self.criterion, None if phase is None else phase[:, step])
+            x, index = polyphase_downsample(
+                filtered, self.criterion, None if phase is None else phase[:, step]
+            )
             chosen.append(index)
         return x, jnp.stack(chosen, axis=1) if chosen else None
 

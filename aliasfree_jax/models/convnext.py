@@ -46,7 +46,9 @@ class Block(nn.Module):
         y = self.norm(numerics=self.numerics, name="norm")(y, train=train)
         y = Mlp(4 * channels, self.activation, self.mlp_grid, self.kernel_init, self.numerics, name="mlp")(y)
         if self.layer_scale_init > 0:
-            layer_scale = self.param("layer_scale", nn.initializers.constant(self.layer_scale_init), (channels,))
+            layer_scale = self.param(
+                "layer_scale", nn.initializers.constant(self.layer_scale_init), (channels,)
+            )
             y = y * layer_scale.astype(y.dtype)
         return x + DropPath(self.drop_path_rate, name="drop_path")(y, train=train)
 
@@ -71,7 +73,9 @@ class ActivatedStem(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Convolve, activate, sample."""
-        conv = Conv(self.width, self.kernel_size, 1, self.padding, self.kernel_init, self.numerics, name="conv")
+        conv = Conv(
+            self.width, self.kernel_size, 1, self.padding, self.kernel_init, self.numerics, name="conv"
+        )
         activation = self.activation(numerics=self.numerics, name="activation")
         y = conv(images)
         if isinstance(activation, LowpassPolynomial) and self.padding == "circular":
@@ -140,7 +144,11 @@ class ConvNeXt(nn.Module):
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
         x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
-            x = self._stem(x, width, kernel_init, train) if stage == 0 else self._down(x, stage, width, kernel_init, train)
+            x = (
+                self._stem(x, width, kernel_init, train)
+                if stage == 0
+                else self._down(x, stage, width, kernel_init, train)
+            )
             for block in range(depth):
                 x = Block(
                     self.activation,
@@ -168,7 +176,14 @@ class ConvNeXt(nn.Module):
     def _down(self, x: jax.Array, stage: int, width: int, kernel_init: Initializer, train: bool) -> jax.Array:
         x = self.norm(numerics=self.numerics, name=f"downsample{stage}_norm")(x, train=train)
         return SampledConv(
-            width, 2, 2, self.sampler, self.sampled_padding, kernel_init, self.numerics, name=f"downsample{stage}"
+            width,
+            2,
+            2,
+            self.sampler,
+            self.sampled_padding,
+            kernel_init,
+            self.numerics,
+            name=f"downsample{stage}",
         )(x)
 
     def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
@@ -178,7 +193,9 @@ class ConvNeXt(nn.Module):
         def head_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
             return self.head_init_scale * kernel_init(key, shape, dtype)
 
-        head = nn.Dense(self.num_classes, kernel_init=head_init, precision=self.numerics.precision, name="head")
+        head = nn.Dense(
+            self.num_classes, kernel_init=head_init, precision=self.numerics.precision, name="head"
+        )
         return head(pooled).astype(accurate)
 
     def map_sides(self, side: int) -> list[int]:
@@ -192,7 +209,9 @@ class ConvNeXt(nn.Module):
 
     def _check_size(self, images: jax.Array) -> None:
         if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ShapeError(f"expected floating-point images [N, H, W, C], got {images.dtype}{list(images.shape)}.")
+            raise ShapeError(
+                f"expected floating-point images [N, H, W, C], got {images.dtype}{list(images.shape)}."
+            )
         smallest = {"circular": 3, "reflect": 4}.get(self.padding, 1)
         side = min(images.shape[1:3])
         sides = self.map_sides(side)
@@ -201,6 +220,6 @@ class ConvNeXt(nn.Module):
             raise ShapeError(
                 f"images of {images.shape[1]} x {images.shape[2]} are too small: the stages' maps would have "
                 f"sides {sides}, and {self.padding} padding of the 7x7 convolutions needs {smallest}. "
-                f"Use images of at least {needed} pixels, or a network with fewer stages or a smaller stem_stride "
-                "(the sizes micro and cifar are made for 32 pixels)."
+                f"Use images of at least {needed} pixels, or a network with fewer stages or a smaller "
+                "stem_stride (the sizes micro and cifar are made for 32 pixels)."
             )

@@ -51,14 +51,15 @@ def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> Modu
     """
     if callable(part):
         return part
-    fields = {"name": part} if isinstance(part, str) else dict(part)
+    fields: dict[str, Any] = {"name": part} if isinstance(part, str) else dict(part)
     name = fields.pop("name", None)
     if name not in table:
         raise ConfigError(unknown(kind, name, table))
-    legal = {field.name for field in dataclasses.fields(table[name])} - _RESERVED
+    module = table[str(name)]
+    legal = {field.name for field in dataclasses.fields(module)} - _RESERVED
     for field in fields:
         if field not in legal:
             raise ConfigError(unknown(f"option of {kind} {name!r}", field, legal))
     if "inner" in fields:
         fields["inner"] = resolve(kind, fields["inner"], table)
-    return functools.partial(table[name], **fields)
+    return functools.partial(module, **fields)

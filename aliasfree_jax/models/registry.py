@@ -11,7 +11,9 @@ from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.models.variants import FAMILIES, SIZES, build_convnext
 
 _MODELS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    f"{family}_{size}": functools.partial(build_convnext, family, size) for family in FAMILIES for size in SIZES
+    f"{family}_{size}": functools.partial(build_convnext, family, size)
+    for family in FAMILIES
+    for size in SIZES
 }
 
 

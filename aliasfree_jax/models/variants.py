@@ -59,8 +59,8 @@ def _ideal_any_size(sampler: Part) -> Part:
     fields = {"name": sampler} if isinstance(sampler, str) else sampler
     if not isinstance(fields, Mapping) or fields.get("name") != "ideal":
         raise ConfigError(
-            f"any_size=True needs the ideal sampler, got {sampler!r}: only ideal resampling divides every circle "
-            "evenly. Use an alias-free network (convnext_afc_*) or sampler='ideal'."
+            f"any_size=True needs the ideal sampler, got {sampler!r}: only ideal resampling divides every "
+            "circle evenly. Use an alias-free network (convnext_afc_*) or sampler='ideal'."
         )
     return {**fields, "any_size": True}
 
@@ -104,5 +104,7 @@ def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
     for name in ("depths", "widths"):
         merged[name] = tuple(merged[name])
     if len(merged["depths"]) != len(merged["widths"]):
-        raise ConfigError(f"depths {merged['depths']} and widths {merged['widths']} differ in their number of stages.")
+        raise ConfigError(
+            f"depths {merged['depths']} and widths {merged['widths']} differ in their number of stages."
+        )
     return ConvNeXt(**merged, numerics=numerics)

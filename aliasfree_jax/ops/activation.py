@@ -17,7 +17,10 @@ GELU_QUADRATIC = (0.0169394634313126, 0.5, 0.3078363963999393)
 
 
 def polynomial(
-    x: jax.Array, coefficients: jax.Array, in_scale: jax.Array | float = 1.0, out_scale: jax.Array | float = 1.0
+    x: jax.Array,
+    coefficients: jax.Array,
+    in_scale: jax.Array | float = 1.0,
+    out_scale: jax.Array | float = 1.0,
 ) -> jax.Array:
     """`out_scale * sum_k c_k (in_scale x)^k` for each channel, evaluated in at least float32.
 
@@ -32,12 +35,21 @@ def polynomial(
     if coefficients.ndim == 2 and coefficients.shape[0] != x.shape[-1]:
         raise ShapeError(f"{coefficients.shape[0]} rows of coefficients for {x.shape[-1]} channels.")
     accurate = jnp.promote_types(x.dtype, jnp.float32)
-    coefficients = jnp.asarray(coefficients, accurate)
-    u = x.astype(accurate) * jnp.asarray(in_scale, accurate)
-    y = coefficients[..., -1]
-    for power in range(coefficients.shape[-1] - 2, -1, -1):
-        y = y * u + coefficients[..., power]
-    return (y * jnp.asarray(out_scale, accurate)).astype(x.dtype)
+    scaled = _scaled(coefficients, in_scale, out_scale, accurate)
+    u = x.astype(accurate)
+    y = scaled[..., -1]
+    for power in range(scaled.shape[-1] - 2, -1, -1):
+        y = y * u + scaled[..., power]
+    return y.astype(x.dtype)
+
+
+def _scaled(
+    coefficients: jax.Array, in_scale: jax.Array | float, out_scale: jax.Array | float, dtype: jnp.dtype
+) -> jax.Array:
+    """The coefficients with both scales multiplied in: once a channel instead of once a sample."""
+    inner, outer = jnp.asarray(in_scale, dtype).reshape(()), jnp.asarray(out_scale, dtype).reshape(())
+    gains = jnp.stack([outer * inner**power for power in range(coefficients.shape[-1])])
+    return jnp.asarray(coefficients, dtype) * gains
 
 
 def polynomial_grid(shape: tuple[int, int], degree: int) -> tuple[int, int]:
@@ -76,7 +88,10 @@ def up_polynomial_down(
 
 
 def up_polynomial_down_ref(
-    x: jax.Array, coefficients: jax.Array, in_scale: jax.Array | float = 1.0, out_scale: jax.Array | float = 1.0
+    x: jax.Array,
+    coefficients: jax.Array,
+    in_scale: jax.Array | float = 1.0,
+    out_scale: jax.Array | float = 1.0,
 ) -> jax.Array:
     """Twin of `up_polynomial_down` for quadratics, as the original computes it: on 2N, by FFT."""
     n, h, w, c = x.shape
@@ -111,8 +126,9 @@ def lowpass_polynomial(
       coefficients: [C, 3] or [3].
     """
     if coefficients.shape[-1] != 3:
-        raise ConfigError(f"a low-pass polynomial is quadratic: expected 3 coefficients, got {coefficients.shape[-1]}.")
+        raise ConfigError(
+            f"a low-pass polynomial is quadratic: expected 3 coefficients, got {coefficients.shape[-1]}."
+        )
     accurate = jnp.promote_types(x.dtype, jnp.float32)
-    c0, c1, c2 = jnp.moveaxis(jnp.asarray(coefficients, accurate), -1, 0)
-    u, v = x.astype(accurate) * in_scale, lowpassed.astype(accurate) * in_scale
-    return (out_scale * (c0 + u * (c1 + c2 * v))).astype(x.dtype)
+    c0, c1, c2 = jnp.moveaxis(_scaled(coefficients, in_scale, out_scale, accurate), -1, 0)
+    return (c0 + x.astype(accurate) * (c1 + c2 * lowpassed.astype(accurate))).astype(x.dtype)

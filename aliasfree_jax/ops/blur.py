@@ -28,7 +28,8 @@ def _blur_axis(x: jax.Array, axis: int, taps: np.ndarray, stride: int) -> jax.Ar
     """Weighted sum of strided slices along one padded axis (VALID correlation)."""
     outputs = (x.shape[axis] - len(taps)) // stride + 1
     slices = (
-        float(tap) * jax.lax.slice_in_dim(x, i, i + (outputs - 1) * stride + 1, stride, axis) for i, tap in enumerate(taps)
+        float(tap) * jax.lax.slice_in_dim(x, i, i + (outputs - 1) * stride + 1, stride, axis)
+        for i, tap in enumerate(taps)
     )
     return sum(slices, start=jnp.zeros((), x.dtype))
 

@@ -89,7 +89,9 @@ def depthwise_conv(
       ConfigError: unknown padding or method.
     """
     if kernel.ndim != 3 or kernel.shape[-1] != x.shape[-1]:
-        raise ShapeError(f"expected a kernel [k, k, {x.shape[-1]}] for maps {list(x.shape)}, got {list(kernel.shape)}.")
+        raise ShapeError(
+            f"expected a kernel [k, k, {x.shape[-1]}] for maps {list(x.shape)}, got {list(kernel.shape)}."
+        )
     if method not in ("shifted", "conv", "auto"):
         raise ConfigError(unknown("depthwise method", method, ("shifted", "conv", "auto")))
     if method == "conv" or (method == "auto" and jax.default_backend() != "cpu"):

@@ -19,7 +19,9 @@ Criterion = Literal["l2", "l1", "l_infty", "non_abs_max", "l2_min", "l1_min"]
 CRITERIA = ("l2", "l1", "l_infty", "non_abs_max", "l2_min", "l1_min")
 
 
-def pad_to_even(x: jax.Array, padding: Literal["circular", "zero", "reflect", "replicate"] = "circular") -> jax.Array:
+def pad_to_even(
+    x: jax.Array, padding: Literal["circular", "zero", "reflect", "replicate"] = "circular"
+) -> jax.Array:
     """Appends a row and a column where the sides of [N, H, W, C] are odd (the original's aps_pad)."""
     h, w = x.shape[1:3]
     return pad(x, ((0, h % 2), (0, w % 2)), padding) if h % 2 or w % 2 else x
@@ -29,7 +31,9 @@ def polyphase_components(x: jax.Array) -> jax.Array:
     """Splits [N, H, W, C] with even sides into its components [N, 4, H/2, W/2, C], in phase order."""
     n, h, w, c = x.shape
     if h % 2 or w % 2:
-        raise ShapeError(f"polyphase components by 2 need even sides, got {h} x {w}; pad_to_even adds a row or column.")
+        raise ShapeError(
+            f"polyphase components by 2 need even sides, got {h} x {w}; pad_to_even adds a row or column."
+        )
     grid = x.reshape(n, h // 2, 2, w // 2, 2, c)  # [N, i, row offset, j, column offset, C]
     return grid.transpose(0, 4, 2, 1, 3, 5).reshape(n, 4, h // 2, w // 2, c)
 

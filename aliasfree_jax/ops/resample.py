@@ -19,9 +19,9 @@ from aliasfree_jax.ops import spectrum
 Method = Literal["matmul", "fft", "auto"]
 Precision = jax.lax.Precision | str | None
 
-# Sides from which the FFT is faster than a product with a dense matrix. Two CPU cores, float32,
-# `python -m benchmarks.resampling`: see docs/design.md.
-FFT_FROM = 512
+# Sides from which the FFT is faster than a product with a dense matrix on the CPU: measured by
+# `python -m benchmarks.resampling`, see benchmarks/results/resampling-cpu.json.
+FFT_FROM = 256
 
 
 def _check_images(x: jax.Array) -> None:
@@ -73,7 +73,9 @@ def _fft_axis(x: jax.Array, axis: int, m: int, weights: spectrum.Weights, offset
     kept = kept * jnp.asarray(gains, kept.dtype).reshape(shape)
     if 2 * (count - 1) == m:  # both signs meet in the Nyquist bin of the output
         nyquist = 2 * jax.lax.slice_in_dim(kept, count - 1, count, axis=axis).real
-        kept = jnp.concatenate([jax.lax.slice_in_dim(kept, 0, count - 1, axis=axis), nyquist.astype(kept.dtype)], axis)
+        kept = jnp.concatenate(
+            [jax.lax.slice_in_dim(kept, 0, count - 1, axis=axis), nyquist.astype(kept.dtype)], axis
+        )
     return jnp.fft.irfft(kept, n=m, axis=axis)
 
 
@@ -205,6 +207,8 @@ def ideal_strided_taps(
     for n in x.shape[1:3]:
         positions = spectrum.strided_positions(n, stride, taps=taps, first=first, any_size=any_size)
         outputs = len(positions) // taps
-        weights = spectrum.resample_weights(n, outputs) if any_size else spectrum.lowpass_weights(n, 1 / stride)
+        weights = (
+            spectrum.resample_weights(n, outputs) if any_size else spectrum.lowpass_weights(n, 1 / stride)
+        )
         matrices.append(spectrum.filter_matrix(n, positions, weights))
     return apply_matrices(x, matrices[0], matrices[1], precision)

@@ -19,7 +19,9 @@ def integer_shift(x: jax.Array, shift: jax.Array) -> jax.Array:
       shift: integers [N, 2] (down, right), any sign and size; may be traced.
     """
     if shift.shape != (x.shape[0], 2):
-        raise ShapeError(f"expected one (down, right) pair an image, [{x.shape[0]}, 2], got {list(shift.shape)}.")
+        raise ShapeError(
+            f"expected one (down, right) pair an image, [{x.shape[0]}, 2], got {list(shift.shape)}."
+        )
     return jax.vmap(lambda image, s: jnp.roll(image, (s[0], s[1]), axis=(0, 1)))(x, shift)
 
 
@@ -33,7 +35,9 @@ def _shift_matrices(n: int, shift: jax.Array, dtype: jnp.dtype) -> jax.Array:
     frequencies = np.arange(len(weights))
     gains = np.where(frequencies == 0, 1.0, 2.0) * weights / n
     whole = jnp.round(shift)
-    turns = (whole.astype(jnp.int32)[:, None] * frequencies) % n / n + (shift - whole)[:, None] * frequencies / n
+    turns = (whole.astype(jnp.int32)[:, None] * frequencies) % n / n + (shift - whole)[
+        :, None
+    ] * frequencies / n
     angle = (2 * jnp.pi * turns).astype(dtype)  # [N, K]
     difference = np.arange(n)[:, None] - np.arange(n)
     grid = 2 * np.pi * (difference[..., None] * frequencies % n) / n  # [n, n, K]
@@ -67,7 +71,9 @@ def fractional_shift(
         weights = spectrum.resample_weights(h, h), spectrum.resample_weights(w, w)
         return _uniform(x, (h, w), weights, method, precision, (-shift[0], -shift[1]))
     if shift.shape != (x.shape[0], 2):
-        raise ShapeError(f"expected one (down, right) pair an image, [{x.shape[0]}, 2], got {list(shift.shape)}.")
+        raise ShapeError(
+            f"expected one (down, right) pair an image, [{x.shape[0]}, 2], got {list(shift.shape)}."
+        )
     accurate = jnp.promote_types(x.dtype, jnp.float32)
     shift = jnp.asarray(shift, accurate)
     rows, columns = (_shift_matrices(n, s, accurate) for n, s in ((h, shift[:, 0]), (w, shift[:, 1])))

@@ -92,7 +92,9 @@ def uniform_positions(n: int, m: int, offset: float = 0.0) -> tuple[float, ...]:
     return tuple((np.arange(m) * n / m + offset).tolist())
 
 
-def strided_positions(n: int, stride: int, *, taps: int = 1, first: int = 0, any_size: bool = False) -> tuple[float, ...]:
+def strided_positions(
+    n: int, stride: int, *, taps: int = 1, first: int = 0, any_size: bool = False
+) -> tuple[float, ...]:
     """Where the `taps` of a filter that slides by `stride` read an axis of `n` samples.
 
     There are ceil(n / stride) outputs; output i reads at i * step + first, ..., + first + taps - 1,
