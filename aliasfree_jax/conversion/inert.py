@@ -1,0 +1,165 @@
+"""Inert stand-ins for what a checkpoint may hold besides tensors: records, bytes, numpy's numbers.
+
+Each is made by a constructor of our own from data that it checks, so a file can describe values but
+reach neither NumPy's constructors nor Python's.
+"""
+
+import math
+import reprlib
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from aliasfree_jax.errors import ConversionError
+
+REFUSED = "this was refused, and nothing of the file has been executed"
+MAX_DIMENSIONS = 32  # what every version of numpy can hold
+MAX_LENGTH = sys.maxsize // 16  # elements of up to 16 bytes whose bytes numpy can still count
+_NUMPY_DTYPES = "f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1 c8 c16".split()
+
+
+@dataclass(frozen=True, slots=True)
+class Constructor:
+    """What a name in the file stands for: our own function, to be called with data from the file."""
+
+    name: str
+    build: Callable[..., object]
+
+
+class Stateful:
+    """Base of our objects that the file completes after making them (pickle's BUILD)."""
+
+    __slots__ = ()
+
+    def set_state(self, state: object) -> None:
+        """Take over `state`, data of the file; ConversionError if it does not fit."""
+        raise ConversionError(f"a {type(self).__name__} of the file gets a state; {REFUSED}")
+
+
+class Record(Stateful):
+    """The attributes of an `argparse.Namespace` of the file; `vars(record)` is their dictionary."""
+
+    def set_state(self, state: object) -> None:
+        """Take the attributes from a dictionary; names of Python's own (`__...`) are refused."""
+        if type(state) is not dict:
+            raise ConversionError(f"a Namespace of the file gets a {type(state).__name__} as its state")
+        if bad := [key for key in state if type(key) is not str or key.startswith("__")]:
+            raise ConversionError(
+                f"a Namespace of the file sets the attribute {reprlib.repr(bad[0])}; {REFUSED}"
+            )
+        vars(self).update(state)
+
+    def __repr__(self) -> str:
+        """The attributes, for error messages and the interactive prompt."""
+        return f"Record({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+def lengths(what: str, value: object) -> tuple[int, ...]:
+    """`value`, a `what`, if it is a tuple of at most 32 integers >= 0, else ConversionError."""
+    if type(value) is not tuple or any(type(n) is not int or n < 0 for n in value):
+        raise ConversionError(
+            f"it holds a {what} that is not a tuple of integers >= 0: {reprlib.repr(value)}"
+        )
+    if len(value) > MAX_DIMENSIONS or max(value, default=0) > MAX_LENGTH:
+        raise ConversionError(f"it holds a {what} that is too large: {reprlib.repr(value)}")
+    return value
+
+
+class NumpyDtype(Stateful):
+    """A numeric numpy dtype; its byte order arrives as its state."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: object, align: object = False, copy: object = True) -> None:
+        """As numpy pickles it: `code` without byte order, and two flags without effect."""
+        if code not in _NUMPY_DTYPES:
+            raise ConversionError(
+                f"it holds a numpy value of dtype {reprlib.repr(code)}, none of {' '.join(_NUMPY_DTYPES)}; "
+                f"{REFUSED}"
+            )
+        self.dtype = np.dtype(str(code))
+
+    def set_state(self, state: object) -> None:
+        """`state`: numpy's tuple (version, byte order, ...)."""
+        if type(state) is not tuple or state[1:2] not in (("<",), (">",), ("|",), ("=",)):
+            raise ConversionError("it holds a damaged numpy dtype. Download the file again")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class NumpyArray(Stateful):
+    """An array of numbers; `value` is empty until its state has arrived."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        """An array without elements."""
+        self.value = np.empty(0, np.float64)
+
+    def set_state(self, state: object) -> None:
+        """`state`: numpy's tuple (version, shape, dtype, is Fortran order, bytes)."""
+        if type(state) is not tuple or len(state) != 5:
+            raise ConversionError("it holds a damaged numpy array. Download the file again")
+        _, shape, dtype, fortran, data = state
+        self.value = _numbers(dtype, data, lengths("numpy shape", shape), fortran is True)
+
+
+def _numbers(dtype: object, data: object, shape: tuple[int, ...], fortran: bool = False) -> np.ndarray:
+    """`data` as an array in this machine's byte order; ConversionError unless it fits exactly."""
+    if type(dtype) is not NumpyDtype or type(data) is not bytes:
+        raise ConversionError("it holds a numpy value that is not made of numbers")
+    if math.prod(shape) * dtype.dtype.itemsize != len(data):
+        raise ConversionError(f"it holds a numpy array of shape {shape} with {len(data)} bytes of data")
+    flat = np.frombuffer(data, dtype.dtype)
+    native = flat.astype(flat.dtype.newbyteorder("="))
+    return native.reshape(shape[::-1]).T.copy() if fortran else native.reshape(shape)
+
+
+def _ordered_dict(pairs: object = ()) -> OrderedDict[object, object]:
+    """Empty, to be filled by the file; Python 2 passed a list of [name, value] instead."""
+    result: OrderedDict[object, object] = OrderedDict()
+    for pair in pairs if type(pairs) is list else ():
+        if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str:
+            raise ConversionError("it holds a damaged OrderedDict. Download the file again")
+        result[pair[0]] = pair[1]
+    return result
+
+
+def _latin1(text: object, encoding: object) -> bytes:
+    """`_codecs.encode`, which pickle writes for bytes, as far as pickle uses it."""
+    if type(text) is not str or encoding != "latin1":
+        raise ConversionError(f"the file calls for the text encoding {reprlib.repr(encoding)}; {REFUSED}")
+    return text.encode("latin-1")
+
+
+def _array(kind: object, shape: object, code: object) -> NumpyArray:
+    """`_reconstruct`: always an empty array of the plain class, completed by its state."""
+    if kind != "numpy.ndarray":
+        raise ConversionError(f"it holds a numpy array of the class {reprlib.repr(kind)}; {REFUSED}")
+    return NumpyArray()
+
+
+def _scalar(dtype: object, data: object) -> object:
+    return _numbers(dtype, data, ())[()]
+
+
+def plain_names() -> dict[tuple[str, str], object]:
+    """(module, name) -> what the file gets for it: a Constructor, or a plain value."""
+    calls: dict[tuple[str, str], Callable[..., object]] = {
+        ("collections", "OrderedDict"): _ordered_dict,
+        ("argparse", "Namespace"): Record,
+        ("numpy", "dtype"): NumpyDtype,
+        ("_codecs", "encode"): _latin1,
+        ("__builtin__", "bytes"): lambda: b"",  # how pickle writes empty bytes
+    }
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        calls[module, "scalar"] = _scalar
+        calls[module, "_reconstruct"] = _array
+    return constructors(calls) | {("numpy", "ndarray"): "numpy.ndarray"}
+
+
+def constructors(calls: Mapping[tuple[str, str], Callable[..., object]]) -> dict[tuple[str, str], object]:
+    """Each function of `calls` as a Constructor that knows its name."""
+    return {pair: Constructor(".".join(pair), build) for pair, build in calls.items()}

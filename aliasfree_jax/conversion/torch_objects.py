@@ -1,0 +1,132 @@
+"""The list of names that a checkpoint of PyTorch may use, and inert stand-ins for PyTorch's objects.
+
+Each name on the list maps to a constructor of our own or to a plain value. Descriptions
+of tensors are checked against their storage when they are made; their bytes are read later, by
+`torch_file`.
+"""
+
+import math
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from aliasfree_jax.conversion.inert import MAX_LENGTH, constructors, lengths, plain_names
+from aliasfree_jax.errors import ConversionError
+
+_STORAGES = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+_DTYPES = (
+    "float64 float32 float16 bfloat16 float8_e4m3fn float8_e5m2 complex64 complex128 "
+    "int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """`size` elements from number `start` on of the stored bytes `key`, which hold `total` elements."""
+
+    key: str
+    dtype: np.dtype
+    total: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A strided view of a storage that lies within it; `offset` and `strides` count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def storage(identifier: object) -> Storage:
+    """The storage that a persistent id names; ConversionError if it is not one of `torch.save`.
+
+    `identifier`: ("storage", type, key, location, length), in the older format followed by None or
+    by (key of the view, offset, length).
+    """
+    if type(identifier) is not tuple or len(identifier) not in (5, 6) or identifier[0] != "storage":
+        raise ConversionError(f"it refers to something other than stored numbers: {reprlib.repr(identifier)}")
+    _, dtype, key, _, total = identifier[:5]
+    if not isinstance(dtype, np.dtype) or type(key) is not str:
+        raise ConversionError(f"it refers to stored numbers of an unknown kind: {reprlib.repr(identifier)}")
+    (total,) = lengths("storage length", (total,))
+    view = identifier[5] if len(identifier) == 6 else None
+    if view is None:
+        return Storage(key, dtype, total, 0, total)
+    if type(view) is not tuple or len(view) != 3:
+        raise ConversionError(f"it has a damaged view of a storage: {reprlib.repr(view)}")
+    start, size = lengths("view of a storage", view[1:])
+    if start + size > total:
+        raise ConversionError(f"it has a view of elements {start} to {start + size} of a storage of {total}")
+    return Storage(key, dtype, total, start, size)
+
+
+def _tensor(source: object, offset: object, size: object, stride: object, *unused: object) -> Tensor:
+    """`torch._utils._rebuild_tensor` and `_v2`, which adds requires_grad, hooks and metadata."""
+    if type(source) is not Storage:
+        raise ConversionError(f"it makes a tensor of a {type(source).__name__}, not of stored numbers")
+    if len(unused) > 3 or (len(unused) == 3 and unused[2]):
+        raise ConversionError(
+            f"it has a tensor with the marks {reprlib.repr(unused[2:])}, which are not supported"
+        )
+    (first,) = lengths("tensor offset", (offset,))
+    shape, strides = lengths("tensor shape", size), lengths("tensor stride", stride)
+    if len(shape) != len(strides) or math.prod(max(n, 1) for n in shape) > MAX_LENGTH:
+        raise ConversionError(f"it has a tensor of the impossible shape {shape} with strides {strides}")
+    last = first + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= source.size:
+        raise ConversionError(
+            f"it has a tensor of shape {shape}, strides {strides}, offset {first} that reaches outside its "
+            f"storage of {source.size} elements; the file is damaged or hostile"
+        )
+    return Tensor(source, source.start + first, shape, strides)
+
+
+def _parameter(data: object, requires_grad: object, hooks: object) -> Tensor:
+    if type(data) is not Tensor:
+        raise ConversionError(f"it makes a parameter of a {type(data).__name__}, not of a tensor")
+    return data
+
+
+def _size(sizes: object) -> tuple[int, ...]:
+    return lengths("torch.Size", sizes)
+
+
+def _device(kind: object, index: object = None) -> str:
+    if type(kind) is not str or (index is not None and type(index) is not int):
+        raise ConversionError("it holds a damaged torch.device. Download the file again")
+    return kind if index is None else f"{kind}:{index}"
+
+
+def _names() -> dict[tuple[str, str], object]:
+    calls: dict[tuple[str, str], Callable[..., object]] = {
+        ("torch", "Size"): _size,
+        ("torch", "device"): _device,
+        ("torch._utils", "_rebuild_tensor"): _tensor,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        ("torch._utils", "_rebuild_parameter"): _parameter,
+    }
+    dtypes: dict[tuple[str, str], object] = {("torch", name): f"torch.{name}" for name in _DTYPES}
+    storages = {(m, name): dtype for m in ("torch", "torch.cuda") for name, dtype in _STORAGES.items()}
+    return plain_names() | constructors(calls) | dtypes | storages
+
+
+# (module, name) -> what the file gets for it: a Constructor, or a plain value. There are no others.
+NAMES = _names()

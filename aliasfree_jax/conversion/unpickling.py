@@ -1,0 +1,249 @@
+"""A pickle reader that can build plain data and nothing else.
+
+A pickle is a program, and `pickle.Unpickler` is a generous machine for it: even with its look-up of
+names restricted it calls `__setstate__`, `append` or `setattr` on whatever the program points at,
+takes objects from a process-wide extension cache, and allocates what a length field demands. This
+machine knows only the instructions that `torch.save` writes. It never imports, never looks up an
+attribute of an object that the file made, and calls nothing but the constructors it was handed.
+"""
+
+import pickle
+import pickletools
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+
+from aliasfree_jax.conversion.inert import REFUSED, Constructor, Stateful
+from aliasfree_jax.errors import ConversionError
+
+# Each instruction makes at most one small object, so this bounds the memory that a hostile pickle
+# can turn its bytes into; a checkpoint of 10,000 tensors needs about 300,000.
+MAX_INSTRUCTIONS = 10_000_000
+MAX_NAME_LENGTH = 500
+
+
+def load_pickle(
+    stream: BinaryIO,
+    size: int,
+    names: Mapping[tuple[str, str], object],
+    load_persistent: Callable[[object], object],
+) -> object:
+    """The value of the one pickle at the position of `stream`, which is left behind its end.
+
+    `size` is the length of the whole stream in bytes. `names` maps (module, name) to what the file
+    gets for it: a `Constructor`, or an inert value; `load_persistent` turns a persistent id into a
+    value. ConversionError if the pickle asks for any other name, is damaged or cut short.
+    """
+    try:
+        return _Machine(stream, size, names, load_persistent).run()
+    except ConversionError:
+        raise
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
+        # What a stack machine and the constructors run into when the bytes are not those once written.
+        raise ConversionError(
+            f"its pickle is damaged ({type(error).__name__}: {error}). Download the file again"
+        ) from error
+
+
+class _Machine:
+    """The stack machine: `stack` holds values since the last mark, `marks` the stacks below it."""
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        size: int,
+        names: Mapping[tuple[str, str], object],
+        load_persistent: Callable[[object], object],
+    ) -> None:
+        self.stream = stream
+        self.size = size
+        self.names = names
+        self.load_persistent = load_persistent
+        self.stack: list[object] = []
+        self.marks: list[list[object]] = []
+        self.memo: dict[int, object] = {}
+
+    def run(self) -> object:
+        """Execute instructions up to STOP; the value on top of the stack."""
+        for _ in range(MAX_INSTRUCTIONS):
+            code = self.read(1)
+            if code == pickle.STOP:
+                return self.stack.pop()
+            instruction = _INSTRUCTIONS.get(code)
+            if instruction is None:
+                raise ConversionError(_unsupported(code))
+            instruction(self)
+        raise ConversionError(f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions; refused")
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes; none is allocated for a count that the file cannot hold."""
+        data = self.stream.read(count) if 0 <= count <= self.size else b""
+        if len(data) != count:
+            raise ConversionError(
+                f"its pickle is cut short or damaged: {count} bytes wanted, {len(data)} left. "
+                "Download the file again"
+            )
+        return data
+
+    def number(self, layout: str) -> int:
+        return struct.unpack(layout, self.read(struct.calcsize(layout)))[0]
+
+    def line(self) -> str:
+        line = self.stream.readline(MAX_NAME_LENGTH)
+        if not line.endswith(b"\n"):
+            raise ConversionError("its pickle is cut short or damaged in a name. Download the file again")
+        return line[:-1].decode("utf-8")
+
+    def push_name(self, module: object, name: object) -> None:
+        if type(module) is not str or type(name) is not str or (module, name) not in self.names:
+            raise ConversionError(_refused(module, name))
+        self.stack.append(self.names[module, name])
+
+    def refuse_instance(self) -> None:
+        raise ConversionError(_refused(self.line(), self.line()))
+
+    def construct(self) -> None:
+        arguments, constructor = self.stack.pop(), self.stack.pop()
+        if type(constructor) is not Constructor or type(arguments) is not tuple:
+            raise ConversionError(
+                f"the file tries to run code: it calls a {type(constructor).__name__}; {REFUSED}"
+            )
+        self.stack.append(constructor.build(*arguments))
+
+    def set_state(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Stateful):
+            # By way of the class: a Record may have an attribute of any name.
+            type(target).set_state(target, state)
+        elif not (type(target) is OrderedDict and type(state) is dict):
+            # The state of an OrderedDict is the state dict's `_metadata`: version numbers, unused.
+            raise ConversionError(
+                f"the file tries to set attributes of a value of type {type(target).__name__}; {REFUSED}"
+            )
+
+    def push(self, value: object) -> None:
+        self.stack.append(value)
+
+    def mark(self) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def pop_mark(self) -> list[object]:
+        values, self.stack = self.stack, self.marks.pop()
+        return values
+
+    def push_tuple(self, count: int) -> None:
+        values = [self.stack.pop() for _ in range(count)]
+        self.stack.append(tuple(reversed(values)))
+
+    def extend(self, values: list[object]) -> None:
+        target = self.stack[-1]
+        if type(target) is not list:
+            raise TypeError(f"append to a {type(target).__name__}")
+        target.extend(values)
+
+    def update(self, values: list[object]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict) or len(values) % 2:
+            raise TypeError(f"{len(values)} keys and values for a {type(target).__name__}")
+        target.update(zip(map(_checked_key, values[::2]), values[1::2], strict=True))
+
+
+def _checked_key(key: object) -> object:
+    """`key` if it is a plain scalar or a tuple of them, else ConversionError.
+
+    Tuples that hold one tuple twice, a hundred levels deep, take for ever to hash.
+    """
+    for part in key if type(key) is tuple else (key,):
+        if part is not None and type(part) not in (str, int, float, bool, bytes):
+            raise ConversionError(f"its pickle has a dictionary key of {type(part)}; refused")
+    return key
+
+
+def _refused(module: object, name: object) -> str:
+    wanted = f"{module}.{name}"[:MAX_NAME_LENGTH]
+    return (
+        f"the file tries to run code: it asks for {wanted!r}, not one of the few names that weights need; "
+        f"{REFUSED}. If you trust its origin, load it with PyTorch in a sandbox and save only the "
+        "model's state_dict()"
+    )
+
+
+def _unsupported(code: bytes) -> str:
+    known = {op.code: op.name for op in pickletools.opcodes}
+    name = known.get(code.decode("latin-1"), repr(code))
+    return f"its pickle has the instruction {name}, which torch.save never writes; {REFUSED}"
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
+def _integer(data: bytes) -> int:
+    return int.from_bytes(data, "little", signed=True)
+
+
+def _push_number(layout: str) -> Callable[[_Machine], object]:
+    return lambda m: m.push(m.number(layout))
+
+
+def _push_counted(layout: str, convert: Callable[[bytes], object]) -> Callable[[_Machine], object]:
+    return lambda m: m.push(convert(m.read(m.number(layout))))
+
+
+_NUMBERS = {pickle.BININT: "<i", pickle.BININT1: "<B", pickle.BININT2: "<H", pickle.BINFLOAT: ">d"}
+_COUNTED: dict[bytes, tuple[str, Callable[[bytes], object]]] = {  # layout of the count, value of the bytes
+    pickle.LONG1: ("<B", _integer),
+    pickle.SHORT_BINUNICODE: ("<B", _text),
+    pickle.BINUNICODE: ("<I", _text),
+    pickle.BINUNICODE8: ("<Q", _text),
+    pickle.SHORT_BINBYTES: ("<B", bytes),
+    pickle.BINBYTES: ("<I", bytes),
+    pickle.BINBYTES8: ("<Q", bytes),
+    pickle.SHORT_BINSTRING: ("<B", _text),  # str of Python 2
+    pickle.BINSTRING: ("<i", _text),
+}
+
+
+def _table() -> dict[bytes, Callable[[_Machine], object]]:
+    """Instruction byte -> what it does to the machine."""
+    table: dict[bytes, Callable[[_Machine], object]] = {
+        pickle.PROTO: lambda m: m.read(1),
+        pickle.FRAME: lambda m: m.read(8),
+        pickle.MARK: _Machine.mark,
+        pickle.NONE: lambda m: m.push(None),
+        pickle.NEWTRUE: lambda m: m.push(True),
+        pickle.NEWFALSE: lambda m: m.push(False),
+        pickle.EMPTY_DICT: lambda m: m.push({}),
+        pickle.EMPTY_LIST: lambda m: m.push([]),
+        pickle.EMPTY_TUPLE: lambda m: m.push(()),
+        pickle.TUPLE: lambda m: m.push(tuple(m.pop_mark())),
+        pickle.TUPLE1: lambda m: m.push_tuple(1),
+        pickle.TUPLE2: lambda m: m.push_tuple(2),
+        pickle.TUPLE3: lambda m: m.push_tuple(3),
+        pickle.APPEND: lambda m: m.extend([m.stack.pop()]),
+        pickle.APPENDS: lambda m: m.extend(m.pop_mark()),
+        pickle.SETITEM: lambda m: m.update([m.stack.pop(), m.stack.pop()][::-1]),
+        pickle.SETITEMS: lambda m: m.update(m.pop_mark()),
+        pickle.GLOBAL: lambda m: m.push_name(m.line(), m.line()),
+        pickle.STACK_GLOBAL: lambda m: m.push_name(*[m.stack.pop(), m.stack.pop()][::-1]),
+        pickle.INST: _Machine.refuse_instance,
+        pickle.REDUCE: _Machine.construct,
+        pickle.NEWOBJ: _Machine.construct,
+        pickle.BUILD: _Machine.set_state,
+        pickle.BINPERSID: lambda m: m.push(m.load_persistent(m.stack.pop())),
+        pickle.BINGET: lambda m: m.push(m.memo[m.number("<B")]),
+        pickle.LONG_BINGET: lambda m: m.push(m.memo[m.number("<I")]),
+        pickle.BINPUT: lambda m: m.memo.update({m.number("<B"): m.stack[-1]}),
+        pickle.LONG_BINPUT: lambda m: m.memo.update({m.number("<I"): m.stack[-1]}),
+        pickle.MEMOIZE: lambda m: m.memo.update({len(m.memo): m.stack[-1]}),
+    }
+    for code, layout in _NUMBERS.items():
+        table[code] = _push_number(layout)
+    for code, (layout, convert) in _COUNTED.items():
+        table[code] = _push_counted(layout, convert)
+    return table
+
+
+_INSTRUCTIONS = _table()

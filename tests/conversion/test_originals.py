@@ -1,0 +1,112 @@
+"""From the originals' files and options to networks: options, recognition, command, checkpoint."""
+
+import json
+from pathlib import Path
+
+import golden
+import jax
+import numpy as np
+import pytest
+
+from aliasfree_jax.checkpoint import load_model
+from aliasfree_jax.conversion import from_original, load_pth
+from aliasfree_jax.conversion.__main__ import main
+from aliasfree_jax.conversion.recognition import recognise
+from aliasfree_jax.errors import ConversionError
+
+FILE = Path(__file__).parent / "data" / "convnext_afc_mini.pth"
+SOURCE = "alias_free_convnets"
+# Options that leave no trace in the weights: recognised as the published networks have them.
+TRACELESS = {"afc_mini_ideal_scale_l2_128", "afc_mini_poly_128"}
+CASES = [name for name in golden.cases() if golden.load(name).meta["source"] == SOURCE]
+
+
+def relative_error(output: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(output - expected).max() / np.abs(expected).max())
+
+
+def logits(module, variables, inputs: np.ndarray) -> np.ndarray:
+    apply = jax.jit(lambda v, x: module.apply(v, x, train=False))
+    return np.asarray(apply(variables, inputs.transpose(0, 2, 3, 1)))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in TRACELESS])
+def test_networks_are_recognised(name):
+    case = golden.load(name)
+    source, model, options = recognise(case.state_dict)
+    assert (source, model) == (SOURCE, case.meta["model"])
+    defaults = {"activation": "gelu", "normalization_type": "C", "num_classes": 1000, "in_chans": 3}
+    assert {**defaults, **options} == {**defaults, **case.meta["options"]}
+
+
+def test_training_checkpoint_of_the_original():
+    """The averaged weights are taken, filter buffers ignored, and the logits are the original's."""
+    case = golden.load("afc_mini_128")
+    card, module, variables = load_pth(FILE, image_size=128)
+    # float32 against the original in float64, as in the golden tests
+    assert relative_error(logits(module, variables, case.inputs), case.output) < 1e-5
+    assert (card.image_size, card.channels, len(card.class_names)) == (128, 3, 10)
+    assert "convnext_afc_mini.pth" in card.origin
+
+
+def test_other_entry_of_the_checkpoint():
+    _, _, averaged = load_pth(FILE)
+    _, _, live = load_pth(FILE, key="model")
+    assert not np.array_equal(averaged["params"]["head"]["kernel"], live["params"]["head"]["kernel"])
+    with pytest.raises(ConversionError, match="modle"):
+        load_pth(FILE, key="modle")
+
+
+def test_command_writes_a_checkpoint(tmp_path, capsys):
+    target = tmp_path / "converted"
+    assert main([str(FILE), str(target), "--image_size=128"]) == 0
+    assert "33,375 parameters" in capsys.readouterr().out
+    case = golden.load("afc_mini_128")
+    _, module, variables = load_model(target)
+    assert relative_error(logits(module, variables, case.inputs), case.output) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.pth"], "missing.pth"),
+        ([str(FILE), "--options={"], "not JSON"),
+        ([str(FILE), "--options=[1]"], "JSON object"),
+        ([str(FILE), "--options", json.dumps({"depths": [1, 1, 1, 1]})], "source keys without a place"),
+        ([str(FILE), "--model=convnext_acf"], "convnext_afc"),
+        ([str(FILE), "--source=timm"], SOURCE),
+    ],
+)
+def test_command_reports_what_is_wrong(tmp_path, capsys, arguments, message):
+    file, *rest = arguments
+    target = tmp_path / "converted"
+    assert main([file, str(target), *rest]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and message in printed
+    assert not target.exists()
+
+
+def test_unknown_options_and_values():
+    state = golden.load("convnext_mini_64").state_dict
+    for model, options, message in [
+        ("convnext", {"depth": [1]}, "depths"),
+        ("convnext_afc", {"stem_mode": "residual"}, "activation_residual"),
+        ("convnext_afc", {"normalization_type": "CHW"}, "CHW2"),
+        ("convnext_afc", {"activation": "up_gelu"}, "gelu"),
+        ("convnext_afc", {"conv_pad_type": "circle"}, "circular"),
+    ]:
+        with pytest.raises(ConversionError, match=message):
+            from_original(SOURCE, model, options, state)
+
+
+def test_weights_of_something_else():
+    with pytest.raises(ConversionError, match="none of the networks.*--model"):
+        recognise({"layer1.0.conv1.weight": np.ones(3)})
+
+
+def test_wrong_number_of_classes():
+    case = golden.load("convnext_mini_64")
+    with pytest.raises(
+        ConversionError, match=r"params/head/kernel: \[32, 10\] from head.weight, expected \[32, 5\]"
+    ):
+        from_original(SOURCE, "convnext", {**case.meta["options"], "num_classes": 5}, case.state_dict)
