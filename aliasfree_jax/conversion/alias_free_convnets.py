@@ -11,6 +11,7 @@ import numpy as np
 
 from aliasfree_jax.conversion.rules import Rule, conv, dense, depthwise
 from aliasfree_jax.errors import ConversionError, unknown
+from aliasfree_jax.models.variants import SIZES
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 
 SOURCE = "alias_free_convnets"
@@ -117,7 +118,7 @@ def _norm(options: Options) -> dict[str, Any]:
 def _stem(options: Options) -> dict[str, Any]:
     mode = options.get("stem_mode")
     if mode is None:
-        return {}
+        return {"stem_activation": None, "stem_residual": False}
     if mode not in ("activation", "activation_residual"):
         raise ConversionError(unknown("stem_mode", mode, ("activation", "activation_residual")))
     name = options.get("stem_activation") or options.get("activation", "gelu")
@@ -140,20 +141,25 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     if model in ("convnext", "convnext_poly"):
         default = "gelu" if model == "convnext" else "poly_per_channel"
         activation = _activation(options.get("activation", default), options.get("activation_kwargs", {}))
-        return "convnext_tiny", ours | {"activation": activation}
+        return _name("convnext", ours), ours | {"activation": activation}
     padding = _lookup("padding", options.get("conv_pad_type", "circular"), _PADDINGS)
-    ours |= {
-        "padding": padding,
-        "sampled_padding": "none" if model == "convnext_circ" else padding,
-        "activation": _activation(options.get("activation", "gelu"), options.get("activation_kwargs", {})),
-    }
+    activation = _activation(options.get("activation", "gelu"), options.get("activation_kwargs", {}))
+    ours |= {"padding": padding, "sampled_padding": padding, "activation": activation}
     if model == "convnext_circ":
-        return "convnext_circular_tiny", ours
+        return _name("convnext_circular", ours), ours | {"sampled_padding": "none"}
     ours["norm"] = _norm(options)
     if model == "convnext_aps":
-        return "convnext_aps_tiny", ours | {"sampler": _polyphase(options.get("blurpool_kwargs", {}))}
-    sampler = _sampler(options.get("blurpool_kwargs", {}))
-    return "convnext_circular_tiny", ours | {"sampler": sampler} | _stem(options)
+        ours["sampler"] = _polyphase(options.get("blurpool_kwargs", {}))
+        return _name("convnext_aps", ours), ours
+    ours |= {"sampler": _sampler(options.get("blurpool_kwargs", {})), **_stem(options)}
+    return _name("convnext_afc" if activation["name"] == "up_polynomial" else "convnext_circular", ours), ours
+
+
+def _name(family: str, ours: Options) -> str:
+    """The published size with these depths and widths; tiny, whose sizes are overridden, for others."""
+    shape = tuple(ours["depths"]), tuple(ours["widths"])
+    sizes = {(size["depths"], size["widths"]): name for name, size in SIZES.items()}
+    return f"{family}_{sizes.get(shape, 'tiny')}"
 
 
 def _quadratic(value: np.ndarray) -> np.ndarray:

@@ -68,8 +68,10 @@ def load_pth(
     """
     state_dict = read_state_dict(path, key=key)
     if model is None:
-        source, model, recognised = recognise(state_dict)
-        options = {**recognised, **(options or {})}
+        found, model, recognised = recognise(state_dict)
+        if source not in (None, found):
+            raise ConversionError(f"{path} holds a {model} of {found}, not a network of {source!r}.")
+        source, options = found, {**recognised, **(options or {})}
     source = source or alias_free_convnets.SOURCE
     return _converted(source, model, options or {}, state_dict, Path(path).name, image_size)
 

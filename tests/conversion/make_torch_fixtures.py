@@ -5,6 +5,7 @@ they compare what the reader makes of the stored files with the rule in `filled`
 """
 
 import argparse
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -91,6 +92,18 @@ def parallel_checkpoint() -> dict[str, object]:
     }
 
 
+def network_checkpoint() -> dict[str, object]:
+    """A training checkpoint of a small alias-free network: the weights of a golden case, averaged."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
+    import golden
+
+    state = golden.load("afc_mini_128").state_dict
+    averaged = OrderedDict((key, torch.from_numpy(np.array(value))) for key, value in state.items())
+    live = OrderedDict((key, value / 2) for key, value in averaged.items() if value.numel() < 100)
+    live = OrderedDict((key, live.get(key, value)) for key, value in averaged.items())
+    return {"model": live, "model_ema": averaged, "epoch": "best-ema", "args": argparse.Namespace(seed=0)}
+
+
 def main() -> None:
     """Write all files."""
     DATA.mkdir(exist_ok=True)
@@ -103,6 +116,7 @@ def main() -> None:
     for name, content in contents.items():
         torch.save(content, DATA / f"{name}_zip.pth")
         torch.save(content, DATA / f"{name}_legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save(network_checkpoint(), DATA / "convnext_afc_mini.pth")
 
 
 if __name__ == "__main__":

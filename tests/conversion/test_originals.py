@@ -52,7 +52,7 @@ def test_training_checkpoint_of_the_original():
 def test_other_entry_of_the_checkpoint():
     _, _, averaged = load_pth(FILE)
     _, _, live = load_pth(FILE, key="model")
-    assert not np.array_equal(averaged["params"]["head"]["kernel"], live["params"]["head"]["kernel"])
+    assert not np.array_equal(averaged["params"]["head"]["bias"], live["params"]["head"]["bias"])
     with pytest.raises(ConversionError, match="modle"):
         load_pth(FILE, key="modle")
 
