@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.errors import ConfigError
+
 
 class DropPath(nn.Module):
     """Zeroes whole samples of a residual branch with probability `rate`, scaling the others up.
@@ -15,7 +17,9 @@ class DropPath(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """[N, ...] to [N, ...]."""
+        """[N, ...] to [N, ...]. Raises `ConfigError` unless 0 <= rate < 1."""
+        if not 0.0 <= self.rate < 1.0:
+            raise ConfigError(f"drop path rates lie in [0, 1), got {self.rate}.")
         if not train or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate

@@ -66,7 +66,10 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]; running statistics in the collection "batch_stats"."""
-        norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=self.numerics.dtype, name="norm")
+        # The "fast" variance E[x^2] - E[x]^2 loses all digits where the mean is large.
+        norm = nn.BatchNorm(
+            momentum=0.9, epsilon=1e-5, dtype=self.numerics.dtype, use_fast_variance=False, name="norm"
+        )
         return norm(x, use_running_average=not train)
 
 
@@ -93,4 +96,7 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]; C must be a multiple of `num_groups`."""
-        return nn.GroupNorm(self.num_groups, epsilon=1e-5, dtype=self.numerics.dtype, name="norm")(x)
+        norm = nn.GroupNorm(
+            self.num_groups, epsilon=1e-5, dtype=self.numerics.dtype, use_fast_variance=False, name="norm"
+        )
+        return norm(x)

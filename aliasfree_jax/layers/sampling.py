@@ -129,13 +129,16 @@ class NormPreservingSampler(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
         """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
-        y = self.inner(stride=self.stride, numerics=self.numerics, name="inner").filter(x)
+        inner = self.inner(stride=self.stride, numerics=self.numerics, name="inner")
+        if not isinstance(inner, LinearSampler):
+            raise ConfigError(f"only linear samplers can preserve norms, got {type(inner).__name__}.")
 
         def norm(z: jax.Array) -> jax.Array:
-            return jnp.sqrt(jnp.sum(z.astype(accurate_dtype(z.dtype)) ** 2, axis=(1, 2), keepdims=True))
+            power = jnp.sum(z.astype(accurate_dtype(z.dtype)) ** 2, axis=(1, 2), keepdims=True)
+            return jnp.sqrt(jnp.maximum(power, jnp.finfo(power.dtype).tiny))  # gradient 0, not nan, at 0
 
-        scaled = y * (norm(x) / (norm(y) + 1e-6)).astype(y.dtype)
-        return scaled[:, :: self.stride, :: self.stride], None
+        y = inner(x)[0]
+        return y * (norm(x) / (norm(inner.filter(x)) + 1e-6)).astype(y.dtype), None
 
 
 class PolyphaseSampler(nn.Module):

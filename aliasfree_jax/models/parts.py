@@ -47,19 +47,25 @@ def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> Modu
     """The factory that `part` names among `table`.
 
     Raises:
-      ConfigError: unknown name or field, with the near ones.
+      ConfigError: unknown name or field, with the near ones; a field without default left out.
     """
     if callable(part):
         return part
+    if not isinstance(part, str | Mapping):
+        raise ConfigError(f"expected the {kind} as a name, dictionary or module class, got {part!r}.")
     fields: dict[str, Any] = {"name": part} if isinstance(part, str) else dict(part)
     name = fields.pop("name", None)
     if name not in table:
         raise ConfigError(unknown(kind, name, table))
     module = table[str(name)]
-    legal = {field.name for field in dataclasses.fields(module)} - _RESERVED
+    legal = {field.name: field for field in dataclasses.fields(module) if field.name not in _RESERVED}
     for field in fields:
         if field not in legal:
             raise ConfigError(unknown(f"option of {kind} {name!r}", field, legal))
+    for field, declared in legal.items():
+        optional = declared.default is not dataclasses.MISSING or field in fields
+        if not optional and declared.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{kind} {name!r} needs the option {field!r}.")
     if "inner" in fields:
         fields["inner"] = resolve(kind, fields["inner"], table)
     return functools.partial(module, **fields)

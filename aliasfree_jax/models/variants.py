@@ -1,14 +1,16 @@
 """The ConvNeXt family: sizes, and the parts that make each of its four variants."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.layers.mlp import MlpGrid
 from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.models.convnext import ConvNeXt
 from aliasfree_jax.models.parts import ACTIVATIONS, NORMS, SAMPLERS, Part, resolve
+from aliasfree_jax.ops.padding import check_padding
 
 Options = Mapping[str, Any]
 
@@ -79,8 +81,21 @@ def _stem_activation(part: Part, stride: int) -> Part:
     """A low-pass polynomial without a stated cutoff gets the one that suits the stem's stride."""
     fields = {"name": part} if isinstance(part, str) else part
     if isinstance(fields, Mapping) and fields.get("name") == "lowpass_polynomial":
+        if stride == 1 and "cutoff" not in fields:
+            raise ConfigError(
+                "the low-pass polynomial relies on the filter of a strided stem; with stem_stride=1 use "
+                "stem_activation='up_polynomial' or None."
+            )
         return {"cutoff": 1 - 1 / stride, **fields}
     return part
+
+
+def _check_names(options: Options) -> None:
+    check_padding(options.get("padding", "zero"))
+    if options.get("sampled_padding", "none") != "none":
+        check_padding(options["sampled_padding"])
+    if options.get("mlp_grid", "auto") not in get_args(MlpGrid):
+        raise ConfigError(unknown("mlp_grid", options["mlp_grid"], get_args(MlpGrid)))
 
 
 def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
@@ -99,8 +114,9 @@ def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
     if merged.get("stem_activation") is not None:
         merged["stem_activation"] = _stem_activation(merged["stem_activation"], merged.get("stem_stride", 4))
     for kind, table in _PARTS.items():
-        if merged.get(kind) is not None:
+        if kind in merged and not (kind == "stem_activation" and merged[kind] is None):
             merged[kind] = resolve(kind, merged[kind], table)
+    _check_names(merged)
     for name in ("depths", "widths"):
         merged[name] = tuple(merged[name])
     if len(merged["depths"]) != len(merged["widths"]):

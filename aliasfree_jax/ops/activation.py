@@ -31,16 +31,23 @@ def polynomial(
 
     The original drops the top coefficient of scalar polynomials and of degrees above 2; here every
     coefficient counts (the converter drops it instead).
+
+    Raises:
+      ShapeError: another number of rows of coefficients than channels.
     """
-    if coefficients.ndim == 2 and coefficients.shape[0] != x.shape[-1]:
-        raise ShapeError(f"{coefficients.shape[0]} rows of coefficients for {x.shape[-1]} channels.")
+    _check_rows(x, coefficients)
     accurate = jnp.promote_types(x.dtype, jnp.float32)
     scaled = _scaled(coefficients, in_scale, out_scale, accurate)
     u = x.astype(accurate)
-    y = scaled[..., -1]
+    y = jnp.broadcast_to(scaled[..., -1], u.shape)
     for power in range(scaled.shape[-1] - 2, -1, -1):
         y = y * u + scaled[..., power]
     return y.astype(x.dtype)
+
+
+def _check_rows(x: jax.Array, coefficients: jax.Array) -> None:
+    if coefficients.ndim == 2 and coefficients.shape[0] != x.shape[-1]:
+        raise ShapeError(f"{coefficients.shape[0]} rows of coefficients for {x.shape[-1]} channels.")
 
 
 def _scaled(
@@ -124,7 +131,12 @@ def lowpass_polynomial(
     Args:
       x, lowpassed: [..., C].
       coefficients: [C, 3] or [3].
+
+    Raises:
+      ConfigError: not three coefficients.
+      ShapeError: another number of rows of coefficients than channels.
     """
+    _check_rows(x, coefficients)
     if coefficients.shape[-1] != 3:
         raise ConfigError(
             f"a low-pass polynomial is quadratic: expected 3 coefficients, got {coefficients.shape[-1]}."

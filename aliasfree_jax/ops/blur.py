@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.ops.padding import Padding, pad, same_padding
+from aliasfree_jax.ops.padding import Padding, check_padding, pad, same_padding
 
 LARGEST_FILTER = 7
 
@@ -45,6 +45,7 @@ def blur(x: jax.Array, size: int, stride: int = 1, padding: Padding = "circular"
       ShapeError: the map is too small for the padding.
     """
     taps = binomial_taps(size)
+    check_padding(padding)
     if size == 1:
         return x[:, ::stride, ::stride]
     padded = pad(x, (same_padding(size), same_padding(size)), padding)

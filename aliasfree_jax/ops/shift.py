@@ -4,11 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.errors import ShapeError
+from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops import spectrum
 from aliasfree_jax.ops.resample import Method, Precision, _check_images, _uniform
 
 ShiftLike = tuple[float, float] | jax.Array | np.ndarray
+
+
+def _check_pairs(x: jax.Array, shift: jax.Array) -> None:
+    if shift.shape != (x.shape[0], 2):
+        raise ShapeError(
+            f"expected one (down, right) pair an image, [{x.shape[0]}, 2], got {list(shift.shape)}."
+        )
 
 
 def integer_shift(x: jax.Array, shift: jax.Array) -> jax.Array:
@@ -17,11 +24,14 @@ def integer_shift(x: jax.Array, shift: jax.Array) -> jax.Array:
     Args:
       x: [N, H, W, C].
       shift: integers [N, 2] (down, right), any sign and size; may be traced.
+
+    Raises:
+      ShapeError: shifts of another shape, or not integers.
     """
-    if shift.shape != (x.shape[0], 2):
-        raise ShapeError(
-            f"expected one (down, right) pair an image, [{x.shape[0]}, 2], got {list(shift.shape)}."
-        )
+    shift = jnp.asarray(shift)
+    _check_pairs(x, shift)
+    if not jnp.issubdtype(shift.dtype, jnp.integer):
+        raise ShapeError(f"expected integer shifts, got {shift.dtype}; fractional_shift takes real ones.")
     return jax.vmap(lambda image, s: jnp.roll(image, (s[0], s[1]), axis=(0, 1)))(x, shift)
 
 
@@ -64,18 +74,20 @@ def fractional_shift(
 
     Raises:
       ShapeError: images or shifts of another shape.
+      ConfigError: unknown method, or one that an array of shifts does not have.
     """
     _check_images(x)
     h, w = x.shape[1:3]
     if isinstance(shift, tuple):
+        if len(shift) != 2:
+            raise ShapeError(f"expected a pair (down, right), got {len(shift)} numbers.")
         weights = spectrum.resample_weights(h, h), spectrum.resample_weights(w, w)
         return _uniform(x, (h, w), weights, method, precision, (-shift[0], -shift[1]))
-    if shift.shape != (x.shape[0], 2):
-        raise ShapeError(
-            f"expected one (down, right) pair an image, [{x.shape[0]}, 2], got {list(shift.shape)}."
-        )
+    if method != "matmul":
+        raise ConfigError(f"shifts in an array are applied by method 'matmul' only, got {method!r}.")
     accurate = jnp.promote_types(x.dtype, jnp.float32)
     shift = jnp.asarray(shift, accurate)
+    _check_pairs(x, shift)
     rows, columns = (_shift_matrices(n, s, accurate) for n, s in ((h, shift[:, 0]), (w, shift[:, 1])))
     y = jnp.einsum("nph,nhwc->npwc", rows, x.astype(accurate), precision=precision)
     return jnp.einsum("nqw,nhwc->nhqc", columns, y, precision=precision).astype(x.dtype)

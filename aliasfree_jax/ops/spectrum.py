@@ -26,9 +26,12 @@ def lowpass_weights(n: int, cutoff: float) -> Weights:
     multiple of 4, so that the new Nyquist frequency is dropped. For n = 4 j with odd n cutoff / 2
     (36 at 1/4, say) this also drops the highest legal frequency: kept, since published weights
     were trained with it; it costs nothing in equivariance. DC always passes (the original fails
-    where it would not).
+    where it would not). A frequency exactly at the cutoff is dropped for every n, not only for
+    multiples of 4: no difference at 1/4, 1/2, 3/4, but strides such as 3 alias otherwise (18 at 1/3).
     """
-    highest = int(n * cutoff // 2) - (1 if n % 4 == 0 else 0)
+    highest = int(n * cutoff // 2)
+    if n % 4 == 0 or (cutoff < 1 and 2 * highest == n * cutoff):
+        highest -= 1
     weights = [1.0] * (max(highest, 0) + 1)
     if 2 * highest == n:
         weights[-1] = 0.5

@@ -1,0 +1,31 @@
+"""Networks and training states on disk (Orbax), each with a card that says how to rebuild the network.
+
+A run keeps `<run>/checkpoints/<step>/`, a converted or exported network is one such step directory
+without `state`:
+
+    card/metadata   JSON: the `ModelCard`, and name and shape of every stored array
+    variables/      what is evaluated: the averaged parameters if the run averages, else the live ones
+    state/          the rest of the training state (runs only)
+
+Evaluation so reads only `variables`, and a checkpoint of another network is recognised from the card,
+before any array is read.
+"""
+
+from aliasfree_jax.checkpoint.card import ModelCard, PyTree, differences, leaf_shapes, named_leaves
+from aliasfree_jax.checkpoint.directory import finished_steps
+from aliasfree_jax.checkpoint.network import abstract_variables, load_model, newest_run, save_model
+from aliasfree_jax.checkpoint.run import RunCheckpoints
+
+__all__ = [
+    "ModelCard",
+    "PyTree",
+    "RunCheckpoints",
+    "abstract_variables",
+    "differences",
+    "finished_steps",
+    "leaf_shapes",
+    "load_model",
+    "named_leaves",
+    "newest_run",
+    "save_model",
+]

@@ -1,0 +1,75 @@
+"""The card beside every stored network: how to rebuild it, and which arrays belong to it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+
+from aliasfree_jax.errors import CheckpointError
+
+PyTree = Any
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What is needed to rebuild a network, to prepare its input and to name its classes."""
+
+    model: str  # name for `create_model`
+    options: dict[str, Any]  # keyword arguments of `create_model`
+    class_names: tuple[str, ...]
+    image_size: int  # side of the square input, pixels
+    channels: int
+    mean: tuple[float, ...]  # per channel, of images in [0, 1]
+    std: tuple[float, ...]
+    eval_crop_ratio: float
+    step: int  # parameter updates so far; 0 for foreign weights
+    origin: str  # configuration or original file, for people to read
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as a dictionary that `json` can write and `from_json` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """The card that `to_json` described.
+
+        Raises:
+          CheckpointError: fields are missing or unknown.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if set(fields) != known:
+            raise CheckpointError(
+                f"model card with missing fields {sorted(known - set(fields))} and unknown fields "
+                f"{sorted(set(fields) - known)}: written by another version of aliasfree_jax."
+            )
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """The leaves of `tree` under their paths, e.g. "params/stem/kernel"."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+
+
+def leaf_shapes(tree: PyTree) -> Shapes:
+    """The shapes of the leaves of `tree` under their paths."""
+    return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}
+
+
+def differences(expected: Shapes, found: Shapes) -> str:
+    """Lists missing, unexpected and wrongly shaped leaves, one kind a line; "" if all agree."""
+    wrong = [n for n in expected if n in found and expected[n] != found[n]]
+    kinds = {
+        "missing": sorted(set(expected) - set(found)),
+        "unexpected": sorted(set(found) - set(expected)),
+        "wrong shape": [f"{n} {found[n]} (expected {expected[n]})" for n in wrong],
+    }
+    lines = []
+    for kind, names in kinds.items():
+        if names:
+            more = f", ... ({len(names)} in all)" if len(names) > 6 else ""
+            lines.append(f"  {kind}: {', '.join(names[:6])}{more}")
+    return "\n".join(lines)

@@ -1,0 +1,23 @@
+"""Labelled images from several kinds of source to batches of float32 arrays."""
+
+from aliasfree_jax.data.digits import DigitsSource
+from aliasfree_jax.data.folder import FolderSource
+from aliasfree_jax.data.opening import open_source
+from aliasfree_jax.data.pipeline import Batch, BatchStream, eval_batches, train_batches
+from aliasfree_jax.data.sources import ArraySource, Example, Source, limit
+from aliasfree_jax.data.tfds import TfdsSource
+
+__all__ = [
+    "ArraySource",
+    "Batch",
+    "BatchStream",
+    "DigitsSource",
+    "Example",
+    "FolderSource",
+    "Source",
+    "TfdsSource",
+    "eval_batches",
+    "limit",
+    "open_source",
+    "train_batches",
+]

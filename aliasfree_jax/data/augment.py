@@ -1,0 +1,178 @@
+"""Preparing single images for training and evaluation: pure functions of NumPy arrays.
+
+Images are [H, W, C], uint8 or float32 in [0, 1]; every function keeps the dtype. Resizing is Pillow's
+antialiased bicubic. All randomness comes from the generator that is passed in.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from aliasfree_jax.errors import ConfigError, unknown
+
+ASPECT_RATIOS = (3 / 4, 4 / 3)
+CROP_ATTEMPTS = 10
+
+
+class Box(NamedTuple):
+    """A rectangle of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The fields of `config.data` that say how an image becomes an input; same names and meanings."""
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: str = "none"
+    crop_padding: int = 4
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    flip: bool = False
+    circular_shift: bool = False
+    eval_crop_ratio: float = 0.875
+
+    @classmethod
+    def from_config(cls, data: ConfigDict) -> "Preprocessing":
+        """Reads `config.data`."""
+        return cls(
+            image_size=data.image_size,
+            mean=tuple(data.mean),
+            std=tuple(data.std),
+            crop=data.crop,
+            crop_padding=data.crop_padding,
+            crop_scale=tuple(data.crop_scale),
+            flip=data.flip,
+            circular_shift=data.circular_shift,
+            eval_crop_ratio=data.eval_crop_ratio,
+        )
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`image` at a new size, bicubic and antialiased; uint8 results are rounded and clipped."""
+    if image.shape[:2] == (height, width):
+        return image
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    planes = [np.ascontiguousarray(image[:, :, c]) for c in range(image.shape[2])]  # modes L and F
+    resized = [Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC) for plane in planes]
+    return np.stack([np.asarray(plane) for plane in resized], axis=-1)
+
+
+def random_box(height: int, width: int, rng: np.random.Generator, scale: tuple[float, float]) -> Box:
+    """The rectangle of torchvision's and timm's RandomResizedCrop, in an image of `height` x `width`.
+
+    Its share of the area is uniform in `scale`, its aspect ratio log-uniform in 3/4..4/3. After ten
+    rectangles that do not fit: the largest centred one whose aspect ratio is within those bounds.
+    """
+    low, high = (math.log(ratio) for ratio in ASPECT_RATIOS)
+    for _ in range(CROP_ATTEMPTS):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
+    h = min(height, round(width / ASPECT_RATIOS[0]))
+    w = min(width, round(height * ASPECT_RATIOS[1]))
+    return Box((height - h) // 2, (width - w) // 2, h, w)
+
+
+def random_resized_crop(
+    image: np.ndarray, rng: np.random.Generator, size: int, scale: tuple[float, float] = (0.08, 1.0)
+) -> np.ndarray:
+    """A random rectangle (`random_box`) of `image`, resized to [size, size, C]."""
+    top, left, height, width = random_box(image.shape[0], image.shape[1], rng, scale)
+    return resize(image[top : top + height, left : left + width], size, size)
+
+
+def padded_crop(image: np.ndarray, rng: np.random.Generator, padding: int) -> np.ndarray:
+    """Surrounds `image` by `padding` black pixels and takes a random crop of the original size."""
+    height, width = image.shape[:2]
+    padded = np.zeros((height + 2 * padding, width + 2 * padding, image.shape[2]), image.dtype)
+    padded[padding : padding + height, padding : padding + width] = image
+    top, left = rng.integers(2 * padding + 1, size=2)
+    return padded[top : top + height, left : left + width]
+
+
+def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`image`, mirrored left to right with probability 1/2."""
+    return image[:, ::-1] if rng.random() < 0.5 else image
+
+
+def circular_shift(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`image` rolled by random whole numbers of pixels, uniform over both full sides."""
+    return np.roll(image, rng.integers(image.shape[:2]), axis=(0, 1))
+
+
+def center_view(image: np.ndarray, size: int, crop_ratio: float) -> np.ndarray:
+    """The evaluation view, [size, size, C]: shorter side to round(size / crop_ratio), then centre crop.
+
+    An image that is `size` square already is returned as it is. Rounding of the longer side and of
+    the crop's corner as in torchvision.
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    short = round(size / crop_ratio)
+    height, width = image.shape[:2]
+    if height <= width:
+        image = resize(image, short, int(short * width / height))
+    else:
+        image = resize(image, int(short * height / width), short)
+    top, left = (round((side - size) / 2) for side in image.shape[:2])
+    return image[top : top + size, left : left + size]
+
+
+def augment(image: np.ndarray, rng: np.random.Generator, how: Preprocessing) -> np.ndarray:
+    """The training view of `image`, [image_size, image_size, C]: crop, then flip, then circular shift.
+
+    Crops other than random_resized start from the evaluation view.
+    """
+    if how.crop == "random_resized":
+        image = random_resized_crop(image, rng, how.image_size, how.crop_scale)
+    elif how.crop in ("none", "padded"):
+        image = center_view(image, how.image_size, how.eval_crop_ratio)
+        if how.crop == "padded":
+            image = padded_crop(image, rng, how.crop_padding)
+    else:
+        raise ConfigError(unknown("data.crop", how.crop, ("none", "padded", "random_resized")))
+    if how.flip:
+        image = random_flip(image, rng)
+    return circular_shift(image, rng) if how.circular_shift else image
+
+
+def normalize(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """(image - mean) / std a channel, of the image in [0, 1] (uint8 is divided by 255); float32 [H, W, C].
+
+    Raises:
+      ConfigError: `mean` or `std` does not have one number a channel.
+    """
+    height, width, channels = image.shape
+    if len(mean) != channels or len(std) != channels:
+        raise ConfigError(
+            f"data.mean has {len(mean)} and data.std {len(std)} entries, but the images have {channels} "
+            f"channel{'s' * (channels > 1)}: give one number a channel."
+        )
+    scale, offset = _row_constants(mean, std, width, 255 if image.dtype == np.uint8 else 1)
+    rows = image.reshape(height, width * channels) * scale
+    rows -= offset
+    return rows.reshape(image.shape)
+
+
+@lru_cache
+def _row_constants(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, unit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and offset of a whole row: NumPy is slow when the innermost axis has three elements."""
+    scale = np.tile(1 / (unit * np.asarray(std, np.float64)), width)
+    offset = np.tile(np.asarray(mean, np.float64) / np.asarray(std, np.float64), width)
+    return scale.astype(np.float32), offset.astype(np.float32)

@@ -1,0 +1,42 @@
+"""From the data section of a configuration to a source."""
+
+from ml_collections import ConfigDict
+
+from aliasfree_jax.config import SOURCES
+from aliasfree_jax.data.digits import DigitsSource
+from aliasfree_jax.data.folder import FolderSource
+from aliasfree_jax.data.sources import Source, limit
+from aliasfree_jax.data.tfds import TfdsSource
+from aliasfree_jax.errors import ConfigError, unknown
+
+
+def open_source(data: ConfigDict, *, train: bool) -> Source:
+    """Opens the training or evaluation split named by `config.data`, with its limit applied.
+
+    Raises:
+      ConfigError: unknown source, a field that the source needs is empty, or `arrays`.
+      DataError: the data are missing or unreadable.
+    """
+    split = data.train_split if train else data.eval_split
+    return limit(_open_split(data, split), data.train_limit if train else data.eval_limit)
+
+
+def _open_split(data: ConfigDict, split: str) -> Source:
+    match data.source:
+        case "digits":
+            return DigitsSource(split, data.image_size)
+        case "folder":
+            if not data.path:
+                raise ConfigError("data.source = 'folder' needs data.path: a directory, .tar* or .zip.")
+            return FolderSource(data.path, split)
+        case "tfds":
+            if not data.name:
+                raise ConfigError("data.source = 'tfds' needs data.name, e.g. 'imagenet2012'.")
+            return TfdsSource(data.name, split, data.path)
+        case "arrays":
+            raise ConfigError(
+                "data.source = 'arrays' has nothing to open: in Python, make ArraySource(images, labels) "
+                "and hand it to train_batches and eval_batches."
+            )
+        case _:
+            raise ConfigError(unknown("data.source", data.source, SOURCES))

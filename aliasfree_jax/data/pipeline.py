@@ -1,0 +1,204 @@
+"""From a source to batches: one Grain pipeline, with threads or processes that decode and augment.
+
+Which example is where in the training stream, and how it is augmented, depends on the seed and its
+position only: not on the number of workers, nor on the step at which the stream starts.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import grain
+import numpy as np
+from absl import flags
+from grain.experimental import ThreadPrefetchIterDataset
+from ml_collections import ConfigDict
+
+from aliasfree_jax.data.augment import Preprocessing, augment, center_view, normalize
+from aliasfree_jax.data.decode import DecodeOnce, decoded
+from aliasfree_jax.data.sources import Source
+from aliasfree_jax.errors import ConfigError, DataError
+
+Batch = dict[str, np.ndarray]  # image float32 [B, H, W, C], label int32 [B], mask float32 [B]
+
+# A training example that cannot be read is replaced; after so many in a row the data set is broken.
+MAX_REPLACEMENTS = 100
+NAMES_KEPT = 10
+# Images below this many bytes: handing them from thread to thread costs more than preparing them.
+SMALL_IMAGE_BYTES = 16_384
+MAX_THREADS = 16
+
+
+class _Element(NamedTuple):
+    image: np.ndarray
+    label: int
+    skipped: tuple[str, ...]
+
+
+class _Bundle(NamedTuple):
+    batch: Batch
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _TrainElement:
+    """Reads, decodes and augments the example at an index; replaces it if it is unreadable."""
+
+    source: Source
+    how: Preprocessing
+    skip: bool
+
+    def __call__(self, index: int, rng: np.random.Generator) -> _Element:
+        skipped: list[str] = []
+        while True:
+            try:
+                example = decoded(self.source[index])
+            except DataError as error:
+                if not self.skip:
+                    raise DataError(f"{error} (data.corrupt = 'skip' would leave it out)") from error
+                skipped.append(str(error))
+                if len(skipped) > MAX_REPLACEMENTS:
+                    raise DataError(
+                        f"{len(skipped)} unreadable training images in a row, last: {error}"
+                    ) from error
+                index = int(rng.integers(len(self.source)))
+            else:
+                image = augment(np.asarray(example.image), rng, self.how)
+                image = normalize(image, self.how.mean, self.how.std)
+                return _Element(image, example.label, tuple(skipped))
+
+
+@dataclass(frozen=True)
+class _EvalElement:
+    source: Source
+    how: Preprocessing
+
+    def __call__(self, index: int) -> _Element:
+        example = decoded(self.source[index])
+        image = center_view(np.asarray(example.image), self.how.image_size, self.how.eval_crop_ratio)
+        return _Element(normalize(image, self.how.mean, self.how.std), example.label, ())
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Stacks elements; short of `batch_size`, black images with mask 0 make up the number."""
+
+    batch_size: int
+
+    def __call__(self, elements: Sequence[_Element]) -> _Bundle:
+        images = np.zeros((self.batch_size, *elements[0].image.shape), np.float32)
+        labels, mask = np.zeros(self.batch_size, np.int32), np.zeros(self.batch_size, np.float32)
+        for i, element in enumerate(elements):
+            images[i], labels[i], mask[i] = element.image, element.label, 1
+        skipped = tuple(text for element in elements for text in element.skipped)
+        return _Bundle({"image": images, "label": labels, "mask": mask}, skipped)
+
+
+class BatchStream(Iterator[Batch]):
+    """An iterator of batches; `close` it if it is left before its end and has worker processes.
+
+    Attributes:
+      skipped: unreadable images that were replaced in the batches handed out so far.
+      first_skipped: what was wrong with the first few of them.
+    """
+
+    def __init__(self, dataset: grain.IterDataset):
+        self._bundles = iter(dataset)
+        self.skipped = 0
+        self.first_skipped: list[str] = []
+
+    def __next__(self) -> Batch:
+        """The next batch."""
+        batch, skipped = next(self._bundles)
+        self.skipped += len(skipped)
+        self.first_skipped += skipped[: NAMES_KEPT - len(self.first_skipped)]
+        return batch
+
+    def close(self) -> None:
+        """Ends the threads and processes."""
+        self._bundles.close()
+
+
+def _threads(source: Source) -> int:
+    """How many threads should prepare elements; 0 = the one that collects the batches."""
+    try:
+        image = source[0].image
+        small = (len(image) if isinstance(image, bytes) else image.nbytes) < SMALL_IMAGE_BYTES
+    except DataError:  # to be reported, or skipped, where it comes up in the stream
+        small = False
+    return 0 if small else min(os.cpu_count() or 1, MAX_THREADS)
+
+
+def _stream(
+    elements: grain.MapDataset, threads: int, workers: int, batch_size: int, first_batch: int
+) -> BatchStream:
+    collate = _Collate(batch_size)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain reads absl flags when it starts processes
+            flags.FLAGS.mark_as_parsed()
+        # Whole batches go round the workers, so that their number does not change a batch.
+        batches = elements.batch(batch_size, batch_fn=collate)[first_batch:]
+        reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+        return BatchStream(batches.to_iter_dataset(reading).mp_prefetch(options))
+    reading = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=max(batch_size, threads) if threads else 0
+    )
+    items = elements[first_batch * batch_size :].to_iter_dataset(reading)
+    return BatchStream(
+        ThreadPrefetchIterDataset(items.batch(batch_size, batch_fn=collate), prefetch_buffer_size=1)
+    )
+
+
+def _check(source: Source, batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be positive, got {batch_size}.")
+    if len(source) == 0:
+        raise DataError("the source has no examples.")
+
+
+def train_batches(
+    source: Source, data: ConfigDict, *, batch_size: int, seed: int, start_step: int = 0
+) -> BatchStream:
+    """An endless stream of full training batches, shuffled anew every epoch.
+
+    Epochs follow each other without a break: a batch may hold the end of one and the start of the next.
+
+    Args:
+      source: what to read.
+      data: the section `config.data`.
+      batch_size: examples a batch.
+      seed: of the order and of the augmentation.
+      start_step: the first batch is the one that the whole stream yields at this position.
+
+    Returns:
+      An iterator of `image` float32 [B, H, W, C], `label` int32 [B], `mask` float32 [B] (all 1), with
+      `skipped` and `first_skipped` for data.corrupt = "skip".
+
+    Raises:
+      ConfigError: fields of `data` that do not fit the images, here or at the first batch.
+      DataError: no examples; while iterating, an unreadable image if data.corrupt = "raise".
+    """
+    _check(source, batch_size)
+    threads = 0 if data.workers else _threads(source)
+    if not threads and not data.workers:
+        source = DecodeOnce(source)
+    order_seed, image_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
+    make = _TrainElement(source, Preprocessing.from_config(data), skip=data.corrupt == "skip")
+    elements = (
+        grain.MapDataset.range(len(source)).shuffle(order_seed).repeat().random_map(make, seed=image_seed)
+    )
+    return _stream(elements, threads, data.workers, batch_size, start_step)
+
+
+def eval_batches(source: Source, data: ConfigDict, *, batch_size: int) -> BatchStream:
+    """Every example of `source` once, in order; the last batch is filled up with masked zeros.
+
+    Yields `image` float32 [B, H, W, C], `label` int32 [B], `mask` float32 [B], 1 for real examples.
+    Arguments and errors as in `train_batches`, but an unreadable image is always an error.
+    """
+    _check(source, batch_size)
+    elements = grain.MapDataset.range(len(source)).map(_EvalElement(source, Preprocessing.from_config(data)))
+    threads = 0 if data.workers else _threads(source)
+    return _stream(elements, threads, data.workers, batch_size, 0)

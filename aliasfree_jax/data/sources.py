@@ -1,0 +1,161 @@
+"""Random-access sources of labelled images, the one interface that the input pipeline reads.
+
+A source hands out encoded bytes or arrays; decoding and augmentation happen later, in the pipeline's
+threads or processes. A source must therefore be picklable and safe to read from several threads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from aliasfree_jax.errors import ConfigError, DataError
+
+# Ideal resampling overshoots the range of the original a little; 0..255 stored as floats is far beyond.
+FLOAT_RANGE = (-1.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled image: an encoded file, or uint8 [H, W, C], or float [H, W, C] in [0, 1]."""
+
+    image: bytes | np.ndarray
+    label: int
+    name: str  # for messages: says where the image came from
+
+
+class Source(Protocol):
+    """Labelled images by position.
+
+    A source that knows all labels without reading its images should also have `labels`, int [N]:
+    `limit` then balances the classes.
+    """
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    def __getitem__(self, index: int) -> Example:
+        """The example at `index`, 0 <= index < len; raises `DataError` if it cannot be read."""
+
+
+class ArraySource:
+    """Images and labels that are in memory already.
+
+    Args:
+      images: [N, H, W, C], uint8, or floating point in [0, 1].
+      labels: integers [N], each a position in `class_names`.
+      class_names: by default "0", "1", ... up to the largest label.
+      name: what messages call the source.
+
+    Raises:
+      DataError: shape, dtype or range of one of the three is wrong.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | Sequence[int],
+        class_names: Sequence[str] | None = None,
+        *,
+        name: str = "arrays",
+    ):
+        self._images, self.labels = _check_images(np.asarray(images)), np.asarray(labels)
+        if self.labels.shape != self._images.shape[:1] or not np.issubdtype(self.labels.dtype, np.integer):
+            raise DataError(
+                f"expected {len(self._images)} integer labels, one an image, "
+                f"got {self.labels.dtype}{list(self.labels.shape)}."
+            )
+        if class_names is None:
+            class_names = [str(label) for label in range(int(self.labels.max()) + 1)]
+        self.class_names = tuple(class_names)
+        if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
+            raise DataError(
+                f"labels must lie in 0..{len(self.class_names) - 1} ({len(self.class_names)} class names), "
+                f"got {self.labels.min()}..{self.labels.max()}."
+            )
+        self._name = name
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Example:
+        """The example at `index`."""
+        return Example(self._images[index], int(self.labels[index]), f"{self._name}[{index}]")
+
+
+def _check_images(images: np.ndarray) -> np.ndarray:
+    """`images` as uint8 or float32 [N, H, W, C] with N > 0, or a `DataError`."""
+    is_float = np.issubdtype(images.dtype, np.floating)
+    if images.ndim != 4 or not (is_float or images.dtype == np.uint8):
+        raise DataError(
+            "expected images [N, H, W, C] of uint8 or of floats in [0, 1], "
+            f"got {images.dtype}{list(images.shape)}."
+        )
+    if 0 in images.shape:
+        raise DataError(f"expected at least one image, got {images.dtype}{list(images.shape)}.")
+    if not is_float:
+        return images
+    low, high = float(images.min()), float(images.max())
+    if not (low >= FLOAT_RANGE[0] and high <= FLOAT_RANGE[1]):  # written so that NaN fails too
+        raise DataError(
+            f"floating-point images must lie in [0, 1], got {low:.4g}..{high:.4g}: "
+            "divide by 255, or pass them as uint8."
+        )
+    return images.astype(np.float32, copy=False)
+
+
+class Subset:
+    """The examples of `source` at `indices`, in that order."""
+
+    def __init__(self, source: Source, indices: np.ndarray):
+        self._source, self._indices = source, indices
+        self.class_names = source.class_names
+        labels = getattr(source, "labels", None)
+        if labels is not None:
+            self.labels = np.asarray(labels)[indices]
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Example:
+        """The example at `index` of the subset."""
+        return self._source[int(self._indices[index])]
+
+
+def balanced_quotas(sizes: np.ndarray, count: int) -> np.ndarray:
+    """Splits `count` over classes of the given `sizes` [K] as evenly as they allow; int [K]."""
+    quotas = np.zeros_like(sizes)
+    while (left := count - int(quotas.sum())) > 0:
+        unfilled = np.flatnonzero(quotas < sizes)
+        if share := left // len(unfilled):
+            quotas[unfilled] += np.minimum(share, sizes[unfilled] - quotas[unfilled])
+        else:  # fewer left than classes: one each for evenly spread classes
+            quotas[unfilled[np.arange(left) * len(unfilled) // left]] += 1
+    return quotas
+
+
+def limit(source: Source, count: int) -> Source:
+    """`count` examples of `source`, the same ones every time; 0, or more than there are, is all of them.
+
+    Evenly spread over the source, class by class where the source knows its labels: the classes then
+    differ by one example at most, unless one has too few. Order as in `source`.
+
+    Raises:
+      ConfigError: negative count.
+    """
+    if count < 0:
+        raise ConfigError(f"data.train_limit and data.eval_limit must be 0 (all) or positive, got {count}.")
+    if count == 0 or count >= len(source):
+        return source
+    labels = getattr(source, "labels", None)
+    if labels is None:
+        return Subset(source, np.arange(count) * len(source) // count)
+    members = [np.flatnonzero(labels == k) for k in range(len(source.class_names))]
+    quotas = balanced_quotas(np.asarray([len(m) for m in members]), count)
+    chosen = [m[np.arange(q) * len(m) // q] for m, q in zip(members, quotas, strict=True) if q]
+    return Subset(source, np.sort(np.concatenate(chosen)))

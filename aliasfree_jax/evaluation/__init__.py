@@ -1,0 +1,1 @@
+"""How well a classifier keeps its prediction when the image is shifted."""

@@ -1,0 +1,42 @@
+"""The network that a configuration describes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from aliasfree_jax.checkpoint import ModelCard, abstract_variables
+from aliasfree_jax.models import create_model
+
+
+def model_options(config: ConfigDict, num_classes: int) -> dict[str, Any]:
+    """The keyword arguments of `create_model` that a configuration and the number of classes imply."""
+    return {
+        "dtype": config.train.dtype,
+        "precision": config.train.precision,
+        **config.model.options.to_dict(),
+        "num_classes": num_classes,
+    }
+
+
+def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> ModelCard:
+    """The card, at step 0, of the network that `config` trains."""
+    names = tuple(class_names)
+    return ModelCard(
+        model=config.model.name,
+        options=model_options(config, len(names)),
+        class_names=names,
+        image_size=config.data.image_size,
+        channels=len(config.data.mean),
+        mean=tuple(config.data.mean),
+        std=tuple(config.data.std),
+        eval_crop_ratio=config.data.eval_crop_ratio,
+        step=0,
+        origin=origin,
+    )
+
+
+def check_network(config: ConfigDict) -> None:
+    """Raises what is wrong with the network's options or the image size, before any data is read."""
+    module = create_model(config.model.name, **model_options(config, num_classes=1))
+    abstract_variables(module, config.data.image_size, len(config.data.mean))

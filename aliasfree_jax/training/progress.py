@@ -1,0 +1,162 @@
+"""What a run tells: a progress bar with notes on stderr, and `metrics.jsonl`, one line an event.
+
+Metrics stay on the device until they are logged, so that the host need not wait for every step.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+from tqdm import tqdm
+
+from aliasfree_jax.errors import AliasFreeError
+from aliasfree_jax.training.plan import Plan
+
+# Steps the host may run ahead: enough to keep the device busy, few enough to bound the batches in memory.
+AHEAD = 2
+
+
+class DivergedError(AliasFreeError, ArithmeticError):
+    """The loss became infinite or not a number."""
+
+
+def _kept_lines(path: Path, step: int) -> str:
+    """The lines of an earlier part of the run up to `step`; later and half-written ones are dropped."""
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            break
+    return "".join(kept)
+
+
+class Progress:
+    """Progress bar and metrics file of one run; use it in a `with` block.
+
+    Throughput counts training steps only: `restart_clock` after anything else that takes time.
+    """
+
+    def __init__(self, workdir: Path, plan: Plan, *, start: int, batch_size: int):
+        path = workdir / "metrics.jsonl"
+        kept = _kept_lines(path, start)
+        self._file = path.open("w")
+        self._file.write(kept)
+        self._plan = plan
+        self._batch_size = batch_size
+        self._step = start
+        self._pending: list[dict[str, jax.Array]] = []
+        self._checkpoint = "none yet"
+        # A terminal redraws one line; in a log file every refresh is a new line, so make them rare.
+        interval = 0.5 if sys.stderr.isatty() else 10.0
+        self._bar = tqdm(
+            total=plan.total,
+            initial=start,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            mininterval=interval,
+            bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+        )
+        self._compiled = time.perf_counter(), start  # when, and at which step
+        self.restart_clock()
+
+    def note(self, text: str) -> None:
+        """Prints a line above the progress bar."""
+        self._bar.write(text, file=sys.stderr)
+
+    def restart_clock(self) -> None:
+        """Leaves the time since the last step out of the throughput."""
+        self._since, self._timed = time.perf_counter(), 0
+
+    def first_step(self, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of the first step, whose time is that of compiling."""
+        jax.block_until_ready(metrics)
+        self.note(f"first step done after {time.perf_counter() - self._since:.0f} s")
+        self.step(metrics)
+        self._compiled = time.perf_counter(), self._step
+        self.restart_clock()
+
+    def step(self, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of the next step, still being computed."""
+        self._pending.append(metrics)
+        self._step += 1
+        self._timed += 1
+        if len(self._pending) > AHEAD:
+            jax.block_until_ready(self._pending[-1 - AHEAD]["loss"])
+        self._bar.update()
+
+    def log_steps(self, **also: Any) -> None:
+        """Logs the mean metrics of the steps since the last call, and `also`.
+
+        Raises:
+          DivergedError: one of their losses is not finite.
+        """
+        if not self._pending:
+            return
+        window = jax.device_get(self._pending)
+        self._pending = []
+        self._check_finite([float(metrics["loss"]) for metrics in window])
+        mean = {name: float(sum(float(m[name]) for m in window) / len(window)) for name in window[0]}
+        # Of the last step, not a mean: the value that a restart at this step would continue from.
+        mean["learning_rate"] = float(window[-1]["learning_rate"])
+        if self._timed:
+            mean["images_per_second"] = self._timed * self._batch_size / (time.perf_counter() - self._since)
+        self.restart_clock()
+        self._write("train", mean | also)
+        speed = f", {mean['images_per_second']:.0f} images/s" if "images_per_second" in mean else ""
+        text = f"loss {mean['loss']:.3f}, accuracy {mean['accuracy']:.1%}{speed}{self._time_left()}"
+        self._bar.set_postfix_str(text, refresh=False)
+
+    def _time_left(self) -> str:
+        """From all steps after the first, with the evaluations and checkpoints between them."""
+        since, first = self._compiled
+        if self._step <= first:
+            return ""
+        seconds = (time.perf_counter() - since) / (self._step - first) * (self._plan.total - self._step)
+        return f", {tqdm.format_interval(seconds)} left"
+
+    def _check_finite(self, losses: list[float]) -> None:
+        for i, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"the loss of step {self._step - len(losses) + i + 1} is {loss}. "
+                    f"Last checkpoint: {self._checkpoint}. Lower optimizer.learning_rate, lengthen "
+                    "optimizer.warmup_epochs or set optimizer.clip_norm; then start again, or resume the run "
+                    "with --workdir."
+                )
+
+    def evaluated(self, results: Mapping[str, float]) -> None:
+        """Logs the results of an evaluation at this step."""
+        self._write("eval", results)
+        shown = ", ".join(f"{k} {v:.2%}" if k == "accuracy" else f"{k} {v:.4g}" for k, v in results.items())
+        self.note(f"epoch {self._plan.epoch(self._step):.4g} (step {self._step}): {shown}")
+
+    def saved(self, directory: Path) -> None:
+        """Remembers the newest checkpoint, which error messages name."""
+        self._checkpoint = str(directory)
+
+    def _write(self, split: str, values: Mapping[str, Any]) -> None:
+        event = {
+            "step": self._step,
+            "epoch": round(self._plan.epoch(self._step), 4),
+            "split": split,
+            **values,
+        }
+        self._file.write(json.dumps(event) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        self._file.close()

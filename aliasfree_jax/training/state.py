@@ -1,0 +1,112 @@
+"""Everything that changes during training, as one pytree."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
+
+from aliasfree_jax.checkpoint import PyTree
+from aliasfree_jax.training.mesh import replicated
+
+
+@struct.dataclass
+class TrainState:
+    """State of a run after `step` parameter updates."""
+
+    step: jax.Array  # int32, number of updates done
+    params: PyTree
+    collections: dict[str, PyTree]  # the other variables, e.g. "batch_stats"
+    opt_state: PyTree
+    ema: dict[str, PyTree] | None  # averages of all variables; None if the run keeps none
+    key: jax.Array  # typed random key; never changes, the step is folded in
+
+    def evaluated(self) -> dict[str, PyTree]:
+        """The variables to evaluate: the averages if there are any, else the live ones."""
+        return {"params": self.params, **self.collections} if self.ema is None else self.ema
+
+    def rest(self) -> dict[str, Any]:
+        """All but `evaluated`; the two together are what a checkpoint holds."""
+        rest = {"step": self.step, "opt_state": self.opt_state, "key": self.key}
+        if self.ema is not None:
+            rest |= {"params": self.params, "collections": self.collections}
+        return rest
+
+    def replaced(self, evaluated: dict[str, PyTree], rest: dict[str, Any]) -> "TrainState":
+        """The state with the contents of `evaluated` and `rest`, as a checkpoint gives them back."""
+        if self.ema is not None:
+            return dataclasses.replace(self, ema=evaluated, **rest)
+        collections = {k: v for k, v in evaluated.items() if k != "params"}
+        return dataclasses.replace(self, params=evaluated["params"], collections=collections, **rest)
+
+
+def _fresh(
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    key: jax.Array,
+    average: bool,
+    variables: dict[str, PyTree] | None,
+) -> TrainState:
+    init_key, run_key = jax.random.split(key)
+    if variables is None:
+        variables = dict(module.init(init_key, jnp.zeros((1, *image_shape)), train=False))
+    # Copies: the step donates the state, so no two of its arrays may share memory with each other
+    # or with the caller's arrays.
+    variables = jax.tree.map(jnp.copy, variables)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        collections={k: v for k, v in variables.items() if k != "params"},
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, variables) if average else None,
+        key=run_key,
+    )
+
+
+def create_state(
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    mesh: Mesh,
+    *,
+    seed: int,
+    average: bool,
+    variables: dict[str, PyTree] | None = None,
+) -> TrainState:
+    """The state before the first update, on all devices of `mesh`.
+
+    Args:
+      module: the network.
+      optimizer: transformation of gradients.
+      image_shape: (height, width, channels) of one input.
+      mesh: devices to place it on.
+      seed: of the initial parameters and of everything random in the steps.
+      average: whether an exponential moving average of the variables is kept.
+      variables: initial values; None: drawn from `seed`.
+    """
+
+    def build(values: dict[str, PyTree] | None) -> TrainState:
+        return _fresh(module, optimizer, image_shape, jax.random.key(seed), average, values)
+
+    # Through the host: arrays committed to one device could not be spread over a mesh of several.
+    return jax.jit(build, out_shardings=replicated(mesh))(jax.device_get(variables))
+
+
+def abstract_state(
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    mesh: Mesh,
+    *,
+    average: bool,
+) -> TrainState:
+    """Shapes, dtypes and shardings of what `create_state` returns, without computing it."""
+    shapes = jax.eval_shape(lambda: _fresh(module, optimizer, image_shape, jax.random.key(0), average, None))
+    sharding = replicated(mesh)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)

@@ -1,0 +1,146 @@
+"""The compiled training step and the compiled prediction, the same code for one device and for many.
+
+Both are `jax.jit` over a mesh with the batch divided and everything else replicated: sums over the
+batch are sums over all devices, so batch statistics, loss and gradients are those of the whole batch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from aliasfree_jax.checkpoint import PyTree
+from aliasfree_jax.training.losses import correct, cross_entropy
+from aliasfree_jax.training.mesh import AXIS, replicated, split
+from aliasfree_jax.training.schedule import Schedule
+from aliasfree_jax.training.state import TrainState
+
+Batch = dict[str, jax.Array]  # image [B, H, W, C], label [B], mask [B]
+Metrics = dict[str, jax.Array]  # scalars
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Predict = Callable[[PyTree, Any], jax.Array]  # variables, images [B, H, W, C] -> logits [B, K]
+Gradients = tuple[PyTree, dict[str, PyTree], Metrics]
+
+
+def _make_gradients(module: nn.Module, label_smoothing: float) -> Callable[..., Gradients]:
+    """Gradients, updated collections, and summed metrics of one micro-batch."""
+
+    def loss_of(
+        params: PyTree, collections: dict[str, PyTree], batch: Batch, key: jax.Array, count: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        logits, updated = module.apply(
+            {"params": params, **collections},
+            batch["image"],
+            train=True,
+            rngs={"drop_path": key},
+            mutable=list(collections),
+        )
+        mask = batch["mask"]
+        loss = jnp.sum(cross_entropy(logits, batch["label"], label_smoothing) * mask) / count
+        accuracy = jnp.sum(correct(logits, batch["label"]) * mask) / count
+        return loss, (updated, {"loss": loss, "accuracy": accuracy})
+
+    def gradients(*args: Any) -> Gradients:
+        grads, (collections, metrics) = jax.grad(loss_of, has_aux=True)(*args)
+        return grads, collections, metrics
+
+    return gradients
+
+
+def _micro_batches(batch: Batch, steps: int, mesh: Mesh) -> Batch:
+    """[B, ...] -> [steps, B / steps, ...], every device keeping its own examples."""
+    sharding = NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+    def cut(array: jax.Array) -> jax.Array:
+        rows = array.reshape(array.shape[0] // steps, steps, *array.shape[1:])
+        return jax.lax.with_sharding_constraint(jnp.swapaxes(rows, 0, 1), sharding)
+
+    return jax.tree.map(cut, batch)
+
+
+def _accumulated(
+    gradients: Callable[..., Gradients], state: TrainState, batch: Batch, steps: int, mesh: Mesh
+) -> Gradients:
+    """What `gradients` gives for the whole batch, computed in `steps` micro-batches."""
+    key = jax.random.fold_in(state.key, state.step)
+    count = jnp.maximum(jnp.sum(batch["mask"]), 1.0)
+    if steps == 1:
+        return gradients(state.params, state.collections, batch, key, count)
+
+    def add(total: Gradients, part: tuple[jax.Array, Batch]) -> tuple[Gradients, None]:
+        grads, collections, metrics = total
+        index, micro = part
+        new_grads, collections, new_metrics = gradients(
+            state.params, collections, micro, jax.random.fold_in(key, index), count
+        )
+        grads, metrics = jax.tree.map(jnp.add, (grads, metrics), (new_grads, new_metrics))
+        return (grads, collections, metrics), None
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    start = (zeros, state.collections, {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())})
+    total, _ = jax.lax.scan(add, start, (jnp.arange(steps), _micro_batches(batch, steps, mesh)))
+    return total
+
+
+def make_train_step(
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    mesh: Mesh,
+    *,
+    label_smoothing: float = 0.0,
+    accumulation_steps: int = 1,
+    ema_decay: float = 0.0,
+) -> TrainStep:
+    """A function (state, batch) -> (state, metrics) that updates the parameters once.
+
+    The metrics are those of the batch before the update: loss, accuracy (a share), learning_rate and
+    grad_norm (before clipping). The state passed in is donated: its arrays must not be used again.
+
+    Args:
+      module: network with `apply(variables, images, train=True)`.
+      optimizer: as the state was made with.
+      schedule: what the optimizer uses, for the metrics only.
+      mesh: devices; the batch size must be a multiple of their number times `accumulation_steps`.
+      label_smoothing: see `losses.cross_entropy`.
+      accumulation_steps: micro-batches whose gradients are summed before the update; batch statistics
+        are those of the micro-batches.
+      ema_decay: d of the averages e = d e + (1 - d) m of all variables m, if the state keeps any.
+    """
+    gradients = _make_gradients(module, label_smoothing)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        grads, collections, metrics = _accumulated(gradients, state, batch, accumulation_steps, mesh)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            live = {"params": params, **collections}
+            ema = jax.tree.map(lambda e, m: ema_decay * e + (1 - ema_decay) * m, ema, live)
+        metrics |= {"learning_rate": schedule(state.step), "grad_norm": optax.tree.norm(grads)}
+        new = dataclasses.replace(
+            state, step=state.step + 1, params=params, collections=collections, opt_state=opt_state, ema=ema
+        )
+        return new, metrics
+
+    everywhere = replicated(mesh)
+    return jax.jit(
+        step, in_shardings=(everywhere, split(mesh)), out_shardings=(everywhere, everywhere), donate_argnums=0
+    )
+
+
+def make_predict(module: nn.Module, mesh: Mesh) -> Predict:
+    """A compiled function (variables, images) -> logits of the network in evaluation mode.
+
+    The number of images must be a multiple of the number of devices; host arrays are moved as needed.
+    """
+
+    def predict(variables: PyTree, images: jax.Array) -> Any:
+        return module.apply(variables, images, train=False)
+
+    return jax.jit(predict, in_shardings=(replicated(mesh), split(mesh)), out_shardings=split(mesh))

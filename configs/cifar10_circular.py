@@ -1,0 +1,15 @@
+"""Small ConvNeXt with circular padding on CIFAR-10, the aliasing baseline.
+
+python train.py --config=configs/cifar10_circular.py --config.data.path=/data/cifar10
+
+Training is that of `configs/cifar10_afc.py`, so that the four networks can be compared.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.cifar10_afc import recipe
+
+
+def get_config() -> ConfigDict:
+    """The configuration."""
+    return recipe("convnext_circular_cifar")

@@ -1,0 +1,15 @@
+"""Small ConvNeXt with zero padding on CIFAR-10.
+
+python train.py --config=configs/cifar10_plain.py --config.data.path=/data/cifar10
+
+Training is that of `configs/cifar10_afc.py`, so that the four networks can be compared.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.cifar10_afc import recipe
+
+
+def get_config() -> ConfigDict:
+    """The configuration."""
+    return recipe("convnext_cifar")

@@ -1,0 +1,46 @@
+"""Alias-free ConvNeXt-Tiny on ImageNet-1k (Michaeli, Michaeli and Soudry 2023, arXiv 2303.08085).
+
+python train.py --config=configs/convnext_afc.py --config.data.path=/data/imagenet
+
+The path holds train/<class>/*.JPEG and val/<class>/*.JPEG. 4096 images an update are 16 micro-batches
+of 256, divided over all GPUs; with less memory, raise train.accumulation_steps.
+
+The paper also augments with RandAugment, random erasing, mixup and cutmix, which are not in this
+release; expect a lower accuracy than the paper's without them.
+"""
+
+from ml_collections import ConfigDict
+
+from aliasfree_jax.config import base_config
+
+
+def recipe(model: str) -> ConfigDict:
+    """The paper's training on ImageNet, the same for all four networks that it compares."""
+    config = base_config()
+    config.model.name = model
+    config.model.options.drop_path_rate = 0.1
+
+    config.data.source = "folder"
+    config.data.image_size = 224
+    config.data.crop = "random_resized"
+    config.data.flip = True
+
+    config.train.batch_size = 4096
+    config.train.accumulation_steps = 16
+    config.train.total_epochs = 300.0
+    config.train.label_smoothing = 0.1
+    config.train.ema_decay = 0.9999
+
+    config.optimizer.learning_rate = 4e-3
+    config.optimizer.min_learning_rate = 1e-6
+    config.optimizer.warmup_epochs = 20.0
+    config.optimizer.weight_decay = 0.05
+
+    config.eval.batch_size = 256
+    config.log.every_steps = 10
+    return config
+
+
+def get_config() -> ConfigDict:
+    """The configuration."""
+    return recipe("convnext_afc_tiny")

@@ -1,0 +1,60 @@
+"""Small image trees on disk, and configurations of the data section."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from aliasfree_jax.config import base_config
+
+
+@pytest.fixture
+def data_config() -> Callable[..., ConfigDict]:
+    """`config.data` with defaults for 8-pixel images and some fields replaced."""
+
+    def make(**fields: Any) -> ConfigDict:
+        data = base_config().data
+        data.update({"image_size": 8, **fields})
+        return data
+
+    return make
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def encoded() -> Callable[..., bytes]:
+    """Encodes an array as an image file."""
+    return encode
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """train: 3 cats, 2 dogs; val: 1 cat, 2 dogs; PNG of one colour each, so that images can be told apart."""
+    root = tmp_path / "tree"
+    files = [
+        "train/cat/a.png",
+        "train/cat/b.PNG",
+        "train/cat/deeper/c.png",
+        "train/dog/a.png",
+        "train/dog/b.png",
+        "val/cat/z.png",
+        "val/dog/x.png",
+        "val/dog/y.png",
+    ]
+    for i, name in enumerate(files):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(np.full((8, 8, 3), 10 * i, np.uint8)))
+    (root / "train" / "cat" / "notes.txt").write_text("not an image")
+    (root / "train" / "cat" / "._a.png").write_bytes(b"left by an archiver")
+    return root

@@ -1,0 +1,195 @@
+import numpy as np
+import pytest
+
+from aliasfree_jax.data.augment import (
+    Box,
+    Preprocessing,
+    augment,
+    center_view,
+    circular_shift,
+    normalize,
+    padded_crop,
+    random_box,
+    random_flip,
+    random_resized_crop,
+    resize,
+)
+from aliasfree_jax.errors import ConfigError
+
+
+class Scripted:
+    """A generator whose draws are written down in advance."""
+
+    def __init__(self, uniform, integers=()):
+        self._uniform, self._integers = iter(uniform), iter(integers)
+        self.bounds = []
+
+    def uniform(self, low, high):
+        return next(self._uniform)
+
+    def integers(self, high):
+        self.bounds.append(high)
+        return next(self._integers)
+
+
+def noise(height: int, width: int, channels: int = 3, dtype=np.uint8) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels))
+    return pixels.astype(np.uint8) if dtype == np.uint8 else (pixels / 255).astype(dtype)
+
+
+def test_random_box_by_hand():
+    # 80 x 100, share 1/2, aspect 1: side sqrt(4000) = 63.2 -> 63; offsets from 0..17 and 0..37
+    rng = Scripted(uniform=[0.5, 0.0], integers=[17, 4])
+    assert random_box(80, 100, rng, (0.08, 1)) == Box(17, 4, 63, 63)
+    assert rng.bounds == [18, 38]
+    # aspect 4/3 is wider than high: sqrt(8000 / 4 * 4 / 3) = 51.6, sqrt(8000 / 4 * 3 / 4) = 38.7
+    assert random_box(80, 100, Scripted([0.25, np.log(4 / 3)], [0, 0]), (0.08, 1)) == Box(0, 0, 39, 52)
+    # the first rectangle, 89 x 89, is too high, the second is taken
+    assert random_box(80, 100, Scripted([1.0, 0.0, 0.5, 0.0], [1, 2]), (0.08, 1)) == Box(1, 2, 63, 63)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "box"),
+    [(10, 100, Box(0, 43, 10, 13)), (100, 10, Box(43, 0, 13, 10)), (90, 100, Box(0, 0, 90, 100))],
+)
+def test_random_box_falls_back_to_the_centre(height, width, box):
+    never = Scripted([1.2, 0.0] * 10)  # more than the whole area: does not fit
+    assert random_box(height, width, never, (1.2, 1.2)) == box
+
+
+def test_random_box_statistics():
+    rng = np.random.default_rng(0)
+    boxes = np.asarray([random_box(1000, 1000, rng, (0.1, 0.5)) for _ in range(2000)], float)
+    top, left, height, width = boxes.T
+    share, aspect = height * width / 1e6, width / height
+    # rounding of both sides changes the area by less than a side: 1/300 of it
+    assert share.min() > 0.1 * 0.995 and share.max() < 0.5 * 1.005
+    assert aspect.min() > 3 / 4 * 0.995 and aspect.max() < 4 / 3 * 1.005
+    # every such box fits at once, so both are uniform; means within 4 standard errors of 2000 draws
+    assert abs(share.mean() - 0.3) < 4 * 0.4 / np.sqrt(12 * 2000)
+    assert abs(np.log(aspect).mean()) < 4 * 2 * np.log(4 / 3) / np.sqrt(12 * 2000)
+    for offset, room in ((top, 1000 - height), (left, 1000 - width)):
+        assert (offset <= room).all() and abs((offset / room).mean() - 0.5) < 4 / np.sqrt(12 * 2000)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_resize_keeps_dtype_channels_and_constants(dtype, channels):
+    flat = np.full((13, 9, channels), 100 if dtype == np.uint8 else 0.25, dtype)
+    out = resize(flat, 5, 20)
+    assert out.shape == (5, 20, channels) and out.dtype == dtype
+    np.testing.assert_allclose(out, flat[0, 0, 0], rtol=1e-6)  # weights sum to 1 up to float32 rounding
+
+
+def test_resize_is_antialiased():
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None]
+    # averages of a chequerboard; without antialiasing it would stay black and white
+    assert np.abs(resize(board, 16, 16).astype(int) - 127).max() <= 8
+
+
+def test_float_and_uint8_resize_agree():
+    image = noise(20, 30)
+    as_float = resize(image.astype(np.float32) / 255, 10, 10)
+    # uint8 rounds after each of the two passes
+    np.testing.assert_allclose(np.clip(as_float * 255, 0, 255), resize(image, 10, 10), atol=1.5)
+
+
+def test_random_resized_crop_is_crop_then_resize():
+    image = noise(80, 100)
+    out = random_resized_crop(image, Scripted([0.5, 0.0], [17, 4]), 32)
+    np.testing.assert_array_equal(out, resize(image[17:80, 4:67], 32, 32))
+
+
+def test_padded_crop_shows_black_border_and_every_offset():
+    image = np.full((4, 5, 1), 7, np.uint8)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(200):
+        out = padded_crop(image, rng, 1)
+        assert out.shape == image.shape
+        rows, columns = np.nonzero(out[..., 0])
+        seen.add((rows.min(), rows.max(), columns.min(), columns.max()))
+    # each of 3 x 3 offsets; one is missed with probability 9 (8/9)^200 = 5e-10
+    assert seen == {(a, b, c, d) for a, b in ((0, 2), (0, 3), (1, 3)) for c, d in ((0, 3), (0, 4), (1, 4))}
+
+
+def test_random_flip_half_the_time():
+    image, rng = noise(4, 4), np.random.default_rng(0)
+    flipped = 0
+    for _ in range(400):
+        out = random_flip(image, rng)
+        mirrored = np.array_equal(out, image[:, ::-1])
+        assert mirrored or np.array_equal(out, image)
+        flipped += mirrored
+    assert abs(flipped - 200) < 40  # 4 standard deviations of a fair coin
+
+
+def test_circular_shift_loses_nothing_and_reaches_everywhere():
+    image = np.zeros((3, 4, 1), np.uint8)
+    image[0, 0] = 9
+    rng = np.random.default_rng(0)
+    places = {tuple(np.argwhere(circular_shift(image, rng)[..., 0] == 9)[0]) for _ in range(300)}
+    assert len(places) == 12  # one is missed with probability 12 (11/12)^300 = 6e-11
+
+
+def test_center_view_of_a_wide_and_a_high_image():
+    image = noise(100, 151)
+    # 56 / 0.875 = 64; the longer side is truncated as in torchvision: 64 * 1.51 = 96.6 -> 96
+    expected = resize(image, 64, 96)[4:60, 20:76]
+    np.testing.assert_array_equal(center_view(image, 56, 0.875), expected)
+    high = center_view(image.transpose(1, 0, 2), 56, 0.875)
+    np.testing.assert_array_equal(high, resize(image.transpose(1, 0, 2), 96, 64)[20:76, 4:60])
+
+
+def test_center_view_leaves_an_image_of_the_right_size():
+    image = noise(56, 56)
+    assert center_view(image, 56, 0.5) is image
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (500, 1), (3, 3)])
+@pytest.mark.parametrize("crop", ["none", "padded", "random_resized"])
+def test_any_shape_becomes_the_input(crop, shape):
+    how = Preprocessing(16, (0.5,) * 3, (0.5,) * 3, crop=crop, flip=True, circular_shift=True)
+    out = augment(noise(*shape), np.random.default_rng(0), how)
+    assert out.shape == (16, 16, 3) and out.dtype == np.uint8
+
+
+def test_augment_depends_on_the_generator_only():
+    how = Preprocessing(16, (0.5,) * 3, (0.5,) * 3, crop="random_resized", flip=True, circular_shift=True)
+    image = noise(40, 50)
+    before = image.copy()
+    first, same, other = (augment(image, np.random.default_rng(seed), how) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_plain_augment_is_the_evaluation_view():
+    how = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
+    image = noise(40, 50)
+    np.testing.assert_array_equal(
+        augment(image, np.random.default_rng(0), how), center_view(image, 16, 0.875)
+    )
+
+
+def test_unknown_crop():
+    with pytest.raises(ConfigError, match="unknown data.crop 'random_resize'.*Did you mean 'random_resized'"):
+        augment(noise(8, 8), np.random.default_rng(0), Preprocessing(8, (0.5,), (0.5,), crop="random_resize"))
+
+
+@pytest.mark.parametrize("flip", [1, -1])  # a mirrored view is not contiguous
+def test_normalize(flip):
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    image = noise(5, 7)[:, ::flip]
+    out = normalize(image, mean, std)
+    expected = (image / 255 - np.asarray(mean)) / np.asarray(std)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, expected, atol=1e-6)  # float32 rounding of numbers up to 2.6
+    np.testing.assert_allclose(normalize((image / 255).astype(np.float32), mean, std), expected, atol=1e-6)
+
+
+def test_normalize_counts_channels():
+    with pytest.raises(
+        ConfigError, match="data.mean has 3 and data.std 3 entries, but the images have 1 channel:"
+    ):
+        normalize(noise(4, 4, 1), (0.5,) * 3, (0.5,) * 3)

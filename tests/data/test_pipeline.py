@@ -1,0 +1,195 @@
+import itertools
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from aliasfree_jax.data import ArraySource, DigitsSource, FolderSource, eval_batches, pipeline, train_batches
+from aliasfree_jax.errors import ConfigError, DataError
+
+GREY = {"mean": (0.0,), "std": (1.0,)}
+
+
+def numbered(count: int, size: int = 8) -> ArraySource:
+    """Images whose only colour and label are their own number."""
+    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, size, size, 1))
+    return ArraySource(np.ascontiguousarray(images), np.arange(count))
+
+
+def gradients(count: int) -> ArraySource:
+    images = np.random.default_rng(0).integers(0, 256, (count, 10, 12, 1)).astype(np.uint8)
+    return ArraySource(images, np.arange(count) % 7)
+
+
+def take(source, data, count, **options):
+    options = {"batch_size": 4, "seed": 3, **options}
+    with closing(train_batches(source, data, **options)) as stream:
+        return list(itertools.islice(stream, count)), stream
+
+
+def assert_same(first, second):
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        for key in ("image", "label", "mask"):
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+@pytest.fixture
+def random_views(data_config):
+    return data_config(crop="random_resized", flip=True, circular_shift=True, **GREY)
+
+
+@pytest.fixture
+def damaged_tree(tree, encoded):
+    """A tree whose image train/cat/b.JPG is half a JPEG."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    data = encoded(noise, "JPEG")
+    (tree / "train/cat/b.PNG").rename(tree / "train/cat/b.JPG")
+    (tree / "train/cat/b.JPG").write_bytes(data[: len(data) // 2])
+    return tree
+
+
+def test_batches_have_the_promised_form(data_config):
+    batch = take(numbered(10), data_config(**GREY), 1)[0][0]
+    assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
+        "image": ((4, 8, 8, 1), "float32"),
+        "label": ((4,), "int32"),
+        "mask": ((4,), "float32"),
+    }
+    np.testing.assert_array_equal(batch["mask"], 1)
+    # float32 rounding of numbers below 10 / 255
+    np.testing.assert_allclose(batch["image"][:, 0, 0, 0] * 255, batch["label"], atol=1e-5)
+
+
+def test_every_epoch_is_a_new_order_of_everything(data_config):
+    labels = np.concatenate([b["label"] for b in take(numbered(10), data_config(**GREY), 10)[0]])
+    epochs = labels.reshape(4, 10)  # batches of 4 run across the epochs of 10
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_one_example_can_fill_batches(data_config):
+    assert take(numbered(1), data_config(**GREY), 2)[0][1]["label"].tolist() == [0] * 4
+
+
+def test_stream_depends_on_the_seed_only(random_views):
+    source = gradients(9)
+    first, second = (take(source, random_views, 5)[0] for _ in range(2))
+    assert_same(first, second)
+    other = take(source, random_views, 5, seed=4)[0]
+    assert not np.array_equal(first[0]["image"], other[0]["image"])
+
+
+def test_neighbouring_seeds_do_not_share_an_order(data_config):
+    orders = []
+    for seed in (0, 1):
+        labels = np.concatenate(
+            [b["label"] for b in take(numbered(12), data_config(**GREY), 9, seed=seed)[0]]
+        )
+        orders.append({tuple(epoch) for epoch in labels.reshape(3, 12)})
+    assert not orders[0] & orders[1]
+
+
+def test_views_depend_on_the_seed(random_views):
+    source = gradients(1)
+    first, second = (take(source, random_views, 1, seed=seed)[0][0]["image"] for seed in (3, 4))
+    assert not np.array_equal(first, second)
+
+
+def test_views_of_an_image_differ_between_epochs(random_views):
+    batches = take(gradients(1), random_views, 3)[0]
+    views = np.concatenate([b["image"] for b in batches]).reshape(12, -1)
+    assert len(np.unique(views, axis=0)) == 12
+
+
+@pytest.mark.parametrize("start", [1, 3, 50])
+def test_start_step(random_views, start):
+    source = gradients(9)
+    whole = take(source, random_views, start + 2)[0]
+    assert_same(take(source, random_views, 2, start_step=start)[0], whole[start:])
+
+
+def test_threads_do_not_change_the_stream(random_views, monkeypatch):
+    source = gradients(9)
+    expected = take(source, random_views, 5)[0]
+    monkeypatch.setattr(pipeline, "SMALL_IMAGE_BYTES", 0)
+    assert pipeline._threads(source) > 0
+    assert_same(take(source, random_views, 5)[0], expected)
+    assert_same(take(source, random_views, 2, start_step=3)[0], expected[3:])
+
+
+def test_workers_do_not_change_the_stream(random_views):
+    source = gradients(9)
+    expected = take(source, random_views, 7)[0]
+    random_views.workers = 2
+    assert_same(take(source, random_views, 4, start_step=3)[0], expected[3:])
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 4), (8, 4), (3, 5)])
+def test_eval_sees_every_example_once(data_config, count, size):
+    batches = list(eval_batches(numbered(count), data_config(**GREY), batch_size=size))
+    assert all(b["image"].shape == (size, 8, 8, 1) for b in batches)
+    mask = np.concatenate([b["mask"] for b in batches]).astype(bool)
+    labels = np.concatenate([b["label"] for b in batches])
+    assert len(batches) == -(-count // size) and mask.sum() == count
+    assert labels[mask].tolist() == list(range(count))
+    assert not np.concatenate([b["image"] for b in batches])[~mask].any()
+
+
+def test_eval_does_not_augment_and_works_with_threads(data_config, monkeypatch):
+    monkeypatch.setattr(pipeline, "SMALL_IMAGE_BYTES", 0)
+    data = data_config(crop="padded", flip=True, circular_shift=True, **GREY)
+    source = DigitsSource("val", 8)
+    images = np.concatenate([b["image"] for b in eval_batches(source, data, batch_size=100)])[:297]
+    np.testing.assert_array_equal(images, [source[i].image for i in range(297)])
+
+
+def test_eval_with_a_worker(data_config):
+    batches = list(eval_batches(numbered(5), data_config(workers=1, **GREY), batch_size=4))
+    assert [b["label"].tolist() for b in batches] == [[0, 1, 2, 3], [4, 0, 0, 0]]
+    assert batches[1]["mask"].tolist() == [1, 0, 0, 0]
+
+
+def test_corrupt_image_is_named(damaged_tree, data_config):
+    with pytest.raises(DataError, match=r"train/cat/b.JPG: cannot decode.*data.corrupt = 'skip'"):
+        take(FolderSource(damaged_tree, "train"), data_config(), 2)
+
+
+def test_corrupt_image_is_skipped_and_counted(damaged_tree, data_config):
+    source = FolderSource(damaged_tree, "train")
+    data = data_config(corrupt="skip", crop="padded")
+    batches, stream = take(source, data, 10)  # 40 examples: 8 epochs of 5, each with the bad one
+    assert stream.skipped >= 8  # more where the replacement was the bad image again
+    assert len(stream.first_skipped) == min(stream.skipped, pipeline.NAMES_KEPT)
+    assert all("train/cat/b.JPG: cannot decode" in text for text in stream.first_skipped)
+    assert all(b["mask"].all() for b in batches)
+    again, other_stream = take(source, data, 10)
+    assert_same(batches, again)
+    data.workers = 1
+    in_worker, worker_stream = take(source, data, 10)
+    assert_same(batches, in_worker)
+    assert other_stream.skipped == worker_stream.skipped == stream.skipped
+    assert worker_stream.first_skipped == stream.first_skipped
+
+
+def test_nothing_but_corrupt_images_ends(damaged_tree, data_config):
+    for file in (damaged_tree / "train").rglob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="101 unreadable training images in a row"):
+        take(FolderSource(damaged_tree, "train"), data_config(corrupt="skip"), 1)
+
+
+def test_evaluation_never_skips(damaged_tree, data_config):
+    with pytest.raises(DataError, match="train/cat/b.JPG: cannot decode"):
+        list(eval_batches(FolderSource(damaged_tree, "train"), data_config(corrupt="skip"), batch_size=2))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_number_of_channels_is_checked(data_config, workers):
+    with pytest.raises(ConfigError, match="images have 1 channel:"):
+        take(numbered(4), data_config(workers=workers), 1)
+
+
+def test_nothing_to_do(data_config):
+    with pytest.raises(ConfigError, match="batch_size must be positive, got 0"):
+        train_batches(numbered(4), data_config(**GREY), batch_size=0, seed=0)

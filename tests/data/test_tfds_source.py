@@ -1,0 +1,112 @@
+import io
+import json
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aliasfree_jax.data import FolderSource, TfdsSource, open_source
+from aliasfree_jax.data.decode import decode
+from aliasfree_jax.errors import DataError
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+
+class AliasfreeTiny(tfds.core.GeneratorBasedBuilder):
+    """12 training and 6 validation images of one colour."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=["ant", "bee", "cow"]),
+            "file_name": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(12, 0), "validation": self._generate_examples(6, 100)}
+
+    def _generate_examples(self, count, first):
+        for i in range(count):
+            file = io.BytesIO()
+            Image.fromarray(np.full((5, 6, 3), first + 10 * i, np.uint8)).save(file, "PNG")
+            file.seek(0)
+            yield i, {"image": file, "label": i % 3, "file_name": f"{first + 10 * i}.png"}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("tfds")
+    AliasfreeTiny(data_dir=path, file_format="array_record").download_and_prepare()
+    return path
+
+
+def test_reads_encoded_images_without_tensorflow(data_dir):
+    source = TfdsSource("aliasfree_tiny", "train", str(data_dir))
+    assert len(source) == 12 and source.class_names == ("ant", "bee", "cow")
+    for i in range(12):
+        example = source[i]
+        colour = int(decode(example.image, example.name)[0, 0, 0])
+        assert example.label == colour // 10 % 3
+        assert example.name == f"aliasfree_tiny/train[{i}] {colour}.png"
+    assert "tensorflow" not in sys.modules
+
+
+def test_val_is_validation_and_slices_work(data_dir):
+    val = TfdsSource("aliasfree_tiny", "val", str(data_dir))
+    assert (val.split, len(val)) == ("validation", 6)
+    assert len(TfdsSource("aliasfree_tiny", "val[:50%]", str(data_dir))) == 3
+    assert len(TfdsSource("aliasfree_tiny", "train[2:5]", str(data_dir))) == 3
+
+
+def test_pickles(data_dir):
+    source = TfdsSource("aliasfree_tiny", "train", str(data_dir))
+    assert pickle.loads(pickle.dumps(source))[7] == source[7]
+
+
+def test_open_source(data_dir, data_config):
+    data = data_config(source="tfds", name="aliasfree_tiny", path=str(data_dir), train_limit=4)
+    source = open_source(data, train=True)
+    assert len(source) == 4 and not isinstance(source, FolderSource)
+
+
+def test_unknown_split(data_dir):
+    with pytest.raises(DataError, match="unknown split of aliasfree_tiny 'trian'.*Did you mean 'train'"):
+        TfdsSource("aliasfree_tiny", "trian", str(data_dir))
+    with pytest.raises(DataError, match="no split 'train"):
+        TfdsSource("aliasfree_tiny", "train[oops]", str(data_dir))
+
+
+def test_not_prepared_tells_where_it_looked_and_how_to_prepare(tmp_path):
+    with pytest.raises(
+        DataError, match=r"cifar10 is not prepared: looked in .*array_record.*download_and_prepare"
+    ):
+        TfdsSource("cifar10", "train", str(tmp_path))
+
+
+def test_unknown_data_set(tmp_path):
+    with pytest.raises(DataError, match="no data set 'cifra10' in"):
+        TfdsSource("cifra10", "train", str(tmp_path))
+
+
+def test_tfrecord_is_refused_with_the_way_out(data_dir, tmp_path):
+    # Without TensorFlow no tfrecord can be written: the same files, said to be tfrecord.
+    shutil.copytree(data_dir / "aliasfree_tiny", tmp_path / "aliasfree_tiny")
+    info_path = tmp_path / "aliasfree_tiny/1.0.0/dataset_info.json"
+    info = json.loads(info_path.read_text())
+    info["fileFormat"] = "tfrecord"
+    info_path.write_text(json.dumps(info))
+    with pytest.raises(DataError, match="as tfrecord, which has no random access.*array_record"):
+        TfdsSource("aliasfree_tiny", "train", str(tmp_path))
+
+
+def test_package_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(DataError, match="pip install tensorflow-datasets"):
+        TfdsSource("cifar10", "train", "")

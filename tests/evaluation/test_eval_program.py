@@ -1,0 +1,60 @@
+"""eval.py as a user calls it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from aliasfree_jax import create_model
+from aliasfree_jax.checkpoint import ModelCard, save_model
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
+
+
+def evaluate(*arguments):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    return subprocess.run(
+        [sys.executable, ROOT / "eval.py", *arguments], env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A random one-channel network for ten classes, saved as a converted one is."""
+    options = {"num_classes": 10, "depths": (1,), "widths": (8,)}
+    module = create_model("convnext_aps_micro", **options)
+    image = np.zeros((1, 32, 32, 1), np.float32)
+    variables = jax.jit(lambda: module.init(jax.random.key(0), image, train=False))()
+    names = tuple(map(str, range(10)))
+    card = ModelCard("convnext_aps_micro", options, names, 32, 1, (0.25,), (0.5,), 1.0, 0, "test")
+    return save_model(tmp_path_factory.mktemp("weights") / "random", card, variables)
+
+
+def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
+    ended = evaluate(
+        f"--checkpoint={network}",
+        QUICKSTART,
+        "--integer_shifts",
+        "--config.data.eval_limit=20",
+        "--config.eval.shifts=2",
+        "--config.eval.batch_size=8",
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "network        convnext_aps_micro" in ended.stdout and "20 images, accuracy" in ended.stdout
+    results = json.loads((network.parent / "random.eval.json").read_text())
+    assert results["images"] == 20 and results["integer"]["pairs"] == 40
+    assert results["data"]["mean"] == [0.25]  # the network's, not the configuration's
+    assert "fractional" not in results
+
+
+def test_without_a_configuration_it_says_which_to_pass(network):
+    ended = evaluate(f"--checkpoint={network}", "--integer_shifts")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: {network} is not part of a run")
+    assert "--config=configs/" in ended.stderr and "Traceback" not in ended.stderr

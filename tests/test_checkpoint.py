@@ -1,0 +1,254 @@
+import json
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from aliasfree_jax.checkpoint import (
+    ModelCard,
+    RunCheckpoints,
+    differences,
+    load_model,
+    named_leaves,
+    network,
+    newest_run,
+    save_model,
+)
+from aliasfree_jax.errors import CheckpointError
+
+CARD = ModelCard(
+    model="dense",
+    options={"features": 3, "sizes": [1, 2], "part": {"name": "x", "cutoff": 0.5}},
+    class_names=("a", "b", "c"),
+    image_size=4,
+    channels=1,
+    mean=(0.5,),
+    std=(0.25,),
+    eval_crop_ratio=0.875,
+    step=7,
+    origin="configs/x.py",
+)
+
+
+class Net(nn.Module):
+    features: int = 3
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(images.mean((1, 2)))
+        return nn.Dense(self.features, name="head")(x)
+
+
+@pytest.fixture(autouse=True)
+def only_network(monkeypatch):
+    monkeypatch.setattr(network, "create_model", lambda name, **options: Net(options["features"]))
+
+
+def variables_of(card=CARD, seed=0):
+    return Net(card.options["features"]).init(jax.random.key(seed), jnp.ones((1, 4, 4, 1)))
+
+
+def state_of(step):
+    moments = ({"m": jnp.full((2, 3), float(step))}, (jnp.int32(step),))
+    return {"step": jnp.int32(step), "opt_state": moments, "key": jax.random.key(step)}
+
+
+def abstract(tree):
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[1])
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def card_at(step, **changes):
+    return ModelCard.from_json(CARD.to_json() | {"step": step} | changes)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with checkpoints of steps 2 and 4; that of step 4 has seed 4."""
+    with RunCheckpoints(tmp_path / "run", keep=2) as checkpoints:
+        for step in (1, 2, 4):
+            checkpoints.save(card_at(step), variables_of(seed=step), state_of(step))
+    return tmp_path / "run"
+
+
+def restore(run, variables=None, state=None, **changes):
+    with RunCheckpoints(run, keep=2) as checkpoints:
+        return checkpoints.restore(
+            card_at(0, **changes), abstract(variables or variables_of()), abstract(state or state_of(0))
+        )
+
+
+def test_card_survives_json():
+    assert ModelCard.from_json(json.loads(json.dumps(CARD.to_json()))) == CARD
+
+
+def test_card_of_another_version():
+    with pytest.raises(CheckpointError, match=r"missing fields \['mean'\] and unknown fields \['average'\]"):
+        ModelCard.from_json({k if k != "mean" else "average": v for k, v in CARD.to_json().items()})
+
+
+def test_save_and_load_a_model(tmp_path):
+    assert save_model(tmp_path / "model", CARD, variables_of()) == tmp_path / "model"
+    card, module, variables = load_model(tmp_path / "model")
+    assert card == CARD and module == Net(3)
+    assert_equal(variables, variables_of())
+    with pytest.raises(CheckpointError, match="model exists already: choose another directory"):
+        save_model(tmp_path / "model", CARD, variables_of())
+
+
+@pytest.mark.parametrize(("below", "step"), [("", 4), ("checkpoints", 4), ("checkpoints/2", 2)])
+def test_load_from_a_run(run, below, step):
+    card, _, variables = load_model(run / below)
+    assert card.step == step
+    assert_equal(variables, variables_of(seed=step))
+
+
+def test_a_run_keeps_the_newest(run):
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
+
+
+def test_restore_gives_structure_and_placement(run):
+    step, variables, state = restore(run)
+    assert step == 4
+    assert_equal(variables, variables_of(seed=4))
+    assert_equal(state, state_of(4))
+    assert {leaf.devices().pop() for leaf in jax.tree.leaves(state)} == {jax.devices()[1]}
+
+
+def test_arrays_may_be_deleted_after_save_returns(tmp_path):
+    # Donation deletes or overwrites the buffers while the checkpoint is still being written.
+    with RunCheckpoints(tmp_path, keep=1) as checkpoints:
+        variables, state = jax.tree.map(jnp.copy, (variables_of(), state_of(1)))
+        checkpoints.save(card_at(1), variables, state)
+        for leaf in jax.tree.leaves((variables, state)):
+            leaf.delete()
+    assert_equal(load_model(tmp_path)[2], variables_of())
+
+
+def test_restore_another_network(run):
+    wide = variables_of(card_at(0, options={"features": 5}))
+    with pytest.raises(CheckpointError) as error:
+        restore(run, wide)
+    assert "checkpoints/4 is of another model or optimizer" in str(error.value)
+    assert (
+        "wrong shape: variables/params/head/bias (3,) (expected (5,)), variables/params/head/kernel"
+        in str(error.value)
+    )
+    with pytest.raises(CheckpointError, match="of the model 'dense', the configuration asks for 'other'"):
+        restore(run, model="other")
+
+
+def test_restore_another_optimizer(run):
+    state = state_of(0) | {"trace": jnp.zeros(2)}
+    del state["step"]
+    with pytest.raises(CheckpointError, match=r"missing: state/trace\n  unexpected: state/step\n"):
+        restore(run, state=state)
+
+
+def test_load_a_model_whose_card_names_another(tmp_path):
+    save_model(tmp_path / "model", card_at(0, options={"features": 9}), variables_of())
+    with pytest.raises(
+        CheckpointError, match=r"wrong shape: variables/params/head/bias \(3,\) \(expected \(9,\)\)"
+    ):
+        load_model(tmp_path / "model")
+
+
+def test_differences_lists_at_most_six_a_kind():
+    text = differences({str(i): (1,) for i in range(20)}, {"x": (1,)})
+    assert text == "  missing: 0, 1, 10, 11, 12, 13, ... (20 in all)\n  unexpected: x"
+
+
+def remove_arrays(step):
+    shutil.rmtree(step / "variables" / "d")
+
+
+def truncate_arrays(step):
+    for path in (step / "variables" / "d").iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove_card(step):
+    shutil.rmtree(step / "card")
+
+
+def truncate_card(step):
+    (step / "card/metadata").write_text((step / "card/metadata").read_text()[:40])
+
+
+def empty(step):
+    shutil.rmtree(step)
+    step.mkdir()
+
+
+# Orbax leaves the other reads of a failed restore to end by themselves.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", [remove_arrays, truncate_arrays, remove_card, truncate_card, empty])
+def test_a_damaged_newest_checkpoint_is_named_and_the_older_kept(run, damage):
+    damage(run / "checkpoints/4")
+    message = r"checkpoints/4 is damaged or incomplete: .*Move it away to go on from step 2\."
+    with pytest.raises(CheckpointError, match=message):
+        restore(run)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(run)
+    shutil.rmtree(run / "checkpoints/4")
+    assert restore(run)[0] == 2
+
+
+def test_an_unfinished_checkpoint_is_no_checkpoint(run):
+    (run / "checkpoints/4").rename(run / "checkpoints/9.orbax-checkpoint-tmp-0")
+    assert restore(run)[0] == 2
+
+
+def test_a_checkpoint_of_a_later_format(run):
+    path = run / "checkpoints/4/card/metadata"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(CheckpointError, match="has format 2, this version of aliasfree_jax reads 1"):
+        load_model(run)
+
+
+def test_paths_that_hold_no_checkpoint(tmp_path):
+    (tmp_path / "weights.pth").touch()
+    with pytest.raises(CheckpointError, match="nowhere: there is no such directory"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"weights.pth is a file.*convert original weights"):
+        load_model(tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*: expected a run"):
+        load_model(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*/checkpoints"):
+        restore(tmp_path)
+
+
+def test_newest_run(tmp_path):
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint under .*/\*/checkpoints/. Make one with: python train.py"
+    ):
+        newest_run(tmp_path)
+    for name, time in (("old", 100), ("new", 300), ("empty", 900)):
+        step = tmp_path / name / "checkpoints" / "5"
+        step.mkdir(parents=True)
+        os.utime(step, (time, time))
+    (tmp_path / "empty/checkpoints/5").rename(tmp_path / "empty/checkpoints/5.orbax-checkpoint-tmp-0")
+    assert newest_run(tmp_path) == tmp_path / "new"
+
+
+def test_named_leaves_are_paths():
+    assert list(named_leaves(variables_of())) == [
+        "batch_stats/norm/mean",
+        "batch_stats/norm/var",
+        "params/head/bias",
+        "params/head/kernel",
+        "params/norm/bias",
+        "params/norm/scale",
+    ]

@@ -1,0 +1,155 @@
+"""What the command line accepts, and what it says to what it does not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from aliasfree_jax import cli
+from aliasfree_jax.config import base_config
+from aliasfree_jax.errors import CheckpointError, ConfigError
+
+# ml_collections loads configuration files with a deprecated call.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+CONFIG = """
+from aliasfree_jax.config import base_config
+
+def get_config(name="digits"):
+    config = base_config()
+    config.data.path = name
+    return config
+"""
+
+
+@pytest.fixture
+def parse(tmp_path, monkeypatch):
+    """Parses arguments as a program does; there is a configs/own.py. Undoes the definition of --config."""
+    monkeypatch.chdir(tmp_path)
+    Path("configs").mkdir()
+    Path("configs/own.py").write_text(CONFIG)
+    Path("configs/wrong.py").write_text(CONFIG.replace("data.path = name", "data.pth = name"))
+
+    def parse(*arguments, default=None):
+        _forget()
+        cli.parse(["program", *arguments], default)
+        return flags.FLAGS.config
+
+    yield parse
+    _forget()
+
+
+def _forget():
+    for name in [name for name in flags.FLAGS if name.split(".")[0] == "config"]:
+        delattr(flags.FLAGS, name)
+
+
+def test_overrides_reach_the_configuration(parse):
+    config = parse(
+        "--config=configs/own.py:abc", "--config.seed=7", "--config.data.mean=0.5", "--config.data.flip"
+    )
+    assert (config.data.path, config.seed, config.data.mean, config.data.flip) == ("abc", 7, (0.5,), True)
+    config = parse(
+        "--config", "configs/own.py", "--config.seed", "8", "--config.model.options.widths=(8, 16)"
+    )
+    assert (config.data.path, config.seed, config.model.options.widths) == ("digits", 8, (8, 16))
+
+
+def test_the_default_configuration_takes_overrides_too(parse):
+    config = parse("--config.eval.shifts=3", default=base_config)
+    assert config.eval.shifts == 3 and config.seed == base_config().seed
+    with pytest.raises(ConfigError, match="--config is missing: pass .*configs/quickstart.py"):
+        parse("--config.eval.shifts=3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config=configs/own.py", "--config.data.pth=x"],
+            r"unknown field 'data.pth'. Did you mean 'data.path'",
+        ),
+        (
+            ["--config=configs/own.py", "--config.dta.path=x"],
+            "unknown field 'dta.path'.* 'data'|Known: .*data",
+        ),
+        (["--config=configs/own.py", "--config.data.path.x=1"], "unknown field 'data.path.x'"),
+        (["--config=configs/own.py", "--config.seed=a"], "--config.seed=a: invalid literal"),
+        (["--config.seed=1", "--config=configs/own.py"], "before a value for --config"),
+        (["--config=configs/own.py", "--confg=1"], "Unknown command line flag 'confg'"),
+        (["--config=configs/own.py", "data"], "unexpected argument 'data'"),
+        (
+            ["--config=configs/onw.py"],
+            "unknown configuration file 'configs/onw.py'. Did you mean 'configs/own.py'",
+        ),
+        (["--config"], "--config has no value"),
+        (["--config=configs/wrong.py"], r'configs/wrong.py:6: Key "pth" does not exist.*Did you mean "path"'),
+    ],
+)
+def test_mistakes_are_explained(parse, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(*arguments)
+
+
+def test_all_misspelt_fields_are_named_at_once():
+    with pytest.raises(ConfigError, match="(?s)'sed'.*'data.pth'"):
+        cli.check_overrides(
+            ["x", "--config.sed=1", "--noconfig.data.pth", "--config.model.options.anything=1"]
+        )
+
+
+def test_a_stored_configuration_is_read_back(tmp_path):
+    config = base_config()
+    config.data.mean = (0.5,)
+    config.model.options.widths = (8, 16)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config.to_dict()))
+    read = cli.read_config(path)
+    assert read.data.mean == (0.5,) and tuple(read.model.options.widths) == (8, 16)
+    path.write_text('{"data": {"pth": 1}}')
+    with pytest.raises(ConfigError, match='not written by this version.*Did you mean "path".*--config='):
+        cli.read_config(path)
+    path.write_text("{")
+    with pytest.raises(ConfigError, match="cannot read the stored configuration"):
+        cli.read_config(path)
+
+
+def test_the_run_of_a_checkpoint_is_found(tmp_path):
+    run, converted = tmp_path / "run", tmp_path / "converted"
+    (run / "checkpoints" / "20").mkdir(parents=True)
+    converted.mkdir()
+    for path in (run, run / "checkpoints", run / "checkpoints" / "20"):
+        assert cli.run_directory(path) == run
+    assert cli.run_directory(converted) is None
+    (run / "config.json").write_text(json.dumps(base_config().to_dict()))
+    assert cli.stored_config(run / "checkpoints" / "20").seed == base_config().seed
+    with pytest.raises(ConfigError, match="converted is not part of a run.*--config="):
+        cli.stored_config(converted)
+    with pytest.raises(CheckpointError, match="no checkpoint at .*nowhere"):
+        cli.stored_config(tmp_path / "nowhere")
+
+
+PROGRAM = """
+import sys
+from aliasfree_jax import cli
+from aliasfree_jax.config import validate
+cli.run(validate)
+"""
+
+
+def test_a_program_ends_with_one_message_and_status_2(tmp_path):
+    (tmp_path / "own.py").write_text(CONFIG)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    command = [sys.executable, "program.py", "--config=own.py", "--config.train.batch_size=-1"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(
+        "error: invalid configuration:\n  - train.batch_size must be positive, got -1."
+    )
+    assert "Traceback" not in ended.stderr

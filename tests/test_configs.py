@@ -1,0 +1,70 @@
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aliasfree_jax import create_model, list_models
+from aliasfree_jax.checkpoint import abstract_variables
+from aliasfree_jax.config import validate
+from aliasfree_jax.training.network import model_options
+from aliasfree_jax.training.plan import make_plan
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
+IMAGENET = ["convnext_afc", "convnext_aps", "convnext_circular", "convnext_plain"]
+CIFAR10 = ["cifar10_afc", "cifar10_aps", "cifar10_circular", "cifar10_plain"]
+
+
+def load(name):
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def test_every_config_is_known_to_these_tests():
+    assert sorted(["quickstart", *IMAGENET, *CIFAR10]) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_is_valid_and_says_how_to_run_it(name):
+    config = load(name)
+    validate(config)
+    assert config.model.name in list_models()
+    command = "python train.py" if name == "quickstart" else f"python train.py --config=configs/{name}.py"
+    assert command in (importlib.import_module(f"configs.{name}").__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    "name", ["quickstart", *CIFAR10, "convnext_afc"]
+)  # the other large ones: same recipe
+def test_network_takes_the_images(name):
+    config = load(name)
+    module = create_model(config.model.name, **model_options(config, num_classes=10))
+    shapes = abstract_variables(module, config.data.image_size, len(config.data.mean))
+    assert shapes["params"]["head"]["kernel"].shape[-1] == 10
+
+
+@pytest.mark.parametrize("names", [IMAGENET, CIFAR10])
+def test_the_networks_of_a_comparison_differ_in_nothing_else(names):
+    configs = [load(name) for name in names]
+    assert len({config.model.name for config in configs}) == 4
+    for config in configs:
+        config.model.name = ""
+    assert all(config.to_dict() == configs[0].to_dict() for config in configs)
+
+
+def test_imagenet_recipe_has_the_papers_lengths():
+    plan = make_plan(load("convnext_afc"), 1_281_167)
+    assert (plan.steps_per_epoch, plan.warmup, plan.total) == (312, 6240, 93_600)
+
+
+def test_configs_load_by_path_from_any_directory(tmp_path):
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        f"--config={ROOT}/configs/convnext_aps.py",
+        "--nonsense",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Unknown command line flag 'nonsense'"), done.stderr

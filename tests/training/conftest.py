@@ -1,0 +1,142 @@
+"""A tiny network and tiny data in place of the real ones, so that these tests test training alone."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from aliasfree_jax.checkpoint import network as checkpoint_network
+from aliasfree_jax.config import base_config
+from aliasfree_jax.errors import ShapeError
+from aliasfree_jax.training import loop, network
+
+SIZE = 8  # pixels
+EXAMPLES = 24
+CLASSES = ("a", "b", "c")
+
+
+class TinyNet(nn.Module):
+    """Circular convolution, optional batch norm and drop path, mean, head."""
+
+    num_classes: int = 3
+    width: int = 4
+    batch_norm: bool = True
+    drop_path_rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        if images.shape[1] < 4:
+            raise ShapeError(f"images of {images.shape[1]} pixels are too small.")
+        x = nn.Conv(self.width, (3, 3), padding="CIRCULAR", name="conv")(images)
+        if self.batch_norm:
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
+        if train and self.drop_path_rate:
+            kept = jax.random.bernoulli(
+                self.make_rng("drop_path"), 1 - self.drop_path_rate, (x.shape[0], 1, 1, 1)
+            )
+            x = jnp.where(kept, x, 0.0)
+        coefficients = self.param("coefficients", nn.initializers.constant(0.5), (self.width, 3))
+        x = coefficients[:, 0] + coefficients[:, 1] * x + coefficients[:, 2] * x * x
+        return nn.Dense(self.num_classes, name="head")(x.mean((1, 2)))
+
+
+def create_tiny(name: str, **options: Any) -> TinyNet:
+    known = {k: v for k, v in options.items() if k not in ("dtype", "precision")}
+    return TinyNet(**{"width": 4 if name == "tiny" else 5} | known)
+
+
+def make_batch(seed: Any, size: int, classes: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, classes, size).astype(np.int32)
+    image = rng.normal(size=(size, SIZE, SIZE, 1)).astype(np.float32) + label[:, None, None, None]
+    return {"image": image, "label": label, "mask": np.ones(size, np.float32)}
+
+
+class Batches:
+    """Endless batches that depend on seed and step only, like the real ones."""
+
+    def __init__(self, size: int, seed: int, step: int, skipped: int = 0):
+        self.size, self.seed, self.at, self.skipped = size, seed, step, skipped
+        self.first_skipped = ["x.png is no image"]
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        self.at += 1
+        return make_batch((self.seed, self.at), self.size)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Replaces networks and data; its attributes change what the data is."""
+    data_now = SimpleNamespace(opened=[], skipped=0, eval_classes=CLASSES, poison=None)
+
+    def open_source(data: ConfigDict, train: bool) -> Any:
+        data_now.opened.append(train)
+        return type(
+            "Source",
+            (),
+            {"class_names": CLASSES if train else data_now.eval_classes, "__len__": lambda _: EXAMPLES},
+        )()
+
+    def train_batches(source: Any, data: ConfigDict, *, batch_size: int, seed: int, start_step: int) -> Any:
+        batches = Batches(batch_size, seed, start_step, data_now.skipped)
+        if data_now.poison is None:
+            return batches
+
+        class Poisoned(Batches):
+            def __next__(self) -> dict[str, np.ndarray]:
+                batch = super().__next__()
+                return batch | {"image": batch["image"] * (np.nan if self.at == data_now.poison else 1.0)}
+
+        return Poisoned(batch_size, seed, start_step)
+
+    def eval_batches(source: Any, data: ConfigDict, *, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+        batch = make_batch(99, batch_size)
+        batch["mask"][-2:] = 0
+        yield batch
+
+    for module, name, value in (
+        (loop, "create_model", create_tiny),
+        (network, "create_model", create_tiny),
+        (checkpoint_network, "create_model", create_tiny),
+        (loop, "open_source", open_source),
+        (loop, "train_batches", train_batches),
+        (loop, "eval_batches", eval_batches),
+    ):
+        monkeypatch.setattr(module, name, value)
+    return data_now
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SimpleNamespace:
+    """The tiny network and its data, for tests that do without the loop."""
+    return SimpleNamespace(Net=TinyNet, make_batch=make_batch, size=SIZE)
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    """Two steps of 12 examples an epoch; drop path, batch norm and averages are on."""
+    config = base_config()
+    config.model.name = "tiny"
+    config.model.options = {"drop_path_rate": 0.3}
+    config.data.image_size = SIZE
+    config.data.mean = (0.5,)
+    config.data.std = (0.25,)
+    config.train.batch_size = 12
+    config.train.total_epochs = 2.0
+    config.train.ema_decay = 0.9
+    config.train.label_smoothing = 0.1
+    config.log.every_steps = 1
+    return config

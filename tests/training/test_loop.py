@@ -1,0 +1,206 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from aliasfree_jax.checkpoint import RunCheckpoints, load_model, named_leaves
+from aliasfree_jax.errors import CheckpointError, ConfigError, DataError, ShapeError
+from aliasfree_jax.training import loop, network
+from aliasfree_jax.training.progress import DivergedError
+
+
+def events(workdir, split):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]
+
+
+def assert_equal(a, b, atol=0.0):
+    a, b = named_leaves(a), named_leaves(b)
+    assert list(a) == list(b)
+    for name in a:
+        np.testing.assert_allclose(np.asarray(a[name]), np.asarray(b[name]), rtol=0, atol=atol, err_msg=name)
+
+
+def count_images(predict, batches):
+    """An evaluation that is passed in: masked count of images and the mean of their logits."""
+    total, count = 0.0, 0
+    for batch in batches:
+        mask = batch["mask"] > 0
+        total += float(np.asarray(predict(batch["image"]))[mask].mean())
+        count += int(mask.sum())
+    return {"images": count, "mean_logit": total}
+
+
+def test_four_steps_are_two_and_two_more(world, config, tmp_path):
+    whole = loop.run(config, tmp_path / "whole", evaluate=count_images)
+    (tmp_path / "parts").mkdir()
+
+    def stop_after_two(predict, batches):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(config, tmp_path / "parts", evaluate=stop_after_two)
+    assert sorted(p.name for p in (tmp_path / "parts/checkpoints").iterdir()) == ["2"]
+    parts = loop.run(config, tmp_path / "parts", evaluate=count_images)
+    # Bit for bit: parameters, averages, statistics, and what the evaluation makes of them.
+    assert_equal(whole.variables, parts.variables)
+    assert whole.results == parts.results
+    losses = [[e["loss"] for e in events(tmp_path / run, "train")] for run in ("whole", "parts")]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+
+    # The newest checkpoint holds what the summary says, read through the public door.
+    card, module, variables = load_model(tmp_path / "parts")
+    assert (card.step, card.class_names, card.channels) == (4, ("a", "b", "c"), 1)
+    assert card == parts.card
+    assert_equal(variables, parts.variables)
+    # Saved in the background while training went on: still the values of step 2.
+    assert_equal(
+        load_model(tmp_path / "whole/checkpoints/2")[2], load_model(tmp_path / "parts/checkpoints/2")[2]
+    )
+
+
+def test_events_and_summary(world, config, tmp_path, capfd):
+    world.skipped = 3
+    config.log.every_steps = 2
+    summary = loop.run(config, tmp_path, evaluate=count_images, origin="configs/x.py")
+    train, evals = events(tmp_path, "train"), events(tmp_path, "eval")
+    assert [e["step"] for e in train] == [2, 4] and [e["epoch"] for e in train] == [1.0, 2.0]
+    assert set(train[-1]) == {
+        *("step", "epoch", "split", "loss", "accuracy", "learning_rate", "grad_norm"),
+        *("images_per_second", "skipped"),
+    }
+    assert [e["step"] for e in evals] == [2, 4]
+    assert evals[-1]["images"] == 98  # 100 rows, the last two of which are padding
+    assert summary.results["images"] == 98 and summary.skipped == 3
+    assert summary.card.origin == "configs/x.py" and summary.card.step == 4
+    err = capfd.readouterr().err
+    assert (
+        "compiling the first step" in err
+        and "3 training images could not be read and were replaced:\n  x.png is no image" in err
+    )
+
+
+def test_a_finished_run_is_only_evaluated(world, config, tmp_path, capfd):
+    first = loop.run(config, tmp_path, evaluate=count_images)
+    second = loop.run(config, tmp_path, evaluate=count_images)
+    assert second.results == first.results
+    assert "nothing to train: the run has 4 of 4 steps" in capfd.readouterr().err
+
+
+def test_the_evaluation_batch_is_a_multiple_of_the_devices(world, config, tmp_path):
+    config.eval.batch_size = 6
+    sizes = []
+
+    def sizes_seen(predict, batches):
+        sizes.extend(len(batch["label"]) for batch in batches)
+        return {}
+
+    config.train.total_epochs = 1.0
+    loop.run(config, tmp_path, evaluate=sizes_seen)
+    assert sizes == [8]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(world, config, tmp_path):
+    config.log.every_steps = 50
+    world.poison = 4
+    config.checkpoint.every_epochs = 0.5
+    with pytest.raises(DivergedError, match=r"loss of step 4 is nan. Last checkpoint: .*/checkpoints/3\."):
+        loop.run(config, tmp_path)
+    assert RunCheckpoints(tmp_path, 2).latest_step() == 3  # nothing was saved after it
+
+
+def test_an_impossible_image_size_is_found_before_any_data_is_opened(world, config, tmp_path):
+    config.data.image_size = 2
+    with pytest.raises(ShapeError, match="too small"):
+        loop.run(config, tmp_path)
+    assert world.opened == []
+
+
+def test_a_batch_that_does_not_divide_is_found_before_any_data_is_opened(world, config, tmp_path):
+    config.train.batch_size = 10
+    with pytest.raises(ConfigError, match=r"train.batch_size = 10 .*multiple of 4, e.g. 8 or 12"):
+        loop.run(config, tmp_path)
+    assert world.opened == []
+
+
+def test_a_run_directory_that_cannot_be_made(world, config, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot make the run directory .*file"):
+        loop.run(config, tmp_path / "file")
+
+
+def test_sources_of_your_own(world, config, tmp_path):
+    train = loop.open_source(config.data, train=True)
+    held_out = loop.open_source(config.data, train=False)
+    world.opened.clear()
+    summary = loop.run(config, tmp_path, sources=(train, held_out), evaluate=count_images)
+    assert summary.results["images"] == 98 and world.opened == []
+
+
+def test_splits_with_other_classes(world, config, tmp_path):
+    world.eval_classes = ("a", "c")
+    with pytest.raises(DataError, match="evaluation split has 2 classes, not the 3"):
+        loop.run(config, tmp_path, evaluate=count_images)
+
+
+def test_a_checkpoint_of_another_network(world, config, tmp_path):
+    loop.run(config, tmp_path)
+    config.model.options.width = 6
+    with pytest.raises(
+        CheckpointError, match=r"another model.*\n  wrong shape: variables/\w+/.* \(4,\) \(expected \(6,\)\)"
+    ):
+        loop.run(config, tmp_path)
+    stored = (tmp_path / "config.json").read_text()
+    config.model.name = "other"
+    with pytest.raises(CheckpointError, match="is of the model 'tiny', the configuration asks for 'other'"):
+        loop.run(config, tmp_path)
+    assert (tmp_path / "config.json").read_text() == stored  # the run can still go on
+
+
+def test_a_checkpoint_of_another_optimizer(world, config, tmp_path):
+    loop.run(config, tmp_path)
+    config.train.ema_decay = 0.0
+    with pytest.raises(CheckpointError, match=r"another model or optimizer(.|\n)*unexpected: .*state/params"):
+        loop.run(config, tmp_path)
+
+
+def stand_still(config):
+    """Steps of 1e-30, which change nothing but zeros."""
+    config.optimizer.learning_rate = 1e-30
+    config.optimizer.min_learning_rate = 0.0
+    config.train.ema_decay = 0.0
+
+
+def make_initial(config, num_classes, **changes):
+    names = tuple("abcdefgh"[:num_classes])
+    card = network.make_card(config, names, "weights.pth")
+    module = loop.create_model(card.model, **(card.options | changes))
+    image = np.zeros((1, card.image_size, card.image_size, 1), np.float32)
+    return card, module.init(jax.random.key(7), image)
+
+
+def test_initial_weights_are_where_training_starts(world, config, tmp_path, capfd):
+    stand_still(config)
+    card, variables = make_initial(config, 3)
+    summary = loop.run(config, tmp_path, initial=(card, variables))
+    assert_equal(summary.variables["params"], variables["params"], atol=1e-20)
+    assert "starting from the weights of tiny (weights.pth, step 0)\n" in capfd.readouterr().err
+
+
+def test_a_head_for_other_classes_is_drawn_afresh_and_that_is_said(world, config, tmp_path, capfd):
+    stand_still(config)
+    card, variables = make_initial(config, 5)
+    summary = loop.run(config, tmp_path, initial=(card, variables))
+    assert_equal(summary.variables["params"]["conv"], variables["params"]["conv"], atol=1e-20)
+    assert summary.variables["params"]["head"]["kernel"].shape == (4, 3)
+    err = capfd.readouterr().err
+    assert "drawn afresh for 3 classes: params/head/bias, params/head/kernel" in err
+
+
+def test_initial_weights_of_another_network(world, config, tmp_path):
+    initial = make_initial(config, 3, width=6)
+    with pytest.raises(
+        CheckpointError, match=r"weights.pth.* do not fit the model 'tiny':\n.*params/coefficients"
+    ):
+        loop.run(config, tmp_path, initial=initial)

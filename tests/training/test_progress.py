@@ -1,0 +1,55 @@
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from aliasfree_jax.training.plan import Plan
+from aliasfree_jax.training.progress import DivergedError, Progress
+
+PLAN = Plan(steps_per_epoch=10, total=40, warmup=0, evaluate_every=10, save_every=10)
+
+
+def metrics(loss, rate=0.1):
+    return {"loss": jnp.float32(loss), "accuracy": jnp.float32(50), "learning_rate": jnp.float32(rate)}
+
+
+def read(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_line_is_the_mean_since_the_last_one(tmp_path):
+    with Progress(tmp_path, PLAN, start=0, batch_size=8) as progress:
+        for loss, rate in ((1.0, 0.1), (2.0, 0.2), (6.0, 0.4)):
+            progress.step(metrics(loss, rate))
+        progress.log_steps()
+        progress.log_steps()  # nothing new: no second line
+    (line,) = read(tmp_path)
+    assert (line["step"], line["epoch"], line["split"]) == (3, 0.3, "train")
+    assert line["loss"] == 3.0 and line["learning_rate"] == pytest.approx(0.4)
+    assert line["images_per_second"] > 0
+
+
+def test_a_resumed_run_drops_later_and_broken_lines(tmp_path):
+    lines = [json.dumps({"step": step, "split": "train"}) for step in (10, 20, 30)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 3')
+    with Progress(tmp_path, PLAN, start=20, batch_size=8) as progress:
+        progress.step(metrics(1.0))
+        progress.log_steps()
+    assert [line["step"] for line in read(tmp_path)] == [10, 20, 21]
+
+
+def test_the_step_that_diverged_is_named(tmp_path):
+    with Progress(tmp_path, PLAN, start=5, batch_size=8) as progress:
+        progress.saved(tmp_path / "checkpoints" / "5")
+        for loss in (1.0, float("inf"), float("nan")):
+            progress.step(metrics(loss))
+        with pytest.raises(DivergedError, match=r"loss of step 7 is inf. Last checkpoint: .*checkpoints/5\."):
+            progress.log_steps()
+
+
+def test_clock_leaves_out_what_is_not_training(tmp_path):
+    with Progress(tmp_path, PLAN, start=0, batch_size=8) as progress:
+        progress.step(metrics(1.0))
+        progress.restart_clock()
+        progress.log_steps()
+    assert "images_per_second" not in read(tmp_path)[0]

@@ -1,0 +1,157 @@
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from aliasfree_jax.checkpoint import named_leaves
+from aliasfree_jax.training.mesh import make_mesh, put_batch
+from aliasfree_jax.training.state import create_state
+from aliasfree_jax.training.step import make_predict, make_train_step
+
+RATE, BATCH = 0.05, 16
+
+
+@pytest.fixture(scope="module")
+def run(tiny):
+    """A function that trains a tiny network by gradient descent and gives the last state and all metrics."""
+
+    @functools.cache  # several tests look at the same run
+    def train(devices=1, steps=3, ema_decay=0.0, accumulation_steps=1, make_batch=None, **options):
+        module, optimizer, mesh = tiny.Net(**options), optax.sgd(RATE), make_mesh(devices)
+        state = create_state(
+            module, optimizer, (tiny.size, tiny.size, 1), mesh, seed=0, average=ema_decay > 0
+        )
+        step = make_train_step(
+            module,
+            optimizer,
+            lambda _: jnp.float32(RATE),
+            mesh,
+            label_smoothing=0.1,
+            accumulation_steps=accumulation_steps,
+            ema_decay=ema_decay,
+        )
+        history = []
+        for i in range(steps):
+            batch = make_batch() if make_batch else tiny.make_batch(i, BATCH)
+            state, metrics = step(state, put_batch(batch, mesh))
+            history.append({name: float(value) for name, value in metrics.items()})
+        return state, history
+
+    return train
+
+
+def assert_same(a, b, atol):
+    for (name, x), y in zip(named_leaves(a).items(), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=atol, err_msg=name)
+
+
+def test_one_and_four_devices_agree(run, tiny):
+    one, few = run(devices=1, drop_path_rate=0.3), run(devices=4, drop_path_rate=0.3)
+    # Only the order of float32 sums over 16 examples differs; batch statistics are global.
+    for a, b in zip(one[1], few[1], strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    assert_same(one[0].evaluated(), few[0].evaluated(), atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_accumulation_equals_the_large_batch(run, devices):
+    whole = run(batch_norm=False)
+    parts = run(batch_norm=False, devices=devices, accumulation_steps=4)
+    for a, b in zip(whole[1], parts[1], strict=True):
+        assert a == pytest.approx(b, abs=1e-5)  # order of float32 sums
+    assert_same(whole[0].params, parts[0].params, atol=1e-6)
+
+
+def test_accumulation_updates_batch_statistics_once_a_micro_batch(run, tiny):
+    before, _ = run(steps=0)
+    after, _ = run(steps=1, accumulation_steps=4)
+    # Momentum 0.9, four times: 0.9^4 of the initial variance 1 is left, plus a positive rest.
+    assert float(before.collections["batch_stats"]["norm"]["var"][0]) == 1.0
+    assert float(after.collections["batch_stats"]["norm"]["var"].min()) > 0.9**4
+
+
+def test_masked_examples_do_not_count(run, tiny):
+    full = tiny.make_batch(0, 16)
+    half = {name: np.array(value) for name, value in full.items()}
+    half["mask"][::2] = 0
+    half["image"][::2] = 1e3
+    kept = {name: value[1::2] for name, value in full.items()}
+    masked, alone = (run(steps=1, batch_norm=False, make_batch=lambda b=b: b) for b in (half, kept))
+    assert masked[1][0] == pytest.approx(alone[1][0], rel=1e-5)  # float32 sums
+
+
+def test_averages_follow_parameters_and_statistics(run, tiny):
+    first, _ = run(steps=1, ema_decay=0.75)
+    start, _ = run(steps=0, ema_decay=0.75)
+    live = {"params": first.params, **first.collections}
+    expected = jax.tree.map(lambda e, m: 0.75 * e + 0.25 * m, start.ema, live)
+    assert "batch_stats" in first.evaluated()
+    assert_same(first.evaluated(), expected, atol=1e-6)  # one float32 rounding
+
+
+def test_metrics_are_those_of_the_batch(run, tiny):
+    _, (metrics,) = run(steps=1, batch_norm=False)
+    state, _ = run(steps=0, batch_norm=False)
+    batch = tiny.make_batch(0, 16)
+    logits = tiny.Net(batch_norm=False).apply(state.evaluated(), batch["image"], train=False)
+    targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], 3), 0.1)
+    assert metrics["loss"] == pytest.approx(
+        float(optax.softmax_cross_entropy(logits, targets).mean()), rel=1e-5
+    )
+    assert metrics["accuracy"] == pytest.approx(float((logits.argmax(-1) == batch["label"]).mean()))
+    assert metrics["learning_rate"] == pytest.approx(RATE)
+    assert metrics["grad_norm"] > 0
+
+
+def test_drop_path_draws_anew_at_every_step(run, tiny):
+    batch = tiny.make_batch(0, 16)
+    module, optimizer, mesh = tiny.Net(drop_path_rate=0.5, batch_norm=False), optax.sgd(0.0), make_mesh(1)
+    state = create_state(module, optimizer, (tiny.size, tiny.size, 1), mesh, seed=0, average=False)
+    step = make_train_step(module, optimizer, lambda _: jnp.float32(0), mesh)
+    losses = []
+    for _ in range(3):
+        state, metrics = step(state, put_batch(batch, mesh))
+        losses.append(float(metrics["loss"]))
+    assert len(set(losses)) == 3
+
+
+def test_initial_variables_survive_the_donation_of_the_state(run, tiny):
+    module, optimizer, mesh = tiny.Net(), optax.sgd(RATE), make_mesh(1)
+    variables = module.init(jax.random.key(1), jnp.zeros((1, tiny.size, tiny.size, 1)))
+    before = jax.device_get(variables)
+    state = create_state(
+        module, optimizer, (tiny.size, tiny.size, 1), mesh, seed=0, average=True, variables=variables
+    )
+    step = make_train_step(module, optimizer, lambda _: jnp.float32(RATE), mesh, ema_decay=0.9)
+    step(state, put_batch(tiny.make_batch(0, 16), mesh))
+    assert_same(variables, before, atol=0)
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 4])
+def test_the_only_collective_is_all_reduce(tiny, accumulation_steps):
+    module, optimizer, mesh = tiny.Net(drop_path_rate=0.3), optax.adamw(1e-3), make_mesh(4)
+    state = create_state(module, optimizer, (tiny.size, tiny.size, 1), mesh, seed=0, average=True)
+    step = make_train_step(
+        module,
+        optimizer,
+        lambda _: jnp.float32(1e-3),
+        mesh,
+        accumulation_steps=accumulation_steps,
+        ema_decay=0.9,
+    )
+    text = step.lower(state, put_batch(tiny.make_batch(0, 16), mesh)).compile().as_text()
+    collectives = re.findall(r"\b(all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", text)
+    assert set(collectives) == {"all-reduce"}
+
+
+def test_predict_on_four_devices(run, tiny):
+    module, mesh = tiny.Net(), make_mesh(4)
+    images = tiny.make_batch(0, 8)["image"]
+    variables = module.init(jax.random.key(1), images)
+    logits = make_predict(module, mesh)(variables, images)
+    # The same float32 sums, differently split.
+    np.testing.assert_allclose(logits, module.apply(variables, images), atol=1e-6)
