@@ -22,7 +22,7 @@ class Conv(nn.Module):
     kernel_size: int
     stride: int = 1
     padding: Padding | str = "none"
-    kernel_init: Initializer = nn.initializers.truncated_normal(0.02)
+    kernel_init: Initializer = nn.initializers.normal(0.02)
     numerics: Numerics = Numerics()
 
     @nn.compact
@@ -50,7 +50,7 @@ class DepthwiseConv(nn.Module):
 
     kernel_size: int = 7
     padding: Padding = "circular"
-    kernel_init: Initializer = nn.initializers.truncated_normal(0.02)
+    kernel_init: Initializer = nn.initializers.normal(0.02)
     numerics: Numerics = Numerics()
 
     @nn.compact

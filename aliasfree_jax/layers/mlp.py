@@ -46,7 +46,7 @@ class Mlp(nn.Module):
     hidden: int
     activation: Callable[..., nn.Module]
     grid: MlpGrid = "auto"
-    kernel_init: nn.initializers.Initializer = nn.initializers.truncated_normal(0.02)
+    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
     numerics: Numerics = Numerics()
 
     @nn.compact

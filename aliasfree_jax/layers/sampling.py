@@ -13,16 +13,14 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.convolution import Conv, Initializer
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.ops.blur import blur
-from aliasfree_jax.ops.padding import Padding, same_padding
+from aliasfree_jax.ops.padding import Padding, pad, same_padding
 from aliasfree_jax.ops.polyphase import Criterion, polyphase_downsample
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_strided_taps
-from aliasfree_jax.ops.spectrum import strided_positions
 
 Phase = jax.Array | None
 SamplerFactory = Callable[..., nn.Module]
@@ -49,17 +47,19 @@ class LinearSampler(nn.Module):
         """The filtered map at full size."""
         return x
 
-    def taps(self, x: jax.Array, count: int, first: int) -> jax.Array:
-        """The filtered map where a circular convolution of `count` taps and this stride reads it.
+    def taps(self, x: jax.Array, count: int) -> tuple[jax.Array, int]:
+        """The filtered map as a circular convolution of `count` taps and this stride is to read it.
 
-        Output i reads samples i * stride + first + (0 ... count - 1); they are laid out side by side,
-        so that a convolution of stride `count` without padding follows.
+        Returns a map and a stride: the convolution over its full windows with that stride has the
+        outputs of one at stride 1 with circular padding, followed by this sampler.
         """
+        before = same_padding(count)[0]
         y = self.filter(x)
-        for axis in (1, 2):
-            positions = strided_positions(x.shape[axis], self.stride, taps=count, first=first)
-            y = jnp.take(y, np.mod(positions, x.shape[axis]).astype(int), axis=axis)
-        return y
+        lengths = [(-(-side // self.stride) - 1) * self.stride + count for side in x.shape[1:3]]
+        rows, columns = (
+            (before, max(n - before - side, 0)) for n, side in zip(lengths, x.shape[1:3], strict=True)
+        )
+        return pad(y, (rows, columns), "circular")[:, : lengths[0], : lengths[1]], self.stride
 
     def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
         """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
@@ -102,12 +102,14 @@ class IdealSampler(LinearSampler):
         """The low-passed map at full size."""
         return ideal_lowpass(x, 1 / self.stride, precision=self.numerics.precision)
 
-    def taps(self, x: jax.Array, count: int, first: int) -> jax.Array:
-        """See `LinearSampler.taps`; one matrix an axis filters and lays out."""
+    def taps(self, x: jax.Array, count: int) -> tuple[jax.Array, int]:
+        """See `LinearSampler.taps`; one matrix an axis filters and lays the windows side by side."""
         self._warn(x)
-        return ideal_strided_taps(
-            x, self.stride, taps=count, first=first, any_size=self.any_size, precision=self.numerics.precision
+        first, precision = -same_padding(count)[0], self.numerics.precision
+        y = ideal_strided_taps(
+            x, self.stride, taps=count, first=first, any_size=self.any_size, precision=precision
         )
+        return y, count
 
     def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
         """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
@@ -179,7 +181,7 @@ class SampledConv(nn.Module):
     stride: int
     sampler: SamplerFactory
     padding: Padding | str = "circular"
-    kernel_init: Initializer = nn.initializers.truncated_normal(0.02)
+    kernel_init: Initializer = nn.initializers.normal(0.02)
     numerics: Numerics = Numerics()
 
     def _conv(self, stride: int, padding: Padding | str) -> Conv:
@@ -200,8 +202,8 @@ class SampledConv(nn.Module):
         if self.padding == "none" and isinstance(sampler, Subsample):
             return self._conv(self.stride, "none")(x)
         if self.padding == "circular" and isinstance(sampler, LinearSampler) and commutes(sampler):
-            taps = sampler.taps(x, self.kernel_size, -same_padding(self.kernel_size)[0])
-            return self._conv(self.kernel_size, "none")(taps)
+            taps, stride = sampler.taps(x, self.kernel_size)
+            return self._conv(stride, "none")(taps)
         return sampler(self._conv(1, self.padding)(x))[0]
 
 

@@ -84,7 +84,7 @@ def _stem_activation(part: Part, stride: int) -> Part:
         if stride == 1 and "cutoff" not in fields:
             raise ConfigError(
                 "the low-pass polynomial relies on the filter of a strided stem; with stem_stride=1 use "
-                "stem_activation='up_polynomial' or None."
+                "stem_activation=None."
             )
         return {"cutoff": 1 - 1 / stride, **fields}
     return part

@@ -2,10 +2,11 @@
 
 XLA's grouped convolution on the CPU is 15 to 50 times slower than a sum over shifted slices, which
 fuses into one loop; automatic differentiation of that sum is slow again. Hence a custom gradient:
-towards the input the same sum with the flipped kernel, towards the kernel one reduction a tap, row of
-taps by row of taps (all taps in one fusion are ten times slower on the CPU).
+towards the input the same sum with the flipped kernel, towards the kernel one reduction a tap, one
+after the other (several in one fusion are 2 to 10 times slower on the CPU).
 """
 
+import functools
 from typing import Literal
 
 import jax
@@ -22,47 +23,66 @@ def _shifted_sum(padded: jax.Array, kernel: jax.Array) -> jax.Array:
     rows, columns = kernel.shape[:2]
     h, w = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
     accurate = jnp.promote_types(padded.dtype, jnp.float32)
+    # Barriers, or XLA fuses the sum with the padding before and after it and computes both repeatedly:
+    # 4 times slower.
+    padded = jax.lax.optimization_barrier(padded)
     y = jnp.zeros((), accurate)
     for i in range(rows):
         for j in range(columns):
             y = y + padded[:, i : i + h, j : j + w].astype(accurate) * kernel[i, j].astype(accurate)
-    return y.astype(padded.dtype)
+    return jax.lax.optimization_barrier(y.astype(padded.dtype))
 
 
-@jax.custom_vjp
-def _depthwise_valid(padded: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _shifted_sum(padded, kernel)
+def _padded(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    return pad(x, (same_padding(kernel.shape[0]), same_padding(kernel.shape[1])), padding)
 
 
-def _forward(padded: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _shifted_sum(padded, kernel), (padded, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    return _shifted_sum(_padded(x, kernel, padding), kernel)
 
 
-def _backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    padded, kernel = residuals
-    rows, columns = kernel.shape[:2]
-    h, w = dy.shape[1:3]
-    border = ((rows - 1, rows - 1), (columns - 1, columns - 1))
-    d_padded = _shifted_sum(pad(dy, border, "zero"), kernel[::-1, ::-1])
+def _forward(
+    x: jax.Array, kernel: jax.Array, padding: Padding
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _depthwise(x, kernel, padding), (x, kernel)
+
+
+def _backward(
+    padding: Padding, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    padded, unpad = jax.vjp(lambda z: _padded(z, kernel, padding), x)
+    flipped, sizes = kernel[::-1, ::-1], kernel.shape[:2]
+    if padding in ("circular", "zero"):  # the adjoint pads alike, with before and after exchanged
+        rows, columns = (same_padding(size)[::-1] for size in sizes)
+        d_x = _shifted_sum(pad(dy, (rows, columns), padding), flipped)
+    else:
+        rows, columns = ((size - 1, size - 1) for size in sizes)
+        (d_x,) = unpad(_shifted_sum(pad(dy, (rows, columns), "zero"), flipped))
+    return d_x, _kernel_gradient(padded, dy, sizes).astype(kernel.dtype)
+
+
+def _kernel_gradient(padded: jax.Array, dy: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
+    """Correlation of the padded input with `dy` at each of the taps: [rows, columns, C]."""
     accurate = jnp.promote_types(dy.dtype, jnp.float32)
+    padded = jax.lax.optimization_barrier(padded)
     dy = dy.astype(accurate)
 
-    def tap_row(i: jax.Array) -> jax.Array:
-        lines = jax.lax.dynamic_slice_in_dim(padded, i, h, axis=1).astype(accurate)
-        return jnp.stack([jnp.sum(lines[:, :, j : j + w] * dy, axis=(0, 1, 2)) for j in range(columns)])
+    def tap(index: jax.Array) -> jax.Array:
+        start = (0, index // sizes[1], index % sizes[1], 0)
+        return jnp.sum(jax.lax.dynamic_slice(padded, start, dy.shape).astype(accurate) * dy, axis=(0, 1, 2))
 
-    d_kernel = jax.lax.map(tap_row, jnp.arange(rows))
-    return d_padded, d_kernel.astype(kernel.dtype)
+    return jax.lax.map(tap, jnp.arange(sizes[0] * sizes[1])).reshape(*sizes, -1)
 
 
-_depthwise_valid.defvjp(_forward, _backward)
+_depthwise.defvjp(_forward, _backward)
 
 
 def depthwise_conv_ref(x: jax.Array, kernel: jax.Array, padding: Padding = "circular") -> jax.Array:
     """The same by XLA's grouped convolution: twin of the shifted sum, and the choice on accelerators."""
-    padded = pad(x, (same_padding(kernel.shape[0]), same_padding(kernel.shape[1])), padding)
     return jax.lax.conv_general_dilated(
-        padded,
+        _padded(x, kernel, padding),
         kernel[:, :, None, :],
         window_strides=(1, 1),
         padding="VALID",
@@ -96,5 +116,4 @@ def depthwise_conv(
         raise ConfigError(unknown("depthwise method", method, ("shifted", "conv", "auto")))
     if method == "conv" or (method == "auto" and jax.default_backend() != "cpu"):
         return depthwise_conv_ref(x, kernel, padding)
-    padded = pad(x, (same_padding(kernel.shape[0]), same_padding(kernel.shape[1])), padding)
-    return _depthwise_valid(padded, kernel)
+    return _depthwise(x, kernel, padding)

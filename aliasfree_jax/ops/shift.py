@@ -36,7 +36,7 @@ def integer_shift(x: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def _shift_matrices(n: int, shift: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """One [n, n] matrix for each of the (traced) shifts [N], each accurate to rounding.
+    """One circulant [n, n] matrix for each of the (traced) shifts [N], each accurate to rounding.
 
     The angle 2 pi k s / n of frequency k is taken in two parts, the whole part of s in integers, so
     that a large shift costs no accuracy in float32.
@@ -45,16 +45,14 @@ def _shift_matrices(n: int, shift: jax.Array, dtype: jnp.dtype) -> jax.Array:
     frequencies = np.arange(len(weights))
     gains = np.where(frequencies == 0, 1.0, 2.0) * weights / n
     whole = jnp.round(shift)
-    turns = (whole.astype(jnp.int32)[:, None] * frequencies) % n / n + (shift - whole)[
-        :, None
-    ] * frequencies / n
+    turns = (whole.astype(jnp.int32)[:, None] * frequencies) % n / n
+    turns = turns + (shift - whole)[:, None] * frequencies / n
     angle = (2 * jnp.pi * turns).astype(dtype)  # [N, K]
-    difference = np.arange(n)[:, None] - np.arange(n)
-    grid = 2 * np.pi * (difference[..., None] * frequencies % n) / n  # [n, n, K]
-    cosine, sine = (jnp.asarray(table * gains, dtype) for table in (np.cos(grid), np.sin(grid)))
-    return jnp.einsum("ijk,bk->bij", cosine, jnp.cos(angle), precision="highest") + jnp.einsum(
-        "ijk,bk->bij", sine, jnp.sin(angle), precision="highest"
-    )
+    grid = 2 * np.pi * (np.outer(np.arange(n), frequencies) % n) / n
+    cosine, sine = (jnp.asarray(table * gains, dtype) for table in (np.cos(grid), np.sin(grid)))  # [n, K]
+    first_column = jnp.einsum("jk,bk->bj", cosine, jnp.cos(angle), precision="highest")
+    first_column += jnp.einsum("jk,bk->bj", sine, jnp.sin(angle), precision="highest")
+    return first_column[:, (np.arange(n)[:, None] - np.arange(n)) % n]
 
 
 def fractional_shift(

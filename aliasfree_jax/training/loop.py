@@ -63,8 +63,8 @@ def _check_classes(train: Source, held_out: Source) -> None:
     if list(train.class_names) != list(held_out.class_names):
         found, wanted = len(held_out.class_names), len(train.class_names)
         raise DataError(
-            f"the evaluation split has {found} classes, not the {wanted} of "
-            "the training split: labels would differ in meaning. Check data.train_split and data.eval_split."
+            f"the evaluation split has {found} classes, not the {wanted} of the training split: labels would "
+            "differ in meaning. Check data.train_split and data.eval_split."
         )
 
 
@@ -115,7 +115,7 @@ def _prepare(
         ema_decay=config.train.ema_decay,
     )
     evaluator = None
-    if evaluate and held_out:
+    if evaluate is not None and held_out is not None:
         _check_classes(train, held_out)
         evaluator = _make_evaluate(config, mesh, module, held_out, evaluate)
     return _Run(config, mesh, plan, module, card, optimizer, train_step, evaluator)
@@ -209,8 +209,8 @@ def run(
     check_batch(config.train.batch_size, config.train.accumulation_steps, mesh)
     check_network(config)
     if sources is None:
-        held_out = open_source(config.data, train=False) if evaluate else None
-        sources = open_source(config.data, train=True), held_out
+        train = open_source(config.data, train=True)
+        sources = train, open_source(config.data, train=False) if evaluate else None
     parts = _prepare(config, mesh, *sources, origin, evaluate)
     workdir = _make_workdir(Path(workdir))
     with RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:

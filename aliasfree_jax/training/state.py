@@ -55,16 +55,13 @@ def _fresh(
     init_key, run_key = jax.random.split(key)
     if variables is None:
         variables = dict(module.init(init_key, jnp.zeros((1, *image_shape)), train=False))
-    # Copies: the step donates the state, so no two of its arrays may share memory with each other
-    # or with the caller's arrays.
-    variables = jax.tree.map(jnp.copy, variables)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         collections={k: v for k, v in variables.items() if k != "params"},
         opt_state=optimizer.init(params),
-        ema=jax.tree.map(jnp.copy, variables) if average else None,
+        ema=variables if average else None,
         key=run_key,
     )
 
@@ -94,6 +91,7 @@ def create_state(
     def build(values: dict[str, PyTree] | None) -> TrainState:
         return _fresh(module, optimizer, image_shape, jax.random.key(seed), average, values)
 
+    # With out_shardings, every array of the result has memory of its own, which the step may donate.
     # Through the host: arrays committed to one device could not be spread over a mesh of several.
     return jax.jit(build, out_shardings=replicated(mesh))(jax.device_get(variables))
 

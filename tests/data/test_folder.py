@@ -143,11 +143,12 @@ def test_half_an_archive(tree, kind):
             FolderSource(packed, "train")
 
 
-@pytest.mark.parametrize("rest", [0, 100, 512])
+@pytest.mark.parametrize("rest", [0, 100])
 def test_tar_cut_where_tarfile_does_not_notice(tree, rest):
     packed = pack(tree, "tar", "")
-    second = 1024  # after a header and one block of content
-    packed.write_bytes(packed.read_bytes()[: second + rest])
+    with tarfile.open(packed) as archive:
+        third = archive.getmembers()[2].offset  # where the second file ends
+    packed.write_bytes(packed.read_bytes()[: third + rest])
     with pytest.raises(DataError, match="packed.tar.*is the download complete"):
         FolderSource(packed, "train")
 

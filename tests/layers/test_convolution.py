@@ -1,0 +1,91 @@
+"""Convolution modules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
+from aliasfree_jax.layers.numerics import Numerics
+
+
+def randomised(layer, x: jax.Array, draw) -> dict:
+    return jax.tree.map(lambda leaf: draw(*leaf.shape, seed=leaf.size), layer.init(jax.random.key(0), x))
+
+
+def by_definition(
+    x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, mode: str | None, stride: int
+) -> np.ndarray:
+    """Cross-correlation, one output at a time; kernel [k, k, in, out]."""
+    k = kernel.shape[0]
+    if mode:
+        border = ((k - 1) // 2, k // 2)
+        x = np.pad(x, ((0, 0), border, border, (0, 0)), mode=mode)
+    rows, columns = (range(0, side - k + 1, stride) for side in x.shape[1:3])
+    return np.stack(
+        [
+            np.stack(
+                [np.einsum("nijc,ijco->no", x[:, r : r + k, c : c + k], kernel) + bias for c in columns], 1
+            )
+            for r in rows
+        ],
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "mode"),
+    [
+        (4, 4, "none", None),
+        (2, 2, "none", None),
+        (4, 1, "circular", "wrap"),
+        (2, 1, "circular", "wrap"),
+        (3, 2, "zero", "constant"),
+        (4, 1, "reflect", "reflect"),
+        (3, 1, "replicate", "edge"),
+    ],
+)
+def test_convolutions_by_definition(kernel, stride, padding, mode, draw, x64):
+    x, layer = draw(2, 9, 8, 3), Conv(5, kernel, stride, padding)
+    variables = randomised(layer, x, draw)
+    params = variables["params"]
+    assert params["kernel"].shape == (kernel, kernel, 3, 5) and params["bias"].shape == (5,)
+    expected = by_definition(np.asarray(x), params["kernel"], params["bias"], mode, stride)
+    y = layer.apply(variables, x)
+    if mode:
+        assert y.shape == (2, -(-9 // stride), -(-8 // stride), 5)
+    np.testing.assert_allclose(y, expected, atol=1e-13)  # float64 sums of 48 products
+
+
+@pytest.mark.parametrize(("padding", "mode"), [("circular", "wrap"), ("zero", "constant")])
+def test_depthwise_convolution_by_definition(padding, mode, draw, x64):
+    x, layer = draw(2, 9, 8, 3), DepthwiseConv(7, padding)
+    variables = randomised(layer, x, draw)
+    params = variables["params"]
+    assert params["kernel"].shape == (7, 7, 3)
+    full = np.einsum("ijc,co->ijco", params["kernel"], np.eye(3))
+    expected = by_definition(np.asarray(x), full, params["bias"], mode, 1)
+    np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-13)  # float64 sums of 49 products
+
+
+def test_initial_weights(draw):
+    params = Conv(64, 4).init(jax.random.key(0), draw(1, 8, 8, 16))["params"]
+    assert float(params["kernel"].std()) == pytest.approx(0.02, rel=0.05)  # 16 384 draws: 0.5 % at one sigma
+    np.testing.assert_array_equal(params["bias"], 0.0)
+
+
+@pytest.mark.parametrize("layer", [Conv, DepthwiseConv])
+def test_bfloat16_from_float32_weights(layer, draw):
+    numerics, x = Numerics(jnp.bfloat16), draw(1, 8, 8, 3)
+    module = Conv(4, 3, numerics=numerics) if layer is Conv else DepthwiseConv(3, numerics=numerics)
+    variables = module.init(jax.random.key(0), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert module.apply(variables, x).dtype == jnp.bfloat16
+
+
+def test_small_maps_and_unknown_paddings_are_named(draw):
+    with pytest.raises(ShapeError, match="circular padding .* needs a larger map"):
+        DepthwiseConv(7).init(jax.random.key(0), draw(1, 2, 2, 3))
+    with pytest.raises(ConfigError, match="unknown padding 'circle'. Did you mean 'circular'"):
+        Conv(4, 3, padding="circle").init(jax.random.key(0), draw(1, 8, 8, 3))

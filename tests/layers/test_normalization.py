@@ -1,0 +1,117 @@
+"""Norms: by definition, with accurate statistics, and which of them keep shift equivariance."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, SpatialNorm
+from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.ops.resample import ideal_resample
+from aliasfree_jax.ops.shift import fractional_shift
+
+NORMS = {
+    "channel": ChannelNorm,
+    "spatial": SpatialNorm,
+    "batch": BatchNorm,
+    "instance": InstanceNorm,
+    "group": lambda **kwargs: GroupNorm(2, **kwargs),
+}
+
+
+def definition(name: str, x: np.ndarray) -> np.ndarray:
+    """The norm without affine part, in numpy."""
+    x = np.asarray(x, np.float64)
+    centre = {"channel": -1, "spatial": -1, "batch": (0, 1, 2), "instance": (1, 2)}
+    spread = {**centre, "spatial": (1, 2, 3)}
+    if name == "group":
+        n, h, w, c = x.shape
+        return definition("instance", x.reshape(n, h * w * c // 2 // (c // 2), 2, c // 2)).reshape(x.shape)
+    centred = x - x.mean(centre[name], keepdims=True)
+    epsilon = 1e-6 if name in ("channel", "spatial") else 1e-5
+    return centred / np.sqrt((centred**2).mean(spread[name], keepdims=True) + epsilon)
+
+
+def grouped(x: np.ndarray, groups: int) -> np.ndarray:
+    n, h, w, c = x.shape
+    parts = np.asarray(x, np.float64).reshape(n, h, w, groups, c // groups)
+    centred = parts - parts.mean((1, 2, 4), keepdims=True)
+    return (centred / np.sqrt((centred**2).mean((1, 2, 4), keepdims=True) + 1e-5)).reshape(x.shape)
+
+
+def run(name: str, x: jax.Array, **kwargs) -> tuple[jax.Array, dict]:
+    layer = NORMS[name](**kwargs)
+    variables = layer.init(jax.random.key(0), x, train=True)
+    return layer.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+def expected(name: str, x: jax.Array) -> np.ndarray:
+    return grouped(x, 2) if name == "group" else definition(name, x)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_by_definition(name, draw, x64):
+    x = 3 * draw(3, 5, 4, 6) + draw(6, seed=1)
+    np.testing.assert_allclose(run(name, x)[0], expected(name, x), atol=1e-12)  # float64 sums of 360 terms
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_large_means_cost_no_more_than_their_own_rounding(name, draw):
+    # In float32 the samples are 1000 + 6e-5 k; a variance as E[x^2] - E[x]^2 would have no digit left.
+    x = (1000 + draw(3, 8, 8, 6)).astype(jnp.float32)
+    np.testing.assert_allclose(run(name, x)[0], expected(name, x), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_bfloat16_maps_have_float32_statistics(name, draw):
+    x = (100 + 10 * draw(2, 16, 16, 6)).astype(jnp.bfloat16)
+    y = run(name, x, numerics=Numerics(jnp.bfloat16))[0]
+    assert y.dtype == jnp.bfloat16
+    # The result alone is rounded to eight bits; values reach 4.
+    np.testing.assert_allclose(y.astype(jnp.float32), expected(name, x.astype(jnp.float32)), atol=0.03)
+
+
+@pytest.mark.parametrize("name", ["channel", "spatial", "batch", "group"])
+def test_scale_and_bias_of_each_channel(name, draw, x64):
+    x, layer = draw(2, 4, 4, 6), NORMS[name]()
+    variables = layer.init(jax.random.key(0), x, train=True)
+    scale, bias = draw(6, seed=1), draw(6, seed=2)
+
+    def fill(path, leaf):
+        assert leaf.shape == (6,)
+        return {"scale": scale, "bias": bias}.get(path[-1].key, leaf)
+
+    variables = jax.tree_util.tree_map_with_path(fill, variables)
+    y = layer.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+    np.testing.assert_allclose(y, expected(name, x) * scale + bias, atol=1e-12)
+
+
+def test_instance_norm_has_no_parameters(draw):
+    assert InstanceNorm().init(jax.random.key(0), draw(1, 4, 4, 2)) == {}
+
+
+def test_running_statistics_move_by_a_tenth(draw, x64):
+    x, layer = 2 * draw(4, 5, 5, 3) + 1, BatchNorm()
+    variables = layer.init(jax.random.key(0), x, train=True)
+    updated = layer.apply(variables, x, train=True, mutable=["batch_stats"])[1]["batch_stats"]["norm"]
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    np.testing.assert_allclose(updated["mean"], 0.1 * mean, rtol=1e-6)
+    np.testing.assert_allclose(updated["var"], 0.9 + 0.1 * variance, rtol=1e-6)
+    y = layer.apply({**variables, "batch_stats": {"norm": updated}}, x)  # evaluation: the running ones
+    centred = (x - updated["mean"]) / jnp.sqrt(updated["var"] + 1e-5)
+    np.testing.assert_allclose(y, centred, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_which_norms_commute_with_shifts(name, draw, x64):
+    x = ideal_resample(ideal_resample(draw(2, 8, 8, 6), (7, 7)), (8, 8))  # no Nyquist frequency
+    for shift, exact in [((1.0, 3.0), True), ((0.5, -1 / 3), name != "channel")]:
+        moved = run(name, fractional_shift(x, shift))[0]
+        error = float(jnp.abs(moved - fractional_shift(run(name, x)[0], shift)).max())
+        # Float64 statistics over 64 to 768 values.
+        assert error < 1e-12 if exact else error > 1e-2
+
+
+def test_groups_must_divide_the_channels(draw):
+    with pytest.raises(ValueError, match="does not divide the number of channels"):
+        GroupNorm(4).init(jax.random.key(0), draw(1, 4, 4, 6))

@@ -1,0 +1,232 @@
+"""Samplers, and the convolution that samples: what they compute, and that the cheap order is the same."""
+
+import functools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.layers.sampling import (
+    BlurSampler,
+    IdealSampler,
+    NormPreservingSampler,
+    PolyphaseSampler,
+    SampledConv,
+    Subsample,
+    commutes,
+)
+from aliasfree_jax.ops.blur import blur
+from aliasfree_jax.ops.polyphase import polyphase_downsample
+from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
+from aliasfree_jax.ops.shift import fractional_shift
+
+# Float64 sums of at most 100 terms of order 1.
+EXACT = 1e-12
+
+LINEAR = {
+    "subsample": Subsample,
+    "blur 3": functools.partial(BlurSampler, size=3),
+    "blur 4": functools.partial(BlurSampler, size=4),
+    "ideal": IdealSampler,
+    "ideal, any size": functools.partial(IdealSampler, any_size=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def _uneven_maps_are_wanted():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "a map of .* is sampled by")
+        yield
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_samplers_compute_their_op(stride, draw):
+    x = draw(2, 16, 9, 3)
+    expected = {
+        "subsample": x[:, ::stride, ::stride],
+        "blur 3": blur(x, 3, stride),
+        "blur 4": blur(x, 4, stride),
+        "ideal": ideal_downsample(x, stride),
+        "ideal, any size": ideal_downsample(x, stride, any_size=True),
+    }
+    for name, factory in LINEAR.items():
+        y, phase = factory(stride=stride).apply({}, x)
+        assert phase is None
+        np.testing.assert_array_equal(y, expected[name], err_msg=name)
+    for name in ("subsample", "blur 3", "ideal"):
+        filtered = LINEAR[name](stride=stride).apply({}, x, method="filter")
+        # Filtering first and reading single positions round differently.
+        np.testing.assert_allclose(filtered[:, ::stride, ::stride], expected[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (4, 4), (4, 2), (3, 2)])
+@pytest.mark.parametrize("name", LINEAR)
+def test_sampling_before_the_convolution_is_the_same(name, kernel, stride, draw, x64):
+    x, sampler = draw(2, 16, 9, 3), LINEAR[name]
+    layer = SampledConv(4, kernel, stride, sampler)
+    variables = jax.tree.map(lambda leaf: draw(*leaf.shape, seed=1), layer.init(jax.random.key(0), x))
+
+    @jax.jit
+    def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        full = SampledConv(4, kernel, 1, Subsample).apply(variables, x)
+        return layer.apply(variables, x), sampler(stride=stride).apply({}, full)[0]
+
+    cheap, expected = both(x)
+    assert cheap.shape == (2, -(-16 // stride), -(-9 // stride), 4)
+    np.testing.assert_allclose(cheap, expected, atol=EXACT)
+
+
+@pytest.mark.parametrize("sampler", [functools.partial(BlurSampler, padding="zero"), PolyphaseSampler])
+def test_what_does_not_commute_runs_after_the_convolution(sampler, draw, x64):
+    x, layer = draw(2, 8, 8, 3), SampledConv(4, 2, 2, sampler)
+    variables = jax.tree.map(lambda leaf: draw(*leaf.shape, seed=1), layer.init(jax.random.key(0), x))
+    full = SampledConv(4, 2, 1, Subsample).apply(variables, x)
+    expected = sampler(stride=2).apply({}, full)[0]
+    np.testing.assert_allclose(layer.apply(variables, x), expected, atol=EXACT)
+
+
+def test_only_circular_blurs_commute_with_circular_convolutions():
+    assert commutes(Subsample()) and commutes(IdealSampler()) and commutes(BlurSampler())
+    assert not commutes(BlurSampler(padding="reflect"))
+
+
+@pytest.mark.parametrize("kernel", [2, 4])
+def test_without_padding_it_is_a_strided_convolution(kernel, draw, x64):
+    x, layer = draw(2, 9, 12, 3), SampledConv(4, kernel, kernel, Subsample, "none")
+    variables = jax.tree.map(lambda leaf: draw(*leaf.shape, seed=1), layer.init(jax.random.key(0), x))
+    expected = variables["params"]["conv"]["bias"] + jax.lax.conv_general_dilated(
+        x,
+        variables["params"]["conv"]["kernel"],
+        (kernel, kernel),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    np.testing.assert_allclose(layer.apply(variables, x), expected, atol=EXACT)
+
+
+def test_adaptive_sampling_by_4_is_two_steps(draw):
+    x = draw(4, 8, 8, 3)
+    y, phases = PolyphaseSampler(stride=4).apply({}, x)
+    half, first = polyphase_downsample(x)
+    quarter, second = polyphase_downsample(half)
+    np.testing.assert_array_equal(y, quarter)
+    np.testing.assert_array_equal(phases, jnp.stack([first, second], axis=1))
+    again, returned = PolyphaseSampler(stride=4).apply({}, x, phases)
+    np.testing.assert_array_equal(again, y)
+    np.testing.assert_array_equal(returned, phases)
+    other = PolyphaseSampler(stride=2).apply({}, x, 3 - phases)[0]
+    assert float(jnp.abs(other - half).max()) > 0.1
+
+
+def test_adaptive_sampling_blurs_before_each_step(draw):
+    x = draw(2, 8, 8, 3)
+    y, phases = PolyphaseSampler(stride=4, size=3, criterion="l1", padding="reflect").apply({}, x)
+    for step in (0, 1):
+        x, phase = polyphase_downsample(blur(x, 3, padding="reflect"), "l1")
+        np.testing.assert_array_equal(phases[:, step], phase)
+    np.testing.assert_array_equal(y, x)
+
+
+def test_adaptive_sampling_takes_powers_of_2(draw):
+    x = draw(1, 6, 6, 1)
+    y, phases = PolyphaseSampler(stride=1).apply({}, x)
+    np.testing.assert_array_equal(y, x)
+    assert phases is None
+    for stride in (0, 3, 6):
+        with pytest.raises(ConfigError, match=f"takes strides 1, 2, 4, ..., got {stride}"):
+            PolyphaseSampler(stride=stride).apply({}, x)
+
+
+@pytest.mark.parametrize("inner", ["subsample", "blur 3", "ideal", "ideal, any size"])
+def test_norms_are_preserved_channel_by_channel(inner, draw, x64):
+    x = draw(2, 8, 9, 3) * jnp.array([1.0, 10.0, 0.1])
+    y, _ = NormPreservingSampler(LINEAR[inner], stride=2).apply({}, x)
+    filtered = LINEAR[inner](stride=2).apply({}, x, method="filter")
+
+    def norm(z: jax.Array) -> np.ndarray:
+        return np.sqrt(np.sum(np.asarray(z) ** 2, axis=(1, 2), keepdims=True))
+
+    expected = LINEAR[inner](stride=2).apply({}, x)[0] * norm(x) / (norm(filtered) + 1e-6)
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=EXACT)
+
+
+def test_norm_preservation_has_a_gradient_at_empty_channels(draw):
+    x = draw(1, 8, 8, 2).at[..., 1].set(0.0)
+    layer = NormPreservingSampler(IdealSampler)
+    y, gradient = jax.value_and_grad(lambda x: jnp.sum(layer.apply({}, x)[0] ** 2))(x)
+    assert bool(jnp.isfinite(gradient).all()) and bool(jnp.isfinite(y))
+    np.testing.assert_array_equal(layer.apply({}, x)[0][..., 1], 0.0)
+
+
+def test_only_linear_samplers_preserve_norms(draw):
+    with pytest.raises(ConfigError, match="only linear samplers can preserve norms, got PolyphaseSampler"):
+        NormPreservingSampler(PolyphaseSampler).apply({}, draw(1, 8, 8, 1))
+
+
+@pytest.mark.parametrize("any_size", [False, True])
+def test_ideal_sampling_commutes_with_shifts(any_size, draw, x64):
+    side, shift = (9 if any_size else 8), (0.5, -1 / 3)
+    x, sampler = draw(1, side, side, 2), IdealSampler(any_size=any_size)
+    y = sampler.apply({}, x)[0]
+    ratio = y.shape[1] / side
+    moved = sampler.apply({}, fractional_shift(x, shift))[0]
+    np.testing.assert_allclose(moved, fractional_shift(y, (shift[0] * ratio, shift[1] * ratio)), atol=EXACT)
+
+
+EXACT_SAMPLERS = {
+    "ideal": IdealSampler,
+    "polyphase": PolyphaseSampler,
+    "norm preserving": functools.partial(NormPreservingSampler, IdealSampler),
+}
+
+
+@pytest.mark.parametrize("name", EXACT_SAMPLERS)
+def test_uneven_maps_warn(name, draw):
+    with pytest.warns(UserWarning, match="a map of 9 x 8 is sampled by 2, which does not divide it"):
+        EXACT_SAMPLERS[name](stride=2).apply({}, draw(1, 9, 8, 1))
+    with pytest.warns(UserWarning, match="a map of 8 x 10 is sampled by 4"):
+        EXACT_SAMPLERS[name](stride=4).apply({}, draw(1, 8, 10, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        EXACT_SAMPLERS[name](stride=4).apply({}, draw(1, 8, 12, 1))
+
+
+def test_the_convolution_warns_too_and_any_size_does_not(draw):
+    x = draw(1, 9, 9, 1)
+    with pytest.warns(UserWarning, match="any_size=True is exact for every size"):
+        SampledConv(1, 2, 2, IdealSampler).init(jax.random.key(0), x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SampledConv(1, 2, 2, LINEAR["ideal, any size"]).init(jax.random.key(0), x)
+        SampledConv(1, 2, 2, Subsample).init(jax.random.key(0), x)  # promises nothing
+
+
+@pytest.mark.parametrize("name", [*LINEAR, "polyphase"])
+def test_bfloat16_networks_keep_bfloat16_maps(name, draw):
+    numerics, x = Numerics(jnp.bfloat16), draw(1, 8, 8, 3)
+    sampler = {**LINEAR, "polyphase": PolyphaseSampler}[name]
+    layer = SampledConv(4, 2, 2, sampler, numerics=numerics)
+    variables = layer.init(jax.random.key(0), x)
+    assert variables["params"]["conv"]["kernel"].dtype == jnp.float32  # master weights
+    assert layer.apply(variables, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_the_precision_reaches_the_filters(draw):
+    def text(precision: str) -> str:
+        layer = SampledConv(4, 2, 2, IdealSampler, numerics=Numerics(precision=precision))
+        x = draw(1, 8, 8, 3)
+        variables = layer.init(jax.random.key(0), x)
+        return str(jax.make_jaxpr(layer.apply)(variables, x)).upper()
+
+    assert "HIGHEST" not in text("default")
+    assert text("highest").count("HIGHEST") >= 3  # rows, columns, convolution
+
+
+def test_the_filter_alone_is_the_ops(draw):
+    x = draw(1, 8, 8, 2)
+    filtered = IdealSampler(stride=4).apply({}, x, method="filter")
+    np.testing.assert_array_equal(filtered, ideal_lowpass(x, 0.25))

@@ -1,0 +1,232 @@
+"""ConvNeXts: sizes, parameters, initial values, number formats, small images and training mode."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.errors import InvalidRngError
+
+from aliasfree_jax import create_model
+from aliasfree_jax.errors import ShapeError
+
+MICRO = {"depths": (1, 1), "widths": (8, 16), "num_classes": 5}
+
+# Published sizes (spec section 2): plain = circular = adaptive polyphase, polynomial, alias-free.
+PARAMETERS = {
+    "tiny": (28_589_128, 28_668_616, 28_668_943),
+    "small": (50_223_688, 50_386_120, 50_386_483),
+    "base": (88_591_464, 88_808_040, 88_808_499),
+    "large": (197_767_336, 198_092_200, 198_092_851),
+    "xlarge": (350_196_968, 350_630_120, 350_630_963),
+}
+SLOW = [pytest.param(size, marks=pytest.mark.slow) for size in ("small", "large", "xlarge")]
+
+
+def count(name: str, side: int = 96, **options) -> int:
+    network = create_model(name, **options)
+    images = jnp.zeros((1, side, side, 3))
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), images))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
+
+
+@pytest.mark.parametrize("size", ["tiny", "base", *SLOW])
+def test_parameters_of_the_published_networks(size):
+    plain, polynomial, alias_free = PARAMETERS[size]
+    assert count(f"convnext_{size}") == plain
+    assert count(f"convnext_{size}", activation="polynomial") == polynomial
+    assert count(f"convnext_afc_{size}") == alias_free
+
+
+@pytest.mark.parametrize("family", ["convnext_circular", "convnext_aps"])
+def test_sampling_and_padding_have_no_parameters(family):
+    assert count(f"{family}_tiny") == PARAMETERS["tiny"][0]
+
+
+def test_depths_and_widths(draw):
+    network = create_model("convnext_micro", depths=(1, 2), widths=(8, 12), num_classes=7)
+    images = draw(2, 32, 32, 3)
+    logits, state = network.apply(network.init(jax.random.key(0), images), images, mutable=["intermediates"])
+    assert logits.shape == (2, 7) and logits.dtype == jnp.float32
+    (features,) = state["intermediates"]["features"]
+    assert features.shape == (2, 4, 4, 12)
+    params = network.init(jax.random.key(0), images)["params"]
+    blocks = {name for name in params if name.startswith("stage")}
+    assert blocks == {"stage0_block0", "stage1_block0", "stage1_block1"}
+
+
+def test_other_numbers_of_channels_and_oblong_images(draw):
+    network, images = create_model("convnext_afc_micro", **MICRO), draw(2, 32, 48, 5)
+    variables = network.init(jax.random.key(0), images)
+    assert variables["params"]["stem"]["conv"]["kernel"].shape == (4, 4, 5, 8)
+    assert network.apply(variables, images).shape == (2, 5)
+
+
+def test_initial_values(draw):
+    network = create_model("convnext_afc_micro", init_std=0.05, head_init_scale=0.1, layer_scale_init=0.25)
+    params = network.init(jax.random.key(0), draw(1, 32, 32, 3))["params"]
+    kernels = {"block": params["stage1_block0"]["mlp"]["expand"]["kernel"], "head": params["head"]["kernel"]}
+    # 16 384 and 64 000 draws: one sigma is 0.6 % and 0.3 %; untruncated, as the original's practically are.
+    assert float(kernels["block"].std()) == pytest.approx(0.05, rel=0.03)
+    assert float(kernels["head"].std()) == pytest.approx(0.005, rel=0.03)
+    assert float(jnp.abs(kernels["block"]).max()) > 2.5 * 0.05
+    np.testing.assert_allclose(params["stage0_block1"]["layer_scale"], 0.25)
+    np.testing.assert_array_equal(params["stem"]["gain"], [0.0])
+    np.testing.assert_array_equal(params["stem"]["activation"]["in_scale"], [7.0])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if path[-1].key in ("bias", "scale"):
+            np.testing.assert_array_equal(leaf, float(path[-1].key == "scale"))
+
+
+def test_no_layer_scale(draw):
+    network = create_model("convnext_micro", **MICRO, layer_scale_init=0.0)
+    assert "layer_scale" not in network.init(jax.random.key(0), draw(1, 32, 32, 3))["params"]["stage0_block0"]
+
+
+@pytest.mark.parametrize("family", ["convnext", "convnext_circular", "convnext_aps", "convnext_afc"])
+def test_bfloat16_maps_and_float32_logits(family, draw, randomised):
+    images = draw(2, 32, 32, 3)
+    exact, rough = (create_model(f"{family}_micro", **MICRO, dtype=dtype) for dtype in (None, "bfloat16"))
+    variables = randomised(exact, *images.shape)
+    expected, logits = exact.apply(variables, images), rough.apply(variables, images)
+    assert logits.dtype == jnp.float32
+    features = rough.apply(variables, images, mutable=["intermediates"])[1]["intermediates"]["features"][0]
+    assert features.dtype == jnp.bfloat16
+    assert jax.tree.leaves(rough.init(jax.random.key(0), images))[0].dtype == jnp.float32
+    if family != "convnext_aps":  # there, rounding may choose another phase
+        # Eight bits of mantissa through a dozen layers.
+        assert float(jnp.abs(logits - expected).max()) < 0.05 * float(jnp.abs(expected).max())
+
+
+def test_float64_logits(draw, randomised, x64):
+    network, images = create_model("convnext_afc_micro", **MICRO), draw(1, 32, 32, 3)
+    assert network.apply(randomised(network, *images.shape), images).dtype == jnp.float64
+
+
+def test_orders_of_the_mlp_are_one_network(draw, randomised, x64):
+    images = draw(1, 32, 40, 3)
+    networks = [
+        create_model("convnext_afc_micro", **MICRO, mlp_grid=grid) for grid in ("auto", "fine", "coarse")
+    ]
+    variables = randomised(networks[0], *images.shape)
+    auto, fine, coarse = (network.apply(variables, images) for network in networks)
+    # Float64 rounding through a dozen layers.
+    np.testing.assert_allclose(fine, coarse, rtol=1e-12)
+    np.testing.assert_allclose(auto, coarse, rtol=1e-12)
+
+
+def test_the_stems_shortcut_is_the_plain_order(draw, randomised, x64):
+    """Filtering the images instead of the stem's maps (fast_exact rule 5) changes nothing."""
+    images = draw(1, 32, 32, 3)
+    fast, plain = (
+        create_model("convnext_afc_micro", **MICRO, sampled_padding=p) for p in ("circular", "reflect")
+    )
+    variables = randomised(fast, *images.shape)
+    stem = variables["params"]["stem"]
+    from aliasfree_jax.layers.convolution import Conv
+    from aliasfree_jax.ops.activation import lowpass_polynomial
+    from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
+
+    y = Conv(8, 4, 1, "circular").apply({"params": stem["conv"]}, images)
+    activated = lowpass_polynomial(y, ideal_lowpass(y, 0.75), **stem["activation"])
+    expected = ideal_downsample(y + stem["gain"] * activated, 4)
+    captured = fast.apply(variables, images, capture_intermediates=True, mutable=["intermediates"])[1]
+    actual = captured["intermediates"]["stem"]["__call__"][0]
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
+    assert plain.apply(variables, images).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "needed"),
+    [
+        ("convnext_afc_tiny", {}, 65),  # spec section 0, trap 4
+        ("convnext_aps_tiny", {}, 65),
+        ("convnext_circular_tiny", {"sampled_padding": "none"}, 96),
+        ("convnext_tiny", {}, 32),
+        ("convnext_tiny", {"padding": "reflect"}, 128),
+        ("convnext_afc_micro", {}, 17),
+        ("convnext_afc_cifar", {}, 17),
+        ("convnext_micro", {}, 8),
+    ],
+)
+def test_too_small_images_name_the_needed_size(name, options, needed):
+    small = {"widths": (4, 4, 4, 4), "depths": (1, 1, 1, 1)} if "tiny" in name else {}
+    network = create_model(name, **options, **small, **({"any_size": True} if "afc" in name else {}))
+
+    def init(*size: int):
+        return jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, *size, 3))))
+
+    with pytest.raises(
+        ShapeError, match=f"images of {needed - 1} x 200 are too small: .* at least {needed} pixels"
+    ):
+        init(needed - 1, 200)
+    with pytest.raises(ShapeError, match=f"at least {needed} pixels, or a network with fewer stages"):
+        init(200, 1)
+    init(needed, needed)
+
+
+def test_map_sides():
+    assert create_model("convnext_tiny").map_sides(224) == [56, 28, 14, 7]
+    assert create_model("convnext_tiny").map_sides(230) == [57, 28, 14, 7]
+    assert create_model("convnext_afc_tiny").map_sides(230) == [58, 29, 15, 8]
+    assert create_model("convnext_afc_cifar").map_sides(32) == [16, 8, 4]
+
+
+@pytest.mark.parametrize("images", [np.zeros((1, 32, 32, 3), np.uint8), np.zeros((32, 32, 3), np.float32)])
+def test_other_arrays_than_float_images_are_named(images):
+    with pytest.raises(
+        ShapeError, match=rf"expected floating-point images \[N, H, W, C\], got {images.dtype}"
+    ):
+        create_model("convnext_micro").init(jax.random.key(0), images)
+
+
+def test_drop_path_in_training_only(draw, randomised):
+    network, images = create_model("convnext_micro", **MICRO, drop_path_rate=0.9), draw(2, 32, 32, 3)
+    variables = randomised(network, *images.shape)
+    still = network.apply(variables, images)
+    np.testing.assert_array_equal(still, create_model("convnext_micro", **MICRO).apply(variables, images))
+    first, second = (
+        network.apply(variables, images, train=True, rngs={"drop_path": jax.random.key(key)})
+        for key in (0, 1)
+    )
+    assert float(jnp.abs(first - still).max()) > 1e-3
+    assert float(jnp.abs(first - second).max()) > 1e-3
+    with pytest.raises(InvalidRngError, match="drop_path"):
+        network.apply(variables, images, train=True)
+
+
+def test_drop_path_rates_grow_linearly(draw):
+    network = create_model("convnext_micro", depths=(2, 3), widths=(4, 4), drop_path_rate=0.4)
+    rates = []
+
+    def note(next_call, args, kwargs, context):
+        if type(context.module).__name__ == "DropPath":
+            rates.append(context.module.rate)
+        return next_call(*args, **kwargs)
+
+    import flax.linen as nn
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(lambda: network.init(jax.random.key(0), draw(1, 32, 32, 3)))
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_batch_norm_keeps_running_statistics(draw):
+    network, images = create_model("convnext_micro", **MICRO, norm="batch"), draw(4, 32, 32, 3)
+    variables = network.init(jax.random.key(0), images)
+    assert set(variables) == {"params", "batch_stats"}
+    _, state = network.apply(variables, images, train=True, mutable=["batch_stats"])
+    before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, state))
+    assert all(float(jnp.abs(a - b).max()) > 0 for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("family", ["convnext", "convnext_aps", "convnext_afc"])
+def test_every_parameter_has_a_gradient(family, draw, randomised):
+    network, images = create_model(f"{family}_micro", **MICRO), draw(2, 32, 32, 3)
+    variables = randomised(network, *images.shape)
+    gradient = jax.jit(jax.grad(lambda v: jnp.sum(network.apply(v, images) ** 2)))(variables)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert bool(jnp.isfinite(leaf).all()), path
+        # The biases before a norm over channels move all of a map alike, others do not.
+        assert float(jnp.abs(leaf).max()) > 1e-7, path

@@ -1,0 +1,141 @@
+"""Networks by name, and what is said about names, options and parts that do not exist."""
+
+import jax.numpy as jnp
+import pytest
+
+import aliasfree_jax
+from aliasfree_jax import create_model, list_models
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.layers.normalization import InstanceNorm
+from aliasfree_jax.layers.sampling import BlurSampler
+
+SIZES = ("tiny", "small", "base", "large", "xlarge", "micro", "cifar")
+FAMILIES = ("convnext", "convnext_circular", "convnext_aps", "convnext_afc")
+
+
+def test_every_family_in_every_size():
+    assert set(list_models()) >= {f"{family}_{size}" for family in FAMILIES for size in SIZES}
+    assert list_models() == sorted(list_models())
+    for name in list_models():
+        assert callable(create_model(name).apply)
+
+
+def test_patterns():
+    assert list_models("convnext_afc_*") == sorted(f"convnext_afc_{size}" for size in SIZES)
+    assert list_models("convnext_aps_tiny") == ["convnext_aps_tiny"]
+    assert list_models("nothing*") == []
+    assert list_models("*_micro") == sorted(f"{family}_micro" for family in FAMILIES)
+
+
+def test_the_package_offers_both_and_nothing_else():
+    assert set(aliasfree_jax.__all__) == {"__version__", "create_model", "list_models"}
+    with pytest.raises(AttributeError, match="no attribute 'creat_model'"):
+        _ = aliasfree_jax.creat_model
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("convnext_afc_tny", {}, "unknown model 'convnext_afc_tny'. Did you mean 'convnext_afc_tiny'"),
+        ("convnext_tiny", {"droppath": 0.1}, "unknown option of convnext 'droppath'.*'drop_path_rate'"),
+        ("convnext_tiny", {"num_clases": 5}, "Did you mean 'num_classes'"),
+        ("convnext_tiny", {"parent": None}, "unknown option of convnext 'parent'"),
+        ("convnext_tiny", {"numerics": None}, "unknown option of convnext 'numerics'"),
+        ("convnext_tiny", {"sampler": "idea"}, "unknown sampler 'idea'. Did you mean 'ideal'"),
+        ("convnext_tiny", {"activation": "up_poly"}, "unknown activation 'up_poly'.*'up_polynomial'"),
+        ("convnext_tiny", {"stem_activation": "gelo"}, "unknown stem_activation 'gelo'. Did you mean 'gelu'"),
+        ("convnext_tiny", {"norm": "layer"}, "unknown norm 'layer'. Known: batch, channel, group"),
+        ("convnext_tiny", {"norm": {}}, "unknown norm None"),
+        ("convnext_tiny", {"norm": "group"}, "norm 'group' needs the option 'num_groups'"),
+        (
+            "convnext_tiny",
+            {"norm": None},
+            "expected the norm as a name, dictionary or module class, got None",
+        ),
+        (
+            "convnext_tiny",
+            {"sampler": 5},
+            "expected the sampler as a name, dictionary or module class, got 5",
+        ),
+        (
+            "convnext_tiny",
+            {"sampler": {"name": "blur", "sze": 3}},
+            "unknown option of sampler 'blur' 'sze'.*'size'",
+        ),
+        (
+            "convnext_tiny",
+            {"sampler": {"name": "blur", "stride": 3}},
+            "unknown option of sampler 'blur' 'stride'",
+        ),
+        (
+            "convnext_tiny",
+            {"sampler": "norm_preserving"},
+            "sampler 'norm_preserving' needs the option 'inner'",
+        ),
+        (
+            "convnext_tiny",
+            {"sampler": {"name": "norm_preserving", "inner": "ideel"}},
+            "unknown sampler 'ideel'. Did you mean 'ideal'",
+        ),
+        ("convnext_tiny", {"padding": "circlar"}, "unknown padding 'circlar'. Did you mean 'circular'"),
+        ("convnext_tiny", {"sampled_padding": "wrap"}, "unknown padding 'wrap'"),
+        ("convnext_tiny", {"mlp_grid": "fin"}, "unknown mlp_grid 'fin'. Did you mean 'fine'"),
+        ("convnext_tiny", {"dtype": "bfloat"}, "unknown dtype 'bfloat'. Did you mean 'bfloat16'"),
+        ("convnext_tiny", {"precision": "hi"}, "unknown precision 'hi'"),
+        (
+            "convnext_tiny",
+            {"depths": (1, 1)},
+            r"depths \(1, 1\) and widths .* differ in their number of stages",
+        ),
+        ("convnext_aps_tiny", {"any_size": True}, "any_size=True needs the ideal sampler, got 'polyphase'"),
+        ("convnext_tiny", {"any_size": True}, "any_size=True needs the ideal sampler, got 'subsample'"),
+        (
+            "convnext_afc_tiny",
+            {"any_size": True, "sampler": BlurSampler},
+            "any_size=True needs the ideal sampler",
+        ),
+        ("convnext_afc_tiny", {"stem_stride": 1}, "with stem_stride=1 use stem_activation=None"),
+    ],
+)
+def test_mistakes_are_named(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        create_model(name, **options)
+
+
+def test_parts_by_name_dictionary_and_class():
+    network = create_model(
+        "convnext_micro",
+        sampler={"name": "blur", "size": 5},
+        norm=InstanceNorm,
+        stem_activation=None,
+        activation="relu",
+    )
+    assert network.sampler(stride=4).size == 5
+    assert network.norm is InstanceNorm
+    assert type(network.activation()).__name__ == "Relu"
+
+
+def test_any_size_reaches_the_sampler():
+    assert create_model("convnext_afc_tiny", any_size=True).sampler(stride=2).any_size
+    assert not create_model("convnext_afc_tiny", any_size=False).sampler(stride=2).any_size
+    sampler = {"name": "ideal", "any_size": True}
+    assert create_model("convnext_circular_tiny", sampler=sampler).sampler(stride=2).any_size
+
+
+@pytest.mark.parametrize(("stride", "cutoff"), [(4, 0.75), (2, 0.5)])
+def test_the_stems_cutoff_suits_its_stride(stride, cutoff):
+    assert create_model("convnext_afc_tiny", stem_stride=stride).stem_activation().cutoff == cutoff
+    stated = {"name": "lowpass_polynomial", "cutoff": 0.3}
+    assert create_model("convnext_afc_tiny", stem_activation=stated).stem_activation().cutoff == 0.3
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", jnp.bfloat16])
+def test_dtypes_by_name_and_by_type(dtype):
+    assert create_model("convnext_micro", dtype=dtype).numerics.dtype == jnp.bfloat16
+    assert create_model("convnext_micro").numerics.dtype is None
+
+
+def test_options_from_json_have_lists():
+    network = create_model("convnext_micro", depths=[1, 2], widths=[4, 8])
+    assert (network.depths, network.widths) == ((1, 2), (4, 8))
+    hash(network)  # modules are static arguments of jit
