@@ -49,7 +49,12 @@ def main() -> None:
         print(rows[-1], flush=True)
     device = jax.devices()[0]
     machine = f"{platform.machine()}, {jax.default_backend()}: {device.device_kind}"
-    result = {"command": "python -m benchmarks.resampling", "machine": machine, "jax": jax.__version__, "rows": rows}
+    result = {
+        "command": "python -m benchmarks.resampling",
+        "machine": machine,
+        "jax": jax.__version__,
+        "rows": rows,
+    }
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
     (folder / f"resampling-{jax.default_backend()}.json").write_text(json.dumps(result, indent=1) + "\n")

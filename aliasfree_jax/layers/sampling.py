@@ -33,7 +33,7 @@ def warn_uneven(x: jax.Array, stride: int, remedy: str) -> None:
             f"a map of {x.shape[1]} x {x.shape[2]} is sampled by {stride}, which does not divide it: "
             "the network is not exactly shift-equivariant at this image size. "
             f"Multiples of its total stride are{remedy}.",
-            stacklevel=3,
+            stacklevel=1,  # the callers are flax's wrappers
         )
 
 

@@ -58,6 +58,7 @@ def test_a_sharded_batch_stays_local_but_for_the_gradients(name, mesh, draw, ran
     np.testing.assert_allclose(logits, expected_logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
+        assert float(jnp.abs(theirs).max()) > 1e-7  # every parameter takes part
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * float(jnp.abs(theirs).max()) + 1e-6)
 
 

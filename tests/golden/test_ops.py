@@ -1,0 +1,194 @@
+"""Layers against the original code bases: every case of ops.npz that the ConvNeXts use.
+
+The cases' outputs are float64; the inputs and parameters follow `rule.py`.
+"""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import load_ops
+from rule import make_array
+
+from aliasfree_jax.layers.normalization import ChannelNorm, SpatialNorm
+from aliasfree_jax.layers.sampling import PolyphaseSampler
+from aliasfree_jax.ops.activation import lowpass_polynomial, polynomial, up_polynomial_down
+from aliasfree_jax.ops.blur import blur
+from aliasfree_jax.ops.polyphase import pad_to_even, polyphase_components
+from aliasfree_jax.ops.resample import ideal_lowpass, ideal_resample, ideal_upsample
+from aliasfree_jax.ops.shift import fractional_shift
+
+# Both sides compute in float64. The originals' filter masks and blur taps are float32 numbers, but
+# their values (0, 1/2, 1; binomials over powers of two) are exact there.
+TOLERANCE = 1e-12
+
+CASES = load_ops()
+
+# How many cases of each kind there are: a case that is left out would be noticed here.
+USED = {
+    "ideal_lowpass": 33,
+    "ideal_lowpass_fixed": 11,
+    "ideal_upsample": 18,
+    "subpixel_shift": 6,
+    "up_poly_per_channel": 4,
+    "lpf_poly_per_channel": 8,
+    "poly_per_channel": 1,
+    "poly_scalar_degree3_quirk": 1,
+    "layer_norm_CHW2": 1,
+    "layer_norm_C": 1,
+    "blurpool_adobe": 126,
+    "blurpool_afc": 126,
+    "apspool": 48,
+}
+# Layers of the other three code bases, which no network of this package has yet.
+UNUSED = {"aps_down_up": 6, "lpd": 15, "ddac": 2, "lowpass_lps": 5}
+
+
+def kind(name: str) -> str:
+    return name.split("/")[0]
+
+
+def names(*kinds: str) -> list[str]:
+    assert set(kinds) <= set(USED)
+    return [name for name in CASES if kind(name) in kinds]
+
+
+@pytest.fixture(autouse=True)
+def _x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def arrays(name: str) -> tuple[dict, jax.Array, np.ndarray]:
+    """The parameters of a case, its input and its expected output, both NHWC in float64."""
+    meta, x, expected = CASES[name]
+    return meta, jnp.asarray(x.transpose(0, 2, 3, 1), jnp.float64), expected.transpose(0, 2, 3, 1)
+
+
+def coefficients(name: str) -> np.ndarray:
+    return make_array(name, (3, 3, 1, 1))[:, :, 0, 0].astype(np.float64)
+
+
+def scale(name: str) -> np.ndarray:
+    return make_array(name, (1,)).astype(np.float64)
+
+
+def check(actual: jax.Array, expected: np.ndarray) -> None:
+    assert actual.dtype == jnp.float64
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_no_case_is_skipped():
+    assert collections.Counter(map(kind, CASES)) == USED | UNUSED
+    tested = [mark.args[1] for test in TESTS for mark in test.pytestmark if mark.name == "parametrize"]
+    assert sorted(name for listed in tested for name in listed) == sorted(
+        name for name in CASES if kind(name) in USED
+    )
+
+
+@pytest.mark.parametrize("name", names("ideal_lowpass"))
+def test_lowpass(name):
+    meta, x, expected = arrays(name)
+    check(ideal_lowpass(x, meta["cutoff"]), expected)
+
+
+@pytest.mark.parametrize("name", names("ideal_lowpass_fixed"))
+def test_lowpass_of_fixed_size(name):
+    meta, x, expected = arrays(name)
+    check(ideal_lowpass(x, band=meta["fixed_size"]), expected)
+
+
+@pytest.mark.parametrize("name", names("ideal_upsample"))
+def test_upsample(name):
+    meta, x, expected = arrays(name)
+    up, side = meta["up"], meta["up"] * x.shape[2]
+    if side % 2 == 0:
+        check(ideal_upsample(x, up, masks="original"), expected)
+    else:
+        # The original's inverse transform assumes an even width (spec section 1.4): it spreads the
+        # spectrum of 15 columns over 14 and divides by 14. The same function read at 14 positions
+        # is ours, scaled; `ideal_upsample` itself keeps all 15 columns.
+        assert expected.shape[2] == side - 1
+        check(ideal_resample(x, (side, side - 1)) * (side / (side - 1)), expected)
+        check(ideal_upsample(x, up, masks="original"), np.asarray(ideal_resample(x, (side, side))))
+
+
+@pytest.mark.parametrize("name", names("subpixel_shift"))
+def test_shift(name):
+    meta, x, expected = arrays(name)
+    up, steps = meta["up"], (meta["shift_x"], meta["shift_y"])
+    fine = ideal_upsample(x, up, masks="original")
+    check(jnp.roll(fine, (-steps[0], -steps[1]), axis=(1, 2))[:, ::up, ::up], expected)
+    if (x.shape[1], up) != (14, 3):  # there the original's interpolation is wrong (spec section 1.2 c)
+        check(fractional_shift(x, (-steps[0] / up, -steps[1] / up)), expected)
+    else:
+        assert np.abs(fractional_shift(x, (-steps[0] / up, -steps[1] / up)) - expected).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", names("up_poly_per_channel"))
+def test_alias_free_polynomial(name):
+    _, x, expected = arrays(name)
+    rows, inner, outer = coefficients("pact.coef"), scale("pact.in_scale"), scale("pact.out_scale")
+    check(up_polynomial_down(x, jnp.asarray(rows), jnp.asarray(inner), jnp.asarray(outer)), expected)
+
+
+@pytest.mark.parametrize("name", names("lpf_poly_per_channel"))
+def test_lowpass_polynomial(name):
+    meta, x, expected = arrays(name)
+    lowpassed = ideal_lowpass(x, meta["cutoff"])
+    rows, inner, outer = coefficients("coef"), scale("in_scale"), scale("out_scale")
+    check(
+        lowpass_polynomial(x, lowpassed, jnp.asarray(rows), jnp.asarray(inner), jnp.asarray(outer)), expected
+    )
+
+
+@pytest.mark.parametrize("name", names("poly_per_channel", "poly_scalar_degree3_quirk"))
+def test_polynomial(name):
+    meta, x, expected = arrays(name)
+    if "coef" in meta:
+        used = jnp.asarray(meta["coef"][:-1])  # the original never uses the top one (spec section 1.6)
+        check(polynomial(x, used, meta["in_scale"], meta["out_scale"]), expected)
+    else:
+        check(polynomial(x, jnp.asarray(DEFAULT)), expected)
+
+
+DEFAULT = (0.0169394634313126, 0.5, 0.3078363963999393)
+
+
+@pytest.mark.parametrize("name", names("layer_norm_CHW2", "layer_norm_C"))
+def test_norm(name):
+    _, x, expected = arrays(name)
+    layer = SpatialNorm() if name.endswith("CHW2") else ChannelNorm()
+    scale_and_bias = {"scale": make_array("weight", (6,)), "bias": make_array("bias", (6,))}
+    params = {key: jnp.asarray(value, jnp.float64) for key, value in scale_and_bias.items()}
+    check(layer.apply({"params": params}, x), expected)
+
+
+@pytest.mark.parametrize("name", names("blurpool_adobe", "blurpool_afc"))
+def test_blur(name):
+    meta, x, expected = arrays(name)
+    check(BLUR(x, meta["filt_size"], meta["stride"], meta["pad"]), expected)
+
+
+BLUR = jax.jit(blur, static_argnums=(1, 2, 3))  # both code bases' cases share what is compiled
+
+
+@pytest.mark.parametrize("name", names("apspool"))
+def test_adaptive_polyphase_pool(name):
+    meta, x, expected = arrays(name)
+    sampler = PolyphaseSampler(criterion=meta["criterion"], size=meta["filt_size"])
+    y, phases = jax.jit(lambda x: sampler.apply({}, x))(x)
+    assert phases[:, 0].tolist() == meta["indices"]
+    check(y, expected)
+    blurred = pad_to_even(BLUR(x, meta["filt_size"], 1, "circular"))
+    components = polyphase_components(blurred)
+    check(components[jnp.arange(len(x)), jnp.asarray(meta["indices"])], expected)
+
+
+TESTS = [
+    value
+    for name, value in list(globals().items())
+    if name.startswith("test_") and hasattr(value, "pytestmark")
+]
