@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.depthwise import depthwise_conv
-from aliasfree_jax.ops.padding import Padding, pad, same_padding
+from aliasfree_jax.ops.padding import Padding, WindowPadding, pad, same_padding
 
 Initializer = nn.initializers.Initializer
 
@@ -21,7 +21,7 @@ class Conv(nn.Module):
     features: int
     kernel_size: int
     stride: int = 1
-    padding: Padding | str = "none"
+    padding: WindowPadding = "none"
     kernel_init: Initializer = nn.initializers.normal(0.02)
     numerics: Numerics = Numerics()
 
@@ -33,7 +33,7 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.numerics.dtype)
         if self.padding != "none":
-            x = pad(x, (same_padding(self.kernel_size),) * 2, self.padding)  # type: ignore[arg-type]
+            x = pad(x, (same_padding(self.kernel_size),) * 2, self.padding)
         y = jax.lax.conv_general_dilated(
             x,
             kernel,

@@ -18,7 +18,7 @@ from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.convolution import Conv, Initializer
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.ops.blur import blur
-from aliasfree_jax.ops.padding import Padding, pad, same_padding
+from aliasfree_jax.ops.padding import Padding, WindowPadding, pad, same_padding
 from aliasfree_jax.ops.polyphase import Criterion, polyphase_downsample
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_strided_taps
 
@@ -46,6 +46,10 @@ class LinearSampler(nn.Module):
     def filter(self, x: jax.Array) -> jax.Array:
         """The filtered map at full size."""
         return x
+
+    def circular(self) -> bool:
+        """Whether the filter is circular, so that it commutes with circular convolutions."""
+        return True
 
     def taps(self, x: jax.Array, count: int) -> tuple[jax.Array, int]:
         """The filtered map as a circular convolution of `count` taps and this stride is to read it.
@@ -79,6 +83,10 @@ class BlurSampler(LinearSampler):
     def filter(self, x: jax.Array) -> jax.Array:
         """The blurred map."""
         return blur(x, self.size, padding=self.padding)
+
+    def circular(self) -> bool:
+        """Whether the blur is circular."""
+        return self.padding == "circular"
 
     def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
         """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
@@ -180,11 +188,11 @@ class SampledConv(nn.Module):
     kernel_size: int
     stride: int
     sampler: SamplerFactory
-    padding: Padding | str = "circular"
+    padding: WindowPadding = "circular"
     kernel_init: Initializer = nn.initializers.normal(0.02)
     numerics: Numerics = Numerics()
 
-    def _conv(self, stride: int, padding: Padding | str) -> Conv:
+    def _conv(self, stride: int, padding: WindowPadding) -> Conv:
         return Conv(
             self.features,
             self.kernel_size,
@@ -201,12 +209,7 @@ class SampledConv(nn.Module):
         sampler = self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")
         if self.padding == "none" and isinstance(sampler, Subsample):
             return self._conv(self.stride, "none")(x)
-        if self.padding == "circular" and isinstance(sampler, LinearSampler) and commutes(sampler):
+        if self.padding == "circular" and isinstance(sampler, LinearSampler) and sampler.circular():
             taps, stride = sampler.taps(x, self.kernel_size)
             return self._conv(stride, "none")(taps)
         return sampler(self._conv(1, self.padding)(x))[0]
-
-
-def commutes(sampler: LinearSampler) -> bool:
-    """Whether the filter of `sampler` may run before a circular convolution instead of after it."""
-    return not isinstance(sampler, BlurSampler) or sampler.padding == "circular"

@@ -20,7 +20,7 @@ from aliasfree_jax.layers.mlp import Mlp, MlpGrid
 from aliasfree_jax.layers.normalization import ChannelNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample
-from aliasfree_jax.ops.padding import Padding
+from aliasfree_jax.ops.padding import Padding, WindowPadding
 from aliasfree_jax.ops.resample import ideal_lowpass
 
 ModuleFactory = Callable[..., nn.Module]
@@ -64,7 +64,7 @@ class ActivatedStem(nn.Module):
     kernel_size: int
     stride: int
     sampler: SamplerFactory
-    padding: Padding | str
+    padding: WindowPadding
     activation: ModuleFactory
     residual: bool
     kernel_init: Initializer
@@ -118,7 +118,7 @@ class ConvNeXt(nn.Module):
     activation: ModuleFactory = Gelu
     norm: ModuleFactory = ChannelNorm
     padding: Padding = "zero"
-    sampled_padding: Padding | str = "none"
+    sampled_padding: WindowPadding = "none"
     stem_kernel: int = 4
     stem_stride: int = 4
     stem_activation: ModuleFactory | None = None

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 
 Padding = Literal["circular", "zero", "reflect", "replicate"]
+WindowPadding = Literal["none", "circular", "zero", "reflect", "replicate"]  # none: full windows only
 Amounts = tuple[tuple[int, int], tuple[int, int]]
 
 _NUMPY_MODE = {"circular": "wrap", "zero": "constant", "reflect": "reflect", "replicate": "edge"}

@@ -24,7 +24,8 @@ Precision = jax.lax.Precision | str | None
 FFT_FROM = 256
 
 
-def _check_images(x: jax.Array) -> None:
+def check_images(x: jax.Array) -> None:
+    """Raises `ShapeError` unless `x` is a floating-point array [N, H, W, C]."""
     if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ShapeError(f"expected floating-point images [N, H, W, C], got {x.dtype}{list(x.shape)}.")
 
@@ -103,7 +104,7 @@ def _fft_axis(x: jax.Array, axis: int, m: int, weights: spectrum.Weights, offset
     return jnp.fft.irfft(kept, n=m, axis=axis)
 
 
-def _uniform(
+def resample_uniformly(
     x: jax.Array,
     shape: tuple[int, int],
     weights: tuple[spectrum.Weights, spectrum.Weights],
@@ -112,7 +113,7 @@ def _uniform(
     offset: tuple[float, float] = (0.0, 0.0),
 ) -> jax.Array:
     """Filters both axes and reads them at equidistant positions: `shape` of them, from `offset`."""
-    _check_images(x)
+    check_images(x)
     if _use_fft(method, x.shape):
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # XLA has no half-precision FFT
         y = _fft_axis(wide, 1, shape[0], weights[0], offset[0])
@@ -145,23 +146,23 @@ def ideal_lowpass(
     """
     if not 0.0 < cutoff <= 1.0:
         raise ConfigError(f"cutoff must lie in (0, 1] (a fraction of the Nyquist frequency), got {cutoff}.")
-    _check_images(x)
+    check_images(x)
     h, w = x.shape[1:3]
     if band is None:
         weights = spectrum.lowpass_weights(h, cutoff), spectrum.lowpass_weights(w, cutoff)
     else:
         weights = spectrum.band_weights(h, band // 2), spectrum.band_weights(w, band // 2)
-    return _uniform(x, (h, w), weights, method, precision)
+    return resample_uniformly(x, (h, w), weights, method, precision)
 
 
 def ideal_resample(
     x: jax.Array, shape: tuple[int, int], *, method: Method = "matmul", precision: Precision = "highest"
 ) -> jax.Array:
     """Resamples [N, H, W, C] to `shape` = (rows, columns) of any size and ratio, without aliasing."""
-    _check_images(x)
+    check_images(x)
     _check_target(shape)
     weights = tuple(spectrum.resample_weights(n, m) for n, m in zip(x.shape[1:3], shape, strict=True))
-    return _uniform(x, shape, (weights[0], weights[1]), method, precision)
+    return resample_uniformly(x, shape, (weights[0], weights[1]), method, precision)
 
 
 def ideal_upsample(
@@ -182,7 +183,7 @@ def ideal_upsample(
       ConfigError: unknown masks or method.
       ShapeError: not floating-point [N, H, W, C], a factor below 1.
     """
-    _check_images(x)
+    check_images(x)
     h, w = x.shape[1:3]
     _check_target((h * factor, w * factor))
     if masks not in ("exact", "original"):
@@ -191,7 +192,7 @@ def ideal_upsample(
         weights = spectrum.original_upsample_weights(h, factor), spectrum.original_upsample_weights(w, factor)
     else:
         weights = spectrum.resample_weights(h, h * factor), spectrum.resample_weights(w, w * factor)
-    return _uniform(x, (h * factor, w * factor), weights, method, precision)
+    return resample_uniformly(x, (h * factor, w * factor), weights, method, precision)
 
 
 def ideal_downsample(
@@ -208,7 +209,7 @@ def ideal_downsample(
     multiple of the stride are read unevenly round the circle, which breaks fractional (and integer)
     equivariance; `any_size` reads them evenly (`ideal_resample`) and is exact for every size.
     """
-    _check_images(x)
+    check_images(x)
     h, w = x.shape[1:3]
     if any_size:
         return ideal_resample(x, (-(-h // stride), -(-w // stride)), method=method, precision=precision)
@@ -232,7 +233,7 @@ def ideal_strided_taps(
     reads samples taps i, ..., taps i + taps - 1 of the result, so the convolution that follows has
     stride `taps` and no padding. `first` is the offset of tap 0 (minus the padding before the axis).
     """
-    _check_images(x)
+    check_images(x)
     matrices = []
     for n in x.shape[1:3]:
         positions = spectrum.strided_positions(n, stride, taps=taps, first=first, any_size=any_size)

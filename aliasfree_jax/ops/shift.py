@@ -6,7 +6,7 @@ import numpy as np
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops import spectrum
-from aliasfree_jax.ops.resample import Method, Precision, _check_images, _uniform
+from aliasfree_jax.ops.resample import Method, Precision, check_images, resample_uniformly
 
 ShiftLike = tuple[float, float] | jax.Array | np.ndarray
 
@@ -74,13 +74,13 @@ def fractional_shift(
       ShapeError: images or shifts of another shape.
       ConfigError: unknown method, or one that an array of shifts does not have.
     """
-    _check_images(x)
+    check_images(x)
     h, w = x.shape[1:3]
     if isinstance(shift, tuple):
         if len(shift) != 2:
             raise ShapeError(f"expected a pair (down, right), got {len(shift)} numbers.")
         weights = spectrum.resample_weights(h, h), spectrum.resample_weights(w, w)
-        return _uniform(x, (h, w), weights, method, precision, (-shift[0], -shift[1]))
+        return resample_uniformly(x, (h, w), weights, method, precision, (-shift[0], -shift[1]))
     if method != "matmul":
         raise ConfigError(f"shifts in an array are applied by method 'matmul' only, got {method!r}.")
     accurate = jnp.promote_types(x.dtype, jnp.float32)
