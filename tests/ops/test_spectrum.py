@@ -193,3 +193,12 @@ def test_positions_of_a_sliding_filter():
         (0, 1, 5 / 3, 8 / 3, 10 / 3, 13 / 3)
     )
     assert spectrum.strided_positions(6, 2, any_size=True) == spectrum.strided_positions(6, 2)
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4, 8])
+def test_products_with_a_lowpassed_factor_fold_above_the_following_filter(stride):
+    """Why the stem's activation needs no finer grid, at every size: aliases of K1 + K2 stay above R."""
+    for n in range(2 * stride, 400):
+        factor = len(spectrum.lowpass_weights(n, 1 - 1 / stride)) - 1
+        kept = len(spectrum.resample_weights(n, -(-n // stride))) - 1
+        assert n - (n // 2 + factor) > kept, n

@@ -1,0 +1,166 @@
+"""The package's layers: who may import whom, and which foreign packages where.
+
+Read from the source by `ast`, so that imports inside functions count as well.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "aliasfree_jax"
+
+# A module may import modules of a lower rank, and those of its own part of the package.
+RANKS = {
+    "errors": 0,
+    "config": 1,
+    "ops": 2,
+    "layers": 3,
+    "models": 4,
+    "data": 4,
+    "checkpoint": 5,
+    "cli": 5,
+    "training": 6,
+    "evaluation": 7,
+    "conversion": 7,
+}
+FACADE = "models"  # `aliasfree_jax` itself offers create_model and list_models, and counts as models
+
+FORBIDDEN_EVERYWHERE = {"torch", "torchvision", "timm", "tensorflow"}
+NETWORK_ONLY = {"absl", "ml_collections", "orbax", "grain", "tensorflow_datasets", "optax"}
+FORBIDDEN = {
+    "ops": {"flax", *NETWORK_ONLY},
+    "layers": NETWORK_ONLY,
+    "models": NETWORK_ONLY,
+    "errors": {"jax", "flax", "numpy", *NETWORK_ONLY},
+}
+
+
+def imports(source: str) -> Iterator[tuple[str, int]]:
+    """The modules that `source` imports, with their lines; "." marks a relative one."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield "." * node.level + (node.module or ""), node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module == "aliasfree_jax":
+            yield from ((f"aliasfree_jax.{alias.name}", node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.lineno
+
+
+def violations(part: str, source: str) -> list[str]:
+    """What is wrong with the imports of a module of `part` of the package ("" for a script outside)."""
+    faults = []
+    for name, line in imports(source):
+        top, _, rest = name.partition(".")
+        if name.startswith("."):
+            faults.append(f"line {line}: relative import of {name}")
+        elif top == "aliasfree_jax" and part:
+            other = rest.split(".")[0]
+            other = other if other in RANKS else FACADE
+            if other != part and RANKS[other] >= RANKS[part]:
+                faults.append(f"line {line}: {part} imports {other}, which is no lower layer")
+        elif top in FORBIDDEN_EVERYWHERE | FORBIDDEN.get(part, set()):
+            faults.append(f"line {line}: {part or 'a script'} imports {top}")
+    return faults
+
+
+def part_of(path: Path) -> str:
+    """The part of the package that a file belongs to; the package's own __init__ counts as models."""
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return FACADE if first == "__init__" else first
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = [
+    path
+    for path in (ROOT / "train.py", ROOT / "eval.py", *sorted((ROOT / "configs").rglob("*.py")))
+    if path.exists()
+]
+
+
+def test_every_part_has_a_rank():
+    assert {part_of(path) for path in MODULES} == set(RANKS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_import_lower_layers_only(path):
+    assert violations(part_of(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_scripts_import_nothing_forbidden(path):
+    assert violations("", path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "fault"),
+    [
+        (
+            "ops",
+            "from aliasfree_jax.layers import mlp",
+            "line 1: ops imports layers, which is no lower layer",
+        ),
+        ("ops", "from aliasfree_jax import models", "ops imports models"),
+        ("layers", "import aliasfree_jax.models.registry", "layers imports models"),
+        ("data", "from aliasfree_jax.models import create_model", "data imports models"),
+        ("data", "from aliasfree_jax import create_model", "data imports models"),
+        ("checkpoint", "from aliasfree_jax.cli import main", "checkpoint imports cli"),
+        ("training", "from aliasfree_jax.evaluation import report", "training imports evaluation"),
+        ("errors", "from aliasfree_jax.config import validate", "errors imports config"),
+        ("ops", "x = 1\ndef f():\n    import flax.linen as nn", "line 3: ops imports flax"),
+        ("layers", "from ml_collections import ConfigDict", "layers imports ml_collections"),
+        ("models", "import orbax.checkpoint as ocp", "models imports orbax"),
+        ("training", "if True:\n    from torch import nn", "line 2: training imports torch"),
+        ("data", "import tensorflow as tf", "data imports tensorflow"),
+        ("", "import torch", "a script imports torch"),
+        ("ops", "from . import spectrum", "relative import of ."),
+        ("ops", "from .spectrum import exact_grid", "relative import of .spectrum"),
+    ],
+)
+def test_the_checker_finds(part, source, fault):
+    found = violations(part, source)
+    assert len(found) == 1 and fault in found[0]
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("layers", "import flax.linen as nn\nfrom aliasfree_jax.ops.blur import blur"),
+        ("layers", "from aliasfree_jax.layers.numerics import Numerics"),
+        (
+            "conversion",
+            "from aliasfree_jax.models import create_model\nfrom aliasfree_jax.errors import unknown",
+        ),
+        ("training", "import optax\nfrom aliasfree_jax import create_model"),
+        ("data", "import tensorflow_datasets as tfds"),
+        ("", "import aliasfree_jax.training"),
+    ],
+)
+def test_the_checker_allows(part, source):
+    assert violations(part, source) == []
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has after `statement`."""
+    code = f"import sys\n{statement}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_importing_the_package_loads_no_other_framework():
+    loaded = loaded_by("import aliasfree_jax; aliasfree_jax.create_model('convnext_afc_micro')")
+    assert {"aliasfree_jax", "jax", "flax"} <= loaded
+    unwanted = {"torch", "tensorflow", "sklearn", "grain", "orbax", "ml_collections", "tensorflow_datasets"}
+    # flax itself loads orbax, where it is installed.
+    assert not loaded & (unwanted - loaded_by("import flax.linen"))
+    assert not loaded & {"torch", "tensorflow", "sklearn", "grain"}
+
+
+def test_the_errors_need_no_framework():
+    assert not loaded_by("import aliasfree_jax.errors") & {"jax", "flax", "numpy"}
