@@ -23,6 +23,9 @@ SINGLE = 1e-5
 # Float64 rounding through up to 25 layers; measured 2e-15.
 DOUBLE = 1e-10
 
+# LLVM's optimisation takes half of the compilation time and changes no result beyond rounding.
+UNOPTIMISED = {"xla_backend_optimization_level": 0}
+
 NAMES = golden.cases()
 MINI = [name for name in NAMES if "mini" in name]
 LARGE = {"afc_baseline_tiny_224", "afc_small_128", "convnext_aps_tiny_224", "convnext_tiny_224"}
@@ -37,11 +40,11 @@ def converted(name: str):
     return case, module, variables
 
 
-def relative_error(name: str, dtype: str) -> float:
+def relative_error(name: str, dtype: str, compiler_options: dict | None = None) -> float:
     case, module, variables = converted(name)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables)
     images = jnp.asarray(case.inputs.transpose(0, 2, 3, 1), dtype)
-    logits = jax.jit(module.apply)(variables, images)
+    logits = jax.jit(module.apply, compiler_options=compiler_options)(variables, images)
     assert logits.dtype == dtype and logits.shape == case.output.shape
     return float(np.abs(np.asarray(logits) - case.output).max() / np.abs(case.output).max())
 
@@ -57,20 +60,20 @@ def test_the_cases_are_those_of_the_four_convnexts():
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NAMES]
 )
 def test_float32(name):
-    assert relative_error(name, "float32") < SINGLE
+    assert relative_error(name, "float32", UNOPTIMISED if name in MINI else None) < SINGLE
 
 
 @pytest.mark.parametrize("name", MINI)
 def test_float64(name):
     with jax.enable_x64(True):
-        assert relative_error(name, "float64") < DOUBLE
+        assert relative_error(name, "float64", UNOPTIMISED) < DOUBLE
 
 
 def test_the_comparison_can_fail():
     case, module, variables = converted("afc_mini_128")
     variables = jax.tree.map(jnp.asarray, variables)
     variables["params"]["stage2_block1"]["mlp"]["activation"]["coefficients"] *= 1.001
-    logits = jax.jit(module.apply)(variables, case.inputs.transpose(0, 2, 3, 1))
+    logits = jax.jit(module.apply, compiler_options=UNOPTIMISED)(variables, case.inputs.transpose(0, 2, 3, 1))
     assert np.abs(np.asarray(logits) - case.output).max() > 2 * SINGLE * np.abs(case.output).max()
 
 

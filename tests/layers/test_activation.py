@@ -75,4 +75,5 @@ def test_the_cutoff_and_a_given_low_passed_map(draw, x64):
 )
 def test_bfloat16_in_bfloat16_out(module, draw):
     x, layer = draw(1, 6, 6, 2).astype(jnp.bfloat16), module()
-    assert layer.apply(layer.init(jax.random.key(0), x), x).dtype == jnp.bfloat16
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+    assert jax.eval_shape(layer.apply, variables, x).dtype == jnp.bfloat16

@@ -11,7 +11,9 @@ from aliasfree_jax.layers.numerics import Numerics
 
 
 def randomised(layer, x: jax.Array, draw) -> dict:
-    return jax.tree.map(lambda leaf: draw(*leaf.shape, seed=leaf.size), layer.init(jax.random.key(0), x))
+    return jax.tree.map(
+        lambda leaf: draw(*leaf.shape, seed=leaf.size), jax.eval_shape(layer.init, jax.random.key(0), x)
+    )
 
 
 def by_definition(
@@ -79,9 +81,9 @@ def test_initial_weights(draw):
 def test_bfloat16_from_float32_weights(layer, draw):
     numerics, x = Numerics(jnp.bfloat16), draw(1, 8, 8, 3)
     module = Conv(4, 3, numerics=numerics) if layer is Conv else DepthwiseConv(3, numerics=numerics)
-    variables = module.init(jax.random.key(0), x)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    assert module.apply(variables, x).dtype == jnp.bfloat16
+    assert jax.eval_shape(module.apply, variables, x).dtype == jnp.bfloat16
 
 
 def test_small_maps_and_unknown_paddings_are_named(draw):

@@ -21,7 +21,9 @@ def mlp(grid: str = "auto", activation=ACTIVATION, **kwargs) -> Mlp:
 
 
 def randomised(layer: Mlp, x: jax.Array, draw) -> dict:
-    return jax.tree.map(lambda leaf: draw(*leaf.shape, seed=leaf.size), layer.init(jax.random.key(0), x))
+    return jax.tree.map(
+        lambda leaf: draw(*leaf.shape, seed=leaf.size), jax.eval_shape(layer.init, jax.random.key(0), x)
+    )
 
 
 @pytest.mark.parametrize("size", [(8, 7), (5, 6)], ids="{0[0]}x{0[1]}".format)
@@ -101,8 +103,8 @@ def test_other_activations_stay_on_the_map(draw, x64):
 
 def test_bfloat16_in_bfloat16_out(draw):
     layer, x = mlp(numerics=Numerics(jnp.bfloat16)), draw(1, 6, 6, 3).astype(jnp.bfloat16)
-    variables = layer.init(jax.random.key(0), x)
-    assert layer.apply(variables, x).dtype == jnp.bfloat16
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+    assert jax.eval_shape(layer.apply, variables, x).dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 

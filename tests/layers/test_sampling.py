@@ -62,12 +62,14 @@ def test_samplers_compute_their_op(stride, draw):
         np.testing.assert_allclose(filtered[:, ::stride, ::stride], expected[name], atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (4, 4), (4, 2), (3, 2)])
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (4, 4), (4, 2)])
 @pytest.mark.parametrize("name", LINEAR)
 def test_sampling_before_the_convolution_is_the_same(name, kernel, stride, draw, x64):
     x, sampler = draw(2, 16, 9, 3), LINEAR[name]
     layer = SampledConv(4, kernel, stride, sampler)
-    variables = jax.tree.map(lambda leaf: draw(*leaf.shape, seed=1), layer.init(jax.random.key(0), x))
+    variables = jax.tree.map(
+        lambda leaf: draw(*leaf.shape, seed=1), jax.eval_shape(layer.init, jax.random.key(0), x)
+    )
 
     @jax.jit
     def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -82,7 +84,9 @@ def test_sampling_before_the_convolution_is_the_same(name, kernel, stride, draw,
 @pytest.mark.parametrize("sampler", [functools.partial(BlurSampler, padding="zero"), PolyphaseSampler])
 def test_what_does_not_commute_runs_after_the_convolution(sampler, draw, x64):
     x, layer = draw(2, 8, 8, 3), SampledConv(4, 2, 2, sampler)
-    variables = jax.tree.map(lambda leaf: draw(*leaf.shape, seed=1), layer.init(jax.random.key(0), x))
+    variables = jax.tree.map(
+        lambda leaf: draw(*leaf.shape, seed=1), jax.eval_shape(layer.init, jax.random.key(0), x)
+    )
     full = SampledConv(4, 2, 1, Subsample).apply(variables, x)
     expected = sampler(stride=2).apply({}, full)[0]
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=EXACT)
@@ -96,7 +100,9 @@ def test_only_circular_blurs_commute_with_circular_convolutions():
 @pytest.mark.parametrize("kernel", [2, 4])
 def test_without_padding_it_is_a_strided_convolution(kernel, draw, x64):
     x, layer = draw(2, 9, 12, 3), SampledConv(4, kernel, kernel, Subsample, "none")
-    variables = jax.tree.map(lambda leaf: draw(*leaf.shape, seed=1), layer.init(jax.random.key(0), x))
+    variables = jax.tree.map(
+        lambda leaf: draw(*leaf.shape, seed=1), jax.eval_shape(layer.init, jax.random.key(0), x)
+    )
     expected = variables["params"]["conv"]["bias"] + jax.lax.conv_general_dilated(
         x,
         variables["params"]["conv"]["kernel"],
@@ -184,24 +190,31 @@ EXACT_SAMPLERS = {
 
 
 @pytest.mark.parametrize("name", EXACT_SAMPLERS)
-def test_uneven_maps_warn(name, draw):
+def test_uneven_maps_warn(name):
+    def sample(stride: int, *size: int) -> None:
+        sampler = EXACT_SAMPLERS[name](stride=stride)
+        jax.eval_shape(lambda: sampler.apply({}, jnp.zeros((1, *size, 1))))
+
     with pytest.warns(UserWarning, match="a map of 9 x 8 is sampled by 2, which does not divide it"):
-        EXACT_SAMPLERS[name](stride=2).apply({}, draw(1, 9, 8, 1))
+        sample(2, 9, 8)
     with pytest.warns(UserWarning, match="a map of 8 x 10 is sampled by 4"):
-        EXACT_SAMPLERS[name](stride=4).apply({}, draw(1, 8, 10, 1))
+        sample(4, 8, 10)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        EXACT_SAMPLERS[name](stride=4).apply({}, draw(1, 8, 12, 1))
+        sample(4, 8, 12)
 
 
-def test_the_convolution_warns_too_and_any_size_does_not(draw):
-    x = draw(1, 9, 9, 1)
+def test_the_convolution_warns_too_and_any_size_does_not():
+    def trace(sampler) -> None:
+        layer = SampledConv(1, 2, 2, sampler)
+        jax.eval_shape(lambda: layer.init(jax.random.key(0), jnp.zeros((1, 9, 9, 1))))
+
     with pytest.warns(UserWarning, match="any_size=True is exact for every size"):
-        SampledConv(1, 2, 2, IdealSampler).init(jax.random.key(0), x)
+        trace(IdealSampler)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        SampledConv(1, 2, 2, LINEAR["ideal, any size"]).init(jax.random.key(0), x)
-        SampledConv(1, 2, 2, Subsample).init(jax.random.key(0), x)  # promises nothing
+        trace(LINEAR["ideal, any size"])
+        trace(Subsample)  # promises nothing
 
 
 @pytest.mark.parametrize("name", [*LINEAR, "polyphase"])
@@ -209,16 +222,16 @@ def test_bfloat16_networks_keep_bfloat16_maps(name, draw):
     numerics, x = Numerics(jnp.bfloat16), draw(1, 8, 8, 3)
     sampler = {**LINEAR, "polyphase": PolyphaseSampler}[name]
     layer = SampledConv(4, 2, 2, sampler, numerics=numerics)
-    variables = layer.init(jax.random.key(0), x)
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
     assert variables["params"]["conv"]["kernel"].dtype == jnp.float32  # master weights
-    assert layer.apply(variables, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    assert jax.eval_shape(layer.apply, variables, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_the_precision_reaches_the_filters(draw):
     def text(precision: str) -> str:
         layer = SampledConv(4, 2, 2, IdealSampler, numerics=Numerics(precision=precision))
         x = draw(1, 8, 8, 3)
-        variables = layer.init(jax.random.key(0), x)
+        variables = jax.eval_shape(layer.init, jax.random.key(0), x)
         return str(jax.make_jaxpr(layer.apply)(variables, x)).upper()
 
     assert "HIGHEST" not in text("default")

@@ -29,15 +29,7 @@ def value_and_gradients(x, kernel, weights, padding, method):
 
 @pytest.mark.parametrize(
     ("size", "padding"),
-    [
-        (7, "circular"),
-        (7, "zero"),
-        (7, "reflect"),
-        (7, "replicate"),
-        (3, "reflect"),
-        (2, "circular"),
-        (1, "zero"),
-    ],
+    [(7, "circular"), (3, "zero"), (3, "reflect"), (3, "replicate"), (2, "circular"), (1, "zero")],
 )
 def test_both_methods_agree_in_value_and_gradients(size, padding, draw, x64):
     x, kernel, weights = draw(2, 9, 7, 3), draw(size, size, 3, seed=1), draw(2, 9, 7, 3, seed=2)

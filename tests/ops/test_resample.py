@@ -26,7 +26,7 @@ EXACT = 1e-12
 SINGLE = 1e-5
 
 # Odd, even, multiples of 4 and of 8, the smallest; `test_spectrum.py` has every side from 1 to 33.
-SIZES = [(1, 33), (2, 16), (3, 12), (4, 7), (5, 14), (32, 9)]
+SIZES = [(1, 12), (2, 7), (14, 5), (32, 9)]
 MAP = (2, 14, 9, 3)  # one shape for several tests, so that they share what is compiled
 
 OPERATIONS = {
@@ -112,7 +112,7 @@ def test_the_lower_precision_reaches_the_products(draw):
     assert text.upper().count("HIGHEST") >= 2
 
 
-@pytest.mark.parametrize(("n", "m"), [(5, 5), (6, 6), (5, 8), (8, 9), (14, 21), (7, 33), (1, 4), (2, 3)])
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (6, 6), (5, 8), (14, 21), (1, 4), (2, 3)])
 def test_resampling_up_and_back_is_the_identity(n, m, draw, x64):
     x = draw(1, n, n, 2)
     back = ideal_resample(ideal_resample(x, (m, m)), (n, n))
@@ -123,8 +123,8 @@ def test_resampling_up_and_back_is_the_identity(n, m, draw, x64):
     np.testing.assert_allclose(back, x, atol=EXACT)
 
 
-@pytest.mark.parametrize("factor", [1, 2, 3, 4])
-@pytest.mark.parametrize("size", [(7, 8), (5, 6), (1, 2)], ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("factor", [1, 2, 3])
+@pytest.mark.parametrize("size", [(7, 8), (1, 2)], ids="{0[0]}x{0[1]}".format)
 def test_interpolation_keeps_the_samples(size, factor, draw, x64):
     x = draw(2, *size, 3)
     y = ideal_upsample(x, factor)
@@ -145,7 +145,7 @@ def test_interpolation_passes_a_wave_through_its_samples(x64):
         t = 2 * jnp.pi * jnp.arange(n) / n
         return (jnp.cos(3 * t + 1)[:, None] * jnp.sin(2 * t)[None, :])[None, :, :, None]
 
-    for n, m in [(8, 20), (7, 9), (20, 8), (9, 7)]:
+    for n, m in [(8, 20), (20, 8), (9, 7)]:
         np.testing.assert_allclose(ideal_resample(wave(n), (m, m)), wave(m), atol=EXACT)
 
 
