@@ -35,7 +35,13 @@ def rezipped(source, target, change):
 
 def test_all_fixtures_are_there():
     assert len(FILES) == 9
-    assert {path.name.split("_")[0] for path in FILES} == {"tensors", "training", "parallel", "weights", "convnext"}
+    assert {path.name.split("_")[0] for path in FILES} == {
+        "tensors",
+        "training",
+        "parallel",
+        "weights",
+        "convnext",
+    }
 
 
 @pytest.mark.parametrize("container", FORMATS)

@@ -1,6 +1,6 @@
 """Fixtures of the tests of networks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,25 +9,8 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture
-def x64() -> Iterator[None]:
-    """Float64 within the test."""
-    with jax.enable_x64(True):
-        yield
-
-
 def _floats() -> str:
     return "float64" if jax.config.jax_enable_x64 else "float32"
-
-
-@pytest.fixture
-def draw() -> Callable[..., jax.Array]:
-    """Normal random numbers of a shape, the same in every run."""
-
-    def normal(*shape: int, seed: int = 0) -> jax.Array:
-        return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), _floats())
-
-    return normal
 
 
 @pytest.fixture
