@@ -1,6 +1,7 @@
 """What XLA makes of the networks: arithmetic, and communication when the batch is sharded."""
 
 import re
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,34 @@ def test_arithmetic_of_the_alias_free_network():
     # The original: 17.7 GMAC and 41 FFT filters; plain ConvNeXt: 4.46 (spec fast_exact.md).
     assert compiled.cost_analysis()["flops"] / 2 <= 7.6e9
     assert "fft" not in compiled.as_text()
+
+
+def products(jaxpr) -> Iterator[tuple[str, str]]:
+    """Every matrix product and convolution of a program: its name and its precision."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation.primitive.name, str(equation.params["precision"]).upper()
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from products(inner)
+
+
+@pytest.mark.parametrize("family", ["convnext", "convnext_circular", "convnext_aps", "convnext_afc"])
+def test_the_precision_reaches_every_product(family):
+    """On CPUs nothing else would show it: there every float32 product is exact."""
+
+    def precisions(**options: str) -> list[str]:
+        network = create_model(f"{family}_micro", **options)
+        images = jnp.zeros((1, 32, 32, 3))
+        variables = jax.eval_shape(lambda: network.init(jax.random.key(0), images))
+        program = jax.make_jaxpr(jax.grad(lambda v: network.apply(v, images).sum()))(variables)
+        return [precision for _, precision in products(program.jaxpr)]
+
+    exact, fast = precisions(), precisions(precision="default")
+    assert len(exact) == len(fast) > 30  # forward and backward, of 4 blocks and both samplings
+    assert all("HIGHEST" in precision for precision in exact)
+    assert not any("HIGH" in precision for precision in fast)
 
 
 @pytest.fixture(scope="module")

@@ -99,8 +99,13 @@ def test_bfloat16_in_bfloat16_out(method, draw):
 
 def test_bfloat16_products_accumulate_in_float32():
     ones = jnp.ones((1, 1, 1000, 1), jnp.bfloat16)
-    mean = apply_matrices(ones, np.ones((1, 1)), np.full((1, 1000), 2.0**-10))
-    assert float(mean[0, 0, 0, 0]) == pytest.approx(1000 / 1024, rel=2**-8)  # bfloat16 sums stop at 256
+
+    def mean(x: jax.Array) -> jax.Array:
+        return apply_matrices(x, np.ones((1, 1)), np.full((1, 1000), 2.0**-10))
+
+    assert float(mean(ones)[0, 0, 0, 0]) == pytest.approx(1000 / 1024, rel=2**-8)  # bfloat16 sums stop at 256
+    # CPUs do so unasked; other devices must be told.
+    assert str(jax.make_jaxpr(mean)(ones)).count("preferred_element_type=float32") == 2
 
 
 def test_the_lower_precision_reaches_the_products(draw):
