@@ -21,7 +21,7 @@ from aliasfree_jax.layers.normalization import ChannelNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample
 from aliasfree_jax.ops.padding import Padding, WindowPadding
-from aliasfree_jax.ops.resample import ideal_lowpass
+from aliasfree_jax.ops.resample import check_images, ideal_lowpass
 
 ModuleFactory = Callable[..., nn.Module]
 
@@ -209,10 +209,7 @@ class ConvNeXt(nn.Module):
         return sides
 
     def _check_size(self, images: jax.Array) -> None:
-        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ShapeError(
-                f"expected floating-point images [N, H, W, C], got {images.dtype}{list(images.shape)}."
-            )
+        check_images(images)
         smallest = {"circular": 3, "reflect": 4}.get(self.padding, 1)
         side = min(images.shape[1:3])
         sides = self.map_sides(side)

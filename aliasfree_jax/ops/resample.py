@@ -19,8 +19,8 @@ from aliasfree_jax.ops import spectrum
 Method = Literal["matmul", "fft", "auto"]
 Precision = jax.lax.Precision | str | None
 
-# Sides from which the FFT is faster than a product with a dense matrix on the CPU: measured by
-# `python -m benchmarks.resampling`, see benchmarks/results/resampling-cpu.json.
+# Sides from which "auto" takes the FFT. On the CPU it is about level with the matrices from 128 to 256
+# and twice as fast at 512: `python -m benchmarks.resampling`, benchmarks/results/resampling-cpu.json.
 FFT_FROM = 256
 
 

@@ -1,7 +1,7 @@
 """The devices of a run as one named axis, over which every batch is split.
 
 The step is an ordinary `jax.jit` over this mesh: every operation of the networks keeps the batch
-local (resampling is done by matrix products; an FFT would gather the batch), so the compiler only
+local (resampling is done by matrix products; jax 0.10 gathers the batch for an FFT), so the compiler only
 adds all-reduces.
 """
 
