@@ -7,12 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.ops.activation import (
     GELU_QUADRATIC,
     lowpass_polynomial,
     polynomial,
     polynomial_grid,
+    scaled_coefficients,
 )
 from aliasfree_jax.ops.resample import ideal_lowpass, ideal_resample
 
@@ -95,6 +96,12 @@ class LowpassPolynomial(Polynomial):
     cutoff: float = 0.75
 
     @nn.compact
+    def scaled(self, channels: int) -> jax.Array:
+        """The coefficients [channels, 3] of 1, u and u v, with both scales multiplied in."""
+        in_scale, out_scale = self._scale("in_scale", self.in_scale), self._scale("out_scale", self.out_scale)
+        coefficients = self._coefficients(channels)
+        return scaled_coefficients(coefficients, in_scale, out_scale, accurate_dtype(coefficients.dtype))
+
     def __call__(self, x: jax.Array, lowpassed: jax.Array | None = None) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C].
 
@@ -102,5 +109,4 @@ class LowpassPolynomial(Polynomial):
         """
         if lowpassed is None:
             lowpassed = ideal_lowpass(x, self.cutoff, precision=self.numerics.precision)
-        in_scale, out_scale = self._scale("in_scale", self.in_scale), self._scale("out_scale", self.out_scale)
-        return lowpass_polynomial(x, lowpassed, self._coefficients(x.shape[-1]), in_scale, out_scale)
+        return lowpass_polynomial(x, lowpassed, self.scaled(x.shape[-1]))

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.ops.convolution import conv2d
 from aliasfree_jax.ops.depthwise import depthwise_conv
-from aliasfree_jax.ops.padding import Padding, WindowPadding, pad, same_padding
+from aliasfree_jax.ops.padding import Padding, WindowPadding
 
 Initializer = nn.initializers.Initializer
 
@@ -32,17 +33,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.numerics.dtype)
-        if self.padding != "none":
-            x = pad(x, (same_padding(self.kernel_size),) * 2, self.padding)
-        y = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding="VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=self.numerics.precision,
-        )
-        return y + jnp.asarray(bias)
+        return conv2d(x, kernel, self.stride, self.padding, self.numerics.precision) + bias
 
 
 class DepthwiseConv(nn.Module):

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers.activation import UpPolynomial
+from aliasfree_jax.layers.activation import Gelu, Polynomial, Relu, UpPolynomial
+from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
 from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.activation import polynomial_grid
 
@@ -41,18 +42,24 @@ class Mlp(nn.Module):
     Linear layers with bias commute with ideal resampling, which keeps constants; so an
     `UpPolynomial` may enclose them ("fine") or stand between them ("coarse"), with the same
     parameters and result. "auto" takes the order with fewer multiply-adds (`mlp_costs`).
+
+    Attributes:
+      remat: "mlp" for a gradient that keeps the input only (`layers.batching`).
     """
 
     hidden: int
     activation: Callable[..., nn.Module]
     grid: MlpGrid = "auto"
+    remat: Remat = "auto"
     kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
     numerics: Numerics = Numerics()
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""
+        return over_images(self, Mlp._forward, x, at_once=self._at_once(x), remat=self.remat)
 
+    @nn.compact
+    def _forward(self, x: jax.Array) -> jax.Array:
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(
                 features,
@@ -76,3 +83,12 @@ class Mlp(nn.Module):
             return self.grid
         costs = mlp_costs(shape, channels, self.hidden, len(activation.initial) - 1)
         return min(costs, key=lambda grid: costs[grid])
+
+    def _at_once(self, x: jax.Array) -> int:
+        activation = self.activation(parent=None)
+        if not isinstance(activation, Gelu | Relu | Polynomial):  # may depend on other images
+            return x.shape[0]
+        shape = (x.shape[1], x.shape[2])
+        if isinstance(activation, UpPolynomial):
+            shape = polynomial_grid(shape, len(activation.initial) - 1)
+        return images_at_once(x.shape[0], math.prod(shape) * self.hidden * x.dtype.itemsize)

@@ -13,15 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial
-from aliasfree_jax.layers.convolution import Conv, DepthwiseConv, Initializer
+from aliasfree_jax.layers.activation import Gelu
+from aliasfree_jax.layers.batching import Remat
+from aliasfree_jax.layers.convolution import DepthwiseConv, Initializer
 from aliasfree_jax.layers.drop_path import DropPath
 from aliasfree_jax.layers.mlp import Mlp, MlpGrid
 from aliasfree_jax.layers.normalization import ChannelNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample
+from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.ops.padding import Padding, WindowPadding
-from aliasfree_jax.ops.resample import check_images, ideal_lowpass
+from aliasfree_jax.ops.resample import check_images
 
 ModuleFactory = Callable[..., nn.Module]
 
@@ -35,6 +37,7 @@ class Block(nn.Module):
     drop_path_rate: float
     layer_scale_init: float
     mlp_grid: MlpGrid
+    remat: Remat
     kernel_init: Initializer
     numerics: Numerics
 
@@ -44,50 +47,14 @@ class Block(nn.Module):
         channels = x.shape[-1]
         y = DepthwiseConv(7, self.padding, self.kernel_init, self.numerics, name="depthwise")(x)
         y = self.norm(numerics=self.numerics, name="norm")(y, train=train)
-        y = Mlp(4 * channels, self.activation, self.mlp_grid, self.kernel_init, self.numerics, name="mlp")(y)
+        mlp = (self.activation, self.mlp_grid, self.remat, self.kernel_init, self.numerics)
+        y = Mlp(4 * channels, *mlp, name="mlp")(y)
         if self.layer_scale_init > 0:
             layer_scale = self.param(
                 "layer_scale", nn.initializers.constant(self.layer_scale_init), (channels,)
             )
             y = y * layer_scale.astype(y.dtype)
         return x + DropPath(self.drop_path_rate, name="drop_path")(y, train=train)
-
-
-class ActivatedStem(nn.Module):
-    """Images [N, H, W, channels] to maps [N, H / stride, W / stride, width]: convolve, activate, sample.
-
-    The convolution runs at full resolution, as the activation needs. `residual` adds the activation,
-    times a learned gain that starts at 0, to the convolution ("activation_residual" of the original).
-    """
-
-    width: int
-    kernel_size: int
-    stride: int
-    sampler: SamplerFactory
-    padding: WindowPadding
-    activation: ModuleFactory
-    residual: bool
-    kernel_init: Initializer
-    numerics: Numerics
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Convolve, activate, sample."""
-        conv = Conv(
-            self.width, self.kernel_size, 1, self.padding, self.kernel_init, self.numerics, name="conv"
-        )
-        activation = self.activation(numerics=self.numerics, name="activation")
-        y = conv(images)
-        if isinstance(activation, LowpassPolynomial) and self.padding == "circular":
-            # The filter commutes with the convolution and has fewer channels to run on before it.
-            lowpassed = ideal_lowpass(images, activation.cutoff, precision=self.numerics.precision)
-            activated = activation(y, conv(lowpassed))
-        else:
-            activated = activation(y)
-        if self.residual:
-            gain = self.param("gain", nn.initializers.zeros, (1,))
-            activated = y + gain.astype(y.dtype) * activated
-        return self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")(activated)[0]
 
 
 class ConvNeXt(nn.Module):
@@ -105,6 +72,8 @@ class ConvNeXt(nn.Module):
       layer_scale_init: initial residual gain; 0 or less leaves the gains out.
       init_std, head_init_scale: deviation of the normal initial weights; factor on the head's.
       mlp_grid: see `layers.mlp.Mlp`.
+      remat: what the gradient computes again instead of keeping it: "none", "mlp" (stem and MLPs, whose
+        hidden maps are the largest), "block" (whole blocks too), or "auto" (`layers.batching`).
       numerics: number format and precision.
 
     Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream
@@ -128,6 +97,7 @@ class ConvNeXt(nn.Module):
     init_std: float = 0.02
     head_init_scale: float = 1.0
     mlp_grid: MlpGrid = "auto"
+    remat: Remat = "auto"
     numerics: Numerics = Numerics()
 
     @nn.compact
@@ -144,6 +114,7 @@ class ConvNeXt(nn.Module):
         kernel_init = nn.initializers.normal(self.init_std)
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
         x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
+        block_type = nn.remat(Block, static_argnums=(2,)) if self.remat == "block" else Block
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             x = (
                 self._stem(x, width, kernel_init, train)
@@ -151,13 +122,14 @@ class ConvNeXt(nn.Module):
                 else self._down(x, stage, width, kernel_init, train)
             )
             for block in range(depth):
-                x = Block(
+                x = block_type(
                     self.activation,
                     self.norm,
                     self.padding,
                     next(rates),
                     self.layer_scale_init,
                     self.mlp_grid,
+                    self.remat,
                     kernel_init,
                     self.numerics,
                     name=f"stage{stage}_block{block}",
@@ -171,7 +143,7 @@ class ConvNeXt(nn.Module):
             x = SampledConv(*shape, kernel_init, self.numerics, name="stem")(x)
         else:
             activation = (self.stem_activation, self.stem_residual)
-            x = ActivatedStem(*shape, *activation, kernel_init, self.numerics, name="stem")(x)
+            x = ActivatedStem(*shape, *activation, kernel_init, self.remat, self.numerics, name="stem")(x)
         return self.norm(numerics=self.numerics, name="stem_norm")(x, train=train)
 
     def _down(self, x: jax.Array, stage: int, width: int, kernel_init: Initializer, train: bool) -> jax.Array:

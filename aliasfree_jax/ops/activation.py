@@ -37,7 +37,7 @@ def polynomial(
     """
     _check_rows(x, coefficients)
     accurate = jnp.promote_types(x.dtype, jnp.float32)
-    scaled = _scaled(coefficients, in_scale, out_scale, accurate)
+    scaled = scaled_coefficients(coefficients, in_scale, out_scale, accurate)
     u = x.astype(accurate)
     y = jnp.broadcast_to(scaled[..., -1], u.shape)
     for power in range(scaled.shape[-1] - 2, -1, -1):
@@ -50,10 +50,10 @@ def _check_rows(x: jax.Array, coefficients: jax.Array) -> None:
         raise ShapeError(f"{coefficients.shape[0]} rows of coefficients for {x.shape[-1]} channels.")
 
 
-def _scaled(
+def scaled_coefficients(
     coefficients: jax.Array, in_scale: jax.Array | float, out_scale: jax.Array | float, dtype: jnp.dtype
 ) -> jax.Array:
-    """The coefficients with both scales multiplied in: once a channel instead of once a sample."""
+    """Coefficients [..., d + 1] with both scales multiplied in: once a channel, not once a sample."""
     inner, outer = jnp.asarray(in_scale, dtype).reshape(()), jnp.asarray(out_scale, dtype).reshape(())
     gains = jnp.stack([outer * inner**power for power in range(coefficients.shape[-1])])
     return jnp.asarray(coefficients, dtype) * gains
@@ -142,5 +142,5 @@ def lowpass_polynomial(
             f"a low-pass polynomial is quadratic: expected 3 coefficients, got {coefficients.shape[-1]}."
         )
     accurate = jnp.promote_types(x.dtype, jnp.float32)
-    c0, c1, c2 = jnp.moveaxis(_scaled(coefficients, in_scale, out_scale, accurate), -1, 0)
+    c0, c1, c2 = jnp.moveaxis(scaled_coefficients(coefficients, in_scale, out_scale, accurate), -1, 0)
     return (c0 + x.astype(accurate) * (c1 + c2 * lowpassed.astype(accurate))).astype(x.dtype)

@@ -15,13 +15,10 @@ import numpy as np
 
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 from aliasfree_jax.ops import spectrum
+from aliasfree_jax.ops.choices import choices
 
 Method = Literal["matmul", "fft", "auto"]
 Precision = jax.lax.Precision | str | None
-
-# Sides from which "auto" takes the FFT. On the CPU it is about level with the matrices from 128 to 256
-# and twice as fast at 512: `python -m benchmarks.resampling`, benchmarks/results/resampling-cpu.json.
-FFT_FROM = 256
 
 
 def check_images(x: jax.Array) -> None:
@@ -38,7 +35,7 @@ def _check_target(shape: tuple[int, int]) -> None:
 def _use_fft(method: str, shape: Sequence[int]) -> bool:
     if method not in ("matmul", "fft", "auto"):
         raise ConfigError(unknown("method", method, ("matmul", "fft", "auto")))
-    return method == "fft" or (method == "auto" and max(shape[1:3]) >= FFT_FROM)
+    return method == "fft" or (method == "auto" and max(shape[1:3]) >= choices().fft_from)
 
 
 def apply_matrices(
@@ -75,11 +72,12 @@ def _batched_product(matrix: np.ndarray, maps: jax.Array, precision: Precision) 
     """`matrix` [P, K] times each of `maps` [B, K, C], to [B, P, C] in the dtype of `maps`.
 
     On the CPU as a batched product with the matrix repeated: XLA otherwise transposes the maps, which
-    takes 2 to 10 times as long.
+    takes 2 to 10 times as long. Narrow maps (images) are better transposed: for them the repeated
+    matrix would be the larger operand, and the product 10 times as long.
     """
     constant = jnp.asarray(matrix, maps.dtype)
     accumulator = jnp.promote_types(maps.dtype, jnp.float32)
-    if jax.default_backend() == "cpu":
+    if maps.shape[-1] >= choices().repeat_matrix_from * matrix.shape[0]:
         repeated = jnp.broadcast_to(constant, (maps.shape[0], *constant.shape))
         y = jnp.matmul(repeated, maps, precision=precision, preferred_element_type=accumulator)
     else:

@@ -15,9 +15,8 @@ from aliasfree_jax import create_model
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import LowpassPolynomial
 from aliasfree_jax.layers.convolution import Conv
-from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.layers.sampling import IdealSampler
-from aliasfree_jax.models.convnext import ActivatedStem
+from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.ops.activation import lowpass_polynomial
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 
@@ -137,7 +136,7 @@ def test_the_stems_shortcut_is_the_plain_order(draw, randomised, x64):
     activated = lowpass_polynomial(y, ideal_lowpass(y, 0.75), **stem["activation"])
     expected = ideal_downsample(y + stem["gain"] * activated, 4)
     lowpass = functools.partial(LowpassPolynomial, train_scale=True)
-    layer = ActivatedStem(8, 4, 4, IdealSampler, "circular", lowpass, True, nn.initializers.zeros, Numerics())
+    layer = ActivatedStem(8, 4, 4, IdealSampler, "circular", lowpass, True, nn.initializers.zeros)
     # Float64 sums of at most 48 products.
     np.testing.assert_allclose(compiled(layer.apply)({"params": stem}, images), expected, atol=1e-12)
 

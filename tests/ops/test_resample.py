@@ -1,5 +1,6 @@
 """Ideal filters and resampling: two implementations against each other, and their defining properties."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,7 @@ from jax.test_util import check_grads
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops import resample, spectrum
+from aliasfree_jax.ops.choices import choices
 from aliasfree_jax.ops.resample import (
     apply_matrices,
     ideal_downsample,
@@ -66,7 +68,8 @@ def test_matrix_products_equal_ffts_in_float32(draw):
 
 
 def test_auto_uses_the_fft_from_its_crossover_on(draw, monkeypatch):
-    monkeypatch.setattr(resample, "FFT_FROM", 8)
+    early = dataclasses.replace(choices(), fft_from=8)
+    monkeypatch.setattr(resample, "choices", lambda: early)
 
     def uses_fft(side: int, method: str) -> bool:
         return "fft" in str(

@@ -1,0 +1,91 @@
+"""The stem with an activation at full resolution, before it samples."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.layers.activation import LowpassPolynomial
+from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
+from aliasfree_jax.layers.convolution import Conv, Initializer
+from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.layers.sampling import LinearSampler, SamplerFactory
+from aliasfree_jax.ops.padding import WindowPadding
+from aliasfree_jax.ops.resample import ideal_lowpass
+
+
+class ActivatedStem(nn.Module):
+    """Images [N, H, W, channels] to maps [N, H / stride, W / stride, width]: convolve, activate, sample.
+
+    The convolution runs at full resolution, as the activation needs. `residual` adds the activation,
+    times a learned gain that starts at 0, to the convolution ("activation_residual" of the original).
+
+    Attributes:
+      remat: "mlp" or "block" for a gradient that keeps the images only (`layers.batching`).
+    """
+
+    width: int
+    kernel_size: int
+    stride: int
+    sampler: SamplerFactory
+    padding: WindowPadding
+    activation: Callable[..., nn.Module]
+    residual: bool
+    kernel_init: Initializer
+    remat: Remat = "auto"
+    numerics: Numerics = Numerics()
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Convolve, activate, sample."""
+        if not self._commutes():
+            return self._forward(images)
+        _, h, w, _ = images.shape
+        at_once = images_at_once(images.shape[0], h * w * self.width * images.dtype.itemsize)
+        remat: Remat = "mlp" if self.remat == "block" else self.remat
+        return over_images(self, ActivatedStem._forward, images, at_once=at_once, remat=remat)
+
+    def _commutes(self) -> bool:
+        """Whether a quadratic activation's filter and constant may leave the full-resolution map."""
+        activation, sampler = self.activation(parent=None), self.sampler(parent=None)
+        linear = isinstance(sampler, LinearSampler) and sampler.circular()
+        return isinstance(activation, LowpassPolynomial) and linear and self.padding == "circular"
+
+    @nn.compact
+    def _forward(self, images: jax.Array) -> jax.Array:
+        conv = Conv(
+            self.width, self.kernel_size, 1, self.padding, self.kernel_init, self.numerics, name="conv"
+        )
+        activation = self.activation(numerics=self.numerics, name="activation")
+        sampler: Any = self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")
+        gain = self.param("gain", nn.initializers.zeros, (1,)) if self.residual else None
+        if isinstance(activation, LowpassPolynomial) and self._commutes():
+            return self._quadratic(images, conv, activation, sampler, gain)
+        y = conv(images)
+        activated = activation(y)
+        if gain is not None:
+            activated = y + gain.astype(y.dtype) * activated
+        return sampler(activated)[0]
+
+    def _quadratic(
+        self,
+        images: jax.Array,
+        conv: Conv,
+        activation: LowpassPolynomial,
+        sampler: LinearSampler,
+        gain: jax.Array | None,
+    ) -> jax.Array:
+        """`c0 + S(y (c1 + c2 v))`, with y and v the convolved images and low-passed images.
+
+        The low-pass filter of v commutes with the convolution and is cheaper before it (fast_exact rule
+        5); the sampler S keeps constants.
+        """
+        lowpassed = ideal_lowpass(images, activation.cutoff, precision=self.numerics.precision)
+        c0, c1, c2 = jnp.moveaxis(activation.scaled(self.width), -1, 0)
+        if gain is not None:
+            c0, c1, c2 = gain * c0, 1 + gain * c1, gain * c2
+        accurate = accurate_dtype(images.dtype)
+        y, v = conv(images).astype(accurate), conv(lowpassed).astype(accurate)
+        sampled = sampler((y * (c1 + c2 * v)).astype(images.dtype))[0]
+        return (c0 + sampled.astype(accurate)).astype(images.dtype)
