@@ -50,8 +50,8 @@ def base_config() -> ConfigDict:
     config.train.total_epochs = 10.0
     config.train.label_smoothing = 0.0
     config.train.ema_decay = 0.0  # decay of the averaged parameters that are evaluated; 0 = off
-    config.train.dtype = "float32"  # arithmetic of the network: float32 | bfloat16
-    config.train.precision = "highest"  # of float32 products: highest | high | default (TF32 on GPUs)
+    config.train.precision = "float32"  # arithmetic of the network: float32 | tf32 | bfloat16
+    config.train.remat = "auto"  # computed again in the gradient: auto | none | mlp | block
     config.train.devices = 0  # data-parallel devices; 0 = all
 
     config.optimizer = ConfigDict()
@@ -96,8 +96,8 @@ def _choice_faults(config: ConfigDict) -> list[str]:
         "data.source": (config.data.source, SOURCES),
         "data.crop": (config.data.crop, CROPS),
         "data.corrupt": (config.data.corrupt, ("raise", "skip")),
-        "train.dtype": (config.train.dtype, ("float32", "bfloat16")),
-        "train.precision": (config.train.precision, ("highest", "high", "default")),
+        "train.precision": (config.train.precision, ("float32", "tf32", "bfloat16")),
+        "train.remat": (config.train.remat, ("auto", "none", "mlp", "block")),
     }
     return [unknown(field, value, legal) for field, (value, legal) in choices.items() if value not in legal]
 

@@ -14,8 +14,11 @@ from aliasfree_jax.ops.activation import (
     polynomial,
     polynomial_grid,
     scaled_coefficients,
+    up_polynomial_down,
 )
 from aliasfree_jax.ops.resample import ideal_lowpass, ideal_resample
+
+Scale = jax.Array | float
 
 
 class Gelu(nn.Module):
@@ -52,18 +55,19 @@ class Polynomial(nn.Module):
     initial: tuple[float, ...] = GELU_QUADRATIC
     numerics: Numerics = Numerics()
 
-    def _scale(self, name: str, value: float) -> jax.Array | float:
+    def _scale(self, name: str, value: float) -> Scale:
         return self.param(name, nn.initializers.constant(value), (1,)) if self.train_scale else value
 
-    def _coefficients(self, channels: int) -> jax.Array:
-        rows = jnp.asarray(self.initial, jnp.float32)
-        return self.param("coefficients", lambda _: jnp.tile(rows, (channels, 1)))
-
     @nn.compact
+    def parameters(self, channels: int) -> tuple[jax.Array, Scale, Scale]:
+        """The coefficients [channels, d + 1] and both scales."""
+        in_scale, out_scale = self._scale("in_scale", self.in_scale), self._scale("out_scale", self.out_scale)
+        rows = jnp.asarray(self.initial, jnp.float32)
+        return self.param("coefficients", lambda _: jnp.tile(rows, (channels, 1))), in_scale, out_scale
+
     def pointwise(self, x: jax.Array) -> jax.Array:
         """The polynomial at every sample of [..., C], wherever the samples are."""
-        in_scale, out_scale = self._scale("in_scale", self.in_scale), self._scale("out_scale", self.out_scale)
-        return polynomial(x, self._coefficients(x.shape[-1]), in_scale, out_scale)
+        return polynomial(x, *self.parameters(x.shape[-1]))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., C] to [..., C]; aliases, unless the input is band-limited accordingly."""
@@ -71,7 +75,11 @@ class Polynomial(nn.Module):
 
 
 class UpPolynomial(Polynomial):
-    """The polynomial on the smallest grid where it is exact: commutes with every fractional shift."""
+    """The polynomial on the smallest grid where it is exact: commutes with every fractional shift.
+
+    `up`, `pointwise` and `down` are its three steps, for a caller with more to do on the fine grid
+    (`layers.mlp`); a call is free to take them in one (`ops.choices`).
+    """
 
     def up(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] on the fine grid."""
@@ -84,7 +92,7 @@ class UpPolynomial(Polynomial):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""
-        return self.down(self.pointwise(self.up(x)), (x.shape[1], x.shape[2]))
+        return up_polynomial_down(x, *self.parameters(x.shape[-1]), precision=self.numerics.precision)
 
 
 class LowpassPolynomial(Polynomial):
@@ -95,11 +103,9 @@ class LowpassPolynomial(Polynomial):
 
     cutoff: float = 0.75
 
-    @nn.compact
     def scaled(self, channels: int) -> jax.Array:
         """The coefficients [channels, 3] of 1, u and u v, with both scales multiplied in."""
-        in_scale, out_scale = self._scale("in_scale", self.in_scale), self._scale("out_scale", self.out_scale)
-        coefficients = self._coefficients(channels)
+        coefficients, in_scale, out_scale = self.parameters(channels)
         return scaled_coefficients(coefficients, in_scale, out_scale, accurate_dtype(coefficients.dtype))
 
     def __call__(self, x: jax.Array, lowpassed: jax.Array | None = None) -> jax.Array:

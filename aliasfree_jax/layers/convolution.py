@@ -2,7 +2,6 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.convolution import conv2d
@@ -51,4 +50,4 @@ class DepthwiseConv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.numerics.dtype)
-        return depthwise_conv(x, kernel, self.padding) + jnp.asarray(bias)
+        return depthwise_conv(x, kernel, self.padding, precision=self.numerics.precision) + bias

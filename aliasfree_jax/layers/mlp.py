@@ -12,6 +12,7 @@ from aliasfree_jax.layers.activation import Gelu, Polynomial, Relu, UpPolynomial
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
 from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.activation import polynomial_grid
+from aliasfree_jax.ops.choices import choices
 
 MlpGrid = Literal["auto", "fine", "coarse"]
 
@@ -41,7 +42,8 @@ class Mlp(nn.Module):
 
     Linear layers with bias commute with ideal resampling, which keeps constants; so an
     `UpPolynomial` may enclose them ("fine") or stand between them ("coarse"), with the same
-    parameters and result. "auto" takes the order with fewer multiply-adds (`mlp_costs`).
+    parameters and result. "auto" is the backend's choice (`ops.choices`): on the CPU the order with
+    fewer multiply-adds (`mlp_costs`).
 
     Attributes:
       remat: "mlp" for a gradient that keeps the input only (`layers.batching`).
@@ -79,8 +81,9 @@ class Mlp(nn.Module):
     def _grid(self, shape: tuple[int, int], channels: int, activation: UpPolynomial) -> str:
         if self.grid not in ("auto", "fine", "coarse"):
             raise ConfigError(unknown("mlp_grid", self.grid, ("auto", "fine", "coarse")))
-        if self.grid != "auto":
-            return self.grid
+        grid = choices().mlp_grid if self.grid == "auto" else self.grid
+        if grid != "fewer":
+            return grid
         costs = mlp_costs(shape, channels, self.hidden, len(activation.initial) - 1)
         return min(costs, key=lambda grid: costs[grid])
 

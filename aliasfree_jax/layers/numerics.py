@@ -13,12 +13,21 @@ class Numerics:
     Attributes:
       dtype: of maps and products; None takes that of the inputs and parameters (float64 under x64).
         Statistics of norms and polynomials always use at least float32.
-      precision: of products: "highest" keeps float32 exact; "high" and "default" allow TF32 and
-        bfloat16 passes on accelerators, which costs equivariance (1e-7 becomes 1e-3).
+      precision: of products, as in `jax.lax.Precision`.
     """
 
     dtype: Any = None
     precision: str = "highest"
+
+
+PRECISIONS: dict[str, Numerics] = {
+    # Exact: products as accurate as the maps, which are at least float32.
+    "float32": Numerics(None, "highest"),
+    # Float32 maps; products of 10 mantissa bits on NVIDIA GPUs, of three bfloat16 passes on TPUs.
+    "tf32": Numerics(None, "high"),
+    "bfloat16": Numerics(jnp.bfloat16, "default"),
+}
+"""The modes a network computes in; what each costs in exactness is measured in docs/benchmarks.md."""
 
 
 def accurate_dtype(dtype: Any) -> Any:

@@ -23,7 +23,7 @@ class ActivatedStem(nn.Module):
     times a learned gain that starts at 0, to the convolution ("activation_residual" of the original).
 
     Attributes:
-      remat: "mlp" or "block" for a gradient that keeps the images only (`layers.batching`).
+      remat: unless "none", the gradient keeps the images only (`layers.batching`).
     """
 
     width: int
@@ -43,7 +43,8 @@ class ActivatedStem(nn.Module):
             return self._forward(images)
         _, h, w, _ = images.shape
         at_once = images_at_once(images.shape[0], h * w * self.width * images.dtype.itemsize)
-        remat: Remat = "mlp" if self.remat == "block" else self.remat
+        # Convolving 3 channels again is cheaper on any backend than keeping maps of full resolution.
+        remat: Remat = "none" if self.remat == "none" else "mlp"
         return over_images(self, ActivatedStem._forward, images, at_once=at_once, remat=remat)
 
     def _commutes(self) -> bool:

@@ -28,7 +28,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
     Args:
       name: one of `list_models()`.
       **options: overrides, all JSON-able; for ConvNeXts see `models.variants.OPTIONS`. The usual ones:
-        num_classes, drop_path_rate, any_size, dtype ("bfloat16"), precision, depths, widths, and the
+        num_classes, drop_path_rate, any_size, precision ("bfloat16"), remat, depths, widths, and the
         parts sampler, activation, norm, padding.
 
     Returns:

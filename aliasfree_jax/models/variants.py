@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, get_args
 
-import jax.numpy as jnp
-
 from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.layers.mlp import MlpGrid
-from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.layers.numerics import PRECISIONS, Numerics
 from aliasfree_jax.models.convnext import ConvNeXt
 from aliasfree_jax.models.parts import ACTIVATIONS, NORMS, SAMPLERS, Part, resolve
 from aliasfree_jax.ops.padding import check_padding
@@ -48,13 +47,11 @@ FAMILIES: dict[str, Options] = {
 }
 
 _PARTS = {"sampler": SAMPLERS, "activation": ACTIVATIONS, "norm": NORMS, "stem_activation": ACTIVATIONS}
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
-_NUMERICS = {"dtype", "precision"}
 _PLAIN = set(ConvNeXt.__dataclass_fields__) - set(_PARTS) - {"numerics", "parent", "name"}
 
-OPTIONS = frozenset(_PLAIN | set(_PARTS) | _NUMERICS | {"any_size"})
+OPTIONS = frozenset(_PLAIN | set(_PARTS) | {"precision", "any_size"})
 """Every option of `create_model` for a ConvNeXt: the fields of `ConvNeXt`, with JSON-able parts, and
-dtype ("float32", "bfloat16", "float64" or a dtype), precision, any_size (ideal samplers only)."""
+precision ("float32", "tf32", "bfloat16": `layers.numerics.PRECISIONS`), any_size (ideal samplers only)."""
 
 
 def _ideal_any_size(sampler: Part) -> Part:
@@ -67,14 +64,10 @@ def _ideal_any_size(sampler: Part) -> Part:
     return {**fields, "any_size": True}
 
 
-def _numerics(dtype: Any, precision: str) -> Numerics:
-    if isinstance(dtype, str):
-        if dtype not in _DTYPES:
-            raise ConfigError(unknown("dtype", dtype, _DTYPES))
-        dtype = _DTYPES[dtype]
-    if precision not in ("highest", "high", "default"):
-        raise ConfigError(unknown("precision", precision, ("highest", "high", "default")))
-    return Numerics(dtype, precision)
+def _numerics(precision: str) -> Numerics:
+    if precision not in PRECISIONS:
+        raise ConfigError(unknown("precision", precision, PRECISIONS))
+    return PRECISIONS[precision]
 
 
 def _stem_activation(part: Part, stride: int) -> Part:
@@ -94,8 +87,9 @@ def _check_names(options: Options) -> None:
     check_padding(options.get("padding", "zero"))
     if options.get("sampled_padding", "none") != "none":
         check_padding(options["sampled_padding"])
-    if options.get("mlp_grid", "auto") not in get_args(MlpGrid):
-        raise ConfigError(unknown("mlp_grid", options["mlp_grid"], get_args(MlpGrid)))
+    for name, legal in (("mlp_grid", get_args(MlpGrid)), ("remat", get_args(Remat))):
+        if options.get(name, "auto") not in legal:
+            raise ConfigError(unknown(name, options[name], legal))
 
 
 def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
@@ -108,7 +102,7 @@ def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
         if option not in OPTIONS:
             raise ConfigError(unknown(f"option of {family}", option, OPTIONS))
     merged = {**FAMILIES[family], **(SIZES[size] if size else {}), **options}
-    numerics = _numerics(merged.pop("dtype", None), merged.pop("precision", "highest"))
+    numerics = _numerics(merged.pop("precision", "float32"))
     if merged.pop("any_size", False):
         merged["sampler"] = _ideal_any_size(merged.get("sampler", "subsample"))
     if merged.get("stem_activation") is not None:

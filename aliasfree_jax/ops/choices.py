@@ -22,6 +22,8 @@ class Choices:
         run as batched products with the matrix repeated, narrower ones as one product of a transposed
         map (`ops.resample`); infinity where the backend has no use for repeating.
       patches_to: stride-1 convolutions of at most this many channels run as a product over patches.
+      mlp_grid: where the linear layers of an alias-free MLP run: on the "fine" or the "coarse" grid, or
+        where it takes "fewer" multiply-adds (`layers.mlp`).
       activation: up-polynomial-down as matrix products ("matmul") or by the fused kernel.
       working_set: bytes that the widest map of an MLP or stem should not exceed: a larger batch is
         taken in pieces (`layers.batching`). None: always the whole batch.
@@ -31,6 +33,7 @@ class Choices:
     fft_from: int
     repeat_matrix_from: float
     patches_to: int
+    mlp_grid: Literal["fewer", "fine", "coarse"]
     activation: Literal["matmul", "fused"]
     working_set: int | None
 
@@ -40,7 +43,8 @@ _ACCELERATOR = Choices(
     fft_from=1 << 30,  # products run on tensor cores and stay local when the batch is divided
     repeat_matrix_from=float("inf"),
     patches_to=0,
-    activation="matmul",
+    mlp_grid="fine",  # bound by memory: the other order moves up to 4 times as many wide maps
+    activation="matmul",  # the fused kernel's bound is half of that, but no time was measured yet
     working_set=None,  # one large product fills the device better than many small ones
 )
 
@@ -50,6 +54,7 @@ CHOICES: dict[str, Choices] = {
         fft_from=256,
         repeat_matrix_from=1 / 8,
         patches_to=4,
+        mlp_grid="fewer",
         activation="matmul",
         working_set=24 * 2**20,  # measured where the last-level cache is 32 MiB
     ),

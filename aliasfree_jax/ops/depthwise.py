@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 from aliasfree_jax.ops.choices import choices
 from aliasfree_jax.ops.padding import Padding, pad, same_padding
+from aliasfree_jax.ops.resample import Precision
 
 DepthwiseMethod = Literal["shifted", "conv", "auto"]
 
@@ -84,7 +85,9 @@ def _kernel_gradient(padded: jax.Array, dy: jax.Array, sizes: tuple[int, ...]) -
 _depthwise.defvjp(_forward, _backward)
 
 
-def depthwise_conv_ref(x: jax.Array, kernel: jax.Array, padding: Padding = "circular") -> jax.Array:
+def depthwise_conv_ref(
+    x: jax.Array, kernel: jax.Array, padding: Padding = "circular", precision: Precision = "highest"
+) -> jax.Array:
     """The same by XLA's grouped convolution: twin of the shifted sum, and the choice on accelerators."""
     return jax.lax.conv_general_dilated(
         _padded(x, kernel, padding),
@@ -93,12 +96,17 @@ def depthwise_conv_ref(x: jax.Array, kernel: jax.Array, padding: Padding = "circ
         padding="VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=kernel.shape[-1],
-        precision="highest",
+        precision=precision,
     )
 
 
 def depthwise_conv(
-    x: jax.Array, kernel: jax.Array, padding: Padding = "circular", *, method: DepthwiseMethod = "auto"
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Padding = "circular",
+    *,
+    method: DepthwiseMethod = "auto",
+    precision: Precision = "highest",
 ) -> jax.Array:
     """Correlates each channel with its own filter at stride 1, keeping the size of the map.
 
@@ -108,6 +116,7 @@ def depthwise_conv(
       padding: how the map continues beyond its border.
       method: "shifted" (sum over slices, own gradient), "conv" (XLA's grouped convolution), or
         "auto" (`ops.choices`).
+      precision: of the products of "conv"; shifted sums are always exact.
 
     Raises:
       ShapeError: channels differ, or the map is smaller than the padding.
@@ -120,5 +129,5 @@ def depthwise_conv(
     if method not in ("shifted", "conv", "auto"):
         raise ConfigError(unknown("depthwise method", method, ("shifted", "conv", "auto")))
     if (choices().depthwise if method == "auto" else method) == "conv":
-        return depthwise_conv_ref(x, kernel, padding)
+        return depthwise_conv_ref(x, kernel, padding, precision)
     return _depthwise(x, kernel, padding)

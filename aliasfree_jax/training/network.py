@@ -12,8 +12,8 @@ from aliasfree_jax.models import create_model
 def model_options(config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """The keyword arguments of `create_model` that a configuration and the number of classes imply."""
     return {
-        "dtype": config.train.dtype,
         "precision": config.train.precision,
+        "remat": config.train.remat,
         **config.model.options.to_dict(),
         "num_classes": num_classes,
     }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, Polynomial, Relu, UpPolynomial
+from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.activation import GELU_QUADRATIC, lowpass_polynomial, polynomial, up_polynomial_down
 from aliasfree_jax.ops.resample import ideal_lowpass
 
@@ -51,6 +52,24 @@ def test_modules_compute_the_pure_function(module, trained, draw, x64):
         LowpassPolynomial: lambda: lowpass_polynomial(x, ideal_lowpass(x, 0.75), rows, 0.7, 1.3),
     }[module]()
     np.testing.assert_allclose(layer.apply({"params": params}, x), expected, atol=1e-13)  # the same sums
+
+
+@pytest.mark.parametrize("precision", ["highest", "default"])
+def test_a_call_takes_the_three_steps_at_its_precision(precision, draw):
+    x, numerics = draw(2, 7, 6, 3), Numerics(precision=precision)
+    layer = UpPolynomial(in_scale=0.7, out_scale=1.3, train_scale=True, numerics=numerics)
+    variables = layer.init(jax.random.key(0), x)
+
+    def stepwise(layer, x):
+        return layer.down(layer.pointwise(layer.up(x)), (7, 6))
+
+    def program(method):
+        apply = functools.partial(layer.apply, method=method)
+        return str(jax.make_jaxpr(apply)(variables, x)), jax.jit(apply)(variables, x)
+
+    (ours, y), (theirs, expected) = program(None), program(stepwise)
+    assert ours == theirs and ("Precision.HIGHEST" in ours) == (precision == "highest")
+    np.testing.assert_array_equal(y, expected)
 
 
 def test_higher_degrees_take_a_finer_grid(draw, x64):

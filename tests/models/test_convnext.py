@@ -102,7 +102,7 @@ def test_no_layer_scale():
 @pytest.mark.parametrize("family", ["convnext_aps", "convnext_afc"])
 def test_bfloat16_maps_and_float32_logits(family, draw, randomised):
     images = draw(2, 32, 32, 3)
-    exact, rough = (create_model(f"{family}_micro", **MICRO, dtype=dtype) for dtype in (None, "bfloat16"))
+    exact, rough = (create_model(f"{family}_micro", **MICRO, precision=p) for p in ("float32", "bfloat16"))
     variables = randomised(exact, *images.shape)
     expected = compiled(exact.apply)(variables, images)
     logits, state = compiled(lambda v, x: rough.apply(v, x, mutable=["intermediates"]))(variables, images)

@@ -80,8 +80,8 @@ def test_the_package_offers_both_and_nothing_else():
         ("convnext_tiny", {"padding": "circlar"}, "unknown padding 'circlar'. Did you mean 'circular'"),
         ("convnext_tiny", {"sampled_padding": "wrap"}, "unknown padding 'wrap'"),
         ("convnext_tiny", {"mlp_grid": "fin"}, "unknown mlp_grid 'fin'. Did you mean 'fine'"),
-        ("convnext_tiny", {"dtype": "bfloat"}, "unknown dtype 'bfloat'. Did you mean 'bfloat16'"),
-        ("convnext_tiny", {"precision": "hi"}, "unknown precision 'hi'"),
+        ("convnext_tiny", {"remat": "blok"}, "unknown remat 'blok'. Did you mean 'block'"),
+        ("convnext_tiny", {"precision": "bfloat"}, "unknown precision 'bfloat'. Did you mean 'bfloat16'"),
         (
             "convnext_tiny",
             {"depths": (1, 1)},
@@ -127,12 +127,6 @@ def test_the_stems_cutoff_suits_its_stride(stride, cutoff):
     assert create_model("convnext_afc_tiny", stem_stride=stride).stem_activation().cutoff == cutoff
     stated = {"name": "lowpass_polynomial", "cutoff": 0.3}
     assert create_model("convnext_afc_tiny", stem_activation=stated).stem_activation().cutoff == 0.3
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", jnp.bfloat16])
-def test_dtypes_by_name_and_by_type(dtype):
-    assert create_model("convnext_micro", dtype=dtype).numerics.dtype == jnp.bfloat16
-    assert create_model("convnext_micro").numerics.dtype is None
 
 
 def test_options_from_json_have_lists():

@@ -47,7 +47,7 @@ class TinyNet(nn.Module):
 
 
 def create_tiny(name: str, **options: Any) -> TinyNet:
-    known = {k: v for k, v in options.items() if k not in ("dtype", "precision")}
+    known = {k: v for k, v in options.items() if k not in ("precision", "remat")}
     return TinyNet(**{"width": 4 if name == "tiny" else 5} | known)
 
 

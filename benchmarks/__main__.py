@@ -1,0 +1,87 @@
+"""Measures everything on this machine and writes one file: `python -m benchmarks` (`--quick`: a minute).
+
+Whole networks side by side (and PyTorch's, where it is installed), single operations by every method,
+memory, compile time and precision. `python -m benchmarks.page` makes docs/benchmarks.md from the files.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import memory, networks, operations, precision
+from benchmarks.timing import machine
+
+RESULTS = Path(__file__).parent / "results"
+SECTIONS = ("networks", "operations", "memory", "compile", "precision")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small shapes, few repetitions; not stored")
+    parser.add_argument("--batch", type=int, help="images a step; default 4 on a CPU, 256 elsewhere")
+    parser.add_argument("--repetitions", type=int, help="default 7; with --quick 3")
+    parser.add_argument(
+        "--precision", default=None, help="of the networks; default float32, bfloat16 on GPUs"
+    )
+    parser.add_argument("--only", nargs="*", choices=SECTIONS, default=SECTIONS, help="sections to measure")
+    parser.add_argument("--out", type=Path, help="the JSON file; default benchmarks/results/<machine>.json")
+    return parser.parse_args()
+
+
+def file_of(described: dict[str, Any]) -> Path:
+    """benchmarks/results/<backend>-<device>.json: one file a kind of machine."""
+    words = re.findall(r"[a-z0-9]+", f"{described['backend']} {described['device']}".lower())
+    return RESULTS / ("-".join(words) + ".json")
+
+
+def sections(options: argparse.Namespace, accelerator: bool) -> dict[str, Any]:
+    """What each section measures, as a function without parameters."""
+    batch = options.batch or (256 if accelerator else 4)
+    repetitions = options.repetitions or (3 if options.quick else 7)
+    mode = options.precision or ("bfloat16" if accelerator else "float32")
+    shape = (batch, 32, "micro") if options.quick else (batch, 224, "tiny")
+
+    def whole() -> Any:
+        tasks = networks.tasks(*shape, mode, options.quick, accelerator)
+        return networks.measure(tasks, repetitions, accelerator)
+
+    return {
+        "networks": whole,
+        "operations": lambda: operations.measure(options.quick, batch, repetitions),
+        "memory": lambda: memory.measure(options.quick, batch, repetitions),
+        "compile": lambda: memory.scanned(options.quick, batch, repetitions),
+        "precision": lambda: precision.measure(options.quick),
+    }
+
+
+def main() -> None:
+    """Measures, prints and stores; sections that are not measured keep their stored values."""
+    options = arguments()
+    described = machine()
+    path = options.out or file_of(described)
+    stored = json.loads(path.read_text()) if path.exists() and not options.quick else {}
+    for name, measure in sections(options, described["backend"] != "cpu").items():
+        if name not in options.only:
+            continue
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+        stored[name] = {"command": command, "date": time.strftime("%Y-%m-%d"), "machine": machine()}
+        stored[name]["rows"] = measure()
+        print(json.dumps({name: stored[name]["rows"]}, indent=1))
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        jax.clear_caches()
+        if not options.quick or options.out:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(stored, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Whole networks side by side: every one in a process of its own, all working in turn.
+
+Processes of their own, because two frameworks in one disturb each other's threads and memory; in turn,
+because a shared machine is faster at one minute than at the next. On an accelerator, whose memory
+they would have to share, one process follows the other instead.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+CALLS = ("forward", "gradient", "step")
+
+# Has glibc keep freed memory, in huge pages: XLA asks for its temporaries anew in every call (fast_exact
+# rule 10). Bytes.
+KEEP_MEMORY = (
+    "glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=8000000000:glibc.malloc.hugetlb=1"
+)
+
+Task = dict[str, Any]
+
+
+def tasks(batch: int, side: int, size: str, precision: str, quick: bool, accelerator: bool) -> list[Task]:
+    """What to measure: the project's four families, and PyTorch's networks where it is installed."""
+    common = {"batch": batch, "side": side, "precision": precision, "options": {}, "compile": False}
+    result = [
+        {**common, "label": label, "framework": "jax", "network": f"{family}_{size}"}
+        for label, family in (
+            ("plain", "convnext"),
+            ("circular", "convnext_circular"),
+            ("APS", "convnext_aps"),
+            ("alias-free", "convnext_afc"),
+        )
+    ]
+    if quick:
+        return [result[0], result[-1]]
+    if importlib.util.find_spec("torch") is None:
+        return result
+    result.append({**common, "label": "torch plain", "framework": "torch", "network": "plain"})
+    if importlib.util.find_spec("timm"):
+        result.append({**common, "label": "timm plain", "framework": "torch", "network": "timm"})
+    if accelerator:
+        result.append({**result[-1], "label": f"{result[-1]['label']}, compiled", "compile": True})
+    if precision == "float32":  # its FFT has no half precision
+        result.append({**common, "label": "torch alias-free", "framework": "torch", "network": "alias_free"})
+    if not accelerator:
+        kept = [{**t, "label": f"{t['label']}, memory kept", "keep": True} for t in result]
+        result += [t for t in kept if t["network"] not in ("convnext_circular_tiny", "convnext_aps_tiny")]
+    return result
+
+
+class Worker:
+    """A running `benchmarks.worker`."""
+
+    def __init__(self, task: Task) -> None:
+        """Starts the process and waits until it has compiled and run everything once."""
+        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        if task.get("keep"):
+            environment["GLIBC_TUNABLES"] = KEEP_MEMORY
+        command = [sys.executable, "-m", "benchmarks.worker", json.dumps(task)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+        )
+        self.facts = self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a worker ended with status {self.process.wait()}: its error is above.")
+        return json.loads(line)
+
+    def ask(self, name: str) -> float:
+        """Milliseconds of one call, or "peak_mib"."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(name + "\n")
+        self.process.stdin.flush()
+        return float(self._answer())
+
+    def stop(self) -> None:
+        """Ends the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def _running(group: list[Task]) -> Iterator[list[Worker]]:
+    workers = []
+    try:
+        for task in group:
+            print(f"  preparing {task['label']}", file=sys.stderr, flush=True)
+            workers.append(Worker(task))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def measure(all_tasks: list[Task], repetitions: int, accelerator: bool) -> list[dict[str, Any]]:
+    """A row a task: medians in milliseconds, images a second, memory, compile times, flops."""
+    rows = []
+    # Two groups on a CPU as well: all processes at once would not fit its memory.
+    halves = [[t for t in all_tasks if t.get("keep", False) is keep] for keep in (False, True)]
+    for group in [[task] for task in all_tasks] if accelerator else filter(None, halves):
+        with _running(group) as workers:
+            times: list[dict[str, list[float]]] = [{call: [] for call in CALLS} for _ in workers]
+            for round_ in range(repetitions):
+                print(f"  round {round_ + 1} of {repetitions}", file=sys.stderr, flush=True)
+                for call in CALLS:
+                    for worker, measured in zip(workers, times, strict=True):
+                        measured[call].append(worker.ask(call))
+            for task, worker, measured in zip(group, workers, times, strict=True):
+                rows.append(_row(task, worker, measured))
+    return rows
+
+
+def _row(task: Task, worker: Worker, measured: dict[str, list[float]]) -> dict[str, Any]:
+    row = {key: task[key] for key in ("label", "framework", "network", "batch", "side", "precision")}
+    for call, values in measured.items():
+        median = statistics.median(values)
+        row[f"{call}_ms"] = round(median, 2)
+        row[f"{call}_spread"] = round((max(values) - min(values)) / median, 2)
+        row[f"{call}_images_per_s"] = round(1e3 * task["batch"] / median, 1)
+    return {**row, "peak_mib": round(worker.ask("peak_mib")), **worker.facts}

@@ -1,0 +1,175 @@
+"""Single operations by every method, forward and with their gradient, in one process.
+
+The shapes are those of ConvNeXt-T at 224 pixels; `quick` shrinks them. Rows are medians in milliseconds,
+the methods in columns.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+
+from aliasfree_jax.layers import batching
+from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, UpPolynomial
+from aliasfree_jax.layers.mlp import Mlp
+from aliasfree_jax.layers.sampling import IdealSampler
+from aliasfree_jax.layers.stem import ActivatedStem
+from aliasfree_jax.ops import convolution, depthwise, resample
+from aliasfree_jax.ops.activation import polynomial, up_polynomial_down
+from aliasfree_jax.ops.choices import choices
+from benchmarks.timing import compiled, in_turn
+
+Row = dict[str, Any]
+STAGES = ((56, 96), (28, 192), (14, 384), (7, 768))
+QUICK_STAGES = ((14, 24), (7, 48))
+POLYNOMIAL = functools.partial(UpPolynomial, in_scale=7.0, out_scale=7.0, train_scale=True)
+
+
+def normal(*shape: int) -> jax.Array:
+    """Random maps."""
+    return jax.random.normal(jax.random.key(sum(shape)), shape)
+
+
+@contextlib.contextmanager
+def chosen(**fields: Any) -> Iterator[None]:
+    """Runs with other entries in the table of automatic choices."""
+    row = dataclasses.replace(choices(), **fields)
+    modules = (batching, convolution, depthwise, resample)
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(mock.patch.object(module, "choices", lambda: row))
+        yield
+
+
+def table(
+    methods: dict[str, Callable[..., Any]], arguments: tuple[Any, ...], repetitions: int, **facts: Any
+) -> list[Row]:
+    """A row for the forward pass and one for the gradient (which includes the forward pass)."""
+    rows = []
+    for gradient in (False, True):
+        calls = {name: compiled(f, *arguments, gradient=gradient)[0] for name, f in methods.items()}
+        times = in_turn(calls, repetitions)
+        rows.append({**facts, "pass": "gradient" if gradient else "forward", **times})
+    return rows
+
+
+def resampling(quick: bool, repetitions: int) -> list[Row]:
+    """Interpolation by 2 of 2^22 values (quick: 2^18), by matrices and by FFT, over the side N."""
+    rows, values = [], 2**18 if quick else 2**22
+    for side in (16, 64, 256) if quick else (8, 16, 32, 64, 128, 256, 512, 1024):
+        channels = min(256, max(1, values // side**2))
+        x = normal(max(1, values // (side**2 * channels)), side, side, channels)
+        methods = {
+            m: functools.partial(resample.ideal_upsample, factor=2, method=m) for m in ("matmul", "fft")
+        }
+        rows += table(methods, (x,), repetitions, side=side, shape=list(x.shape))
+    return rows
+
+
+def narrow_resampling(quick: bool, repetitions: int) -> list[Row]:
+    """Low-pass filter of images by one product of a transposed map, and with the matrix repeated."""
+    rows, side = [], 64 if quick else 224
+    for channels in (3, 32) if quick else (1, 3, 8, 16, 32, 96):
+        methods = {}
+        for name, least in (("transposed", float("inf")), ("repeated", 0.0)):
+
+            def lowpass(x: jax.Array, least: float = least) -> jax.Array:
+                with chosen(repeat_matrix_from=least):
+                    return resample.ideal_lowpass(x, 0.75)
+
+            methods[name] = lowpass
+        rows += table(methods, (normal(4, side, side, channels),), repetitions, side=side, channels=channels)
+    return rows
+
+
+def on_double_grid(x: jax.Array, coefficients: jax.Array) -> jax.Array:
+    """The activation on the original's grid of twice the side, by matrices."""
+    fine = resample.ideal_upsample(x, 2)
+    return resample.ideal_resample(polynomial(fine, coefficients), (x.shape[1], x.shape[2]))
+
+
+def activations(quick: bool, batch: int, repetitions: int) -> list[Row]:
+    """up-polynomial-down alone: exact grid and double grid by matrices, double grid by FFT."""
+    rows = []
+    for side, channels in QUICK_STAGES if quick else STAGES:
+        arguments = normal(batch, side, side, 4 * channels), normal(4 * channels, 3)
+        methods = {
+            "3/2 grid": functools.partial(up_polynomial_down, method="matmul"),
+            "2N grid": on_double_grid,
+            "3/2 grid, FFT": functools.partial(up_polynomial_down, method="fft"),
+        }
+        if choices().activation == "fused" or jax.default_backend() == "gpu":
+            methods["fused"] = functools.partial(up_polynomial_down, method="fused")
+        rows += table(methods, arguments, repetitions, side=side, channels=4 * channels)
+    return rows
+
+
+def _applied(layer: Any, **fields: Any) -> Callable[..., Any]:
+    def apply(variables: Any, x: jax.Array) -> Any:
+        with chosen(**fields):
+            return layer.apply(variables, x)
+
+    return apply
+
+
+def mlps(quick: bool, batch: int, repetitions: int) -> list[Row]:
+    """The pointwise part of a block: GELU, and the polynomial in both orders, whole and in pieces."""
+    rows, pieces = [], 2**14 if quick else 24 * 2**20
+    for side, channels in QUICK_STAGES if quick else STAGES:
+        x = normal(batch, side, side, channels)
+        make = functools.partial(Mlp, 4 * channels)
+        variables = make(POLYNOMIAL).init(jax.random.key(0), x)
+        methods = {"GELU": _applied(make(Gelu))}
+        for order in ("fine", "coarse"):
+            methods[order] = _applied(make(POLYNOMIAL, order, "none"), working_set=None)
+            methods[f"{order}, pieces"] = _applied(make(POLYNOMIAL, order), working_set=pieces)
+        rows += table(methods, (variables, x), repetitions, side=side, channels=channels)
+    return rows
+
+
+def depthwise_convolutions(quick: bool, batch: int, repetitions: int) -> list[Row]:
+    """7 x 7 circular depthwise convolution by each method."""
+    rows = []
+    for side, channels in QUICK_STAGES if quick else STAGES:
+        methods = {
+            "shifted sum": functools.partial(depthwise.depthwise_conv, method="shifted"),
+            "XLA convolution": functools.partial(depthwise.depthwise_conv, method="conv"),
+        }
+        arguments = normal(batch, side, side, channels), normal(7, 7, channels)
+        rows += table(methods, arguments, repetitions, side=side, channels=channels)
+    return rows
+
+
+def stems(quick: bool, batch: int, repetitions: int) -> list[Row]:
+    """The alias-free stem: XLA's convolution or a product over patches, whole or in pieces."""
+    side, width = (32, 16) if quick else (224, 96)
+    quadratic = functools.partial(LowpassPolynomial, in_scale=7.0, out_scale=7.0, train_scale=True)
+    init = jax.nn.initializers.normal(0.2)
+    x = normal(batch, side, side, 3)
+
+    def stem(remat: str) -> ActivatedStem:
+        return ActivatedStem(width, 4, 4, IdealSampler, "circular", quadratic, True, init, remat)
+
+    variables = stem("none").init(jax.random.key(0), x)
+    methods = {}
+    for name, channels in (("convolution", 0), ("patches", 4)):
+        for pieces, size, remat in (("whole", None, "none"), ("pieces", 24 * 2**20, "auto")):
+            f = _applied(stem(remat), patches_to=channels, working_set=size)
+            methods[f"{name}, {pieces}"] = lambda v, f=f: f(v, x)  # no gradient towards the images
+    return table(methods, (variables,), repetitions, side=side, width=width)
+
+
+def measure(quick: bool, batch: int, repetitions: int) -> dict[str, list[Row]]:
+    """All tables by name."""
+    return {
+        "resampling": resampling(quick, repetitions),
+        "narrow resampling": narrow_resampling(quick, repetitions),
+        "activation": activations(quick, batch, repetitions),
+        "MLP": mlps(quick, batch, repetitions),
+        "depthwise": depthwise_convolutions(quick, batch, repetitions),
+        "stem": stems(quick, batch, repetitions),
+    }

@@ -1,0 +1,117 @@
+"""Makes docs/benchmarks.md from benchmarks/results/*.json: `python -m benchmarks.page`.
+
+What a person wrote stays: the script replaces what stands between its two markers, one section a kind
+of machine.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import precision, roofline
+from benchmarks.__main__ import RESULTS
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- measured: python -m benchmarks.page -->", "<!-- end of measured -->"
+Row = dict[str, Any]
+
+TITLES = {
+    "resampling": "Interpolation by 2, by matrices and by FFT, ms",
+    "narrow resampling": "Low-pass filter of few channels (4 images), ms",
+    "activation": "up-polynomial-down of the hidden maps, ms",
+    "MLP": "Pointwise part of one block, ms",
+    "depthwise": "7 x 7 depthwise convolution, ms",
+    "stem": "Alias-free stem, ms (gradient towards the parameters)",
+}
+
+
+def table(rows: Sequence[Row], leave_out: Sequence[str] = ()) -> str:
+    """Rows of one shape as a Markdown table."""
+    columns = [column for column in rows[0] if column not in leave_out]
+    lines = [columns, ["---"] * len(columns), *([str(row.get(c, "")) for c in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def origin(section: Row) -> str:
+    """Where a section's figures come from."""
+    about = section["machine"]
+    return (
+        f"`{section['command']}`, {section['date']}, {about['device']}, jax {about['jax']}, "
+        f"Python {about['python']}, load {about['load']} at the start.\n"
+    )
+
+
+def network_table(rows: Sequence[Row]) -> str:
+    """Times as ratios to the project's plain network, measured with memory kept or not alike."""
+    shown = []
+    for row in rows:
+        kept = ", memory kept" if "memory kept" in row["label"] else ""
+        plain = next(r for r in rows if r["label"] == f"plain{kept}")
+        batch = row["batch"]
+        shown.append(
+            {
+                "network": row["label"],
+                "forward, ms an image": round(row["forward_ms"] / batch, 1),
+                "gradient, ms an image": round(row["gradient_ms"] / batch, 1),
+                "train step, images/s": row["step_images_per_s"],
+                "forward : plain": round(row["forward_ms"] / plain["forward_ms"], 2),
+                "gradient : plain": round(row["gradient_ms"] / plain["gradient_ms"], 2),
+                "compile forward, step, s": f"{row['forward_compile_s']}, {row['step_compile_s']}"
+                if "forward_compile_s" in row
+                else "",
+                "GFLOP forward": row.get("forward_gflop", ""),
+                "temporary MiB, step": row.get("step_temporary_mib", ""),
+                "peak MiB": row["peak_mib"],
+            }
+        )
+    return table(shown)
+
+
+def machine_section(name: str, stored: Row) -> str:
+    """Everything measured on one kind of machine."""
+    parts = [f"## {name}\n"]
+    if "networks" in stored:
+        rows = stored["networks"]["rows"]
+        shape = f"{rows[0]['side']} x {rows[0]['side']}, batch {rows[0]['batch']}, {rows[0]['precision']}"
+        parts += [f"### Whole networks: {shape}\n", origin(stored["networks"]), network_table(rows) + "\n"]
+    if "memory" in stored:
+        parts += ["### Memory and recomputation\n", origin(stored["memory"])]
+        parts.append(table(stored["memory"]["rows"]) + "\n")
+    if "compile" in stored:
+        parts += ["### Compile time: blocks one by one, or scanned\n", origin(stored["compile"])]
+        parts.append(table(stored["compile"]["rows"]) + "\n")
+    if "precision" in stored:
+        parts += ["### Precision\n", origin(stored["precision"])]
+        parts.append(precision.markdown(stored["precision"]["rows"]) + "\n")
+    if "operations" in stored:
+        parts += ["### Operations\n", origin(stored["operations"])]
+        for key, rows in stored["operations"]["rows"].items():
+            parts += [f"{TITLES[key]}:\n", table(rows, ("shape",)) + "\n"]
+    return "\n".join(parts)
+
+
+def roofline_section() -> str:
+    """The arithmetic of `benchmarks.roofline`."""
+    device, batch = roofline.H200, 256
+    return "\n".join(
+        [
+            f"## {device.name}: lower bounds, not measured\n",
+            f"`benchmarks/roofline.py`: milliseconds of the forward pass at batch {batch} in bfloat16, from "
+            f"{device.tflops:.0f} TFLOP/s and {device.terabytes_per_s} TB/s.\n",
+            table(roofline.measure(device, batch)) + "\n",
+        ]
+    )
+
+
+def main() -> None:
+    """Rewrites the generated part of the page."""
+    sections = [machine_section(p.stem, json.loads(p.read_text())) for p in sorted(RESULTS.glob("*.json"))]
+    text = PAGE.read_text()
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    generated = "\n".join([BEGIN, "", *sections, roofline_section(), END])
+    PAGE.write_text(before + generated + after)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""What each precision of `create_model` costs in exactness: errors of logits and of equivariance.
+
+`measure` runs ConvNeXt-T at 224 pixels, alias-free and, to compare with, circular only, in every mode of
+`layers.numerics.PRECISIONS`. The weights are random (`random_variables`) and no part of the network is
+hidden by a small gain; how often such a network changes its mind would say nothing, so only errors count.
+
+Hardware without TF32 emulates it: the operands of every float32 product below "highest" are rounded to 10
+bits of mantissa, to nearest, and multiplied and summed in float32 (`rounded_products`). Tensor cores differ
+in the last bits of the sums. All modes run the program of a GPU (the row "gpu" of `ops.choices`), wherever
+they run: its depthwise convolutions are products too.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal, jaxprs_in_params
+
+from aliasfree_jax import create_model
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.layers.numerics import PRECISIONS
+from aliasfree_jax.ops.activation import GELU_QUADRATIC
+from aliasfree_jax.ops.choices import CHOICES
+
+Moved = dict[str, list[np.ndarray]]
+
+FAMILIES = ("convnext_afc", "convnext_circular")
+BATCH = 2
+MAX_SHIFT = 31  # whole pixels
+SHIFTS_OF_A_KIND = 2
+
+# LLVM's optimisation takes half of the compilation time and changes no result beyond rounding.
+_UNOPTIMISED: dict[str, Any] = {"xla_backend_optimization_level": 0}
+
+_PRODUCTS = {"dot_general", "conv_general_dilated"}
+_LOOPS = {"scan", "while", "cond"}
+_CALLS = {"jit", "pjit", "closed_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
+
+
+def rounded_products(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with its float32 products as TF32 has them: operands of 10 bits, sums in float32.
+
+    Products marked "highest" stay as they are, as on a GPU; so do those of other number formats. The
+    operands are rounded inside jit, checkpoint, scan, while, cond and functions with a gradient of their
+    own too.
+
+    Raises:
+      ConfigError: products inside something else (a kernel), which cannot be reached.
+    """
+
+    def rounded(*arguments: Any) -> Any:
+        jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        return jax.tree.unflatten(jax.tree.structure(shapes), _evaluate(jaxpr, *jax.tree.leaves(arguments)))
+
+    return rounded
+
+
+def _evaluate(jaxpr: Any, *arguments: Any) -> list[Any]:
+    """The outputs of a jaxpr, open without constants or closed, with rounded products."""
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    values = dict(zip(inner.constvars, getattr(jaxpr, "consts", ()), strict=True))
+    values.update(zip(inner.invars, arguments, strict=True))
+
+    def read(variable: Any) -> Any:
+        return variable.val if isinstance(variable, Literal) else values[variable]
+
+    for equation in inner.eqns:
+        values.update(
+            zip(equation.outvars, _outputs(equation, list(map(read, equation.invars))), strict=True)
+        )
+    return [read(variable) for variable in inner.outvars]
+
+
+def _outputs(equation: Any, operands: list[Any]) -> Sequence[Any]:
+    name, params = equation.primitive.name, equation.params
+    if name in _CALLS:
+        return _evaluate(params["call_jaxpr" if "call_jaxpr" in params else "jaxpr"], *operands)
+    if name in _LOOPS:
+        params = {key: _rewritten(value) for key, value in params.items()}
+    elif name in _PRODUCTS and _tf32(params["precision"], operands):
+        operands = [
+            jax.lax.reduce_precision(operand, exponent_bits=8, mantissa_bits=10) for operand in operands
+        ]
+        params = {**params, "precision": (jax.lax.Precision.HIGHEST,) * 2}
+    elif any(map(_has_products, jaxprs_in_params(params))):
+        raise ConfigError(
+            f"the products inside {name!r} cannot be rounded. Choose a method made of plain operations."
+        )
+    result = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(params))
+    return result if equation.primitive.multiple_results else [result]
+
+
+def _tf32(precision: Any, operands: Sequence[Any]) -> bool:
+    highest = precision is not None and all(p == jax.lax.Precision.HIGHEST for p in precision)
+    return not highest and all(operand.dtype == jnp.float32 for operand in operands)
+
+
+def _rewritten(value: Any) -> Any:
+    """A parameter of a loop, with the products of the jaxprs in it rounded."""
+    if isinstance(value, tuple) and value and hasattr(value[0], "eqns"):
+        return tuple(map(_rewritten, value))
+    if not hasattr(value, "eqns"):
+        return value
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in value.in_avals]
+    return jax.make_jaxpr(functools.partial(_evaluate, value))(*shapes)
+
+
+def _has_products(jaxpr: Any) -> bool:
+    return any(
+        equation.primitive.name in _PRODUCTS or any(map(_has_products, jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )
+
+
+def has_tf32() -> bool:
+    """Whether products of precision "high" are TF32 on the default backend: 1 + 2^-12 becomes 1."""
+    near_one = jnp.full((256, 256), 1 + 2.0**-12, jnp.float32)
+    product = jax.jit(functools.partial(jnp.matmul, precision="high"))(near_one, jnp.eye(256))
+    return bool(jnp.all(product == 1))
+
+
+@contextlib.contextmanager
+def _program_of_a_gpu() -> Iterator[None]:
+    # A fused activation would be a kernel, which only its own backend runs.
+    row = dataclasses.replace(CHOICES["gpu"], activation="matmul")
+    with mock.patch.dict(CHOICES, {jax.default_backend(): row}):
+        yield
+
+
+def random_variables(network: Any, side: int) -> Any:
+    """Variables of a network for [.., side, side, 3], all of them counting for its output, in float32.
+
+    Kernels are normal with deviation 1 / sqrt(fan-in), the polynomials' coefficients those of the
+    quadratic that fits GELU times 1 + 0.2 z, biases 0.1 z, and everything else 1 + 0.1 z: scales of norms,
+    gains of the residual branches (in a new network 1e-6) and of the stem's activation (0), scales of the
+    polynomials (7, for inputs smaller than these kernels make). The z are standard normal.
+    """
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+    rng = np.random.default_rng(0)
+
+    def value(path: Any, leaf: Any) -> np.ndarray:
+        name, z = path[-1].key, rng.standard_normal(leaf.shape)
+        if name == "kernel":
+            z /= np.sqrt(np.prod(leaf.shape[:-1]))
+        elif name == "coefficients":
+            z = np.asarray(GELU_QUADRATIC) * (1 + 0.2 * z)
+        else:
+            z = 0.1 * z + (name != "bias")
+        return z.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+def random_images(side: int) -> np.ndarray:
+    """Noise with the spectrum of photographs, 1 / frequency: float32 [BATCH, side, side, 3], deviation 1."""
+    white = np.random.default_rng(1).standard_normal((BATCH, side, side, 3))
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(side)] * 2))
+    gains = 1 / np.maximum(frequency, 1 / side)[:, :, None]
+    noise = np.fft.ifft2(np.fft.fft2(white, axes=(1, 2)) * gains, axes=(1, 2)).real
+    return (noise / noise.std(axis=(1, 2, 3), keepdims=True)).astype(np.float32)
+
+
+def shifted_images(images: np.ndarray) -> Moved:
+    """The images moved by random shifts of each kind, by FFT in float64 and then rounded to float32."""
+    rng, size = np.random.default_rng(2), (SHIFTS_OF_A_KIND, 2)
+    shifts = {
+        "integer": rng.integers(1, MAX_SHIFT + 1, size).astype(float),
+        "half_pixel": rng.integers(0, MAX_SHIFT, size) + 0.5,
+        "fractional": rng.uniform(0, MAX_SHIFT, size),
+    }
+
+    def moved(down: float, right: float) -> np.ndarray:
+        y = images.astype(np.float64)
+        for axis, pixels in ((1, down), (2, right)):
+            phases = np.exp(-2j * np.pi * np.fft.fftfreq(y.shape[axis]) * pixels)
+            phases = phases.reshape(-1, *[1] * (3 - axis))
+            y = np.fft.ifft(np.fft.fft(y, axis=axis) * phases, axis=axis).real
+        return y.astype(np.float32)
+
+    return {kind: [moved(*pair) for pair in pairs] for kind, pairs in shifts.items()}
+
+
+def _compiled(apply: Callable[..., Any], variables: Any, images: np.ndarray) -> Callable[..., np.ndarray]:
+    options = _UNOPTIMISED if jax.default_backend() == "cpu" else {}
+    with _program_of_a_gpu():
+        compiled = jax.jit(apply).lower(variables, images).compile(compiler_options=options)
+    return lambda moved: np.asarray(compiled(variables, moved), np.float64)
+
+
+def _reference(name: str, variables: Any, images: np.ndarray) -> np.ndarray:
+    """The logits in float64."""
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (variables, images))
+        return _compiled(create_model(name).apply, *wide)(wide[1])
+
+
+def _row(
+    name: str, precision: str, variables: Any, images: np.ndarray, moved: Moved, reference: np.ndarray
+) -> dict[str, Any]:
+    apply = create_model(name, precision=precision).apply
+    emulated = precision == "tf32" and not has_tf32()
+    logits = _compiled(rounded_products(apply) if emulated else apply, variables, images)
+    unmoved = logits(images)
+    scale = np.abs(unmoved).max()
+    changes = {
+        kind: max(float(np.abs(logits(batch) - unmoved).max() / scale) for batch in batches)
+        for kind, batches in moved.items()
+    }
+    return {
+        "network": name,
+        "side": images.shape[1],
+        "precision": precision,
+        "backend": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "emulated": emulated,
+        "logit_error": float(np.abs(unmoved - reference).max() / np.abs(reference).max()),
+        "equivariance_error": max(changes.values()),
+        **{f"{kind}_error": change for kind, change in changes.items()},
+    }
+
+
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """One row for each network and precision; `quick` takes micro networks at 32 pixels.
+
+    All errors are relative to the largest logit of the batch: `logit_error` is the largest difference from
+    the same network in float64, `equivariance_error` the largest change of a logit when the images move
+    round the circle, up to 31 pixels, over the three kinds of shifts that `integer_error`,
+    `half_pixel_error` and `fractional_error` (random real numbers) tell apart.
+    """
+    size, side = ("micro", 32) if quick else ("tiny", 224)
+    images, rows = random_images(side), []
+    moved = shifted_images(images)
+    for family in FAMILIES:
+        name = f"{family}_{size}"
+        variables = random_variables(create_model(name), side)
+        reference = _reference(name, variables, images)
+        rows += [_row(name, precision, variables, images, moved, reference) for precision in PRECISIONS]
+    return rows
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """A table of the rows of `measure`, one line each."""
+    lines = [
+        "| network | precision | logits against float64 | integer shifts | half pixels | real shifts |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        precision = f"{row['precision']}, emulated" if row["emulated"] else row["precision"]
+        errors = [row[f"{kind}_error"] for kind in ("logit", "integer", "half_pixel", "fractional")]
+        cells = [f"{row['network']}, {row['side']} px", precision, *(f"{error:.1e}" for error in errors)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

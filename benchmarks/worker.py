@@ -1,0 +1,149 @@
+"""One network in a process of its own: prepares, then times a call whenever it is told to.
+
+`python -m benchmarks.worker '{"framework": "jax", "network": "convnext_afc_tiny", ...}'` prints one line
+of JSON when it is ready and, for every line on its standard input, times the call of that name and
+prints the milliseconds. `benchmarks.networks` starts several and lets them work in turn.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Calls = dict[str, Callable[[], Any]]
+
+
+def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
+    """Forward pass, gradient and whole training step of one of the project's networks."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from aliasfree_jax import create_model
+    from aliasfree_jax.training.losses import cross_entropy
+    from aliasfree_jax.training.mesh import make_mesh
+    from aliasfree_jax.training.state import create_state
+    from aliasfree_jax.training.step import make_train_step
+    from benchmarks.timing import machine, milliseconds
+
+    batch, side = task["batch"], task["side"]
+    network = create_model(task["network"], num_classes=1000, precision=task["precision"], **task["options"])
+    images = jax.random.normal(jax.random.key(0), (batch, side, side, 3))
+    labels = jnp.arange(batch)
+    optimizer, mesh = optax.adamw(1e-6), make_mesh(1)
+    state = create_state(network, optimizer, (side, side, 3), mesh, seed=0, average=False)
+    variables = {"params": jax.tree.map(jnp.copy, state.params), **state.collections}
+
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.mean(cross_entropy(network.apply({"params": params}, x, train=True), labels, 0.0))
+
+    step = make_train_step(network, optimizer, optax.constant_schedule(1e-6), mesh)
+    whole = {"image": images, "label": labels, "mask": jnp.ones(batch)}
+    programs, facts = {}, machine()
+    for name, function, arguments in (
+        ("forward", jax.jit(lambda v, x: network.apply(v, x)), (variables, images)),
+        ("gradient", jax.jit(jax.value_and_grad(loss)), (variables["params"], images)),
+        ("step", step, (state, whole)),
+    ):
+        start = time.perf_counter()
+        programs[name] = function.lower(*arguments).compile()
+        facts[f"{name}_compile_s"] = round(time.perf_counter() - start, 1)
+        analysis = programs[name].memory_analysis()
+        facts[f"{name}_temporary_mib"] = round(analysis.temp_size_in_bytes / 2**20)
+        facts[f"{name}_gflop"] = round(programs[name].cost_analysis()["flops"] / 1e9 / batch, 2)
+
+    def train() -> Any:
+        nonlocal state
+        state, metrics = programs["step"](state, whole)  # the state passed in is donated
+        return metrics
+
+    calls = {
+        "forward": lambda: programs["forward"](variables, images),
+        "gradient": lambda: programs["gradient"](variables["params"], images),
+        "step": train,
+    }
+    return {name: lambda f=f: milliseconds(f) for name, f in calls.items()}, facts
+
+
+def prepare_torch(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
+    """The same of a PyTorch network: plain ConvNeXt, or the alias-free one as the original computes it."""
+    import torch
+
+    from benchmarks.torch_networks import alias_free_convnext, plain_convnext
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
+    torch.manual_seed(0)
+    if task["network"] == "timm":
+        import timm
+
+        facts["timm"] = timm.__version__
+        network = timm.create_model("convnext_tiny")
+    else:
+        network = {"plain": plain_convnext, "alias_free": alias_free_convnext}[task["network"]]()
+    network = network.to(device)
+    if task["compile"]:
+        network = torch.compile(network)
+    images = torch.randn(task["batch"], 3, task["side"], task["side"], device=device)
+    labels = torch.arange(task["batch"], device=device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
+    half = torch.autocast(device, torch.bfloat16, enabled=task["precision"] == "bfloat16")
+
+    def forward() -> None:
+        with torch.inference_mode(), half:
+            network(images)
+
+    def gradient() -> None:
+        optimizer.zero_grad()
+        with half:
+            loss = torch.nn.functional.cross_entropy(network(images), labels)
+        loss.backward()
+
+    def step() -> None:
+        gradient()
+        optimizer.step()
+
+    def timed(call: Callable[[], None]) -> float:
+        start = time.perf_counter()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return 1e3 * (time.perf_counter() - start)
+
+    calls = {"forward": forward, "gradient": gradient, "step": step}
+    return {name: lambda call=call: timed(call) for name, call in calls.items()}, facts
+
+
+def _device_peak(framework: str) -> int:
+    """Bytes at the peak: of the device's memory, or of the process on a CPU."""
+    if framework == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return int(torch.cuda.max_memory_allocated())
+    else:
+        import jax
+
+        statistics = jax.devices()[0].memory_stats()
+        if statistics:
+            return int(statistics["peak_bytes_in_use"])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Prepares the task given as the only argument and serves until standard input ends."""
+    task = json.loads(sys.argv[1])
+    calls, facts = {"jax": prepare_jax, "torch": prepare_torch}[task["framework"]](task)
+    for call in calls.values():
+        call()
+    print(json.dumps(facts), flush=True)
+    for line in sys.stdin:
+        name = line.strip()
+        result = _device_peak(task["framework"]) / 2**20 if name == "peak_mib" else calls[name]()
+        print(json.dumps(round(result, 3)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

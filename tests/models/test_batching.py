@@ -1,0 +1,91 @@
+"""Batches in pieces and recomputation change nothing but time and memory."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aliasfree_jax import create_model
+from aliasfree_jax.layers import batching
+from aliasfree_jax.layers.batching import images_at_once
+from aliasfree_jax.ops.choices import CHOICES
+
+MICRO = {"depths": (1, 1), "widths": (4, 8), "num_classes": 3}
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Sets the bytes that a batch may take; the suite's four devices would otherwise take it whole."""
+
+    def working_set(size: int | None, devices: int = 1) -> None:
+        row = dataclasses.replace(CHOICES["cpu"], working_set=size)
+        monkeypatch.setattr(batching, "choices", lambda: row)
+        monkeypatch.setattr(jax, "device_count", lambda: devices)
+
+    return working_set
+
+
+@pytest.mark.parametrize(
+    ("batch", "limit", "expected"),
+    [(8, 100, 8), (8, 79, 4), (8, 35, 2), (8, 9, 1), (7, 69, 1), (6, 35, 3), (1, 1, 1), (8, None, 8)],
+)
+def test_pieces_divide_the_batch_and_fit(cut, batch, limit, expected):
+    cut(limit)
+    assert images_at_once(batch, 10) == expected
+
+
+def test_a_batch_divided_over_devices_is_taken_whole(cut):
+    cut(1, devices=2)
+    assert images_at_once(8, 10) == 8
+
+
+def loops(network, variables, images) -> int:
+    return str(jax.make_jaxpr(network.apply)(variables, images)).count("= scan[")
+
+
+@pytest.mark.parametrize("family", ["convnext", "convnext_aps", "convnext_afc"])
+@pytest.mark.parametrize("remat", ["auto", "none", "mlp", "block"])
+def test_pieces_and_recomputation_give_the_same_network(family, remat, draw, randomised, cut, x64):
+    images = draw(6, 32, 32, 3)
+    whole = create_model(f"{family}_micro", **MICRO, remat="none")
+    variables = randomised(whole, *images.shape)
+
+    def value_and_gradients(network):
+        def loss(v, x):
+            return jnp.sum(jnp.sin(network.apply(v, x)))
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(variables, images)
+
+    expected = value_and_gradients(whole)
+    cut(30_000)  # less than the hidden maps of any stage, and than the stem
+    network = create_model(f"{family}_micro", **MICRO, remat=remat)
+    assert loops(network, variables, images) == (3 if family == "convnext_afc" else 1)
+    result = value_and_gradients(network)
+    # Float64 rounding, summed in another order.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), result, expected)
+
+
+@pytest.mark.parametrize("family", ["convnext", "convnext_afc"])
+def test_recomputation_keeps_less(family, draw):
+    """What differentiation keeps between forward and backward: the leaves of the vjp."""
+    images = draw(8, 32, 32, 3)
+
+    def kept(remat: str) -> int:
+        network = create_model(f"{family}_micro", depths=(6,), widths=(16,), remat=remat)
+        variables = network.init(jax.random.key(0), images[:1])
+        backward = jax.eval_shape(lambda v: jax.vjp(lambda v: network.apply(v, images), v)[1], variables)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))
+
+    none, mlp, block = (kept(remat) for remat in ("none", "mlp", "block"))
+    # Hidden maps have 4 (alias-free: 9) times the values of the block's input, and several are kept.
+    assert mlp < 0.5 * none
+    assert block < mlp
+
+
+def test_initial_values_do_not_depend_on_the_pieces(draw, cut):
+    network, images = create_model("convnext_afc_micro", **MICRO), draw(6, 32, 32, 3)
+    expected = network.init(jax.random.key(0), images)
+    cut(1)
+    jax.tree.map(np.testing.assert_array_equal, network.init(jax.random.key(0), images), expected)
