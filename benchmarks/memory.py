@@ -5,13 +5,16 @@ leaves of the vjp: the same on every backend), and the temporary memory of the g
 this backend's choices.
 """
 
+import functools
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
 
 from aliasfree_jax import create_model
+from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.layers.normalization import SpatialNorm
 from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.models.convnext import Block
@@ -29,9 +32,10 @@ def _bytes(tree: Any) -> int:
 def measure(quick: bool, batch: int, repetitions: int) -> list[Row]:
     """A row for each network and each way to recompute; quick: "auto" only, nothing compiled."""
     images = jax.random.normal(jax.random.key(0), (batch, 224, 224, 3))
-    rows, calls = [], {}
+    rows: list[Row] = []
+    calls: dict[str, Callable[[], Any]] = {}
     for label, family in FAMILIES.items():
-        for remat in ("auto",) if quick else ("none", "auto", "mlp", "block"):
+        for remat in ("auto",) if quick else get_args(Remat):
             network = create_model(f"{family}_tiny", remat=remat)
             shapes = jax.eval_shape(lambda n=network: n.init(jax.random.key(1), images[:1]))
 
@@ -40,7 +44,7 @@ def measure(quick: bool, batch: int, repetitions: int) -> list[Row]:
                     return n.apply(v, images)
 
             kept = jax.eval_shape(lambda v, f=whole: jax.vjp(f, v)[1], shapes)
-            row = {"network": label, "remat": remat}
+            row: Row = {"network": label, "remat": remat}
             row["kept_mib_per_image"] = round((_bytes(kept) - _bytes(shapes)) / batch / 2**20, 1)
             rows.append(row)
             if quick:
@@ -60,14 +64,16 @@ def scanned(quick: bool, batch: int, repetitions: int) -> list[Row]:
     """The third stage's nine blocks one by one, and as one block in a scan over stacked parameters."""
     depth, side, width = (4, 7, 48) if quick else (9, 14, 384)
     init = nn.initializers.normal(0.02)
-    fields = (POLYNOMIAL, SpatialNorm, "circular", 0.0, 0.1, "auto", "auto", init, Numerics())
+    make = functools.partial(
+        Block, POLYNOMIAL, SpatialNorm, "circular", 0.0, 0.1, "auto", "auto", init, Numerics()
+    )
     x = jax.random.normal(jax.random.key(0), (batch, side, side, width))
 
     class Unrolled(nn.Module):
         @nn.compact
         def __call__(self, x: jax.Array) -> jax.Array:
             for _ in range(depth):
-                x = Block(*fields)(x, False)
+                x = make()(x, False)
             return x
 
     class Scanned(nn.Module):
@@ -79,11 +85,12 @@ def scanned(quick: bool, batch: int, repetitions: int) -> list[Row]:
                 split_rngs={"params": True},
                 length=depth,
             )
-            return loop(Block(*fields), x, None)[0]
+            return loop(make(), x, None)[0]
 
     rows = []
     for gradient in (False, True):
-        calls, row = {}, {"pass": "gradient" if gradient else "forward", "blocks": depth}
+        calls: dict[str, Callable[[], Any]] = {}
+        row: Row = {"pass": "gradient" if gradient else "forward", "blocks": depth}
         for name, stage in (("one by one", Unrolled()), ("scan", Scanned())):
             variables = stage.init(jax.random.key(1), x)
             start = time.perf_counter()

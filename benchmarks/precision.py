@@ -4,15 +4,12 @@
 `layers.numerics.PRECISIONS`. The weights are random (`random_variables`) and no part of the network is
 hidden by a small gain; how often such a network changes its mind would say nothing, so only errors count.
 
-Hardware without TF32 emulates it: the operands of every float32 product below "highest" are rounded to 10
-bits of mantissa, to nearest, and multiplied and summed in float32 (`rounded_products`). Tensor cores differ
-in the last bits of the sums. All modes run the program of a GPU (the row "gpu" of `ops.choices`), wherever
-they run: its depthwise convolutions are products too.
+Hardware without TF32 emulates it (`benchmarks.tf32`). All modes run the program of a GPU (the row "gpu" of
+`ops.choices`), wherever they run: its depthwise convolutions are products too.
 """
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
@@ -20,13 +17,12 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal, jaxprs_in_params
 
 from aliasfree_jax import create_model
-from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.numerics import PRECISIONS
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.ops.choices import CHOICES
+from benchmarks.tf32 import has_tf32, rounded_products
 
 Moved = dict[str, list[np.ndarray]]
 
@@ -37,92 +33,6 @@ SHIFTS_OF_A_KIND = 2
 
 # LLVM's optimisation takes half of the compilation time and changes no result beyond rounding.
 _UNOPTIMISED: dict[str, Any] = {"xla_backend_optimization_level": 0}
-
-_PRODUCTS = {"dot_general", "conv_general_dilated"}
-_LOOPS = {"scan", "while", "cond"}
-_CALLS = {"jit", "pjit", "closed_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
-
-
-def rounded_products(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its float32 products as TF32 has them: operands of 10 bits, sums in float32.
-
-    Products marked "highest" stay as they are, as on a GPU; so do those of other number formats. The
-    operands are rounded inside jit, checkpoint, scan, while, cond and functions with a gradient of their
-    own too.
-
-    Raises:
-      ConfigError: products inside something else (a kernel), which cannot be reached.
-    """
-
-    def rounded(*arguments: Any) -> Any:
-        jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        return jax.tree.unflatten(jax.tree.structure(shapes), _evaluate(jaxpr, *jax.tree.leaves(arguments)))
-
-    return rounded
-
-
-def _evaluate(jaxpr: Any, *arguments: Any) -> list[Any]:
-    """The outputs of a jaxpr, open without constants or closed, with rounded products."""
-    inner = getattr(jaxpr, "jaxpr", jaxpr)
-    values = dict(zip(inner.constvars, getattr(jaxpr, "consts", ()), strict=True))
-    values.update(zip(inner.invars, arguments, strict=True))
-
-    def read(variable: Any) -> Any:
-        return variable.val if isinstance(variable, Literal) else values[variable]
-
-    for equation in inner.eqns:
-        values.update(
-            zip(equation.outvars, _outputs(equation, list(map(read, equation.invars))), strict=True)
-        )
-    return [read(variable) for variable in inner.outvars]
-
-
-def _outputs(equation: Any, operands: list[Any]) -> Sequence[Any]:
-    name, params = equation.primitive.name, equation.params
-    if name in _CALLS:
-        return _evaluate(params["call_jaxpr" if "call_jaxpr" in params else "jaxpr"], *operands)
-    if name in _LOOPS:
-        params = {key: _rewritten(value) for key, value in params.items()}
-    elif name in _PRODUCTS and _tf32(params["precision"], operands):
-        operands = [
-            jax.lax.reduce_precision(operand, exponent_bits=8, mantissa_bits=10) for operand in operands
-        ]
-        params = {**params, "precision": (jax.lax.Precision.HIGHEST,) * 2}
-    elif any(map(_has_products, jaxprs_in_params(params))):
-        raise ConfigError(
-            f"the products inside {name!r} cannot be rounded. Choose a method made of plain operations."
-        )
-    result = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(params))
-    return result if equation.primitive.multiple_results else [result]
-
-
-def _tf32(precision: Any, operands: Sequence[Any]) -> bool:
-    highest = precision is not None and all(p == jax.lax.Precision.HIGHEST for p in precision)
-    return not highest and all(operand.dtype == jnp.float32 for operand in operands)
-
-
-def _rewritten(value: Any) -> Any:
-    """A parameter of a loop, with the products of the jaxprs in it rounded."""
-    if isinstance(value, tuple) and value and hasattr(value[0], "eqns"):
-        return tuple(map(_rewritten, value))
-    if not hasattr(value, "eqns"):
-        return value
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in value.in_avals]
-    return jax.make_jaxpr(functools.partial(_evaluate, value))(*shapes)
-
-
-def _has_products(jaxpr: Any) -> bool:
-    return any(
-        equation.primitive.name in _PRODUCTS or any(map(_has_products, jaxprs_in_params(equation.params)))
-        for equation in jaxpr.eqns
-    )
-
-
-def has_tf32() -> bool:
-    """Whether products of precision "high" are TF32 on the default backend: 1 + 2^-12 becomes 1."""
-    near_one = jnp.full((256, 256), 1 + 2.0**-12, jnp.float32)
-    product = jax.jit(functools.partial(jnp.matmul, precision="high"))(near_one, jnp.eye(256))
-    return bool(jnp.all(product == 1))
 
 
 @contextlib.contextmanager

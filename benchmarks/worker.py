@@ -5,6 +5,7 @@ of JSON when it is ready and, for every line on its standard input, times the ca
 prints the milliseconds. `benchmarks.networks` starts several and lets them work in turn.
 """
 
+import functools
 import json
 import resource
 import sys
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-Calls = dict[str, Callable[[], Any]]
+Calls = dict[str, Callable[[], float]]  # milliseconds of one call
 
 
 def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
@@ -37,11 +38,13 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
     variables = {"params": jax.tree.map(jnp.copy, state.params), **state.collections}
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
-        return jnp.mean(cross_entropy(network.apply({"params": params}, x, train=True), labels, 0.0))
+        logits: Any = network.apply({"params": params}, x, train=True)
+        return jnp.mean(cross_entropy(logits, labels, 0.0))
 
-    step = make_train_step(network, optimizer, optax.constant_schedule(1e-6), mesh)
+    step: Any = make_train_step(network, optimizer, optax.constant_schedule(1e-6), mesh)
     whole = {"image": images, "label": labels, "mask": jnp.ones(batch)}
-    programs, facts = {}, machine()
+    programs: dict[str, Any] = {}
+    facts = machine()
     for name, function, arguments in (
         ("forward", jax.jit(lambda v, x: network.apply(v, x)), (variables, images)),
         ("gradient", jax.jit(jax.value_and_grad(loss)), (variables["params"], images)),
@@ -50,7 +53,7 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
         start = time.perf_counter()
         programs[name] = function.lower(*arguments).compile()
         facts[f"{name}_compile_s"] = round(time.perf_counter() - start, 1)
-        analysis = programs[name].memory_analysis()
+        analysis: Any = programs[name].memory_analysis()
         facts[f"{name}_temporary_mib"] = round(analysis.temp_size_in_bytes / 2**20)
         facts[f"{name}_gflop"] = round(programs[name].cost_analysis()["flops"] / 1e9 / batch, 2)
 
@@ -64,7 +67,7 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
         "gradient": lambda: programs["gradient"](variables["params"], images),
         "step": train,
     }
-    return {name: lambda f=f: milliseconds(f) for name, f in calls.items()}, facts
+    return {name: functools.partial(milliseconds, call) for name, call in calls.items()}, facts
 
 
 def prepare_torch(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
@@ -113,7 +116,7 @@ def prepare_torch(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
         return 1e3 * (time.perf_counter() - start)
 
     calls = {"forward": forward, "gradient": gradient, "step": step}
-    return {name: lambda call=call: timed(call) for name, call in calls.items()}, facts
+    return {name: functools.partial(timed, call) for name, call in calls.items()}, facts
 
 
 def _device_peak(framework: str) -> int:

@@ -11,7 +11,8 @@ from jax.experimental import pallas
 from aliasfree_jax import create_model
 from aliasfree_jax.errors import ConfigError
 from benchmarks import precision
-from benchmarks.precision import markdown, measure, rounded_products, shifted_images
+from benchmarks.precision import markdown, measure, shifted_images
+from benchmarks.tf32 import rounded_products
 
 
 def to_ten_bits(x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Networks by name, and what is said about names, options and parts that do not exist."""
 
-import jax.numpy as jnp
 import pytest
 
 import aliasfree_jax

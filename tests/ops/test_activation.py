@@ -226,3 +226,10 @@ def test_the_module_keeps_the_grid_in_one_place(draw, monkeypatch):
     monkeypatch.setattr(activation, "polynomial_grid", lambda shape, degree: (2 * shape[0], 2 * shape[1]))
     x, coefficients = draw(1, 6, 6, 1), jnp.array([0.1, 0.5, 0.3])
     assert "12,12" in str(jax.make_jaxpr(up_polynomial_down)(x, coefficients))
+
+
+def test_the_gradient_of_a_polynomial_keeps_one_map(draw):
+    """Autodiff of Horner's rule keeps a map a power: on the fine grid, the largest of a network."""
+    x, coefficients = draw(2, 8, 8, 4), draw(4, 4, seed=1)
+    backward = jax.eval_shape(lambda x, c: jax.vjp(polynomial, x, c)[1], x, coefficients)
+    assert sum(leaf.size == x.size for leaf in jax.tree.leaves(backward)) == 1

@@ -122,3 +122,24 @@ def test_wrong_kernels_methods_and_maps_are_named(draw):
     for method in ("shifted", "conv"):
         with pytest.raises(ShapeError, match=r"circular padding by \(3, 3\) needs a larger map: width is 2"):
             depthwise_conv(x[:, :, :2], jnp.ones((7, 7, 3)), method=method)
+
+
+def test_xla_cannot_cut_the_shifted_sum(draw):
+    """A norm that follows would otherwise take half of the sum into its own loop, 7 times slower."""
+    x, kernel = draw(2, 9, 7, 3), draw(7, 7, 3, seed=1)
+
+    def normalised(x, kernel):
+        y = depthwise_conv(x, kernel, method="shifted")
+        return y - y.mean(-1, keepdims=True)
+
+    text = jax.jit(normalised).lower(x, kernel).compile().as_text()
+    branch = text.split("true_computation=%")[1].split(",")[0].split("}")[0]
+    body = text.split(f"\n%{branch} ")[1].split("\n}")[0]
+    assert "reduce" not in body
+    entry = text.split("\nENTRY")[1]
+    assert "conditional(" in entry
+
+
+def test_a_nan_in_the_kernel_is_seen(draw):
+    kernel = draw(3, 3, 2).at[0, 0, 0].set(jnp.nan)
+    assert bool(jnp.isnan(depthwise_conv(draw(1, 4, 4, 2), kernel, method="shifted")).any())

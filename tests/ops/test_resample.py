@@ -10,8 +10,8 @@ import pytest
 from jax.test_util import check_grads
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.ops import resample, spectrum
-from aliasfree_jax.ops.choices import choices
+from aliasfree_jax.ops import spectrum
+from aliasfree_jax.ops.choices import CHOICES
 from aliasfree_jax.ops.resample import (
     apply_matrices,
     ideal_downsample,
@@ -68,8 +68,7 @@ def test_matrix_products_equal_ffts_in_float32(draw):
 
 
 def test_auto_uses_the_fft_from_its_crossover_on(draw, monkeypatch):
-    early = dataclasses.replace(choices(), fft_from=8)
-    monkeypatch.setattr(resample, "choices", lambda: early)
+    monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], fft_from=8))
 
     def uses_fft(side: int, method: str) -> bool:
         return "fft" in str(
@@ -278,3 +277,15 @@ def test_sizes_up_to_224_stay_accurate(draw, x64):
     assert spectrum.exact_grid(224, 2) == 336
     up = ideal_resample(x, (336, 3))
     np.testing.assert_allclose(up[:, ::3], x[:, ::2], atol=EXACT)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16])
+def test_transposed_and_repeated_products_are_one_function(channels, draw, x64, monkeypatch):
+    x, results = draw(2, 24, 20, channels), []
+    for least in (0.0, float("inf")):
+        row = dataclasses.replace(CHOICES["cpu"], repeat_matrix_from=least)
+        monkeypatch.setitem(CHOICES, "cpu", row)
+        y, backward = jax.vjp(lambda x: ideal_resample(x, (36, 11)), x)
+        results.append((y, backward(jnp.sin(y))[0]))
+    for repeated, transposed in zip(*results, strict=True):
+        np.testing.assert_allclose(repeated, transposed, atol=EXACT)

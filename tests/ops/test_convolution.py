@@ -1,0 +1,59 @@
+"""Dense convolution: the product over patches against XLA's convolution."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aliasfree_jax.ops.choices import CHOICES
+from aliasfree_jax.ops.convolution import conv2d, patches
+
+# Sums of at most 147 products of order 1 in another order.
+EXACT = 1e-13
+
+
+@pytest.fixture
+def patches_to(monkeypatch):
+    """Sets up to how many channels a convolution runs over patches."""
+
+    def limit(channels: int) -> None:
+        monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], patches_to=channels))
+
+    return limit
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("padding", ["none", "circular", "zero", "reflect"])
+def test_patches_give_the_same_value_and_gradients(size, padding, draw, x64, patches_to):
+    x, kernel = draw(2, 9, 11, 3), draw(size, size, 3, 5, seed=1)
+
+    def value_and_gradients():
+        y, backward = jax.vjp(lambda x, k: conv2d(x, k, 1, padding), x, kernel)
+        return y, *backward(jnp.sin(y))
+
+    patches_to(0)
+    expected = value_and_gradients()
+    patches_to(4)
+    for ours, theirs in zip(value_and_gradients(), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=100 * EXACT)  # gradients sum 198 products of sums
+
+
+def test_only_narrow_maps_at_stride_1_run_over_patches(draw, patches_to):
+    patches_to(4)
+
+    def primitive(channels: int, stride: int) -> bool:
+        program = jax.make_jaxpr(lambda x, k: conv2d(x, k, stride))(
+            draw(1, 8, 8, channels), draw(2, 2, channels, 3)
+        )
+        return "conv_general_dilated" in str(program)
+
+    assert [primitive(4, 1), primitive(5, 1), primitive(4, 2)] == [False, True, True]
+
+
+def test_patches_by_definition(draw):
+    x = draw(1, 5, 6, 2)
+    windows = patches(x, 3)
+    assert windows.shape == (1, 3, 4, 18)
+    np.testing.assert_array_equal(windows[0, 1, 2], x[0, 1:4, 2:5].ravel())

@@ -1,0 +1,47 @@
+"""The benchmark command and the page made from its files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import networks, page, roofline
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_page_in_docs_is_the_one_that_the_results_give(monkeypatch, tmp_path):
+    copy = tmp_path / "benchmarks.md"
+    copy.write_text(page.PAGE.read_text())
+    monkeypatch.setattr(page, "PAGE", copy)
+    page.main()
+    assert copy.read_text() == (ROOT / "docs" / "benchmarks.md").read_text(), "run python -m benchmarks.page"
+
+
+def test_bounds_are_those_of_a_hand_computed_case():
+    device = roofline.Device("one", 1e-12, 1e-12)  # one operation a second, one byte a second
+    assert device.milliseconds(2, 1) == 4e3  # 4 operations against 2 bytes
+    assert device.milliseconds(0.5, 3) == 6e3
+    rows = roofline.measure()
+    assert rows[-1]["MLP, fused"] == pytest.approx(sum(row["MLP, fused"] for row in rows[:-1]))
+
+
+def test_a_worker_that_fails_ends_the_measurement():
+    task = networks.tasks(1, 8, "micro", "float32", True, False)[0]  # images too small for the network
+    with pytest.raises(RuntimeError, match="a worker ended with status 1"):
+        networks.measure([task], 1, False)
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_measures_every_section(tmp_path):
+    out = tmp_path / "quick.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--repetitions", "1", "--out", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    stored = json.loads(out.read_text())
+    assert set(stored) == {"networks", "operations", "memory", "compile", "precision"}
+    assert {row["label"] for row in stored["networks"]["rows"]} == {"plain", "alias-free"}
+    assert all(row["step_ms"] > 0 for row in stored["networks"]["rows"])
+    assert set(page.TITLES) == set(stored["operations"]["rows"])
+    assert "### Precision" in page.machine_section("here", stored)
