@@ -29,7 +29,7 @@ def test_bounds_are_those_of_a_hand_computed_case():
 
 
 def test_a_worker_that_fails_ends_the_measurement():
-    task = networks.tasks(1, 8, "micro", "float32", True, False)[0]  # images too small for the network
+    task = networks.tasks(1, 32, "minute", "float32", True, False)[0]
     with pytest.raises(RuntimeError, match="a worker ended with status 1"):
         networks.measure([task], 1, False)
 

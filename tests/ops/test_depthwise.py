@@ -133,11 +133,8 @@ def test_xla_cannot_cut_the_shifted_sum(draw):
         return y - y.mean(-1, keepdims=True)
 
     text = jax.jit(normalised).lower(x, kernel).compile().as_text()
-    branch = text.split("true_computation=%")[1].split(",")[0].split("}")[0]
-    body = text.split(f"\n%{branch} ")[1].split("\n}")[0]
-    assert "reduce" not in body
-    entry = text.split("\nENTRY")[1]
-    assert "conditional(" in entry
+    products = [computation.count(" multiply(") for computation in text.split("\n}")]
+    assert max(products) == 49
 
 
 def test_a_nan_in_the_kernel_is_seen(draw):
