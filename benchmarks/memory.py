@@ -62,7 +62,7 @@ def measure(quick: bool, batch: int, repetitions: int) -> list[Row]:
 
 def scanned(quick: bool, batch: int, repetitions: int) -> list[Row]:
     """The third stage's nine blocks one by one, and as one block in a scan over stacked parameters."""
-    depth, side, width = (4, 7, 48) if quick else (9, 14, 384)
+    depth, side, width = (2, 7, 24) if quick else (9, 14, 384)
     init = nn.initializers.normal(0.02)
     make = functools.partial(
         Block, POLYNOMIAL, SpatialNorm, "circular", 0.0, 0.1, "auto", "auto", init, Numerics()

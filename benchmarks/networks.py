@@ -59,7 +59,7 @@ class Worker:
     """A running `benchmarks.worker`."""
 
     def __init__(self, task: Task) -> None:
-        """Starts the process and waits until it has compiled and run everything once."""
+        """Starts the process, which compiles and runs everything once; `ready` waits for that."""
         environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         if task.get("keep"):
             environment["GLIBC_TUNABLES"] = KEEP_MEMORY
@@ -67,6 +67,10 @@ class Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
         )
+        self.facts: dict[str, Any] = {}
+
+    def ready(self) -> None:
+        """Waits until the process can be asked."""
         self.facts = self._answer()
 
     def _answer(self) -> Any:
@@ -97,6 +101,8 @@ def _running(group: list[Task]) -> Iterator[list[Worker]]:
         for task in group:
             print(f"  preparing {task['label']}", file=sys.stderr, flush=True)
             workers.append(Worker(task))
+        for worker in workers:
+            worker.ready()
         yield workers
     finally:
         for worker in workers:

@@ -57,7 +57,7 @@ def table(
 def resampling(quick: bool, repetitions: int) -> list[Row]:
     """Interpolation by 2 of 2^22 values (quick: 2^18), by matrices and by FFT, over the side N."""
     rows, values = [], 2**18 if quick else 2**22
-    for side in (16, 64, 256) if quick else (8, 16, 32, 64, 128, 256, 512, 1024):
+    for side in (64,) if quick else (8, 16, 32, 64, 128, 256, 512, 1024):
         channels = min(256, max(1, values // side**2))
         x = normal(max(1, values // (side**2 * channels)), side, side, channels)
         methods = {
@@ -70,7 +70,7 @@ def resampling(quick: bool, repetitions: int) -> list[Row]:
 def narrow_resampling(quick: bool, repetitions: int) -> list[Row]:
     """Low-pass filter of images by one product of a transposed map, and with the matrix repeated."""
     rows, side = [], 64 if quick else 224
-    for channels in (3, 32) if quick else (1, 3, 8, 16, 32, 96):
+    for channels in (3,) if quick else (1, 3, 8, 16, 32, 96):
         methods = {}
         for name, least in (("transposed", float("inf")), ("repeated", 0.0)):
 
