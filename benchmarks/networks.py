@@ -29,6 +29,7 @@ Task = dict[str, Any]
 def tasks(batch: int, side: int, size: str, precision: str, quick: bool, accelerator: bool) -> list[Task]:
     """What to measure: the project's four families, and PyTorch's networks where it is installed."""
     common = {"batch": batch, "side": side, "precision": precision, "options": {}, "compile": False}
+    common["together"] = quick
     result = [
         {**common, "label": label, "framework": "jax", "network": f"{family}_{size}"}
         for label, family in (
@@ -101,8 +102,11 @@ def _running(group: list[Task]) -> Iterator[list[Worker]]:
         for task in group:
             print(f"  preparing {task['label']}", file=sys.stderr, flush=True)
             workers.append(Worker(task))
+            if not task["together"]:  # or their compile times would be those of a busy machine
+                workers[-1].ready()
         for worker in workers:
-            worker.ready()
+            if not worker.facts:
+                worker.ready()
         yield workers
     finally:
         for worker in workers:
