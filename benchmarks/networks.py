@@ -17,12 +17,6 @@ from typing import Any
 
 CALLS = ("forward", "gradient", "step")
 
-# Has glibc keep freed memory, in huge pages: XLA asks for its temporaries anew in every call (fast_exact
-# rule 10). Bytes.
-KEEP_MEMORY = (
-    "glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=8000000000:glibc.malloc.hugetlb=1"
-)
-
 Task = dict[str, Any]
 
 
@@ -50,9 +44,6 @@ def tasks(batch: int, side: int, size: str, precision: str, quick: bool, acceler
         result.append({**result[-1], "label": f"{result[-1]['label']}, compiled", "compile": True})
     if precision == "float32":  # its FFT has no half precision
         result.append({**common, "label": "torch alias-free", "framework": "torch", "network": "alias_free"})
-    if not accelerator:
-        kept = [{**t, "label": f"{t['label']}, memory kept", "keep": True} for t in result]
-        result += [t for t in kept if t["network"] not in ("convnext_circular_tiny", "convnext_aps_tiny")]
     return result
 
 
@@ -62,8 +53,6 @@ class Worker:
     def __init__(self, task: Task) -> None:
         """Starts the process, which compiles and runs everything once; `ready` waits for that."""
         environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        if task.get("keep"):
-            environment["GLIBC_TUNABLES"] = KEEP_MEMORY
         command = [sys.executable, "-m", "benchmarks.worker", json.dumps(task)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
@@ -116,9 +105,7 @@ def _running(group: list[Task]) -> Iterator[list[Worker]]:
 def measure(all_tasks: list[Task], repetitions: int, accelerator: bool) -> list[dict[str, Any]]:
     """A row a task: medians in milliseconds, images a second, memory, compile times, flops."""
     rows = []
-    # Two groups on a CPU as well: all processes at once would not fit its memory.
-    halves = [[t for t in all_tasks if t.get("keep", False) is keep] for keep in (False, True)]
-    for group in [[task] for task in all_tasks] if accelerator else filter(None, halves):
+    for group in [[task] for task in all_tasks] if accelerator else [all_tasks]:
         with _running(group) as workers:
             times: list[dict[str, list[float]]] = [{call: [] for call in CALLS} for _ in workers]
             for round_ in range(repetitions):

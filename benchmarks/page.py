@@ -43,11 +43,9 @@ def origin(section: Row) -> str:
 
 
 def network_table(rows: Sequence[Row]) -> str:
-    """Times as ratios to the project's plain network, measured with memory kept or not alike."""
-    shown = []
+    """Times, also as ratios to the project's plain network."""
+    shown, plain = [], next(row for row in rows if row["label"] == "plain")
     for row in rows:
-        kept = ", memory kept" if "memory kept" in row["label"] else ""
-        plain = next(r for r in rows if r["label"] == f"plain{kept}")
         batch = row["batch"]
         shown.append(
             {
@@ -68,6 +66,27 @@ def network_table(rows: Sequence[Row]) -> str:
     return table(shown)
 
 
+# Quotients of two networks' times, and what they are to reach: (numerator, denominator, forward, gradient).
+GOALS = (
+    ("torch alias-free", "alias-free", "at least 3.5", "at least 3"),
+    ("plain", "torch plain", "at most 1.3", "at most 1.5"),
+    ("alias-free", "plain", "", ""),
+)
+
+
+def goal_table(rows: Sequence[Row]) -> str:
+    """How the networks compare with PyTorch's and with each other."""
+    times, shown = {row["label"]: row for row in rows}, []
+    for above, below, *goals in GOALS:
+        if {above, below} <= set(times):
+            line = {"time of / time of": f"{above} / {below}"}
+            for call, goal in zip(("forward", "gradient"), goals, strict=True):
+                line[call] = f"{times[above][f'{call}_ms'] / times[below][f'{call}_ms']:.2f}"
+                line[f"{call}, goal"] = goal
+            shown.append(line)
+    return table(shown) if shown else ""
+
+
 def machine_section(name: str, stored: Row) -> str:
     """Everything measured on one kind of machine."""
     parts = [f"## {name}\n"]
@@ -75,6 +94,7 @@ def machine_section(name: str, stored: Row) -> str:
         rows = stored["networks"]["rows"]
         shape = f"{rows[0]['side']} x {rows[0]['side']}, batch {rows[0]['batch']}, {rows[0]['precision']}"
         parts += [f"### Whole networks: {shape}\n", origin(stored["networks"]), network_table(rows) + "\n"]
+        parts += [goal_table(rows) + "\n"]
     if "memory" in stored:
         parts += ["### Memory and recomputation\n", origin(stored["memory"])]
         parts.append(table(stored["memory"]["rows"]) + "\n")
