@@ -54,11 +54,25 @@ def base_config() -> ConfigDict:
     config.train.remat = "auto"  # computed again in the gradient: auto | none | mlp | block
     config.train.devices = 0  # data-parallel devices; 0 = all
 
+    config.train.temperature = ConfigDict()  # of learned polyphase samplers, over epochs; starts at 1
+    config.train.temperature.schedule = "constant"  # constant | decay | linear
+    config.train.temperature.every_epochs = 10.0  # decay: multiply by `factor` so often, down to `least`
+    config.train.temperature.factor = 0.85
+    config.train.temperature.least = 0.5
+    config.train.temperature.at_epochs = ()  # linear: interpolate between 1 and `targets`, reached `at_epochs`
+    config.train.temperature.targets = ()
+
     config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # adamw | sgd
     config.optimizer.learning_rate = 4e-3  # peak
+    config.optimizer.schedule = "cosine"  # cosine | step (constant, times step_factor at step_epochs)
+    config.optimizer.step_epochs = (30.0, 60.0)
+    config.optimizer.step_factor = 0.1
+    config.optimizer.momentum = 0.9  # sgd
+    config.optimizer.nesterov = False  # sgd
     config.optimizer.min_learning_rate = 1e-6
     config.optimizer.warmup_epochs = 0.0
-    config.optimizer.weight_decay = 0.05
+    config.optimizer.weight_decay = 0.05  # adamw: decoupled, of kernels; sgd: of all parameters
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
@@ -97,6 +111,9 @@ def _choice_faults(config: ConfigDict) -> list[str]:
         "data.crop": (config.data.crop, CROPS),
         "data.corrupt": (config.data.corrupt, ("raise", "skip")),
         "train.precision": (config.train.precision, ("float32", "tf32", "bfloat16")),
+        "train.temperature.schedule": (config.train.temperature.schedule, ("constant", "decay", "linear")),
+        "optimizer.name": (config.optimizer.name, ("adamw", "sgd")),
+        "optimizer.schedule": (config.optimizer.schedule, ("cosine", "step")),
         "train.remat": (config.train.remat, ("auto", "none", "mlp", "block")),
     }
     return [unknown(field, value, legal) for field, (value, legal) in choices.items() if value not in legal]
@@ -130,6 +147,12 @@ def _number_faults(config: ConfigDict) -> list[str]:
         faults.append(
             f"optimizer.warmup_epochs = {config.optimizer.warmup_epochs} exceeds "
             f"train.total_epochs = {config.train.total_epochs}."
+        )
+    epochs, values = config.train.temperature.at_epochs, config.train.temperature.targets
+    if len(epochs) != len(values) or list(epochs) != sorted(epochs) or min([1.0, *values]) <= 0:
+        faults.append(
+            f"train.temperature needs as many targets > 0 as ascending at_epochs, got {tuple(epochs)} and "
+            f"{tuple(values)}."
         )
     if len(config.data.mean) != len(config.data.std):
         faults.append(f"data.mean has {len(config.data.mean)} channels, data.std {len(config.data.std)}.")

@@ -15,14 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 IMAGENET = ["convnext_afc", "convnext_aps", "convnext_circular", "convnext_plain"]
 CIFAR10 = ["cifar10_afc", "cifar10_aps", "cifar10_circular", "cifar10_plain"]
+SGD = ["imagenet_blur", "imagenet_aps", "imagenet_lps", "cifar10_resnet"]
 
 
-def load(name):
-    return importlib.import_module(f"configs.{name}").get_config()
+def load(name, *argument):
+    return importlib.import_module(f"configs.{name}").get_config(*argument)
 
 
 def test_every_config_is_known_to_these_tests():
-    assert sorted(["quickstart", *IMAGENET, *CIFAR10]) == NAMES
+    assert sorted(["quickstart", *IMAGENET, *CIFAR10, *SGD]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,7 +36,7 @@ def test_config_is_valid_and_says_how_to_run_it(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", *CIFAR10, "convnext_afc"]
+    "name", ["quickstart", *CIFAR10, "convnext_afc", *SGD]
 )  # the other large ones: same recipe
 def test_network_takes_the_images(name):
     config = load(name)
@@ -68,3 +69,30 @@ def test_configs_load_by_path_from_any_directory(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: Unknown command line flag 'nonsense'"), done.stderr
+
+
+def test_recipes_of_the_sgd_families():
+    for arch, rate in (("resnet50", 0.1), ("alexnet", 0.01), ("vgg16", 0.01), ("vgg16_bn", 0.05)):
+        config = load("imagenet_blur", arch)
+        assert config.model.name == f"{arch}_blur" in list_models()
+        assert (config.optimizer.learning_rate, config.train.total_epochs) == (rate, 90)
+    mobile = load("imagenet_blur", "mobilenet_v2")
+    assert (mobile.optimizer.learning_rate, mobile.optimizer.weight_decay) == (0.05, 4e-5)
+    assert (mobile.optimizer.schedule, mobile.train.total_epochs) == ("cosine", 150)
+    tuned = load("imagenet_blur", "resnet50,finetune")
+    assert tuned.optimizer.learning_rate == pytest.approx(0.01) and tuned.train.total_epochs == 60
+    with pytest.raises(ValueError, match="expected resnet50 or resnet50,finetune, got resnet50,tune"):
+        load("imagenet_blur", "resnet50,tune")
+    with pytest.raises(ValueError, match="expected one of plain, blur, aps, lps, got 'none'"):
+        load("cifar10_resnet", "none")
+
+
+def test_the_samplers_of_the_cifar_comparison_differ_in_nothing_else():
+    configs = [load("cifar10_resnet", sampling) for sampling in ("plain", "blur", "aps", "lps")]
+    for config in configs:
+        validate(config)
+        module = create_model(config.model.name, **model_options(config, num_classes=10))
+        assert module.padding == "circular"
+        config.model.name = config.train.temperature.schedule = ""
+        config.model.options = {}
+    assert all(config.to_dict() == configs[0].to_dict() for config in configs)

@@ -97,11 +97,11 @@ def _sampler(kwargs: Options) -> dict[str, Any]:
 
 def _polyphase(kwargs: Options) -> dict[str, Any]:
     """The sampler of ApsPool's arguments."""
+    padding = _lookup("padding", kwargs.get("pad_type", "circular"), _PADDINGS)
     return {
         "name": "polyphase",
-        "size": kwargs.get("filt_size", 3),
+        "inner": {"name": "blur", "size": kwargs.get("filt_size", 3), "padding": padding},
         "criterion": kwargs.get("apspool_criterion", "l2"),
-        "padding": _lookup("padding", kwargs.get("pad_type", "circular"), _PADDINGS),
     }
 
 

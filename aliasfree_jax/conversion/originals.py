@@ -1,7 +1,8 @@
 """From an original network's weights, or the file that holds them, to a module and its variables."""
 
+import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,45 @@ import flax.linen as nn
 import numpy as np
 
 from aliasfree_jax.checkpoint import ModelCard
-from aliasfree_jax.conversion import alias_free_convnets
+from aliasfree_jax.conversion import (
+    alias_free_convnets,
+    antialiased_cnns,
+    entries,
+    learnable_polyphase_sampling,
+    rules,
+    truly_shift_invariant_cnns,
+)
 from aliasfree_jax.conversion.recognition import recognise
-from aliasfree_jax.conversion.rules import convert, target_shapes
+from aliasfree_jax.conversion.recognition_by_keys import normalised
 from aliasfree_jax.conversion.torch_file import read_state_dict
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models import create_model
 
-_SOURCES = {alias_free_convnets.SOURCE: alias_free_convnets}
+Options = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeBase:
+    """An original: how its options translate, and the table of its state dicts.
+
+    `table` is None for alias_free_convnets, whose keys are matched by patterns instead.
+    """
+
+    translate: Callable[[str, Options], tuple[str, dict[str, Any]]]
+    table: Callable[[str, Options], list[entries.Entry]] | None
+
+
+_LPS, _APS, _BLUR = learnable_polyphase_sampling, truly_shift_invariant_cnns, antialiased_cnns
+_SOURCES = {
+    alias_free_convnets.SOURCE: CodeBase(alias_free_convnets.translate, None),
+    _BLUR.SOURCE: CodeBase(_BLUR.translate, _BLUR.table),
+    _BLUR.TORCHVISION: CodeBase(_BLUR.translate_torchvision, _BLUR.table_torchvision),
+    _APS.SOURCE: CodeBase(_APS.translate, _APS.table),
+    _APS.CIFAR_SOURCE: CodeBase(_APS.translate_cifar, _APS.table_cifar),
+    _LPS.SOURCE: CodeBase(_LPS.translate, _LPS.table),
+}
+# Where the number of classes is read off.
+_HEADS = ("fc", "core.fc", "classifier.6", "classifier.1", "classifier.0", "classifier")
 
 # How the originals prepare ImageNet for evaluation.
 _MEAN, _STD, _CROP_RATIO = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224 / 256
@@ -28,9 +60,11 @@ def from_original(
     """Network and variables that compute what an original network computes.
 
     Args:
-      source: name of the original code base: "alias_free_convnets".
-      model: its network, e.g. "convnext_afc".
-      options: arguments of the original's constructor.
+      source: the original code base: "alias_free_convnets", "antialiased-cnns", "torchvision",
+        "truly_shift_invariant_cnns", the same with "/cifar10", or "learnable_polyphase_sampling".
+      model: its network, e.g. "convnext_afc", "resnet50", "resnet18_aps", "ResNet18Custom".
+      options: arguments of the original's constructor or command line; the number of classes is read
+        off the weights.
       state_dict: its parameters and buffers as arrays in PyTorch's layout; missing filter buffers
         are fine.
 
@@ -66,7 +100,7 @@ def load_pth(
     Raises:
       ConversionError: not a readable PyTorch file, not recognised, or weights that do not fit.
     """
-    state_dict = read_state_dict(path, key=key)
+    state_dict = normalised(read_state_dict(path, key=key))
     if model is None:
         found, model, recognised = recognise(state_dict)
         if source not in (None, found):
@@ -74,6 +108,36 @@ def load_pth(
         source, options = found, {**recognised, **(options or {})}
     source = source or alias_free_convnets.SOURCE
     return _converted(source, model, options or {}, state_dict, Path(path).name, image_size)
+
+
+def to_original(source: str, model: str, options: Options, variables: Any) -> dict[str, np.ndarray]:
+    """The original's state dict, buffers included, of a network that `from_original` gives.
+
+    The way back: `torch.save({name: torch.from_numpy(array) for name, array in result.items()}, path)`
+    writes a file that the original program loads strictly.
+
+    Args:
+      source, model, options: as in `from_original`.
+      variables: of the network they name.
+
+    Raises:
+      ConversionError: unknown source, network or option; other variables; alias_free_convnets.
+    """
+    base = _code_base(source)
+    if base.table is None:
+        raise ConversionError(f"there is no export to {source} yet.")
+    return entries.export(variables, base.table(model, options))
+
+
+def _code_base(source: str) -> CodeBase:
+    if source not in _SOURCES:
+        raise ConversionError(unknown("source", source, _SOURCES))
+    return _SOURCES[source]
+
+
+def _classes(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
+    head = next((f"{head}.bias" for head in _HEADS if f"{head}.bias" in state_dict), None)
+    return {} if head is None else {"num_classes": len(state_dict[head])}
 
 
 def _converted(
@@ -84,13 +148,17 @@ def _converted(
     file: str,
     side: int,
 ) -> tuple[ModelCard, nn.Module, Any]:
-    if source not in _SOURCES:
-        raise ConversionError(unknown("source", source, _SOURCES))
-    family, channels = _SOURCES[source], options.get("in_chans", 3)
-    name, ours = family.translate(model, options)
+    base, channels = _code_base(source), options.get("in_chans", 3)
+    if base.table is not None:
+        options = {**_classes(state_dict), **options}
+    name, ours = base.translate(model, options)
     module = create_model(name, **ours)
-    variables = convert(state_dict, family.rules(options), target_shapes(module, side, channels))
-    classes = variables["params"]["head"]["bias"].shape[0]
+    shapes = rules.target_shapes(module, side, channels)
+    if base.table is None:
+        variables = rules.convert(state_dict, alias_free_convnets.rules(options), shapes)
+    else:
+        variables = entries.convert(state_dict, base.table(model, options), shapes)
+    classes = module.num_classes
     card = ModelCard(
         model=name,
         options=ours,

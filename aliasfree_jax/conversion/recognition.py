@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aliasfree_jax.conversion import alias_free_convnets
+from aliasfree_jax.conversion.recognition_by_keys import recognise_by_keys
 from aliasfree_jax.errors import ConversionError
 
 State = Mapping[str, np.ndarray]
@@ -26,6 +27,9 @@ def recognise(state_dict: State) -> Original:
     Raises:
       ConversionError: the keys belong to no network that can be recognised.
     """
+    other = recognise_by_keys(state_dict)
+    if other is not None:
+        return other
     try:
         sizes = _sizes(state_dict)
     except KeyError as error:

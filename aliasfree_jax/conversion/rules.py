@@ -52,7 +52,8 @@ class Rule:
     why: str = ""
 
 
-def _listing(title: str, entries: Sequence[str]) -> str:
+def listing(title: str, entries: Sequence[str]) -> str:
+    """A paragraph of a report: the first 20 entries, or nothing if there are none."""
     shown = "".join(f"\n    {entry}" for entry in entries[:20])
     more = f"\n    ... and {len(entries) - 20} more" if len(entries) > 20 else ""
     return f"\n  {title}:{shown}{more}" if entries else ""
@@ -93,10 +94,10 @@ def convert(state_dict: Mapping[str, np.ndarray], rules: Sequence[Rule], target:
                 wrong.append(f"{path}: {list(filled[path].shape)} from {key}, expected {list(shapes[path])}")
     missing = [f"{path} {list(shape)}" for path, shape in shapes.items() if path not in filled]
     report = (
-        _listing("source keys without a place", unknown_keys)
-        + _listing("parameters without a source", missing)
-        + _listing("parameters with two sources", twice)
-        + _listing("shapes that differ", wrong)
+        listing("source keys without a place", unknown_keys)
+        + listing("parameters without a source", missing)
+        + listing("parameters with two sources", twice)
+        + listing("shapes that differ", wrong)
     )
     if report:
         raise ConversionError(

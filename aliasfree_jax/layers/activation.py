@@ -41,6 +41,16 @@ class Relu(nn.Module):
         return jax.nn.relu(x)
 
 
+class Relu6(nn.Module):
+    """min(max(x, 0), 6)."""
+
+    numerics: Numerics = Numerics()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., C] to [..., C]."""
+        return jax.nn.relu6(x)
+
+
 class Polynomial(nn.Module):
     """A learned polynomial for each channel: `out_scale P_c(in_scale x)`.
 

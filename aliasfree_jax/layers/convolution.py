@@ -16,6 +16,7 @@ class Conv(nn.Module):
 
     Attributes:
       padding: "none" (only full windows), or how the map continues; then H' = ceil(H / stride).
+      groups: of channels, each convolved by itself; divides C and features.
     """
 
     features: int
@@ -24,15 +25,20 @@ class Conv(nn.Module):
     padding: WindowPadding = "none"
     kernel_init: Initializer = nn.initializers.normal(0.02)
     numerics: Numerics = Numerics()
+    bias_init: Initializer = nn.initializers.zeros
+    use_bias: bool = True
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Cross-correlation plus bias."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.numerics.dtype)
-        return conv2d(x, kernel, self.stride, self.padding, self.numerics.precision) + bias
+        precision = self.numerics.precision
+        y = conv2d(x, kernel, self.stride, self.padding, precision, groups=self.groups)
+        return y if bias is None else y + bias
 
 
 class DepthwiseConv(nn.Module):
@@ -42,12 +48,14 @@ class DepthwiseConv(nn.Module):
     padding: Padding = "circular"
     kernel_init: Initializer = nn.initializers.normal(0.02)
     numerics: Numerics = Numerics()
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1])
         kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.numerics.dtype)
-        return depthwise_conv(x, kernel, self.padding, precision=self.numerics.precision) + bias
+        y = depthwise_conv(x, kernel, self.padding, precision=self.numerics.precision)
+        return y if bias is None else y + bias

@@ -58,17 +58,24 @@ def _centred(x: jax.Array) -> jax.Array:
 class BatchNorm(nn.Module):
     """Batch norm with PyTorch's constants: momentum 0.1 there is 0.9 here, epsilon 1e-5.
 
-    Under `jit` over a mesh the statistics are those of the global batch.
+    Under `jit` over a mesh the statistics are those of the global batch. PyTorch's running variance is
+    the unbiased one, n / (n - 1) times ours: it differs in training only.
     """
 
     numerics: Numerics = Numerics()
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]; running statistics in the collection "batch_stats"."""
         # The "fast" variance E[x^2] - E[x]^2 loses all digits where the mean is large.
         norm = nn.BatchNorm(
-            momentum=0.9, epsilon=1e-5, dtype=self.numerics.dtype, use_fast_variance=False, name="norm"
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.numerics.dtype,
+            scale_init=self.scale_init,
+            use_fast_variance=False,
+            name="norm",
         )
         return norm(x, use_running_average=not train)
 

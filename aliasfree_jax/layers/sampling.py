@@ -1,10 +1,10 @@
 """Downsamplers, behind one interface, and the convolution that samples through one.
 
-A sampler is a module `sampler(x, phase=None) -> (y, phase)`: the map [N, H, W, C] sampled by its
-`stride`, and the polyphase component it chose (None where there is nothing to choose), which another
-branch can reuse. Samplers that are linear and shift-invariant before they drop samples commute with
-circular convolutions; `LinearSampler.taps` uses that to filter the narrower side and to convolve on
-the coarse grid only.
+A sampler is a module `sampler(x, phase=None, train=False, temperature=1.0) -> (y, phase)`: the map
+[N, H, W, C] sampled by its `stride`, and the polyphase components it chose (None where there is nothing
+to choose), which another branch or an upsampler can reuse. Samplers that are linear and
+shift-invariant before they drop samples commute with circular convolutions; `LinearSampler.taps` uses
+that to filter the narrower side and to convolve on the coarse grid only.
 """
 
 import warnings
@@ -19,11 +19,31 @@ from aliasfree_jax.layers.convolution import Conv, Initializer
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.ops.blur import blur
 from aliasfree_jax.ops.padding import Padding, WindowPadding, pad, same_padding
-from aliasfree_jax.ops.polyphase import Criterion, polyphase_downsample
+from aliasfree_jax.ops.polyphase import polyphase_downsample
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_strided_taps
 
-Phase = jax.Array | None
+Phase = tuple[jax.Array, ...] | None
+"""One array a step of sampling (`steps_of`): integers [N], or weights [N, K] of the K components."""
+
+Temperature = jax.Array | float
 SamplerFactory = Callable[..., nn.Module]
+
+
+def steps_of(stride: int) -> list[int]:
+    """The prime factors of a stride, in which polyphase sampling takes it: 4 is 2 and 2, as in APS.
+
+    Raises:
+      ConfigError: a stride below 1.
+    """
+    if stride < 1:
+        raise ConfigError(f"strides are 1, 2, 3, ..., got {stride}.")
+    factors, candidate = [], 2
+    while stride > 1:
+        while stride % candidate == 0:
+            factors.append(candidate)
+            stride //= candidate
+        candidate += 1
+    return factors
 
 
 def warn_uneven(x: jax.Array, stride: int, remedy: str) -> None:
@@ -37,15 +57,38 @@ def warn_uneven(x: jax.Array, stride: int, remedy: str) -> None:
         )
 
 
-class LinearSampler(nn.Module):
-    """A shift-invariant linear filter, then every `stride`-th sample."""
+class FilteredSampler(nn.Module):
+    """A filter, then every `stride`-th sample; or the samples of a phase that another branch chose.
+
+    Samplers are called as `sampler(x, phase, train=..., temperature=...)`: batch statistics of learned
+    filters and the temperature of learned selections need the last two.
+    """
 
     stride: int = 2
     numerics: Numerics = Numerics()
 
-    def filter(self, x: jax.Array) -> jax.Array:
+    def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """The filtered map at full size."""
         return x
+
+    def sample(self, x: jax.Array, train: bool) -> jax.Array:
+        """The filtered map at phase 0."""
+        return self.filter(x, train=train)[:, :: self.stride, :: self.stride]
+
+    def __call__(
+        self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> tuple[jax.Array, Phase]:
+        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C], and the `phase` passed in."""
+        if phase is None:
+            return self.sample(x, train), None
+        y = self.filter(x, train=train)
+        for factor, index in zip(steps_of(self.stride), phase, strict=True):
+            y = polyphase_downsample(y, phase=index, stride=(factor, factor))[0]
+        return y, phase
+
+
+class LinearSampler(FilteredSampler):
+    """A shift-invariant linear filter, then sampling."""
 
     def circular(self) -> bool:
         """Whether the filter is circular, so that it commutes with circular convolutions."""
@@ -65,10 +108,6 @@ class LinearSampler(nn.Module):
         )
         return pad(y, (rows, columns), "circular")[:, : lengths[0], : lengths[1]], self.stride
 
-    def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
-        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
-        return self.filter(x)[:, :: self.stride, :: self.stride], None
-
 
 class Subsample(LinearSampler):
     """Every `stride`-th sample, nothing else: what strided convolutions do. Aliases."""
@@ -80,7 +119,7 @@ class BlurSampler(LinearSampler):
     size: int = 3
     padding: Padding = "circular"
 
-    def filter(self, x: jax.Array) -> jax.Array:
+    def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """The blurred map."""
         return blur(x, self.size, padding=self.padding)
 
@@ -88,9 +127,9 @@ class BlurSampler(LinearSampler):
         """Whether the blur is circular."""
         return self.padding == "circular"
 
-    def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
-        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
-        return blur(x, self.size, self.stride, self.padding), None
+    def sample(self, x: jax.Array, train: bool) -> jax.Array:
+        """The blurred map at phase 0, without computing the rest."""
+        return blur(x, self.size, self.stride, self.padding)
 
 
 class IdealSampler(LinearSampler):
@@ -106,7 +145,7 @@ class IdealSampler(LinearSampler):
         if not self.any_size:
             warn_uneven(x, self.stride, "; any_size=True is exact for every size")
 
-    def filter(self, x: jax.Array) -> jax.Array:
+    def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """The low-passed map at full size."""
         return ideal_lowpass(x, 1 / self.stride, precision=self.numerics.precision)
 
@@ -119,11 +158,10 @@ class IdealSampler(LinearSampler):
         )
         return y, count
 
-    def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
-        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
+    def sample(self, x: jax.Array, train: bool) -> jax.Array:
+        """The low-passed map at phase 0, without computing the rest."""
         self._warn(x)
-        y = ideal_downsample(x, self.stride, any_size=self.any_size, precision=self.numerics.precision)
-        return y, None
+        return ideal_downsample(x, self.stride, any_size=self.any_size, precision=self.numerics.precision)
 
 
 class NormPreservingSampler(nn.Module):
@@ -137,7 +175,9 @@ class NormPreservingSampler(nn.Module):
     numerics: Numerics = Numerics()
 
     @nn.compact
-    def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
+    def __call__(
+        self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> tuple[jax.Array, Phase]:
         """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
         inner = self.inner(stride=self.stride, numerics=self.numerics, name="inner")
         if not isinstance(inner, LinearSampler):
@@ -147,38 +187,8 @@ class NormPreservingSampler(nn.Module):
             power = jnp.sum(z.astype(accurate_dtype(z.dtype)) ** 2, axis=(1, 2), keepdims=True)
             return jnp.sqrt(jnp.maximum(power, jnp.finfo(power.dtype).tiny))  # gradient 0, not nan, at 0
 
-        y = inner(x)[0]
-        return y * (norm(x) / (norm(inner.filter(x)) + 1e-6)).astype(y.dtype), None
-
-
-class PolyphaseSampler(nn.Module):
-    """Adaptive polyphase sampling: the component with the best score, exact for integer shifts.
-
-    Strides 4, 8, ... sample by 2 repeatedly, as the original's stem does; then `phase` has one
-    column for each of the steps. `size` > 1 blurs before each step.
-    """
-
-    stride: int = 2
-    criterion: Criterion = "l2"
-    size: int = 1
-    padding: Padding = "circular"
-    numerics: Numerics = Numerics()
-
-    @nn.compact
-    def __call__(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
-        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C] and phases [N, log2 stride]."""
-        steps = self.stride.bit_length() - 1
-        if self.stride != 2**steps:
-            raise ConfigError(f"adaptive polyphase sampling takes strides 1, 2, 4, ..., got {self.stride}.")
-        chosen = []
-        warn_uneven(x, self.stride, "")
-        for step in range(steps):
-            filtered = blur(x, self.size, padding=self.padding)
-            x, index = polyphase_downsample(
-                filtered, self.criterion, None if phase is None else phase[:, step]
-            )
-            chosen.append(index)
-        return x, jnp.stack(chosen, axis=1) if chosen else None
+        y, phase = inner(x, phase)
+        return y * (norm(x) / (norm(inner.filter(x)) + 1e-6)).astype(y.dtype), phase
 
 
 class SampledConv(nn.Module):
@@ -204,7 +214,7 @@ class SampledConv(nn.Module):
         )
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
         """[N, H, W, C] to [N, H / stride, W / stride, features]."""
         sampler = self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")
         if self.padding == "none" and isinstance(sampler, Subsample):
@@ -212,4 +222,4 @@ class SampledConv(nn.Module):
         if self.padding == "circular" and isinstance(sampler, LinearSampler) and sampler.circular():
             taps, stride = sampler.taps(x, self.kernel_size)
             return self._conv(stride, "none")(taps)
-        return sampler(self._conv(1, self.padding)(x))[0]
+        return sampler(self._conv(1, self.padding)(x), train=train, temperature=temperature)[0]

@@ -11,7 +11,7 @@ from aliasfree_jax.layers.activation import LowpassPolynomial
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
 from aliasfree_jax.layers.convolution import Conv, Initializer
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
-from aliasfree_jax.layers.sampling import LinearSampler, SamplerFactory
+from aliasfree_jax.layers.sampling import LinearSampler, SamplerFactory, Temperature
 from aliasfree_jax.ops.padding import WindowPadding
 from aliasfree_jax.ops.resample import ideal_lowpass
 
@@ -37,10 +37,12 @@ class ActivatedStem(nn.Module):
     remat: Remat = "auto"
     numerics: Numerics = Numerics()
 
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> jax.Array:
         """Convolve, activate, sample."""
         if not self._commutes():
-            return self._forward(images)
+            return self._forward(images, train, temperature)
         _, h, w, _ = images.shape
         at_once = images_at_once(images.shape[0], h * w * self.width * images.dtype.itemsize)
         # Convolving 3 channels again is cheaper on any backend than keeping maps of full resolution.
@@ -54,7 +56,7 @@ class ActivatedStem(nn.Module):
         return isinstance(activation, LowpassPolynomial) and linear and self.padding == "circular"
 
     @nn.compact
-    def _forward(self, images: jax.Array) -> jax.Array:
+    def _forward(self, images: jax.Array, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
         conv = Conv(
             self.width, self.kernel_size, 1, self.padding, self.kernel_init, self.numerics, name="conv"
         )
@@ -67,7 +69,7 @@ class ActivatedStem(nn.Module):
         activated = activation(y)
         if gain is not None:
             activated = y + gain.astype(y.dtype) * activated
-        return sampler(activated)[0]
+        return sampler(activated, train=train, temperature=temperature)[0]
 
     def _quadratic(
         self,

@@ -20,7 +20,7 @@ from aliasfree_jax.layers.drop_path import DropPath
 from aliasfree_jax.layers.mlp import Mlp, MlpGrid
 from aliasfree_jax.layers.normalization import ChannelNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
-from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample
+from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample, Temperature
 from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.ops.padding import Padding, WindowPadding
 from aliasfree_jax.ops.resample import check_images
@@ -77,7 +77,7 @@ class ConvNeXt(nn.Module):
       numerics: number format and precision.
 
     Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream
-    "drop_path".
+    "drop_path", and from "gumbel" where the sampler is learned; `temperature` is its softmax's.
     """
 
     num_classes: int = 1000
@@ -101,7 +101,9 @@ class ConvNeXt(nn.Module):
     numerics: Numerics = Numerics()
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> jax.Array:
         """Class logits, in float32 (float64 for float64 inputs).
 
         The last map is sown as "features" in the collection "intermediates".
@@ -117,9 +119,9 @@ class ConvNeXt(nn.Module):
         block_type = nn.remat(Block, static_argnums=(2,)) if self.remat == "block" else Block
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             x = (
-                self._stem(x, width, kernel_init, train)
+                self._stem(x, width, kernel_init, train, temperature)
                 if stage == 0
-                else self._down(x, stage, width, kernel_init, train)
+                else self._down(x, stage, width, kernel_init, train, temperature)
             )
             for block in range(depth):
                 x = block_type(
@@ -137,16 +139,27 @@ class ConvNeXt(nn.Module):
         self.sow("intermediates", "features", x)
         return self._classify(x, kernel_init)
 
-    def _stem(self, x: jax.Array, width: int, kernel_init: Initializer, train: bool) -> jax.Array:
+    def _stem(
+        self, x: jax.Array, width: int, kernel_init: Initializer, train: bool, temperature: Temperature
+    ) -> jax.Array:
         shape = (width, self.stem_kernel, self.stem_stride, self.sampler, self.sampled_padding)
         if self.stem_activation is None:
-            x = SampledConv(*shape, kernel_init, self.numerics, name="stem")(x)
+            stem: Any = SampledConv(*shape, kernel_init, self.numerics, name="stem")
         else:
             activation = (self.stem_activation, self.stem_residual)
-            x = ActivatedStem(*shape, *activation, kernel_init, self.remat, self.numerics, name="stem")(x)
+            stem = ActivatedStem(*shape, *activation, kernel_init, self.remat, self.numerics, name="stem")
+        x = stem(x, train=train, temperature=temperature)
         return self.norm(numerics=self.numerics, name="stem_norm")(x, train=train)
 
-    def _down(self, x: jax.Array, stage: int, width: int, kernel_init: Initializer, train: bool) -> jax.Array:
+    def _down(
+        self,
+        x: jax.Array,
+        stage: int,
+        width: int,
+        kernel_init: Initializer,
+        train: bool,
+        temperature: Temperature,
+    ) -> jax.Array:
         x = self.norm(numerics=self.numerics, name=f"downsample{stage}_norm")(x, train=train)
         return SampledConv(
             width,
@@ -157,7 +170,7 @@ class ConvNeXt(nn.Module):
             kernel_init,
             self.numerics,
             name=f"downsample{stage}",
-        )(x)
+        )(x, train=train, temperature=temperature)
 
     def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
         accurate = accurate_dtype(x.dtype)

@@ -12,7 +12,8 @@ from typing import Any
 import flax.linen as nn
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers import activation, normalization, sampling
+from aliasfree_jax.layers import activation, adaptive_blur, normalization, phase_logits, polyphase, sampling
+from aliasfree_jax.models import resnet
 
 ModuleFactory = Callable[..., nn.Module]
 Part = str | Mapping[str, Any] | ModuleFactory
@@ -21,12 +22,15 @@ SAMPLERS: dict[str, type[nn.Module]] = {
     "subsample": sampling.Subsample,
     "blur": sampling.BlurSampler,
     "ideal": sampling.IdealSampler,
-    "polyphase": sampling.PolyphaseSampler,
+    "adaptive_blur": adaptive_blur.AdaptiveBlurSampler,
+    "polyphase": polyphase.PolyphaseSampler,
+    "learned_polyphase": polyphase.LearnedPolyphaseSampler,
     "norm_preserving": sampling.NormPreservingSampler,
 }
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": activation.Gelu,
     "relu": activation.Relu,
+    "relu6": activation.Relu6,
     "polynomial": activation.Polynomial,
     "up_polynomial": activation.UpPolynomial,
     "lowpass_polynomial": activation.LowpassPolynomial,
@@ -38,9 +42,25 @@ NORMS: dict[str, type[nn.Module]] = {
     "instance": normalization.InstanceNorm,
     "group": normalization.GroupNorm,
 }
+LOGITS: dict[str, type[nn.Module]] = {
+    "conv": phase_logits.ConvLogits,
+    "attention": phase_logits.AttentionLogits,
+    "graph": phase_logits.GraphLogits,
+    "linear": phase_logits.LinearLogits,
+}
+STEMS: dict[str, type[nn.Module]] = {"image": resnet.ImageStem, "small": resnet.SmallStem}
+
+# Fields that hold a part themselves, and where it is named.
+_NESTED = {
+    "inner": ("sampler", SAMPLERS),
+    "first_sampler": ("sampler", SAMPLERS),
+    "logits": ("logits", LOGITS),
+}
 
 # Fields that the network fills in itself.
-_RESERVED = {"name", "parent", "numerics", "stride"}
+_RESERVED = {"name", "parent", "numerics", "stride", "scale_init"}
+# ... of a stem, besides.
+_RESERVED_IN_STEMS = {"width", "sampler", "activation", "norm", "padding"}
 
 
 def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> ModuleFactory:
@@ -58,7 +78,8 @@ def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> Modu
     if name not in table:
         raise ConfigError(unknown(kind, name, table))
     module = table[str(name)]
-    legal = {field.name: field for field in dataclasses.fields(module) if field.name not in _RESERVED}
+    reserved = _RESERVED | (_RESERVED_IN_STEMS if kind == "stem" else set())
+    legal = {field.name: field for field in dataclasses.fields(module) if field.name not in reserved}
     for field in fields:
         if field not in legal:
             raise ConfigError(unknown(f"option of {kind} {name!r}", field, legal))
@@ -66,6 +87,7 @@ def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> Modu
         optional = declared.default is not dataclasses.MISSING or field in fields
         if not optional and declared.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{kind} {name!r} needs the option {field!r}.")
-    if "inner" in fields:
-        fields["inner"] = resolve(kind, fields["inner"], table)
+    for field, (inner, names) in _NESTED.items():
+        if fields.get(field) is not None:
+            fields[field] = resolve(inner, fields[field], names)
     return functools.partial(module, **fields)

@@ -8,13 +8,21 @@ from typing import Any
 import flax.linen as nn
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.models.variants import FAMILIES, SIZES, build_convnext
+from aliasfree_jax.models import classic_variants, resnet_variants, variants
 
 _MODELS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    f"{family}_{size}": functools.partial(build_convnext, family, size)
-    for family in FAMILIES
-    for size in SIZES
+    f"{family}_{size}": functools.partial(variants.build_convnext, family, size)
+    for family in variants.FAMILIES
+    for size in variants.SIZES
 }
+for _build, _families, _sizes in (
+    (resnet_variants.build_resnet, resnet_variants.FAMILIES, resnet_variants.SIZES),
+    (resnet_variants.build_resnet, resnet_variants.FAMILIES, resnet_variants.CIFAR_SIZES),
+    (classic_variants.build_classic, classic_variants.FAMILIES, classic_variants.NETWORKS),
+):
+    for _family in _families:
+        for _size in _sizes:
+            _MODELS[f"{_size}_{_family}".rstrip("_")] = functools.partial(_build, _family, _size)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -6,9 +6,9 @@ from typing import Any, get_args
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.layers.mlp import MlpGrid
-from aliasfree_jax.layers.numerics import PRECISIONS, Numerics
+from aliasfree_jax.models.building import build, check_options, options_of
 from aliasfree_jax.models.convnext import ConvNeXt
-from aliasfree_jax.models.parts import ACTIVATIONS, NORMS, SAMPLERS, Part, resolve
+from aliasfree_jax.models.parts import Part
 from aliasfree_jax.ops.padding import check_padding
 
 Options = Mapping[str, Any]
@@ -46,28 +46,8 @@ FAMILIES: dict[str, Options] = {
     },
 }
 
-_PARTS = {"sampler": SAMPLERS, "activation": ACTIVATIONS, "norm": NORMS, "stem_activation": ACTIVATIONS}
-_PLAIN = set(ConvNeXt.__dataclass_fields__) - set(_PARTS) - {"numerics", "parent", "name"}
-
-OPTIONS = frozenset(_PLAIN | set(_PARTS) | {"precision", "any_size"})
-"""Every option of `create_model` for a ConvNeXt: the fields of `ConvNeXt`, with JSON-able parts, and
-precision ("float32", "tf32", "bfloat16": `layers.numerics.PRECISIONS`), any_size (ideal samplers only)."""
-
-
-def _ideal_any_size(sampler: Part) -> Part:
-    fields = {"name": sampler} if isinstance(sampler, str) else sampler
-    if not isinstance(fields, Mapping) or fields.get("name") != "ideal":
-        raise ConfigError(
-            f"any_size=True needs the ideal sampler, got {sampler!r}: only ideal resampling divides every "
-            "circle evenly. Use an alias-free network (convnext_afc_*) or sampler='ideal'."
-        )
-    return {**fields, "any_size": True}
-
-
-def _numerics(precision: str) -> Numerics:
-    if precision not in PRECISIONS:
-        raise ConfigError(unknown("precision", precision, PRECISIONS))
-    return PRECISIONS[precision]
+OPTIONS = options_of(ConvNeXt)
+"""Every option of `create_model` for a ConvNeXt (`building.options_of`)."""
 
 
 def _stem_activation(part: Part, stride: int) -> Part:
@@ -84,7 +64,6 @@ def _stem_activation(part: Part, stride: int) -> Part:
 
 
 def _check_names(options: Options) -> None:
-    check_padding(options.get("padding", "zero"))
     if options.get("sampled_padding", "none") != "none":
         check_padding(options["sampled_padding"])
     for name, legal in (("mlp_grid", get_args(MlpGrid)), ("remat", get_args(Remat))):
@@ -98,23 +77,9 @@ def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
     Raises:
       ConfigError: an unknown option, part or value.
     """
-    for option in options:
-        if option not in OPTIONS:
-            raise ConfigError(unknown(f"option of {family}", option, OPTIONS))
+    check_options(family, ConvNeXt, options)
     merged = {**FAMILIES[family], **(SIZES[size] if size else {}), **options}
-    numerics = _numerics(merged.pop("precision", "float32"))
-    if merged.pop("any_size", False):
-        merged["sampler"] = _ideal_any_size(merged.get("sampler", "subsample"))
     if merged.get("stem_activation") is not None:
         merged["stem_activation"] = _stem_activation(merged["stem_activation"], merged.get("stem_stride", 4))
-    for kind, table in _PARTS.items():
-        if kind in merged and not (kind == "stem_activation" and merged[kind] is None):
-            merged[kind] = resolve(kind, merged[kind], table)
     _check_names(merged)
-    for name in ("depths", "widths"):
-        merged[name] = tuple(merged[name])
-    if len(merged["depths"]) != len(merged["widths"]):
-        raise ConfigError(
-            f"depths {merged['depths']} and widths {merged['widths']} differ in their number of stages."
-        )
-    return ConvNeXt(**merged, numerics=numerics)
+    return build(ConvNeXt, merged)

@@ -24,7 +24,7 @@ def binomial_taps(size: int) -> np.ndarray:
     return taps / taps.sum()
 
 
-def _blur_axis(x: jax.Array, axis: int, taps: np.ndarray, stride: int) -> jax.Array:
+def blur_axis(x: jax.Array, axis: int, taps: np.ndarray, stride: int) -> jax.Array:
     """Weighted sum of strided slices along one padded axis (VALID correlation)."""
     outputs = (x.shape[axis] - len(taps)) // stride + 1
     slices = (
@@ -49,7 +49,7 @@ def blur(x: jax.Array, size: int, stride: int = 1, padding: Padding = "circular"
     if size == 1:
         return x[:, ::stride, ::stride]
     padded = pad(x, (same_padding(size), same_padding(size)), padding)
-    return _blur_axis(_blur_axis(padded, 1, taps, stride), 2, taps, stride)
+    return blur_axis(blur_axis(padded, 1, taps, stride), 2, taps, stride)
 
 
 def blur_ref(x: np.ndarray, size: int, stride: int = 1) -> np.ndarray:

@@ -21,8 +21,10 @@ def conv2d(
     stride: int = 1,
     padding: WindowPadding = "none",
     precision: Precision = "highest",
+    *,
+    groups: int = 1,
 ) -> jax.Array:
-    """Cross-correlation of [N, H, W, C] with [k, k, C, F]: [N, H', W', F].
+    """Cross-correlation of [N, H, W, C] with [k, k, C / groups, F]: [N, H', W', F].
 
     Padding keeps the size but for the stride, H' = ceil(H / stride); "none" takes full windows only.
     On the CPU the gradient of XLA's convolution of a few channels at full resolution (an image, in the
@@ -31,7 +33,7 @@ def conv2d(
     size, _, channels, features = kernel.shape
     if padding != "none":
         x = pad(x, (same_padding(size),) * 2, padding)
-    if stride == 1 and channels <= choices().patches_to:
+    if stride == groups == 1 and channels <= choices().patches_to:
         windows = patches(x, size)
         flat = windows.reshape(-1, size**2 * channels)
         y = jnp.matmul(flat, kernel.reshape(-1, features), precision=precision)
@@ -42,5 +44,6 @@ def conv2d(
         window_strides=(stride, stride),
         padding="VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
         precision=precision,
     )

@@ -1,45 +1,55 @@
-"""Polyphase components and their data-dependent selection (APS, Chaman & Dokmanic 2021, arXiv 2011.14214).
+"""Polyphase components and their selection (APS: Chaman & Dokmanic 2021, arXiv 2011.14214).
 
-A map sampled by 2 has four polyphase components, one a phase (row offset, column offset). They are
-numbered as in the original: 0 (0, 0), 1 (1, 0), 2 (0, 1), 3 (1, 1). An integer circular shift of the
-map permutes the components (and shifts them); a choice that depends only on the *set* of components
-therefore commutes with it.
+A map sampled by s has s^2 polyphase components, one a phase (row offset, column offset). They are
+numbered down the columns, phase = row offset + s * column offset; for s = 2 that is the order of APS,
+0 (0, 0), 1 (1, 0), 2 (0, 1), 3 (1, 1). An integer circular shift of the map permutes the components
+(and shifts them); a choice that depends only on the *set* of components therefore commutes with it.
 """
 
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
-from aliasfree_jax.ops.padding import pad
+from aliasfree_jax.ops.padding import Padding, pad
 
 Criterion = Literal["l2", "l1", "l_infty", "non_abs_max", "l2_min", "l1_min"]
+TieOrder = Literal["columns", "rows"]
 
 CRITERIA = ("l2", "l1", "l_infty", "non_abs_max", "l2_min", "l1_min")
 
 
-def pad_to_even(
-    x: jax.Array, padding: Literal["circular", "zero", "reflect", "replicate"] = "circular"
+def pad_to_multiple(
+    x: jax.Array, stride: tuple[int, int] = (2, 2), padding: Padding = "circular"
 ) -> jax.Array:
-    """Appends a row and a column where the sides of [N, H, W, C] are odd (the original's aps_pad)."""
-    h, w = x.shape[1:3]
-    return pad(x, ((0, h % 2), (0, w % 2)), padding) if h % 2 or w % 2 else x
+    """Appends rows and columns to [N, H, W, C] until the strides divide the sides.
+
+    Circular as in APS (its aps_pad), zeros as in LPS; neither keeps the network exactly equivariant.
+    """
+    rows, columns = (-side % s for side, s in zip(x.shape[1:3], stride, strict=True))
+    return pad(x, ((0, rows), (0, columns)), padding) if rows or columns else x
 
 
-def polyphase_components(x: jax.Array) -> jax.Array:
-    """Splits [N, H, W, C] with even sides into its components [N, 4, H/2, W/2, C], in phase order."""
-    n, h, w, c = x.shape
-    if h % 2 or w % 2:
+def polyphase_components(x: jax.Array, stride: tuple[int, int] = (2, 2)) -> jax.Array:
+    """Splits [N, H, W, C] into its components [N, R S, H/R, W/S, C] for `stride` (R, S), in phase order.
+
+    Raises:
+      ShapeError: a stride that does not divide its side.
+    """
+    (n, h, w, c), (r, s) = x.shape, stride
+    if h % r or w % s:
         raise ShapeError(
-            f"polyphase components by 2 need even sides, got {h} x {w}; pad_to_even adds a row or column."
+            f"polyphase components by {r} x {s} need sides that these divide, got {h} x {w}; "
+            "pad_to_multiple appends rows and columns."
         )
-    grid = x.reshape(n, h // 2, 2, w // 2, 2, c)  # [N, i, row offset, j, column offset, C]
-    return grid.transpose(0, 4, 2, 1, 3, 5).reshape(n, 4, h // 2, w // 2, c)
+    grid = x.reshape(n, h // r, r, w // s, s, c)  # [N, i, row offset, j, column offset, C]
+    return grid.transpose(0, 4, 2, 1, 3, 5).reshape(n, r * s, h // r, w // s, c)
 
 
 def component_scores(components: jax.Array, criterion: Criterion = "l2") -> jax.Array:
-    """Scores [N, 4] of the components [N, 4, h, w, C]; the phase with the largest is selected.
+    """Scores [N, K] of the components [N, K, h, w, C]; the phase with the largest is selected.
 
     Over all channels and positions jointly, accumulated in at least float32: the l2 norm (its
     square, which has the same order), l1 norm, largest magnitude, largest value, or the negated
@@ -66,29 +76,73 @@ def component_scores(components: jax.Array, criterion: Criterion = "l2") -> jax.
     raise ConfigError(unknown("polyphase criterion", criterion, CRITERIA))
 
 
+def row_order(stride: tuple[int, int] = (2, 2)) -> np.ndarray:
+    """The phases in the order in which LPS numbers them, along the rows: [0, 2, 1, 3] for stride 2."""
+    return np.array([column * stride[0] + row for row in range(stride[0]) for column in range(stride[1])])
+
+
+def best_phase(
+    scores: jax.Array, stride: tuple[int, int] = (2, 2), tie_order: TieOrder = "columns"
+) -> jax.Array:
+    """The phase [N] of the largest score in [N, K].
+
+    Equal scores go to the first phase down the columns as in APS, or along the "rows" as in LPS.
+    """
+    if tie_order == "columns":
+        return jnp.argmax(scores, axis=1)
+    order = row_order(stride)
+    return jnp.asarray(order)[jnp.argmax(scores[:, order], axis=1)]
+
+
 def select_component(components: jax.Array, phase: jax.Array) -> jax.Array:
-    """The component [N, h, w, C] that `phase` [N] names in [N, 4, h, w, C], one choice a sample."""
+    """The component [N, h, w, C] of [N, K, h, w, C] that `phase` names for each sample.
+
+    Args:
+      phase: integers [N], or weights [N, K] for a mixture of the components (LPS in training).
+    """
+    if jnp.issubdtype(phase.dtype, jnp.floating):
+        return jnp.einsum("nk,nkhwc->nhwc", phase.astype(components.dtype), components, precision="highest")
     return jnp.take_along_axis(components, phase[:, None, None, None, None], axis=1)[:, 0]
 
 
 def polyphase_downsample(
-    x: jax.Array, criterion: Criterion = "l2", phase: jax.Array | None = None
+    x: jax.Array,
+    criterion: Criterion = "l2",
+    phase: jax.Array | None = None,
+    *,
+    stride: tuple[int, int] = (2, 2),
+    padding: Padding = "circular",
 ) -> tuple[jax.Array, jax.Array]:
-    """Keeps the polyphase component with the best score: exactly shift-equivariant subsampling by 2.
+    """Keeps the polyphase component with the best score: exactly shift-equivariant subsampling.
 
     Args:
-      x: [N, H, W, C]; odd sides get one circular row or column first (then no longer exact).
+      x: [N, H, W, C]; sides that the stride does not divide are padded first (then no longer exact).
       criterion: see `component_scores`. Ties go to the first phase. No gradient flows through the
         choice.
-      phase: [N] integers 0..3 to reuse instead of choosing (a shortcut branch, say).
+      phase: to reuse instead of choosing (a shortcut branch, say): as in `select_component`.
+      padding: for sides that the stride does not divide.
 
     Returns:
-      The component [N, ceil(H/2), ceil(W/2), C], and the phase [N] it was taken from.
+      The component [N, ceil(H/R), ceil(W/S), C], and the phase [N] it was taken from.
     """
-    components = polyphase_components(pad_to_even(x))
+    components = polyphase_components(pad_to_multiple(x, stride, padding), stride)
     if phase is None:
-        phase = jnp.argmax(component_scores(jax.lax.stop_gradient(components), criterion), axis=1)
+        phase = best_phase(component_scores(jax.lax.stop_gradient(components), criterion), stride)
     return select_component(components, phase), phase
+
+
+def polyphase_upsample(x: jax.Array, phase: jax.Array, stride: tuple[int, int] = (2, 2)) -> jax.Array:
+    """Writes [N, h, w, C] at the `phase` it was sampled at into zeros: [N, R h, S w, C].
+
+    The transpose of the selection (ApsUp; LPU, Rojas-Gomez et al. 2022): weights [N, K] instead of
+    integers spread the map over all phases.
+    """
+    (n, h, w, c), (r, s) = x.shape, stride
+    if not jnp.issubdtype(phase.dtype, jnp.floating):
+        phase = jax.nn.one_hot(phase, r * s, dtype=x.dtype)
+    weights = phase.astype(x.dtype).reshape(n, s, r).transpose(0, 2, 1)  # [N, row offset, column offset]
+    grid = x[:, :, None, :, None] * weights[:, None, :, None, :, None]
+    return grid.reshape(n, h * r, w * s, c)
 
 
 def polyphase_downsample_ref(x: jax.Array) -> jax.Array:

@@ -163,6 +163,14 @@ def ideal_resample(
     return resample_uniformly(x, shape, (weights[0], weights[1]), method, precision)
 
 
+def remove_nyquist(x: jax.Array, precision: Precision = "highest") -> jax.Array:
+    """[N, H, W, C] without the Nyquist frequency of even sides, which no fractional shift keeps."""
+    check_images(x)
+    h, w = x.shape[1:3]
+    weights = spectrum.band_weights(h, (h - 1) // 2), spectrum.band_weights(w, (w - 1) // 2)
+    return resample_uniformly(x, (h, w), weights, "matmul", precision)
+
+
 def ideal_upsample(
     x: jax.Array,
     factor: int = 2,

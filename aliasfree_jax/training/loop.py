@@ -24,7 +24,7 @@ from aliasfree_jax.training.network import check_network, make_card
 from aliasfree_jax.training.optimizer import make_optimizer
 from aliasfree_jax.training.plan import Plan, make_plan
 from aliasfree_jax.training.progress import Progress
-from aliasfree_jax.training.schedule import warmup_cosine
+from aliasfree_jax.training.recipe import learning_rate, temperature
 from aliasfree_jax.training.state import TrainState, abstract_state, create_state
 from aliasfree_jax.training.step import TrainStep, make_predict, make_train_step
 
@@ -102,14 +102,14 @@ def _prepare(
     plan = make_plan(config, len(train))
     card = make_card(config, train.class_names, origin)
     module = create_model(card.model, **card.options)
-    rates = (config.optimizer.learning_rate, config.optimizer.min_learning_rate)
-    schedule = warmup_cosine(*rates, warmup_steps=plan.warmup, total_steps=plan.total)
+    schedule = learning_rate(config.optimizer, plan)
     optimizer = make_optimizer(config.optimizer, schedule)
     train_step = make_train_step(
         module,
         optimizer,
         schedule,
         mesh,
+        temperature=temperature(config.train.temperature, plan),
         label_smoothing=config.train.label_smoothing,
         accumulation_steps=config.train.accumulation_steps,
         ema_decay=config.train.ema_decay,

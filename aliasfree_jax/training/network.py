@@ -13,7 +13,8 @@ def model_options(config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """The keyword arguments of `create_model` that a configuration and the number of classes imply."""
     return {
         "precision": config.train.precision,
-        "remat": config.train.remat,
+        # Only ConvNeXts have the option.
+        **({} if config.train.remat == "auto" else {"remat": config.train.remat}),
         **config.model.options.to_dict(),
         "num_classes": num_classes,
     }

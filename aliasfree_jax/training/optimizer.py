@@ -1,4 +1,6 @@
-"""AdamW as the papers use it: decoupled weight decay on kernels and activation coefficients only."""
+"""The papers' optimizers: AdamW for ConvNeXts, SGD with momentum for the others."""
+
+from typing import Any
 
 import jax
 import optax
@@ -22,9 +24,24 @@ def decay_mask(params: PyTree) -> PyTree:
     return jax.tree.map(decays, params)
 
 
-def make_optimizer(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
-    """AdamW of the section `optimizer` of a configuration; gradients are clipped first if it says so."""
-    adamw = optax.adamw(
+def sgd_decay_mask(params: PyTree) -> PyTree:
+    """All parameters, norms and biases too, but those that score polyphase components (LPS)."""
+
+    def decayed(path: tuple[Any, ...], _: jax.Array) -> bool:
+        return not any(str(key.key).startswith("logits") for key in path)
+
+    return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def _sgd(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
+    """PyTorch's SGD: the decay is part of the gradient."""
+    decay = optax.add_decayed_weights(config.weight_decay, mask=sgd_decay_mask)
+    return optax.chain(decay, optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov))
+
+
+def _adamw(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
+    """Decoupled weight decay on kernels and activation coefficients only."""
+    return optax.adamw(
         schedule,
         b1=config.b1,
         b2=config.b2,
@@ -32,6 +49,11 @@ def make_optimizer(config: ConfigDict, schedule: Schedule) -> optax.GradientTran
         weight_decay=config.weight_decay,
         mask=decay_mask,
     )
+
+
+def make_optimizer(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
+    """That of the section `optimizer` of a configuration; gradients are clipped first if it says so."""
+    optimizer = {"adamw": _adamw, "sgd": _sgd}[config.name](config, schedule)
     if config.clip_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
-    return adamw
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    return optimizer

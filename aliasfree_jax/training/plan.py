@@ -17,6 +17,10 @@ class Plan:
     evaluate_every: int  # 0: only at the end
     save_every: int  # 0: only at the end
 
+    def steps(self, epochs: float) -> int:
+        """How many updates `epochs` are."""
+        return round(epochs * self.steps_per_epoch)
+
     def epoch(self, step: int) -> float:
         """How many epochs `step` updates are."""
         return step / self.steps_per_epoch

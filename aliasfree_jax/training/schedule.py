@@ -1,6 +1,6 @@
-"""The learning rate at every step: linear warm-up, then a cosine, with the original's values."""
+"""Learning rate and temperature at every step, with the originals' values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,3 +25,37 @@ def warmup_cosine(peak: float, end: float, *, warmup_steps: int, total_steps: in
         return jnp.where(step < warmup_steps, warmup, cosine).astype(jnp.float32)
 
     return rate
+
+
+def step_decay(peak: float, *, factor: float, steps: Sequence[int], warmup_steps: int = 0) -> Schedule:
+    """`peak`, multiplied by `factor` at each of `steps`, after a linear warm-up (PyTorch's StepLR)."""
+
+    def rate(step: jax.Array | int) -> jax.Array:
+        step = jnp.asarray(step)
+        passed = jnp.sum(step >= jnp.asarray(steps, jnp.int32)) if steps else 0
+        warmup = peak * step / max(warmup_steps - 1, 1)
+        return jnp.where(step < warmup_steps, warmup, peak * factor**passed).astype(jnp.float32)
+
+    return rate
+
+
+def decaying_temperature(factor: float, *, every: int, least: float) -> Schedule:
+    """1, times `factor` after each `every` steps, never below `least` (StepDecay of LPS)."""
+
+    def temperature(step: jax.Array | int) -> jax.Array:
+        return jnp.maximum(factor ** (jnp.asarray(step) // every), least).astype(jnp.float32)
+
+    return temperature
+
+
+def linear_temperature(steps: Sequence[int], values: Sequence[float], *, first: int = 0) -> Schedule:
+    """1 up to step `first`, then piecewise linear through `values` at `steps`, then constant.
+
+    MultiStep of LPS, which starts to fall after the first epoch: `first` is its length.
+    """
+    knots, heights = [first, *steps], [1.0, *values]
+
+    def temperature(step: jax.Array | int) -> jax.Array:
+        return jnp.interp(jnp.asarray(step, jnp.float32), jnp.asarray(knots), jnp.asarray(heights))
+
+    return temperature

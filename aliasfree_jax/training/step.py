@@ -31,13 +31,23 @@ def _make_gradients(module: nn.Module, label_smoothing: float) -> Callable[..., 
     """Gradients, updated collections, and summed metrics of one micro-batch."""
 
     def loss_of(
-        params: PyTree, collections: dict[str, PyTree], batch: Batch, key: jax.Array, count: jax.Array
+        params: PyTree,
+        collections: dict[str, PyTree],
+        batch: Batch,
+        key: jax.Array,
+        count: jax.Array,
+        heat: dict[str, Any],
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         logits, updated = module.apply(
             {"params": params, **collections},
             batch["image"],
             train=True,
-            rngs={"drop_path": key},
+            **heat,
+            rngs={
+                "drop_path": key,
+                "dropout": jax.random.fold_in(key, 1),
+                "gumbel": jax.random.fold_in(key, 2),
+            },
             mutable=list(collections),
         )
         mask = batch["mask"]
@@ -64,19 +74,24 @@ def _micro_batches(batch: Batch, steps: int, mesh: Mesh) -> Batch:
 
 
 def _accumulated(
-    gradients: Callable[..., Gradients], state: TrainState, batch: Batch, steps: int, mesh: Mesh
+    gradients: Callable[..., Gradients],
+    state: TrainState,
+    batch: Batch,
+    heat: dict[str, Any],
+    steps: int,
+    mesh: Mesh,
 ) -> Gradients:
     """What `gradients` gives for the whole batch, computed in `steps` micro-batches."""
     key = jax.random.fold_in(state.key, state.step)
     count = jnp.maximum(jnp.sum(batch["mask"]), 1.0)
     if steps == 1:
-        return gradients(state.params, state.collections, batch, key, count)
+        return gradients(state.params, state.collections, batch, key, count, heat)
 
     def add(total: Gradients, part: tuple[jax.Array, Batch]) -> tuple[Gradients, None]:
         grads, collections, metrics = total
         index, micro = part
         new_grads, collections, new_metrics = gradients(
-            state.params, collections, micro, jax.random.fold_in(key, index), count
+            state.params, collections, micro, jax.random.fold_in(key, index), count, heat
         )
         grads, metrics = jax.tree.map(jnp.add, (grads, metrics), (new_grads, new_metrics))
         return (grads, collections, metrics), None
@@ -93,6 +108,7 @@ def make_train_step(
     schedule: Schedule,
     mesh: Mesh,
     *,
+    temperature: Schedule | None = None,
     label_smoothing: float = 0.0,
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
@@ -107,6 +123,7 @@ def make_train_step(
       optimizer: as the state was made with.
       schedule: what the optimizer uses, for the metrics only.
       mesh: devices; the batch size must be a multiple of their number times `accumulation_steps`.
+      temperature: of the network's learned samplers; None: the network is called without.
       label_smoothing: see `losses.cross_entropy`.
       accumulation_steps: micro-batches whose gradients are summed before the update; batch statistics
         are those of the micro-batches.
@@ -115,7 +132,8 @@ def make_train_step(
     gradients = _make_gradients(module, label_smoothing)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, collections, metrics = _accumulated(gradients, state, batch, accumulation_steps, mesh)
+        heat = {} if temperature is None else {"temperature": temperature(state.step)}
+        grads, collections, metrics = _accumulated(gradients, state, batch, heat, accumulation_steps, mesh)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema

@@ -5,7 +5,10 @@ The cases' outputs are float64; the inputs and parameters follow `rule.py`.
 
 import collections
 import contextlib
+import dataclasses
+import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +16,17 @@ import pytest
 from golden import load_ops
 from rule import make_array
 
+from aliasfree_jax.conversion.entries import convert
+from aliasfree_jax.conversion.learnable_polyphase_sampling import pool_entries, sampler
+from aliasfree_jax.layers.adaptive_blur import AdaptiveBlurSampler
 from aliasfree_jax.layers.normalization import ChannelNorm, SpatialNorm
-from aliasfree_jax.layers.sampling import PolyphaseSampler
+from aliasfree_jax.layers.polyphase import PolyphaseSampler
+from aliasfree_jax.layers.sampling import BlurSampler
+from aliasfree_jax.layers.upsampling import PolyphaseUpsampler
+from aliasfree_jax.models.parts import SAMPLERS, resolve
 from aliasfree_jax.ops.activation import lowpass_polynomial, polynomial, up_polynomial_down
 from aliasfree_jax.ops.blur import blur
+from aliasfree_jax.ops.polyphase import row_order
 from aliasfree_jax.ops.resample import ideal_lowpass, ideal_resample, ideal_upsample
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -41,9 +51,11 @@ USED = {
     "blurpool_adobe": 126,
     "blurpool_afc": 126,
     "apspool": 48,
+    "aps_down_up": 6,
+    "lpd": 15,
+    "ddac": 2,
+    "lowpass_lps": 5,
 }
-# Layers of the other three code bases, which no network of this package has yet.
-UNUSED = {"aps_down_up": 6, "lpd": 15, "ddac": 2, "lowpass_lps": 5}
 
 
 def kind(name: str) -> str:
@@ -80,7 +92,7 @@ def check(actual: jax.Array, expected: np.ndarray) -> None:
 
 
 def test_no_case_is_skipped():
-    assert collections.Counter(map(kind, CASES)) == USED | UNUSED
+    assert collections.Counter(map(kind, CASES)) == USED
     tests = [value for name, value in globals().items() if name.startswith("test_")]
     marks = [mark for test in tests for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
     tested = [name for mark in marks for name in mark.args[1]]
@@ -171,12 +183,77 @@ UNOPTIMISED = {"xla_backend_optimization_level": 0}
 BLUR = jax.jit(blur, static_argnums=(1, 2, 3), compiler_options=UNOPTIMISED)
 
 
+def aps(size: int, criterion: str = "l2") -> PolyphaseSampler:
+    return PolyphaseSampler(criterion=criterion, inner=functools.partial(BlurSampler, size=size))
+
+
 @pytest.mark.parametrize("name", names("apspool"))
 def test_adaptive_polyphase_pool(name):
     meta, x, expected = arrays(name)
-    sampler = PolyphaseSampler(criterion=meta["criterion"], size=meta["filt_size"])
+    sampler = aps(meta["filt_size"], meta["criterion"])
     odd = x.shape[1] % 2 == 1
     with pytest.warns(UserWarning, match="9 x 9 is sampled by 2") if odd else contextlib.nullcontext():
         y, phases = jax.jit(lambda x: sampler.apply({}, x), compiler_options=UNOPTIMISED)(x)
-    assert phases[:, 0].tolist() == meta["indices"]
+    assert phases[0].tolist() == meta["indices"]
     check(y, expected)
+
+
+@pytest.mark.parametrize("name", names("aps_down_up"))
+def test_adaptive_polyphase_down_and_up(name):
+    meta, x, expected = arrays(name)
+    y, phase = aps(meta["filt_size"]).apply({}, x)
+    if name.endswith("up"):
+        inner = functools.partial(BlurSampler, size=meta["filt_size"])
+        y = PolyphaseUpsampler(inner=inner, gain=1.0).apply({}, y, phase)
+    check(y, expected)
+
+
+def learned(meta: dict) -> tuple[nn.Module, dict]:
+    """The sampler of a case of "lpd" and its variables; both branches of a logits network scale alike."""
+    options = {"logits": meta["logits_model"]}
+    part = {**sampler(options), "evaluation": "convex" if meta["mode"] == "test_convex" else "hard"}
+    module = resolve("sampler", part, SAMPLERS)()
+    state = {key: make_array(key, shape) for key, shape in meta["state"]}
+    entries = pool_entries(options, selects=True, filters=True)("", "sampler", 4)
+    entries = [dataclasses.replace(entry, key=entry.key.removeprefix(".")) for entry in entries]
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 4)))
+    nested = {collection: {"sampler": tree} for collection, tree in shapes.items()}
+    variables = convert(state, entries, nested)
+    wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), variables)
+    return module, {collection: tree["sampler"] for collection, tree in wide.items()}
+
+
+@pytest.mark.parametrize("name", names("lpd"))
+def test_learnable_polyphase_down_and_up(name):
+    meta, x, expected = arrays(name)
+    up = name.endswith("/lpu")
+    down = CASES[meta["input"]][0] if up else meta
+    module, variables = learned(down)
+    y, (phase,) = module.apply(variables, x)
+    stored = np.asarray(down["logits_or_prob"])
+    if down["mode"] == "test":
+        assert phase.tolist() == row_order()[stored.argmax(1)].tolist()
+    else:
+        check(phase[:, row_order()], stored)
+    check(PolyphaseUpsampler(gain=1.0).apply({}, y, (phase,)) if up else y, expected)
+
+
+@pytest.mark.parametrize("name", names("ddac"))
+def test_content_adaptive_blur(name):
+    meta, x, expected = arrays(name)
+    module = AdaptiveBlurSampler(stride=1, size=3, groups=meta["group"])
+    state = {f"_antialias_layer.{key}": make_array(key, shape) for key, shape in meta["state"]}
+    options = {"pool": "max_2_norm", "antialias": ["DDAC", 3, "circular", meta["group"]]}
+    entries = pool_entries(options, selects=False, filters=True)("", "", 4)
+    entries = [
+        dataclasses.replace(e, key=e.key.removeprefix("."), path=e.path.replace("//inner0", ""))
+        for e in entries
+    ]
+    variables = convert(state, entries, jax.eval_shape(module.init, jax.random.key(0), x))
+    check(module.apply(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), variables), x)[0], expected)
+
+
+@pytest.mark.parametrize("name", names("lowpass_lps"))
+def test_lowpass_filter_of_learnable_polyphase_sampling(name):
+    meta, x, expected = arrays(name)
+    check(BLUR(x, meta["filter_size"], 1, "circular"), expected)

@@ -10,16 +10,15 @@ import pytest
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.layers.polyphase import PolyphaseSampler
 from aliasfree_jax.layers.sampling import (
     BlurSampler,
     IdealSampler,
     NormPreservingSampler,
-    PolyphaseSampler,
     SampledConv,
     Subsample,
 )
 from aliasfree_jax.ops.blur import blur
-from aliasfree_jax.ops.polyphase import polyphase_downsample
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -111,39 +110,6 @@ def test_without_padding_it_is_a_strided_convolution(kernel, draw, x64):
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=EXACT)
-
-
-def test_adaptive_sampling_by_4_is_two_steps(draw):
-    x = draw(4, 8, 8, 3)
-    y, phases = PolyphaseSampler(stride=4).apply({}, x)
-    half, first = polyphase_downsample(x)
-    quarter, second = polyphase_downsample(half)
-    np.testing.assert_array_equal(y, quarter)
-    np.testing.assert_array_equal(phases, jnp.stack([first, second], axis=1))
-    again, returned = PolyphaseSampler(stride=4).apply({}, x, phases)
-    np.testing.assert_array_equal(again, y)
-    np.testing.assert_array_equal(returned, phases)
-    other = PolyphaseSampler(stride=2).apply({}, x, 3 - phases)[0]
-    assert float(jnp.abs(other - half).max()) > 0.1
-
-
-def test_adaptive_sampling_blurs_before_each_step(draw):
-    x = draw(2, 8, 8, 3)
-    y, phases = PolyphaseSampler(stride=4, size=3, criterion="l1", padding="reflect").apply({}, x)
-    for step in (0, 1):
-        x, phase = polyphase_downsample(blur(x, 3, padding="reflect"), "l1")
-        np.testing.assert_array_equal(phases[:, step], phase)
-    np.testing.assert_array_equal(y, x)
-
-
-def test_adaptive_sampling_takes_powers_of_2(draw):
-    x = draw(1, 6, 6, 1)
-    y, phases = PolyphaseSampler(stride=1).apply({}, x)
-    np.testing.assert_array_equal(y, x)
-    assert phases is None
-    for stride in (0, 3, 6):
-        with pytest.raises(ConfigError, match=f"takes strides 1, 2, 4, ..., got {stride}"):
-            PolyphaseSampler(stride=stride).apply({}, x)
 
 
 @pytest.mark.parametrize("inner", ["subsample", "blur 3", "ideal", "ideal, any size"])

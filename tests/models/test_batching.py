@@ -1,6 +1,7 @@
 """Batches in pieces and recomputation change nothing but time and memory."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +44,13 @@ def loops(network, variables, images) -> int:
     return str(jax.make_jaxpr(network.apply)(variables, images)).count("= scan[")
 
 
-@pytest.mark.parametrize("family", ["convnext", "convnext_aps", "convnext_afc"])
-@pytest.mark.parametrize("remat", ["auto", "none", "mlp", "block"])
+OFTEN = [("convnext", "mlp"), ("convnext_aps", "auto"), ("convnext_afc", "auto"), ("convnext_afc", "block")]
+EVERY = itertools.product(("convnext", "convnext_aps", "convnext_afc"), ("auto", "none", "mlp", "block"))
+
+
+@pytest.mark.parametrize(
+    ("family", "remat"), [p if p in OFTEN else pytest.param(*p, marks=pytest.mark.slow) for p in EVERY]
+)
 def test_pieces_and_recomputation_give_the_same_network(family, remat, draw, randomised, cut, x64):
     images = draw(6, 32, 32, 3)
     whole = create_model(f"{family}_micro", **MICRO, remat="none")

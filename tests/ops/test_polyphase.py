@@ -11,7 +11,7 @@ from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops.polyphase import (
     CRITERIA,
     component_scores,
-    pad_to_even,
+    pad_to_multiple,
     polyphase_components,
     polyphase_downsample,
     polyphase_downsample_ref,
@@ -38,13 +38,13 @@ def test_components_are_the_strided_slices(draw):
 
 def test_odd_sides_continue_round_the_circle(draw):
     x = draw(1, 5, 6, 2)
-    y = pad_to_even(x)
+    y = pad_to_multiple(x)
     assert y.shape == (1, 6, 6, 2)
     np.testing.assert_array_equal(y[:, :5], x)
     np.testing.assert_array_equal(y[:, 5], x[:, 0])
-    np.testing.assert_array_equal(pad_to_even(x.transpose(0, 2, 1, 3))[:, :, 5], x[:, 0])
-    np.testing.assert_array_equal(pad_to_even(x, "zero")[:, 5], jnp.zeros((1, 6, 2)))
-    assert pad_to_even(y) is y
+    np.testing.assert_array_equal(pad_to_multiple(x.transpose(0, 2, 1, 3))[:, :, 5], x[:, 0])
+    np.testing.assert_array_equal(pad_to_multiple(x, padding="zero")[:, 5], jnp.zeros((1, 6, 2)))
+    assert pad_to_multiple(y) is y
     assert polyphase_downsample(x)[0].shape == (1, 3, 3, 2)
     assert polyphase_downsample(draw(1, 7, 9, 1))[0].shape == (1, 4, 5, 1)
 
@@ -141,7 +141,7 @@ def test_scores_of_bfloat16_accumulate_in_float32():
 
 
 def test_wrong_sides_and_criteria_are_named(draw):
-    with pytest.raises(ShapeError, match="need even sides, got 5 x 4; pad_to_even adds a row or column"):
+    with pytest.raises(ShapeError, match="by 2 x 2 need sides that these divide, got 5 x 4; pad_to"):
         polyphase_components(draw(1, 5, 4, 1))
     with pytest.raises(ConfigError, match="unknown polyphase criterion 'l_inf'. Did you mean 'l_infty'"):
         polyphase_downsample(draw(1, 4, 4, 1), "l_inf")

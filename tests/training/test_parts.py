@@ -68,6 +68,26 @@ def test_adamw_is_decoupled_and_skips_vectors():
         )  # a few float32 roundings
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_pytorchs_and_decays_all_but_the_logits_of_components(nesterov):
+    config = base_config().optimizer
+    config.name, config.momentum, config.nesterov, config.weight_decay = "sgd", 0.9, nesterov, 0.1
+    optimizer = make_optimizer(config, lambda step: jnp.float32(0.01))
+    params = {"norm": {"bias": jnp.array([2.0])}, "sampler": {"logits0": {"kernel": jnp.array([2.0])}}}
+    state, expected = optimizer.init(params), {"bias": (2.0, 0.0), "kernel": (2.0, 0.0)}
+    for g in (1.0, -3.0, 0.5):
+        updates, state = optimizer.update(jax.tree.map(lambda _, g=g: jnp.array([g]), params), state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        for name, decay in (("bias", 0.1), ("kernel", 0.0)):
+            value, velocity = expected[name]
+            gradient = g + decay * value
+            velocity = 0.9 * velocity + gradient
+            step = gradient + 0.9 * velocity if nesterov else velocity
+            expected[name] = value - 0.01 * step, velocity
+    assert float(params["norm"]["bias"][0]) == pytest.approx(expected["bias"][0], rel=1e-6)
+    assert float(params["sampler"]["logits0"]["kernel"][0]) == pytest.approx(expected["kernel"][0], rel=1e-6)
+
+
 @pytest.mark.parametrize(("clip", "smaller"), [(0.0, False), (1e-9, True)])
 def test_clip_norm(clip, smaller):
     config = base_config().optimizer

@@ -1,0 +1,170 @@
+"""Original state dicts entry by entry: the same table converts to this package and exports back.
+
+An `Entry` says where one tensor of the original lives here and how its axes are ordered there. Buffers
+that are constants here (blur filters, counters, temperatures) are entries too: they are checked on the
+way in, and made again on the way out, for programs that load strictly.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from aliasfree_jax.conversion.rules import listing
+from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.ops.blur import binomial_taps
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Order of the axes of one kind of tensor, both ways."""
+
+    here: Callable[[np.ndarray], np.ndarray]
+    there: Callable[[np.ndarray], np.ndarray]
+
+
+VECTOR = Layout(lambda value: value, lambda value: value)
+CONV = Layout(lambda value: value.transpose(2, 3, 1, 0), lambda value: value.transpose(3, 2, 0, 1))
+DEPTHWISE = Layout(
+    lambda value: value[:, 0].transpose(1, 2, 0), lambda value: value.transpose(2, 0, 1)[:, None]
+)
+DENSE = Layout(lambda value: value.T, lambda value: value.T)
+
+
+def flattened_map(side: int) -> Layout:
+    """A linear layer after a flattened map of `side` x `side`: (channel, row, column) there."""
+
+    def here(value: np.ndarray) -> np.ndarray:
+        return value.reshape(len(value), -1, side, side).transpose(2, 3, 1, 0).reshape(-1, len(value))
+
+    def there(value: np.ndarray) -> np.ndarray:
+        features = value.shape[1]
+        return value.reshape(side, side, -1, features).transpose(3, 2, 0, 1).reshape(features, -1)
+
+    return Layout(here, there)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tensor of the original.
+
+    Attributes:
+      key: in the original's state dict.
+      path: here, such as "params/stem/conv/kernel"; "" for a constant.
+      layout: of the tensor.
+      constant: the value of a constant; conversion refuses another one, unless `free`.
+      free: a constant that may have any value, or be missing (counters, temperatures).
+    """
+
+    key: str
+    path: str = ""
+    layout: Layout = VECTOR
+    constant: np.ndarray | None = None
+    free: bool = False
+
+
+def blur_filter(key: str, channels: int, size: int) -> Entry:
+    """The buffer of a BlurPool: (channels, 1, size, size), float32."""
+    taps = binomial_taps(size)
+    outer = np.outer(taps, taps).astype(np.float32)
+    return Entry(key, constant=np.broadcast_to(outer, (channels, 1, size, size)))
+
+
+def batch_norm(key: str, path: str) -> Iterator[Entry]:
+    """The five tensors of a BatchNorm2d, for `layers.normalization.BatchNorm` at `path`."""
+    for theirs, ours in (("weight", "scale"), ("bias", "bias")):
+        yield Entry(f"{key}.{theirs}", f"params/{path}/norm/{ours}")
+    for theirs, ours in (("running_mean", "mean"), ("running_var", "var")):
+        yield Entry(f"{key}.{theirs}", f"batch_stats/{path}/norm/{ours}")
+    yield Entry(f"{key}.num_batches_tracked", constant=np.zeros((), np.int64), free=True)
+
+
+def linear(key: str, path: str, layout: Layout = DENSE) -> Iterator[Entry]:
+    """Weight and bias of a linear layer or, with another layout, of a convolution."""
+    yield Entry(f"{key}.weight", f"params/{path}/kernel", layout)
+    yield Entry(f"{key}.bias", f"params/{path}/bias")
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    return {str(path): leaf for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
+
+
+def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], target: Any) -> Any:
+    """Fills the structure of `target` from `state_dict`.
+
+    Args:
+      state_dict: the original's arrays, by its keys; constants may be missing.
+      entries: the original's table.
+      target: nested dictionary of shapes, from `rules.target_shapes`.
+
+    Returns:
+      The same nesting with float32 arrays (float64 stays).
+
+    Raises:
+      ConversionError: keys left over or missing, shapes that differ, constants of another value.
+    """
+    shapes = {path: tuple(leaf.shape) for path, leaf in _flat(target).items()}
+    left, filled = dict(state_dict), {}
+    missing, wrong = [], []
+    for entry in entries:
+        value = left.pop(entry.key, None)
+        if entry.constant is not None:
+            if value is not None and not entry.free and not _equal(value, entry.constant):
+                wrong.append(
+                    f"{entry.key} {list(value.shape)}: not the filter of {list(entry.constant.shape)}"
+                )
+        elif value is None:
+            missing.append(f"{entry.key} (for {entry.path})")
+        else:
+            filled[entry.path] = moved = _moved(entry, np.asarray(value))
+            expected = shapes.pop(entry.path, None)
+            if moved.shape != expected:
+                wrong.append(f"{entry.key} gives {list(moved.shape)}, {entry.path} has {expected}")
+    report = (
+        listing("source keys without a place", [f"{k} {list(np.shape(v))}" for k, v in left.items()])
+        + listing("source keys that are missing", missing)
+        + listing("parameters without a source", [] if missing else list(shapes))
+        + listing("shapes or values that differ", wrong)
+    )
+    if report:
+        raise ConversionError(
+            f"these weights do not fit this network:{report}\n"
+            "  Check the model name and its options (filter size, stem, padding, number of classes)."
+        )
+    return traverse_util.unflatten_dict(filled, sep="/")
+
+
+def _equal(value: np.ndarray, constant: np.ndarray) -> bool:
+    # Half-precision files hold the filters too, exactly: their values are dyadic.
+    return value.shape == constant.shape and bool((np.asarray(value, np.float32) == constant).all())
+
+
+def _moved(entry: Entry, value: np.ndarray) -> np.ndarray:
+    try:
+        value = entry.layout.here(value)
+    except (ValueError, IndexError):
+        pass  # a shape the layout cannot have: reported with the other shapes that differ
+    return np.ascontiguousarray(value, np.float64 if value.dtype == np.float64 else np.float32)
+
+
+def export(variables: Any, entries: Sequence[Entry]) -> dict[str, np.ndarray]:
+    """The original's state dict, constants included, with the values of `variables`.
+
+    Raises:
+      ConversionError: variables that are not those of the table's network.
+    """
+    flat = _flat(variables)
+    paths = {entry.path for entry in entries if entry.constant is None}
+    report = listing("parameters without a place there", sorted(set(flat) - paths)) + listing(
+        "parameters missing here", sorted(paths - set(flat))
+    )
+    if report:
+        raise ConversionError(f"these variables are not those of the network to export to:{report}")
+    return {
+        entry.key: np.array(entry.constant)
+        if entry.constant is not None
+        else np.ascontiguousarray(entry.layout.there(np.asarray(flat[entry.path])))
+        for entry in entries
+    }

@@ -1,0 +1,206 @@
+"""The ResNets of github.com/raymondyeh07/learnable_polyphase_sampling.
+
+Options are the choices of its command line, as its checkpoints' hyper-parameters name them: pool ("LPS",
+"max_2_norm"), logits, logits_channels, logits_pad, antialias (kind, size, padding, groups), padding_mode,
+swap_conv_pool, inc_conv1_support and apply_maxpool (both false: CIFAR), conv1_stride, maxpool_zpad,
+selection_noantialias. The network there ends with a log-softmax, here with the logits.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from aliasfree_jax.conversion.entries import CONV, Entry, batch_norm, blur_filter, linear
+from aliasfree_jax.conversion.resnet_entries import Style, resnet
+from aliasfree_jax.errors import ConversionError, unknown
+from aliasfree_jax.models import create_model
+from aliasfree_jax.models.resnet import ResNet
+
+SOURCE = "learnable_polyphase_sampling"
+Options = Mapping[str, Any]
+
+MODELS = {"ResNet18Custom": "resnet18", "ResNet50Custom": "resnet50", "ResNet101Custom": "resnet101"}
+MODELS["BasicClassifier"] = "basic"
+_PADDINGS = {
+    "circular": "circular",
+    "zeros": "zero",
+    "zero": "zero",
+    "constant": "zero",
+    "reflect": "reflect",
+    "replicate": "replicate",
+}
+_LOGITS: dict[str, Options] = {
+    "LPSLogitLayers": {"name": "conv"},
+    "LPSLogitLayersSkip": {"name": "conv", "skip": True},
+    "SAInner": {"name": "attention"},
+    "SAInner_bn": {"name": "attention", "batch_norm": True},
+    "GraphLogitLayers": {"name": "graph"},
+    "ComponentPerceptron": {"name": "linear"},
+}
+WIDTHS = {"maxpool": 64, "layer2": 128, "layer3": 256, "layer4": 512}
+_LEGAL = {
+    "pool",
+    "logits",
+    "logits_channels",
+    "logits_pad",
+    "antialias",
+    "padding_mode",
+    "swap_conv_pool",
+    "inc_conv1_support",
+    "apply_maxpool",
+    "conv1_stride",
+    "maxpool_zpad",
+    "selection_noantialias",
+    "forward_pool_method",
+    "num_classes",
+}
+
+
+def _lookup(kind: str, name: str, names: Mapping[str, Any]) -> Any:
+    if name not in names:
+        raise ConversionError(unknown(f"{kind} of {SOURCE}", name, names))
+    return names[name]
+
+
+def _width_ratio(options: Options) -> float:
+    channels = options.get("logits_channels") or WIDTHS
+    ratios = {channels[name] / width for name, width in WIDTHS.items() if name in channels}
+    if len(ratios) != 1:
+        raise ConversionError(
+            f"logits_channels {channels} are no common multiple of the maps' channels {WIDTHS}."
+        )
+    return ratios.pop()
+
+
+def _inner(options: Options) -> dict[str, Any]:
+    antialias = options.get("antialias")
+    if antialias is None:
+        return {"name": "subsample"}
+    kind, size, mode = antialias[:3]
+    padding = _lookup("antialias padding", mode, _PADDINGS)
+    if kind == "LowPassFilter":
+        return {"name": "blur", "size": size, "padding": padding}
+    if kind == "DDAC":
+        return {"name": "adaptive_blur", "size": size, "padding": padding, "groups": antialias[3]}
+    raise ConversionError(unknown(f"antialias of {SOURCE}", kind, ("LowPassFilter", "DDAC")))
+
+
+def sampler(options: Options, antialias: bool = True) -> dict[str, Any]:
+    """The part for `create_model` of the command line's choices."""
+    pool = options.get("pool", "LPS")
+    part: dict[str, Any] = {"inner": _inner(options) if antialias else {"name": "subsample"}}
+    if options.get("selection_noantialias"):
+        part["select_on"] = "raw"
+    if pool == "max_2_norm":
+        return {"name": "polyphase", "tie_order": "rows", "odd_padding": "zero", **part}
+    if pool != "LPS":
+        raise ConversionError(unknown(f"pool of {SOURCE}", pool, ("LPS", "max_2_norm")))
+    logits = dict(_lookup("logits", options.get("logits", "LPSLogitLayers"), _LOGITS))
+    logits["padding"] = _lookup("logits_pad", options.get("logits_pad", "circular"), _PADDINGS)
+    logits["width_ratio"] = _width_ratio(options)
+    return {"name": "learned_polyphase", "logits": logits, **part}
+
+
+def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
+    """Name and options of `create_model` for a network and its command line's choices.
+
+    Raises:
+      ConversionError: unknown network, option or value.
+    """
+    for option in options:
+        if option not in _LEGAL:
+            raise ConversionError(unknown(f"option of {SOURCE}", option, _LEGAL))
+    size = _lookup("network", model, MODELS)
+    if size == "basic":
+        padding = _lookup("padding_mode", options.get("padding_mode", "circular"), _PADDINGS)
+        classes = options.get("num_classes", 10)
+        return size, {"num_classes": classes, "padding": padding, "sampler": sampler(options)}
+    small = not options.get("inc_conv1_support", True)
+    ours: dict[str, Any] = {
+        "num_classes": options.get("num_classes", 10),
+        "padding": _lookup("padding_mode", options.get("padding_mode", "circular"), _PADDINGS),
+        "sampler": sampler(options),
+        "sampler_position": "after" if options.get("swap_conv_pool", True) else "before",
+    }
+    if small:
+        if options.get("apply_maxpool", False):
+            raise ConversionError("a CIFAR network with apply_maxpool is not supported.")
+        return f"{size}_cifar_lps", ours
+    ours["stem"] = {
+        "name": "image",
+        "strided": options.get("conv1_stride", False),
+        "pool_padding": "zero" if options.get("maxpool_zpad", False) else "circular",
+        "first_sampler": sampler(options, antialias=False),
+    }
+    return f"{size}_lps", ours
+
+
+def _logits(key: str, path: str, kind: str) -> Iterator[Entry]:
+    """The logits network at `key`, `path` = .../logits0."""
+    if kind in ("LPSLogitLayers", "LPSLogitLayersSkip"):
+        for name in ("conv1", "conv2"):
+            yield from linear(f"{key}.{name}", f"{path}/{name}", CONV)
+    elif kind in ("SAInner", "SAInner_bn"):
+        for name in ("phi", "psi", "beta"):
+            yield Entry(f"{key}._{name}.0.weight", f"params/{path}/{name}_conv1/kernel", CONV)
+            if kind == "SAInner_bn":
+                yield from batch_norm(f"{key}._{name}.2", f"{path}/{name}_norm")
+            else:
+                yield Entry(f"{key}._{name}.0.bias", f"params/{path}/{name}_conv1/bias")
+            yield from linear(f"{key}._{name}.3", f"{path}/{name}_conv2", CONV)
+    elif kind == "GraphLogitLayers":
+        yield from linear(f"{key}.input_conv.0", f"{path}/input_conv", CONV)
+        for name, ours in (("edge_network", "edge"), ("out_network", "out")):
+            for index, number in ((0, 1), (2, 2)):
+                yield from linear(f"{key}.{name}.{index}", f"{path}/{ours}{number}")
+    else:
+        yield from linear(f"{key}.perceptron", f"{path}/perceptron", CONV)
+
+
+def pool_entries(options: Options, *, selects: bool, filters: bool) -> Any:
+    """Entries of a PolyphaseInvariantDown2D; shortcuts do not select, the first pool does not filter."""
+    antialias = options.get("antialias") if filters else None
+
+    def pool(key: str, path: str, channels: int) -> Iterator[Entry]:
+        if options.get("pool", "LPS") == "LPS":
+            tau = np.ones((), np.float32)
+            yield Entry(f"{key}.component_selection.gumbel_tau", constant=tau, free=True)
+            if selects:
+                kind = options.get("logits", "LPSLogitLayers")
+                yield from _logits(f"{key}.component_selection.get_logits", f"{path}/logits0", kind)
+        if antialias and antialias[0] == "LowPassFilter":
+            yield blur_filter(f"{key}._antialias_layer.filt", channels, antialias[1])
+        elif antialias:
+            yield Entry(f"{key}._antialias_layer.conv.weight", f"params/{path}/inner0/conv/kernel", CONV)
+            yield from batch_norm(f"{key}._antialias_layer.bn", f"{path}/inner0/norm")
+
+    return pool
+
+
+def _basic(pool: Any) -> Iterator[Entry]:
+    for number in range(4):
+        yield from linear(f"conv{number + 1}", f"stage{number // 2}_conv{number % 2 + 1}", CONV)
+    for number, width in enumerate((32, 64)):
+        yield from pool(f"pool{number + 1}", f"stage{number}_sampler", width)
+    yield from linear("fc", "head")
+
+
+def table(model: str, options: Options) -> list[Entry]:
+    """The state dict of a network."""
+    name, ours = translate(model, options)
+    network = create_model(name, **ours)
+    pool = pool_entries(options, selects=True, filters=True)
+    if not isinstance(network, ResNet):
+        return list(_basic(pool))
+    first, second = "stem/first_sampler", "stem/pool/sampler"
+    stem: tuple[Any, ...] = ()
+    if options.get("inc_conv1_support", True):
+        unfiltered = pool_entries(options, selects=True, filters=False)
+        stem = (
+            (("maxpool.2", second, pool),)
+            if options.get("conv1_stride", False)
+            else (("maxpool.0", first, unfiltered), ("maxpool.3", second, pool))
+        )
+    shortcut = pool_entries(options, selects=False, filters=True)
+    return list(resnet(network, Style("core.", pool=pool, shortcut_pool=shortcut, stem_pools=stem)))

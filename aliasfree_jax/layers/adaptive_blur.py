@@ -1,0 +1,46 @@
+"""The content-adaptive sampler DDAC: a learned low-pass filter for each position, then sampling."""
+
+import flax.linen as nn
+import jax
+
+from aliasfree_jax.layers.convolution import Conv
+from aliasfree_jax.layers.initializers import kaiming_normal_fan_out
+from aliasfree_jax.layers.normalization import BatchNorm
+from aliasfree_jax.layers.numerics import accurate_dtype
+from aliasfree_jax.layers.sampling import FilteredSampler
+from aliasfree_jax.ops.adaptive_blur import adaptive_blur
+from aliasfree_jax.ops.padding import Padding
+
+
+class AdaptiveBlurSampler(FilteredSampler):
+    """DDAC (Zou et al. 2020, arXiv 2008.09604) as learnable_polyphase_sampling has it.
+
+    A convolution, batch norm and softmax give each position one filter a group of channels. The softmax
+    runs over all groups together, as in the original: each group's weights then sum to about 1 / groups.
+
+    Attributes:
+      size: of the filters, odd.
+      groups: of channels that share a filter; must divide the channels.
+    """
+
+    size: int = 3
+    groups: int = 8
+    padding: Padding = "circular"
+
+    @nn.compact
+    def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """The filtered map at full size; `train` uses and updates the batch statistics."""
+        conv = Conv(
+            self.groups * self.size**2,
+            self.size,
+            1,
+            self.padding,
+            kaiming_normal_fan_out,
+            self.numerics,
+            use_bias=False,
+            name="conv",
+        )
+        logits = BatchNorm(self.numerics, name="norm")(conv(x), train=train)
+        weights = jax.nn.softmax(logits.astype(accurate_dtype(x.dtype)), axis=-1).astype(x.dtype)
+        shape = (*x.shape[:3], self.groups, self.size, self.size)
+        return adaptive_blur(x, weights.reshape(shape), self.padding)

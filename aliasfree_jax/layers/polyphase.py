@@ -1,0 +1,144 @@
+"""Samplers that choose a polyphase component for each image: by its norm (APS), or learned (LPS).
+
+The choice depends on the set of components only, which an integer circular shift of the map permutes:
+so sampling commutes with every such shift, wherever the stride divides the map.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.layers.phase_logits import ConvLogits
+from aliasfree_jax.layers.sampling import (
+    FilteredSampler,
+    Phase,
+    Subsample,
+    Temperature,
+    steps_of,
+    warn_uneven,
+)
+from aliasfree_jax.ops.padding import Padding
+from aliasfree_jax.ops.polyphase import (
+    Criterion,
+    TieOrder,
+    best_phase,
+    component_scores,
+    pad_to_multiple,
+    polyphase_components,
+    select_component,
+)
+
+SelectOn = Literal["filtered", "raw"]
+Evaluation = Literal["hard", "convex", "noisy"]
+
+
+class ComponentSampler(nn.Module):
+    """Filters, splits the map into polyphase components and keeps the one that `choose` names.
+
+    Strides are taken in prime factors, one choice each.
+
+    Attributes:
+      inner: sampler whose filter runs before each split; `Subsample` filters nothing.
+      select_on: whether the choice looks at the "filtered" components (APS for ImageNet, LPS) or at the
+        "raw" ones (APS for CIFAR, selection_noantialias of LPS).
+      odd_padding: for sides that the stride does not divide.
+    """
+
+    stride: int = 2
+    inner: Callable[..., FilteredSampler] = Subsample
+    select_on: SelectOn = "filtered"
+    odd_padding: Padding = "circular"
+    numerics: Numerics = Numerics()
+
+    def choose(
+        self, components: jax.Array, step: int, factor: int, train: bool, temperature: Temperature
+    ) -> jax.Array:
+        """The phase [N], or weights [N, K], for components [N, K, h, w, C] of step number `step`."""
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> tuple[jax.Array, Phase]:
+        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C], and the phases of all steps."""
+        if self.select_on not in get_args(SelectOn):
+            raise ConfigError(unknown("select_on", self.select_on, get_args(SelectOn)))
+        steps, chosen = steps_of(self.stride), []
+        warn_uneven(x, self.stride, "")
+        for step, factor in enumerate(steps):
+            inner: Any = self.inner(stride=factor, numerics=self.numerics, name=f"inner{step}")
+            components = self._components(inner.filter(x, train=train), factor)
+            if phase is None:
+                seen = components if self.select_on == "filtered" else self._components(x, factor)
+                index = self.choose(seen, step, factor, train, temperature)
+            else:
+                index = phase[step]
+            x = select_component(components, index)
+            chosen.append(index)
+        return x, tuple(chosen) or None
+
+    def _components(self, x: jax.Array, factor: int) -> jax.Array:
+        stride = (factor, factor)
+        return polyphase_components(pad_to_multiple(x, stride, self.odd_padding), stride)
+
+
+class PolyphaseSampler(ComponentSampler):
+    """Adaptive polyphase sampling (APS): the component with the best score; no gradient through it.
+
+    Attributes:
+      criterion: `ops.polyphase.component_scores`. Behind a max pool at stride 1 the components tie in
+        "l_infty" and "non_abs_max" (the largest value fills a window, which holds all phases): not exact
+        there, as in the original.
+      tie_order: which of equal scores wins, `ops.polyphase.best_phase`; "rows" for the variant in the
+        code of LPS (max_2_norm).
+    """
+
+    criterion: Criterion = "l2"
+    tie_order: TieOrder = "columns"
+
+    def choose(
+        self, components: jax.Array, step: int, factor: int, train: bool, temperature: Temperature
+    ) -> jax.Array:
+        """The phase [N] of the best score."""
+        scores = component_scores(jax.lax.stop_gradient(components), self.criterion)
+        return best_phase(scores, (factor, factor), self.tie_order)
+
+
+class LearnedPolyphaseSampler(ComponentSampler):
+    """Learnable polyphase sampling (LPS): a small network scores the components.
+
+    In training the output is a mixture of all components with weights softmax((logits + g) / t), g
+    Gumbel noise from the rng stream "gumbel" and t the temperature; in evaluation the component with
+    the largest logit, and only that commutes with shifts. Rojas-Gomez et al. 2022 (arXiv 2210.08001),
+    section 3.
+
+    Attributes:
+      logits: module from components [N, K, h, w, C] to logits [N, K] (`layers.phase_logits`).
+      noise: without it the training mixture has weights softmax(logits / t) ("train_convex").
+      evaluation: "hard", or the mixture without noise ("convex") or with it ("noisy").
+    """
+
+    odd_padding: Padding = "zero"
+    logits: Callable[..., nn.Module] = ConvLogits
+    noise: bool = True
+    evaluation: Evaluation = "hard"
+
+    def choose(
+        self, components: jax.Array, step: int, factor: int, train: bool, temperature: Temperature
+    ) -> jax.Array:
+        """Weights [N, K] in training, the phase [N] in "hard" evaluation."""
+        if self.evaluation not in get_args(Evaluation):
+            raise ConfigError(unknown("evaluation", self.evaluation, get_args(Evaluation)))
+        network: Any = self.logits(numerics=self.numerics, name=f"logits{step}")
+        logits = network(components, train=train)
+        if not train and self.evaluation == "hard":
+            return best_phase(logits, (factor, factor), "rows")
+        logits = logits.astype(accurate_dtype(logits.dtype))
+        if self.noise if train else self.evaluation == "noisy":
+            logits += jax.random.gumbel(self.make_rng("gumbel"), logits.shape, logits.dtype)
+        return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype), axis=1)

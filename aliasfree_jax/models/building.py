@@ -1,0 +1,101 @@
+"""From JSON-able options to a network: what the builders of all families have in common."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.layers.numerics import PRECISIONS
+from aliasfree_jax.models.parts import ACTIVATIONS, NORMS, SAMPLERS, STEMS, Part, resolve
+from aliasfree_jax.ops.padding import check_padding
+
+Options = Mapping[str, Any]
+
+_PARTS: dict[str, tuple[str, Mapping[str, type[nn.Module]]]] = {
+    "sampler": ("sampler", SAMPLERS),
+    "activation": ("activation", ACTIVATIONS),
+    "stem_activation": ("stem_activation", ACTIVATIONS),
+    "norm": ("norm", NORMS),
+    "stem": ("stem", STEMS),
+}
+_SHARED = ("precision", "any_size", "filter_size")
+
+
+def options_of(module: type[nn.Module]) -> frozenset[str]:
+    """Every option of a network: its fields, with JSON-able parts, and the shared ones.
+
+    Those are precision ("float32", "tf32", "bfloat16": `layers.numerics.PRECISIONS`), any_size (ideal
+    samplers only) and filter_size (taps of the sampler's blur, 1 to 7).
+    """
+    return frozenset({*module.__dataclass_fields__, *_SHARED} - {"numerics", "parent", "name"})
+
+
+def any_size(sampler: Part) -> Part:
+    """The ideal sampler `sampler`, exact for every size; ConfigError for other samplers."""
+    fields = {"name": sampler} if isinstance(sampler, str) else sampler
+    if not isinstance(fields, Mapping) or fields.get("name") != "ideal":
+        raise ConfigError(
+            f"any_size=True needs the ideal sampler, got {sampler!r}: only ideal resampling divides every "
+            "circle evenly. Use an alias-free network (*_afc*) or sampler='ideal'."
+        )
+    return {**fields, "any_size": True}
+
+
+def with_filter(sampler: Part, size: int) -> Part:
+    """`sampler` with a blur of `size` taps: as a blur itself, or before it chooses a component."""
+    fields = {"name": sampler} if isinstance(sampler, str) else sampler
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"filter_size is for samplers given by name, got {sampler!r}.")
+    name = fields.get("name")
+    if name == "blur":
+        return {**fields, "size": size}
+    if name in ("polyphase", "learned_polyphase"):
+        inner = fields.get("inner", "subsample")
+        kept = inner if isinstance(inner, Mapping) and inner.get("name") == "blur" else {"name": "blur"}
+        return {**fields, "inner": {**kept, "size": size}}
+    raise ConfigError(f"filter_size is for samplers that blur (blur, polyphase, ...), got {sampler!r}.")
+
+
+def check_options(
+    network: str, module: type[nn.Module], options: Options, extra: tuple[str, ...] = ()
+) -> None:
+    """Raises `ConfigError` for the first of `options` that the network has not, with the near ones."""
+    legal = options_of(module) | set(extra)
+    for option in options:
+        if option not in legal:
+            raise ConfigError(unknown(f"option of {network}", option, legal))
+
+
+def _default(module: type[nn.Module], field: str) -> Any:
+    declared = module.__dataclass_fields__.get(field)
+    return None if declared is None else declared.default
+
+
+def build(module: type[nn.Module], options: Options) -> Any:
+    """The network with these options, checked by `check_options`: parts resolved, lists made tuples.
+
+    Raises:
+      ConfigError: an unknown part or value.
+    """
+    fields = dict(options)
+    precision = fields.pop("precision", "float32")
+    if precision not in PRECISIONS:
+        raise ConfigError(unknown("precision", precision, PRECISIONS))
+    if fields.pop("any_size", False):
+        fields["sampler"] = any_size(fields.get("sampler", "subsample"))
+    if fields.get("filter_size") is not None:
+        fields["sampler"] = with_filter(fields.get("sampler", "subsample"), fields["filter_size"])
+    fields.pop("filter_size", None)
+    for field, (kind, table) in _PARTS.items():
+        left_out = fields.get(field) is None and _default(module, field) is None
+        if field in fields and not left_out:
+            fields[field] = resolve(kind, fields[field], table)
+    check_padding(fields.get("padding", "zero"))
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    declared = module.__dataclass_fields__
+    if {"depths", "widths"} <= set(declared):
+        depths, widths = (fields.get(name, declared[name].default) for name in ("depths", "widths"))
+        if len(depths) != len(widths):
+            raise ConfigError(f"depths {depths} and widths {widths} differ in their number of stages.")
+    return module(**fields, numerics=PRECISIONS[precision])

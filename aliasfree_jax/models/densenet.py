@@ -1,0 +1,114 @@
+"""DenseNet (Huang et al. 2017, arXiv 1608.06993) with injected sampling, activation, norm and padding."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.layers.activation import Relu
+from aliasfree_jax.layers.convolution import Conv
+from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_in
+from aliasfree_jax.layers.normalization import BatchNorm
+from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.layers.pooling import SampledMaxPool
+from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.ops.padding import Padding
+from aliasfree_jax.ops.pooling import PoolPadding, average_pool
+from aliasfree_jax.ops.resample import check_images
+
+ModuleFactory = Callable[..., nn.Module]
+BOTTLENECK = 4  # channels of a layer's 1 x 1 convolution, as a multiple of the growth
+
+
+class DenseNet(nn.Module):
+    """Images [N, H, W, channels] to class logits [N, num_classes], float32.
+
+    Attributes:
+      depths: layers of each dense block.
+      growth, width: channels that a layer adds; channels of the stem.
+      sampler: of the stem and the transitions.
+      average: transitions take the mean of 2 x 2 blocks instead of sampling (torchvision).
+      strided: the stem's convolution has stride 2 and aliases ("pool_only"); else the sampler follows it.
+      pool_padding: of the stem's 3 x 3 max pool.
+      activation, norm, padding: everywhere.
+      dropout_rate: of each layer's output.
+
+    Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng streams
+    "dropout" and, where the sampler is learned, "gumbel".
+    """
+
+    num_classes: int = 1000
+    depths: tuple[int, ...] = (6, 12, 24, 16)
+    growth: int = 32
+    width: int = 64
+    sampler: SamplerFactory = Subsample
+    average: bool = False
+    strided: bool = True
+    pool_padding: PoolPadding = "ignore"
+    activation: ModuleFactory = Relu
+    norm: ModuleFactory = BatchNorm
+    padding: Padding = "zero"
+    dropout_rate: float = 0.0
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> jax.Array:
+        """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
+        check_images(images)
+        x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
+        x = self._stem(x, train, temperature)
+        for stage, depth in enumerate(self.depths):
+            if stage > 0:
+                x = self._transition(x, stage, train, temperature)
+            for layer in range(depth):
+                x = self._layer(x, f"stage{stage}_layer{layer}", train)
+        x = self._activated(x, "", train)
+        self.sow("intermediates", "features", x)
+        accurate = accurate_dtype(x.dtype)
+        pooled = jnp.mean(x.astype(accurate), axis=(1, 2))
+        head = nn.Dense(
+            self.num_classes,
+            kernel_init=fan_in_uniform(pooled.shape[-1]),
+            precision=self.numerics.precision,
+            name="head",
+        )
+        return head(pooled).astype(accurate)
+
+    def _conv(self, features: int, size: int, stride: int, name: str) -> Conv:
+        padding = self.padding if size > 1 else "none"
+        init = kaiming_normal_fan_in
+        return Conv(features, size, stride, padding, init, self.numerics, use_bias=False, name=name)
+
+    def _activated(self, x: jax.Array, prefix: str, train: bool, number: str = "") -> jax.Array:
+        x = self.norm(numerics=self.numerics, name=f"{prefix}norm{number}")(x, train=train)
+        return self.activation(numerics=self.numerics, name=f"{prefix}activation{number}")(x)
+
+    def _stem(self, x: jax.Array, train: bool, temperature: Temperature) -> jax.Array:
+        first = self.sampler(stride=2, numerics=self.numerics, name="stem_sampler")
+        strided = self.strided or isinstance(first, Subsample)
+        x = self._activated(self._conv(self.width, 7, 2 if strided else 1, "stem_conv")(x), "stem_", train)
+        if not strided:
+            x, _ = first(x, train=train, temperature=temperature)
+        pool = SampledMaxPool(3, self.sampler, self.pool_padding, numerics=self.numerics, name="stem_pool")
+        return pool(x, train=train, temperature=temperature)[0]
+
+    def _layer(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """[N, H, W, C] to [N, H, W, C + growth]."""
+        y = self._activated(x, f"{name}_", train, "1")
+        y = self._conv(BOTTLENECK * self.growth, 1, 1, f"{name}_conv1")(y)
+        y = self._activated(y, f"{name}_", train, "2")
+        y = self._conv(self.growth, 3, 1, f"{name}_conv2")(y)
+        y = nn.Dropout(self.dropout_rate, name=f"{name}_dropout")(y, deterministic=not train)
+        return jnp.concatenate([x, y], axis=-1)
+
+    def _transition(self, x: jax.Array, stage: int, train: bool, temperature: Temperature) -> jax.Array:
+        name = f"transition{stage}"
+        x = self._activated(x, f"{name}_", train)
+        x = self._conv(x.shape[-1] // 2, 1, 1, f"{name}_conv")(x)
+        if self.average:
+            return average_pool(x, 2)
+        sampler = self.sampler(stride=2, numerics=self.numerics, name=f"{name}_sampler")
+        return sampler(x, train=train, temperature=temperature)[0]

@@ -1,0 +1,139 @@
+"""MobileNet-v2 (Sandler et al. 2018, arXiv 1801.04381) with injected sampling, norm and padding."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.layers.activation import Relu6
+from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
+from aliasfree_jax.layers.initializers import kaiming_normal_fan_out
+from aliasfree_jax.layers.normalization import BatchNorm
+from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.ops.padding import Padding
+from aliasfree_jax.ops.resample import check_images
+
+ModuleFactory = Callable[..., nn.Module]
+
+# Expansion, channels, blocks and first stride of each stage.
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class InvertedResidual(nn.Module):
+    """Expand by 1 x 1, filter by 3 x 3 depthwise, sample, project by 1 x 1; residual where shapes allow.
+
+    The depthwise convolution runs at stride 1 under every sampler.
+    """
+
+    features: int
+    expansion: int
+    stride: int
+    sampler: SamplerFactory
+    activation: ModuleFactory
+    norm: ModuleFactory
+    padding: Padding
+    numerics: Numerics
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
+        """[N, H, W, C] to [N, H / stride, W / stride, features]."""
+        y, hidden = x, x.shape[-1] * self.expansion
+        if self.expansion != 1:
+            y = self._activated(self._pointwise(hidden, "expand")(y), "expand", train)
+        init = nn.initializers.normal((2 / (9 * hidden)) ** 0.5)  # PyTorch's fan_out of depthwise kernels
+        depthwise = DepthwiseConv(3, self.padding, init, self.numerics, use_bias=False, name="depthwise")
+        y = self._activated(depthwise(y), "depthwise", train)
+        if self.stride > 1:
+            sampler = self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")
+            y, _ = sampler(y, train=train, temperature=temperature)
+        y = self._pointwise(self.features, "project")(y)
+        y = self.norm(numerics=self.numerics, name="project_norm")(y, train=train)
+        return x + y if y.shape == x.shape and self.stride == 1 else y
+
+    def _pointwise(self, features: int, name: str) -> Conv:
+        init = kaiming_normal_fan_out
+        return Conv(features, 1, 1, "none", init, self.numerics, use_bias=False, name=name)
+
+    def _activated(self, y: jax.Array, name: str, train: bool) -> jax.Array:
+        y = self.norm(numerics=self.numerics, name=f"{name}_norm")(y, train=train)
+        return self.activation(numerics=self.numerics, name=f"{name}_activation")(y)
+
+
+class MobileNetV2(nn.Module):
+    """Images [N, H, W, channels] to class logits [N, num_classes], float32.
+
+    Attributes:
+      width_mult: factor on all channels, rounded down (BlurPool's; torchvision rounds to multiples of 8,
+        which is the same at 1).
+      sampler: of the four blocks of stride 2; the stem's convolution is strided in every variant.
+      activation, norm, padding: everywhere.
+      dropout_rate: before the head: 0.2 in torchvision, 0 in BlurPool.
+
+    Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng streams
+    "dropout" and, where the sampler is learned, "gumbel".
+    """
+
+    num_classes: int = 1000
+    width_mult: float = 1.0
+    sampler: SamplerFactory = Subsample
+    activation: ModuleFactory = Relu6
+    norm: ModuleFactory = BatchNorm
+    padding: Padding = "zero"
+    dropout_rate: float = 0.2
+    numerics: Numerics = Numerics()
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> jax.Array:
+        """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
+        check_images(images)
+        x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
+        x = self._convolved(x, int(32 * self.width_mult), 3, 2, "stem", train)
+        for stage, (expansion, width, depth, stride) in enumerate(STAGES):
+            for block in range(depth):
+                x = InvertedResidual(
+                    int(width * self.width_mult),
+                    expansion,
+                    stride if block == 0 else 1,
+                    self.sampler,
+                    self.activation,
+                    self.norm,
+                    self.padding,
+                    self.numerics,
+                    name=f"stage{stage}_block{block}",
+                )(x, train=train, temperature=temperature)
+        x = self._convolved(x, int(1280 * max(1.0, self.width_mult)), 1, 1, "last", train)
+        self.sow("intermediates", "features", x)
+        accurate = accurate_dtype(x.dtype)
+        pooled = jnp.mean(x.astype(accurate), axis=(1, 2))
+        pooled = nn.Dropout(self.dropout_rate)(pooled, deterministic=not train)
+        init = nn.initializers.normal(0.01)
+        head = nn.Dense(self.num_classes, kernel_init=init, precision=self.numerics.precision, name="head")
+        return head(pooled).astype(accurate)
+
+    def _convolved(
+        self, x: jax.Array, width: int, size: int, stride: int, name: str, train: bool
+    ) -> jax.Array:
+        conv = Conv(
+            width,
+            size,
+            stride,
+            self.padding if size > 1 else "none",
+            kaiming_normal_fan_out,
+            self.numerics,
+            use_bias=False,
+            name=f"{name}_conv",
+        )
+        x = self.norm(numerics=self.numerics, name=f"{name}_norm")(conv(x), train=train)
+        return self.activation(numerics=self.numerics, name=f"{name}_activation")(x)

@@ -1,0 +1,254 @@
+"""State dicts of the other three code bases and of torchvision: tables, refusals, and the way back."""
+
+import golden
+import jax
+import numpy as np
+import pytest
+from rule import make_array
+
+from aliasfree_jax.conversion import from_original, to_original
+from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION, table, table_torchvision
+from aliasfree_jax.conversion.entries import blur_filter
+from aliasfree_jax.conversion.learnable_polyphase_sampling import table as lps_table
+from aliasfree_jax.conversion.learnable_polyphase_sampling import translate as lps_translate
+from aliasfree_jax.conversion.recognition_by_keys import normalised, recognise_by_keys
+from aliasfree_jax.conversion.rules import target_shapes
+from aliasfree_jax.conversion.truly_shift_invariant_cnns import table as aps_table
+from aliasfree_jax.conversion.truly_shift_invariant_cnns import table_cifar, translate_cifar
+from aliasfree_jax.conversion.truly_shift_invariant_cnns import translate as aps_translate
+from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.models import create_model
+
+# Parameters, keys of BlurPool's state dict and of torchvision's (spec section 2.8).
+NETWORKS = {
+    "alexnet": (61100840, 20, 16),
+    "vgg11": (132863336, 27, 22),
+    "vgg13": (133047848, 31, 26),
+    "vgg16": (138357544, 37, 32),
+    "vgg19": (143667240, 43, 38),
+    "vgg11_bn": (132868840, 67, 62),
+    "vgg13_bn": (133053736, 81, 76),
+    "vgg16_bn": (138365992, 102, 97),
+    "vgg19_bn": (143678248, 123, 118),
+    "resnet18": (11689512, 129, 122),
+    "resnet34": (21797672, 225, 218),
+    "resnet50": (25557032, 327, 320),
+    "resnet101": (44549160, 633, 626),
+    "resnet152": (60192808, 939, 932),
+    "resnext50_32x4d": (25028904, 327, 320),
+    "resnext101_32x8d": (88791336, 633, 626),
+    "wide_resnet50_2": (68883240, 327, 320),
+    "wide_resnet101_2": (126886696, 633, 626),
+    "densenet121": (7978856, 731, 727),
+    "densenet169": (14149480, 1019, 1015),
+    "densenet201": (20013928, 1211, 1207),
+    "densenet161": (28681000, 971, 967),
+    "mobilenet_v2": (3504872, 318, 314),
+}
+
+
+def parameters(name: str, **options) -> int:
+    shapes = target_shapes(create_model(name, **options), 128)["params"]
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameters_and_keys_of_all_23_networks(name):
+    count, keys, plain = NETWORKS[name]
+    assert parameters(f"{name}_blur") == count
+    assert (len(table(name, {})), len(table_torchvision(name, {}))) == (keys, plain)
+
+
+# Keys and parameters (spec sections A2, A3 and B5).
+OTHERS = {
+    ("aps", "resnet18_aps", ()): (122, 11689512),
+    ("aps", "resnet18_aps", (("filter_size", 3),)): (130, 11689512),
+    ("aps", "resnet18_aps", (("filter_size", 3), ("pool_only", True))): (129, 11689512),
+    ("aps", "resnet18_lpf", ()): (130, 11689512),
+    ("cifar", "resnet20", ()): (128, 272474),
+    ("cifar", "resnet20_aps", ()): (132, 272474),
+    ("cifar", "resnet56_lpf", ()): (348, 855770),
+    ("cifar", "resnet18_aps", ()): (128, 11173962),
+    ("cifar", "resnet34", ()): (218, 21282122),
+    ("cifar", "resnet50_aps", ()): (326, 23520842),
+    ("lps", "ResNet18Custom", ()): (150, 18032168),
+    ("lps", "ResNet18Custom", (("antialias", ("LowPassFilter", 3, "circular")),)): (157, 18032168),
+    ("lps", "ResNet18Custom", (("antialias", ("DDAC", 3, "circular", 8)),)): (192, 18945560),
+    ("lps", "ResNet50Custom", (("swap_conv_pool", False),)): (348, 31899688),
+    ("lps", "ResNet101Custom", (("swap_conv_pool", False),)): (654, 50891816),
+    ("lps", "ResNet18Custom", (("conv1_stride", True),)): (145, 17958312),
+    ("lps", "ResNet18Custom", (("pool", "max_2_norm"),)): (122, 11689512),
+}
+TABLES = {"aps": aps_table, "cifar": table_cifar, "lps": lps_table}
+TRANSLATE = {"aps": aps_translate, "cifar": translate_cifar, "lps": lps_translate}
+SOURCES = {
+    "aps": "truly_shift_invariant_cnns",
+    "cifar": "truly_shift_invariant_cnns/cifar10",
+    "lps": "learnable_polyphase_sampling",
+}
+
+
+@pytest.mark.parametrize("case", OTHERS, ids=lambda case: f"{case[1]} {dict(case[2])}")
+def test_parameters_and_keys_of_the_others(case):
+    family, model, options = case
+    classes = {"num_classes": 10 if family == "cifar" else 1000}
+    entries = TABLES[family](model, {**dict(options), **classes})
+    keys, count = OTHERS[case]
+    assert len(entries) == keys == len({entry.key for entry in entries})
+    # Shapes both ways: zeros of the network's own shapes, exported and converted again.
+    name, ours = TRANSLATE[family](model, {**dict(options), **classes})
+    shapes = target_shapes(create_model(name, **ours), 64)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    state = to_original(SOURCES[family], model, {**dict(options), **classes}, variables)
+    assert sum(v.size for k, v in state.items() if k.endswith(("weight", "bias"))) == count
+    _, again = from_original(SOURCES[family], model, dict(options), state)
+    assert jax.tree.map(np.shape, again) == jax.tree.map(np.shape, variables)
+
+
+QUICK = [
+    "aps_resnet18_aps2_l2_64",
+    "blurpool_mobilenet_v2_lpf4_64",
+    "blurpool_resnet18_lpf4_64_pool_onlyFalse",
+    "cifar_resnet18_aps_3_zeros",
+    "cifar_resnet20_1_circular",
+    "lps_basic_32",
+    "lps_resnet18_ddac3_64",
+]
+OTHER_SOURCES = [n for n in golden.cases() if golden.load(n).meta["source"] != "alias_free_convnets"]
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in OTHER_SOURCES]
+)
+def test_the_way_back_gives_the_same_file(name):
+    case = golden.load(name)
+    original = case.meta["source"], case.meta["model"]
+    module, variables = from_original(*original, case.meta["options"], case.state_dict)
+    options = {**case.meta["options"], "num_classes": module.num_classes}
+    state = to_original(*original, options, variables)
+    assert set(state) == set(case.state_dict)
+    for key, value in case.state_dict.items():
+        assert state[key].dtype == value.dtype, key
+        np.testing.assert_array_equal(state[key], value, err_msg=key)
+
+
+@pytest.fixture(scope="module")
+def small():
+    case = golden.load("cifar_resnet20_aps_1_circular")
+    return case.meta["source"], case.meta["model"], case.meta["options"], dict(case.state_dict)
+
+
+def test_missing_constants_are_made_again(small):
+    source, model, options, state = small
+    left = {key: v for key, v in state.items() if not key.endswith(("filt", "num_batches_tracked"))}
+    _, variables = from_original(source, model, options, left)
+    assert set(to_original(source, model, options, variables)) == set(state)
+
+
+def test_what_does_not_fit_is_listed(small):
+    source, model, options, state = small
+    wrong = dict(state)
+    del wrong["layer1.0.bn1.bias"]
+    wrong["layer1.0.bn9.bias"] = np.zeros(16)
+    wrong["fc.weight"] = np.zeros((10, 63), np.float32)
+    wrong["layer2.0.conv2.0.filt"] = state["layer2.0.conv2.0.filt"] * 2
+    with pytest.raises(ConversionError) as error:
+        from_original(source, model, options, wrong)
+    for text in (
+        "source keys without a place:\n    layer1.0.bn9.bias [16]",
+        "layer1.0.bn1.bias (for params/stage0_block0/norm1/norm/bias)",
+        "fc.weight gives [63, 10], params/head/kernel has (64, 10)",
+        "layer2.0.conv2.0.filt [32, 1, 1, 1]: not the filter of [32, 1, 1, 1]",
+    ):
+        assert text in str(error.value)
+
+
+def test_filters_of_another_size_do_not_fit(small):
+    source, model, options, state = small
+    with pytest.raises(ConversionError, match="not the filter of"):
+        from_original(source, model, {**options, "filter_size": 3}, state)
+
+
+def test_filters_are_the_binomials_of_the_specification():
+    entry = blur_filter("filt", 2, 4)
+    assert entry.constant.shape == (2, 1, 4, 4)
+    np.testing.assert_array_equal(entry.constant[1, 0] * 64, np.outer([1, 3, 3, 1], [1, 3, 3, 1]))
+
+
+@pytest.mark.parametrize(
+    ("source", "model", "options", "message"),
+    [
+        (SOURCE, "resnet19", {}, "unknown network of antialiased-cnns 'resnet19'. Did you mean 'resnet18'"),
+        (SOURCE, "vgg16", {"pool_only": True}, "unknown option of antialiased-cnns vgg16 'pool_only'"),
+        (TORCHVISION, "resnet50", {"filter_size": 3}, "unknown option of torchvision resnet50"),
+        (SOURCES["aps"], "resnet18", {}, "Did you mean 'resnet18_"),
+        (SOURCES["cifar"], "resnet20", {"conv_pad_type": "replicate_pad"}, "unknown conv_pad_type"),
+        (SOURCES["lps"], "ResNet18Custom", {"pool": "avgpool"}, "unknown pool of learnable"),
+        (
+            SOURCES["lps"],
+            "ResNet18Custom",
+            {"logits_channels": {"maxpool": 8, "layer2": 8}},
+            "no common multiple",
+        ),
+        ("torchvison", "resnet50", {}, "unknown source 'torchvison'. Did you mean 'torchvision'"),
+    ],
+)
+def test_unknown_names_are_shown_with_near_ones(source, model, options, message):
+    with pytest.raises(ConversionError, match=message):
+        from_original(source, model, options, {})
+
+
+def test_plain_weights_start_the_antialiased_network():
+    """torchvision's parameters have the same shapes: "finetune from baseline" of BlurPool."""
+    entries = table_torchvision("resnet18", {"num_classes": 10})
+    shapes = target_shapes(create_model("resnet18", num_classes=10), 64)
+    variables = jax.tree.map(lambda leaf: make_array("x", leaf.shape), shapes)
+    state = to_original(TORCHVISION, "resnet18", {"num_classes": 10}, variables)
+    assert len(state) == len(entries) == 122
+    _, plain = from_original(TORCHVISION, "resnet18", {}, state)
+    blurred = target_shapes(create_model("resnet18_blur", num_classes=10), 64)
+    assert jax.tree.map(np.shape, plain) == jax.tree.map(lambda leaf: leaf.shape, blurred)
+
+
+def test_there_is_no_export_of_alias_free_convnets():
+    with pytest.raises(ConversionError, match="no export to alias_free_convnets yet"):
+        to_original("alias_free_convnets", "convnext", {}, {})
+
+
+@pytest.mark.parametrize("name", OTHER_SOURCES)
+def test_networks_are_recognised_by_their_keys(name):
+    case = golden.load(name)
+    shapes = {key: np.broadcast_to(np.float32(0), value.shape) for key, value in case.state_dict.items()}
+    model = case.meta["model"].removesuffix(" (circular)")
+    if case.meta["source"].endswith("cifar10") and model not in ("resnet18", "resnet20"):
+        with pytest.raises(ConversionError, match=f"--model={model.split('_')[0]}_aps or"):
+            recognise_by_keys(shapes)
+        return
+    if model == "BasicClassifier":
+        assert recognise_by_keys(shapes) is None
+        return
+    source, found, options = recognise_by_keys(shapes)
+    assert (source, found) == (case.meta["source"], model)
+    asked = {**case.meta["options"], "num_classes": 10}
+    given = {**options, "num_classes": 10}
+    assert [e.key for e in all_tables()[source](found, given)] == [
+        e.key for e in all_tables()[source](found, asked)
+    ]
+    for option in ("filter_size", "pool_only", "antialias", "swap_conv_pool", "logits_channels"):
+        value = case.meta["options"].get(option)
+        if value is not None and option in options and option != "antialias":
+            assert options[option] == value, option
+
+
+def all_tables():
+    return {SOURCE: table, TORCHVISION: table_torchvision, **{SOURCES[key]: TABLES[key] for key in SOURCES}}
+
+
+def test_older_and_wrapped_files_are_read_alike():
+    today = {"features.denseblock1.denselayer2.norm1.weight", "layer2.0.conv2.0.filt", "features.3.weight"}
+    older = {
+        "module.features.denseblock1.denselayer2.norm.1.weight": 0,
+        "module.layer2.0.conv2.0.ds.1.weight": 0,
+        "features.module.3.weight": 0,
+    }
+    assert set(normalised(older)) == set(normalised(normalised(older))) == today

@@ -1,0 +1,228 @@
+"""Samplers that choose a component: what they choose, in which order, and that shifts do not matter."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.layers.adaptive_blur import AdaptiveBlurSampler
+from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
+from aliasfree_jax.layers.polyphase import LearnedPolyphaseSampler, PolyphaseSampler
+from aliasfree_jax.layers.sampling import BlurSampler, IdealSampler, Subsample, steps_of
+from aliasfree_jax.layers.upsampling import IdealUpsampler, PolyphaseUpsampler
+from aliasfree_jax.ops.blur import blur
+from aliasfree_jax.ops.polyphase import polyphase_components, polyphase_downsample, row_order
+from aliasfree_jax.ops.resample import ideal_upsample
+
+# Float64 sums of at most 10,000 terms of order 1.
+EXACT = 1e-12
+
+BLUR = functools.partial(BlurSampler, size=3)
+LOGITS = {
+    "conv": ConvLogits,
+    "skip": functools.partial(ConvLogits, skip=True),
+    "attention": AttentionLogits,
+    "attention, batch norm": functools.partial(AttentionLogits, batch_norm=True),
+    "graph": GraphLogits,
+    "linear": LinearLogits,
+}
+SAMPLERS = {
+    "l2": PolyphaseSampler,
+    "l1 after a blur": functools.partial(PolyphaseSampler, criterion="l1", inner=BLUR),
+    "l2 on the raw map": functools.partial(PolyphaseSampler, inner=BLUR, select_on="raw"),
+    "largest, content-adaptive": functools.partial(
+        PolyphaseSampler, criterion="l_infty", inner=functools.partial(AdaptiveBlurSampler, groups=2)
+    ),
+    **{
+        f"learned, {name}": functools.partial(LearnedPolyphaseSampler, logits=LOGITS[name]) for name in LOGITS
+    },
+}
+
+
+def variables_of(module, x, draw):
+    """Random values, moderate so that attention does not saturate; variances near 1."""
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+
+    def fill(path, leaf):
+        value = 0.4 * draw(*leaf.shape, seed=len(jax.tree_util.keystr(path)))
+        return 1 + 0.2 * value if path[-1].key == "var" else value
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def test_strides_are_taken_in_prime_factors(draw):
+    assert [steps_of(n) for n in (1, 2, 3, 4, 6, 12)] == [[], [2], [3], [2, 2], [2, 3], [2, 2, 3]]
+    x = draw(4, 8, 8, 3)
+    y, phases = PolyphaseSampler(stride=4).apply({}, x)
+    half, first = polyphase_downsample(x)
+    quarter, second = polyphase_downsample(half)
+    np.testing.assert_array_equal(y, quarter)
+    np.testing.assert_array_equal(jnp.stack(phases), jnp.stack([first, second]))
+    same, none = PolyphaseSampler(stride=1).apply({}, x)
+    assert none is None
+    np.testing.assert_array_equal(same, x)
+    with pytest.raises(ConfigError, match=r"strides are 1, 2, 3, ..., got 0"):
+        PolyphaseSampler(stride=0).apply({}, x)
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4, 6])
+@pytest.mark.parametrize("name", ["l2", "l1 after a blur", "l2 on the raw map", "learned, conv"])
+def test_every_stride_commutes_with_every_integer_shift(name, stride, draw, x64):
+    x = draw(1, 12, 12, 2)
+    sampler = SAMPLERS[name](stride=stride)
+    variables = variables_of(sampler, x, draw)
+    shifts = list(itertools.product(range(stride), range(stride)))
+    moved = jnp.concatenate([jnp.roll(x, shift, (1, 2)) for shift in shifts])
+    ys, phases = jax.jit(sampler.apply)(variables, moved)
+    # The same samples, moved by whole pixels of the coarse grid: the set of values stays.
+    values = np.sort(np.asarray(ys).reshape(len(shifts), -1), axis=1)
+    np.testing.assert_allclose(values, np.broadcast_to(values[0], values.shape), atol=EXACT)
+    assert len({tuple(int(p[i]) for p in phases) for i in range(len(shifts))}) == stride**2
+    fixed = np.sort(np.asarray(moved[:, ::stride, ::stride]).reshape(len(shifts), -1), axis=1)
+    assert np.abs(fixed - fixed[0]).max() > 0.1  # negative control: phase 0 for all
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_down_and_up_commute_with_every_integer_shift(name, draw, x64):
+    x = draw(1, 6, 8, 2)
+    sampler = SAMPLERS[name]()
+    variables = variables_of(sampler, x, draw)
+
+    @jax.jit
+    def there_and_back(x):
+        y, phase = sampler.apply(variables, x)
+        return PolyphaseUpsampler(inner=BLUR).apply({}, y, phase)
+
+    expected = there_and_back(x)[0]
+    shifts = list(itertools.product(range(6), range(8)))
+    moved = there_and_back(jnp.concatenate([jnp.roll(x, shift, (1, 2)) for shift in shifts]))
+    for image, shift in zip(moved, shifts, strict=True):
+        np.testing.assert_allclose(image, jnp.roll(expected, shift, (0, 1)), atol=EXACT)
+
+
+def test_a_shortcut_reuses_the_phase(draw):
+    x, other = draw(4, 8, 8, 3), draw(4, 8, 8, 5, seed=1)
+    for sampler in (PolyphaseSampler(inner=BLUR), PolyphaseSampler(stride=4)):
+        _, phase = sampler.apply({}, x)
+        y, returned = sampler.apply({}, other, phase)
+        assert all((a == b).all() for a, b in zip(phase, returned, strict=True))
+        assert float(jnp.abs(y - sampler.apply({}, other)[0]).max()) > 0.1
+    # Samplers that choose nothing read the phase they are given.
+    _, phase = PolyphaseSampler().apply({}, x)
+    y, returned = BLUR().apply({}, other, phase)
+    np.testing.assert_allclose(y, polyphase_downsample(blur(other, 3), phase=phase[0])[0], atol=1e-6)
+    assert returned is phase
+    assert Subsample().apply({}, other)[1] is None
+
+
+def test_the_criterion_looks_at_the_filtered_or_the_raw_map(draw):
+    x = draw(64, 8, 8, 1)
+    filtered = PolyphaseSampler(inner=BLUR).apply({}, x)
+    raw = PolyphaseSampler(inner=BLUR, select_on="raw").apply({}, x)
+    np.testing.assert_array_equal(filtered[1][0], polyphase_downsample(blur(x, 3))[1])
+    np.testing.assert_array_equal(raw[1][0], polyphase_downsample(x)[1])
+    # The specification counts 102 of 200 random maps on which the two differ.
+    assert 16 < int((filtered[1][0] != raw[1][0]).sum()) < 48
+    np.testing.assert_array_equal(raw[0], polyphase_downsample(blur(x, 3), phase=raw[1][0])[0])
+    with pytest.raises(ConfigError, match="unknown select_on 'blurred'"):
+        PolyphaseSampler(select_on="blurred").apply({}, x)
+
+
+def test_ties_go_along_the_columns_in_aps_and_along_the_rows_in_lps():
+    # Components 1 (row offset 1) and 2 (column offset 1) are equal, and larger than the others.
+    x = jnp.zeros((1, 4, 4, 1)).at[:, 1::2, ::2].set(1.0).at[:, ::2, 1::2].set(1.0)
+    assert PolyphaseSampler().apply({}, x)[1][0].tolist() == [1]
+    assert PolyphaseSampler(tie_order="rows").apply({}, x)[1][0].tolist() == [2]
+    assert row_order().tolist() == [0, 2, 1, 3]
+    assert row_order((2, 3)).tolist() == [0, 2, 4, 1, 3, 5]
+
+
+def test_odd_maps_are_padded_circularly_in_aps_and_by_zeros_in_lps():
+    x = jnp.arange(1.0, 26.0).reshape(1, 5, 5, 1)
+    phase = (jnp.array([3]),)
+    with pytest.warns(UserWarning, match="5 x 5 is sampled by 2"):
+        circular = PolyphaseSampler().apply({}, x, phase)[0]
+        zeros = PolyphaseSampler(odd_padding="zero").apply({}, x, phase)[0]
+    assert circular[0, :, :, 0].tolist() == [[7, 9, 6], [17, 19, 16], [2, 4, 1]]
+    assert zeros[0, :, :, 0].tolist() == [[7, 9, 0], [17, 19, 0], [0, 0, 0]]  # spec B1
+
+
+def test_training_mixes_the_components(draw):
+    x = draw(3, 8, 8, 4)
+    sampler = LearnedPolyphaseSampler(noise=False)
+    variables = variables_of(sampler, x, draw)
+    logits = ConvLogits().apply({"params": variables["params"]["logits0"]}, polyphase_components(x))
+    for temperature in (1.0, 0.1):
+        y, (weights,) = sampler.apply(variables, x, train=True, temperature=temperature)
+        np.testing.assert_allclose(weights, jax.nn.softmax(logits / temperature), rtol=1e-5)
+        mixture = jnp.einsum("nk,nkhwc->nhwc", weights, polyphase_components(x), precision="highest")
+        np.testing.assert_allclose(y, mixture, atol=1e-5)
+    cold, _ = sampler.apply(variables, x, train=True, temperature=1e-4)
+    np.testing.assert_allclose(cold, sampler.apply(variables, x)[0], atol=1e-5)
+    gradient = jax.grad(lambda v: sampler.apply(v, x, train=True)[0][:, 0].sum())(variables)
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_noise_is_drawn_in_training_only(draw):
+    x = draw(64, 4, 4, 2)
+    sampler = LearnedPolyphaseSampler(logits=LinearLogits)
+    variables = jax.tree.map(jnp.zeros_like, variables_of(sampler, x, draw))
+    draws = [
+        sampler.apply(variables, x, train=True, temperature=0.01, rngs={"gumbel": jax.random.key(seed)})[1][0]
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert float(jnp.abs(draws[0] - draws[2]).max()) > 0.5
+    # Equal logits: Gumbel noise makes every phase win about as often, a quarter of 64.
+    assert 6 < int(jnp.bincount(draws[0].argmax(1), length=4).min())
+    assert sampler.apply(variables, x)[1][0].tolist() == [0] * 64  # no rng needed
+    noisy = LearnedPolyphaseSampler(logits=LinearLogits, evaluation="noisy")
+    assert noisy.apply(variables, x, rngs={"gumbel": jax.random.key(0)})[1][0].shape == (64, 4)
+    with pytest.raises(ConfigError, match="unknown evaluation 'soft'"):
+        LearnedPolyphaseSampler(logits=LinearLogits, evaluation="soft").apply(variables, x)
+
+
+@pytest.mark.parametrize("name", LOGITS)
+def test_logits_follow_their_components(name, draw, x64):
+    components = draw(3, 4, 5, 6, 4)
+    network = LOGITS[name]()
+    variables = variables_of(network, components, draw)
+    logits = network.apply(variables, components)
+    assert logits.shape == (3, 4)
+    order = jnp.array([2, 0, 3, 1])
+    np.testing.assert_allclose(network.apply(variables, components[:, order]), logits[:, order], atol=EXACT)
+    moved = jnp.roll(components, (2, 3), (2, 3))
+    np.testing.assert_allclose(network.apply(variables, moved), logits, atol=EXACT)
+
+
+def test_logits_have_a_width(draw):
+    x = draw(1, 4, 4, 4, 8)
+    shapes = jax.eval_shape(ConvLogits(width_ratio=0.25).init, jax.random.key(0), x)["params"]
+    assert shapes["conv1"]["kernel"].shape == (3, 3, 8, 2)
+    with pytest.raises(ConfigError, match="skip=True need width_ratio=1, got 0.5"):
+        ConvLogits(width_ratio=0.5, skip=True).init(jax.random.key(0), x)
+
+
+def test_upsampling_keeps_constants_and_writes_at_the_phase(draw):
+    ones = jnp.ones((2, 4, 5, 1))
+    for inner in (functools.partial(BlurSampler, size=2), BLUR, IdealSampler):
+        np.testing.assert_allclose(PolyphaseUpsampler(inner=inner).apply({}, ones), 1.0, atol=1e-6)
+    x, phase = draw(4, 3, 3, 2), (jnp.arange(4), jnp.array([3, 1, 0, 2]))
+    y = PolyphaseUpsampler(stride=4, gain=1.0).apply({}, x, phase)
+    np.testing.assert_array_equal(PolyphaseSampler(stride=4).apply({}, y, phase)[0], x)
+    assert int((y != 0).sum()) == x.size
+
+
+def test_ideal_upsampling_takes_the_phase_too(draw, x64):
+    x, phase = draw(4, 5, 7, 2), (jnp.arange(4),)
+    y = IdealUpsampler().apply({}, x, phase)
+    np.testing.assert_allclose(PolyphaseSampler().apply({}, y, phase)[0], x, atol=EXACT)
+    np.testing.assert_allclose(IdealUpsampler().apply({}, x), ideal_upsample(x, 2), atol=EXACT)
+    np.testing.assert_allclose(y, PolyphaseUpsampler(inner=IdealSampler).apply({}, x, phase), atol=EXACT)
+    twice = (jnp.arange(4), jnp.array([3, 1, 0, 2]))
+    z = IdealUpsampler(stride=4).apply({}, x, twice)
+    np.testing.assert_allclose(PolyphaseSampler(stride=4).apply({}, z, twice)[0], x, atol=EXACT)
