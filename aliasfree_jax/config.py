@@ -59,7 +59,7 @@ def base_config() -> ConfigDict:
     config.train.temperature.every_epochs = 10.0  # decay: multiply by `factor` so often, down to `least`
     config.train.temperature.factor = 0.85
     config.train.temperature.least = 0.5
-    config.train.temperature.at_epochs = ()  # linear: interpolate between 1 and `targets`, reached `at_epochs`
+    config.train.temperature.at_epochs = ()  # linear: from 1 through `targets`, reached `at_epochs`
     config.train.temperature.targets = ()
 
     config.optimizer = ConfigDict()

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from aliasfree_jax.checkpoint import named_leaves
+from aliasfree_jax.models import create_model
 from aliasfree_jax.training.losses import cross_entropy
 from aliasfree_jax.training.mesh import make_mesh, put_batch
 from aliasfree_jax.training.state import create_state
@@ -124,6 +125,34 @@ def test_drop_path_draws_anew_at_every_step(run, tiny):
         state, metrics = step(state, put_batch(batch, mesh))
         losses.append(float(metrics["loss"]))
     assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_a_learned_sampler_gets_its_temperature_and_noise(tiny, accumulation_steps):
+    module = create_model("basic", num_classes=3, widths=(4, 4), sampler="learned_polyphase")
+    optimizer, mesh = optax.sgd(0.0), make_mesh(1)
+    state = create_state(module, optimizer, (tiny.size, tiny.size, 1), mesh, seed=0, average=False)
+    batch = put_batch(tiny.make_batch(0, 16), mesh)
+
+    def losses(temperature):
+        step = make_train_step(
+            module,
+            optimizer,
+            lambda _: jnp.float32(0),
+            mesh,
+            temperature=temperature,
+            accumulation_steps=accumulation_steps,
+        )
+        now, found = jax.tree.map(jnp.copy, state), []
+        for _ in range(3):
+            now, metrics = step(now, batch)
+            found.append(float(metrics["loss"]))
+        return found
+
+    warm, cold = losses(lambda step: jnp.float32(1)), losses(lambda step: jnp.where(step < 2, 1.0, 0.01))
+    assert len(set(warm)) == 3  # other noise at every step
+    assert warm[:2] == cold[:2] and warm[2] != cold[2]
+    assert losses(None) == warm  # 1 is the default
 
 
 def test_initial_variables_survive_the_donation_of_the_state(run, tiny):
