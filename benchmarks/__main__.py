@@ -18,7 +18,7 @@ from benchmarks import memory, networks, operations, precision
 from benchmarks.timing import machine
 
 RESULTS = Path(__file__).parent / "results"
-SECTIONS = ("networks", "operations", "memory", "compile", "precision")
+SECTIONS = ("networks", "resnets", "operations", "memory", "compile", "precision")
 
 
 def arguments() -> argparse.Namespace:
@@ -52,8 +52,12 @@ def sections(options: argparse.Namespace, accelerator: bool) -> dict[str, Any]:
         tasks = networks.tasks(*shape, mode, options.quick, accelerator)
         return networks.measure(tasks, repetitions, accelerator)
 
+    def resnets() -> Any:
+        return networks.measure(networks.resnet_tasks(batch, mode), repetitions, accelerator)
+
     return {
         "networks": whole,
+        **({} if options.quick else {"resnets": resnets}),
         "operations": lambda: operations.measure(options.quick, batch, repetitions),
         "memory": lambda: memory.measure(options.quick, batch, repetitions),
         "compile": lambda: memory.scanned(options.quick, batch, repetitions),

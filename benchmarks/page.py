@@ -95,6 +95,10 @@ def machine_section(name: str, stored: Row) -> str:
         shape = f"{rows[0]['side']} x {rows[0]['side']}, batch {rows[0]['batch']}, {rows[0]['precision']}"
         parts += [f"### Whole networks: {shape}\n", origin(stored["networks"]), network_table(rows) + "\n"]
         parts += [goal_table(rows) + "\n"]
+    if "resnets" in stored:
+        rows = stored["resnets"]["rows"]
+        parts += [f"### ResNet-50: 224 x 224, batch {rows[0]['batch']}, {rows[0]['precision']}\n"]
+        parts += [origin(stored["resnets"]), network_table(rows) + "\n"]
     if "memory" in stored:
         parts += ["### Memory and recomputation\n", origin(stored["memory"])]
         parts.append(table(stored["memory"]["rows"]) + "\n")

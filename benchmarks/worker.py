@@ -38,7 +38,13 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
     variables = {"params": jax.tree.map(jnp.copy, state.params), **state.collections}
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
-        logits: Any = network.apply({"params": params}, x, train=True)
+        logits: Any = network.apply(
+            {**variables, "params": params},
+            x,
+            train=True,
+            mutable=list(state.collections),
+            rngs={"gumbel": jax.random.key(1)},
+        )[0]
         return jnp.mean(cross_entropy(logits, labels, 0.0))
 
     step: Any = make_train_step(network, optimizer, optax.constant_schedule(1e-6), mesh)
