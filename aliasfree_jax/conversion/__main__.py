@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--key", help="entry of a training checkpoint, e.g. model (default: model_ema if present)"
     )
-    parser.add_argument("--image_size", type=int, default=224, help="pixels (default 224)")
+    parser.add_argument("--image_size", type=int, help="pixels (default 224; 32 for CIFAR-10)")
     return parser
 
 
@@ -67,7 +67,8 @@ def main(arguments: list[str]) -> int:
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"{card.origin}: {card.model} {json.dumps(card.options)}")
     print(f"wrote {count:,} parameters to {written}")
-    print(f"evaluate them with: python eval.py --checkpoint={written} --config=configs/convnext_afc.py")
+    config = "cifar10_resnet" if card.image_size == 32 else "convnext_afc"  # for its data, not its network
+    print(f"evaluate them with: python eval.py --checkpoint={written} --config=configs/{config}.py")
     return 0
 
 

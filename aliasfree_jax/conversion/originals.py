@@ -50,8 +50,19 @@ _SOURCES = {
 # Where the number of classes is read off.
 _HEADS = ("fc", "core.fc", "classifier.6", "classifier.1", "classifier.0", "classifier")
 
-# How the originals prepare ImageNet for evaluation.
-_MEAN, _STD, _CROP_RATIO = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224 / 256
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """How the originals prepare images for evaluation."""
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    eval_crop_ratio: float
+
+
+_IMAGENET = Preparation(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224 / 256)
+_CIFAR = Preparation(32, (0.49141738, 0.48219556, 0.44662726), (0.24703224, 0.24348514, 0.26158786), 1.0)
 
 
 def from_original(
@@ -74,7 +85,7 @@ def from_original(
     Raises:
       ConversionError: unknown source, network or option; or weights that do not fit.
     """
-    _, module, variables = _converted(source, model, options, state_dict, "arrays", 224)
+    _, module, variables = _converted(source, model, options, state_dict, "arrays", None)
     return module, variables
 
 
@@ -85,7 +96,7 @@ def load_pth(
     model: str | None = None,
     options: Mapping[str, Any] | None = None,
     key: str | None = None,
-    image_size: int = 224,
+    image_size: int | None = None,
 ) -> tuple[ModelCard, nn.Module, Any]:
     """Card, network and variables of a `.pth` file that one of the original programs wrote.
 
@@ -95,7 +106,7 @@ def load_pth(
         (`recognition.recognise`).
       key: which entry of a training checkpoint to take; by default the averaged weights
         ("model_ema") if there are any.
-      image_size: that the weights are to be evaluated at, pixels.
+      image_size: that the weights are to be evaluated at, pixels; by default 224, and 32 for CIFAR-10.
 
     Raises:
       ConversionError: not a readable PyTorch file, not recognised, or weights that do not fit.
@@ -146,13 +157,16 @@ def _converted(
     options: Mapping[str, Any],
     state_dict: Mapping[str, np.ndarray],
     file: str,
-    side: int,
+    side: int | None,
 ) -> tuple[ModelCard, nn.Module, Any]:
     base, channels = _code_base(source), options.get("in_chans", 3)
     if base.table is not None:
         options = {**_classes(state_dict), **options}
     name, ours = base.translate(model, options)
     module = create_model(name, **ours)
+    small = base.table is not None and ("_cifar" in name or name == "basic")
+    prepared = _CIFAR if small else _IMAGENET
+    side = side or prepared.image_size
     shapes = rules.target_shapes(module, side, channels)
     if base.table is None:
         variables = rules.convert(state_dict, alias_free_convnets.rules(options), shapes)
@@ -165,9 +179,9 @@ def _converted(
         class_names=tuple(map(str, range(classes))),
         image_size=side,
         channels=channels,
-        mean=_MEAN,
-        std=_STD,
-        eval_crop_ratio=_CROP_RATIO,
+        mean=prepared.mean,
+        std=prepared.std,
+        eval_crop_ratio=prepared.eval_crop_ratio,
         step=0,
         origin=f"{file}: {source} {model}",
     )

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from rule import make_array
 
-from aliasfree_jax.conversion import from_original, to_original
+from aliasfree_jax.checkpoint import load_model
+from aliasfree_jax.conversion import from_original, originals, to_original
+from aliasfree_jax.conversion.__main__ import main
 from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION, table, table_torchvision
 from aliasfree_jax.conversion.entries import blur_filter
 from aliasfree_jax.conversion.learnable_polyphase_sampling import table as lps_table
@@ -242,6 +244,20 @@ def test_networks_are_recognised_by_their_keys(name):
 
 def all_tables():
     return {SOURCE: table, TORCHVISION: table_torchvision, **{SOURCES[key]: TABLES[key] for key in SOURCES}}
+
+
+def test_the_command_converts_what_it_recognises(tmp_path, capsys, monkeypatch):
+    case = golden.load("cifar_resnet20_1_circular")
+    wrapped = {f"module.{key}": value for key, value in case.state_dict.items()}
+    monkeypatch.setattr(originals, "read_state_dict", lambda path, key: wrapped)
+    assert main(["file.pt", str(tmp_path / "converted")]) == 0
+    printed = capsys.readouterr().out
+    assert "truly_shift_invariant_cnns/cifar10 resnet20: resnet20_cifar_circular" in printed
+    assert "--config=configs/cifar10_resnet.py" in printed
+    card, module, variables = load_model(tmp_path / "converted")
+    assert (card.image_size, card.eval_crop_ratio, card.mean[0]) == (32, 1.0, 0.49141738)
+    logits = module.apply(variables, case.inputs.transpose(0, 2, 3, 1))
+    assert np.abs(logits - case.output).max() < 1e-5 * np.abs(case.output).max()
 
 
 def test_older_and_wrapped_files_are_read_alike():

@@ -1,0 +1,132 @@
+"""Trains ResNet-18 on CIFAR-10 with four samplers and tabulates accuracy and consistency under shifts.
+
+python docs/cifar_samplers.py --data=/data/cifar10.tar.xz
+python docs/cifar_samplers.py --data=... --images=10000 --epochs=4 --test_images=1000     what two cores do
+
+The recipe is configs/cifar10_resnet.py; --epochs scales its step schedule along. Circular shifts are
+rolls by -3 to 3 pixels; crop shifts move the zero-padded image by as much, so that new border comes in.
+Writes docs/results/cifar_samplers.json and prints the table.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
+from aliasfree_jax.evaluation.consistency import Tally, compare  # noqa: E402
+from aliasfree_jax.evaluation.report import predictor  # noqa: E402
+from aliasfree_jax.training.loop import run  # noqa: E402
+from configs import cifar10_resnet  # noqa: E402
+
+LARGEST = 3  # pixels
+OUTPUT = ROOT / "docs" / "results" / "cifar_samplers.json"
+
+
+def recipe(sampling: str, options: argparse.Namespace) -> ConfigDict:
+    """The configuration, shortened as the command line says."""
+    config = cifar10_resnet.get_config(sampling)
+    share = options.epochs / config.train.total_epochs
+    config.data.path, config.seed = options.data, options.seed
+    config.data.train_limit, config.data.eval_limit = options.images, options.test_images
+    config.train.total_epochs = float(options.epochs)
+    config.train.batch_size = options.batch_size
+    config.optimizer.learning_rate *= options.batch_size / 256
+    config.optimizer.step_epochs = tuple(share * epoch for epoch in config.optimizer.step_epochs)
+    config.optimizer.warmup_epochs = options.epochs / 20
+    config.train.temperature.every_epochs *= share
+    config.eval.every_epochs = config.checkpoint.every_epochs = 0.0
+    if options.network:
+        config.model.name = config.model.name.replace("resnet18", options.network)
+    return config
+
+
+def moved(images: np.ndarray, shifts: np.ndarray, circular: bool) -> np.ndarray:
+    """Each of the images [B, H, W, C] moved by its row of `shifts`; zeros come in unless `circular`."""
+    if circular:
+        return np.stack([np.roll(x, s, axis=(0, 1)) for x, s in zip(images, shifts, strict=True)])
+    side, m = images.shape[1], LARGEST
+    wide = np.pad(images, ((0, 0), (m, m), (m, m), (0, 0)))
+    return np.stack([w[m - r :, m - c :][:side, :side] for w, (r, c) in zip(wide, shifts, strict=True)])
+
+
+def measure(module: Any, variables: Any, config: ConfigDict, draws: int) -> dict[str, Any]:
+    """Accuracy, and consistency under circular and crop shifts: `draws` of each an image."""
+    predict, rng = predictor(module, variables), np.random.default_rng(0)
+    still, tallies = Tally(), {"circular": Tally(), "crop": Tally()}
+    source = open_source(config.data, train=False)
+    for batch in eval_batches(source, config.data, batch_size=config.eval.batch_size):
+        images, mask = np.asarray(batch["image"]), np.asarray(batch["mask"]) > 0
+        reference = np.asarray(predict(jnp.asarray(images)), np.float64)
+        still.add(compare(reference, reference, batch["label"]), mask)
+        for _ in range(draws):
+            shifts = rng.integers(-LARGEST, LARGEST + 1, size=(len(images), 2))
+            for kind, tally in tallies.items():
+                logits = predict(jnp.asarray(moved(images, shifts, kind == "circular")))
+                tally.add(compare(reference, np.asarray(logits, np.float64), batch["label"]), mask)
+    results = {"accuracy": still.summary()["accuracy"]}
+    return results | {f"{kind}_consistency": t.summary()["consistency"] for kind, t in tallies.items()}
+
+
+def table(stored: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = ["| sampler | accuracy | circular shifts: same class | crop shifts: same class | training |"]
+    lines += ["|---|---|---|---|---|"]
+    for sampling, row in stored["samplers"].items():
+        shares = (row["accuracy"], row["circular_consistency"], row["crop_consistency"])
+        cells = [f"{row['model']} ({sampling})", *(f"{100 * share:.2f} %" for share in shares)]
+        lines.append("| " + " | ".join([*cells, f"{row['training_seconds'] / 60:.0f} min"]) + " |")
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", required=True, help="CIFAR-10: folder, tar or zip with train/ and val/")
+    parser.add_argument("--images", type=int, default=0, help="training images; 0: all")
+    parser.add_argument("--test_images", type=int, default=0, help="test images; 0: all")
+    parser.add_argument("--epochs", type=float, default=250.0)
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--draws", type=int, default=4, help="shifts an image")
+    parser.add_argument("--network", default="", help="another size, e.g. resnet20")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=OUTPUT)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trains and measures one network after the other; what is measured is stored at once."""
+    options = arguments()
+    root = ROOT / "runs" / f"cifar_samplers-{time.strftime('%Y%m%d-%H%M%S')}"
+    stored: dict[str, Any] = {
+        "command": " ".join(["python", "docs/cifar_samplers.py", *sys.argv[1:]]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, device {jax.devices()[0].device_kind}",
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "samplers": {},
+    }
+    for sampling in cifar10_resnet.NETWORKS:
+        config = recipe(sampling, options)
+        began = time.perf_counter()
+        summary = run(config, root / sampling)
+        seconds = time.perf_counter() - began
+        results = measure(summary.module, summary.variables, config, options.draws)
+        stored["samplers"][sampling] = {"model": config.model.name, "training_seconds": seconds, **results}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(stored, indent=1) + "\n")
+    print(table(stored))
+
+
+if __name__ == "__main__":
+    main()
