@@ -13,7 +13,7 @@ import flax.linen as nn
 
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.layers import activation, adaptive_blur, normalization, phase_logits, polyphase, sampling
-from aliasfree_jax.models import resnet
+from aliasfree_jax.models.resnet_stems import ImageStem, SmallStem
 
 ModuleFactory = Callable[..., nn.Module]
 Part = str | Mapping[str, Any] | ModuleFactory
@@ -48,7 +48,7 @@ LOGITS: dict[str, type[nn.Module]] = {
     "graph": phase_logits.GraphLogits,
     "linear": phase_logits.LinearLogits,
 }
-STEMS: dict[str, type[nn.Module]] = {"image": resnet.ImageStem, "small": resnet.SmallStem}
+STEMS: dict[str, type[nn.Module]] = {"image": ImageStem, "small": SmallStem}
 
 # Fields that hold a part themselves, and where it is named.
 _NESTED = {

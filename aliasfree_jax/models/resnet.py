@@ -17,89 +17,15 @@ from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_out
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
-from aliasfree_jax.layers.pooling import SampledMaxPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.models.resnet_stems import ImageStem
 from aliasfree_jax.ops.padding import Padding
-from aliasfree_jax.ops.pooling import PoolPadding
-from aliasfree_jax.ops.resample import check_images, remove_nyquist
+from aliasfree_jax.ops.resample import check_images
 
 ModuleFactory = Callable[..., nn.Module]
 BlockKind = Literal["basic", "bottleneck"]
 SamplerPosition = Literal["before", "after"]
 EXPANSION = {"basic": 1, "bottleneck": 4}
-
-
-class ImageStem(nn.Module):
-    """7 x 7 convolution, norm, activation, sample by 2, max pool, sample by 2: for ImageNet.
-
-    Attributes:
-      strided: the convolution itself has stride 2 and aliases ("pool_only" of BlurPool and APS).
-      pool_size: of the max pool; 3 in torchvision, 2 in the others, 1 for none.
-      pool_padding: of the max pool.
-      sampler, first_sampler: after the max pool and before it (None: the same).
-    """
-
-    width: int
-    sampler: SamplerFactory
-    activation: ModuleFactory
-    norm: ModuleFactory
-    padding: Padding
-    strided: bool = False
-    pool_size: int = 2
-    pool_padding: PoolPadding = "none"
-    first_sampler: SamplerFactory | None = None
-    numerics: Numerics = Numerics()
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
-        """[N, H, W, channels] to [N, H / 4, W / 4, width]."""
-        first = (self.first_sampler or self.sampler)(stride=2, numerics=self.numerics, name="first_sampler")
-        in_convolution = self.strided or isinstance(first, Subsample)
-        conv = Conv(
-            self.width,
-            7,
-            2 if in_convolution else 1,
-            self.padding,
-            kaiming_normal_fan_out,
-            self.numerics,
-            use_bias=False,
-            name="conv",
-        )
-        x = self.norm(numerics=self.numerics, name="norm")(conv(x), train=train)
-        x = self.activation(numerics=self.numerics, name="activation")(x)
-        if not in_convolution:
-            x, _ = first(x, train=train, temperature=temperature)
-        pool = SampledMaxPool(
-            self.pool_size, self.sampler, self.pool_padding, numerics=self.numerics, name="pool"
-        )
-        return pool(x, train=train, temperature=temperature)[0]
-
-
-class SmallStem(nn.Module):
-    """3 x 3 convolution, norm and activation at full resolution: for CIFAR.
-
-    Attributes:
-      without_nyquist: removes that frequency from the images first, for an activation that is to commute
-        with fractional shifts: here no sampler removes it later.
-    """
-
-    width: int
-    sampler: SamplerFactory
-    activation: ModuleFactory
-    norm: ModuleFactory
-    padding: Padding
-    without_nyquist: bool = False
-    numerics: Numerics = Numerics()
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
-        """[N, H, W, channels] to [N, H, W, width]."""
-        if self.without_nyquist:
-            x = remove_nyquist(x, self.numerics.precision)
-        init = kaiming_normal_fan_out
-        x = Conv(self.width, 3, 1, self.padding, init, self.numerics, use_bias=False, name="conv")(x)
-        x = self.norm(numerics=self.numerics, name="norm")(x, train=train)
-        return self.activation(numerics=self.numerics, name="activation")(x)
 
 
 class ResidualBlock(nn.Module):
@@ -182,7 +108,7 @@ class ResNet(nn.Module):
     Attributes:
       block, depths, widths: kind of the blocks; number and base width of those of each stage.
       groups, group_width: of bottlenecks: 32 and 4 make a ResNeXt, 1 and 128 a wide ResNet.
-      stem: `ImageStem` or `SmallStem`.
+      stem: `resnet_stems.ImageStem` or `SmallStem`.
       sampler: of the stem, and of the first block of every stage but the first.
       sampler_position: "before" or "after" the last convolution of those blocks (LPS: swap_conv_pool).
       activation, norm, padding: everywhere.

@@ -64,8 +64,8 @@ def test_a_nonlinearity_breaks_fractions_of_a_pixel_only(draw):
 @pytest.mark.parametrize(
     ("name", "shift", "side"),
     [
-        ("convnext_aps_micro", (3, 1), 32),
-        ("convnext_afc_micro", (0.5, 0.3), 32),
+        pytest.param("convnext_aps_micro", (3, 1), 32, marks=pytest.mark.slow),
+        pytest.param("convnext_afc_micro", (0.5, 0.3), 32, marks=pytest.mark.slow),
         ("resnet20_cifar_lps", (1, 2), 16),
     ],
 )

@@ -14,8 +14,18 @@ from aliasfree_jax.ops.shift import fractional_shift
 
 # Float64 rounding through up to 20 layers, relative to the largest logit.
 EXACT = 1e-12
+SLOW = {"resnet18_aps", "resnet18_lps", "resnet18_circular", "resnet18_blur", "resnet18_afc"} | {
+    "criterion l2_min",
+    "bottleneck",
+    "raw",
+    "sampler after the convolution",
+}
 NARROW = {"num_classes": 5, "depths": (1, 1, 1, 1), "widths": (8, 16, 16, 16)}
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
+
+
+def some_slow(names):
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
 
 
 def variables_of(module, side, draw):
@@ -56,9 +66,7 @@ INTEGER = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "resnet18_lps" else n for n in INTEGER]
-)
+@pytest.mark.parametrize("name", some_slow(INTEGER))
 def test_unchanged_by_every_integer_shift(name, draw, x64):
     module = create_model(name, **INTEGER[name])
     assert changes(module, 32, EVERY_SHIFT, draw).max() < EXACT
@@ -75,7 +83,7 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", some_slow(MORE))
 def test_other_choices_are_exact_too(name, draw, x64):
     assert changes(create_model("resnet18_aps", **NARROW, **MORE[name]), 32, SOME_SHIFTS, draw).max() < EXACT
 
@@ -88,7 +96,9 @@ def test_a_mixture_of_components_and_ties_are_not_exact(draw, x64):
         assert changes(create_model("resnet18_aps", **NARROW, **options), 32, SOME_SHIFTS, draw).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["resnet18_circular", "resnet18_circular_blur", "resnet18_blur", "resnet18"])
+@pytest.mark.parametrize(
+    "name", some_slow(["resnet18_circular", "resnet18_circular_blur", "resnet18_blur", "resnet18"])
+)
 def test_networks_that_choose_nothing_change(name, draw, x64):
     side = 96 if name == "resnet18_blur" else 32  # reflection needs maps of 3
     assert changes(create_model(name, **NARROW), side, SOME_SHIFTS, draw)[:2].min() > 1e-4
@@ -108,7 +118,7 @@ def test_odd_maps_are_not_exact(draw, x64):
         assert changes(create_model("resnet18_aps", **NARROW), 48, SOME_SHIFTS, draw).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["resnet18_afc", "resnet20_cifar_afc"])
+@pytest.mark.parametrize("name", some_slow(["resnet18_afc", "resnet20_cifar_afc"]))
 def test_alias_free_resnets_are_unchanged_by_fractions_of_a_pixel(name, draw, x64):
     options = NARROW if name == "resnet18_afc" else SMALL
     shifts = [(0.5, 0.0), (0.25, 1 / 3), (7.1, 3.9), (5.0, 2.0)]
