@@ -35,7 +35,8 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
     labels = jnp.arange(batch)
     optimizer, mesh = optax.adamw(1e-6), make_mesh(1)
     state = create_state(network, optimizer, (side, side, 3), mesh, seed=0, average=False)
-    variables = {"params": jax.tree.map(jnp.copy, state.params), **state.collections}
+    # Copies: the training step is given the state itself.
+    variables = jax.tree.map(jnp.copy, {"params": state.params, **state.collections})
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
         logits: Any = network.apply(
