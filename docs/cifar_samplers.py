@@ -1,11 +1,13 @@
 """Trains ResNet-18 on CIFAR-10 with four samplers and tabulates accuracy and consistency under shifts.
 
 python docs/cifar_samplers.py --data=/data/cifar10.tar.xz
-python docs/cifar_samplers.py --data=... --images=10000 --epochs=4 --test_images=1000     what two cores do
+python docs/cifar_samplers.py --data=... --images=4000 --epochs=5 --batch_size=64 --test_images=1000
+                                                                       (what two cores do in an hour)
 
 The recipe is configs/cifar10_resnet.py; --epochs scales its step schedule along. Circular shifts are
 rolls by -3 to 3 pixels; crop shifts move the zero-padded image by as much, so that new border comes in.
-Writes docs/results/cifar_samplers.json and prints the table.
+Writes docs/results/cifar_samplers.json after each network and prints the table; started again with the
+same settings, it goes on with the networks that are not in there.
 """
 
 import argparse
@@ -47,6 +49,7 @@ def recipe(sampling: str, options: argparse.Namespace) -> ConfigDict:
     config.optimizer.step_epochs = tuple(share * epoch for epoch in config.optimizer.step_epochs)
     config.optimizer.warmup_epochs = options.epochs / 20
     config.train.temperature.every_epochs *= share
+    config.eval.batch_size = min(config.eval.batch_size, options.test_images or config.eval.batch_size)
     config.eval.every_epochs = config.checkpoint.every_epochs = 0.0
     if options.network:
         config.model.name = config.model.name.replace("resnet18", options.network)
@@ -106,17 +109,30 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Trains and measures one network after the other; what is measured is stored at once."""
-    options = arguments()
-    root = ROOT / "runs" / f"cifar_samplers-{time.strftime('%Y%m%d-%H%M%S')}"
-    stored: dict[str, Any] = {
+def begin(options: argparse.Namespace) -> dict[str, Any]:
+    """What the output file holds, if it is of these settings; or what it holds before the first network."""
+    settings = {key: value for key, value in vars(options).items() if key not in ("data", "out")}
+    if options.out.exists():
+        stored: dict[str, Any] = json.loads(options.out.read_text())
+        if stored["settings"] == settings:
+            return stored
+    return {
         "command": " ".join(["python", "docs/cifar_samplers.py", *sys.argv[1:]]),
+        "settings": settings,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, device {jax.devices()[0].device_kind}",
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "samplers": {},
     }
+
+
+def main() -> None:
+    """Trains and measures one network after the other; what is measured is stored at once."""
+    options = arguments()
+    root = ROOT / "runs" / f"cifar_samplers-{time.strftime('%Y%m%d-%H%M%S')}"
+    stored = begin(options)
     for sampling in cifar10_resnet.NETWORKS:
+        if sampling in stored["samplers"]:
+            continue
         config = recipe(sampling, options)
         began = time.perf_counter()
         summary = run(config, root / sampling)

@@ -7,10 +7,18 @@ convnext_aps. With its default arguments convnext_afc is the paper's circular ba
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from aliasfree_jax.conversion.rules import Rule, conv, dense, depthwise
+from aliasfree_jax.conversion.convnext_entries import (
+    NORMS,
+    ModuleEntries,
+    Style,
+    convnext,
+    no_entries,
+    polynomial,
+)
+from aliasfree_jax.conversion.entries import Entry
 from aliasfree_jax.errors import ConversionError, unknown
+from aliasfree_jax.models import create_model
+from aliasfree_jax.models.convnext import ConvNeXt
 from aliasfree_jax.models.variants import SIZES
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 
@@ -162,60 +170,50 @@ def _name(family: str, ours: Options) -> str:
     return f"{family}_{sizes.get(shape, 'tiny')}"
 
 
-def _quadratic(value: np.ndarray) -> np.ndarray:
-    """Coefficients (C, 3 or more, 1, 1) to (C, 3): the original never uses more than a quadratic."""
-    return value[:, :3, 0, 0]
+def table(model: str, options: Options) -> list[Entry]:
+    """The state dict of a network, without the masks (`rect`) that its ideal filters make on first use."""
+    name, ours = translate(model, options)
+    network = create_model(name, **ours)
+    assert isinstance(network, ConvNeXt)
+    return list(convnext(network, _style(model, options)))
 
 
-def _norm_rules(pattern: str, target: str, batch: bool) -> list[Rule]:
-    inner = f"{target}/norm" if batch else target
-    return [
-        Rule(rf"{pattern}\.weight", f"params/{inner}/scale"),
-        Rule(rf"{pattern}\.bias", f"params/{inner}/bias"),
-        Rule(rf"{pattern}\.running_mean", f"batch_stats/{inner}/mean"),
-        Rule(rf"{pattern}\.running_var", f"batch_stats/{inner}/var"),
-        Rule(rf"{pattern}\.num_batches_tracked", None, why="a counter that nothing uses"),
-    ]
+def _style(model: str, options: Options) -> Style:
+    stem_mode = options.get("stem_mode")
+    size, stem_filters, filters = _filters(model, options)
+    stem_norm = {"convnext_afc": 3 if stem_mode else 2, "convnext_aps": 3}.get(model, 1)
+    kwargs, stem_kwargs = (options.get(f"{part}activation_kwargs", {}) for part in ("", "stem_"))
+    activation = options.get("activation", "poly_per_channel" if model == "convnext_poly" else "gelu")
+    stem_activation = (options.get("stem_activation") or activation) if stem_mode else "gelu"
+    # The MLP that upsamples as a whole holds the polynomial itself, others hold the activation module.
+    whole = model == "convnext_afc" and activation == "up_poly_per_channel"
+    return Style(
+        wrapped=model not in ("convnext", "convnext_poly"),
+        stem_norm=stem_norm,
+        norm=NORMS[options.get("normalization_type", "C")],
+        stem_filters=stem_filters,
+        filters=filters,
+        filter_size=size,
+        mlp="mlp." if model == "convnext_afc" else "",
+        activation=_entries(
+            "poly_per_channel" if whole else activation, options.get("activation_kwargs", {})
+        ),
+        stem_activation=_entries(stem_activation, stem_kwargs),
+    )
 
 
-def _activation_rules(pattern: str, target: str, trained_scales: bool) -> list[Rule]:
-    scales = f"params/{target}/" + r"\g<scale>" if trained_scales else None
-    return [
-        Rule(rf"{pattern}(?:pact\.)?coef", f"params/{target}/coefficients", _quadratic),
-        Rule(rf"{pattern}(?:pact\.)?(?P<scale>in_scale|out_scale)", scales, why="constants of the module"),
-    ]
+def _filters(model: str, options: Options) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+    """Size and names of the blur filters: in the stem, and in each downsampling layer."""
+    kwargs = options.get("blurpool_kwargs", {})
+    if model == "convnext_aps" and kwargs.get("filt_size", 3) > 1:
+        return kwargs.get("filt_size", 3), ("1.filt", "2.filt"), ("2.filt",)
+    if model == "convnext_afc" and kwargs.get("filter_type", "basic") == "basic":
+        position = 2 if options.get("stem_mode") else 1
+        return kwargs.get("filt_size", 1), (f"{position}.filt.filt",), ("2.filt.filt",)
+    return 1, (), ()
 
 
-def rules(options: Options) -> list[Rule]:
-    """The table for all five networks; `options` are the original's.
-
-    The optional parts of the patterns are the inner index of convolutions that come with a padding
-    module, the `mlp` that only some blocks have, and the position of the stem's norm.
-    """
-    nested = options.get("normalization_type", "C") in ("batch", "group")
-    scales = [options.get(f"{part}activation_kwargs", {}).get("train_scale", False) for part in ("", "stem_")]
-    block, ours = r"stages\.(\d+)\.(\d+)", r"stage\1_block\2"
-    return [
-        Rule(r".*\.(rect|filt)", None, why="filters are constants here"),
-        Rule(r"downsample_layers\.0\.0(?:\.1)?\.weight", "params/stem/conv/kernel", conv),
-        Rule(r"downsample_layers\.0\.0(?:\.1)?\.bias", "params/stem/conv/bias"),
-        Rule(r"downsample_layers\.0\.1\.gamma", "params/stem/gain"),
-        *_activation_rules(r"downsample_layers\.0\.1\.(?:residual\.0\.)?", "stem/activation", scales[1]),
-        *_norm_rules(r"downsample_layers\.0\.[123]", "stem_norm", nested),
-        *_norm_rules(r"downsample_layers\.([1-9])\.0", r"downsample\1_norm", nested),
-        Rule(r"downsample_layers\.([1-9])\.1(?:\.1)?\.weight", r"params/downsample\1/conv/kernel", conv),
-        Rule(r"downsample_layers\.([1-9])\.1(?:\.1)?\.bias", r"params/downsample\1/conv/bias"),
-        Rule(rf"{block}\.dwconv(?:\.1)?\.weight", f"params/{ours}/depthwise/kernel", depthwise),
-        Rule(rf"{block}\.dwconv(?:\.1)?\.bias", f"params/{ours}/depthwise/bias"),
-        *_norm_rules(rf"{block}\.norm", f"{ours}/norm", nested),
-        Rule(rf"{block}\.(?:mlp\.)?pwconv1\.weight", f"params/{ours}/mlp/expand/kernel", dense),
-        Rule(rf"{block}\.(?:mlp\.)?pwconv1\.bias", f"params/{ours}/mlp/expand/bias"),
-        *_activation_rules(rf"{block}\.(?:mlp\.)?act\.", f"{ours}/mlp/activation", scales[0]),
-        Rule(rf"{block}\.(?:mlp\.)?pwconv2\.weight", f"params/{ours}/mlp/project/kernel", dense),
-        Rule(rf"{block}\.(?:mlp\.)?pwconv2\.bias", f"params/{ours}/mlp/project/bias"),
-        Rule(rf"{block}\.gamma", f"params/{ours}/layer_scale"),
-        Rule(r"norm\.weight", "params/norm/scale"),
-        Rule(r"norm\.bias", "params/norm/bias"),
-        Rule(r"head\.weight", "params/head/kernel", dense),
-        Rule(r"head\.bias", "params/head/bias"),
-    ]
+def _entries(activation: str, kwargs: Options) -> ModuleEntries:
+    if activation in ("gelu", "relu"):
+        return no_entries
+    return polynomial(kwargs, "pact." if activation == "up_poly_per_channel" else "")

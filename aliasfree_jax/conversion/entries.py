@@ -1,4 +1,4 @@
-"""Original state dicts entry by entry: the same table converts to this package and exports back.
+"""Original state dicts entry by entry, strictly: one table converts to this package and exports back.
 
 An `Entry` says where one tensor of the original lives here and how its axes are ordered there. Buffers
 that are constants here (blur filters, counters, temperatures) are entries too: they are checked on the
@@ -9,10 +9,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 
-from aliasfree_jax.conversion.rules import listing
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.ops.blur import binomial_taps
 
@@ -66,16 +66,21 @@ class Entry:
 
 
 def blur_filter(key: str, channels: int, size: int) -> Entry:
-    """The buffer of a BlurPool: (channels, 1, size, size), float32."""
+    """The buffer of a BlurPool: (channels, 1, size, size), float32; ones for size 1."""
     taps = binomial_taps(size)
     outer = np.outer(taps, taps).astype(np.float32)
     return Entry(key, constant=np.broadcast_to(outer, (channels, 1, size, size)))
 
 
+def affine(key: str, path: str) -> Iterator[Entry]:
+    """Weight and bias of a norm."""
+    yield Entry(f"{key}.weight", f"params/{path}/scale")
+    yield Entry(f"{key}.bias", f"params/{path}/bias")
+
+
 def batch_norm(key: str, path: str) -> Iterator[Entry]:
     """The five tensors of a BatchNorm2d, for `layers.normalization.BatchNorm` at `path`."""
-    for theirs, ours in (("weight", "scale"), ("bias", "bias")):
-        yield Entry(f"{key}.{theirs}", f"params/{path}/norm/{ours}")
+    yield from affine(key, f"{path}/norm")
     for theirs, ours in (("running_mean", "mean"), ("running_var", "var")):
         yield Entry(f"{key}.{theirs}", f"batch_stats/{path}/norm/{ours}")
     yield Entry(f"{key}.num_batches_tracked", constant=np.zeros((), np.int64), free=True)
@@ -85,6 +90,19 @@ def linear(key: str, path: str, layout: Layout = DENSE) -> Iterator[Entry]:
     """Weight and bias of a linear layer or, with another layout, of a convolution."""
     yield Entry(f"{key}.weight", f"params/{path}/kernel", layout)
     yield Entry(f"{key}.bias", f"params/{path}/bias")
+
+
+def listing(title: str, lines: Sequence[str]) -> str:
+    """A paragraph of a report: the first 20 lines, or nothing if there are none."""
+    shown = "".join(f"\n    {line}" for line in lines[:20])
+    more = f"\n    ... and {len(lines) - 20} more" if len(lines) > 20 else ""
+    return f"\n  {title}:{shown}{more}" if lines else ""
+
+
+def target_shapes(module: Any, image_size: int, channels: int = 3) -> Any:
+    """Nested shapes of the variables of `module`, without allocating them."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), np.float32)
+    return jax.eval_shape(lambda key, x: module.init(key, x, train=False), jax.random.key(0), images)
 
 
 def _flat(tree: Any) -> dict[str, Any]:
@@ -97,7 +115,7 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
     Args:
       state_dict: the original's arrays, by its keys; constants may be missing.
       entries: the original's table.
-      target: nested dictionary of shapes, from `rules.target_shapes`.
+      target: nested dictionary of shapes, from `target_shapes`.
 
     Returns:
       The same nesting with float32 arrays (float64 stays).
@@ -120,8 +138,10 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
         else:
             filled[entry.path] = moved = _moved(entry, np.asarray(value))
             expected = shapes.pop(entry.path, None)
-            if moved.shape != expected:
-                wrong.append(f"{entry.key} gives {list(moved.shape)}, {entry.path} has {expected}")
+            if expected is None:
+                wrong.append(f"{entry.key} {list(value.shape)}: the network has no {entry.path}")
+            elif moved.shape != expected:
+                wrong.append(f"{entry.key} gives {list(moved.shape)}, {entry.path} has {list(expected)}")
     report = (
         listing("source keys without a place", [f"{k} {list(np.shape(v))}" for k, v in left.items()])
         + listing("source keys that are missing", missing)
@@ -131,7 +151,8 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
     if report:
         raise ConversionError(
             f"these weights do not fit this network:{report}\n"
-            "  Check the model name and its options (filter size, stem, padding, number of classes)."
+            "  Check the model name and its options (depths, widths, filter size, stem, activation, padding, "
+            "number of classes)."
         )
     return traverse_util.unflatten_dict(filled, sep="/")
 

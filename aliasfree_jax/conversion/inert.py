@@ -1,4 +1,4 @@
-"""Inert stand-ins for what a checkpoint may hold besides tensors: records, bytes, numpy's numbers.
+"""Inert stand-ins for what a checkpoint may hold besides tensors: records, descriptions, numpy's numbers.
 
 Each is made by a constructor of our own from data that it checks, so a file can describe values but
 reach neither NumPy's constructors nor Python's.
@@ -55,6 +55,38 @@ class Record(Stateful):
     def __repr__(self) -> str:
         """The attributes, for error messages and the interactive prompt."""
         return f"Record({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+class Description(Stateful):
+    """An object of the training program's own classes: what it was to be made of, never made.
+
+    Attributes:
+      name: of the class or function, with its module.
+      arguments: of its call.
+      state: what pickle would have set on the object, or None. That of a `functools.partial` is
+        (function, arguments, keywords, attributes).
+    """
+
+    __slots__ = ("arguments", "name", "state")
+
+    def __init__(self, name: str, arguments: tuple[object, ...]) -> None:
+        """Before its state has arrived."""
+        self.name, self.arguments = name, arguments
+        self.state: object = None
+
+    def set_state(self, state: object) -> None:
+        """Keep `state` as it is."""
+        self.state = state
+
+    def __repr__(self) -> str:
+        """The name, for error messages and the interactive prompt."""
+        return f"Description({self.name})"
+
+
+def described(module: str, name: str) -> Constructor:
+    """A class of the training program: calling it makes a `Description`."""
+    full = f"{module}.{name}"
+    return Constructor(full, lambda *arguments: Description(full, arguments))
 
 
 def lengths(what: str, value: object) -> tuple[int, ...]:
@@ -141,6 +173,31 @@ def _array(kind: object, shape: object, code: object) -> NumpyArray:
     return NumpyArray()
 
 
+def _complex(real: object, imaginary: object) -> complex:
+    if type(real) is not float or type(imaginary) is not float:
+        raise ConversionError("it holds a damaged complex number. Download the file again")
+    return complex(real, imaginary)
+
+
+def _members(members: object = None) -> list[object]:
+    """A set as a list: what the file calls hashable need not be."""
+    if members is not None and type(members) is not list:
+        raise ConversionError("it holds a damaged set. Download the file again")
+    return members or []
+
+
+def _counts(counts: object = None) -> dict[object, object]:
+    if counts is not None and type(counts) is not dict:
+        raise ConversionError("it holds a damaged Counter. Download the file again")
+    return counts or {}
+
+
+def _path(*parts: object) -> str:
+    if any(type(part) is not str for part in parts):
+        raise ConversionError("it holds a damaged path. Download the file again")
+    return "/".join(map(str, parts)).replace("//", "/")
+
+
 def _scalar(dtype: object, data: object) -> object:
     return _numbers(dtype, data, ())[()]
 
@@ -152,8 +209,15 @@ def plain_names() -> dict[tuple[str, str], object]:
         ("argparse", "Namespace"): Record,
         ("numpy", "dtype"): NumpyDtype,
         ("_codecs", "encode"): _latin1,
+        ("collections", "Counter"): _counts,
+        ("collections", "defaultdict"): lambda factory=None: {},
+        ("pytorch_lightning.utilities.parsing", "AttributeDict"): lambda: {},
         ("__builtin__", "bytes"): lambda: b"",  # how pickle writes empty bytes
     }
+    for module in ("builtins", "__builtin__"):
+        calls |= {(module, "set"): _members, (module, "frozenset"): _members, (module, "complex"): _complex}
+    for module in ("pathlib", "pathlib._local"):
+        calls |= {(module, f"{kind}Path"): _path for kind in ("Posix", "Windows", "PurePosix", "PureWindows")}
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         calls[module, "scalar"] = _scalar
         calls[module, "_reconstruct"] = _array

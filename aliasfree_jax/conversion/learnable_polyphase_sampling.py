@@ -3,7 +3,8 @@
 Options are the choices of its command line, as its checkpoints' hyper-parameters name them: pool ("LPS",
 "max_2_norm"), logits, logits_channels, logits_pad, antialias (kind, size, padding, groups), padding_mode,
 swap_conv_pool, inc_conv1_support and apply_maxpool (both false: CIFAR), conv1_stride, maxpool_zpad,
-selection_noantialias. The network there ends with a log-softmax, here with the logits.
+selection_noantialias, LPS_train_convex, LPS_convex and LPS_gumbel. The network there ends with a
+log-softmax, here with the logits.
 """
 
 from collections.abc import Iterator, Mapping
@@ -52,6 +53,9 @@ _LEGAL = {
     "conv1_stride",
     "maxpool_zpad",
     "selection_noantialias",
+    "LPS_train_convex",
+    "LPS_convex",
+    "LPS_gumbel",
     "forward_pool_method",
     "num_classes",
 }
@@ -99,6 +103,10 @@ def sampler(options: Options, antialias: bool = True) -> dict[str, Any]:
     logits = dict(_lookup("logits", options.get("logits", "LPSLogitLayers"), _LOGITS))
     logits["padding"] = _lookup("logits_pad", options.get("logits_pad", "circular"), _PADDINGS)
     logits["width_ratio"] = _width_ratio(options)
+    if options.get("LPS_train_convex"):
+        part["noise"] = False
+    if options.get("LPS_convex") or options.get("LPS_gumbel"):
+        part["evaluation"] = "convex" if options.get("LPS_convex") else "noisy"
     return {"name": "learned_polyphase", "logits": logits, **part}
 
 

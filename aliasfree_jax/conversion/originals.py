@@ -15,12 +15,12 @@ from aliasfree_jax.conversion import (
     antialiased_cnns,
     entries,
     learnable_polyphase_sampling,
-    rules,
     truly_shift_invariant_cnns,
 )
+from aliasfree_jax.conversion.lightning import with_hyper_parameters
 from aliasfree_jax.conversion.recognition import recognise
 from aliasfree_jax.conversion.recognition_by_keys import normalised
-from aliasfree_jax.conversion.torch_file import read_state_dict
+from aliasfree_jax.conversion.torch_file import read_entry, read_state_dict
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models import create_model
 
@@ -29,18 +29,16 @@ Options = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class CodeBase:
-    """An original: how its options translate, and the table of its state dicts.
-
-    `table` is None for alias_free_convnets, whose keys are matched by patterns instead.
-    """
+    """An original: how its options translate, and the table of its state dicts."""
 
     translate: Callable[[str, Options], tuple[str, dict[str, Any]]]
-    table: Callable[[str, Options], list[entries.Entry]] | None
+    table: Callable[[str, Options], list[entries.Entry]]
 
 
-_LPS, _APS, _BLUR = learnable_polyphase_sampling, truly_shift_invariant_cnns, antialiased_cnns
+_AFC, _BLUR = alias_free_convnets, antialiased_cnns
+_APS, _LPS = truly_shift_invariant_cnns, learnable_polyphase_sampling
 _SOURCES = {
-    alias_free_convnets.SOURCE: CodeBase(alias_free_convnets.translate, None),
+    _AFC.SOURCE: CodeBase(_AFC.translate, _AFC.table),
     _BLUR.SOURCE: CodeBase(_BLUR.translate, _BLUR.table),
     _BLUR.TORCHVISION: CodeBase(_BLUR.translate_torchvision, _BLUR.table_torchvision),
     _APS.SOURCE: CodeBase(_APS.translate, _APS.table),
@@ -48,7 +46,7 @@ _SOURCES = {
     _LPS.SOURCE: CodeBase(_LPS.translate, _LPS.table),
 }
 # Where the number of classes is read off.
-_HEADS = ("fc", "core.fc", "classifier.6", "classifier.1", "classifier.0", "classifier")
+_HEADS = ("head", "fc", "core.fc", "classifier.6", "classifier.1", "classifier.0", "classifier")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +83,7 @@ def from_original(
     Raises:
       ConversionError: unknown source, network or option; or weights that do not fit.
     """
-    _, module, variables = _converted(source, model, options, state_dict, "arrays", None)
+    _, module, variables = _converted(source, model, options, normalised(state_dict), "arrays", None)
     return module, variables
 
 
@@ -102,8 +100,8 @@ def load_pth(
 
     Args:
       path: raw state dict or training checkpoint; read without executing anything in it.
-      source, model, options: as in `from_original`; by default recognised from the file
-        (`recognition.recognise`).
+      source, model, options: as in `from_original`; by default recognised from the weights
+        (`recognition.recognise`) and, in checkpoints of LPS, the hyper-parameters beside them.
       key: which entry of a training checkpoint to take; by default the averaged weights
         ("model_ema") if there are any.
       image_size: that the weights are to be evaluated at, pixels; by default 224, and 32 for CIFAR-10.
@@ -116,8 +114,10 @@ def load_pth(
         found, model, recognised = recognise(state_dict)
         if source not in (None, found):
             raise ConversionError(f"{path} holds a {model} of {found}, not a network of {source!r}.")
+        if found == _LPS.SOURCE:
+            recognised = with_hyper_parameters(recognised, read_entry(path, "hyper_parameters"))
         source, options = found, {**recognised, **(options or {})}
-    source = source or alias_free_convnets.SOURCE
+    source = source or _AFC.SOURCE
     return _converted(source, model, options or {}, state_dict, Path(path).name, image_size)
 
 
@@ -132,12 +132,9 @@ def to_original(source: str, model: str, options: Options, variables: Any) -> di
       variables: of the network they name.
 
     Raises:
-      ConversionError: unknown source, network or option; other variables; alias_free_convnets.
+      ConversionError: unknown source, network or option; other variables.
     """
-    base = _code_base(source)
-    if base.table is None:
-        raise ConversionError(f"there is no export to {source} yet.")
-    return entries.export(variables, base.table(model, options))
+    return entries.export(variables, _code_base(source).table(model, options))
 
 
 def _code_base(source: str) -> CodeBase:
@@ -160,18 +157,14 @@ def _converted(
     side: int | None,
 ) -> tuple[ModelCard, nn.Module, Any]:
     base, channels = _code_base(source), options.get("in_chans", 3)
-    if base.table is not None:
-        options = {**_classes(state_dict), **options}
+    options = {**_classes(state_dict), **options}
     name, ours = base.translate(model, options)
     module = create_model(name, **ours)
-    small = base.table is not None and ("_cifar" in name or name == "basic")
+    small = source != _AFC.SOURCE and ("_cifar" in name or name == "basic")
     prepared = _CIFAR if small else _IMAGENET
     side = side or prepared.image_size
-    shapes = rules.target_shapes(module, side, channels)
-    if base.table is None:
-        variables = rules.convert(state_dict, alias_free_convnets.rules(options), shapes)
-    else:
-        variables = entries.convert(state_dict, base.table(model, options), shapes)
+    shapes = entries.target_shapes(module, side, channels)
+    variables = entries.convert(state_dict, base.table(model, options), shapes)
     classes = module.num_classes
     card = ModelCard(
         model=name,

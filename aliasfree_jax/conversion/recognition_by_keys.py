@@ -1,7 +1,8 @@
 """Which network of the other code bases a state dict belongs to, read off its keys and shapes.
 
-What leaves no trace has the originals' default: the criterion of APS, the padding of LPS and what its
-samplers look at. APS and BlurPool networks for CIFAR-10 have the same keys; they must be named.
+What leaves no trace has the originals' default: the criterion of APS, and of LPS what `lightning` cannot
+find in the file either: the padding and what the samplers look at. APS and BlurPool networks for
+CIFAR-10 have the same keys; they must be named.
 """
 
 import re
@@ -26,11 +27,16 @@ Original = tuple[str, str, dict[str, Any]]
 def normalised(state: State) -> dict[str, np.ndarray]:
     """The state dict in today's words.
 
-    Without the prefixes of DataParallel; blur filters of 2019 (`ds.1.weight`) and DenseNet layers of
-    2017 (`norm.1.weight`) under their present names.
+    Without the prefixes of DataParallel and of Lightning modules (`model.`), and without the masks of
+    ideal filters (`rect`), which are made for one size of images; blur filters of 2019 (`ds.1.weight`)
+    and DenseNet layers of 2017 (`norm.1.weight`) under their present names.
     """
     result = {}
+    wrapped = bool(state) and all(key.startswith("model.") for key in state)
     for key, value in state.items():
+        if key.endswith(".rect"):
+            continue
+        key = key.removeprefix("model.") if wrapped else key
         key = re.sub(r"^module\.", "", re.sub(r"^features\.module\.", "features.", key))
         key = re.sub(r"\.ds\.1\.weight$", ".filt", key)
         key = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from aliasfree_jax.conversion.torch_objects import NAMES, Storage, storage
+from aliasfree_jax.conversion.torch_objects import Storage, look_up, storage
 from aliasfree_jax.conversion.unpickling import load_pickle
 from aliasfree_jax.errors import ConversionError
 
@@ -123,7 +123,7 @@ def _open_zip(archive: zipfile.ZipFile, size: int) -> Checkpoint:
         raise ConversionError(f"it states the unknown byte order {order[:20]!r}. {AGAIN}")
     declared: dict[str, Storage] = {}
     description = entries.read(found[0]).tobytes()
-    content = load_pickle(io.BytesIO(description), len(description), NAMES, _collector(declared))
+    content = load_pickle(io.BytesIO(description), len(description), look_up, _collector(declared))
     for each in declared.values():
         entries.find(f"{root}data/{each.key}", each.total * each.dtype.itemsize)
 
@@ -138,7 +138,7 @@ def _open_legacy(file: BinaryIO, size: int) -> Checkpoint:
     """Magic number, version, machine, object and list of storages, each a pickle; then the storages."""
 
     def value() -> object:
-        return load_pickle(file, size, NAMES, storage)
+        return load_pickle(file, size, look_up, storage)
 
     if value() != LEGACY_MAGIC:
         raise ConversionError("it is a pickle, but not one of torch.save: it lacks the magic number")
@@ -146,7 +146,7 @@ def _open_legacy(file: BinaryIO, size: int) -> Checkpoint:
         raise ConversionError(f"it is of version {reprlib.repr(version)} of PyTorch's old format, not 1001")
     value()  # sizes of C types where it was written; the format fixes all that matter
     declared: dict[str, Storage] = {}
-    content = load_pickle(file, size, NAMES, _collector(declared))
+    content = load_pickle(file, size, look_up, _collector(declared))
     keys = value()
     if type(keys) is not list or any(type(key) is not str for key in keys) or set(keys) != set(declared):
         raise ConversionError(f"its list of storages does not match its tensors. {AGAIN}")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aliasfree_jax.conversion.inert import Constructor, NumpyArray, NumpyDtype, Record
+from aliasfree_jax.conversion.inert import Constructor, Description, NumpyArray, NumpyDtype, Record
 from aliasfree_jax.conversion.torch_container import Checkpoint, open_checkpoint
 from aliasfree_jax.conversion.torch_objects import Storage, Tensor
 from aliasfree_jax.errors import ConversionError
@@ -34,7 +34,9 @@ def read_torch_file(path: str | os.PathLike[str]) -> object:
     become arrays that share no memory with one another (a tensor that the file holds in two places
     is one array in both); bfloat16 is that of ml_dtypes. `argparse.Namespace` becomes a `Record`
     with the same attributes, torch.Size a tuple, torch.dtype and torch.device strings such as
-    "torch.float32" and "cuda:0"; numpy's numbers and arrays of them stay as they are.
+    "torch.float32" and "cuda:0"; numpy's numbers and arrays of them stay as they are; sets become lists,
+    counters and default dictionaries plain ones, paths strings. Objects of the training program's own
+    classes become a `Description`, the classes themselves their names.
 
     Raises:
       ConversionError: the file is missing, damaged, of another format, or asks for anything that is
@@ -76,6 +78,13 @@ def read_state_dict(path: str | os.PathLike[str], *, key: str | None = None) -> 
         return {name.removeprefix(prefix): arrays.put_into(value) for name, value in chosen.items()}
 
 
+def read_entry(path: str | os.PathLike[str], key: str) -> object:
+    """One entry of the dictionary in a file, as `read_torch_file` gives it; None if there is none."""
+    with open_checkpoint(path) as checkpoint:
+        content = checkpoint.content
+        return _Arrays(checkpoint).put_into(content.get(key)) if isinstance(content, dict) else None
+
+
 def _choose(content: object, key: str | None) -> tuple[str, dict[Any, object]]:
     """How to call the dictionary that should be the state dict, and the dictionary."""
     if not isinstance(content, dict):
@@ -113,7 +122,7 @@ class _Arrays:
         self.done: dict[int, tuple[object, object]] = {}
 
     def put_into(self, value: Any) -> Any:
-        """`value` with arrays for its tensors; dictionaries, lists and records are changed in place."""
+        """`value` with arrays for its tensors; what can be changed in place is."""
         if id(value) in self.done:
             return self.done[id(value)][1]
         result: object = value
@@ -132,6 +141,9 @@ class _Arrays:
         elif type(value) is list:
             self.done[id(value)] = value, value  # first, for it may contain itself
             value[:] = [self.put_into(part) for part in value]
+        elif type(value) is Description:
+            self.done[id(value)] = value, value
+            value.arguments, value.state = self.put_into(value.arguments), self.put_into(value.state)
         elif isinstance(value, dict | Record):
             self.done[id(value)] = value, value
             items = vars(value) if isinstance(value, Record) else value

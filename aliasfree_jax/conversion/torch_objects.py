@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from aliasfree_jax.conversion.inert import MAX_LENGTH, constructors, lengths, plain_names
+from aliasfree_jax.conversion.inert import MAX_LENGTH, constructors, described, lengths, plain_names
 from aliasfree_jax.errors import ConversionError
 
 _STORAGES = {
@@ -27,6 +27,8 @@ _STORAGES = {
     "CharStorage": np.dtype(np.int8),
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
+    "ComplexFloatStorage": np.dtype(np.complex64),
+    "ComplexDoubleStorage": np.dtype(np.complex128),
 }
 _DTYPES = (
     "float64 float32 float16 bfloat16 float8_e4m3fn float8_e5m2 complex64 complex128 "
@@ -128,5 +130,15 @@ def _names() -> dict[tuple[str, str], object]:
     return plain_names() | constructors(calls) | dtypes | storages
 
 
-# (module, name) -> what the file gets for it: a Constructor, or a plain value. There are no others.
-NAMES = _names()
+_NAMES = _names()
+# Packages whose objects training programs keep beside the weights. The names say what the network was
+# made of; nothing of that name is ever imported or called.
+_DESCRIBED = ("layers", "models", "pytorch_lightning", "torch.optim", "torch.nn")
+
+
+def look_up(module: str, name: str) -> object | None:
+    """What a file gets for a name: a Constructor, a plain value, or None for a name off the list."""
+    if (module, name) in _NAMES:
+        return _NAMES[module, name]
+    described_here = any(f"{module}.".startswith(f"{package}.") for package in _DESCRIBED)
+    return described(module, name) if described_here or (module, name) == ("functools", "partial") else None

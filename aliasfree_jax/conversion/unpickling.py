@@ -11,7 +11,7 @@ import pickle
 import pickletools
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import BinaryIO
 
 from aliasfree_jax.conversion.inert import REFUSED, Constructor, Stateful
@@ -26,17 +26,18 @@ MAX_NAME_LENGTH = 500
 def load_pickle(
     stream: BinaryIO,
     size: int,
-    names: Mapping[tuple[str, str], object],
+    look_up: Callable[[str, str], object | None],
     load_persistent: Callable[[object], object],
 ) -> object:
     """The value of the one pickle at the position of `stream`, which is left behind its end.
 
-    `size` is the length of the whole stream in bytes. `names` maps (module, name) to what the file
-    gets for it: a `Constructor`, or an inert value; `load_persistent` turns a persistent id into a
-    value. ConversionError if the pickle asks for any other name, is damaged or cut short.
+    `size` is the length of the whole stream in bytes. `look_up` gives what the file gets for a module
+    and a name: a `Constructor`, an inert value, or None for a name off the list; `load_persistent` turns
+    a persistent id into a value. ConversionError if the pickle asks for a name off the list, is damaged
+    or cut short.
     """
     try:
-        return _Machine(stream, size, names, load_persistent).run()
+        return _Machine(stream, size, look_up, load_persistent).run()
     except ConversionError:
         raise
     except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
@@ -53,12 +54,12 @@ class _Machine:
         self,
         stream: BinaryIO,
         size: int,
-        names: Mapping[tuple[str, str], object],
+        look_up: Callable[[str, str], object | None],
         load_persistent: Callable[[object], object],
     ) -> None:
         self.stream = stream
         self.size = size
-        self.names = names
+        self.look_up = look_up
         self.load_persistent = load_persistent
         self.stack: list[object] = []
         self.marks: list[list[object]] = []
@@ -96,9 +97,10 @@ class _Machine:
         return line[:-1].decode("utf-8")
 
     def push_name(self, module: object, name: object) -> None:
-        if type(module) is not str or type(name) is not str or (module, name) not in self.names:
+        found = self.look_up(module, name) if type(module) is str and type(name) is str else None
+        if found is None:
             raise ConversionError(_refused(module, name))
-        self.stack.append(self.names[module, name])
+        self.stack.append(found)
 
     def refuse_instance(self) -> None:
         raise ConversionError(_refused(self.line(), self.line()))
@@ -151,10 +153,12 @@ class _Machine:
 
 
 def _checked_key(key: object) -> object:
-    """`key` if it is a plain scalar or a tuple of them, else ConversionError.
+    """`key` if it is a plain scalar or a tuple of them; the name of a class; else ConversionError.
 
     Tuples that hold one tuple twice, a hundred levels deep, take for ever to hash.
     """
+    if type(key) is Constructor:
+        return key.name
     for part in key if type(key) is tuple else (key,):
         if part is not None and type(part) not in (str, int, float, bool, bytes):
             raise ConversionError(f"its pickle has a dictionary key of {type(part)}; refused")

@@ -5,8 +5,11 @@ they compare what the reader makes of the stored files with the rule in `filled`
 """
 
 import argparse
+import functools
+import pathlib
 import sys
-from collections import OrderedDict
+import types
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +107,64 @@ def network_checkpoint() -> dict[str, object]:
     return {"model": live, "model_ema": averaged, "epoch": "best-ema", "args": argparse.Namespace(seed=0)}
 
 
+def stand_in(module: str, name: str) -> type:
+    """A class of the training program, so that pickle can refer to it."""
+    for parent in (module.split(".")[0], module):
+        sys.modules.setdefault(parent, types.ModuleType(parent))
+    made = type(name, (), {"__module__": module})
+    setattr(sys.modules[module], name, made)
+    return made
+
+
+def lightning_checkpoint() -> dict[str, object]:
+    """What LPS saves: a ResNet-18 with zero padding, logits with a skip and a reflecting low-pass filter.
+
+    The numbers in the weights are one repeated element, so that the file stays small.
+    """
+    sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
+    import golden
+
+    element = torch.full((1,), 0.25, dtype=torch.float16)
+    state = OrderedDict()
+    for key, value in golden.load("lps_resnet18_lpf2_64").state_dict.items():
+        fixed = key.endswith(("filt", "num_batches_tracked", "gumbel_tau"))
+        state[key] = torch.from_numpy(np.array(value)) if fixed else element.expand(value.shape)
+    logits = stand_in("layers.lps_logit_layers", "LPSLogitLayersSkip")
+    low_pass = stand_in("layers.lowpass_filter", "LowPassFilter")
+    layer = functools.partial(
+        stand_in("layers.polydown", "PolyphaseInvariantDown2D"),
+        component_selection=stand_in("layers.polydown", "LPS"),
+        get_logits=logits,
+        antialias_layer=functools.partial(low_pass, filter_size=2, padding_mode="reflect"),
+        logits_pad="zeros",
+        selection_noantialias=True,
+    )
+    watcher = stand_in("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(filled(2))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [30, 60])
+    return {
+        "epoch": 89,
+        "global_step": 450360,
+        "pytorch-lightning_version": "1.4.0",
+        "state_dict": state,
+        "callbacks": {watcher: {"best_model_path": pathlib.PurePosixPath("/logs/best.ckpt")}},
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [scheduler.state_dict()],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {
+            "padding_mode": "zeros",
+            "num_classes": 1000,
+            "pooling_layer": layer,
+            "extras_model": {"maxpool_zpad": True, "conv1_stride": False, "logits_channels": None},
+            "optimizer": torch.optim.SGD,
+            "learning_rate": 0.1,
+            "skipped": {"layer4"},
+            "milestones": Counter([30, 60, 60]),
+            "gain": 1 + 2j,
+        },
+    }
+
+
 def main() -> None:
     """Write all files."""
     DATA.mkdir(exist_ok=True)
@@ -117,6 +178,7 @@ def main() -> None:
         torch.save(content, DATA / f"{name}_zip.pth")
         torch.save(content, DATA / f"{name}_legacy.pth", _use_new_zipfile_serialization=False)
     torch.save(network_checkpoint(), DATA / "convnext_afc_mini.pth")
+    torch.save(lightning_checkpoint(), DATA / "lps_resnet18.ckpt")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""State dicts of the other three code bases and of torchvision: tables, refusals, and the way back."""
+"""State dicts of the four code bases and of torchvision: tables, refusals, and the way back."""
 
 import golden
 import jax
@@ -10,11 +10,10 @@ from aliasfree_jax.checkpoint import load_model
 from aliasfree_jax.conversion import from_original, originals, to_original
 from aliasfree_jax.conversion.__main__ import main
 from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION, table, table_torchvision
-from aliasfree_jax.conversion.entries import blur_filter
+from aliasfree_jax.conversion.entries import blur_filter, target_shapes
 from aliasfree_jax.conversion.learnable_polyphase_sampling import table as lps_table
 from aliasfree_jax.conversion.learnable_polyphase_sampling import translate as lps_translate
 from aliasfree_jax.conversion.recognition_by_keys import normalised, recognise_by_keys
-from aliasfree_jax.conversion.rules import target_shapes
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import table as aps_table
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import table_cifar, translate_cifar
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import translate as aps_translate
@@ -108,6 +107,13 @@ def test_parameters_and_keys_of_the_others(case):
 
 
 QUICK = [
+    "afc_baseline_mini_128",
+    "afc_mini_128",
+    "afc_mini_no_stem_activation_128",
+    "afc_mini_poly_128",
+    "afc_mini_stem_activation_128",
+    "convnext_aps_mini_filt3_128",
+    "convnext_mini_64",
     "aps_resnet18_aps2_l2_64",
     "blurpool_mobilenet_v2_lpf4_64",
     "blurpool_resnet18_lpf4_64_pool_onlyFalse",
@@ -116,11 +122,10 @@ QUICK = [
     "lps_basic_32",
     "lps_resnet18_ddac3_64",
 ]
-OTHER_SOURCES = [n for n in golden.cases() if golden.load(n).meta["source"] != "alias_free_convnets"]
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in OTHER_SOURCES]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in golden.cases()]
 )
 def test_the_way_back_gives_the_same_file(name):
     case = golden.load(name)
@@ -159,7 +164,7 @@ def test_what_does_not_fit_is_listed(small):
     for text in (
         "source keys without a place:\n    layer1.0.bn9.bias [16]",
         "layer1.0.bn1.bias (for params/stage0_block0/norm1/norm/bias)",
-        "fc.weight gives [63, 10], params/head/kernel has (64, 10)",
+        "fc.weight gives [63, 10], params/head/kernel has [64, 10]",
         "layer2.0.conv2.0.filt [32, 1, 1, 1]: not the filter of [32, 1, 1, 1]",
     ):
         assert text in str(error.value)
@@ -212,9 +217,7 @@ def test_plain_weights_start_the_antialiased_network():
     assert jax.tree.map(np.shape, plain) == jax.tree.map(lambda leaf: leaf.shape, blurred)
 
 
-def test_there_is_no_export_of_alias_free_convnets():
-    with pytest.raises(ConversionError, match="no export to alias_free_convnets yet"):
-        to_original("alias_free_convnets", "convnext", {}, {})
+OTHER_SOURCES = [n for n in golden.cases() if golden.load(n).meta["source"] != "alias_free_convnets"]
 
 
 @pytest.mark.parametrize("name", OTHER_SOURCES)

@@ -48,7 +48,7 @@ ATTACKS = {
         "'pathlib.Path'",
     ),
     "STACK_GLOBAL": (lambda t: Code(code("os") + code("mkdir") + b"\x93" + code((t,)) + b"R"), "'os.mkdir'"),
-    "partial": (lambda t: call(call(name("functools", "partial"), MKDIR, t)), "'functools.partial'"),
+    "partial": (lambda t: call(call(name("functools", "partial"), MKDIR, t)), "'os.mkdir'"),
     "build with code": (
         lambda t: build(call(name("argparse", "Namespace")), {"a": call(MKDIR, t)}),
         "'os.mkdir'",
@@ -149,7 +149,9 @@ def test_extension_registry_is_not_consulted(tmp_path):
         ("_codecs", "decode"),
         ("builtins", "object"),
         ("aliasfree_jax.conversion.inert", "Record"),
-        ("models.resnet", "ResNet"),
+        ("functools", "reduce"),
+        ("functools.partial", "__call__"),
+        ("modelsx", "ResNet"),
         ("", ""),
     ],
 )

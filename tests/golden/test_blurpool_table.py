@@ -10,7 +10,7 @@ import pytest
 
 from aliasfree_jax.conversion import from_original
 from aliasfree_jax.conversion.antialiased_cnns import SOURCE, table, translate
-from aliasfree_jax.conversion.rules import target_shapes
+from aliasfree_jax.conversion.entries import target_shapes
 from aliasfree_jax.models import create_model
 
 # Architecture, side, options, first four logits and the sum of all ten.

@@ -1,0 +1,122 @@
+"""State-dict tables of the ConvNeXts of alias_free_convnets (spec section 3.1)."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from aliasfree_jax.conversion.entries import (
+    CONV,
+    DEPTHWISE,
+    Entry,
+    Layout,
+    affine,
+    batch_norm,
+    blur_filter,
+    linear,
+)
+from aliasfree_jax.models.convnext import ConvNeXt
+
+Options = Mapping[str, Any]
+ModuleEntries = Callable[[str, str], Iterator[Entry]]
+"""Entries of a module, from its key there and its path here."""
+
+
+def no_entries(key: str, path: str) -> Iterator[Entry]:
+    """A module without tensors."""
+    return iter(())
+
+
+def _group_norm(key: str, path: str) -> Iterator[Entry]:
+    return affine(key, f"{path}/norm")
+
+
+NORMS: dict[str, ModuleEntries] = {
+    "C": affine,
+    "CHW2": affine,
+    "batch": batch_norm,
+    "instance": no_entries,
+    "group": _group_norm,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How one of the five networks names its tensors.
+
+    Attributes:
+      wrapped: whether convolutions are the second module of a sequence, after their padding.
+      stem_norm: position of the norm in the stem.
+      norm: of the whole network but its end.
+      stem_filters, filters: names of the blur filters in the stem and in each downsampling layer.
+      filter_size: of these.
+      mlp: prefix of a block's linear layers.
+      activation, stem_activation: of the blocks and of the stem.
+    """
+
+    wrapped: bool
+    stem_norm: int
+    norm: ModuleEntries
+    stem_filters: tuple[str, ...]
+    filters: tuple[str, ...]
+    filter_size: int
+    mlp: str
+    activation: ModuleEntries
+    stem_activation: ModuleEntries
+
+
+def polynomial(kwargs: Options, prefix: str = "") -> ModuleEntries:
+    """Entries of a polynomial activation with these constructor arguments."""
+    count = len(kwargs.get("coef", (0, 0, 0)))
+
+    def there(value: np.ndarray) -> np.ndarray:
+        return np.pad(value, ((0, 0), (0, count - 3)))[..., None, None]
+
+    # The original evaluates a quadratic whatever the number of coefficients (spec section 1.6).
+    coefficients = Layout(lambda value: value[:, :3, 0, 0], there)
+
+    def entries(key: str, path: str) -> Iterator[Entry]:
+        yield Entry(f"{key}.{prefix}coef", f"params/{path}/coefficients", coefficients)
+        for name in ("in_scale", "out_scale"):
+            value = kwargs.get(name, 1)
+            if kwargs.get("train_scale", False):
+                yield Entry(f"{key}.{prefix}{name}", f"params/{path}/{name}")
+            elif value != 1:
+                yield Entry(f"{key}.{prefix}{name}", constant=np.full(1, value, np.float32))
+
+    return entries
+
+
+def convnext(network: ConvNeXt, style: Style) -> Iterator[Entry]:
+    """All tensors of `network` in the words of `style`."""
+    inner = ".1" if style.wrapped else ""
+    for stage, (depth, width) in enumerate(zip(network.depths, network.widths, strict=True)):
+        key, path = f"downsample_layers.{stage}", f"downsample{stage}" if stage else "stem"
+        if stage == 0:
+            yield from linear(f"{key}.0{inner}", f"{path}/conv", CONV)
+            if network.stem_residual:
+                yield Entry(f"{key}.1.gamma", f"params/{path}/gain")
+            yield from style.stem_activation(
+                f"{key}.1{'.residual.0' if network.stem_residual else ''}", f"{path}/activation"
+            )
+            yield from style.norm(f"{key}.{style.stem_norm}", f"{path}_norm")
+        else:
+            yield from style.norm(f"{key}.0", f"{path}_norm")
+            yield from linear(f"{key}.1{inner}", f"{path}/conv", CONV)
+        for name in style.filters if stage else style.stem_filters:
+            yield blur_filter(f"{key}.{name}", width, style.filter_size)
+        for block in range(depth):
+            yield from _block(network, style, f"stages.{stage}.{block}", f"stage{stage}_block{block}")
+    yield from affine("norm", "norm")
+    yield from linear("head", "head")
+
+
+def _block(network: ConvNeXt, style: Style, key: str, path: str) -> Iterator[Entry]:
+    if network.layer_scale_init > 0:
+        yield Entry(f"{key}.gamma", f"params/{path}/layer_scale")
+    yield from linear(f"{key}.dwconv{'.1' if style.wrapped else ''}", f"{path}/depthwise", DEPTHWISE)
+    yield from style.norm(f"{key}.norm", f"{path}/norm")
+    yield from linear(f"{key}.{style.mlp}pwconv1", f"{path}/mlp/expand")
+    yield from style.activation(f"{key}.{style.mlp}act", f"{path}/mlp/activation")
+    yield from linear(f"{key}.{style.mlp}pwconv2", f"{path}/mlp/project")
