@@ -37,7 +37,7 @@ def base_config() -> ConfigDict:
     config.data.crop_padding = 4  # pixels, for crop = padded
     config.data.crop_scale = (0.08, 1.0)  # share of the image's area, for crop = random_resized
     config.data.flip = False  # horizontal flip with probability 1/2
-    config.data.circular_shift = False  # random integer circular shift of each training image
+    config.data.circular_shift = 0  # training images are rolled by up to so many pixels each way
     config.data.eval_crop_ratio = 0.875  # centre crop = this share of the resized shorter side
     config.data.corrupt = "raise"  # unreadable training image: raise | skip (skipped ones are counted)
     config.data.workers = 0  # processes that decode and augment; 0 = threads of this process
@@ -136,6 +136,12 @@ def _number_faults(config: ConfigDict) -> list[str]:
         faults.append(
             f"train.batch_size = {config.train.batch_size} is not a multiple of "
             f"train.accumulation_steps = {config.train.accumulation_steps}."
+        )
+    shift = config.data.circular_shift
+    if isinstance(shift, bool) or not 0 <= shift <= config.data.image_size // 2:
+        faults.append(
+            f"data.circular_shift is the largest shift in pixels, 0 (none) to {config.data.image_size // 2} "
+            f"(half the image), got {shift}."
         )
     if not 0 <= config.train.label_smoothing < 1:
         faults.append(f"train.label_smoothing must lie in [0, 1), got {config.train.label_smoothing}.")

@@ -72,10 +72,19 @@ def test_configs_load_by_path_from_any_directory(tmp_path):
 
 
 def test_recipes_of_the_sgd_families():
-    for arch, rate in (("resnet50", 0.1), ("alexnet", 0.01), ("vgg16", 0.01), ("vgg16_bn", 0.05)):
+    for arch, rate, parts in (
+        ("resnet50", 0.1, 1),
+        ("alexnet", 0.01, 1),
+        ("vgg16", 0.01, 2),
+        ("vgg16_bn", 0.05, 2),
+    ):
         config = load("imagenet_blur", arch)
         assert config.model.name == f"{arch}_blur" in list_models()
-        assert (config.optimizer.learning_rate, config.train.total_epochs) == (rate, 90)
+        assert config.train.total_epochs == 90
+        assert config.train.accumulation_steps == parts
+        # A sum of `parts` gradients and the mean of them: rate * (parts * g + decay * w) both times.
+        assert config.optimizer.learning_rate == rate * parts
+        assert config.optimizer.learning_rate * config.optimizer.weight_decay == pytest.approx(rate * 1e-4)
     mobile = load("imagenet_blur", "mobilenet_v2")
     assert (mobile.optimizer.learning_rate, mobile.optimizer.weight_decay) == (0.05, 4e-5)
     assert (mobile.optimizer.schedule, mobile.train.total_epochs) == ("cosine", 150)
@@ -85,6 +94,8 @@ def test_recipes_of_the_sgd_families():
         load("imagenet_blur", "resnet50,tune")
     with pytest.raises(ValueError, match="expected one of plain, blur, aps, lps, got 'none'"):
         load("cifar10_resnet", "none")
+    with pytest.raises(ValueError, match="expected one of multistep, .*, got 'steps'"):
+        load("imagenet_lps", "steps")
 
 
 def test_the_samplers_of_the_cifar_comparison_differ_in_nothing_else():

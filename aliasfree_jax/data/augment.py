@@ -39,7 +39,7 @@ class Preprocessing:
     crop_padding: int = 4
     crop_scale: tuple[float, float] = (0.08, 1.0)
     flip: bool = False
-    circular_shift: bool = False
+    circular_shift: int = 0
     eval_crop_ratio: float = 0.875
 
     @classmethod
@@ -109,9 +109,12 @@ def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
-def circular_shift(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`image` rolled by random whole numbers of pixels, uniform over both full sides."""
-    return np.roll(image, rng.integers(image.shape[:2]), axis=(0, 1))
+def circular_shift(image: np.ndarray, rng: np.random.Generator, largest: int) -> np.ndarray:
+    """`image` rolled by whole numbers of pixels, uniform in -largest..largest along either axis.
+
+    That is RandomCircularShift of LPS; circular_data_aug of APS draws one shift for a whole batch.
+    """
+    return np.roll(image, rng.integers(-largest, largest + 1, size=2), axis=(0, 1))
 
 
 def center_view(image: np.ndarray, size: int, crop_ratio: float) -> np.ndarray:
@@ -147,7 +150,7 @@ def augment(image: np.ndarray, rng: np.random.Generator, how: Preprocessing) -> 
         raise ConfigError(unknown("data.crop", how.crop, ("none", "padded", "random_resized")))
     if how.flip:
         image = random_flip(image, rng)
-    return circular_shift(image, rng) if how.circular_shift else image
+    return circular_shift(image, rng, how.circular_shift) if how.circular_shift else image
 
 
 def normalize(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

@@ -3,9 +3,10 @@
 import flax.linen as nn
 import jax
 
-from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.ops.convolution import conv2d
 from aliasfree_jax.ops.depthwise import depthwise_conv
+from aliasfree_jax.ops.mean_convolution import mean_convolution
 from aliasfree_jax.ops.padding import Padding, WindowPadding
 
 Initializer = nn.initializers.Initializer
@@ -39,6 +40,29 @@ class Conv(nn.Module):
         precision = self.numerics.precision
         y = conv2d(x, kernel, self.stride, self.padding, precision, groups=self.groups)
         return y if bias is None else y + bias
+
+
+class MeanConv(nn.Module):
+    """`Conv` at stride 1 followed by the mean over all positions, [N, H, W, C] to [N, features].
+
+    With the same parameters, computed without the convolution (`ops.mean_convolution`) and, for half
+    precision, in float32.
+    """
+
+    features: int
+    kernel_size: int
+    padding: Padding = "circular"
+    kernel_init: Initializer = nn.initializers.normal(0.02)
+    bias_init: Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The mean of cross-correlation plus bias."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", self.bias_init, (self.features,))
+        accurate = accurate_dtype(x.dtype)
+        return mean_convolution(x.astype(accurate), kernel.astype(accurate), self.padding) + bias
 
 
 class DepthwiseConv(nn.Module):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.convolution import Conv
+from aliasfree_jax.layers.convolution import Conv, MeanConv
 from aliasfree_jax.layers.initializers import fan_in_uniform
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
@@ -29,20 +29,28 @@ class _ComponentNetwork(nn.Module):
     def _hidden(self, components: jax.Array) -> int:
         return max(1, round(components.shape[-1] * self.width_ratio))
 
-    def _conv(self, features: int, size: int, fan_in: int, name: str, use_bias: bool = True) -> Conv:
+    def _conv(self, features: int, fan_in: int, name: str, use_bias: bool = True) -> Conv:
+        init = fan_in_uniform(fan_in * 9)
+        return Conv(features, 3, 1, self.padding, init, self.numerics, init, use_bias=use_bias, name=name)
+
+    def _mean_conv(self, features: int, size: int, fan_in: int, name: str) -> MeanConv:
+        """A convolution that ends a network: the mean follows it, so the convolution is not needed."""
         init = fan_in_uniform(fan_in * size**2)
-        padding = self.padding if size > 1 else "none"
-        return Conv(features, size, 1, padding, init, self.numerics, init, use_bias=use_bias, name=name)
+        return MeanConv(features, size, self.padding, init, init, name=name)
 
 
 def _flat(components: jax.Array) -> jax.Array:
     return components.reshape(-1, *components.shape[2:])
 
 
-def _mean(y: jax.Array, components: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """[N K, h, w, F] averaged over `axes`, as [N, K] or [N, K, F]."""
-    mean = jnp.mean(y.astype(accurate_dtype(y.dtype)), axis=axes)
-    return mean.reshape(*components.shape[:2], *mean.shape[1:])
+def _mean(y: jax.Array) -> jax.Array:
+    """[N K, h, w, F] averaged over positions, [N K, F]."""
+    return jnp.mean(y.astype(accurate_dtype(y.dtype)), axis=(1, 2))
+
+
+def _by_image(means: jax.Array, components: jax.Array) -> jax.Array:
+    """[N K, ...] as [N, K, ...]."""
+    return means.reshape(*components.shape[:2], *means.shape[1:])
 
 
 class ConvLogits(_ComponentNetwork):
@@ -59,9 +67,9 @@ class ConvLogits(_ComponentNetwork):
         x, channels, hidden = _flat(components), components.shape[-1], self._hidden(components)
         if self.skip and hidden != channels:
             raise ConfigError(f"logits with skip=True need width_ratio=1, got {self.width_ratio}.")
-        y = jax.nn.relu(self._conv(hidden, 3, channels, "conv1")(x))
-        y = self._conv(hidden, 3, hidden, "conv2")(y)
-        return _mean(x + y if self.skip else y, components, (1, 2, 3))
+        y = jax.nn.relu(self._conv(hidden, channels, "conv1")(x))
+        means = self._mean_conv(hidden, 3, hidden, "conv2")(y)
+        return _by_image((means + _mean(x) if self.skip else means).mean(axis=-1), components)
 
 
 class AttentionLogits(_ComponentNetwork):
@@ -75,14 +83,13 @@ class AttentionLogits(_ComponentNetwork):
 
         def branch(name: str) -> jax.Array:
             hidden, channels = self._hidden(components), components.shape[-1]
-            first = self._conv(hidden, 3, channels, f"{name}_conv1", use_bias=not self.batch_norm)
+            first = self._conv(hidden, channels, f"{name}_conv1", use_bias=not self.batch_norm)
             y = jax.nn.relu(first(_flat(components)))
             if self.batch_norm:
                 y = BatchNorm(self.numerics, name=f"{name}_norm")(y, train=train)
-            return self._conv(hidden, 3, hidden, f"{name}_conv2")(y)
+            return _by_image(self._mean_conv(hidden, 3, hidden, f"{name}_conv2")(y), components)
 
-        queries, keys = (_mean(branch(name), components, (1, 2)) for name in ("phi", "psi"))
-        values = _mean(branch("beta"), components, (1, 2, 3))
+        queries, keys, values = branch("phi"), branch("psi"), branch("beta").mean(axis=-1)
         scores = jnp.einsum("nkf,nlf->nkl", queries, keys, precision="highest")
         return jnp.einsum("nkl,nl->nk", jax.nn.softmax(scores, axis=-1), values, precision="highest")
 
@@ -94,8 +101,8 @@ class GraphLogits(_ComponentNetwork):
     def __call__(self, components: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, K, h, w, C] to [N, K]."""
         hidden, count = self._hidden(components), components.shape[1]
-        first = self._conv(hidden, 3, components.shape[-1], "input_conv")(_flat(components))
-        nodes = _mean(jax.nn.relu(first), components, (1, 2))  # [N, K, hidden]
+        first = self._conv(hidden, components.shape[-1], "input_conv")(_flat(components))
+        nodes = _by_image(_mean(jax.nn.relu(first)), components)  # [N, K, hidden]
 
         def dense(features: int, fan_in: int, name: str) -> Any:
             init = fan_in_uniform(fan_in)
@@ -117,5 +124,5 @@ class LinearLogits(_ComponentNetwork):
     @nn.compact
     def __call__(self, components: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, K, h, w, C] to [N, K]."""
-        conv = self._conv(1, 1, components.shape[-1], "perceptron")
-        return _mean(conv(_flat(components)), components, (1, 2, 3))
+        perceptron = self._mean_conv(1, 1, components.shape[-1], "perceptron")
+        return _by_image(perceptron(_flat(components))[:, 0], components)

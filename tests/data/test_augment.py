@@ -128,8 +128,16 @@ def test_circular_shift_loses_nothing_and_reaches_everywhere():
     image = np.zeros((3, 4, 1), np.uint8)
     image[0, 0] = 9
     rng = np.random.default_rng(0)
-    places = {tuple(np.argwhere(circular_shift(image, rng)[..., 0] == 9)[0]) for _ in range(300)}
-    assert len(places) == 12  # one is missed with probability 12 (11/12)^300 = 6e-11
+    places = {tuple(np.argwhere(circular_shift(image, rng, 2)[..., 0] == 9)[0]) for _ in range(300)}
+    assert len(places) == 12  # the rarest, 1 of 25 shifts, is missed with probability 5e-6
+
+
+def test_circular_shift_stays_within_its_range():
+    image = np.zeros((9, 9, 1), np.uint8)
+    image[4, 4] = 9
+    rng = np.random.default_rng(0)
+    places = {tuple(np.argwhere(circular_shift(image, rng, 1)[..., 0] == 9)[0]) for _ in range(200)}
+    assert places == {(row, column) for row in (3, 4, 5) for column in (3, 4, 5)}
 
 
 def test_center_view_of_a_wide_and_a_high_image():
@@ -149,13 +157,13 @@ def test_center_view_leaves_an_image_of_the_right_size():
 @pytest.mark.parametrize("shape", [(1, 500), (500, 1), (3, 3)])
 @pytest.mark.parametrize("crop", ["none", "padded", "random_resized"])
 def test_any_shape_becomes_the_input(crop, shape):
-    how = Preprocessing(16, (0.5,) * 3, (0.5,) * 3, crop=crop, flip=True, circular_shift=True)
+    how = Preprocessing(16, (0.5,) * 3, (0.5,) * 3, crop=crop, flip=True, circular_shift=8)
     out = augment(noise(*shape), np.random.default_rng(0), how)
     assert out.shape == (16, 16, 3) and out.dtype == np.uint8
 
 
 def test_augment_depends_on_the_generator_only():
-    how = Preprocessing(16, (0.5,) * 3, (0.5,) * 3, crop="random_resized", flip=True, circular_shift=True)
+    how = Preprocessing(16, (0.5,) * 3, (0.5,) * 3, crop="random_resized", flip=True, circular_shift=8)
     image = noise(40, 50)
     before = image.copy()
     first, same, other = (augment(image, np.random.default_rng(seed), how) for seed in (1, 1, 2))

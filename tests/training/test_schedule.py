@@ -5,7 +5,7 @@ import pytest
 
 from aliasfree_jax.training.plan import make_plan
 from aliasfree_jax.training.recipe import learning_rate, temperature
-from aliasfree_jax.training.schedule import decaying_temperature, step_decay, warmup_cosine
+from aliasfree_jax.training.schedule import step_decay, warmup_cosine
 
 SPE = 312  # ImageNet in batches of 4096
 
@@ -51,17 +51,31 @@ def test_step_schedule_at_named_steps():
     assert float(step_decay(1.0, factor=0.5, steps=[])(99)) == 1
 
 
-def test_temperatures_at_named_epochs():
-    """Values that the specification simulated with the original's classes (section B7)."""
+# Values that the specification simulated with the original's classes (section B7): epoch -> temperature.
+TEMPERATURES = {
+    "multistep": {1: 1, 10: 0.9262, 30: 0.7623, 62: 0.5, 70: 0.32, 82: 0.05, 90: 0.01, 10**4: 0.01},
+    "multistep02": {0: 1, 30: 0.8867, 65: 0.75, 80: 0.2625, 85: 0.1, 90: 0.05},
+    "multistep03": {30: 0.7623, 62: 0.5, 80: 0.3393, 90: 0.25},
+    "stepdecay_limit": {9: 1, 30: 0.5615, 60: 0.3153, 90: 0.177, 900: 0.025},
+    "stepdecay_limit_1e": {10: 0.7374, 30: 0.401, 60: 0.1608, 76: 0.1, 90: 0.1},
+}
+
+
+@pytest.mark.parametrize("name", TEMPERATURES)
+def test_temperatures_at_named_epochs(name):
     plan = plan_of("imagenet_lps")
-    linear = temperature(load_recipe("imagenet_lps").train.temperature, plan)
-    epochs, values = (1, 10, 30, 62, 70, 82, 90), (1.0, 0.9262, 0.7623, 0.5, 0.32, 0.05, 0.01)
-    for epoch, value in zip(epochs, values, strict=True):
-        assert float(linear(epoch * plan.steps_per_epoch)) == pytest.approx(value, abs=5e-5)
-    assert float(linear(0)) == 1 and float(linear(10**9)) == pytest.approx(0.01)
-    decay = decaying_temperature(0.825, every=10, least=0.025)  # tau_imagenet_stepdecay_limit
-    for epoch, expected in ((9, 1.0), (30, 0.5615), (60, 0.3153), (90, 0.177), (900, 0.025)):
-        assert float(decay(epoch)) == pytest.approx(expected, abs=5e-5)
+    config = importlib.import_module("configs.imagenet_lps").get_config(name)
+    schedule = temperature(config.train.temperature, plan)
+    for epoch, expected in TEMPERATURES[name].items():
+        assert float(schedule(epoch * plan.steps_per_epoch)) == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_temperature_of_other_recipes():
+    """tau_stepdecay_limit_p5 in the one full recipe of LPS; none without learned samplers."""
+    config = importlib.import_module("configs.cifar10_resnet").get_config("lps")
+    schedule = temperature(config.train.temperature, plan := make_plan(config, 256 * 100))
+    for epoch, expected in ((9, 1), (10, 0.85), (30, 0.85**3), (50, 0.5), (250, 0.5)):
+        assert float(schedule(epoch * plan.steps_per_epoch)) == pytest.approx(expected)
     assert temperature(load_recipe("imagenet_blur").train.temperature, plan) is None
 
 
