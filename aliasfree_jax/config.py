@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from aliasfree_jax.errors import ConfigError, unknown
 
 SOURCES = ("digits", "folder", "tfds", "arrays")
-CROPS = ("none", "padded", "random_resized")
+CROPS = ("none", "padded", "random", "random_resized")
 
 
 def base_config() -> ConfigDict:
@@ -33,10 +33,13 @@ def base_config() -> ConfigDict:
     config.data.image_size = 32  # side of the network's square input, pixels
     config.data.mean = (0.485, 0.456, 0.406)  # per channel, of images in [0, 1]
     config.data.std = (0.229, 0.224, 0.225)
-    config.data.crop = "none"  # none | padded (zero-pad, then random crop) | random_resized
+    config.data.crop = "none"  # none | padded (zero-pad, then random crop) | random | random_resized
     config.data.crop_padding = 4  # pixels, for crop = padded
     config.data.crop_scale = (0.08, 1.0)  # share of the image's area, for crop = random_resized
     config.data.flip = False  # horizontal flip with probability 1/2
+    config.data.rand_augment = ""  # in timm's notation, e.g. "rand-m9-mstd0.5-inc1"; "" = off
+    config.data.color_jitter = 0.0  # brightness, contrast, saturation by 1 +- so much; without rand_augment
+    config.data.erase_probability = 0.0  # of random erasing
     config.data.circular_shift = 0  # training images are rolled by up to so many pixels each way
     config.data.eval_crop_ratio = 0.875  # centre crop = this share of the resized shorter side
     config.data.corrupt = "raise"  # unreadable training image: raise | skip (skipped ones are counted)
@@ -49,6 +52,12 @@ def base_config() -> ConfigDict:
     config.train.accumulation_steps = 1  # micro-batches a parameter update
     config.train.total_epochs = 10.0
     config.train.label_smoothing = 0.0
+    config.train.mixing = ConfigDict()  # of images and labels on the device
+    config.train.mixing.mixup = 0.0  # its Beta distribution's alpha; 0 = off
+    config.train.mixing.cutmix = 0.0  # the same
+    config.train.mixing.probability = 1.0
+    config.train.mixing.switch = 0.5  # share of CutMix where both are on
+    config.train.mixing.group = 32  # consecutive images that are mixed among themselves, with one draw
     config.train.ema_decay = 0.0  # decay of the averaged parameters that are evaluated; 0 = off
     config.train.precision = "float32"  # arithmetic of the network: float32 | tf32 | bfloat16
     config.train.remat = "auto"  # computed again in the gradient: auto | none | mlp | block
@@ -119,6 +128,38 @@ def _choice_faults(config: ConfigDict) -> list[str]:
     return [unknown(field, value, legal) for field, (value, legal) in choices.items() if value not in legal]
 
 
+def _augmentation_faults(config: ConfigDict) -> list[str]:
+    data, mixing, faults = config.data, config.train.mixing, []
+    if isinstance(data.circular_shift, bool) or not 0 <= data.circular_shift <= data.image_size // 2:
+        faults.append(
+            f"data.circular_shift is the largest shift in pixels, 0 (none) to {data.image_size // 2} "
+            f"(half the image), got {data.circular_shift}."
+        )
+    if data.rand_augment and data.color_jitter:
+        faults.append("data.rand_augment replaces data.color_jitter: set one of them only.")
+    for field, value in (
+        ("data.color_jitter", data.color_jitter),
+        ("train.mixing.mixup", mixing.mixup),
+        ("train.mixing.cutmix", mixing.cutmix),
+    ):
+        if value < 0:
+            faults.append(f"{field} must not be negative, got {value}.")
+    for field, value in (
+        ("data.erase_probability", data.erase_probability),
+        ("train.mixing.probability", mixing.probability),
+        ("train.mixing.switch", mixing.switch),
+    ):
+        if not 0 <= value <= 1:
+            faults.append(f"{field} must lie in [0, 1], got {value}.")
+    micro = config.train.batch_size // max(1, config.train.accumulation_steps)
+    if max(mixing.mixup, mixing.cutmix) > 0 and (mixing.group < 2 or micro % mixing.group):
+        faults.append(
+            f"train.mixing.group = {mixing.group} images are mixed among themselves: it must be at least 2 "
+            f"and divide the {micro} images of a micro-batch (train.batch_size / train.accumulation_steps)."
+        )
+    return faults
+
+
 def _number_faults(config: ConfigDict) -> list[str]:
     positive = {
         "data.image_size": config.data.image_size,
@@ -136,12 +177,6 @@ def _number_faults(config: ConfigDict) -> list[str]:
         faults.append(
             f"train.batch_size = {config.train.batch_size} is not a multiple of "
             f"train.accumulation_steps = {config.train.accumulation_steps}."
-        )
-    shift = config.data.circular_shift
-    if isinstance(shift, bool) or not 0 <= shift <= config.data.image_size // 2:
-        faults.append(
-            f"data.circular_shift is the largest shift in pixels, 0 (none) to {config.data.image_size // 2} "
-            f"(half the image), got {shift}."
         )
     if not 0 <= config.train.label_smoothing < 1:
         faults.append(f"train.label_smoothing must lie in [0, 1), got {config.train.label_smoothing}.")
@@ -169,6 +204,6 @@ def validate(config: ConfigDict) -> None:
     """Raises one `ConfigError` that lists every fault of `config`."""
     faults = _unknown_fields(config, base_config())
     if not faults:
-        faults = _choice_faults(config) + _number_faults(config)
+        faults = _choice_faults(config) + _number_faults(config) + _augmentation_faults(config)
     if faults:
         raise ConfigError("invalid configuration:\n  - " + "\n  - ".join(faults))

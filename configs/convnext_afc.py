@@ -3,10 +3,8 @@
 python train.py --config=configs/convnext_afc.py --config.data.path=/data/imagenet
 
 The path holds train/<class>/*.JPEG and val/<class>/*.JPEG. 4096 images an update are 16 micro-batches
-of 256, divided over all GPUs; with less memory, raise train.accumulation_steps.
-
-The paper also augments with RandAugment, random erasing, mixup and cutmix, which are not in this
-release; expect a lower accuracy than the paper's without them.
+of 256, divided over all GPUs; with less memory, raise train.accumulation_steps. As in the original, every
+32 images are mixed among themselves.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +22,11 @@ def recipe(model: str) -> ConfigDict:
     config.data.image_size = 224
     config.data.crop = "random_resized"
     config.data.flip = True
+    config.data.rand_augment = "rand-m9-mstd0.5-inc1"
+    config.data.erase_probability = 0.25
 
+    config.train.mixing.mixup = 0.8
+    config.train.mixing.cutmix = 1.0
     config.train.batch_size = 4096
     config.train.accumulation_steps = 16
     config.train.total_epochs = 300.0

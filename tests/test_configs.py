@@ -1,3 +1,4 @@
+import functools
 import importlib
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import pytest
 
 from aliasfree_jax import create_model, list_models
 from aliasfree_jax.checkpoint import abstract_variables
-from aliasfree_jax.config import validate
+from aliasfree_jax.config import base_config, validate
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.training.network import model_options
 from aliasfree_jax.training.plan import make_plan
 
@@ -57,6 +59,38 @@ def test_the_networks_of_a_comparison_differ_in_nothing_else(names):
 def test_imagenet_recipe_has_the_papers_lengths():
     plan = make_plan(load("convnext_afc"), 1_281_167)
     assert (plan.steps_per_epoch, plan.warmup, plan.total) == (312, 6240, 93_600)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.circular_shift", 17, r"circular_shift is the largest shift in pixels, 0 \(none\) to 16"),
+        ("data.circular_shift", True, "circular_shift is the largest shift in pixels.*, got True"),
+        ("data.erase_probability", 1.5, r"data.erase_probability must lie in \[0, 1\], got 1.5"),
+        ("data.color_jitter", -0.1, "data.color_jitter must not be negative"),
+        ("data.color_jitter", 0.4, "data.rand_augment replaces data.color_jitter"),
+        ("train.mixing.cutmix", -1.0, "train.mixing.cutmix must not be negative"),
+        ("train.mixing.switch", 2.0, "train.mixing.switch must lie in"),
+        ("train.mixing.group", 7, "train.mixing.group = 7 images .* divide the 16 images of a micro-batch"),
+    ],
+)
+def test_faults_of_the_augmentation_are_named(field, value, message):
+    config = base_config()
+    config.data.rand_augment = "rand-m9-inc1"
+    config.train.update({"batch_size": 32, "accumulation_steps": 2})
+    config.train.mixing.update({"mixup": 0.8, "group": 8})
+    validate(config)
+    *sections, name = field.split(".")
+    setattr(functools.reduce(getattr, sections, config), name, value)
+    with pytest.raises(ConfigError, match=message):
+        validate(config)
+
+
+def test_the_papers_recipe_augments_as_the_paper_does():
+    data, mixing = load("convnext_afc").data, load("convnext_afc").train.mixing
+    assert (data.rand_augment, data.erase_probability) == ("rand-m9-mstd0.5-inc1", 0.25)
+    assert (mixing.mixup, mixing.cutmix, mixing.probability, mixing.switch) == (0.8, 1, 1, 0.5)
+    assert mixing.group == 32
 
 
 def test_configs_load_by_path_from_any_directory(tmp_path):

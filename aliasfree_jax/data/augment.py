@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
+from PIL import Image, ImageEnhance
 
+from aliasfree_jax.data.rand_augment import RandAugment, as_pillow, from_pillow
 from aliasfree_jax.errors import ConfigError, unknown
 
+CROPS = ("none", "padded", "random", "random_resized")
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
 
@@ -39,12 +41,15 @@ class Preprocessing:
     crop_padding: int = 4
     crop_scale: tuple[float, float] = (0.08, 1.0)
     flip: bool = False
+    rand_augment: RandAugment | None = None
+    color_jitter: float = 0.0
     circular_shift: int = 0
+    erase_probability: float = 0.0
     eval_crop_ratio: float = 0.875
 
     @classmethod
     def from_config(cls, data: ConfigDict) -> "Preprocessing":
-        """Reads `config.data`."""
+        """Reads `config.data`; ConfigError for a `rand_augment` of another notation."""
         return cls(
             image_size=data.image_size,
             mean=tuple(data.mean),
@@ -53,6 +58,9 @@ class Preprocessing:
             crop_padding=data.crop_padding,
             crop_scale=tuple(data.crop_scale),
             flip=data.flip,
+            rand_augment=RandAugment.parse(data.rand_augment) if data.rand_augment else None,
+            color_jitter=data.color_jitter,
+            erase_probability=data.erase_probability,
             circular_shift=data.circular_shift,
             eval_crop_ratio=data.eval_crop_ratio,
         )
@@ -117,39 +125,91 @@ def circular_shift(image: np.ndarray, rng: np.random.Generator, largest: int) ->
     return np.roll(image, rng.integers(-largest, largest + 1, size=2), axis=(0, 1))
 
 
-def center_view(image: np.ndarray, size: int, crop_ratio: float) -> np.ndarray:
-    """The evaluation view, [size, size, C]: shorter side to round(size / crop_ratio), then centre crop.
+def color_jitter(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """Brightness, contrast and saturation by factors uniform in 1 +- strength, in random order.
 
-    An image that is `size` square already is returned as it is. Rounding of the longer side and of
-    the crop's corner as in torchvision.
+    ColorJitter of torchvision with one strength for the three, and no change of hue.
+    """
+    result = as_pillow(image)
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for index in rng.permutation(3):
+        result = enhancers[index](result).enhance(rng.uniform(max(0.0, 1 - strength), 1 + strength))
+    return from_pillow(result, image)
+
+
+def random_erasing(image: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
+    """`image`, normalised, with one rectangle of normal random numbers (Zhong et al., arXiv 1708.04896).
+
+    Its share of the area is uniform in 0.02..1/3, its aspect ratio log-uniform in 0.3..1/0.3; after ten
+    rectangles that do not fit, none. The constants of timm's `pixel` mode.
+    """
+    if rng.random() >= probability:
+        return image
+    height, width, channels = image.shape
+    for _ in range(CROP_ATTEMPTS):
+        area = height * width * rng.uniform(0.02, 1 / 3)
+        aspect = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < h < height and 0 < w < width:
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            image = image.copy()
+            image[top : top + h, left : left + w] = rng.standard_normal((h, w, channels), np.float32)
+            break
+    return image
+
+
+def resize_shorter(image: np.ndarray, size: int, crop_ratio: float) -> np.ndarray:
+    """The shorter side at round(size / crop_ratio); the longer one truncated, as in torchvision.
+
+    An image that is `size` square already is returned as it is.
     """
     if image.shape[:2] == (size, size):
         return image
     short = round(size / crop_ratio)
     height, width = image.shape[:2]
     if height <= width:
-        image = resize(image, short, int(short * width / height))
-    else:
-        image = resize(image, int(short * height / width), short)
+        return resize(image, short, int(short * width / height))
+    return resize(image, int(short * height / width), short)
+
+
+def center_view(image: np.ndarray, size: int, crop_ratio: float) -> np.ndarray:
+    """The evaluation view, [size, size, C]: `resize_shorter`, then the centre crop of torchvision."""
+    if image.shape[:2] == (size, size):
+        return image
+    image = resize_shorter(image, size, crop_ratio)
     top, left = (round((side - size) / 2) for side in image.shape[:2])
     return image[top : top + size, left : left + size]
 
 
-def augment(image: np.ndarray, rng: np.random.Generator, how: Preprocessing) -> np.ndarray:
-    """The training view of `image`, [image_size, image_size, C]: crop, then flip, then circular shift.
+def random_view(image: np.ndarray, rng: np.random.Generator, size: int, crop_ratio: float) -> np.ndarray:
+    """`resize_shorter`, then a crop [size, size, C] anywhere."""
+    image = resize_shorter(image, size, crop_ratio)
+    top, left = (int(rng.integers(side - size + 1)) for side in image.shape[:2])
+    return image[top : top + size, left : left + size]
 
-    Crops other than random_resized start from the evaluation view.
+
+def augment(image: np.ndarray, rng: np.random.Generator, how: Preprocessing) -> np.ndarray:
+    """The training view of `image`, [image_size, image_size, C].
+
+    Crop, flip, RandAugment or colour jitter, circular shift. The crops "none" and "padded" start from the
+    evaluation view. Erasing comes after `normalize`.
     """
     if how.crop == "random_resized":
         image = random_resized_crop(image, rng, how.image_size, how.crop_scale)
+    elif how.crop == "random":
+        image = random_view(image, rng, how.image_size, how.eval_crop_ratio)
     elif how.crop in ("none", "padded"):
         image = center_view(image, how.image_size, how.eval_crop_ratio)
         if how.crop == "padded":
             image = padded_crop(image, rng, how.crop_padding)
     else:
-        raise ConfigError(unknown("data.crop", how.crop, ("none", "padded", "random_resized")))
+        raise ConfigError(unknown("data.crop", how.crop, CROPS))
     if how.flip:
         image = random_flip(image, rng)
+    if how.rand_augment:
+        image = how.rand_augment(image, rng)
+    elif how.color_jitter:
+        image = color_jitter(image, rng, how.color_jitter)
     return circular_shift(image, rng, how.circular_shift) if how.circular_shift else image
 
 

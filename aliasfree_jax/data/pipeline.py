@@ -15,7 +15,7 @@ from absl import flags
 from grain.experimental import ThreadPrefetchIterDataset
 from ml_collections import ConfigDict
 
-from aliasfree_jax.data.augment import Preprocessing, augment, center_view, normalize
+from aliasfree_jax.data.augment import Preprocessing, augment, center_view, normalize, random_erasing
 from aliasfree_jax.data.decode import DecodeOnce, decoded
 from aliasfree_jax.data.sources import Source
 from aliasfree_jax.errors import ConfigError, DataError
@@ -66,6 +66,7 @@ class _TrainElement:
             else:
                 image = augment(np.asarray(example.image), rng, self.how)
                 image = normalize(image, self.how.mean, self.how.std)
+                image = random_erasing(image, rng, self.how.erase_probability)
                 return _Element(image, example.label, tuple(skipped))
 
 

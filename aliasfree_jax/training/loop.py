@@ -18,8 +18,10 @@ from aliasfree_jax.config import validate
 from aliasfree_jax.data import BatchStream, Source, eval_batches, open_source, train_batches
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.models import create_model
+from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from aliasfree_jax.training.initial import adopt
 from aliasfree_jax.training.mesh import check_batch, make_mesh, put_batch, split
+from aliasfree_jax.training.mixing import Mixing
 from aliasfree_jax.training.network import check_network, make_card
 from aliasfree_jax.training.optimizer import make_optimizer
 from aliasfree_jax.training.plan import Plan, make_plan
@@ -111,6 +113,7 @@ def _prepare(
         mesh,
         temperature=temperature(config.train.temperature, plan),
         label_smoothing=config.train.label_smoothing,
+        mixing=Mixing.from_config(config.train.mixing),
         accumulation_steps=config.train.accumulation_steps,
         ema_decay=config.train.ema_decay,
     )
@@ -157,7 +160,10 @@ def _train(
     progress.note("compiling the first step ...")
     progress.restart_clock()
     for done in range(start + 1, run.plan.total + 1):
-        state, metrics = run.train_step(state, put_batch(next(batches), run.mesh))
+        batch = next(batches)
+        if done == 1:
+            write_contact_sheet(checkpoints.directory.parent / CONTACT_SHEET, batch["image"], run.config)
+        state, metrics = run.train_step(state, put_batch(batch, run.mesh))
         if done == start + 1:
             progress.first_step(metrics)
         else:
@@ -186,6 +192,8 @@ def run(
     origin: str = "",
 ) -> Summary:
     """Trains a network and leaves checkpoints, `metrics.jsonl` and `config.json` in `workdir`.
+
+    `augmented.png` shows what the network sees in the first step.
 
     A run that was interrupted goes on from its newest checkpoint when it is started again with the
     same `workdir`; it then sees the same batches, and computes the same, as if it had not been.

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.training.losses import correct, cross_entropy
 from aliasfree_jax.training.mesh import AXIS, replicated, split
+from aliasfree_jax.training.mixing import Mixing, mix
 from aliasfree_jax.training.schedule import Schedule
 from aliasfree_jax.training.state import TrainState
 
@@ -27,7 +28,9 @@ Predict = Callable[[PyTree, Any], jax.Array]  # variables, images [B, H, W, C] -
 Gradients = tuple[PyTree, dict[str, PyTree], Metrics]
 
 
-def _make_gradients(module: nn.Module, label_smoothing: float) -> Callable[..., Gradients]:
+def _make_gradients(
+    module: nn.Module, label_smoothing: float, mixing: Mixing | None
+) -> Callable[..., Gradients]:
     """Gradients, updated collections, and summed metrics of one micro-batch."""
 
     def loss_of(
@@ -38,9 +41,12 @@ def _make_gradients(module: nn.Module, label_smoothing: float) -> Callable[..., 
         count: jax.Array,
         heat: dict[str, Any],
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        images, labels = batch["image"], batch["label"]
+        if mixing is not None:
+            images, partners, share = mix(images, labels, jax.random.fold_in(key, 3), mixing)
         logits, updated = module.apply(
             {"params": params, **collections},
-            batch["image"],
+            images,
             train=True,
             **heat,
             rngs={
@@ -51,8 +57,12 @@ def _make_gradients(module: nn.Module, label_smoothing: float) -> Callable[..., 
             mutable=list(collections),
         )
         mask = batch["mask"]
-        loss = jnp.sum(cross_entropy(logits, batch["label"], label_smoothing) * mask) / count
-        accuracy = jnp.sum(correct(logits, batch["label"]) * mask) / count
+        losses = cross_entropy(logits, labels, label_smoothing)
+        if mixing is not None:
+            losses = share * losses + (1 - share) * cross_entropy(logits, partners, label_smoothing)
+            labels = jnp.where(share >= 0.5, labels, partners)
+        loss = jnp.sum(losses * mask) / count
+        accuracy = jnp.sum(correct(logits, labels) * mask) / count
         return loss, (updated, {"loss": loss, "accuracy": accuracy})
 
     def gradients(*args: Any) -> Gradients:
@@ -110,6 +120,7 @@ def make_train_step(
     *,
     temperature: Schedule | None = None,
     label_smoothing: float = 0.0,
+    mixing: Mixing | None = None,
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
 ) -> TrainStep:
@@ -125,11 +136,13 @@ def make_train_step(
       mesh: devices; the batch size must be a multiple of their number times `accumulation_steps`.
       temperature: of the network's learned samplers; None: the network is called without.
       label_smoothing: see `losses.cross_entropy`.
+      mixing: mixup and CutMix; the target of a mixed image, and the loss, is the mean of both labels' by
+        their shares, and its accuracy that for the label with the larger one.
       accumulation_steps: micro-batches whose gradients are summed before the update; batch statistics
         are those of the micro-batches.
       ema_decay: d of the averages e = d e + (1 - d) m of all variables m, if the state keeps any.
     """
-    gradients = _make_gradients(module, label_smoothing)
+    gradients = _make_gradients(module, label_smoothing, mixing)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         heat = {} if temperature is None else {"temperature": temperature(state.step)}

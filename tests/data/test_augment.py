@@ -2,16 +2,20 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.data.augment import (
+    CROPS,
     Box,
     Preprocessing,
     augment,
     center_view,
     circular_shift,
+    color_jitter,
     normalize,
     padded_crop,
     random_box,
+    random_erasing,
     random_flip,
     random_resized_crop,
+    random_view,
     resize,
 )
 from aliasfree_jax.errors import ConfigError
@@ -140,6 +144,51 @@ def test_circular_shift_stays_within_its_range():
     assert places == {(row, column) for row in (3, 4, 5) for column in (3, 4, 5)}
 
 
+def test_random_view_takes_every_place():
+    image = noise(100, 151)
+    short = resize(image, 64, 96)
+    rng, places = np.random.default_rng(0), set()
+    windows = {short[t : t + 56, c : c + 56].tobytes(): (t, c) for t in range(9) for c in range(41)}
+    for _ in range(200):
+        places.add(windows[random_view(image, rng, 56, 0.875).tobytes()])
+    assert {t for t, _ in places} == set(range(9)) and len({c for _, c in places}) > 30
+
+
+def test_color_jitter_scales_brightness_contrast_and_saturation():
+    image = np.full((8, 8, 3), 100, np.uint8)  # no contrast, no colour: brightness alone shows
+    levels = [color_jitter(image, np.random.default_rng(seed), 0.4).mean() for seed in range(200)]
+    assert 59 <= min(levels) < 65 and 135 < max(levels) <= 141
+    grey = color_jitter(noise(8, 8), np.random.default_rng(0), 1.0)
+    assert grey.dtype == np.uint8 and grey.shape == (8, 8, 3)
+    still = color_jitter(noise(8, 8), np.random.default_rng(0), 0.0)
+    np.testing.assert_array_equal(still, noise(8, 8))
+
+
+def test_random_erasing_replaces_one_rectangle_by_normal_numbers():
+    image, shares, aspects = np.full((60, 80, 3), 9.0, np.float32), [], []
+    for seed in range(300):
+        out = random_erasing(image, np.random.default_rng(seed), 1.0)
+        erased = (out != 9).any(-1)
+        rows, columns = erased.any(1), erased.any(0)
+        np.testing.assert_array_equal(erased, rows[:, None] & columns[None])
+        shares.append(erased.mean())
+        aspects.append(rows.sum() / columns.sum())
+        assert out.dtype == np.float32
+    assert (image == 9).all()
+    # Rounding to whole pixels adds a little to either end.
+    assert 0.018 < min(shares) < 0.05 and 0.28 < max(shares) < 0.345
+    assert 0.25 < min(aspects) < 0.4 and 2.5 < max(aspects) < 4
+    assert abs(out[erased].mean()) < 0.2 and abs(out[erased].std() - 1) < 0.1
+
+
+def test_random_erasing_has_a_probability():
+    image = np.ones((16, 16, 1), np.float32)
+    same = sum(random_erasing(image, np.random.default_rng(s), 0.25) is image for s in range(400))
+    assert abs(same - 300) < 40  # 4 standard deviations
+    narrow = np.ones((1, 1, 3), np.float32)  # no rectangle fits
+    assert random_erasing(narrow, np.random.default_rng(0), 1.0) is narrow
+
+
 def test_center_view_of_a_wide_and_a_high_image():
     image = noise(100, 151)
     # 56 / 0.875 = 64; the longer side is truncated as in torchvision: 64 * 1.51 = 96.6 -> 96
@@ -155,7 +204,7 @@ def test_center_view_leaves_an_image_of_the_right_size():
 
 
 @pytest.mark.parametrize("shape", [(1, 500), (500, 1), (3, 3)])
-@pytest.mark.parametrize("crop", ["none", "padded", "random_resized"])
+@pytest.mark.parametrize("crop", CROPS)
 def test_any_shape_becomes_the_input(crop, shape):
     how = Preprocessing(16, (0.5,) * 3, (0.5,) * 3, crop=crop, flip=True, circular_shift=8)
     out = augment(noise(*shape), np.random.default_rng(0), how)

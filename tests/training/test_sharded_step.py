@@ -9,6 +9,7 @@ import pytest
 
 from aliasfree_jax import create_model
 from aliasfree_jax.training.mesh import make_mesh, put_batch
+from aliasfree_jax.training.mixing import Mixing
 from aliasfree_jax.training.state import create_state
 from aliasfree_jax.training.step import make_train_step
 
@@ -26,13 +27,14 @@ def batches():
 
 
 def build(devices: int, **options):
-    """Mesh, state and compiled step of a small alias-free network, with two micro-batches a step."""
+    """Mesh, state and compiled step of a small alias-free network: mixing, two micro-batches a step."""
     mesh = make_mesh(devices)
     sizes = {"depths": (1, 1), "widths": (8, 16), "num_classes": 10}
     module = create_model("convnext_afc_micro", **sizes, **options)
     optimizer = optax.adamw(1e-3)
     state = create_state(module, optimizer, (SIDE, SIDE, 3), mesh, seed=0, average=True)
-    step = make_train_step(module, optimizer, lambda _: 1e-3, mesh, ema_decay=0.9, accumulation_steps=2)
+    parts = {"mixing": Mixing(0.8, 1.0, group=2), "ema_decay": 0.9, "accumulation_steps": 2}
+    step = make_train_step(module, optimizer, lambda _: 1e-3, mesh, **parts)
     return mesh, state, step.lower(state, put_batch(next(batches()), mesh)).compile()
 
 

@@ -11,6 +11,7 @@ from aliasfree_jax.checkpoint import named_leaves
 from aliasfree_jax.models import create_model
 from aliasfree_jax.training.losses import cross_entropy
 from aliasfree_jax.training.mesh import make_mesh, put_batch
+from aliasfree_jax.training.mixing import Mixing, mix
 from aliasfree_jax.training.state import create_state
 from aliasfree_jax.training.step import make_predict, make_train_step
 
@@ -22,7 +23,9 @@ def run(tiny):
     """A function that trains a tiny network by gradient descent and gives the last state and all metrics."""
 
     @functools.cache  # several tests look at the same run
-    def train(devices=1, steps=3, ema_decay=0.0, accumulation_steps=1, make_batch=None, **options):
+    def train(
+        devices=1, steps=3, ema_decay=0.0, accumulation_steps=1, make_batch=None, mixing=None, **options
+    ):
         module, optimizer, mesh = tiny.Net(**options), optax.sgd(RATE), make_mesh(devices)
         state = create_state(
             module, optimizer, (tiny.size, tiny.size, 1), mesh, seed=0, average=ema_decay > 0
@@ -33,6 +36,7 @@ def run(tiny):
             lambda _: jnp.float32(RATE),
             mesh,
             label_smoothing=0.1,
+            mixing=mixing,
             accumulation_steps=accumulation_steps,
             ema_decay=ema_decay,
         )
@@ -74,6 +78,30 @@ def test_accumulation_updates_batch_statistics_once_a_micro_batch(run, tiny):
     # Momentum 0.9, four times: 0.9^4 of the initial variance 1 is left, plus a positive rest.
     assert float(before.collections["batch_stats"]["norm"]["var"][0]) == 1.0
     assert float(after.collections["batch_stats"]["norm"]["var"].min()) > 0.9**4
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_mixing_that_never_happens_changes_nothing(run, devices):
+    never = Mixing(0.8, 1.0, probability=0.0, group=4)
+    for a, b in zip(run()[1], run(mixing=never, devices=devices)[1], strict=True):
+        assert a == pytest.approx(b, abs=1e-5)  # order of float32 sums
+
+
+def test_loss_and_accuracy_of_mixed_images(run, tiny):
+    how = Mixing(0.8, 1.0, group=4)
+    before, _ = run(steps=0, batch_norm=False)
+    _, (metrics,) = run(steps=1, mixing=how, batch_norm=False)
+    batch = {name: jnp.asarray(value) for name, value in tiny.make_batch(0, BATCH).items()}
+    key = jax.random.fold_in(jax.random.fold_in(before.key, 0), 3)
+    images, partners, share = mix(batch["image"], batch["label"], key, how)
+    logits = tiny.Net(batch_norm=False).apply({"params": before.params}, images, train=False)
+    targets = share[:, None] * jax.nn.one_hot(batch["label"], logits.shape[-1])
+    targets += (1 - share)[:, None] * jax.nn.one_hot(partners, logits.shape[-1])
+    smooth = 0.9 * targets + 0.1 / logits.shape[-1]
+    expected = -(smooth * jax.nn.log_softmax(logits)).sum(-1).mean()
+    assert metrics["loss"] == pytest.approx(float(expected), abs=1e-5)
+    hits = (logits.argmax(-1) == targets.argmax(-1)).mean()
+    assert metrics["accuracy"] == pytest.approx(float(hits))
 
 
 def test_masked_examples_do_not_count(run, tiny):

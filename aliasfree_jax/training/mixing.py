@@ -1,0 +1,78 @@
+"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on the device, as timm does them a batch.
+
+The original mixes each GPU's 32 images among themselves, with one draw for all. So do we, in groups of
+consecutive images: what is computed depends neither on the number of devices nor needs their exchange.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The fields of `config.train.mixing`; same names and meanings."""
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    probability: float = 1.0
+    switch: float = 0.5
+    group: int = 32
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "Mixing | None":
+        """Reads `config.train.mixing`; None if it mixes nothing."""
+        return cls(**config.to_dict()) if config.mixup > 0 or config.cutmix > 0 else None
+
+
+def mix(
+    images: jax.Array, labels: jax.Array, key: jax.Array, how: Mixing
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Blends every image with its partner: the one in its place from the end of the group.
+
+    Args:
+      images: [B, H, W, C], B a multiple of `how.group`.
+      labels: [B], integers.
+      key: of the draws.
+
+    Returns:
+      images; the partners' labels [B]; the share [B] of the image's own label in its target.
+    """
+    groups = len(images) // how.group
+
+    def split(array: jax.Array) -> jax.Array:
+        return array.reshape(groups, how.group, *array.shape[1:])
+
+    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(groups))
+    mixed, shares = jax.vmap(_mix_group, in_axes=(0, 0, None))(split(images), keys, how)
+    partners = split(labels)[:, ::-1].reshape(labels.shape)
+    return mixed.reshape(images.shape), partners, jnp.repeat(shares, how.group)
+
+
+def _mix_group(images: jax.Array, key: jax.Array, how: Mixing) -> tuple[jax.Array, jax.Array]:
+    """[G, H, W, C] blended with the reversed group, and the one share of all."""
+    whether, which, blend_key, cut_key, centre_key = jax.random.split(key, 5)
+    applied = jax.random.uniform(whether) < how.probability
+    share_of_cut = how.switch if how.mixup > 0 and how.cutmix > 0 else float(how.cutmix > 0)
+    cuts = jax.random.uniform(which) < share_of_cut
+    height, width = images.shape[1:3]
+    blend = jnp.where(applied, jax.random.beta(blend_key, *(how.mixup or 1.0,) * 2), 1.0)
+    cut = jnp.where(applied, jax.random.beta(cut_key, *(how.cutmix or 1.0,) * 2), 1.0)
+    inside = _box(height, width, jnp.sqrt(1 - cut), centre_key)
+    share = jnp.where(cuts, 1 - inside.mean(), blend)
+    own = jnp.where(cuts, 1 - inside.astype(jnp.float32), blend)[None, :, :, None].astype(images.dtype)
+    return own * images + (1 - own) * images[::-1], share
+
+
+def _box(height: int, width: int, ratio: jax.Array, key: jax.Array) -> jax.Array:
+    """Whether each pixel [H, W] lies in a box of `ratio` of the sides, round a random centre."""
+
+    def along(side: int, key: jax.Array) -> jax.Array:
+        half = jnp.floor(side * ratio).astype(jnp.int32) // 2
+        centre, places = jax.random.randint(key, (), 0, side), jnp.arange(side)
+        return (places >= centre - half) & (places < centre + half)
+
+    row_key, column_key = jax.random.split(key)
+    return along(height, row_key)[:, None] & along(width, column_key)[None]

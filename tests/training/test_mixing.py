@@ -1,0 +1,94 @@
+"""Mixup and CutMix: what is blended, in which shares, and how often."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aliasfree_jax.training.mixing import Mixing, mix
+
+BATCH, GROUP, SIDE = 24, 8, 16
+
+
+@pytest.fixture(scope="module")
+def batch():
+    images = np.random.default_rng(0).standard_normal((BATCH, SIDE, SIDE, 3)).astype(np.float32)
+    return jnp.asarray(images), jnp.arange(BATCH)
+
+
+def partners_of(array):
+    return np.asarray(array).reshape(-1, GROUP, *array.shape[1:])[:, ::-1].reshape(array.shape)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mixup_blends_with_the_reversed_group(batch, seed):
+    images, labels = batch
+    mixed, partners, share = mix(images, labels, jax.random.key(seed), Mixing(mixup=0.8, group=GROUP))
+    np.testing.assert_array_equal(partners, partners_of(labels))
+    own = np.asarray(share)[:, None, None, None]
+    # float32 rounding of a blend of numbers up to 4
+    np.testing.assert_allclose(mixed, own * images + (1 - own) * partners_of(images), atol=1e-6)
+    shares = np.asarray(share).reshape(-1, GROUP)
+    assert (shares == shares[:, :1]).all() and len(set(shares[:, 0].tolist())) == BATCH // GROUP
+    assert 0 <= shares.min() <= shares.max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cutmix_pastes_a_box_and_counts_it(batch, seed):
+    images, labels = batch
+    mixed, _, share = mix(images, labels, jax.random.key(seed), Mixing(cutmix=1.0, group=GROUP))
+    pasted = np.asarray((mixed != images).any(-1))
+    np.testing.assert_array_equal(mixed, np.where(pasted[..., None], partners_of(images), images))
+    for image, own in zip(pasted, np.asarray(share), strict=True):
+        rows, columns = image.any(1), image.any(0)
+        np.testing.assert_array_equal(image, rows[:, None] & columns[None])  # one box
+        assert own == pytest.approx(1 - image.mean(), abs=1e-6)
+
+
+def shares(how, count=3000, side=8):
+    images = jnp.zeros((count * 2, side, side, 1)).at[::2].set(1.0)
+    mixed, _, share = mix(images, jnp.zeros(count * 2, int), jax.random.key(0), how)
+    cut = np.asarray(((mixed == 0) | (mixed == 1)).all(axis=(1, 2, 3)))
+    return np.asarray(share)[::2], cut[::2]
+
+
+def test_the_share_of_mixup_has_the_beta_distribution():
+    share, _ = shares(Mixing(mixup=0.8, group=2))
+    # Beta(a, a): mean 1/2, variance 1 / (4 (2 a + 1)); 3000 draws, 4 standard errors
+    assert abs(share.mean() - 0.5) < 4 * np.sqrt(share.var() / 3000)
+    assert share.var() == pytest.approx(1 / (4 * 2.6), rel=0.06)
+
+
+def test_the_share_of_cutmix_before_the_border_is_uniform():
+    """The box is cut at the border, so shares can only grow: mean above 1/2, below that of no box."""
+    share, cut = shares(Mixing(cutmix=1.0, group=2), side=32)
+    assert cut.all()
+    assert 0.6 < share.mean() < 0.75 and share.min() < 0.3 and share.max() == 1
+
+
+def test_switch_and_probability():
+    _, cut = shares(Mixing(mixup=0.8, cutmix=1.0, switch=0.25, group=2))
+    assert abs(cut.mean() - 0.25) < 0.05  # 4 standard errors are 0.03; shares of almost 0 or 1 round
+    share, _ = shares(Mixing(mixup=0.8, cutmix=1.0, probability=0.5, group=2))
+    assert 0.5 <= (share == 1).mean() < 0.6  # boxes of no pixel add some
+    share, _ = shares(Mixing(mixup=0.8, probability=0.0, group=2))
+    assert (share == 1).all()
+
+
+def test_it_needs_no_exchange_between_devices(batch):
+    """Groups lie on one device each: nothing but the labels' order moves, and that within a device."""
+    images, labels = jnp.tile(batch[0], (4, 1, 1, 1))[:64], jnp.arange(64)
+    mesh = jax.make_mesh((4,), ("data",))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    how = Mixing(mixup=0.8, cutmix=1.0, group=16)
+    one = mix(images, labels, jax.random.key(5), how)
+    compiled = (
+        jax.jit(mix, static_argnums=3, in_shardings=(spread, spread, None), out_shardings=spread)
+        .lower(images, labels, jax.random.key(5), how)
+        .compile()
+    )
+    text = compiled.as_text()
+    assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
+    many = compiled(jax.device_put(images, spread), jax.device_put(labels, spread), jax.random.key(5))
+    for a, b in zip(one, many, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
