@@ -22,10 +22,12 @@ from aliasfree_jax.data import eval_batches, open_source
 from aliasfree_jax.evaluation.consistency import evaluate
 from aliasfree_jax.evaluation.report import format_table, shift_report
 from aliasfree_jax.training import loop
+from aliasfree_jax.training.stopping import TerminatedError
 from configs import quickstart
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "directory of the run; default: runs/<configuration>-<time>")
 INTERRUPTED = 130  # exit status of a program ended by Ctrl-C
+TERMINATED = 143  # ... by SIGTERM: the run is to be started again
 
 
 def default_config() -> ConfigDict:
@@ -72,7 +74,7 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
 
 
 def main(config: ConfigDict) -> None:
-    """Trains in the run directory; Ctrl-C ends the program with a word on how to go on."""
+    """Trains in the run directory; Ctrl-C and SIGTERM end the program with a word on how to go on."""
     logging.set_verbosity(logging.WARNING)  # Orbax tells all it does at the level INFO
     default = Path("runs") / f"{Path(config_file().split(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else default
@@ -84,6 +86,9 @@ def main(config: ConfigDict) -> None:
         left = f"The checkpoint of step {steps[-1]} is kept" if steps else "There is no checkpoint yet"
         print(f"\ninterrupted. {left}; go on with: python train.py --workdir={workdir}", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except TerminatedError as ended:
+        print(f"\n{ended}; go on with: python train.py --workdir={workdir}", file=sys.stderr)
+        sys.exit(TERMINATED)
 
 
 if __name__ == "__main__":

@@ -195,15 +195,31 @@ def empty(step):
 # Orbax leaves the other reads of a failed restore to end by themselves.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [remove_arrays, truncate_arrays, remove_card, truncate_card, empty])
-def test_a_damaged_newest_checkpoint_is_named_and_the_older_kept(run, damage):
+def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(run, damage):
     damage(run / "checkpoints/4")
-    message = r"checkpoints/4 is damaged or incomplete: .*Move it away to go on from step 2\."
+    message = r"checkpoints/4 is damaged or incomplete: .* The one before is of step 2\."
     with pytest.raises(CheckpointError, match=message):
+        load_model(run)  # who only reads a network is told, and chooses
+    with pytest.warns(UserWarning, match=message + r" It is now .*/4.damaged; going on from step 2\."):
+        step, variables, _ = restore(run)
+    assert step == 2
+    assert_equal(variables, variables_of(seed=2))
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4.damaged"]
+    # The same step can be written again, and damaged again.
+    with RunCheckpoints(run, keep=2) as checkpoints:
+        checkpoints.save(card_at(4), variables_of(seed=4), state_of(4))
+    damage(run / "checkpoints/4")
+    with pytest.warns(UserWarning, match=r"4.damaged2; going on from step 2"):
         restore(run)
-    with pytest.raises(CheckpointError, match=message):
-        load_model(run)
-    shutil.rmtree(run / "checkpoints/4")
-    assert restore(run)[0] == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(run):
+    for step in (2, 4):
+        truncate_card(run / f"checkpoints/{step}")
+    with pytest.raises(CheckpointError, match=r"checkpoints/4 is damaged .* The one before is of step 2"):
+        restore(run)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
 
 
 def test_an_unfinished_checkpoint_is_no_checkpoint(run):

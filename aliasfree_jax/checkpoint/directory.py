@@ -14,6 +14,10 @@ from aliasfree_jax.errors import CheckpointError
 FORMAT = 1
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint whose files are incomplete or unreadable; others of the run may be sound."""
+
+
 def _nested(tree: PyTree) -> dict[str, Any]:
     # Plain nested dictionaries on disk, so that no class of ours or of optax is part of the format.
     return unflatten_dict(named_leaves(tree), sep="/")
@@ -33,20 +37,21 @@ def finished_steps(checkpoints: Path) -> list[int]:
     return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
 
 
-def _damaged(directory: Path, error: Exception) -> CheckpointError:
+def _damaged(directory: Path, error: Exception) -> DamagedCheckpointError:
     cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
     text = f"checkpoint {directory} is damaged or incomplete: {cause}."
     if directory.name.isdigit():
         older = [step for step in finished_steps(directory.parent) if step < int(directory.name)]
-        text += f" Move it away to go on from step {older[-1]}." if older else " There is no older one."
-    return CheckpointError(text)
+        text += f" The one before is of step {older[-1]}." if older else " There is no older one."
+    return DamagedCheckpointError(text)
 
 
 def read_card(directory: Path) -> tuple[ModelCard, Shapes]:
     """The card of a step directory, and the shapes of all arrays, e.g. "variables/params/stem/kernel".
 
     Raises:
-      CheckpointError: damaged, or of another format.
+      DamagedCheckpointError: incomplete or unreadable.
+      CheckpointError: of another format.
     """
     try:
         stored = json.loads((directory / "card" / "metadata").read_text())
@@ -69,7 +74,8 @@ def read_items(directory: Path, found: Shapes, items: dict[str, PyTree]) -> dict
       items: by name, abstract arrays; an item that is not named is not read.
 
     Raises:
-      CheckpointError: the arrays there are not those asked for, or cannot be read.
+      DamagedCheckpointError: the arrays cannot be read.
+      CheckpointError: the arrays there are not those asked for.
     """
     for name, tree in items.items():  # one by one: the first, the network's, explains all others
         there = {path: shape for path, shape in found.items() if path.startswith(f"{name}/")}

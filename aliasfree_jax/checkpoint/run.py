@@ -1,5 +1,7 @@
 """The checkpoints of a run that trains."""
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -7,8 +9,23 @@ from typing import Self
 import orbax.checkpoint as ocp
 
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree
-from aliasfree_jax.checkpoint.directory import contents, finished_steps, read_card, read_items
+from aliasfree_jax.checkpoint.directory import (
+    DamagedCheckpointError,
+    contents,
+    finished_steps,
+    read_card,
+    read_items,
+)
 from aliasfree_jax.errors import CheckpointError
+
+
+def _set_aside(directory: Path) -> Path:
+    """Renames a step directory to <step>.damaged, with a number if there is one already."""
+    aside, number = directory.with_name(f"{directory.name}.damaged"), 1
+    while aside.exists():
+        number += 1
+        aside = directory.with_name(f"{directory.name}.damaged{number}")
+    return directory.rename(aside)
 
 
 class RunCheckpoints:
@@ -41,20 +58,47 @@ class RunCheckpoints:
                 f"cannot write checkpoint {card.step} to {self.directory}: {error}"
             ) from error
 
-    def restore(self, card: ModelCard, variables: PyTree, state: PyTree) -> tuple[int, PyTree, PyTree]:
-        """The newest checkpoint: its step, and the arrays in the structure and shardings asked for.
+    def restore(
+        self,
+        card: ModelCard,
+        variables: PyTree,
+        state: PyTree,
+        *,
+        tell: Callable[[str], None] = warnings.warn,
+    ) -> tuple[int, PyTree, PyTree]:
+        """The newest sound checkpoint: its step, and the arrays in the structure and shardings asked for.
+
+        A damaged newer one is renamed to `<step>.damaged`, so that it is out of the way and not lost.
 
         Args:
           card: of the network that is to be trained on; must name the same network.
           variables: `jax.ShapeDtypeStruct`s with shardings.
           state: likewise.
+          tell: called with a sentence on each damaged checkpoint.
 
         Raises:
-          CheckpointError: none there, damaged, or of another network or optimizer.
+          DamagedCheckpointError: all are damaged; nothing is renamed.
+          CheckpointError: none there, or of another network or optimizer.
         """
-        step = self.latest_step()
-        if step is None:
-            raise CheckpointError(f"no checkpoint in {self.directory}.")
+        damaged: list[DamagedCheckpointError] = []
+        steps = finished_steps(self.directory)[::-1]
+        for step in steps:
+            try:
+                restored = self._restore_step(step, card, variables, state)
+            except DamagedCheckpointError as error:
+                damaged.append(error)
+            else:
+                for bad, reason in zip(steps, damaged, strict=False):
+                    aside = _set_aside(self.directory / str(bad))
+                    tell(f"{reason} It is now {aside}; going on from step {step}.")
+                if damaged:
+                    self._manager.reload()
+                return step, *restored
+        raise damaged[0] if damaged else CheckpointError(f"no checkpoint in {self.directory}.")
+
+    def _restore_step(
+        self, step: int, card: ModelCard, variables: PyTree, state: PyTree
+    ) -> tuple[PyTree, PyTree]:
         directory = self.directory / str(step)
         stored, found = read_card(directory)
         if stored.model != card.model:
@@ -63,7 +107,7 @@ class RunCheckpoints:
                 f"{card.model!r}: use another --workdir, or start from its weights with --config.init_from."
             )
         items = read_items(directory, found, {"variables": variables, "state": state})
-        return step, items["variables"], items["state"]
+        return items["variables"], items["state"]
 
     def close(self) -> None:
         """Waits until the last checkpoint is on disk.

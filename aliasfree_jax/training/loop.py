@@ -29,6 +29,7 @@ from aliasfree_jax.training.progress import Progress
 from aliasfree_jax.training.recipe import learning_rate, temperature
 from aliasfree_jax.training.state import TrainState, abstract_state, create_state
 from aliasfree_jax.training.step import TrainStep, make_predict, make_train_step
+from aliasfree_jax.training.stopping import TerminatedError, watch_for_termination
 
 # (images -> logits, batches) -> named results; passed in, so that training knows no evaluation.
 Evaluate = Callable[[Callable[[Any], jax.Array], Iterable[Mapping[str, Any]]], Mapping[str, float]]
@@ -125,26 +126,31 @@ def _prepare(
 
 
 def _first_state(
-    run: _Run, checkpoints: RunCheckpoints, progress: Progress, initial: Initial | None
-) -> TrainState:
-    """The state to go on from: own newest checkpoint, else initial weights, else random ones."""
+    run: _Run, checkpoints: RunCheckpoints, initial: Initial | None
+) -> tuple[int, TrainState, list[str]]:
+    """Step and state to go on from, and what to tell of it.
+
+    That is the run's own newest sound checkpoint, else initial weights, else random ones.
+    """
     shape = (run.card.image_size, run.card.image_size, run.card.channels)
     average, seed = run.config.train.ema_decay > 0, run.config.seed
+    notes: list[str] = []
     if checkpoints.latest_step() is not None:
         abstract = abstract_state(run.module, run.optimizer, shape, run.mesh, average=average)
-        step, evaluated, rest = checkpoints.restore(run.card, abstract.evaluated(), abstract.rest())
-        progress.saved(checkpoints.directory / str(step))
-        progress.note(f"resuming at step {step} of {run.plan.total} from {checkpoints.directory / str(step)}")
-        return abstract.replaced(evaluated, rest)
+        wanted = abstract.evaluated(), abstract.rest()
+        step, evaluated, rest = checkpoints.restore(run.card, *wanted, tell=notes.append)
+        notes.append(f"resuming at step {step} of {run.plan.total} from {checkpoints.directory / str(step)}")
+        return step, abstract.replaced(evaluated, rest), notes
     variables = None
     if initial is not None:
         card, weights = initial
         variables, drawn = adopt(card, weights, run.module, run.card, seed=seed)
         head = f"; drawn afresh for {len(run.card.class_names)} classes: {', '.join(drawn)}" if drawn else ""
-        progress.note(f"starting from the weights of {card.model} ({card.origin}, step {card.step}){head}")
-    return create_state(
+        notes.append(f"starting from the weights of {card.model} ({card.origin}, step {card.step}){head}")
+    state = create_state(
         run.module, run.optimizer, shape, run.mesh, seed=seed, average=average, variables=variables
     )
+    return 0, state, notes
 
 
 def _train(
@@ -154,6 +160,7 @@ def _train(
     batches: BatchStream,
     checkpoints: RunCheckpoints,
     progress: Progress,
+    stop_requested: Callable[[], bool],
 ) -> tuple[TrainState, dict[str, float]]:
     """Updates from step `start` to the plan's end; returns the last state and evaluation."""
     results: dict[str, float] = {}
@@ -168,12 +175,15 @@ def _train(
             progress.first_step(metrics)
         else:
             progress.step(metrics)
-        evaluates, saves = run.plan.evaluates(done), run.plan.saves(done)
+        stops = done < run.plan.total and stop_requested()
+        evaluates, saves = run.plan.evaluates(done), run.plan.saves(done) or stops
         if evaluates or saves or done % run.config.log.every_steps == 0:
             progress.log_steps(**({"skipped": batches.skipped} if batches.skipped else {}))
         if saves:
             checkpoints.save(dataclasses.replace(run.card, step=done), state.evaluated(), state.rest())
             progress.saved(checkpoints.directory / str(done))
+        if stops:
+            raise TerminatedError(done)
         if evaluates and run.evaluate:
             results = run.evaluate(state)
             progress.evaluated(results)
@@ -196,7 +206,8 @@ def run(
     `augmented.png` shows what the network sees in the first step.
 
     A run that was interrupted goes on from its newest checkpoint when it is started again with the
-    same `workdir`; it then sees the same batches, and computes the same, as if it had not been.
+    same `workdir`; it then sees the same batches, and computes the same, as if it had not been. At
+    SIGTERM, which schedulers send before they end a job, it saves a checkpoint after the current step.
 
     Args:
       config: see `aliasfree_jax.config.base_config`.
@@ -211,6 +222,7 @@ def run(
     Raises:
       AliasFreeError: the configuration, data, initial weights or checkpoint cannot be used, or the
         loss is no longer finite.
+      TerminatedError: SIGTERM came; the checkpoint is written.
     """
     validate(config)
     mesh = make_mesh(config.train.devices)
@@ -222,9 +234,12 @@ def run(
     parts = _prepare(config, mesh, *sources, origin, evaluate)
     workdir = _make_workdir(Path(workdir))
     with RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
-        start = checkpoints.latest_step() or 0
+        start, state, notes = _first_state(parts, checkpoints, initial)
         with Progress(workdir, parts.plan, start=start, batch_size=config.train.batch_size) as progress:
-            state = _first_state(parts, checkpoints, progress, initial)
+            for note in notes:
+                progress.note(note)
+            if start:
+                progress.saved(checkpoints.directory / str(start))
             # Not earlier: a configuration that does not fit the run must not replace the run's own.
             (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
             if start >= parts.plan.total:
@@ -233,8 +248,13 @@ def run(
                 skipped = 0
             else:
                 sizes = {"batch_size": config.train.batch_size, "seed": config.seed, "start_step": start}
-                with closing(train_batches(sources[0], config.data, **sizes)) as batches:
-                    state, results = _train(parts, state, start, batches, checkpoints, progress)
+                with (
+                    closing(train_batches(sources[0], config.data, **sizes)) as batches,
+                    watch_for_termination() as stop_requested,
+                ):
+                    state, results = _train(
+                        parts, state, start, batches, checkpoints, progress, stop_requested
+                    )
                 skipped = batches.skipped
                 if skipped:
                     first = "\n  ".join(batches.first_skipped)

@@ -10,6 +10,7 @@ from absl import flags
 
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.training.stopping import TerminatedError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,6 +83,19 @@ def test_interrupt_says_how_to_go_on(command, monkeypatch, tmp_path, capsys, ste
         command.main(base_config())
     assert end.value.code == 130
     assert f"{said}; go on with: python train.py --workdir=mine" in capsys.readouterr().err
+
+
+def test_termination_has_a_status_of_its_own(command, monkeypatch, capsys):
+    def terminated(*args, **options):
+        raise TerminatedError(7)
+
+    monkeypatch.setattr(command.loop, "run", terminated)
+    command._WORKDIR.value = "mine"
+    with pytest.raises(SystemExit) as end:
+        command.main(base_config())
+    assert end.value.code == 143
+    said = "terminated after step 7, whose checkpoint is written; go on with: python train.py --workdir=mine"
+    assert said in capsys.readouterr().err
 
 
 def test_a_run_goes_on_with_its_own_configuration(command, tmp_path):

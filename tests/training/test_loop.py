@@ -1,13 +1,16 @@
 import json
+import os
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from aliasfree_jax.checkpoint import RunCheckpoints, load_model, named_leaves
+from aliasfree_jax.checkpoint import RunCheckpoints, finished_steps, load_model, named_leaves
 from aliasfree_jax.errors import CheckpointError, ConfigError, DataError, ShapeError
 from aliasfree_jax.training import loop, network
-from aliasfree_jax.training.progress import DivergedError
+from aliasfree_jax.training.progress import DivergedError, Progress
+from aliasfree_jax.training.stopping import TerminatedError
 
 
 def events(workdir, split):
@@ -58,6 +61,35 @@ def test_four_steps_are_two_and_two_more(world, config, tmp_path):
     assert_equal(
         load_model(tmp_path / "whole/checkpoints/2")[2], load_model(tmp_path / "parts/checkpoints/2")[2]
     )
+
+
+def test_sigterm_saves_the_step_and_ends_the_run(world, config, tmp_path, monkeypatch):
+    """A scheduler's signal after step 3, between two checkpoints: nothing is lost, nothing differs."""
+    whole = loop.run(config, tmp_path / "whole")
+    step = Progress.step
+
+    def step_and_signal(self, metrics):
+        step(self, metrics)
+        if self._step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch, pytest.raises(TerminatedError, match="after step 3"):
+        patch.setattr(Progress, "step", step_and_signal)
+        loop.run(config, tmp_path / "parts")
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert finished_steps(tmp_path / "parts/checkpoints")[-1] == 3
+    assert_equal(whole.variables, loop.run(config, tmp_path / "parts").variables)
+
+
+def test_a_damaged_newest_checkpoint_costs_its_steps_only(world, config, tmp_path, capfd):
+    whole = loop.run(config, tmp_path)
+    (tmp_path / "checkpoints/4/card/metadata").write_text("{")
+    again = loop.run(config, tmp_path)
+    assert_equal(whole.variables, again.variables)
+    told = capfd.readouterr().err
+    assert "is damaged or incomplete" in told and "4.damaged; going on from step 2" in told
+    assert [event["step"] for event in events(tmp_path, "train")] == [1, 2, 3, 4]
 
 
 def test_events_and_summary_and_a_finished_run(world, config, tmp_path, capfd):
