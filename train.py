@@ -5,6 +5,7 @@ python train.py --config=configs/convnext_afc.py --config.data.path=/data/imagen
 python train.py --workdir=runs/mine                          a new run there, or goes on with that one
 
 Any field can be overridden: --config.train.batch_size=32, or --config.init_from=PATH (run or .pth).
+--config.dry_run=true runs a recipe in miniature first, in minutes: data, network, evaluation, checkpoints.
 """
 
 import json
@@ -22,6 +23,8 @@ from aliasfree_jax.data import eval_batches, open_source
 from aliasfree_jax.evaluation.consistency import evaluate
 from aliasfree_jax.evaluation.report import format_table, shift_report
 from aliasfree_jax.training import loop
+from aliasfree_jax.training.dry_run import shortened
+from aliasfree_jax.training.mesh import make_mesh
 from aliasfree_jax.training.stopping import TerminatedError
 from configs import quickstart
 
@@ -79,6 +82,8 @@ def main(config: ConfigDict) -> None:
     default = Path("runs") / f"{Path(config_file().split(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else default
     print(f"run            {workdir}", flush=True)
+    if config.dry_run:
+        config = shortened(config, make_mesh(config.train.devices).size)
     try:
         train_and_report(config, workdir)
     except KeyboardInterrupt:

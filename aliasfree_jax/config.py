@@ -17,6 +17,7 @@ def base_config() -> ConfigDict:
     """A locked configuration in which every field has its default."""
     config = ConfigDict()
     config.seed = 0
+    config.dry_run = False  # train.py: three updates of a few images with all components, to see that it runs
     config.init_from = ""  # checkpoint, converted weights or original .pth to start from; "" = scratch
 
     config.model = ConfigDict()

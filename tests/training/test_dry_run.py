@@ -1,0 +1,61 @@
+"""Recipes in miniature: what is kept, what is shortened, and one run whole."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from aliasfree_jax.config import base_config, validate
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.training.dry_run import shortened
+from aliasfree_jax.training.plan import make_plan
+from configs import convnext_afc, imagenet_lps
+
+ROOT = Path(__file__).resolve().parents[2]
+PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "imagenet-sample.tar"
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("recipe", [convnext_afc, imagenet_lps])
+def test_three_updates_of_everything(recipe, devices):
+    config = recipe.get_config()
+    before = config.to_json()
+    short = shortened(config, devices)
+    validate(short)
+    assert config.to_json() == before
+    plan = make_plan(short, short.data.train_limit)
+    assert (plan.total, plan.save_every) == (3, 1)
+    assert short.train.batch_size % (devices * short.train.accumulation_steps) == 0
+    flat, whole = (dict(c.to_dict()) for c in (short, config))
+    assert flat["model"] == whole["model"]
+    for name in ("rand_augment", "erase_probability", "crop", "flip", "circular_shift", "image_size"):
+        assert flat["data"][name] == whole["data"][name]
+    for name in ("ema_decay", "precision", "label_smoothing"):
+        assert flat["train"][name] == whole["train"][name]
+    assert flat["train"]["mixing"] == whole["train"]["mixing"] | {"group": 4}
+    assert max((0, *short.optimizer.step_epochs)) < 1 and short.optimizer.warmup_epochs < 0.1
+
+
+def test_a_fault_of_the_recipe_is_not_hidden():
+    config = base_config()
+    config.train.batch_size, config.train.accumulation_steps = 10, 3
+    with pytest.raises(ConfigError, match="not a multiple of"):
+        shortened(config, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="needs the photographs of ../shared")
+def test_the_papers_recipe_on_photographs(tmp_path):
+    """The alias-free ConvNeXt-T at 224 as it is, under two minutes on two cores."""
+    data = [f"--config.data.path={PHOTOGRAPHS}", "--config.data.train_split=val"]
+    config = [f"--config={ROOT}/configs/convnext_afc.py", "--config.dry_run=true"]
+    command = [sys.executable, str(ROOT / "train.py"), *config, *data, f"--workdir={tmp_path}/run"]
+    alone = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # one device
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=alone)
+    assert done.returncode == 0, done.stderr
+    assert "step 3/3" in done.stderr and "fractional" in done.stdout
+    assert Image.open(tmp_path / "run/augmented.png").size == (8 * 226, 226)
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["2", "3"]
