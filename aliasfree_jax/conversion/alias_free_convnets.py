@@ -195,9 +195,7 @@ def _style(model: str, options: Options) -> Style:
         filters=filters,
         filter_size=size,
         mlp="mlp." if model == "convnext_afc" else "",
-        activation=_entries(
-            "poly_per_channel" if whole else activation, options.get("activation_kwargs", {})
-        ),
+        activation=_entries("poly_per_channel" if whole else activation, kwargs),
         stem_activation=_entries(stem_activation, stem_kwargs),
     )
 

@@ -71,7 +71,7 @@ def polynomial(kwargs: Options, prefix: str = "") -> ModuleEntries:
     count = len(kwargs.get("coef", (0, 0, 0)))
 
     def there(value: np.ndarray) -> np.ndarray:
-        return np.pad(value, ((0, 0), (0, count - 3)))[..., None, None]
+        return np.pad(value, ((0, 0), (0, count - value.shape[1])))[..., None, None]
 
     # The original evaluates a quadratic whatever the number of coefficients (spec section 1.6).
     coefficients = Layout(lambda value: value[:, :3, 0, 0], there)
@@ -97,9 +97,8 @@ def convnext(network: ConvNeXt, style: Style) -> Iterator[Entry]:
             yield from linear(f"{key}.0{inner}", f"{path}/conv", CONV)
             if network.stem_residual:
                 yield Entry(f"{key}.1.gamma", f"params/{path}/gain")
-            yield from style.stem_activation(
-                f"{key}.1{'.residual.0' if network.stem_residual else ''}", f"{path}/activation"
-            )
+            activation = f"{key}.1.residual.0" if network.stem_residual else f"{key}.1"
+            yield from style.stem_activation(activation, f"{path}/activation")
             yield from style.norm(f"{key}.{style.stem_norm}", f"{path}_norm")
         else:
             yield from style.norm(f"{key}.0", f"{path}_norm")

@@ -130,9 +130,8 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
         value = left.pop(entry.key, None)
         if entry.constant is not None:
             if value is not None and not entry.free and not _equal(value, entry.constant):
-                wrong.append(
-                    f"{entry.key} {list(value.shape)}: not the filter of {list(entry.constant.shape)}"
-                )
+                shape = list(entry.constant.shape)
+                wrong.append(f"{entry.key} {list(value.shape)}: not the constant {shape} of this network")
         elif value is None:
             missing.append(f"{entry.key} (for {entry.path})")
         else:

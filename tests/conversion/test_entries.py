@@ -7,7 +7,7 @@ import pytest
 from rule import make_array
 
 from aliasfree_jax.checkpoint import load_model
-from aliasfree_jax.conversion import from_original, originals, to_original
+from aliasfree_jax.conversion import alias_free_convnets, from_original, originals, to_original
 from aliasfree_jax.conversion.__main__ import main
 from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION, table, table_torchvision
 from aliasfree_jax.conversion.entries import blur_filter, target_shapes
@@ -165,14 +165,44 @@ def test_what_does_not_fit_is_listed(small):
         "source keys without a place:\n    layer1.0.bn9.bias [16]",
         "layer1.0.bn1.bias (for params/stage0_block0/norm1/norm/bias)",
         "fc.weight gives [63, 10], params/head/kernel has [64, 10]",
-        "layer2.0.conv2.0.filt [32, 1, 1, 1]: not the filter of [32, 1, 1, 1]",
+        "layer2.0.conv2.0.filt [32, 1, 1, 1]: not the constant [32, 1, 1, 1] of this network",
     ):
         assert text in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("stem", "kwargs"),
+    [
+        (None, {}),
+        ("activation", {"in_scale": 7, "out_scale": 2.5}),
+        ("activation_residual", {"coef": [0.0, 0.5, 0.2, 0.1], "in_scale": 7, "train_scale": True}),
+    ],
+)
+@pytest.mark.parametrize("norm", ["C", "batch", "instance", "group"])
+def test_alias_free_options_without_golden_cases_go_there_and_back(stem, kwargs, norm):
+    options = {"depths": [1, 1], "dims": [8, 16], "num_classes": 3, "normalization_type": norm}
+    options |= {"normalization_kwargs": {"num_groups": 4}, "activation_kwargs": kwargs}
+    options |= {"activation": "poly_per_channel" if stem else "gelu", "stem_mode": stem}
+    options |= {"stem_activation": "up_poly_per_channel", "stem_activation_kwargs": kwargs}
+    name, ours = alias_free_convnets.translate("convnext_afc", options)
+    shapes = target_shapes(create_model(name, **ours), 32)
+    variables = jax.tree.map(lambda leaf: make_array("x", leaf.shape), shapes)
+    source = alias_free_convnets.SOURCE
+    state = to_original(source, "convnext_afc", options, variables)
+    scaled = {key for key in state if key.endswith("scale")}
+    assert len(scaled) == (0 if stem is None else 6)  # two blocks and the stem, in and out
+    assert not stem or f"downsample_layers.0.1{'.residual.0' * ('residual' in stem)}.pact.coef" in state
+    _, again = from_original(source, "convnext_afc", options, state)
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+    if stem == "activation":
+        wrong = state | {"stages.0.0.mlp.act.in_scale": np.full(1, 6, np.float32)}
+        with pytest.raises(ConversionError, match=r"in_scale \[1\]: not the constant \[1\] of this network"):
+            from_original(source, "convnext_afc", options, wrong)
+
+
 def test_filters_of_another_size_do_not_fit(small):
     source, model, options, state = small
-    with pytest.raises(ConversionError, match="not the filter of"):
+    with pytest.raises(ConversionError, match="not the constant"):
         from_original(source, model, {**options, "filter_size": 3}, state)
 
 
