@@ -55,6 +55,7 @@ def run_directory(checkpoint: Path) -> Path | None:
         if (path / "checkpoints").is_dir() and checkpoint in (
             path,
             path / "checkpoints",
+            path / "best",
             *path.glob("checkpoints/*"),
         ):
             return path

@@ -97,6 +97,7 @@ def base_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1.0
     config.checkpoint.keep = 2
+    config.checkpoint.best = "accuracy"  # result whose best network is kept in <run>/best; "" = none
 
     config.log = ConfigDict()
     config.log.every_steps = 50

@@ -12,6 +12,7 @@ from aliasfree_jax.checkpoint import (
     ModelCard,
     RunCheckpoints,
     differences,
+    keep_best,
     load_model,
     named_leaves,
     network,
@@ -220,6 +221,45 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(run):
     with pytest.raises(CheckpointError, match=r"checkpoints/4 is damaged .* The one before is of step 2"):
         restore(run)
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
+
+
+def test_the_best_network_is_kept_apart(tmp_path):
+    def offer(step, value):
+        return keep_best(tmp_path, card_at(step), variables_of(seed=step), {"accuracy": value}, "accuracy")
+
+    assert offer(1, 0.5) and not offer(2, 0.4) and not offer(3, 0.5)
+    assert load_model(tmp_path / "best")[0].step == 1
+    assert offer(4, 0.6)
+    card, _, variables = load_model(tmp_path / "best")
+    assert card.step == 4
+    assert_equal(variables, variables_of(seed=4))
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert not keep_best(tmp_path, card_at(5), variables_of(), {"accuracy": np.nan}, "accuracy")
+
+
+@pytest.mark.parametrize("moment", ["writing", "between the renamings", "before the clean-up"])
+def test_the_best_network_survives_a_death(tmp_path, moment):
+    def offer(step, value):
+        return keep_best(tmp_path, card_at(step), variables_of(seed=step), {"accuracy": value}, "accuracy")
+
+    offer(1, 0.5)
+    if moment == "writing":
+        (tmp_path / "best.new/variables").mkdir(parents=True)
+    elif moment == "between the renamings":
+        (tmp_path / "best").rename(tmp_path / "best.old")
+    else:
+        shutil.copytree(tmp_path / "best", tmp_path / "best.old")
+    assert not offer(2, 0.4)  # what was best is known
+    assert load_model(tmp_path / "best")[0].step == 1
+    assert offer(3, 0.6)
+    assert load_model(tmp_path / "best")[0].step == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_best_network_that_cannot_be_written(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(CheckpointError, match="cannot write the best network to .*/run/best"):
+        keep_best(tmp_path / "run", card_at(1), variables_of(), {"accuracy": 1.0}, "accuracy")
 
 
 def test_an_unfinished_checkpoint_is_no_checkpoint(run):

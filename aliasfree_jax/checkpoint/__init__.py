@@ -1,7 +1,7 @@
 """Networks and training states on disk (Orbax), each with a card that says how to rebuild the network.
 
-A run keeps `<run>/checkpoints/<step>/`, a converted or exported network is one such step directory
-without `state`:
+A run keeps `<run>/checkpoints/<step>/`; its best network in `<run>/best/`, like a converted or exported
+one, is one such step directory without `state`:
 
     card/metadata   JSON: the `ModelCard`, and name and shape of every stored array
     variables/      what is evaluated: the averaged parameters if the run averages, else the live ones
@@ -11,6 +11,7 @@ Evaluation so reads only `variables`, and a checkpoint of another network is rec
 before any array is read.
 """
 
+from aliasfree_jax.checkpoint.best import keep_best
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree, differences, leaf_shapes, named_leaves
 from aliasfree_jax.checkpoint.directory import finished_steps
 from aliasfree_jax.checkpoint.network import abstract_variables, load_model, newest_run, save_model
@@ -23,6 +24,7 @@ __all__ = [
     "abstract_variables",
     "differences",
     "finished_steps",
+    "keep_best",
     "leaf_shapes",
     "load_model",
     "named_leaves",

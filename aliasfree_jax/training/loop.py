@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints
+from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best
 from aliasfree_jax.config import validate
 from aliasfree_jax.data import BatchStream, Source, eval_batches, open_source, train_batches
 from aliasfree_jax.errors import ConfigError, DataError
@@ -153,6 +153,25 @@ def _first_state(
     return 0, state, notes
 
 
+def _keep_best(
+    run: _Run,
+    card: ModelCard,
+    state: TrainState,
+    results: Mapping[str, float],
+    checkpoints: RunCheckpoints,
+    progress: Progress,
+) -> None:
+    workdir, metric = checkpoints.directory.parent, run.config.checkpoint.best
+    if not metric:
+        return
+    if metric not in results:
+        progress.note(
+            f"no best network is kept: checkpoint.best = {metric!r}, evaluated are {', '.join(results)}"
+        )
+    elif keep_best(workdir, card, state.evaluated(), results, metric):
+        progress.note(f"best {metric} so far: kept in {workdir / 'best'}")
+
+
 def _train(
     run: _Run,
     state: TrainState,
@@ -187,6 +206,7 @@ def _train(
         if evaluates and run.evaluate:
             results = run.evaluate(state)
             progress.evaluated(results)
+            _keep_best(run, dataclasses.replace(run.card, step=done), state, results, checkpoints, progress)
         if (evaluates or saves) and done < run.plan.total:
             progress.restart_clock()
     return state, results

@@ -92,6 +92,17 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_only(world, config, tmp_pat
     assert [event["step"] for event in events(tmp_path, "train")] == [1, 2, 3, 4]
 
 
+def test_the_best_network_is_not_the_newest(world, config, tmp_path, capfd):
+    accuracies = iter([0.75, 0.5])
+    loop.run(config, tmp_path, evaluate=lambda predict, batches: {"accuracy": next(accuracies)})
+    assert (load_model(tmp_path / "best")[0].step, load_model(tmp_path)[0].step) == (2, 4)
+    assert "best accuracy so far: kept in" in capfd.readouterr().err
+    config.checkpoint.best = "acuracy"
+    loop.run(config, tmp_path / "other", evaluate=lambda predict, batches: {"accuracy": 1.0})
+    assert not (tmp_path / "other/best").exists()
+    assert "checkpoint.best = 'acuracy', evaluated are accuracy" in capfd.readouterr().err
+
+
 def test_events_and_summary_and_a_finished_run(world, config, tmp_path, capfd):
     world.skipped = 3
     config.log.every_steps = 2

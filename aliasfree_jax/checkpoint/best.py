@@ -1,0 +1,50 @@
+"""The network of a run that was best in evaluation, in `<run>/best/`, apart from the newest ones."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from aliasfree_jax.checkpoint.card import ModelCard, PyTree
+from aliasfree_jax.checkpoint.network import save_model
+from aliasfree_jax.errors import CheckpointError
+
+RESULTS = "results.json"
+
+
+def _best_value(best: Path, metric: str) -> float:
+    """The value of the network that is kept; minus infinity if there is none that can be read."""
+    try:
+        return float(json.loads((best / RESULTS).read_text())[metric])
+    except (OSError, KeyError, TypeError, ValueError):
+        return float("-inf")
+
+
+def keep_best(
+    run: str | Path, card: ModelCard, variables: PyTree, results: Mapping[str, float], metric: str
+) -> bool:
+    """Writes the network to `<run>/best/` if none there has as large a `metric`; tells whether it did.
+
+    `load_model(run / "best")` reads it. The one before stays until the new one is whole on disk, also if
+    the process dies in between.
+
+    Raises:
+      CheckpointError: it cannot be written.
+    """
+    best, new, old = (Path(run).absolute() / name for name in ("best", "best.new", "best.old"))
+    try:
+        if old.exists() and not best.exists():  # died between the two renamings below
+            old.rename(best)
+        if not results[metric] > _best_value(best, metric):  # nor where it is not a number
+            return False
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        save_model(new, card, variables)
+        (new / RESULTS).write_text(json.dumps(dict(results)) + "\n")
+        if best.exists():
+            best.rename(old)
+        new.rename(best)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot write the best network to {best}: {error}") from error
+    return True
