@@ -122,7 +122,7 @@ def test_the_run_of_a_checkpoint_is_found(tmp_path):
     run, converted = tmp_path / "run", tmp_path / "converted"
     (run / "checkpoints" / "20").mkdir(parents=True)
     converted.mkdir()
-    for path in (run, run / "checkpoints", run / "checkpoints" / "20"):
+    for path in (run, run / "best", run / "checkpoints", run / "checkpoints" / "20"):
         assert cli.run_directory(path) == run
     assert cli.run_directory(converted) is None
     (run / "config.json").write_text(json.dumps(base_config().to_dict()))

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from aliasfree_jax.checkpoint import network as checkpoint_network
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.training import loop, network
+from aliasfree_jax.training import loop, network, preparation
 
 SIZE = 8  # pixels
 EXAMPLES = 24
@@ -108,12 +108,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         yield batch
 
     for module, name, value in (
-        (loop, "create_model", create_tiny),
+        (preparation, "create_model", create_tiny),
         (network, "create_model", create_tiny),
         (checkpoint_network, "create_model", create_tiny),
         (loop, "open_source", open_source),
         (loop, "train_batches", train_batches),
-        (loop, "eval_batches", eval_batches),
+        (preparation, "eval_batches", eval_batches),
     ):
         monkeypatch.setattr(module, name, value)
     return data_now

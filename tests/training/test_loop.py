@@ -8,7 +8,7 @@ import pytest
 
 from aliasfree_jax.checkpoint import RunCheckpoints, finished_steps, load_model, named_leaves
 from aliasfree_jax.errors import CheckpointError, ConfigError, DataError, ShapeError
-from aliasfree_jax.training import loop, network
+from aliasfree_jax.training import loop, network, preparation
 from aliasfree_jax.training.progress import DivergedError, Progress
 from aliasfree_jax.training.stopping import TerminatedError
 
@@ -210,7 +210,7 @@ def stand_still(config):
 def make_initial(config, num_classes, **changes):
     names = tuple("abcdefgh"[:num_classes])
     card = network.make_card(config, names, "weights.pth")
-    module = loop.create_model(card.model, **(card.options | changes))
+    module = preparation.create_model(card.model, **(card.options | changes))
     image = np.zeros((1, card.image_size, card.image_size, 1), np.float32)
     return card, module.init(jax.random.key(7), image)
 
