@@ -73,7 +73,7 @@ def base_config() -> ConfigDict:
     config.train.temperature.targets = ()
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"  # adamw | sgd
+    config.optimizer.name = "adamw"  # adamw | sgd | lamb
     config.optimizer.learning_rate = 4e-3  # peak
     config.optimizer.schedule = "cosine"  # cosine | step (constant, times step_factor at step_epochs)
     config.optimizer.step_epochs = (30.0, 60.0)
@@ -87,6 +87,7 @@ def base_config() -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
     config.optimizer.clip_norm = 0.0  # of the global gradient; 0 = off
+    config.optimizer.layer_decay = 1.0  # of the learning rate from depth to depth (ConvNeXts); 1 = off
 
     config.eval = ConfigDict()
     config.eval.batch_size = 100
@@ -123,7 +124,7 @@ def _choice_faults(config: ConfigDict) -> list[str]:
         "data.corrupt": (config.data.corrupt, ("raise", "skip")),
         "train.precision": (config.train.precision, ("float32", "tf32", "bfloat16")),
         "train.temperature.schedule": (config.train.temperature.schedule, ("constant", "decay", "linear")),
-        "optimizer.name": (config.optimizer.name, ("adamw", "sgd")),
+        "optimizer.name": (config.optimizer.name, ("adamw", "sgd", "lamb")),
         "optimizer.schedule": (config.optimizer.schedule, ("cosine", "step")),
         "train.remat": (config.train.remat, ("auto", "none", "mlp", "block")),
     }
@@ -180,6 +181,8 @@ def _number_faults(config: ConfigDict) -> list[str]:
             f"train.batch_size = {config.train.batch_size} is not a multiple of "
             f"train.accumulation_steps = {config.train.accumulation_steps}."
         )
+    if not 0 < config.optimizer.layer_decay <= 1:
+        faults.append(f"optimizer.layer_decay must lie in (0, 1], got {config.optimizer.layer_decay}.")
     if not 0 <= config.train.label_smoothing < 1:
         faults.append(f"train.label_smoothing must lie in [0, 1), got {config.train.label_smoothing}.")
     if not 0 <= config.train.ema_decay < 1:

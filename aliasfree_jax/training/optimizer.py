@@ -1,4 +1,4 @@
-"""The papers' optimizers: AdamW for ConvNeXts, SGD with momentum for the others."""
+"""The papers' optimizers, AdamW for ConvNeXts and SGD with momentum for the others; and LAMB."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import optax
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import PyTree
+from aliasfree_jax.training.layer_decay import scale_by_depth
 from aliasfree_jax.training.schedule import Schedule
 
 
@@ -51,9 +52,29 @@ def _adamw(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformati
     )
 
 
+def _lamb(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
+    """AdamW with each layer's step as long as its weights (You et al. 2020), for very large batches."""
+    return optax.lamb(
+        schedule,
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        mask=decay_mask,
+    )
+
+
+OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd, "lamb": _lamb}
+
+
 def make_optimizer(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
-    """That of the section `optimizer` of a configuration; gradients are clipped first if it says so."""
-    optimizer = {"adamw": _adamw, "sgd": _sgd}[config.name](config, schedule)
+    """That of the section `optimizer` of a configuration.
+
+    Gradients are clipped first and updates scaled by depth last, if it says so.
+    """
+    parts = [OPTIMIZERS[config.name](config, schedule)]
     if config.clip_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
-    return optimizer
+        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.layer_decay != 1:
+        parts.append(scale_by_depth(config.layer_decay))
+    return parts[0] if len(parts) == 1 else optax.chain(*parts)
