@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from aliasfree_jax.errors import ConfigError, unknown
 
-SOURCES = ("digits", "folder", "tfds", "arrays")
+SOURCES = ("digits", "folder", "records", "tfds", "arrays")
 CROPS = ("none", "padded", "random", "random_resized")
 
 
@@ -26,8 +26,8 @@ def base_config() -> ConfigDict:
     config.model.options.unlock()
 
     config.data = ConfigDict()
-    config.data.source = "digits"  # digits | folder | tfds | arrays (from Python only)
-    config.data.path = ""  # folder: directory, .tar* or .zip; tfds: the data_dir
+    config.data.source = "digits"  # digits | folder | records | tfds | arrays (from Python only)
+    config.data.path = ""  # folder: directory, .tar* or .zip; records: directory; tfds: the data_dir
     config.data.name = ""  # tfds: the data set, e.g. "imagenet2012"
     config.data.train_split = "train"
     config.data.eval_split = "val"

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from aliasfree_jax.config import SOURCES
 from aliasfree_jax.data.digits import DigitsSource
 from aliasfree_jax.data.folder import FolderSource
+from aliasfree_jax.data.records import RecordSource
 from aliasfree_jax.data.sources import Source, limit
 from aliasfree_jax.data.tfds import TfdsSource
 from aliasfree_jax.errors import ConfigError, unknown
@@ -29,6 +30,10 @@ def _open_split(data: ConfigDict, split: str) -> Source:
             if not data.path:
                 raise ConfigError("data.source = 'folder' needs data.path: a directory, .tar* or .zip.")
             return FolderSource(data.path, split)
+        case "records":
+            if not data.path:
+                raise ConfigError("data.source = 'records' needs data.path: where they were prepared.")
+            return RecordSource(data.path, split)
         case "tfds":
             if not data.name:
                 raise ConfigError("data.source = 'tfds' needs data.name, e.g. 'imagenet2012'.")
