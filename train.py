@@ -20,9 +20,11 @@ from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import finished_steps, load_model
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import eval_batches, open_source
+from aliasfree_jax.errors import AliasFreeError
 from aliasfree_jax.evaluation.consistency import evaluate
 from aliasfree_jax.evaluation.report import format_table, shift_report
 from aliasfree_jax.training import loop
+from aliasfree_jax.training.curves import CURVES, draw_curves
 from aliasfree_jax.training.dry_run import shortened
 from aliasfree_jax.training.mesh import make_mesh
 from aliasfree_jax.training.stopping import TerminatedError
@@ -71,6 +73,11 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
         batch_count=-(-len(source) // size),
     )
     print("\n" + format_table(results))
+    try:
+        draw_curves([workdir], workdir / CURVES)
+        print(f"\ncurves         {workdir / CURVES}", end="")
+    except AliasFreeError as error:  # no matplotlib: a picture less is no reason to fail
+        print(f"\n{error}", end="")
     output = workdir / "results.json"
     output.write_text(json.dumps({"card": summary.card.to_json()} | results, indent=2) + "\n")
     print(f"\nresults        {output}\nevaluate again python eval.py --workdir={workdir}")

@@ -1,0 +1,62 @@
+"""The curves of a run: what is read, and that a picture comes out."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aliasfree_jax.errors import DataError
+from aliasfree_jax.training.curves import main, read_series, smoothed
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of 2 epochs with 40 steps, evaluated twice."""
+    directory = tmp_path / "mine"
+    directory.mkdir()
+    events = []
+    for i in range(1, 41):
+        values = {"loss": 2 / (1 + i), "accuracy": 0.1, "learning_rate": 0.1}
+        events.append({"step": i, "epoch": i / 20, "split": "train", **values})
+    events += [{"step": i, "epoch": i / 20, "split": "eval", "accuracy": i / 80} for i in (20, 40)]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    return directory
+
+
+def test_what_is_read(run):
+    series = read_series(run)
+    assert series["eval", "accuracy"] == ([1.0, 2.0], [0.25, 0.5])
+    assert len(series["train", "loss"][0]) == 40 and ("eval", "loss") not in series
+
+
+def test_smoothing_keeps_constants_and_halves_a_step_in_its_time():
+    epochs = [i / 100 for i in range(1001)]  # 10 epochs; the half-life is 0.2
+    assert smoothed((epochs, [3.0] * 1001)) == pytest.approx([3.0] * 1001)
+    step = smoothed((epochs, [1.0] + [0.0] * 1000))
+    assert step[20] == pytest.approx(0.5) and step[40] == pytest.approx(0.25)
+    assert smoothed(([1.0], [5.0])) == [5.0]
+
+
+def test_the_command_draws(run, tmp_path, capsys):
+    assert main([str(run)]) == 0
+    assert f"wrote {run}/curves.png" in capsys.readouterr().out
+    picture = np.asarray(Image.open(run / "curves.png").convert("L"))
+    assert picture.shape == (480, 1800) and (picture < 200).mean() > 0.005  # not a white page
+    assert main([str(run), str(run), f"--out={tmp_path}/both.png"]) == 0
+    assert (tmp_path / "both.png").exists()
+
+
+def test_a_directory_without_metrics(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert f"error: no metrics of a run in {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(DataError, match="has no values yet"):
+        read_series(tmp_path)
+
+
+def test_without_matplotlib(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main([str(run)]) == 2
+    assert "pip install 'aliasfree_jax[figures]'" in capsys.readouterr().err
