@@ -102,6 +102,9 @@ def base_config() -> ConfigDict:
 
     config.log = ConfigDict()
     config.log.every_steps = 50
+    config.log.tensorboard = False  # event files in <run>/tensorboard (pip install tensorboardX)
+    config.log.wandb = ""  # Weights & Biases: the project (pip install wandb); "" = off
+    config.log.profile_steps = ()  # (first, last) steps of a profile in <run>/profile
     config.lock()
     config.model.options.unlock()
     return config
@@ -193,6 +196,12 @@ def _number_faults(config: ConfigDict) -> list[str]:
         faults.append(
             f"optimizer.warmup_epochs = {config.optimizer.warmup_epochs} exceeds "
             f"train.total_epochs = {config.train.total_epochs}."
+        )
+    profiled = tuple(config.log.profile_steps)
+    if profiled and not (len(profiled) == 2 and 1 < profiled[0] <= profiled[1]):
+        faults.append(
+            "log.profile_steps must be (first, last) steps, from 2 on, since the first one compiles; got "
+            f"{profiled}."
         )
     epochs, values = config.train.temperature.at_epochs, config.train.temperature.targets
     if len(epochs) != len(values) or list(epochs) != sorted(epochs) or min([1.0, *values]) <= 0:

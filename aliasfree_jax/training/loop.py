@@ -17,9 +17,11 @@ from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sh
 from aliasfree_jax.training.mesh import check_batch, make_mesh, put_batch
 from aliasfree_jax.training.network import check_network
 from aliasfree_jax.training.preparation import Evaluate, Initial, Parts, first_state, prepare
+from aliasfree_jax.training.profile import StepProfile
 from aliasfree_jax.training.progress import Progress
 from aliasfree_jax.training.state import TrainState
 from aliasfree_jax.training.stopping import TerminatedError, watch_for_termination
+from aliasfree_jax.training.writers import make_writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,17 +74,22 @@ def _train(
 ) -> tuple[TrainState, dict[str, float]]:
     """Updates from step `start` to the plan's end; returns the last state and evaluation."""
     results: dict[str, float] = {}
+    workdir = checkpoints.directory.parent
+    profile = StepProfile(run.config.log.profile_steps, start, run.plan.total, workdir / "profile")
     progress.note("compiling the first step ...")
     progress.restart_clock()
     for done in range(start + 1, run.plan.total + 1):
         batch = next(batches)
+        profile.before(done)
         if done == 1:
-            write_contact_sheet(checkpoints.directory.parent / CONTACT_SHEET, batch["image"], run.config)
+            write_contact_sheet(workdir / CONTACT_SHEET, batch["image"], run.config)
         state, metrics = run.train_step(state, put_batch(batch, run.mesh))
         if done == start + 1:
             progress.first_step(metrics)
         else:
             progress.step(metrics)
+        if told := profile.after(done, metrics):
+            progress.note(told)
         stops = done < run.plan.total and stop_requested()
         evaluates, saves = run.plan.evaluates(done), run.plan.saves(done) or stops
         if evaluates or saves or done % run.config.log.every_steps == 0:
@@ -144,7 +151,9 @@ def run(
     workdir = _make_workdir(Path(workdir))
     with RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
         start, state, notes = first_state(parts, checkpoints, initial)
-        with Progress(workdir, parts.plan, start=start, batch_size=config.train.batch_size) as progress:
+        writers = make_writers(config, workdir, start)
+        sizes = {"start": start, "batch_size": config.train.batch_size}
+        with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:
             for note in notes:
                 progress.note(note)
             if start:
@@ -156,9 +165,9 @@ def run(
                 results = parts.evaluate(state) if parts.evaluate else {}
                 skipped = 0
             else:
-                sizes = {"batch_size": config.train.batch_size, "seed": config.seed, "start_step": start}
+                stream = {"batch_size": config.train.batch_size, "seed": config.seed, "start_step": start}
                 with (
-                    closing(train_batches(sources[0], config.data, **sizes)) as batches,
+                    closing(train_batches(sources[0], config.data, **stream)) as batches,
                     watch_for_termination() as stop_requested,
                 ):
                     state, results = _train(

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from aliasfree_jax.errors import AliasFreeError
 from aliasfree_jax.training.plan import Plan
+from aliasfree_jax.training.writers import Writer
 
 # Steps the host may run ahead: enough to keep the device busy, few enough to bound the batches in memory.
 AHEAD = 2
@@ -44,11 +45,14 @@ class Progress:
     Throughput counts training steps only: `restart_clock` after anything else that takes time.
     """
 
-    def __init__(self, workdir: Path, plan: Plan, *, start: int, batch_size: int):
+    def __init__(
+        self, workdir: Path, plan: Plan, *, start: int, batch_size: int, writers: Sequence[Writer] = ()
+    ):
         path = workdir / "metrics.jsonl"
         kept = _kept_lines(path, start)
         self._file = path.open("w")
         self._file.write(kept)
+        self._writers = writers
         self._plan = plan
         self._batch_size = batch_size
         self._step = start
@@ -151,6 +155,9 @@ class Progress:
         }
         self._file.write(json.dumps(event) + "\n")
         self._file.flush()
+        numbers = {f"{split}/{name}": float(v) for name, v in values.items() if isinstance(v, int | float)}
+        for writer in self._writers:
+            writer.write(self._step, numbers)
 
     def __enter__(self) -> Self:
         return self
@@ -160,3 +167,5 @@ class Progress:
     ) -> None:
         self._bar.close()
         self._file.close()
+        for writer in self._writers:
+            writer.close()

@@ -1,0 +1,78 @@
+"""Metrics to TensorBoard and Weights & Biases, for runs that ask for it; `metrics.jsonl` is always there."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from ml_collections import ConfigDict
+
+from aliasfree_jax.errors import ConfigError
+
+
+class Writer(Protocol):
+    """Where numbers of a run go besides `metrics.jsonl`."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes named numbers, such as "train/loss"."""
+
+    def close(self) -> None:
+        """Ends the run there."""
+
+
+class TensorBoard:
+    """Event files in `<workdir>/tensorboard`, by tensorboardX: without TensorFlow and torch."""
+
+    def __init__(self, workdir: Path, start: int) -> None:
+        """Events of steps after `start`, left by a part of the run that is done again, are dropped."""
+        module = _import("tensorboardX", "log.tensorboard")
+        self._writer = module.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One scalar each."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of the project `log.wandb`, named after the working directory, under which it goes on too."""
+
+    def __init__(self, workdir: Path, config: ConfigDict) -> None:
+        """Starts or resumes the run there."""
+        module = _import("wandb", "log.wandb")
+        name = workdir.absolute().name
+        names = {"project": config.log.wandb, "name": name, "id": name}
+        self._run = module.init(**names, dir=str(workdir), resume="allow", config=config.to_dict())
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """All of them at `step`."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Uploads the rest."""
+        self._run.finish()
+
+
+def _import(package: str, field: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(f"{field} needs the package {package} ({error}): pip install {package}.") from error
+
+
+def make_writers(config: ConfigDict, workdir: Path, start: int) -> list[Writer]:
+    """Those that the section `log` asks for.
+
+    Raises:
+      ConfigError: a package is missing.
+    """
+    writers: list[Writer] = []
+    if config.log.tensorboard:
+        writers.append(TensorBoard(workdir, start))
+    if config.log.wandb:
+        writers.append(WeightsAndBiases(workdir, config))
+    return writers

@@ -1,0 +1,98 @@
+"""TensorBoard and Weights & Biases: what they are handed, with stand-ins for the packages."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from aliasfree_jax.config import base_config, validate
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.training import loop
+from aliasfree_jax.training.profile import StepProfile
+from aliasfree_jax.training.writers import make_writers
+
+
+class Recorder:
+    """Stands for both packages and for what they make; remembers all calls."""
+
+    def __init__(self, *arguments, **options):
+        self.arguments, self.options, self.calls = arguments, options, []
+
+    def __getattr__(self, name):
+        return lambda *arguments, **options: self.calls.append((name, arguments, options))
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """`tensorboard` and `wandb`: the recorders of the last run."""
+    made = SimpleNamespace()
+
+    def make(name):
+        def start(*arguments, **options):
+            setattr(made, name, Recorder(*arguments, **options))
+            return getattr(made, name)
+
+        return start
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=make("tensorboard")))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=make("wandb")))
+    return made
+
+
+def test_a_run_writes_its_numbers_to_both(packages, world, config, tmp_path):
+    config.log.tensorboard, config.log.wandb = True, "shifts"
+    loop.run(config, tmp_path / "mine", evaluate=lambda predict, batches: {"accuracy": 0.5})
+    *scalars, end = packages.tensorboard.calls
+    assert end[0] == "close" and packages.tensorboard.arguments == (f"{tmp_path}/mine/tensorboard",)
+    named = [(arguments[0], arguments[2]) for name, arguments, _ in scalars if name == "add_scalar"]
+    assert [step for name, step in named if name == "train/loss"] == [1, 2, 3, 4]
+    assert [step for name, step in named if name == "eval/accuracy"] == [2, 4]
+    *logs, end = packages.wandb.calls
+    assert end[0] == "finish"
+    assert packages.wandb.options["project"] == "shifts" and packages.wandb.options["id"] == "mine"
+    assert packages.wandb.options["config"]["train"]["batch_size"] == 12
+    assert [options["step"] for _, (values,), options in logs if "train/loss" in values] == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_replaces_what_is_done_again(packages, world, config, tmp_path):
+    make_writers(base_config(), tmp_path, 7)
+    assert not vars(packages)  # nothing unless asked for
+    config.log.tensorboard = True
+    make_writers(config, tmp_path, 7)
+    assert packages.tensorboard.options == {"purge_step": 8}
+
+
+@pytest.mark.parametrize(
+    ("package", "field", "value"), [("tensorboardX", "tensorboard", True), ("wandb", "wandb", "p")]
+)
+def test_a_missing_package(package, field, value, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, package, None)
+    config = base_config()
+    config.log[field] = value
+    with pytest.raises(ConfigError, match=f"log.{field} needs the package {package} .*pip install {package}"):
+        make_writers(config, tmp_path, 0)
+
+
+@pytest.mark.parametrize(("steps", "told"), [((2, 3), "2 to 3"), ((3, 9), "3 to 4")])
+def test_some_steps_are_profiled(steps, told, world, config, tmp_path, capfd):
+    config.log.profile_steps = steps
+    loop.run(config, tmp_path)
+    assert list(tmp_path.glob("profile/**/*.xplane.pb"))
+    assert f"profile of steps {told}: {tmp_path}/profile" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("steps", "start"), [((), 0), ((5, 6), 0), ((2, 3), 2)])
+def test_no_profile_is_begun_that_would_not_end(steps, start, tmp_path):
+    profile = StepProfile(steps, start, 4, tmp_path)
+    for step in range(start + 1, 5):
+        profile.before(step)
+        assert profile.after(step, ()) == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("steps", [(1, 2), (3, 2), (5,)])
+def test_steps_that_cannot_be_profiled(steps):
+    config = base_config()
+    config.log.profile_steps = steps
+    with pytest.raises(ConfigError, match=r"log.profile_steps must be \(first, last\) steps, from 2 on"):
+        validate(config)
