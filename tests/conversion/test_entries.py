@@ -133,8 +133,10 @@ def test_the_way_back_gives_the_same_file(name):
     module, variables = from_original(*original, case.meta["options"], case.state_dict)
     options = {**case.meta["options"], "num_classes": module.num_classes}
     state = to_original(*original, options, variables)
-    assert set(state) == set(case.state_dict)
-    for key, value in case.state_dict.items():
+    # Masks of ideal filters belong to one size of images; the original makes them anew.
+    expected = {key: value for key, value in case.state_dict.items() if not key.endswith(".rect")}
+    assert set(state) == set(expected)
+    for key, value in expected.items():
         assert state[key].dtype == value.dtype, key
         np.testing.assert_array_equal(state[key], value, err_msg=key)
 
