@@ -72,15 +72,15 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
         seed=config.seed,
         batch_count=-(-len(source) // size),
     )
-    print("\n" + format_table(results))
+    print(f"\n{format_table(results)}\n")
     try:
         draw_curves([workdir], workdir / CURVES)
-        print(f"\ncurves         {workdir / CURVES}", end="")
+        print(f"curves         {workdir / CURVES}")
     except AliasFreeError as error:  # no matplotlib: a picture less is no reason to fail
-        print(f"\n{error}", end="")
+        print(error)
     output = workdir / "results.json"
     output.write_text(json.dumps({"card": summary.card.to_json()} | results, indent=2) + "\n")
-    print(f"\nresults        {output}\nevaluate again python eval.py --workdir={workdir}")
+    print(f"results        {output}\nevaluate again python eval.py --workdir={workdir}")
 
 
 def main(config: ConfigDict) -> None:

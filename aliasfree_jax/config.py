@@ -13,6 +13,81 @@ SOURCES = ("digits", "folder", "records", "tfds", "arrays")
 CROPS = ("none", "padded", "random", "random_resized")
 
 
+def _data() -> ConfigDict:
+    """Images: where they are, and how they become inputs."""
+    data = ConfigDict()
+    data.source = "digits"  # digits | folder | records | tfds | arrays (from Python only)
+    data.path = ""  # folder: directory, .tar* or .zip; records: directory; tfds: the data_dir
+    data.name = ""  # tfds: the data set, e.g. "imagenet2012"
+    data.train_split = "train"
+    data.eval_split = "val"
+    data.image_size = 32  # side of the network's square input, pixels
+    data.mean = (0.485, 0.456, 0.406)  # per channel, of images in [0, 1]
+    data.std = (0.229, 0.224, 0.225)
+    data.crop = "none"  # none | padded (zero-pad, then random crop) | random | random_resized
+    data.crop_padding = 4  # pixels, for crop = padded
+    data.crop_scale = (0.08, 1.0)  # share of the image's area, for crop = random_resized
+    data.flip = False  # horizontal flip with probability 1/2
+    data.rand_augment = ""  # in timm's notation, e.g. "rand-m9-mstd0.5-inc1"; "" = off
+    data.color_jitter = 0.0  # brightness, contrast, saturation by 1 +- so much; without rand_augment
+    data.erase_probability = 0.0  # of random erasing
+    data.circular_shift = 0  # training images are rolled by up to so many pixels each way
+    data.eval_crop_ratio = 0.875  # centre crop = this share of the resized shorter side
+    data.corrupt = "raise"  # unreadable training image: raise | skip (skipped ones are counted)
+    data.workers = 0  # processes that decode and augment; 0 = threads of this process
+    data.train_limit = 0  # use only this many training examples (evenly spread); 0 = all
+    data.eval_limit = 0
+    return data
+
+
+def _train() -> ConfigDict:
+    """One update, and how many."""
+    train = ConfigDict()
+    train.batch_size = 64  # examples a parameter update, over all devices
+    train.accumulation_steps = 1  # micro-batches a parameter update
+    train.total_epochs = 10.0
+    train.label_smoothing = 0.0
+    train.mixing = ConfigDict()  # of images and labels on the device
+    train.mixing.mixup = 0.0  # its Beta distribution's alpha; 0 = off
+    train.mixing.cutmix = 0.0  # the same
+    train.mixing.probability = 1.0
+    train.mixing.switch = 0.5  # share of CutMix where both are on
+    train.mixing.group = 32  # consecutive images that are mixed among themselves, with one draw
+    train.ema_decay = 0.0  # decay of the averaged parameters that are evaluated; 0 = off
+    train.precision = "float32"  # arithmetic of the network: float32 | tf32 | bfloat16
+    train.remat = "auto"  # computed again in the gradient: auto | none | mlp | block
+    train.devices = 0  # data-parallel devices; 0 = all
+    train.temperature = ConfigDict()  # of learned polyphase samplers, over epochs; starts at 1
+    train.temperature.schedule = "constant"  # constant | decay | linear
+    train.temperature.every_epochs = 10.0  # decay: multiply by `factor` so often, down to `least`
+    train.temperature.factor = 0.85
+    train.temperature.least = 0.5
+    train.temperature.at_epochs = ()  # linear: from 1 through `targets`, reached `at_epochs`
+    train.temperature.targets = ()
+    return train
+
+
+def _optimizer() -> ConfigDict:
+    """From gradients to updates."""
+    optimizer = ConfigDict()
+    optimizer.name = "adamw"  # adamw | sgd | lamb
+    optimizer.learning_rate = 4e-3  # peak
+    optimizer.schedule = "cosine"  # cosine | step (constant, times step_factor at step_epochs)
+    optimizer.step_epochs = (30.0, 60.0)
+    optimizer.step_factor = 0.1
+    optimizer.momentum = 0.9  # sgd
+    optimizer.nesterov = False  # sgd
+    optimizer.min_learning_rate = 1e-6
+    optimizer.warmup_epochs = 0.0
+    optimizer.weight_decay = 0.05  # adamw: decoupled, of kernels; sgd: of all parameters
+    optimizer.b1 = 0.9
+    optimizer.b2 = 0.999
+    optimizer.eps = 1e-8
+    optimizer.clip_norm = 0.0  # of the global gradient; 0 = off
+    optimizer.layer_decay = 1.0  # of the learning rate from depth to depth (ConvNeXts); 1 = off
+    return optimizer
+
+
 def base_config() -> ConfigDict:
     """A locked configuration in which every field has its default."""
     config = ConfigDict()
@@ -25,69 +100,9 @@ def base_config() -> ConfigDict:
     config.model.options = ConfigDict()  # keyword arguments of create_model; number of classes: from data
     config.model.options.unlock()
 
-    config.data = ConfigDict()
-    config.data.source = "digits"  # digits | folder | records | tfds | arrays (from Python only)
-    config.data.path = ""  # folder: directory, .tar* or .zip; records: directory; tfds: the data_dir
-    config.data.name = ""  # tfds: the data set, e.g. "imagenet2012"
-    config.data.train_split = "train"
-    config.data.eval_split = "val"
-    config.data.image_size = 32  # side of the network's square input, pixels
-    config.data.mean = (0.485, 0.456, 0.406)  # per channel, of images in [0, 1]
-    config.data.std = (0.229, 0.224, 0.225)
-    config.data.crop = "none"  # none | padded (zero-pad, then random crop) | random | random_resized
-    config.data.crop_padding = 4  # pixels, for crop = padded
-    config.data.crop_scale = (0.08, 1.0)  # share of the image's area, for crop = random_resized
-    config.data.flip = False  # horizontal flip with probability 1/2
-    config.data.rand_augment = ""  # in timm's notation, e.g. "rand-m9-mstd0.5-inc1"; "" = off
-    config.data.color_jitter = 0.0  # brightness, contrast, saturation by 1 +- so much; without rand_augment
-    config.data.erase_probability = 0.0  # of random erasing
-    config.data.circular_shift = 0  # training images are rolled by up to so many pixels each way
-    config.data.eval_crop_ratio = 0.875  # centre crop = this share of the resized shorter side
-    config.data.corrupt = "raise"  # unreadable training image: raise | skip (skipped ones are counted)
-    config.data.workers = 0  # processes that decode and augment; 0 = threads of this process
-    config.data.train_limit = 0  # use only this many training examples (evenly spread); 0 = all
-    config.data.eval_limit = 0
-
-    config.train = ConfigDict()
-    config.train.batch_size = 64  # examples a parameter update, over all devices
-    config.train.accumulation_steps = 1  # micro-batches a parameter update
-    config.train.total_epochs = 10.0
-    config.train.label_smoothing = 0.0
-    config.train.mixing = ConfigDict()  # of images and labels on the device
-    config.train.mixing.mixup = 0.0  # its Beta distribution's alpha; 0 = off
-    config.train.mixing.cutmix = 0.0  # the same
-    config.train.mixing.probability = 1.0
-    config.train.mixing.switch = 0.5  # share of CutMix where both are on
-    config.train.mixing.group = 32  # consecutive images that are mixed among themselves, with one draw
-    config.train.ema_decay = 0.0  # decay of the averaged parameters that are evaluated; 0 = off
-    config.train.precision = "float32"  # arithmetic of the network: float32 | tf32 | bfloat16
-    config.train.remat = "auto"  # computed again in the gradient: auto | none | mlp | block
-    config.train.devices = 0  # data-parallel devices; 0 = all
-
-    config.train.temperature = ConfigDict()  # of learned polyphase samplers, over epochs; starts at 1
-    config.train.temperature.schedule = "constant"  # constant | decay | linear
-    config.train.temperature.every_epochs = 10.0  # decay: multiply by `factor` so often, down to `least`
-    config.train.temperature.factor = 0.85
-    config.train.temperature.least = 0.5
-    config.train.temperature.at_epochs = ()  # linear: from 1 through `targets`, reached `at_epochs`
-    config.train.temperature.targets = ()
-
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"  # adamw | sgd | lamb
-    config.optimizer.learning_rate = 4e-3  # peak
-    config.optimizer.schedule = "cosine"  # cosine | step (constant, times step_factor at step_epochs)
-    config.optimizer.step_epochs = (30.0, 60.0)
-    config.optimizer.step_factor = 0.1
-    config.optimizer.momentum = 0.9  # sgd
-    config.optimizer.nesterov = False  # sgd
-    config.optimizer.min_learning_rate = 1e-6
-    config.optimizer.warmup_epochs = 0.0
-    config.optimizer.weight_decay = 0.05  # adamw: decoupled, of kernels; sgd: of all parameters
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.eps = 1e-8
-    config.optimizer.clip_norm = 0.0  # of the global gradient; 0 = off
-    config.optimizer.layer_decay = 1.0  # of the learning rate from depth to depth (ConvNeXts); 1 = off
+    config.data = _data()
+    config.train = _train()
+    config.optimizer = _optimizer()
 
     config.eval = ConfigDict()
     config.eval.batch_size = 100

@@ -116,8 +116,10 @@ def begin(options: argparse.Namespace) -> dict[str, Any]:
         stored: dict[str, Any] = json.loads(options.out.read_text())
         if stored["settings"] == settings:
             return stored
+    command = ["python", "docs/cifar_samplers.py", *sys.argv[1:]]
     return {
-        "command": " ".join(["python", "docs/cifar_samplers.py", *sys.argv[1:]]),
+        # Without this machine's directories.
+        "command": " ".join(command).replace(options.data, Path(options.data).name),
         "settings": settings,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, device {jax.devices()[0].device_kind}",
         "versions": {"python": platform.python_version(), "jax": jax.__version__},

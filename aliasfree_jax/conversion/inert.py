@@ -10,6 +10,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -179,17 +180,15 @@ def _complex(real: object, imaginary: object) -> complex:
     return complex(real, imaginary)
 
 
-def _members(members: object = None) -> list[object]:
-    """A set as a list: what the file calls hashable need not be."""
-    if members is not None and type(members) is not list:
-        raise ConversionError("it holds a damaged set. Download the file again")
-    return members or []
+def _container(kind: type, what: str) -> Callable[..., Any]:
+    """What a `what` of the file becomes: the plain `kind` it was made of."""
 
+    def build(content: object = None) -> object:
+        if content is not None and type(content) is not kind:
+            raise ConversionError(f"it holds a damaged {what}. Download the file again")
+        return content or kind()
 
-def _counts(counts: object = None) -> dict[object, object]:
-    if counts is not None and type(counts) is not dict:
-        raise ConversionError("it holds a damaged Counter. Download the file again")
-    return counts or {}
+    return build
 
 
 def _path(*parts: object) -> str:
@@ -209,13 +208,15 @@ def plain_names() -> dict[tuple[str, str], object]:
         ("argparse", "Namespace"): Record,
         ("numpy", "dtype"): NumpyDtype,
         ("_codecs", "encode"): _latin1,
-        ("collections", "Counter"): _counts,
+        ("collections", "Counter"): _container(dict, "Counter"),
         ("collections", "defaultdict"): lambda factory=None: {},
         ("pytorch_lightning.utilities.parsing", "AttributeDict"): lambda: {},
         ("__builtin__", "bytes"): lambda: b"",  # how pickle writes empty bytes
     }
     for module in ("builtins", "__builtin__"):
-        calls |= {(module, "set"): _members, (module, "frozenset"): _members, (module, "complex"): _complex}
+        calls[module, "complex"] = _complex
+        for name in ("set", "frozenset"):  # a list: what the file calls hashable need not be
+            calls[module, name] = _container(list, "set")
     for module in ("pathlib", "pathlib._local"):
         calls |= {(module, f"{kind}Path"): _path for kind in ("Posix", "Windows", "PurePosix", "PureWindows")}
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):

@@ -115,13 +115,14 @@ class ArchiveTree:
         return self._make_reader([self._members[name] for name in names])
 
 
-class _TarReader:
+class TarReader:
     """Reads slices of an uncompressed tar; a fresh handle each time is thread-, fork- and pickle-safe."""
 
     def __init__(self, path: Path, places: list[tuple[int, int]]):
         self._path, self._places = path, np.asarray(places, np.int64).reshape(-1, 2)
 
     def read(self, index: int) -> bytes:
+        """The slice at `index`; `DataError` if the file is shorter."""
         offset, size = self._places[index]
         with open(self._path, "rb") as file:
             file.seek(offset)
@@ -194,7 +195,7 @@ def _index_tar(path: Path, wanted: Predicate) -> ArchiveTree:
         # `tarfile` takes the end of a truncated file for the end of the archive
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"it breaks off after {last.name}")
-    return ArchiveTree(members, lambda places: _TarReader(path, places))
+    return ArchiveTree(members, lambda places: TarReader(path, places))
 
 
 def _read_compressed_tar(path: Path, stream: IO[bytes], wanted: Predicate, keep: Predicate) -> ArchiveTree:

@@ -5,6 +5,7 @@ antialiased bicubic. All randomness comes from the generator that is passed in.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -13,12 +14,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageEnhance
 
+from aliasfree_jax.config import CROPS
 from aliasfree_jax.data.rand_augment import RandAugment, as_pillow, from_pillow
 from aliasfree_jax.errors import ConfigError, unknown
 
-CROPS = ("none", "padded", "random", "random_resized")
 ASPECT_RATIOS = (3 / 4, 4 / 3)
-CROP_ATTEMPTS = 10
+ERASED_ASPECT_RATIOS = (0.3, 1 / 0.3)
+ATTEMPTS = 10  # rectangles drawn until one fits
 
 
 class Box(NamedTuple):
@@ -77,17 +79,24 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([np.asarray(plane) for plane in resized], axis=-1)
 
 
+def _rectangles(
+    area: int, rng: np.random.Generator, scale: tuple[float, float], ratios: tuple[float, float]
+) -> Iterator[tuple[int, int]]:
+    """Sides of random rectangles: share of `area` uniform in `scale`, quotient log-uniform in `ratios`."""
+    low, high = (math.log(ratio) for ratio in ratios)
+    for _ in range(ATTEMPTS):
+        covered = area * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(low, high))
+        yield round(math.sqrt(covered * aspect)), round(math.sqrt(covered / aspect))
+
+
 def random_box(height: int, width: int, rng: np.random.Generator, scale: tuple[float, float]) -> Box:
     """The rectangle of torchvision's and timm's RandomResizedCrop, in an image of `height` x `width`.
 
     Its share of the area is uniform in `scale`, its aspect ratio log-uniform in 3/4..4/3. After ten
     rectangles that do not fit: the largest centred one whose aspect ratio is within those bounds.
     """
-    low, high = (math.log(ratio) for ratio in ASPECT_RATIOS)
-    for _ in range(CROP_ATTEMPTS):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(low, high))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+    for w, h in _rectangles(height * width, rng, scale, ASPECT_RATIOS):
         if 0 < w <= width and 0 < h <= height:
             return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
     h = min(height, round(width / ASPECT_RATIOS[0]))
@@ -146,10 +155,7 @@ def random_erasing(image: np.ndarray, rng: np.random.Generator, probability: flo
     if rng.random() >= probability:
         return image
     height, width, channels = image.shape
-    for _ in range(CROP_ATTEMPTS):
-        area = height * width * rng.uniform(0.02, 1 / 3)
-        aspect = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
-        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+    for h, w in _rectangles(height * width, rng, (0.02, 1 / 3), ERASED_ASPECT_RATIOS):
         if 0 < h < height and 0 < w < width:
             top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
             image = image.copy()

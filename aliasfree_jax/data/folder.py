@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from aliasfree_jax.data.archives import Tree, is_hidden, open_tree
-from aliasfree_jax.data.sources import Example
+from aliasfree_jax.data.sources import Example, split_names
 from aliasfree_jax.errors import DataError
 
 EXTENSIONS = frozenset("jpg jpeg png webp bmp gif ppm tif tiff".split())
-# A split goes by the first of these names that exists.
-ALIASES = {"val": ("val", "validation", "test")}
 USUAL_SPLITS = ("train", "val", "validation", "test")
 
 LAYOUT = "<split>/<class>/*.jpg (or .png, ...; the tree may sit one folder down)"
@@ -42,7 +40,7 @@ class FolderSource:
                 f"no data at {self._path} (data.path): expected a directory, .tar, .tar.gz, .tar.xz or .zip "
                 f"that holds {LAYOUT}. {HOW_TO_GET}"
             )
-        names = ALIASES.get(split, (split,))
+        names = split_names(split)
         tree = open_tree(self._path, _is_image, lambda name: not set(names).isdisjoint(name.split("/")[:2]))
         root, self.split = _find_split(tree, split, names, self._path)
         folder = f"{root}{self.split}"

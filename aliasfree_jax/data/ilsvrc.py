@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from aliasfree_jax.data.archives import TarReader
 from aliasfree_jax.data.sources import Example
 from aliasfree_jax.errors import DataError
 
@@ -16,10 +17,10 @@ _DEVKIT_ROOT = "ILSVRC2012_devkit_t12/data"
 
 
 class _Places:
-    """Files inside a tar by offset and size; picklable, opened anew for every read."""
+    """Files inside a tar by offset and size."""
 
     def __init__(self, path: Path, names: list[str], places: list[tuple[int, int]], labels: np.ndarray):
-        self._path, self._names, self._places, self.labels = path, names, np.asarray(places), labels
+        self._reader, self._names, self.labels = TarReader(path, places), names, labels
 
     def __len__(self) -> int:
         """Number of images."""
@@ -27,13 +28,7 @@ class _Places:
 
     def __getitem__(self, index: int) -> Example:
         """The encoded image at `index`."""
-        offset, size = (int(n) for n in self._places[index])
-        with self._path.open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
-        if len(data) != size:
-            raise DataError(f"{self._path} is cut short at {self._names[index]}. Download it again.")
-        return Example(data, int(self.labels[index]), self._names[index])
+        return Example(self._reader.read(index), int(self.labels[index]), self._names[index])
 
 
 class IlsvrcTrain(_Places):

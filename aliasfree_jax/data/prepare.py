@@ -153,14 +153,14 @@ def prepare(path: Path, directory: Path, *, per_shard: int, side: int, workers: 
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, _begin, (sources,)) as pool:
         total = sum(task.stop - task.start for task in tasks)
-        notes = []
+        notes: dict[str, list[dict[str, Any]]] = {split: [] for split in sources}
         with tqdm(total=total, unit=" images", desc="packing") as bar:
             for task, note in zip(tasks, pool.imap(write_shard, tasks), strict=True):
-                notes.append((task, note))
+                notes[task.split].append(note)
                 bar.update(task.stop - task.start)
     names = next(iter(sources.values())).class_names
     info: dict[str, Any] = {"format": FORMAT, "source": str(path), "resize": side, "class_names": list(names)}
-    info["splits"] = {split: _summary(split, notes, directory) for split in sources}
+    info["splits"] = {split: _summary(split, notes[split], directory) for split in sources}
     (directory / "info.part").write_text(json.dumps(info, indent=1) + "\n")
     (directory / "info.part").rename(directory / INFO)
     for task in tasks:
@@ -168,17 +168,16 @@ def prepare(path: Path, directory: Path, *, per_shard: int, side: int, workers: 
     return info
 
 
-def _summary(split: str, notes: list[tuple[Task, dict[str, Any]]], directory: Path) -> dict[str, Any]:
+def _summary(split: str, notes: list[dict[str, Any]], directory: Path) -> dict[str, Any]:
     """What `info.json` says of a split, whose labels are written."""
-    mine = [note for task, note in notes if task.split == split]
-    labels = [label for note in mine for label in note["labels"]]
+    labels = [label for note in notes for label in note["labels"]]
     np.save(directory / f"{split}-labels.npy", np.array(labels, np.int32))
     shards = [
-        {"file": note["file"], "images": len(note["labels"]), "sha256": note["sha256"]} for note in mine
+        {"file": note["file"], "images": len(note["labels"]), "sha256": note["sha256"]} for note in notes
     ]
     return {
         "images": len(labels),
-        "unreadable": [u for note in mine for u in note["unreadable"]],
+        "unreadable": [u for note in notes for u in note["unreadable"]],
         "shards": shards,
     }
 
@@ -189,18 +188,17 @@ def verify(directory: Path) -> int:
     Raises:
       DataError: some are missing or differ; all are named.
     """
-    info, faults, count = read_info(directory), [], 0
+    info, faults = read_info(directory), []
     shards = [shard for split in info["splits"].values() for shard in split["shards"]]
     for shard in tqdm(shards, unit=" shards", desc="verifying"):
         path = directory / shard["file"]
-        count += 1
         if not path.exists():
             faults.append(f"{path.name} is missing")
         elif checksum(path) != shard["sha256"]:
             faults.append(f"{path.name} is damaged")
     if faults:
         raise DataError(f"{directory}: {'; '.join(faults)}. Remove {INFO} and these, and prepare it again.")
-    return count
+    return len(shards)
 
 
 def main(arguments: list[str]) -> int:

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from grain.sources import ArrayRecordDataSource
 
-from aliasfree_jax.data.sources import Example
+from aliasfree_jax.data.sources import Example, split_names
 from aliasfree_jax.errors import DataError, unknown
 
 FORMAT = 1
 INFO = "info.json"
-ALIASES = {"val": ("val", "validation", "test")}
 _HEADER = struct.Struct("<IH")
 
 
@@ -73,8 +72,7 @@ class RecordSource:
     def __init__(self, path: str | Path, split: str):
         directory = Path(path).expanduser().absolute()
         info = read_info(directory)
-        names = ALIASES.get(split, (split,))
-        self.split = next((name for name in names if name in info["splits"]), "")
+        self.split = next((name for name in split_names(split) if name in info["splits"]), "")
         if not self.split:
             raise DataError(unknown(f"split of {directory}", split, info["splits"]))
         self.class_names = tuple(info["class_names"])

@@ -15,6 +15,14 @@ from aliasfree_jax.errors import ConfigError, DataError
 # Ideal resampling overshoots the range of the original a little; 0..255 stored as floats is far beyond.
 FLOAT_RANGE = (-1.0, 2.0)
 
+# The labelled held-out split goes by several names: imagenet2012 has "validation", cifar10 only "test".
+_VAL_NAMES = ("val", "validation", "test")
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """The names that a split may have in a data set; the first one there is meant."""
+    return _VAL_NAMES if split == "val" else (split,)
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

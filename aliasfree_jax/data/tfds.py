@@ -8,11 +8,8 @@ import re
 from types import ModuleType
 from typing import Any
 
-from aliasfree_jax.data.sources import Example
+from aliasfree_jax.data.sources import Example, split_names
 from aliasfree_jax.errors import DataError, unknown
-
-# TFDS calls the labelled held-out split "validation" (imagenet2012) or has only "test" (cifar10).
-VAL_NAMES = ("val", "validation", "test")
 
 
 class TfdsSource:
@@ -105,8 +102,7 @@ def _resolve_split(split: str, known: tuple[str, ...], name: str) -> str:
     """`split` with the name that the data set uses for "val"; TFDS checks what follows the name."""
     match = re.fullmatch(r"(\w+)(.*)", split)
     base, rest = match.groups() if match else (split, "")
-    names = VAL_NAMES if base == "val" else (base,)
-    for candidate in names:
+    for candidate in split_names(base):
         if candidate in known:
             return candidate + rest
     raise DataError(unknown(f"split of {name}", base, known))

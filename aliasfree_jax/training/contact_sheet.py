@@ -11,7 +11,7 @@ from PIL import Image
 from aliasfree_jax.training.mixing import Mixing, mix
 
 CONTACT_SHEET = "augmented.png"
-COLUMNS, ROWS = 8, 4
+COLUMNS, SHOWN = 8, 32
 GAP = 2  # pixels between images
 
 
@@ -22,13 +22,14 @@ def write_contact_sheet(path: Path, images: np.ndarray, config: ConfigDict) -> N
     """
     mixing = Mixing.from_config(config.train.mixing)
     if mixing is not None:
-        whole = images[: len(images) // mixing.group * mixing.group]
+        groups = min(len(images) // mixing.group, SHOWN)  # no more than the picture has room for
+        whole = images[: groups * mixing.group]
         labels = jnp.zeros(len(whole), int)
         images = np.asarray(mix(jnp.asarray(whole), labels, jax.random.key(config.seed), mixing)[0])
         # One of each pair is enough, and other groups have other draws.
         images = images.reshape(-1, mixing.group, *images.shape[1:])[:, : max(1, mixing.group // 2)]
         images = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
-    shown = images[: COLUMNS * ROWS] * np.asarray(config.data.std) + np.asarray(config.data.mean)
+    shown = images[:SHOWN] * np.asarray(config.data.std) + np.asarray(config.data.mean)
     pixels = np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
     count, height, width, channels = pixels.shape
     rows = -(-count // COLUMNS)

@@ -45,22 +45,14 @@ def _make_workdir(workdir: Path) -> Path:
 
 
 def _keep_best(
-    run: Parts,
-    card: ModelCard,
-    state: TrainState,
-    results: Mapping[str, float],
-    checkpoints: RunCheckpoints,
-    progress: Progress,
-) -> None:
-    workdir, metric = checkpoints.directory.parent, run.config.checkpoint.best
-    if not metric:
-        return
-    if metric not in results:
-        progress.note(
-            f"no best network is kept: checkpoint.best = {metric!r}, evaluated are {', '.join(results)}"
-        )
-    elif keep_best(workdir, card, state.evaluated(), results, metric):
-        progress.note(f"best {metric} so far: kept in {workdir / 'best'}")
+    workdir: Path, card: ModelCard, state: TrainState, results: Mapping[str, float], metric: str
+) -> str:
+    """Keeps the network if it is the best so far by `metric`; says so, or why none is kept."""
+    if metric and metric not in results:
+        return f"no best network is kept: checkpoint.best = {metric!r}, evaluated are {', '.join(results)}"
+    if metric and keep_best(workdir, card, state.evaluated(), results, metric):
+        return f"best {metric} so far: kept in {workdir / 'best'}"
+    return ""
 
 
 def _train(
@@ -94,15 +86,17 @@ def _train(
         evaluates, saves = run.plan.evaluates(done), run.plan.saves(done) or stops
         if evaluates or saves or done % run.config.log.every_steps == 0:
             progress.log_steps(**({"skipped": batches.skipped} if batches.skipped else {}))
+        card = dataclasses.replace(run.card, step=done)
         if saves:
-            checkpoints.save(dataclasses.replace(run.card, step=done), state.evaluated(), state.rest())
+            checkpoints.save(card, state.evaluated(), state.rest())
             progress.saved(checkpoints.directory / str(done))
         if stops:
             raise TerminatedError(done)
         if evaluates and run.evaluate:
             results = run.evaluate(state)
             progress.evaluated(results)
-            _keep_best(run, dataclasses.replace(run.card, step=done), state, results, checkpoints, progress)
+            if told := _keep_best(workdir, card, state, results, run.config.checkpoint.best):
+                progress.note(told)
         if (evaluates or saves) and done < run.plan.total:
             progress.restart_clock()
     return state, results

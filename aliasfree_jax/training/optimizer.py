@@ -1,5 +1,7 @@
 """The papers' optimizers, AdamW for ConvNeXts and SGD with momentum for the others; and LAMB."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,9 +42,11 @@ def _sgd(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation
     return optax.chain(decay, optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov))
 
 
-def _adamw(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
+def _adaptive(
+    kind: Callable[..., optax.GradientTransformation], config: ConfigDict, schedule: Schedule
+) -> optax.GradientTransformation:
     """Decoupled weight decay on kernels and activation coefficients only."""
-    return optax.adamw(
+    return kind(
         schedule,
         b1=config.b1,
         b2=config.b2,
@@ -52,19 +56,12 @@ def _adamw(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformati
     )
 
 
-def _lamb(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
-    """AdamW with each layer's step as long as its weights (You et al. 2020), for very large batches."""
-    return optax.lamb(
-        schedule,
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        mask=decay_mask,
-    )
-
-
-OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd, "lamb": _lamb}
+OPTIMIZERS: dict[str, Callable[[ConfigDict, Schedule], optax.GradientTransformation]] = {
+    "adamw": functools.partial(_adaptive, optax.adamw),
+    # Each layer's step as long as its weights, for very large batches: You et al. 2020 (arXiv 1904.00962).
+    "lamb": functools.partial(_adaptive, optax.lamb),
+    "sgd": _sgd,
+}
 
 
 def make_optimizer(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:

@@ -23,7 +23,7 @@ class StepProfile:
 
     def after(self, step: int, result: Any) -> str:
         """Called after each step with what it computes; says where the profile is once it is there."""
-        if not step or step != self._last:
+        if step != self._last:
             return ""
         jax.block_until_ready(result)
         jax.profiler.stop_trace()

@@ -13,7 +13,6 @@ class TerminatedError(Exception):
     def __init__(self, step: int) -> None:
         """After `step` updates."""
         super().__init__(f"terminated after step {step}, whose checkpoint is written")
-        self.step = step
 
 
 @contextmanager

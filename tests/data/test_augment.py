@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from aliasfree_jax.config import CROPS
 from aliasfree_jax.data.augment import (
-    CROPS,
     Box,
     Preprocessing,
     augment,
