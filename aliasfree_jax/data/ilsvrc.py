@@ -65,8 +65,8 @@ class IlsvrcVal(_Places):
         try:
             with tarfile.open(path, "r:") as archive:
                 images = sorted((m for m in archive if m.isfile()), key=lambda member: member.name)
-        except tarfile.TarError as error:
-            raise DataError(f"{path} is damaged: {error}.") from error
+        except (OSError, tarfile.TarError) as error:
+            raise DataError(f"{path} is missing or damaged: {error}.") from error
         if len(images) != len(truth):
             raise DataError(f"{path} has {len(images)} images, {DEVKIT} has labels of {len(truth)}.")
         if strangers := sorted(set(truth) - set(class_names)):

@@ -111,6 +111,8 @@ def open_sources(path: Path) -> dict[str, Source]:
             reasons.append(error)
     if not found:
         raise reasons[0]
+    for reason in reasons:
+        print(f"without: {reason}", file=sys.stderr)
     return found
 
 

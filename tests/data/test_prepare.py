@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shutil
 import tarfile
 
 import numpy as np
@@ -133,6 +134,15 @@ def test_images_that_cannot_be_resized_are_left_out_and_named(tmp_path):
     assert len(RecordSource(tmp_path / "out", "train")) == 1
 
 
+def test_a_split_that_cannot_be_packed_is_told_of(folders, tmp_path, capsys):
+    shutil.copytree(folders, tmp_path / "in")
+    (tmp_path / "in/val/cow").mkdir()
+    (tmp_path / "in/val/cow/0.jpg").write_bytes(jpeg())
+    info = prepare(tmp_path / "in", tmp_path / "out", **SIZES)
+    assert list(info["splits"]) == ["train"]
+    assert "without: " in (told := capsys.readouterr().err) and "train does not have" in told
+
+
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = len(data)
@@ -179,6 +189,10 @@ def test_faults_of_the_tars_are_named(ilsvrc, tmp_path):
     with pytest.raises(DataError, match="labels of the validation images are in ILSVRC2012_devkit"):
         prepare(ilsvrc, tmp_path / "out", **SIZES)
     (ilsvrc / "kit.tar.gz").rename(ilsvrc / DEVKIT)
+    (ilsvrc / VAL).rename(ilsvrc / "val.tar")
+    with pytest.raises(DataError, match="ILSVRC2012_img_val.tar is missing or damaged"):
+        prepare(ilsvrc, tmp_path / "out", **SIZES)
+    (ilsvrc / "val.tar").rename(ilsvrc / VAL)
     with tarfile.open(ilsvrc / VAL, "a") as archive:
         add(archive, "ILSVRC2012_val_00000004.JPEG", jpeg())
     with pytest.raises(DataError, match="has 4 images, .* has labels of 3"):
