@@ -22,6 +22,8 @@ from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import eval_batches, open_source
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.report import format_table, shift_report
+from aliasfree_jax.processes import is_first
+from aliasfree_jax.training.mesh import even_batch_size, own_share
 
 _INTEGER = flags.DEFINE_bool("integer_shifts", False, "measure random shifts by whole pixels")
 _FRACTIONAL = flags.DEFINE_bool("fractional_shifts", False, "measure random shifts by fractions of a pixel")
@@ -73,13 +75,13 @@ def main(config: ConfigDict) -> None:
     source = open_source(config.data, train=False)
     check_fits(config, card, len(source.class_names))
     config.data.mean, config.data.std = card.mean, card.std  # belong to the weights, not to the data
-    size, count = config.eval.batch_size, len(source)
+    size, count = even_batch_size(config.eval.batch_size), len(source)
     where = " ".join(filter(None, (config.data.source, config.data.name, config.data.path)))
     print(f"data           {where}, {count} images", flush=True)
     results = shift_report(
         module,
         variables,
-        eval_batches(source, config.data, batch_size=size),
+        eval_batches(source, config.data, batch_size=size, share=own_share()),
         integer=_INTEGER.value,
         fractional=_FRACTIONAL.value,
         shifts=config.eval.shifts,
@@ -90,7 +92,8 @@ def main(config: ConfigDict) -> None:
     print("\n" + format_table(results))
     about = {"checkpoint": str(path), "card": card.to_json(), "data": config.data.to_dict()}
     versions = {"aliasfree_jax": __version__, "jax": jax.__version__, "device": jax.devices()[0].device_kind}
-    output.write_text(json.dumps(about | versions | results, indent=2) + "\n")
+    if is_first():
+        output.write_text(json.dumps(about | versions | results, indent=2) + "\n")
     print(f"\nresults        {output}")
 
 

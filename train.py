@@ -3,6 +3,7 @@
 python train.py                                              the quickstart: digits, minutes on a CPU
 python train.py --config=configs/convnext_afc.py --config.data.path=/data/imagenet
 python train.py --workdir=runs/mine                          a new run there, or goes on with that one
+srun python train.py --config=...                            one process a task (Open MPI: mpirun)
 
 Any field can be overridden: --config.train.batch_size=32, or --config.init_from=PATH (run or .pth).
 --config.dry_run=true runs a recipe in miniature first, in minutes: data, network, evaluation, checkpoints.
@@ -23,10 +24,11 @@ from aliasfree_jax.data import eval_batches, open_source
 from aliasfree_jax.errors import AliasFreeError
 from aliasfree_jax.evaluation.consistency import evaluate
 from aliasfree_jax.evaluation.report import format_table, shift_report
+from aliasfree_jax.processes import from_first, is_first
 from aliasfree_jax.training import loop
 from aliasfree_jax.training.curves import CURVES, draw_curves
 from aliasfree_jax.training.dry_run import shortened
-from aliasfree_jax.training.mesh import make_mesh
+from aliasfree_jax.training.mesh import even_batch_size, make_mesh, own_share
 from aliasfree_jax.training.stopping import TerminatedError
 from configs import quickstart
 
@@ -60,11 +62,11 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
     """Trains, prints the table and writes results.json."""
     initial = initial_weights(config, workdir)
     summary = loop.run(config, workdir, initial=initial, evaluate=evaluate, origin=config_file())
-    source, size = open_source(config.data, train=False), config.eval.batch_size
+    source, size = open_source(config.data, train=False), even_batch_size(config.eval.batch_size)
     results = shift_report(
         summary.module,
         summary.variables,
-        eval_batches(source, config.data, batch_size=size),
+        eval_batches(source, config.data, batch_size=size, share=own_share()),
         integer=True,
         fractional=True,
         shifts=config.eval.shifts,
@@ -73,6 +75,8 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
         batch_count=-(-len(source) // size),
     )
     print(f"\n{format_table(results)}\n")
+    if not is_first():
+        return
     try:
         draw_curves([workdir], workdir / CURVES)
         print(f"curves         {workdir / CURVES}")
@@ -86,11 +90,12 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
 def main(config: ConfigDict) -> None:
     """Trains in the run directory; Ctrl-C and SIGTERM end the program with a word on how to go on."""
     logging.set_verbosity(logging.WARNING)  # Orbax tells all it does at the level INFO
-    default = Path("runs") / f"{Path(config_file().split(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    started = time.strftime("%Y%m%d-%H%M%S", time.localtime(from_first(time.time())))
+    default = Path("runs") / f"{Path(config_file().split(':')[0]).stem}-{started}"
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else default
     print(f"run            {workdir}", flush=True)
     if config.dry_run:
-        config = shortened(config, make_mesh(config.train.devices).size)
+        config = shortened(config, make_mesh(config.train.devices, config.train.parameter_shards).size)
     try:
         train_and_report(config, workdir)
     except KeyboardInterrupt:

@@ -3,14 +3,16 @@
 `run(main)` replaces `absl.app.run(main)`. It defines the flag `--config`, checks the names of all
 `--config.field=value` overrides against `base_config()` and ends with exit status 2 and a single
 message on stderr when the user can mend what went wrong. Errors of the program itself keep their
-traceback.
+traceback. Where several processes run the program as one (`aliasfree_jax.processes`), the first speaks.
 """
 
 import json
+import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -18,6 +20,14 @@ from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, unknown
+from aliasfree_jax.processes import LAUNCHERS, connect, is_first
+
+_LAUNCHER = flags.DEFINE_enum(
+    "launcher", "auto", LAUNCHERS, "what started this process as one of several; auto: look for traces"
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of the first of several processes")
+_PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "number of processes that no launcher started")
+_PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "of this one of them, from 0")
 
 EXIT_USER_ERROR = 2
 
@@ -185,7 +195,14 @@ def run(main: Callable[[ConfigDict], None], *, default: Callable[[], ConfigDict]
     def quietly(_: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax tells all it does at the level INFO
-        main(flags.FLAGS.config)
+        connect(
+            _LAUNCHER.value,
+            coordinator=_COORDINATOR.value,
+            count=_PROCESS_COUNT.value,
+            index=_PROCESS_INDEX.value,
+        )
+        with nullcontext() if is_first() else redirect_stdout(open(os.devnull, "w")):
+            main(flags.FLAGS.config)
 
     try:
         app.run(quietly, flags_parser=lambda argv: parse(argv, default))

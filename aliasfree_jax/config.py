@@ -56,7 +56,8 @@ def _train() -> ConfigDict:
     train.ema_decay = 0.0  # decay of the averaged parameters that are evaluated; 0 = off
     train.precision = "float32"  # arithmetic of the network: float32 | tf32 | bfloat16
     train.remat = "auto"  # computed again in the gradient: auto | none | mlp | block
-    train.devices = 0  # data-parallel devices; 0 = all
+    train.devices = 0  # that a batch is divided over; 0 = all
+    train.parameter_shards = 1  # devices that share one copy of parameters and optimizer state
     train.temperature = ConfigDict()  # of learned polyphase samplers, over epochs; starts at 1
     train.temperature.schedule = "constant"  # constant | decay | linear
     train.temperature.every_epochs = 10.0  # decay: multiply by `factor` so often, down to `least`

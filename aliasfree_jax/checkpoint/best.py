@@ -8,6 +8,7 @@ from pathlib import Path
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree
 from aliasfree_jax.checkpoint.network import save_model
 from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.processes import barrier, from_first, is_first
 
 RESULTS = "results.json"
 
@@ -20,31 +21,41 @@ def _best_value(best: Path, metric: str) -> float:
         return float("-inf")
 
 
+def _make_way(best: Path, new: Path, old: Path, value: float, metric: str) -> bool:
+    """Whether `value` is better than what is kept; clears what an earlier process left behind, if so."""
+    if old.exists() and not best.exists():  # it died between the two renamings of `keep_best`
+        old.rename(best)
+    if not value > _best_value(best, metric):  # nor where it is not a number
+        return False
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    return True
+
+
 def keep_best(
     run: str | Path, card: ModelCard, variables: PyTree, results: Mapping[str, float], metric: str
 ) -> bool:
     """Writes the network to `<run>/best/` if none there has as large a `metric`; tells whether it did.
 
     `load_model(run / "best")` reads it. The one before stays until the new one is whole on disk, also if
-    the process dies in between.
+    the process dies in between. Of several processes the first decides and renames, all write.
 
     Raises:
       CheckpointError: it cannot be written.
     """
     best, new, old = (Path(run).absolute() / name for name in ("best", "best.new", "best.old"))
     try:
-        if old.exists() and not best.exists():  # died between the two renamings below
-            old.rename(best)
-        if not results[metric] > _best_value(best, metric):  # nor where it is not a number
+        better = is_first() and _make_way(best, new, old, results[metric], metric)
+        if not from_first(better):
             return False
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
         save_model(new, card, variables)
-        (new / RESULTS).write_text(json.dumps(dict(results)) + "\n")
-        if best.exists():
-            best.rename(old)
-        new.rename(best)
-        shutil.rmtree(old, ignore_errors=True)
+        if is_first():
+            (new / RESULTS).write_text(json.dumps(dict(results)) + "\n")
+            if best.exists():
+                best.rename(old)
+            new.rename(best)
+            shutil.rmtree(old, ignore_errors=True)
+        barrier("best network kept")
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot write the best network to {best}: {error}") from error
     return True

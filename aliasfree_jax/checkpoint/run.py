@@ -17,6 +17,7 @@ from aliasfree_jax.checkpoint.directory import (
     read_items,
 )
 from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.processes import barrier, is_first, total
 
 
 def _set_aside(directory: Path) -> Path:
@@ -83,18 +84,32 @@ class RunCheckpoints:
         damaged: list[DamagedCheckpointError] = []
         steps = finished_steps(self.directory)[::-1]
         for step in steps:
+            restored, fault = None, None
             try:
                 restored = self._restore_step(step, card, variables, state)
             except DamagedCheckpointError as error:
-                damaged.append(error)
-            else:
-                for bad, reason in zip(steps, damaged, strict=False):
-                    aside = _set_aside(self.directory / str(bad))
-                    tell(f"{reason} It is now {aside}; going on from step {step}.")
-                if damaged:
-                    self._manager.reload()
+                fault = error
+            if total(int(fault is not None)):  # in any process
+                text = f"checkpoint {self.directory / str(step)} cannot be read by another process."
+                damaged.append(fault or DamagedCheckpointError(text))
+            elif restored is not None:
+                self._set_aside(dict(zip(steps, damaged, strict=False)), step, tell)
                 return step, *restored
         raise damaged[0] if damaged else CheckpointError(f"no checkpoint in {self.directory}.")
+
+    def _set_aside(
+        self, damaged: dict[int, DamagedCheckpointError], good: int, tell: Callable[[str], None]
+    ) -> None:
+        """Renames the damaged steps, tells of each, and makes Orbax forget them."""
+        if not damaged:
+            return
+        barrier("damaged checkpoints found")  # by all, before they are gone
+        if is_first():
+            for step, reason in damaged.items():
+                aside = _set_aside(self.directory / str(step))
+                tell(f"{reason} It is now {aside}; going on from step {good}.")
+        barrier("damaged checkpoints set aside")
+        self._manager.reload()
 
     def _restore_step(
         self, step: int, card: ModelCard, variables: PyTree, state: PyTree

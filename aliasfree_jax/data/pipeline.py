@@ -30,10 +30,24 @@ SMALL_IMAGE_BYTES = 16_384
 MAX_THREADS = 16
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch a process reads: the `index`-th of `count` equal blocks of rows."""
+
+    index: int
+    count: int
+
+
+WHOLE = Share(0, 1)
+
+
 class _Element(NamedTuple):
-    image: np.ndarray
+    image: np.ndarray | None  # None: only fills up the last batch
     label: int
     skipped: tuple[str, ...]
+
+
+_FILLING = _Element(None, 0, ())
 
 
 class _Bundle(NamedTuple):
@@ -82,16 +96,38 @@ class _EvalElement:
 
 
 @dataclass(frozen=True)
-class _Collate:
-    """Stacks elements; short of `batch_size`, black images with mask 0 make up the number."""
+class _Rows:
+    """The elements of one process's share of every batch from `first_batch` on, one after the other."""
 
-    batch_size: int
+    elements: grain.MapDataset
+    batch_size: int  # over all processes
+    share: Share
+    first_batch: int
+    end: int  # number of the last batch plus one; those that reach beyond the elements are filled up
+
+    def __len__(self) -> int:
+        return (self.end - self.first_batch) * (self.batch_size // self.share.count)
+
+    def __getitem__(self, index: int) -> _Element:
+        own = self.batch_size // self.share.count
+        batch, row = divmod(index, own)
+        position = (self.first_batch + batch) * self.batch_size + self.share.index * own + row
+        return self.elements[position] if position < len(self.elements) else _FILLING
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Stacks elements; those that only fill up become zeros with mask 0."""
+
+    image_shape: tuple[int, int, int]
 
     def __call__(self, elements: Sequence[_Element]) -> _Bundle:
-        images = np.zeros((self.batch_size, *elements[0].image.shape), np.float32)
-        labels, mask = np.zeros(self.batch_size, np.int32), np.zeros(self.batch_size, np.float32)
+        size = len(elements)
+        images = np.zeros((size, *self.image_shape), np.float32)
+        labels, mask = np.zeros(size, np.int32), np.zeros(size, np.float32)
         for i, element in enumerate(elements):
-            images[i], labels[i], mask[i] = element.image, element.label, 1
+            if element.image is not None:
+                images[i], labels[i], mask[i] = element.image, element.label, 1
         skipped = tuple(text for element in elements for text in element.skipped)
         return _Bundle({"image": images, "label": labels, "mask": mask}, skipped)
 
@@ -131,36 +167,45 @@ def _threads(source: Source) -> int:
     return 0 if small else min(os.cpu_count() or 1, MAX_THREADS)
 
 
-def _stream(
-    elements: grain.MapDataset, threads: int, workers: int, batch_size: int, first_batch: int
-) -> BatchStream:
-    collate = _Collate(batch_size)
+def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> BatchStream:
+    size = rows.batch_size // rows.share.count
+    elements = grain.MapDataset.source(rows)
+    collate = _Collate((how.image_size, how.image_size, len(how.mean)))
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags when it starts processes
             flags.FLAGS.mark_as_parsed()
         # Whole batches go round the workers, so that their number does not change a batch.
-        batches = elements.batch(batch_size, batch_fn=collate)[first_batch:]
+        batches = elements.batch(size, batch_fn=collate)
         reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
         return BatchStream(batches.to_iter_dataset(reading).mp_prefetch(options))
     reading = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(batch_size, threads) if threads else 0
+        num_threads=threads, prefetch_buffer_size=max(size, threads) if threads else 0
     )
-    items = elements[first_batch * batch_size :].to_iter_dataset(reading)
-    return BatchStream(
-        ThreadPrefetchIterDataset(items.batch(batch_size, batch_fn=collate), prefetch_buffer_size=1)
-    )
+    batches = elements.to_iter_dataset(reading).batch(size, batch_fn=collate)
+    return BatchStream(ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
 
 
-def _check(source: Source, batch_size: int) -> None:
+def _check(source: Source, batch_size: int, share: Share) -> None:
     if batch_size < 1:
         raise ConfigError(f"batch_size must be positive, got {batch_size}.")
+    if batch_size % share.count or not 0 <= share.index < share.count:
+        raise ConfigError(
+            f"a batch of {batch_size} cannot be read as block {share.index} of {share.count} equal ones: use "
+            "a multiple of the number of processes."
+        )
     if len(source) == 0:
         raise DataError("the source has no examples.")
 
 
 def train_batches(
-    source: Source, data: ConfigDict, *, batch_size: int, seed: int, start_step: int = 0
+    source: Source,
+    data: ConfigDict,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    share: Share = WHOLE,
 ) -> BatchStream:
     """An endless stream of full training batches, shuffled anew every epoch.
 
@@ -169,37 +214,42 @@ def train_batches(
     Args:
       source: what to read.
       data: the section `config.data`.
-      batch_size: examples a batch.
+      batch_size: examples a batch, over all processes.
       seed: of the order and of the augmentation.
       start_step: the first batch is the one that the whole stream yields at this position.
+      share: the rows that this process reads; all shares together are the batch of one process.
 
     Returns:
       An iterator of `image` float32 [B, H, W, C], `label` int32 [B], `mask` float32 [B] (all 1), with
-      `skipped` and `first_skipped` for data.corrupt = "skip".
+      `skipped` and `first_skipped` for data.corrupt = "skip"; B is batch_size / share.count.
 
     Raises:
       ConfigError: fields of `data` that do not fit the images, here or at the first batch.
       DataError: no examples; while iterating, an unreadable image if data.corrupt = "raise".
     """
-    _check(source, batch_size)
+    _check(source, batch_size, share)
     threads = 0 if data.workers else _threads(source)
     if not threads and not data.workers:
         source = DecodeOnce(source)
     order_seed, image_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
-    make = _TrainElement(source, Preprocessing.from_config(data), skip=data.corrupt == "skip")
+    how = Preprocessing.from_config(data)
+    make = _TrainElement(source, how, skip=data.corrupt == "skip")
     elements = (
         grain.MapDataset.range(len(source)).shuffle(order_seed).repeat().random_map(make, seed=image_seed)
     )
-    return _stream(elements, threads, data.workers, batch_size, start_step)
+    end = len(elements) // batch_size
+    return _stream(_Rows(elements, batch_size, share, start_step, end), how, threads, data.workers)
 
 
-def eval_batches(source: Source, data: ConfigDict, *, batch_size: int) -> BatchStream:
+def eval_batches(source: Source, data: ConfigDict, *, batch_size: int, share: Share = WHOLE) -> BatchStream:
     """Every example of `source` once, in order; the last batch is filled up with masked zeros.
 
     Yields `image` float32 [B, H, W, C], `label` int32 [B], `mask` float32 [B], 1 for real examples.
     Arguments and errors as in `train_batches`, but an unreadable image is always an error.
     """
-    _check(source, batch_size)
-    elements = grain.MapDataset.range(len(source)).map(_EvalElement(source, Preprocessing.from_config(data)))
+    _check(source, batch_size, share)
+    how = Preprocessing.from_config(data)
+    elements = grain.MapDataset.range(len(source)).map(_EvalElement(source, how))
     threads = 0 if data.workers else _threads(source)
-    return _stream(elements, threads, data.workers, batch_size, 0)
+    end = -(-len(source) // batch_size)
+    return _stream(_Rows(elements, batch_size, share, 0, end), how, threads, data.workers)

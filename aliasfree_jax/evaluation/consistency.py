@@ -18,7 +18,6 @@ from aliasfree_jax.evaluation.shifts import GRIDS, fractional_shifts, integer_sh
 
 Batch = Mapping[str, Any]
 Predict = Callable[[jax.Array], Any]
-Place = Callable[[np.ndarray], jax.Array]
 
 
 class Comparison(NamedTuple):
@@ -116,7 +115,7 @@ class _Draws:
         self.tallies = {grid: Tally() for grid in self.counts}
         self.total, self.worst = Tally(), 0
 
-    def shifted(self, images: jax.Array, first: int, place: Place) -> Iterator[tuple[str, jax.Array]]:
+    def shifted(self, images: jax.Array, first: int) -> Iterator[tuple[str, jax.Array]]:
         """Yields (grid, images shifted by the next draw); `first` is the number of the first image."""
         batch = images.shape[0]
         self.max_shift = largest_shift(self.max_shift, images.shape)
@@ -126,7 +125,7 @@ class _Draws:
             else:
                 drawn = fractional_shifts(self.keys[grid], count, batch, self.max_shift, GRIDS[grid], first)
             for shift in np.asarray(drawn):
-                yield grid, shift_images(images, place(shift))
+                yield grid, shift_images(images, shift)
 
     def summary(self, images: int) -> dict[str, Any]:
         """Results over all shifts of the kind, then by grid."""
@@ -139,11 +138,9 @@ class _Draws:
         return result
 
 
-def _count_batch(
-    predict: Predict, batch: Batch, kinds: list[_Draws], first: int, place: Place
-) -> tuple[int, int]:
+def _count_batch(predict: Predict, batch: Batch, kinds: list[_Draws], first: int) -> tuple[int, int]:
     """Adds a batch to the tallies of all `kinds`; returns (images, correct ones), padding left out."""
-    images, label = place(np.asarray(batch["image"])), np.asarray(batch["label"])
+    images, label = jnp.asarray(batch["image"]), np.asarray(batch["label"])
     mask = np.asarray(batch["mask"]) > 0
     size = images.shape[0]
     reference = _logits(predict(images), size)
@@ -151,7 +148,7 @@ def _count_batch(
     for draws in kinds:
         always = hit.copy()
         # All predictions are under way before the first is read: the host works beside the device.
-        under_way = [(grid, predict(shifted)) for grid, shifted in draws.shifted(images, first, place)]
+        under_way = [(grid, predict(shifted)) for grid, shifted in draws.shifted(images, first)]
         for grid, raw in under_way:
             comparison = compare(reference, _logits(raw, size), label)
             draws.tallies[grid].add(comparison, mask)
@@ -170,21 +167,20 @@ def evaluate(
     shifts: int = 8,
     max_shift: int = 32,
     seed: int = 0,
-    place: Place = jnp.asarray,
 ) -> dict[str, Any]:
     """Measures accuracy and, for the kinds asked for, what random circular shifts change.
 
     Args:
       predict: images [B, H, W, C] to logits [B, K]; compile it beforehand (`jax.jit`). It may also
         be a function of another library that takes and returns numpy arrays.
-      batches: dictionaries image [B, H, W, C], label [B], mask [B] (0 = padding); read once.
+      batches: dictionaries image [B, H, W, C], label [B], mask [B] (0 = padding); read once. Images may
+        lie on devices (`training.mesh.evaluated_batches`); they are shifted there.
       integer: shift by whole pixels (`shifts.integer_shifts`).
       fractional: shift by fractions of a pixel (`shifts.fractional_shifts`): the draws take turns on
         halves, thirds, quarters and real numbers.
       shifts: draws an image and kind.
       max_shift: pixels, whole part; reduced to `largest_shift`.
       seed: of the draws.
-      place: moves images and shifts to the devices, e.g. `report.spread`.
 
     Returns:
       {"images", "accuracy"} and for each kind {"pairs", "consistency": share of (image, shift) pairs
@@ -204,7 +200,7 @@ def evaluate(
     kinds = [_Draws(kind, shifts, max_shift, seed) for kind in wanted]
     images, correct, first = 0, 0, 0
     for batch in batches:
-        counted, hits = _count_batch(predict, batch, kinds, first, place)
+        counted, hits = _count_batch(predict, batch, kinds, first)
         images, correct, first = images + counted, correct + hits, first + len(batch["label"])
     if not images:
         raise DataError("there is no image to evaluate: check data.eval_split and data.eval_limit.")

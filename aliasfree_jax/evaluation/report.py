@@ -7,28 +7,25 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any
 
 import jax
-import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from aliasfree_jax.evaluation.consistency import Batch, evaluate
+from aliasfree_jax.processes import is_first
+from aliasfree_jax.training.mesh import evaluated_batches, make_mesh, replicate
+from aliasfree_jax.training.step import make_predict
 
 Results = dict[str, Any]
 
 
-def spread(array: Any, *, copies: bool = False) -> jax.Array:
-    """Divides axis 0 of `array` over the local devices; copies it to each if asked or if it is uneven."""
-    devices = np.array(jax.local_devices())
-    spec = PartitionSpec() if copies or np.shape(array)[0] % devices.size else PartitionSpec("data")
-    return jax.device_put(array, NamedSharding(Mesh(devices, ("data",)), spec))
+def predictor(module: nn.Module, variables: Mapping[str, Any]) -> Callable[[Any], jax.Array]:
+    """The compiled function images [B, H, W, C] -> logits [B, K] of a network, on all devices.
 
-
-def predictor(module: nn.Module, variables: Mapping[str, Any]) -> Callable[[jax.Array], jax.Array]:
-    """The compiled function images [B, H, W, C] -> logits [B, K] of a network in evaluation mode."""
-    apply = jax.jit(lambda weights, images: module.apply(weights, images, train=False))
-    weights = jax.tree.map(lambda leaf: spread(leaf, copies=True), variables)
-    return lambda images: apply(weights, images)
+    Each computes its part of images that are divided over them, and the whole of others.
+    """
+    mesh = make_mesh()
+    predict, weights = make_predict(module, mesh), replicate(variables, mesh)
+    return lambda images: predict(weights, images)
 
 
 def shift_report(
@@ -49,7 +46,8 @@ def shift_report(
     Args:
       module: takes `module.apply(variables, images, train=False)`.
       variables: parameters and statistics.
-      batches: the batches, or a function that starts them; read once.
+      batches: the batches, or a function that starts them; read once. With several processes, each
+        gives its share of every batch, and all get the same results.
       integer: measure whole-pixel shifts.
       fractional: measure fractional shifts.
       shifts: draws an image and kind.
@@ -64,16 +62,16 @@ def shift_report(
     started = batches() if callable(batches) else batches
     if batch_count is None and isinstance(started, Sized):
         batch_count = len(started)
-    bar = tqdm(started, total=batch_count, desc="evaluating", unit=" batches", disable=not progress)
+    hidden = not (progress and is_first())
+    bar = tqdm(started, total=batch_count, desc="evaluating", unit=" batches", disable=hidden)
     results = evaluate(
         predictor(module, variables),
-        bar,
+        evaluated_batches(bar, make_mesh()),
         integer=integer,
         fractional=fractional,
         shifts=shifts,
         max_shift=max_shift,
         seed=seed,
-        place=spread,
     )
     return results | {"settings": {"shifts": shifts, "max_shift": max_shift, "seed": seed}}
 

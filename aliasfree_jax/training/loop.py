@@ -13,8 +13,9 @@ from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_bes
 from aliasfree_jax.config import validate
 from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
 from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.processes import is_first, total
 from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sheet
-from aliasfree_jax.training.mesh import check_batch, make_mesh, put_batch
+from aliasfree_jax.training.mesh import check_batch, make_mesh, own_share, put_batch
 from aliasfree_jax.training.network import check_network
 from aliasfree_jax.training.preparation import Evaluate, Initial, Parts, first_state, prepare
 from aliasfree_jax.training.profile import StepProfile
@@ -62,7 +63,7 @@ def _train(
     batches: BatchStream,
     checkpoints: RunCheckpoints,
     progress: Progress,
-    stop_requested: Callable[[], bool],
+    stop_requested: Callable[[int], bool],
 ) -> tuple[TrainState, dict[str, float]]:
     """Updates from step `start` to the plan's end; returns the last state and evaluation."""
     results: dict[str, float] = {}
@@ -71,9 +72,10 @@ def _train(
     progress.note("compiling the first step ...")
     progress.restart_clock()
     for done in range(start + 1, run.plan.total + 1):
-        batch = next(batches)
+        with progress.waiting_for_data():
+            batch = next(batches)
         profile.before(done)
-        if done == 1:
+        if done == 1 and is_first():
             write_contact_sheet(workdir / CONTACT_SHEET, batch["image"], run.config)
         state, metrics = run.train_step(state, put_batch(batch, run.mesh))
         if done == start + 1:
@@ -82,10 +84,11 @@ def _train(
             progress.step(metrics)
         if told := profile.after(done, metrics):
             progress.note(told)
-        stops = done < run.plan.total and stop_requested()
+        stops = stop_requested(done) and done < run.plan.total
         evaluates, saves = run.plan.evaluates(done), run.plan.saves(done) or stops
         if evaluates or saves or done % run.config.log.every_steps == 0:
-            progress.log_steps(**({"skipped": batches.skipped} if batches.skipped else {}))
+            skipped = total(batches.skipped)
+            progress.log_steps(**({"skipped": skipped} if skipped else {}))
         card = dataclasses.replace(run.card, step=done)
         if saves:
             checkpoints.save(card, state.evaluated(), state.rest())
@@ -135,7 +138,7 @@ def run(
       TerminatedError: SIGTERM came; the checkpoint is written.
     """
     validate(config)
-    mesh = make_mesh(config.train.devices)
+    mesh = make_mesh(config.train.devices, config.train.parameter_shards)
     check_batch(config.train.batch_size, config.train.accumulation_steps, mesh)
     check_network(config)
     if sources is None:
@@ -145,7 +148,7 @@ def run(
     workdir = _make_workdir(Path(workdir))
     with RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
         start, state, notes = first_state(parts, checkpoints, initial)
-        writers = make_writers(config, workdir, start)
+        writers = make_writers(config, workdir, start) if is_first() else []
         sizes = {"start": start, "batch_size": config.train.batch_size}
         with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:
             for note in notes:
@@ -153,21 +156,29 @@ def run(
             if start:
                 progress.saved(checkpoints.directory / str(start))
             # Not earlier: a configuration that does not fit the run must not replace the run's own.
-            (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+            if is_first():
+                (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
             if start >= parts.plan.total:
                 progress.note(f"nothing to train: the run has {start} of {parts.plan.total} steps")
                 results = parts.evaluate(state) if parts.evaluate else {}
                 skipped = 0
             else:
-                stream = {"batch_size": config.train.batch_size, "seed": config.seed, "start_step": start}
+                batches = train_batches(
+                    sources[0],
+                    config.data,
+                    batch_size=config.train.batch_size,
+                    seed=config.seed,
+                    start_step=start,
+                    share=own_share(),
+                )
                 with (
-                    closing(train_batches(sources[0], config.data, **stream)) as batches,
+                    closing(batches),
                     watch_for_termination() as stop_requested,
                 ):
                     state, results = _train(
                         parts, state, start, batches, checkpoints, progress, stop_requested
                     )
-                skipped = batches.skipped
+                skipped = total(batches.skipped)
                 if skipped:
                     first = "\n  ".join(batches.first_skipped)
                     progress.note(

@@ -15,7 +15,7 @@ from aliasfree_jax.data import Source, eval_batches
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.training.initial import adopt
-from aliasfree_jax.training.mesh import split
+from aliasfree_jax.training.mesh import evaluated_batches, even_batch_size, own_share
 from aliasfree_jax.training.mixing import Mixing
 from aliasfree_jax.training.network import make_card
 from aliasfree_jax.training.optimizer import make_optimizer
@@ -57,12 +57,13 @@ def _make_evaluate(
 ) -> Callable[[TrainState], dict[str, float]]:
     """Binds `evaluate` to the evaluation split and to the variables of a state."""
     predict = make_predict(module, mesh)
-    batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
+    batch_size = even_batch_size(config.eval.batch_size)
 
     def results(state: TrainState) -> dict[str, float]:
         variables = state.evaluated()
-        batches = eval_batches(source, config.data, batch_size=batch_size)
-        return dict(evaluate(lambda images: predict(variables, jax.device_put(images, split(mesh))), batches))
+        batches = eval_batches(source, config.data, batch_size=batch_size, share=own_share())
+        on_devices = evaluated_batches(batches, mesh)
+        return dict(evaluate(lambda images: predict(variables, images), on_devices))
 
     return results
 

@@ -7,7 +7,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,7 @@ import jax
 from tqdm import tqdm
 
 from aliasfree_jax.errors import AliasFreeError
+from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.plan import Plan
 from aliasfree_jax.training.writers import Writer
 
@@ -39,31 +41,37 @@ def _kept_lines(path: Path, step: int) -> str:
     return "".join(kept)
 
 
+class UnwritableError(AliasFreeError, OSError):
+    """The metrics cannot be written, for instance because the disk is full."""
+
+
 class Progress:
     """Progress bar and metrics file of one run; use it in a `with` block.
 
-    Throughput counts training steps only: `restart_clock` after anything else that takes time.
+    Throughput counts training steps only: `restart_clock` after anything else that takes time. Of several
+    processes only the first shows and writes anything; all check the losses.
     """
 
     def __init__(
         self, workdir: Path, plan: Plan, *, start: int, batch_size: int, writers: Sequence[Writer] = ()
     ):
-        path = workdir / "metrics.jsonl"
-        kept = _kept_lines(path, start)
-        self._file = path.open("w")
-        self._file.write(kept)
+        self._checkpoint = "none yet"
+        self._path = workdir / "metrics.jsonl"
+        self._writes = is_first()
+        if self._writes:
+            self._keep_lines(start)
         self._writers = writers
         self._plan = plan
         self._batch_size = batch_size
         self._step = start
         self._pending: list[dict[str, jax.Array]] = []
-        self._checkpoint = "none yet"
         # A terminal redraws one line; in a log file every refresh is a new line, so make them rare.
         interval = 0.5 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(
             total=plan.total,
             initial=start,
             file=sys.stderr,
+            disable=not self._writes,
             dynamic_ncols=True,
             mininterval=interval,
             bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
@@ -73,11 +81,19 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Prints a line above the progress bar."""
-        self._bar.write(text, file=sys.stderr)
+        if self._writes:
+            self._bar.write(text, file=sys.stderr)
 
     def restart_clock(self) -> None:
         """Leaves the time since the last step out of the throughput."""
-        self._since, self._timed = time.perf_counter(), 0
+        self._since, self._timed, self._waited = time.perf_counter(), 0, 0.0
+
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """Measures the time in the block as waiting for data."""
+        since = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - since
 
     def first_step(self, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of the first step, whose time is that of compiling."""
@@ -110,11 +126,15 @@ class Progress:
         mean = {name: float(sum(float(m[name]) for m in window) / len(window)) for name in window[0]}
         # Of the last step, not a mean: the value that a restart at this step would continue from.
         mean["learning_rate"] = float(window[-1]["learning_rate"])
+        speed = ""
         if self._timed:
-            mean["images_per_second"] = self._timed * self._batch_size / (time.perf_counter() - self._since)
+            elapsed = time.perf_counter() - self._since
+            mean["images_per_second"] = self._timed * self._batch_size / elapsed
+            # At most so much of it slows the training: the devices may have been busy meanwhile.
+            mean["data_wait"] = self._waited / elapsed
+            speed = f", {mean['images_per_second']:.0f} images/s ({mean['data_wait']:.0%} data wait)"
         self.restart_clock()
         self._write("train", mean | also)
-        speed = f", {mean['images_per_second']:.0f} images/s" if "images_per_second" in mean else ""
         text = f"loss {mean['loss']:.3f}, accuracy {mean['accuracy']:.1%}{speed}{self._time_left()}"
         self._bar.set_postfix_str(text, refresh=False)
 
@@ -146,6 +166,22 @@ class Progress:
         """Remembers the newest checkpoint, which error messages name."""
         self._checkpoint = str(directory)
 
+    def _keep_lines(self, start: int) -> None:
+        """Drops what was written after step `start`, and leaves the file open for more."""
+        new = self._path.with_suffix(".new")
+        try:
+            new.write_text(_kept_lines(self._path, start))
+            new.replace(self._path)  # whole at any moment, also where the disk is full
+            self._file = self._path.open("a")
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> UnwritableError:
+        return UnwritableError(
+            f"cannot write {self._path}: {error.strerror}. Last checkpoint: {self._checkpoint}. Make room or "
+            "mend the file system, then go on with --workdir."
+        )
+
     def _write(self, split: str, values: Mapping[str, Any]) -> None:
         event = {
             "step": self._step,
@@ -153,8 +189,13 @@ class Progress:
             "split": split,
             **values,
         }
-        self._file.write(json.dumps(event) + "\n")
-        self._file.flush()
+        if not self._writes:
+            return
+        try:
+            self._file.write(json.dumps(event) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._unwritable(error) from error
         numbers = {f"{split}/{name}": float(v) for name, v in values.items() if isinstance(v, int | float)}
         for writer in self._writers:
             writer.write(self._step, numbers)
@@ -166,6 +207,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        self._file.close()
+        if self._writes:
+            self._file.close()
         for writer in self._writers:
             writer.close()

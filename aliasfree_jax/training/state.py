@@ -11,7 +11,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from aliasfree_jax.checkpoint import PyTree
-from aliasfree_jax.training.mesh import replicated
+from aliasfree_jax.training.mesh import state_shardings
 
 
 @struct.dataclass
@@ -91,9 +91,11 @@ def create_state(
     def build(values: dict[str, PyTree] | None) -> TrainState:
         return _fresh(module, optimizer, image_shape, jax.random.key(seed), average, values)
 
-    # With out_shardings, every array of the result has memory of its own, which the step may donate.
     # Through the host: arrays committed to one device could not be spread over a mesh of several.
-    return jax.jit(build, out_shardings=replicated(mesh))(jax.device_get(variables))
+    values = jax.device_get(variables)
+    shardings = state_shardings(jax.eval_shape(build, values), mesh)
+    # With out_shardings, every array of the result has memory of its own, which the step may donate.
+    return jax.jit(build, out_shardings=shardings)(values)
 
 
 def abstract_state(
@@ -106,5 +108,8 @@ def abstract_state(
 ) -> TrainState:
     """Shapes, dtypes and shardings of what `create_state` returns, without computing it."""
     shapes = jax.eval_shape(lambda: _fresh(module, optimizer, image_shape, jax.random.key(0), average, None))
-    sharding = replicated(mesh)
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
+    return jax.tree.map(
+        lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+        shapes,
+        state_shardings(shapes, mesh),
+    )

@@ -1,6 +1,6 @@
 """The compiled training step and the compiled prediction, the same code for one device and for many.
 
-Both are `jax.jit` over a mesh with the batch divided and everything else replicated: sums over the
+Both are `jax.jit` over a mesh with the batch divided, everything else replicated or sharded: sums over the
 batch are sums over all devices, so batch statistics, loss and gradients are those of the whole batch.
 """
 
@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.training.losses import correct, cross_entropy
-from aliasfree_jax.training.mesh import AXIS, replicated, split
+from aliasfree_jax.training.mesh import BATCH_AXES, replicated, split, state_shardings
 from aliasfree_jax.training.mixing import Mixing, mix
 from aliasfree_jax.training.schedule import Schedule
 from aliasfree_jax.training.state import TrainState
@@ -74,7 +74,7 @@ def _make_gradients(
 
 def _micro_batches(batch: Batch, steps: int, mesh: Mesh) -> Batch:
     """[B, ...] -> [steps, B / steps, ...], every device keeping its own examples."""
-    sharding = NamedSharding(mesh, PartitionSpec(None, AXIS))
+    sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
     def cut(array: jax.Array) -> jax.Array:
         rows = array.reshape(array.shape[0] // steps, steps, *array.shape[1:])
@@ -147,6 +147,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         heat = {} if temperature is None else {"temperature": temperature(state.step)}
         grads, collections, metrics = _accumulated(gradients, state, batch, heat, accumulation_steps, mesh)
+        grads = jax.lax.with_sharding_constraint(grads, state_shardings(grads, mesh))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -157,21 +158,20 @@ def make_train_step(
         new = dataclasses.replace(
             state, step=state.step + 1, params=params, collections=collections, opt_state=opt_state, ema=ema
         )
-        return new, metrics
+        new = jax.lax.with_sharding_constraint(new, state_shardings(new, mesh))
+        return new, jax.lax.with_sharding_constraint(metrics, replicated(mesh))
 
-    everywhere = replicated(mesh)
-    return jax.jit(
-        step, in_shardings=(everywhere, split(mesh)), out_shardings=(everywhere, everywhere), donate_argnums=0
-    )
+    return jax.jit(step, in_shardings=(None, split(mesh)), donate_argnums=0)
 
 
 def make_predict(module: nn.Module, mesh: Mesh) -> Predict:
     """A compiled function (variables, images) -> logits of the network in evaluation mode.
 
-    The number of images must be a multiple of the number of devices; host arrays are moved as needed.
+    The variables lie on the devices of the mesh, the images too or on the host. The logits of all images
+    come to every device, and so to every process.
     """
 
     def predict(variables: PyTree, images: jax.Array) -> Any:
         return module.apply(variables, images, train=False)
 
-    return jax.jit(predict, in_shardings=(replicated(mesh), split(mesh)), out_shardings=split(mesh))
+    return jax.jit(predict, out_shardings=replicated(mesh))

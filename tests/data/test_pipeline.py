@@ -4,7 +4,15 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from aliasfree_jax.data import ArraySource, DigitsSource, FolderSource, eval_batches, pipeline, train_batches
+from aliasfree_jax.data import (
+    ArraySource,
+    DigitsSource,
+    FolderSource,
+    Share,
+    eval_batches,
+    pipeline,
+    train_batches,
+)
 from aliasfree_jax.errors import ConfigError, DataError
 
 GREY = {"mean": (0.0,), "std": (1.0,)}
@@ -193,3 +201,35 @@ def test_number_of_channels_is_checked(data_config, workers):
 def test_nothing_to_do(data_config):
     with pytest.raises(ConfigError, match="batch_size must be positive, got 0"):
         train_batches(numbered(4), data_config(**GREY), batch_size=0, seed=0)
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(0, False), (0, True), (2, False)])
+def test_shares_are_the_rows_of_one_process(random_views, monkeypatch, workers, threads):
+    if threads:
+        monkeypatch.setattr(pipeline, "SMALL_IMAGE_BYTES", 0)
+    source = gradients(9)
+    whole = take(source, random_views, 5)[0]
+    random_views.workers = workers
+    shares = [take(source, random_views, 3, start_step=2, share=Share(i, 2))[0] for i in range(2)]
+    for key in ("image", "label"):
+        for first, second, both in zip(*shares, whole[2:], strict=True):
+            np.testing.assert_array_equal(np.concatenate([first[key], second[key]]), both[key])
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 13])
+def test_shares_of_an_evaluation_count_every_example_once(data_config, count):
+    """Also where the last batch has rows for the first process only: all get equally many batches."""
+    data = data_config(**GREY)
+    shares = [list(eval_batches(numbered(count), data, batch_size=8, share=Share(i, 4))) for i in range(4)]
+    assert {len(share) for share in shares} == {-(-count // 8)}
+    assert all(batch["image"].shape == (2, 8, 8, 1) for share in shares for batch in share)
+    seen = [b["label"][b["mask"] > 0] for batches in zip(*shares, strict=True) for b in batches]
+    assert np.concatenate(seen).tolist() == list(range(count))
+
+
+def test_a_share_must_be_equal(data_config):
+    for size, share in ((6, Share(0, 4)), (8, Share(4, 4))):
+        with pytest.raises(
+            ConfigError, match=f"a batch of {size} cannot be read as block {share.index} of 4"
+        ):
+            eval_batches(numbered(9), data_config(**GREY), batch_size=size, share=share)

@@ -7,8 +7,8 @@ import pytest
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError, ShapeError
 from aliasfree_jax.evaluation.consistency import compare, evaluate, largest_shift
-from aliasfree_jax.evaluation.report import spread
 from aliasfree_jax.evaluation.shifts import integer_shifts
+from aliasfree_jax.training.mesh import evaluated_batches, make_mesh
 
 SIDE = 8
 
@@ -170,13 +170,15 @@ def test_numpy_functions_and_divided_batches_can_be_measured():
     def in_numpy(shown):
         return np.asarray(shown).mean((1, 2)) @ WEIGHTS
 
-    result = evaluate(in_numpy, [batch(images)], integer=True, shifts=2, max_shift=3, place=spread)
+    result = evaluate(in_numpy, [batch(images)], integer=True, shifts=2, max_shift=3)
     assert result["integer"]["consistency"] == 1
-    assert len(spread(images).sharding.device_set) == jax.local_device_count()
-    assert spread(images[:3]).sharding.is_fully_replicated
-    divided = evaluate(strided, [batch(images)], integer=True, fractional=True, shifts=4, place=spread)
-    single = evaluate(strided, [batch(images)], integer=True, fractional=True, shifts=4)
-    np.testing.assert_allclose(jax.tree.leaves(divided), jax.tree.leaves(single), rtol=1e-5)  # float32
+    for shown in (images, images[:5]):  # 5 images are filled up to 8 on 4 devices
+        placed = list(evaluated_batches([batch(shown)], make_mesh()))
+        assert len(placed[0]["image"].sharding.device_set) == jax.local_device_count()
+        divided = evaluate(strided, placed, integer=True, fractional=True, shifts=4)
+        single = evaluate(strided, [batch(shown)], integer=True, fractional=True, shifts=4)
+        assert divided["images"] == len(shown)
+        np.testing.assert_allclose(jax.tree.leaves(divided), jax.tree.leaves(single), rtol=1e-5)  # float32
 
 
 def test_the_largest_shift_is_below_the_shorter_side():

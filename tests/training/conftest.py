@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import network as checkpoint_network
 from aliasfree_jax.config import base_config
+from aliasfree_jax.data import Share
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.training import loop, network, preparation
 
@@ -90,7 +91,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             {"class_names": CLASSES if train else data_now.eval_classes, "__len__": lambda _: EXAMPLES},
         )()
 
-    def train_batches(source: Any, data: ConfigDict, *, batch_size: int, seed: int, start_step: int) -> Any:
+    def train_batches(
+        source: Any, data: ConfigDict, *, batch_size: int, seed: int, start_step: int, share: Share
+    ) -> Any:
         batches = Batches(batch_size, seed, start_step, data_now.skipped)
         if data_now.poison is None:
             return batches
@@ -102,7 +105,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
         return Poisoned(batch_size, seed, start_step)
 
-    def eval_batches(source: Any, data: ConfigDict, *, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    def eval_batches(
+        source: Any, data: ConfigDict, *, batch_size: int, share: Share
+    ) -> Iterator[dict[str, np.ndarray]]:
         batch = make_batch(99, batch_size)
         batch["mask"][-2:] = 0
         yield batch

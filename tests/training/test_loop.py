@@ -111,7 +111,7 @@ def test_events_and_summary_and_a_finished_run(world, config, tmp_path, capfd):
     assert [e["step"] for e in train] == [2, 4] and [e["epoch"] for e in train] == [1.0, 2.0]
     assert set(train[-1]) == {
         *("step", "epoch", "split", "loss", "accuracy", "learning_rate", "grad_norm"),
-        *("images_per_second", "skipped"),
+        *("images_per_second", "data_wait", "skipped"),
     }
     assert [e["step"] for e in evals] == [2, 4]
     assert evals[-1]["images"] == 98  # 100 rows, the last two of which are padding

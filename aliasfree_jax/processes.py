@@ -1,0 +1,123 @@
+"""Several processes that train or evaluate as one: joining them, and what they agree upon.
+
+Every process runs the same program on the same arguments; arrays that span all devices are computed by all
+of them together. Files are written by the first process. With one process all functions here are trivial.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from aliasfree_jax.errors import ConfigError, unknown
+
+LAUNCHERS = ("auto", "none", "slurm", "openmpi", "tpu")
+# What each launcher tells a process of its job: how many there are, and whether one node has several.
+_COUNTS = {"slurm": "SLURM_STEP_NUM_TASKS", "openmpi": "OMPI_COMM_WORLD_SIZE"}
+
+
+def detect(environment: Mapping[str, str]) -> str:
+    """The launcher that started this process as one of several; "none" if it runs alone.
+
+    A TPU virtual machine is recognised where its environment lists several workers (GKE, queued resources
+    with that variable set); elsewhere ask for "tpu".
+    """
+    for launcher, variable in _COUNTS.items():
+        if int(environment.get(variable, "1")) > 1:
+            return launcher
+    return "tpu" if "," in environment.get("TPU_WORKER_HOSTNAMES", "") else "none"
+
+
+def _initialize_arguments(launcher: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What `jax.distributed.initialize` does not find out by itself under a launcher."""
+    if launcher == "slurm":
+        tasks, nodes = (int(environment.get(f"SLURM_STEP_NUM_{what}", "1")) for what in ("TASKS", "NODES"))
+        gpus = int(environment.get("SLURM_GPUS_ON_NODE", "0"))
+        # JAX gives every task one GPU, by its number on the node: the rest would idle with one task a node.
+        return {"local_device_ids": list(range(gpus))} if tasks == nodes and gpus > 1 else {}
+    if launcher == "openmpi":  # not through JAX, which looks for variables that Open MPI 5 no longer sets
+        ranks = [int(environment[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK", "LOCAL_RANK")]
+        return {"num_processes": ranks[0], "process_id": ranks[1], "local_device_ids": [ranks[2]]}
+    return {}
+
+
+def connect(launcher: str = "auto", *, coordinator: str = "", count: int = 0, index: int = -1) -> None:
+    """Joins the processes of this job; to be called before anything else touches a device.
+
+    Either a launcher tells everything (SLURM: `srun python train.py ...`; Open MPI: `mpirun`; TPU pods), or
+    the arguments do, the same for all processes but `index`. Open MPI 5 needs `coordinator` besides.
+
+    Args:
+      launcher: one of `LAUNCHERS`; "auto" looks for traces of one, "none" ignores them.
+      coordinator: host:port of process 0, reachable by all, with a free port.
+      count: number of processes.
+      index: of this one, 0 to count - 1.
+
+    Raises:
+      ConfigError: incomplete or contradictory arguments, or the processes do not find each other.
+    """
+    if launcher not in LAUNCHERS:
+        raise ConfigError(unknown("launcher", launcher, LAUNCHERS))
+    if launcher == "auto":
+        launcher = "none" if count else detect(os.environ)
+    if launcher == "none" and not (coordinator or count or index >= 0):
+        return
+    try:
+        arguments = _initialize_arguments(launcher, os.environ)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"--launcher={launcher}, but its environment variable {error} is missing or no number: start the "
+            "program by that launcher, or give --coordinator, --process_count and --process_index."
+        ) from error
+    if launcher == "none":
+        if not (coordinator and count > 0 and 0 <= index < count):
+            raise ConfigError(
+                "processes that no launcher starts need --coordinator=HOST:PORT, --process_count=N and "
+                f"--process_index=0..N-1, got {coordinator!r}, {count} and {index}."
+            )
+        arguments = {"num_processes": count, "process_id": index}
+    if coordinator:
+        arguments["coordinator_address"] = coordinator
+    try:
+        jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"this process could not join the others (launcher {launcher}, {arguments}): {error}. "
+            "Give --coordinator=HOST:PORT of the first process's machine, or --launcher=none to run alone."
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes have come here; `name` is the same for all."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def from_first(number: float) -> float:
+    """The first process's `number`, in all of them; exact in float64."""
+    if jax.process_count() == 1:
+        return number
+    bits = multihost_utils.broadcast_one_to_all(np.frombuffer(np.float64(number).tobytes(), np.uint32))
+    return float(np.asarray(bits, np.uint32).view(np.float64)[0])
+
+
+def total(number: int) -> int:
+    """The sum of the processes' numbers, below 2**31, in all of them."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).sum())
+
+
+def gathered(array: Any) -> np.ndarray:
+    """The whole of an array whose first axis is divided over the processes, in all of them."""
+    if jax.process_count() == 1:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
