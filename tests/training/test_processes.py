@@ -1,0 +1,126 @@
+"""train.py in one process and in two real ones that join each other: the same run."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aliasfree_jax.checkpoint import finished_steps, load_model, named_leaves
+
+ROOT = Path(__file__).resolve().parents[2]
+# A small alias-free network with mixing and averages; 43 images do not fill the last evaluation batch.
+ARGUMENTS = (
+    "--config.model.options.depths=(1,1)",
+    "--config.model.options.widths=(8,64)",
+    "--config.data.train_limit=128",
+    "--config.data.eval_limit=43",
+    "--config.train.batch_size=16",
+    "--config.train.total_epochs=1.0",
+    "--config.train.mixing.mixup=0.8",
+    "--config.train.mixing.group=4",
+    "--config.train.ema_decay=0.9",
+    "--config.optimizer.warmup_epochs=0.5",
+    "--config.eval.batch_size=16",
+    "--config.eval.shifts=2",
+    "--config.checkpoint.every_epochs=0.25",
+    "--config.log.every_steps=1",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def start(workdir: Path, processes: int, devices: int, *arguments: str) -> list[subprocess.Popen]:
+    """Starts train.py `processes` times, each with `devices` virtual devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "train.py", f"--workdir={workdir}", *ARGUMENTS, *arguments]
+    address = f"--coordinator=localhost:{free_port()}"
+    own = [
+        [address, f"--process_count={processes}", f"--process_index={index}"] if processes > 1 else []
+        for index in range(processes)
+    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen([*command, *o], cwd=ROOT, env=environment, **pipes) for o in own]
+
+
+def finish(started: list[subprocess.Popen], status: int = 0) -> list[tuple[str, str]]:
+    """Waits for all; what each printed."""
+    printed = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [status] * len(started), printed
+    return printed
+
+
+def events(workdir: Path, split: str) -> list[dict]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]
+
+
+def parameters(workdir: Path) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in named_leaves(load_model(workdir)[2]).items()}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run of one process with one device."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    finish(start(workdir, 1, 1))
+    return workdir
+
+
+LAYOUTS = {
+    "1x4": (1, 4),
+    "2x2": (2, 2),
+    "1x4 sharded": (1, 4, "--config.train.parameter_shards=4"),
+    "2x2 sharded": (2, 2, "--config.train.parameter_shards=2"),
+    "2x1 workers": (2, 1, "--config.data.workers=1"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_processes_and_devices_change_nothing(alone, tmp_path, layout):
+    printed = finish(start(tmp_path / "run", *LAYOUTS[layout]))
+    losses = [[event["loss"] for event in events(run, "train")] for run in (alone, tmp_path / "run")]
+    assert len(losses[0]) == 8
+    # Float32 sums in another order, grown over eight updates.
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    mine, other = (json.loads((run / "results.json").read_text()) for run in (tmp_path / "run", alone))
+    assert mine["images"] == other["images"] == 43  # every image once
+    assert mine["integer"]["pairs"] == 86 and mine["accuracy"] == other["accuracy"]
+    assert mine["fractional"]["consistency"] == other["fractional"]["consistency"]
+    assert events(tmp_path / "run", "eval")[-1]["accuracy"] == events(alone, "eval")[-1]["accuracy"]
+    whole, parts = parameters(alone), parameters(tmp_path / "run")
+    for name, value in whole.items():
+        np.testing.assert_allclose(parts[name], value, rtol=0, atol=1e-5, err_msg=name)
+    said = [[line for line in out.splitlines() if not line.startswith("[Gloo]")] for out, _ in printed]
+    assert said[0][-1].startswith("evaluate again") and not any(said[1:])
+
+
+@pytest.mark.slow
+def test_sigterm_to_any_process_stops_all_and_another_layout_goes_on(alone, tmp_path):
+    workdir = tmp_path / "run"
+    started = start(workdir, 2, 2, "--config.train.parameter_shards=2")
+    while len(events(workdir, "train") if (workdir / "metrics.jsonl").exists() else []) < 3:
+        assert all(process.poll() is None for process in started), finish(started)
+        time.sleep(0.02)
+    started[1].send_signal(signal.SIGTERM)
+    printed = finish(started, status=143)
+    assert all("terminated after step" in errors for _, errors in printed)
+    stopped = finished_steps(workdir / "checkpoints")[-1]
+    assert f"terminated after step {stopped}," in printed[0][1] and 3 <= stopped < 8
+    finish(start(workdir, 1, 1))
+    assert [event["step"] for event in events(workdir, "train")] == list(range(1, 9))
+    whole, parts = parameters(alone), parameters(workdir)
+    for name, value in whole.items():
+        np.testing.assert_allclose(parts[name], value, rtol=0, atol=1e-6, err_msg=name)
