@@ -1,10 +1,12 @@
 import json
+import os
+import time
 
 import jax.numpy as jnp
 import pytest
 
 from aliasfree_jax.training.plan import Plan
-from aliasfree_jax.training.progress import DivergedError, Progress
+from aliasfree_jax.training.progress import DivergedError, Progress, UnwritableError
 
 PLAN = Plan(steps_per_epoch=10, total=40, warmup=0, evaluate_every=10, save_every=10)
 
@@ -53,3 +55,32 @@ def test_clock_leaves_out_what_is_not_training(tmp_path):
         progress.restart_clock()
         progress.log_steps()
     assert "images_per_second" not in read(tmp_path)[0]
+
+
+def test_waiting_for_data_is_told(tmp_path, capfd):
+    with Progress(tmp_path, PLAN, start=0, batch_size=8) as progress:
+        with progress.waiting_for_data():
+            time.sleep(0.05)
+        progress.step(metrics(1.0))
+        progress.log_steps()
+        progress.step(metrics(1.0))
+        progress.log_steps()
+    first, second = read(tmp_path)
+    assert first["data_wait"] > 0.5 and second["data_wait"] == 0  # the rest of it takes microseconds
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_lines(tmp_path):
+    """/dev/full fails every write as a full disk does."""
+    with Progress(tmp_path, PLAN, start=0, batch_size=8) as progress:
+        progress.saved(tmp_path / "checkpoints" / "5")
+        progress._file = open("/dev/full", "w")
+        progress.step(metrics(1.0))
+        with pytest.raises(UnwritableError, match=r"No space left.*Last checkpoint: .*/5\. Make room"):
+            progress.log_steps()
+        progress._file = open(os.devnull, "w")
+    before = json.dumps({"step": 3}) + "\n"
+    (tmp_path / "metrics.jsonl").write_text(before)
+    (tmp_path / "metrics.new").symlink_to("/dev/full")
+    with pytest.raises(UnwritableError, match="No space left"):
+        Progress(tmp_path, PLAN, start=3, batch_size=8)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
