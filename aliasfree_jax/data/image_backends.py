@@ -8,6 +8,8 @@ backends accept and refuse the same files with the same messages.
 
 import functools
 import io
+import math
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,11 @@ from aliasfree_jax.config import IMAGE_BACKENDS
 from aliasfree_jax.data.decode import DAMAGE, UPRIGHT, Decoder, decode, orientation
 from aliasfree_jax.data.views import Resize, resize
 from aliasfree_jax.errors import ConfigError, unknown
+
+# Markers of JPEG files (ISO/IEC 10918-1, table B.1).
+FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+METADATA = 0xE1  # EXIF or XMP, which may hold the orientation
+SCAN = 0xDA
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,30 @@ def fast_decode(data: bytes, name: str) -> np.ndarray:
     import simplejpeg
 
     try:
-        image = Image.open(io.BytesIO(data))  # reads the header only
-        plain = image.format == "JPEG" and image.mode in ("L", "RGB") and orientation(image) not in UPRIGHT
-        if plain:
+        if _is_plain_jpeg(data):
             return simplejpeg.decode_jpeg(data, "RGB")
     except (*DAMAGE, Image.DecompressionBombError):
         pass  # Pillow decides what can be read, and says what is wrong
     return decode(data, name)
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Whether `data` begins as an upright JPEG of one or three colours and of a size that is no attack.
+
+    Walks the markers up to the first scan; `Image.open` takes a tenth of the time of decoding.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    position, plain, metadata = 2, False, False
+    while (start := data[position : position + 10])[:1] == b"\xff" and len(start) == 10 and start[1] != 0xFF:
+        _, marker, length, _, height, width, colours = struct.unpack(">BBHBHHB", start)
+        if marker == SCAN:
+            return plain and not (metadata and orientation(Image.open(io.BytesIO(data))) in UPRIGHT)
+        metadata |= marker == METADATA
+        if marker in FRAMES:
+            plain = colours in (1, 3) and height * width <= (Image.MAX_IMAGE_PIXELS or math.inf)
+        position += 2 + length
+    return False
 
 
 def fast_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
