@@ -8,9 +8,9 @@ import pytest
 
 from aliasfree_jax import create_model, list_models
 from aliasfree_jax.checkpoint import abstract_variables
-from aliasfree_jax.config import base_config, validate
-from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.training.network import model_options
+from aliasfree_jax.config import base_config, input_size, validate
+from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.training.network import check_network, make_card, model_options
 from aliasfree_jax.training.plan import make_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,6 +88,18 @@ def test_faults_of_the_augmentation_are_named(field, value, message):
     setattr(functools.reduce(getattr, sections, config), name, value)
     with pytest.raises(ConfigError, match=message):
         validate(config)
+
+
+def test_the_network_takes_the_padded_image():
+    config = base_config()
+    config.data.update({"image_size": 32, "zero_pad": 16})
+    validate(config)
+    assert input_size(config.data) == make_card(config, ["a"], "").image_size == 64
+    config.data.update({"image_size": 1, "zero_pad": 0})
+    with pytest.raises(ShapeError):
+        check_network(config)
+    config.data.zero_pad = 16  # 33 pixels are enough
+    check_network(config)
 
 
 def test_the_papers_recipe_augments_as_the_paper_does():
