@@ -95,10 +95,10 @@ def test_the_network_takes_the_padded_image():
     config.data.update({"image_size": 32, "zero_pad": 16})
     validate(config)
     assert input_size(config.data) == make_card(config, ["a"], "").image_size == 64
-    config.data.update({"image_size": 1, "zero_pad": 0})
+    config.data.update({"image_size": 2, "zero_pad": 0})
     with pytest.raises(ShapeError):
         check_network(config)
-    config.data.zero_pad = 16  # 33 pixels are enough
+    config.data.zero_pad = 15  # 32 pixels are enough
     check_network(config)
 
 
