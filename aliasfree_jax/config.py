@@ -94,11 +94,6 @@ def _optimizer() -> ConfigDict:
     return optimizer
 
 
-def input_size(data: ConfigDict) -> int:
-    """Side of the network's square input in pixels, from the section `config.data`."""
-    return data.image_size + 2 * data.zero_pad
-
-
 def base_config() -> ConfigDict:
     """A locked configuration in which every field has its default."""
     config = ConfigDict()

@@ -52,6 +52,11 @@ class Preprocessing:
     eval_view: str = "auto"
     zero_pad: int = 0
 
+    @property
+    def input_size(self) -> int:
+        """Side of the network's square input, pixels."""
+        return self.image_size + 2 * self.zero_pad
+
     @classmethod
     def from_config(cls, data: ConfigDict) -> "Preprocessing":
         """Reads `config.data`; ConfigError for a `rand_augment` of another notation."""

@@ -174,7 +174,7 @@ def _threads(source: Source) -> int:
 def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> BatchStream:
     size = rows.batch_size // rows.share.count
     elements = grain.MapDataset.source(rows)
-    collate = _Collate((how.image_size, how.image_size, len(how.mean)))
+    collate = _Collate((how.input_size, how.input_size, len(how.mean)))
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags when it starts processes
             flags.FLAGS.mark_as_parsed()
