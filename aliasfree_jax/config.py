@@ -11,6 +11,8 @@ from aliasfree_jax.errors import ConfigError, unknown
 
 SOURCES = ("digits", "folder", "records", "tfds", "arrays")
 CROPS = ("none", "padded", "random", "random_resized")
+IMAGE_BACKENDS = ("pillow", "fast")
+EVAL_VIEWS = ("auto", "crop", "warp")
 
 
 def _data() -> ConfigDict:
@@ -21,7 +23,8 @@ def _data() -> ConfigDict:
     data.name = ""  # tfds: the data set, e.g. "imagenet2012"
     data.train_split = "train"
     data.eval_split = "val"
-    data.image_size = 32  # side of the network's square input, pixels
+    data.image_size = 32  # side of the square images, pixels; see zero_pad
+    data.zero_pad = 0  # pixels of zeros around them, normalised: the network's input is that much larger
     data.mean = (0.485, 0.456, 0.406)  # per channel, of images in [0, 1]
     data.std = (0.229, 0.224, 0.225)
     data.crop = "none"  # none | padded (zero-pad, then random crop) | random | random_resized
@@ -32,7 +35,9 @@ def _data() -> ConfigDict:
     data.color_jitter = 0.0  # brightness, contrast, saturation by 1 +- so much; without rand_augment
     data.erase_probability = 0.0  # of random erasing
     data.circular_shift = 0  # training images are rolled by up to so many pixels each way
+    data.eval_view = "auto"  # crop (the centre) | warp (all, squeezed) | auto: warp from 384 pixels on
     data.eval_crop_ratio = 0.875  # centre crop = this share of the resized shorter side
+    data.image_backend = "pillow"  # of training images: pillow | fast (pip install 'aliasfree_jax[fast]')
     data.corrupt = "raise"  # unreadable training image: raise | skip (skipped ones are counted)
     data.workers = 0  # processes that decode and augment; 0 = threads of this process
     data.train_limit = 0  # use only this many training examples (evenly spread); 0 = all
@@ -140,6 +145,8 @@ def _choice_faults(config: ConfigDict) -> list[str]:
     choices = {
         "data.source": (config.data.source, SOURCES),
         "data.crop": (config.data.crop, CROPS),
+        "data.eval_view": (config.data.eval_view, EVAL_VIEWS),
+        "data.image_backend": (config.data.image_backend, IMAGE_BACKENDS),
         "data.corrupt": (config.data.corrupt, ("raise", "skip")),
         "train.precision": (config.train.precision, ("float32", "tf32", "bfloat16")),
         "train.temperature.schedule": (config.train.temperature.schedule, ("constant", "decay", "linear")),
@@ -157,6 +164,8 @@ def _augmentation_faults(config: ConfigDict) -> list[str]:
             f"data.circular_shift is the largest shift in pixels, 0 (none) to {data.image_size // 2} "
             f"(half the image), got {data.circular_shift}."
         )
+    if isinstance(data.zero_pad, bool) or data.zero_pad < 0:
+        faults.append(f"data.zero_pad is a number of pixels, 0 (none) or more, got {data.zero_pad}.")
     if data.rand_augment and data.color_jitter:
         faults.append("data.rand_augment replaces data.color_jitter: set one of them only.")
     for field, value in (

@@ -1,10 +1,12 @@
 """Measures everything on this machine and writes one file: `python -m benchmarks` (`--quick`: a minute).
 
 Whole networks side by side (and PyTorch's, where it is installed), single operations by every method,
-memory, compile time and precision. `python -m benchmarks.page` makes docs/benchmarks.md from the files.
+memory, compile time, precision and the input. `python -m benchmarks.page` makes docs/benchmarks.md of the
+files.
 """
 
 import argparse
+import importlib.util
 import json
 import re
 import sys
@@ -14,11 +16,11 @@ from typing import Any
 
 import jax
 
-from benchmarks import memory, networks, operations, precision
+from benchmarks import input_pipeline, memory, networks, operations, precision
 from benchmarks.timing import machine
 
 RESULTS = Path(__file__).parent / "results"
-SECTIONS = ("networks", "resnets", "operations", "memory", "compile", "precision")
+SECTIONS = ("networks", "resnets", "operations", "memory", "compile", "precision", "input")
 
 
 def arguments() -> argparse.Namespace:
@@ -31,6 +33,11 @@ def arguments() -> argparse.Namespace:
         "--precision", default=None, help="of the networks; default float32, bfloat16 on GPUs"
     )
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=SECTIONS, help="sections to measure")
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        help="folder or tar for the section input; default: the sample of ImageNet",
+    )
     parser.add_argument("--out", type=Path, help="the JSON file; default benchmarks/results/<machine>.json")
     return parser.parse_args()
 
@@ -55,6 +62,9 @@ def sections(options: argparse.Namespace, accelerator: bool) -> dict[str, Any]:
     def resnets() -> Any:
         return networks.measure(networks.resnet_tasks(batch, mode), repetitions, accelerator)
 
+    def read() -> Any:
+        return input_pipeline.measure(options.quick, repetitions, options.photographs)
+
     return {
         "networks": whole,
         **({} if options.quick else {"resnets": resnets}),
@@ -62,6 +72,7 @@ def sections(options: argparse.Namespace, accelerator: bool) -> dict[str, Any]:
         "memory": lambda: memory.measure(options.quick, batch, repetitions),
         "compile": lambda: memory.scanned(options.quick, batch, repetitions),
         "precision": lambda: precision.measure(options.quick),
+        **({"input": read} if importlib.util.find_spec("cykooz_resizer") else {}),  # of the extra `fast`
     }
 
 

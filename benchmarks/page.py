@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import precision, roofline
+from benchmarks import input_pipeline, precision, roofline
 from benchmarks.__main__ import RESULTS
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -108,6 +108,12 @@ def machine_section(name: str, stored: Row) -> str:
     if "precision" in stored:
         parts += ["### Precision\n", origin(stored["precision"])]
         parts.append(precision.markdown(stored["precision"]["rows"]) + "\n")
+    if "input" in stored:
+        parts += [
+            "### Input\n",
+            origin(stored["input"]),
+            input_pipeline.markdown(stored["input"]["rows"], table),
+        ]
     if "operations" in stored:
         parts += ["### Operations\n", origin(stored["operations"])]
         for key, rows in stored["operations"]["rows"].items():

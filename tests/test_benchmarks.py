@@ -1,13 +1,14 @@
 """The benchmark command and the page made from its files."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import networks, page, roofline
+from benchmarks import input_pipeline, networks, page, roofline
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,14 +35,25 @@ def test_a_worker_that_fails_ends_the_measurement():
         networks.measure([task], 1, False)
 
 
+def test_the_input_is_measured_step_by_step():
+    pytest.importorskip("cykooz_resizer", reason="needs pip install 'aliasfree_jax[fast]'")
+    before = os.sched_getaffinity(0)
+    rows = input_pipeline.measure_core([input_pipeline.MadeUp(1)[0].image], 1)
+    assert os.sched_getaffinity(0) == before
+    assert [row.pop("step") for row in rows] == ["decode", "crop, resize, flip", "decode, crop, resize, flip"]
+    assert all(value > 0 for row in rows for value in row.values())
+
+
 @pytest.mark.slow
 def test_the_quick_benchmark_measures_every_section(tmp_path):
+    pytest.importorskip("cykooz_resizer", reason="needs pip install 'aliasfree_jax[fast]'")
     out = tmp_path / "quick.json"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--repetitions", "1", "--out", str(out)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
     stored = json.loads(out.read_text())
-    assert set(stored) == {"networks", "operations", "memory", "compile", "precision"}
+    assert set(stored) == {"networks", "operations", "memory", "compile", "precision", "input"}
     assert {row["label"] for row in stored["networks"]["rows"]} == {"plain", "alias-free"}
     assert all(row["step_ms"] > 0 for row in stored["networks"]["rows"])
     assert set(page.TITLES) == set(stored["operations"]["rows"])
     assert "### Precision" in page.machine_section("here", stored)
+    assert "### Input" in page.machine_section("here", stored)

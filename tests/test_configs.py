@@ -9,8 +9,8 @@ import pytest
 from aliasfree_jax import create_model, list_models
 from aliasfree_jax.checkpoint import abstract_variables
 from aliasfree_jax.config import base_config, validate
-from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.training.network import model_options
+from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.training.network import check_network, make_card, model_options
 from aliasfree_jax.training.plan import make_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +64,10 @@ def test_imagenet_recipe_has_the_papers_lengths():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("data.zero_pad", -1, "data.zero_pad is a number of pixels, 0 .none. or more, got -1"),
+        ("data.zero_pad", True, "data.zero_pad is a number of pixels.*, got True"),
+        ("data.eval_view", "crops", "unknown data.eval_view 'crops'.*Did you mean 'crop'"),
+        ("data.image_backend", "PIL", "unknown data.image_backend 'PIL'"),
         ("data.circular_shift", 17, r"circular_shift is the largest shift in pixels, 0 \(none\) to 16"),
         ("data.circular_shift", True, "circular_shift is the largest shift in pixels.*, got True"),
         ("data.erase_probability", 1.5, r"data.erase_probability must lie in \[0, 1\], got 1.5"),
@@ -84,6 +88,18 @@ def test_faults_of_the_augmentation_are_named(field, value, message):
     setattr(functools.reduce(getattr, sections, config), name, value)
     with pytest.raises(ConfigError, match=message):
         validate(config)
+
+
+def test_the_network_takes_the_padded_image():
+    config = base_config()
+    config.data.update({"image_size": 32, "zero_pad": 16})
+    validate(config)
+    assert make_card(config, ["a"], "").image_size == 64
+    config.data.update({"image_size": 2, "zero_pad": 0})
+    with pytest.raises(ShapeError):
+        check_network(config)
+    config.data.zero_pad = 15  # 32 pixels are enough
+    check_network(config)
 
 
 def test_the_papers_recipe_augments_as_the_paper_does():

@@ -1,7 +1,7 @@
 """Preparing single images for training and evaluation: pure functions of NumPy arrays.
 
-Images are [H, W, C], uint8 or float32 in [0, 1]; every function keeps the dtype. Resizing is Pillow's
-antialiased bicubic. All randomness comes from the generator that is passed in.
+Images are [H, W, C], uint8 or float32 in [0, 1]; every function keeps the dtype. Resizing is antialiased
+bicubic. All randomness comes from the generator that is passed in.
 """
 
 import math
@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image, ImageEnhance
+from PIL import ImageEnhance
 
 from aliasfree_jax.config import CROPS
 from aliasfree_jax.data.rand_augment import RandAugment, as_pillow, from_pillow
+from aliasfree_jax.data.views import Resize, evaluation_view, resize, resize_shorter
 from aliasfree_jax.errors import ConfigError, unknown
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
@@ -48,6 +49,13 @@ class Preprocessing:
     circular_shift: int = 0
     erase_probability: float = 0.0
     eval_crop_ratio: float = 0.875
+    eval_view: str = "auto"
+    zero_pad: int = 0
+
+    @property
+    def input_size(self) -> int:
+        """Side of the network's square input, pixels."""
+        return self.image_size + 2 * self.zero_pad
 
     @classmethod
     def from_config(cls, data: ConfigDict) -> "Preprocessing":
@@ -65,18 +73,9 @@ class Preprocessing:
             erase_probability=data.erase_probability,
             circular_shift=data.circular_shift,
             eval_crop_ratio=data.eval_crop_ratio,
+            eval_view=data.eval_view,
+            zero_pad=data.zero_pad,
         )
-
-
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`image` at a new size, bicubic and antialiased; uint8 results are rounded and clipped."""
-    if image.shape[:2] == (height, width):
-        return image
-    if image.dtype == np.uint8 and image.shape[2] == 3:
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-    planes = [np.ascontiguousarray(image[:, :, c]) for c in range(image.shape[2])]  # modes L and F
-    resized = [Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC) for plane in planes]
-    return np.stack([np.asarray(plane) for plane in resized], axis=-1)
 
 
 def _rectangles(
@@ -105,7 +104,11 @@ def random_box(height: int, width: int, rng: np.random.Generator, scale: tuple[f
 
 
 def random_resized_crop(
-    image: np.ndarray, rng: np.random.Generator, size: int, scale: tuple[float, float] = (0.08, 1.0)
+    image: np.ndarray,
+    rng: np.random.Generator,
+    size: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    resize: Resize = resize,
 ) -> np.ndarray:
     """A random rectangle (`random_box`) of `image`, resized to [size, size, C]."""
     top, left, height, width = random_box(image.shape[0], image.shape[1], rng, scale)
@@ -164,29 +167,6 @@ def random_erasing(image: np.ndarray, rng: np.random.Generator, probability: flo
     return image
 
 
-def resize_shorter(image: np.ndarray, size: int, crop_ratio: float) -> np.ndarray:
-    """The shorter side at round(size / crop_ratio); the longer one truncated, as in torchvision.
-
-    An image that is `size` square already is returned as it is.
-    """
-    if image.shape[:2] == (size, size):
-        return image
-    short = round(size / crop_ratio)
-    height, width = image.shape[:2]
-    if height <= width:
-        return resize(image, short, int(short * width / height))
-    return resize(image, int(short * height / width), short)
-
-
-def center_view(image: np.ndarray, size: int, crop_ratio: float) -> np.ndarray:
-    """The evaluation view, [size, size, C]: `resize_shorter`, then the centre crop of torchvision."""
-    if image.shape[:2] == (size, size):
-        return image
-    image = resize_shorter(image, size, crop_ratio)
-    top, left = (round((side - size) / 2) for side in image.shape[:2])
-    return image[top : top + size, left : left + size]
-
-
 def random_view(image: np.ndarray, rng: np.random.Generator, size: int, crop_ratio: float) -> np.ndarray:
     """`resize_shorter`, then a crop [size, size, C] anywhere."""
     image = resize_shorter(image, size, crop_ratio)
@@ -194,18 +174,20 @@ def random_view(image: np.ndarray, rng: np.random.Generator, size: int, crop_rat
     return image[top : top + size, left : left + size]
 
 
-def augment(image: np.ndarray, rng: np.random.Generator, how: Preprocessing) -> np.ndarray:
+def augment(
+    image: np.ndarray, rng: np.random.Generator, how: Preprocessing, resize: Resize = resize
+) -> np.ndarray:
     """The training view of `image`, [image_size, image_size, C].
 
-    Crop, flip, RandAugment or colour jitter, circular shift. The crops "none" and "padded" start from the
-    evaluation view. Erasing comes after `normalize`.
+    Crop (`resize` is that of "random_resized"), flip, RandAugment or colour jitter, circular shift. The
+    crops "none" and "padded" start from the evaluation view. Erasing and padding come after `normalize`.
     """
     if how.crop == "random_resized":
-        image = random_resized_crop(image, rng, how.image_size, how.crop_scale)
+        image = random_resized_crop(image, rng, how.image_size, how.crop_scale, resize)
     elif how.crop == "random":
         image = random_view(image, rng, how.image_size, how.eval_crop_ratio)
     elif how.crop in ("none", "padded"):
-        image = center_view(image, how.image_size, how.eval_crop_ratio)
+        image = evaluation_view(image, how.image_size, how.eval_crop_ratio, how.eval_view)
         if how.crop == "padded":
             image = padded_crop(image, rng, how.crop_padding)
     else:

@@ -3,12 +3,15 @@
 import dataclasses
 import io
 import struct
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 from aliasfree_jax.data.sources import Example, Source
 from aliasfree_jax.errors import DataError
+
+Decoder = Callable[[bytes, str], np.ndarray]  # file and its name -> uint8 [H, W, 3]
 
 # What Pillow raises on damaged files, besides UnidentifiedImageError (an OSError).
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
@@ -38,13 +41,14 @@ def decode(data: bytes, name: str) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
-        turn = UPRIGHT.get(_orientation(image))
+        turn = UPRIGHT.get(orientation(image))
         return _rgb(image if turn is None else image.transpose(turn))
     except (*DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: cannot decode these {len(data)} bytes as an image: {error}") from error
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an opened file, 1 (upright) if it says none."""
     try:
         return image.getexif().get(ORIENTATION_TAG, 1)
     except DAMAGE:  # damaged metadata do not make the pixels unreadable
@@ -62,18 +66,18 @@ def _rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def decoded(example: Example) -> Example:
+def decoded(example: Example, decoder: Decoder = decode) -> Example:
     """`example` with its image as an array; raises `DataError` as `decode` does."""
     if not isinstance(example.image, bytes):
         return example
-    return dataclasses.replace(example, image=decode(example.image, example.name))
+    return dataclasses.replace(example, image=decoder(example.image, example.name))
 
 
 class DecodeOnce:
     """`source`, with decoded images kept in memory up to `max_bytes`: for data sets of small images."""
 
-    def __init__(self, source: Source, max_bytes: int = 1 << 30):
-        self._source = source
+    def __init__(self, source: Source, decoder: Decoder = decode, max_bytes: int = 1 << 30):
+        self._source, self._decoder = source, decoder
         self._seen: dict[int, Example] = {}
         self._bytes_left = max_bytes
         self.class_names = source.class_names
@@ -87,7 +91,7 @@ class DecodeOnce:
         if (example := self._seen.get(index)) is not None:
             return example
         stored = self._source[index]
-        example = decoded(stored)
+        example = decoded(stored, self._decoder)
         if example is not stored and self._bytes_left > 0:
             self._seen[index] = example
             self._bytes_left -= np.asarray(example.image).nbytes

@@ -15,9 +15,11 @@ from absl import flags
 from grain.experimental import ThreadPrefetchIterDataset
 from ml_collections import ConfigDict
 
-from aliasfree_jax.data.augment import Preprocessing, augment, center_view, normalize, random_erasing
+from aliasfree_jax.data.augment import Preprocessing, augment, normalize, random_erasing
 from aliasfree_jax.data.decode import DecodeOnce, decoded
+from aliasfree_jax.data.image_backends import ImageBackend, image_backend
 from aliasfree_jax.data.sources import Source
+from aliasfree_jax.data.views import evaluation_view, zero_pad
 from aliasfree_jax.errors import ConfigError, DataError
 
 Batch = dict[str, np.ndarray]  # image float32 [B, H, W, C], label int32 [B], mask float32 [B]
@@ -61,13 +63,14 @@ class _TrainElement:
 
     source: Source
     how: Preprocessing
+    backend: ImageBackend
     skip: bool
 
     def __call__(self, index: int, rng: np.random.Generator) -> _Element:
         skipped: list[str] = []
         while True:
             try:
-                example = decoded(self.source[index])
+                example = decoded(self.source[index], self.backend.decode)
             except DataError as error:
                 if not self.skip:
                     raise DataError(f"{error} (data.corrupt = 'skip' would leave it out)") from error
@@ -78,10 +81,10 @@ class _TrainElement:
                     ) from error
                 index = int(rng.integers(len(self.source)))
             else:
-                image = augment(np.asarray(example.image), rng, self.how)
+                image = augment(np.asarray(example.image), rng, self.how, self.backend.resize)
                 image = normalize(image, self.how.mean, self.how.std)
                 image = random_erasing(image, rng, self.how.erase_probability)
-                return _Element(image, example.label, tuple(skipped))
+                return _Element(zero_pad(image, self.how.zero_pad), example.label, tuple(skipped))
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,10 @@ class _EvalElement:
     how: Preprocessing
 
     def __call__(self, index: int) -> _Element:
-        example = decoded(self.source[index])
-        image = center_view(np.asarray(example.image), self.how.image_size, self.how.eval_crop_ratio)
-        return _Element(normalize(image, self.how.mean, self.how.std), example.label, ())
+        example, how = decoded(self.source[index]), self.how
+        view = evaluation_view(np.asarray(example.image), how.image_size, how.eval_crop_ratio, how.eval_view)
+        image = zero_pad(normalize(view, how.mean, how.std), how.zero_pad)
+        return _Element(image, example.label, ())
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ def _threads(source: Source) -> int:
 def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> BatchStream:
     size = rows.batch_size // rows.share.count
     elements = grain.MapDataset.source(rows)
-    collate = _Collate((how.image_size, how.image_size, len(how.mean)))
+    collate = _Collate((how.input_size, how.input_size, len(how.mean)))
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags when it starts processes
             flags.FLAGS.mark_as_parsed()
@@ -228,12 +232,13 @@ def train_batches(
       DataError: no examples; while iterating, an unreadable image if data.corrupt = "raise".
     """
     _check(source, batch_size, share)
+    backend = image_backend(data.image_backend)
     threads = 0 if data.workers else _threads(source)
     if not threads and not data.workers:
-        source = DecodeOnce(source)
+        source = DecodeOnce(source, backend.decode)
     order_seed, image_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
     how = Preprocessing.from_config(data)
-    make = _TrainElement(source, how, skip=data.corrupt == "skip")
+    make = _TrainElement(source, how, backend, skip=data.corrupt == "skip")
     elements = (
         grain.MapDataset.range(len(source)).shuffle(order_seed).repeat().random_map(make, seed=image_seed)
     )

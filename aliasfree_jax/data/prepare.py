@@ -22,12 +22,12 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tqdm import tqdm
 
-from aliasfree_jax.data.augment import resize_shorter
 from aliasfree_jax.data.decode import decode
 from aliasfree_jax.data.folder import FolderSource
 from aliasfree_jax.data.ilsvrc import TRAIN, VAL, IlsvrcTrain, IlsvrcVal
 from aliasfree_jax.data.records import FORMAT, INFO, checksum, pack, read_info
 from aliasfree_jax.data.sources import Example, Source
+from aliasfree_jax.data.views import resize_shorter
 from aliasfree_jax.errors import AliasFreeError, DataError
 
 SPLITS = ("train", "val")

@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables
+from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.models import create_model
 
 
@@ -27,7 +28,7 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
         model=config.model.name,
         options=model_options(config, len(names)),
         class_names=names,
-        image_size=config.data.image_size,
+        image_size=Preprocessing.from_config(config.data).input_size,
         channels=len(config.data.mean),
         mean=tuple(config.data.mean),
         std=tuple(config.data.std),
@@ -40,4 +41,5 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
 def check_network(config: ConfigDict) -> None:
     """Raises what is wrong with the network's options or the image size, before any data is read."""
     module = create_model(config.model.name, **model_options(config, num_classes=1))
-    abstract_variables(module, config.data.image_size, len(config.data.mean))
+    side = Preprocessing.from_config(config.data).input_size
+    abstract_variables(module, side, len(config.data.mean))

@@ -6,7 +6,6 @@ from aliasfree_jax.data.augment import (
     Box,
     Preprocessing,
     augment,
-    center_view,
     circular_shift,
     color_jitter,
     normalize,
@@ -16,8 +15,8 @@ from aliasfree_jax.data.augment import (
     random_flip,
     random_resized_crop,
     random_view,
-    resize,
 )
+from aliasfree_jax.data.views import center_view, resize
 from aliasfree_jax.errors import ConfigError
 
 
@@ -74,28 +73,6 @@ def test_random_box_statistics():
     assert abs(np.log(aspect).mean()) < 4 * 2 * np.log(4 / 3) / np.sqrt(12 * 2000)
     for offset, room in ((top, 1000 - height), (left, 1000 - width)):
         assert (offset <= room).all() and abs((offset / room).mean() - 0.5) < 4 / np.sqrt(12 * 2000)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_resize_keeps_dtype_channels_and_constants(dtype, channels):
-    flat = np.full((13, 9, channels), 100 if dtype == np.uint8 else 0.25, dtype)
-    out = resize(flat, 5, 20)
-    assert out.shape == (5, 20, channels) and out.dtype == dtype
-    np.testing.assert_allclose(out, flat[0, 0, 0], rtol=1e-6)  # weights sum to 1 up to float32 rounding
-
-
-def test_resize_is_antialiased():
-    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None]
-    # averages of a chequerboard; without antialiasing it would stay black and white
-    assert np.abs(resize(board, 16, 16).astype(int) - 127).max() <= 8
-
-
-def test_float_and_uint8_resize_agree():
-    image = noise(20, 30)
-    as_float = resize(image.astype(np.float32) / 255, 10, 10)
-    # uint8 rounds after each of the two passes
-    np.testing.assert_allclose(np.clip(as_float * 255, 0, 255), resize(image, 10, 10), atol=1.5)
 
 
 def test_random_resized_crop_is_crop_then_resize():
@@ -187,20 +164,6 @@ def test_random_erasing_has_a_probability():
     assert abs(same - 300) < 40  # 4 standard deviations
     narrow = np.ones((1, 1, 3), np.float32)  # no rectangle fits
     assert random_erasing(narrow, np.random.default_rng(0), 1.0) is narrow
-
-
-def test_center_view_of_a_wide_and_a_high_image():
-    image = noise(100, 151)
-    # 56 / 0.875 = 64; the longer side is truncated as in torchvision: 64 * 1.51 = 96.6 -> 96
-    expected = resize(image, 64, 96)[4:60, 20:76]
-    np.testing.assert_array_equal(center_view(image, 56, 0.875), expected)
-    high = center_view(image.transpose(1, 0, 2), 56, 0.875)
-    np.testing.assert_array_equal(high, resize(image.transpose(1, 0, 2), 96, 64)[20:76, 4:60])
-
-
-def test_center_view_leaves_an_image_of_the_right_size():
-    image = noise(56, 56)
-    assert center_view(image, 56, 0.5) is image
 
 
 @pytest.mark.parametrize("shape", [(1, 500), (500, 1), (3, 3)])

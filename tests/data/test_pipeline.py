@@ -1,4 +1,5 @@
 import itertools
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -14,7 +15,9 @@ from aliasfree_jax.data import (
     train_batches,
 )
 from aliasfree_jax.errors import ConfigError, DataError
+from configs.convnext_afc import recipe
 
+needs_fast = pytest.mark.usefixtures("fast_packages")
 GREY = {"mean": (0.0,), "std": (1.0,)}
 
 
@@ -124,6 +127,82 @@ def test_threads_do_not_change_the_stream(random_views, monkeypatch):
     assert pipeline._threads(source) > 0
     assert_same(take(source, random_views, 5)[0], expected)
     assert_same(take(source, random_views, 2, start_step=3)[0], expected[3:])
+
+
+@pytest.fixture
+def photographs(tree, encoded, monkeypatch):
+    """A tree of JPEGs of several sizes, which threads prepare as if they were large."""
+    monkeypatch.setattr(pipeline, "SMALL_IMAGE_BYTES", 0)
+    rng = np.random.default_rng(0)
+    for i, file in enumerate(sorted((tree / "train").rglob("*.[pP]*"))):
+        coarse = rng.integers(0, 256, (12 + i, 16, 3)).astype(np.uint8)
+        pixels = np.kron(coarse, np.ones((12, 12, 1), np.uint8))
+        file.write_bytes(encoded(pixels, "JPEG", quality=95))
+    return FolderSource(tree, "train")
+
+
+@pytest.mark.parametrize("backend", ["pillow", "fast"])
+def test_the_papers_augmentation_is_the_same_for_any_number_of_workers(backend, photographs, request):
+    if backend == "fast":
+        request.getfixturevalue("fast_packages")
+    data = recipe("convnext_afc_tiny").data
+    data.update({"image_size": 32, "image_backend": backend, "zero_pad": 2})
+    expected = take(photographs, data, 6)[0]
+    assert expected[0]["image"].shape == (4, 36, 36, 3)
+    assert_same(take(photographs, data, 6)[0], expected)
+    data.workers = 2
+    assert_same(take(photographs, data, 4, start_step=2)[0], expected[2:])
+
+
+@needs_fast
+def test_backends_draw_the_same_views(photographs, data_config):
+    data = data_config(image_size=32, crop="random_resized", flip=True, mean=(0.0,) * 3, std=(1.0,) * 3)
+    slow = take(photographs, data, 5)[0]
+    data.image_backend = "fast"
+    for a, b in zip(slow, take(photographs, data, 5)[0], strict=True):
+        np.testing.assert_array_equal(a["label"], b["label"])
+        # rounding to 8 bits, and clipping between the passes at the hard edges of these images
+        assert np.abs(a["image"] - b["image"]).mean() * 255 < 0.5
+
+
+def test_missing_package_is_told_before_the_first_batch(data_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
+    with pytest.raises(ConfigError, match="pip install 'aliasfree_jax.fast.'"):
+        train_batches(numbered(4), data_config(image_backend="fast", **GREY), batch_size=2, seed=0)
+
+
+def test_evaluation_needs_no_fast_packages(data_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
+    batches = list(eval_batches(numbered(4), data_config(image_backend="fast", **GREY), batch_size=4))
+    assert len(batches) == 1
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_zero_padding_surrounds_normalised_images(train, data_config):
+    plain = data_config(mean=(0.4,), std=(0.5,), erase_probability=1.0)
+    padded = data_config(mean=(0.4,), std=(0.5,), erase_probability=1.0, zero_pad=3)
+    batches = []
+    for data in (plain, padded):
+        source = numbered(4)
+        batches.append(
+            take(source, data, 1)[0][0] if train else next(eval_batches(source, data, batch_size=4))
+        )
+    small, large = (b["image"] for b in batches)
+    assert large.shape == (4, 14, 14, 1)
+    np.testing.assert_array_equal(large[:, 3:-3, 3:-3], small)
+    assert np.abs(large).sum() == np.abs(small).sum()
+
+
+def test_evaluation_from_384_pixels_on_is_warped(data_config):
+    rows = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None, None], (1, 200, 60, 1))
+    source = ArraySource(np.ascontiguousarray(rows), [0])
+    seen = {}
+    for view in ("auto", "crop"):
+        data = data_config(image_size=384, eval_view=view, **GREY)
+        image = np.rint(next(eval_batches(source, data, batch_size=1))["image"][0] * 255)
+        seen[view] = image.min(), image.max()
+    assert seen["auto"] == (0, 199)  # the whole height
+    assert seen["crop"][0] > 60 and seen["crop"][1] < 140  # 52 of the 200 rows, in the middle
 
 
 def test_workers_do_not_change_the_stream(random_views):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aliasfree_jax.data import FolderSource, TfdsSource, open_source
+from aliasfree_jax.data import FolderSource, TfdsSource, eval_batches, open_source
 from aliasfree_jax.data.decode import decode
 from aliasfree_jax.errors import DataError
 
@@ -40,10 +40,36 @@ class AliasfreeTiny(tfds.core.GeneratorBasedBuilder):
             yield i, {"image": file, "label": i % 3, "file_name": f"{first + 10 * i}.png"}
 
 
+class AliasfreeTwoLabels(tfds.core.GeneratorBasedBuilder):
+    """The features of cifar100: `label` among the fine classes, and a coarse one."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(names=["apple", "aquarium_fish", "baby", "bear"]),
+            "coarse_label": tfds.features.ClassLabel(names=["living", "eaten"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(8), "test": self._generate_examples(4)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            file = io.BytesIO()
+            Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(file, "PNG")
+            file.seek(0)
+            yield i, {"id": f"train_{i}", "image": file, "label": i % 4, "coarse_label": int(i % 4 == 0)}
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("tfds")
-    AliasfreeTiny(data_dir=path, file_format="array_record").download_and_prepare()
+    for builder in (AliasfreeTiny, AliasfreeTwoLabels):
+        builder(data_dir=path, file_format="array_record").download_and_prepare()
     return path
 
 
@@ -56,6 +82,24 @@ def test_reads_encoded_images_without_tensorflow(data_dir):
         assert example.label == colour // 10 % 3
         assert example.name == f"aliasfree_tiny/train[{i}] {colour}.png"
     assert "tensorflow" not in sys.modules
+
+
+def test_of_two_labels_the_fine_one_is_taken(data_dir, data_config):
+    source = TfdsSource("aliasfree_two_labels", "val", str(data_dir))
+    assert source.split == "test" and source.class_names == ("apple", "aquarium_fish", "baby", "bear")
+    assert [source[i].label for i in range(4)] == [
+        int(decode(source[i].image, "")[0, 0, 0]) % 4 for i in range(4)
+    ]
+    assert source[0].name.startswith("aliasfree_two_labels/test[0] train_")
+    data = data_config(source="tfds", name="aliasfree_two_labels", path=str(data_dir), image_size=32)
+    batch = next(eval_batches(open_source(data, train=False), data, batch_size=4))
+    assert sorted(batch["label"]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100), ("imagenet2012", 1000)])
+def test_the_papers_data_sets_have_the_features_that_are_read(name, classes, tmp_path):
+    features = tfds.builder(name, data_dir=tmp_path, file_format="array_record").info.features
+    assert "image" in features and features["label"].num_classes == len(features["label"].names) == classes
 
 
 def test_val_is_validation_and_slices_work(data_dir):
