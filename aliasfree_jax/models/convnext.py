@@ -93,8 +93,8 @@ class ConvNeXt(nn.Module):
       numerics: number format and precision.
 
     Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream
-    "drop_path", and from "gumbel" where the sampler is learned; `temperature` is its softmax's. `share`, of a network that
-    blends, replaces `blend.share`.
+    "drop_path", and from "gumbel" where the sampler is learned; `temperature` is its softmax's.
+    `share`, of a network that blends, replaces `blend.share`.
     """
 
     num_classes: int = 1000
@@ -137,7 +137,9 @@ class ConvNeXt(nn.Module):
         self._check_size(images)
         # The original cuts at an absolute 2, a hundred deviations: it never happens.
         kernel_init = nn.initializers.normal(self.init_std)
-        depthwise = self._layer(lambda net: functools.partial(DepthwiseConv, 7, net.padding, kernel_init), share)
+        depthwise = self._layer(
+            lambda net: functools.partial(DepthwiseConv, 7, net.padding, kernel_init), share
+        )
         norm = self._layer(lambda net: net.norm, share)
         activation = self._layer(lambda net: net.activation, share)
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
@@ -146,11 +148,13 @@ class ConvNeXt(nn.Module):
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             sampled = self._sampled(stage, width, kernel_init, share)
             if stage == 0:
-                x = sampled(numerics=self.numerics, name="stem")(x, train=train, temperature=temperature)
+                stem = sampled(numerics=self.numerics, name="stem")
+                x = stem(x, train=train, temperature=temperature)
                 x = norm(numerics=self.numerics, name="stem_norm")(x, train=train)
             else:
                 x = norm(numerics=self.numerics, name=f"downsample{stage}_norm")(x, train=train)
-                x = sampled(numerics=self.numerics, name=f"downsample{stage}")(x, train=train, temperature=temperature)
+                down = sampled(numerics=self.numerics, name=f"downsample{stage}")
+                x = down(x, train=train, temperature=temperature)
             for block in range(depth):
                 x = block_type(
                     depthwise,

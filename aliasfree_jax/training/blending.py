@@ -5,9 +5,8 @@ model's own, those of its activations, are there from the beginning. So the trai
 model throughout; what changes with the step is only the function that is computed from it.
 """
 
-import dataclasses
-
-from ml_collections import ConfigDict
+from collections.abc import Mapping
+from typing import Any
 
 from aliasfree_jax.checkpoint import ModelCard
 from aliasfree_jax.errors import CheckpointError, ConfigError
@@ -22,21 +21,21 @@ _FUNCTION = (
 )
 
 
-def blended_card(card: ModelCard, start: str, share: float) -> ModelCard:
-    """The card of the network that is `share` of the way from the family `start` to the one of `card`."""
-    return dataclasses.replace(card, options={**card.options, "blend": {"start": start, "share": share}})
+def blended_options(options: Mapping[str, Any], start: str, share: float) -> dict[str, Any]:
+    """The options of the network that is `share` of the way from the family `start` to that of `options`."""
+    return {**options, "blend": {"start": start, "share": share}}
 
 
-def blended_network(card: ModelCard, config: ConfigDict) -> ConvNeXt:
-    """The network that blends, as `config.train.blend` says, into the one of `card`.
+def blended_network(model: str, options: Mapping[str, Any], start: str) -> ConvNeXt:
+    """The network that blends from the family `start` into the model with these options.
 
     Raises:
       ConfigError: not a ConvNeXt, or an unknown family to start from.
     """
-    if not card.model.startswith("convnext"):
-        raise ConfigError(f"train.blend is for ConvNeXts (convnext_*), not for {card.model!r}.")
-    options = blended_card(card, config.train.blend.start, 0.0).options
-    module: ConvNeXt = create_model(card.model, **options)
+    if not model.startswith("convnext_"):
+        raise ConfigError(f"train.blend is for ConvNeXts (convnext_*), not for {model!r}.")
+    module = create_model(model, **blended_options(options, start, 0.0))
+    assert isinstance(module, ConvNeXt)
     return module
 
 

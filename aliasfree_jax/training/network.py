@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables
 from aliasfree_jax.models import create_model
+from aliasfree_jax.training.blending import blended_network
 
 
 def model_options(config: ConfigDict, num_classes: int) -> dict[str, Any]:
@@ -39,5 +41,9 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
 
 def check_network(config: ConfigDict) -> None:
     """Raises what is wrong with the network's options or the image size, before any data is read."""
-    module = create_model(config.model.name, **model_options(config, num_classes=1))
-    abstract_variables(module, config.data.image_size, len(config.data.mean))
+    options = model_options(config, num_classes=1)
+    networks: list[nn.Module] = [create_model(config.model.name, **options)]
+    if config.train.blend.epochs > 0:
+        networks.append(blended_network(config.model.name, options, config.train.blend.start))
+    for network in networks:
+        abstract_variables(network, config.data.image_size, len(config.data.mean))

@@ -16,7 +16,7 @@ from aliasfree_jax.data import Source, eval_batches
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.models.convnext import ConvNeXt
-from aliasfree_jax.training.blending import blended_card, blended_network, starting_network
+from aliasfree_jax.training.blending import blended_network, blended_options, starting_network
 from aliasfree_jax.training.initial import adopt
 from aliasfree_jax.training.mesh import evaluated_batches, even_batch_size, own_share
 from aliasfree_jax.training.mixing import Mixing
@@ -56,7 +56,8 @@ class Parts:
         card = dataclasses.replace(self.card, step=done)
         if done >= self.plan.blend:
             return card
-        return blended_card(card, self.config.train.blend.start, done / self.plan.blend)
+        options = blended_options(card.options, self.config.train.blend.start, done / self.plan.blend)
+        return dataclasses.replace(card, options=options)
 
 
 def _check_classes(train: Source, held_out: Source) -> None:
@@ -123,7 +124,8 @@ def prepare(
         accumulation_steps=config.train.accumulation_steps,
         ema_decay=config.train.ema_decay,
     )
-    blended = blended_network(card, config) if plan.blend else None
+    start = config.train.blend.start
+    blended = blended_network(card.model, card.options, start) if plan.blend else None
     blended_step = make_step(blended, share=share(plan)) if blended else None
     evaluator = None
     if evaluate is not None and held_out is not None:

@@ -176,7 +176,7 @@ def make_predict(module: nn.Module, mesh: Mesh) -> Predict:
     Further arguments by name, such as `share`, are the network's.
     """
 
-    def predict(variables: PyTree, images: jax.Array, **now: jax.Array) -> Any:
+    def predict(variables: PyTree, images: jax.Array, **now: Any) -> Any:
         return module.apply(variables, images, train=False, **now)
 
     return jax.jit(predict, out_shardings=replicated(mesh))
