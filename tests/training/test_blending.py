@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -12,6 +13,7 @@ from aliasfree_jax import create_model
 from aliasfree_jax.checkpoint import ModelCard, load_model, named_leaves
 from aliasfree_jax.config import base_config, validate
 from aliasfree_jax.conversion.alias_free_convnets import translate
+from aliasfree_jax.data import eval_batches, open_source
 from aliasfree_jax.errors import CheckpointError, ConfigError, ShapeError
 from aliasfree_jax.training import loop
 from aliasfree_jax.training.blending import blended_network, starting_network
@@ -22,7 +24,7 @@ from aliasfree_jax.training.plan import make_plan
 from aliasfree_jax.training.preparation import prepare
 from aliasfree_jax.training.recipe import share
 
-MICRO = {"depths": (1, 1), "widths": (4, 8)}
+MICRO = {"depths": [1], "widths": [4]}  # as JSON gives them back
 CLASSES = tuple("0123456789")
 
 
@@ -89,26 +91,19 @@ def test_the_first_step_is_the_plain_networks(whole, tmp_path):
 
 
 def test_a_run_that_stops_while_it_blends_goes_on_bit_by_bit(whole, tmp_path):
-    def stop(predict, batches):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        loop.run(make_config(), tmp_path, initial=whole.initial, evaluate=stop)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
-    again = loop.run(make_config(), tmp_path, evaluate=logit_sum)  # without the plain weights
+    shutil.copytree(whole.workdir / "checkpoints/2", tmp_path / "checkpoints/2")
+    again = loop.run(make_config(), tmp_path)  # without the plain weights
     for name, leaf in named_leaves(whole.summary.variables).items():
         np.testing.assert_array_equal(leaf, named_leaves(again.variables)[name], err_msg=name)
-    assert [e["loss"] for e in events(tmp_path, "train")] == [
-        e["loss"] for e in events(whole.workdir, "train")
-    ]
-    assert again.results == whole.summary.results
+    losses = [[e["loss"] for e in events(run, "train")] for run in (tmp_path, whole.workdir)]
+    assert losses[0] == losses[1][2:]
 
 
-def shift_change(module, variables) -> float:
+def shift_change(compute, variables) -> float:
     """Largest change of a logit under two shifts, relative to the largest logit."""
     image = np.random.default_rng(1).standard_normal((1, 32, 32, 1)).astype(np.float32)
     images = np.concatenate([image, np.roll(image, (3, -5), (1, 2)), np.roll(image, (1, 0), (1, 2))])
-    logits = np.asarray(jax.jit(module.apply)(variables, images))
+    logits = np.asarray(compute(variables, images))
     return np.abs(logits[1:] - logits[0]).max() / np.abs(logits[0]).max()
 
 
@@ -116,8 +111,8 @@ def test_what_is_left_is_the_alias_free_network(whole):
     card, module, variables = load_model(whole.workdir)
     assert (card.model, card.step) == ("convnext_afc_micro", 6) and "blend" not in card.options
     assert card == whole.summary.card
-    assert module == create_model("convnext_afc_micro", **card.options) or module.blend is None
-    assert shift_change(module, variables) < 2e-5  # as in tests/models/test_equivariance.py
+    assert module.blend is None
+    assert shift_change(jax.jit(module.apply), variables) < 2e-5  # as in tests/models/test_equivariance.py
     # The polynomials were trained: their coefficients differ from channel to channel.
     coefficients = variables["params"]["stage0_block0"]["mlp"]["activation"]["coefficients"]
     assert np.ptp(np.asarray(coefficients), axis=0).max() > 0
@@ -126,14 +121,13 @@ def test_what_is_left_is_the_alias_free_network(whole):
 def test_a_checkpoint_on_the_way_is_the_network_on_the_way(whole):
     card, module, variables = load_model(whole.workdir / "checkpoints/2")
     assert card.options["blend"] == {"start": "convnext", "share": 0.5}
-    assert shift_change(module, variables) > 1e-3
+    compute = jax.jit(module.apply)
+    assert shift_change(compute, variables) > 1e-3
     on_the_way, done = events(whole.workdir, "eval")[0], events(whole.workdir, "eval")[1:]
     assert on_the_way["share"] == 0.5 and not any("share" in event for event in done)
-    from aliasfree_jax.data import eval_batches, open_source
-
     data = make_config().data
     batches = eval_batches(open_source(data, train=False), data, batch_size=8)
-    again = logit_sum(lambda images: module.apply(variables, images), batches)
+    again = logit_sum(lambda images: compute(variables, images), batches)
     assert on_the_way["logits"] == pytest.approx(again["logits"], rel=1e-4)
 
 
@@ -177,8 +171,8 @@ def test_other_classes_draw_a_head_and_keep_the_rest():
 @pytest.mark.parametrize(
     ("start", "model", "options"),
     [
-        ("convnext", *translate("convnext", {"depths": (1, 1), "dims": (4, 8)})),
-        ("convnext_circular", *translate("convnext_afc", {"depths": (1, 1), "dims": (4, 8)})),
+        ("convnext", *translate("convnext", {"depths": (1,), "dims": (4,)})),
+        ("convnext_circular", *translate("convnext_afc", {"depths": (1,), "dims": (4,)})),
         ("convnext_circular", "convnext_circular_micro", {"sampler": {"name": "subsample"}}),
     ],
 )
@@ -198,7 +192,7 @@ def test_weights_of_the_original_programs_are_starts(start, model, options):
             {"blend": {"start": "convnext", "share": 0.5}},
             "sampler, activation, .*, blend",
         ),
-        ("resnet18_cifar", {"depths": (1,), "widths": (4,)}, "sampler, activation"),
+        ("resnet18_cifar", {"depths": (1,), "widths": (4,)}, "activation, .*stem_stride"),
     ],
 )
 def test_weights_of_another_function_are_refused(model, options, different):
