@@ -3,9 +3,8 @@
 python docs/cifar_blend.py --data=/data/cifar10.tar.xz
 python docs/cifar_blend.py --data=... --images=4000 --epochs=8 --test_images=1000       (minutes on two cores)
 
-Four runs of equally many epochs by the recipe of configs/cifar10_afc.py, without averages: plain; from its
-weights to alias-free, blended over the first --blend of the epochs; the same within one update; and
-alias-free from scratch. Writes docs/results/cifar_blend.json and prints the accuracies.
+Three runs of equally many epochs by the recipe of configs/cifar10_afc.py, without averages: plain; from its
+weights to alias-free, blended over the first --blend of the epochs; and the same within one update. Writes docs/results/cifar_blend.json and prints the accuracies.
 """
 
 import argparse
@@ -89,7 +88,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Four runs; what is measured is stored at once."""
+    """Three runs; what is measured is stored at once."""
     options = arguments()
     root = ROOT / "runs" / f"cifar_blend-{time.strftime('%Y%m%d-%H%M%S')}"
     command = " ".join(["python", "docs/cifar_blend.py", *sys.argv[1:]])
@@ -106,13 +105,12 @@ def main() -> None:
         blended(shortened(alias_free, options), epochs) for epochs in (options.blend * options.epochs, 1e-6)
     )
     configs = {"plain": shortened(plain, options), "blended": soft, "at once": hard}
-    for name, config in (configs | {"from scratch": shortened(alias_free, options)}).items():
-        starts = name in ("blended", "at once")
-        initial = None
-        if starts:
-            card, _, variables = load_model(root / "plain")
-            initial = card, variables
+    initial: Initial | None = None
+    for name, config in configs.items():
         stored["runs"][name] = measured(config, root / name.replace(" ", "_"), initial)
+        if initial is None:
+            card, _, variables = load_model(root / name)
+            initial = card, variables
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(stored, indent=1) + "\n")
     for name, results in stored["runs"].items():

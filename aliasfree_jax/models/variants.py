@@ -77,23 +77,16 @@ def _check_names(options: Options) -> None:
             raise ConfigError(unknown(name, options[name], legal))
 
 
-def starting_family(name: str) -> str:
-    """Checks the family that a network is to blend from.
-
-    Raises:
-      ConfigError: unknown; the message shows the near ones.
-    """
-    if name not in FAMILIES:
-        raise ConfigError(unknown("family of ConvNeXts to blend from", name, FAMILIES))
-    return name
-
-
 def _blending(size: str | None, given: Any, options: Options) -> Blending:
     """Of the option `blend` = {"start": a family, "share": 0 to 1}, and the network's other options."""
-    if not isinstance(given, Mapping) or set(given) != {"start", "share"} or not 0 <= given["share"] <= 1:
+    fields = dict(given) if isinstance(given, Mapping) else {}
+    start, share = fields.get("start"), fields.get("share")
+    if len(fields) != 2 or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise ConfigError(f'expected blend={{"start": FAMILY, "share": 0 to 1}}, got {given!r}.')
-    common = {name: value for name, value in options.items() if name not in _OF_THE_FAMILY}
-    return Blending(build_convnext(starting_family(given["start"]), size, common), given["share"])
+    if start not in FAMILIES:
+        raise ConfigError(unknown("family of ConvNeXts to blend from", start, FAMILIES))
+    common = {name: value for name, value in options.items() if name not in {*_OF_THE_FAMILY, "blend"}}
+    return Blending(build_convnext(start, size, common), share)
 
 
 def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
@@ -112,6 +105,5 @@ def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
     _check_names(merged)
     given = merged.pop("blend", None)
     if given is not None:
-        others = {name: value for name, value in options.items() if name != "blend"}
-        merged["blend"] = _blending(size, given, others)
+        merged["blend"] = _blending(size, given, options)
     return build(ConvNeXt, merged)

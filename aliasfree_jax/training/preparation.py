@@ -124,8 +124,7 @@ def prepare(
         accumulation_steps=config.train.accumulation_steps,
         ema_decay=config.train.ema_decay,
     )
-    start = config.train.blend.start
-    blended = blended_network(card.model, card.options, start) if plan.blend else None
+    blended = blended_network(card.model, card.options, config.train.blend.start) if plan.blend else None
     blended_step = make_step(blended, share=share(plan)) if blended else None
     evaluator = None
     if evaluate is not None and held_out is not None:

@@ -1,4 +1,4 @@
-"""Learning rate, temperature and share of the final layers at every step, with the originals' values."""
+"""Learning rate and temperature at every step, with the originals' values; and the share of a blend."""
 
 from collections.abc import Callable, Sequence
 
