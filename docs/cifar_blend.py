@@ -4,7 +4,8 @@ python docs/cifar_blend.py --data=/data/cifar10.tar.xz
 python docs/cifar_blend.py --data=... --images=4000 --epochs=8 --test_images=1000       (minutes on two cores)
 
 Three runs of equally many epochs by the recipe of configs/cifar10_afc.py, without averages: plain; from its
-weights to alias-free, blended over the first --blend of the epochs; and the same within one update. Writes docs/results/cifar_blend.json and prints the accuracies.
+weights to alias-free, blended over the first --blend of the epochs; and the same within one update.
+Writes docs/results/cifar_blend.json and prints the accuracies.
 """
 
 import argparse
