@@ -63,6 +63,9 @@ def _train() -> ConfigDict:
     train.remat = "auto"  # computed again in the gradient: auto | none | mlp | block
     train.devices = 0  # that a batch is divided over; 0 = all
     train.parameter_shards = 1  # devices that share one copy of parameters and optimizer state
+    train.blend = ConfigDict()  # from the layers of another ConvNeXt to the model's own, linearly
+    train.blend.epochs = 0.0  # until the network is the model's own; 0 = off
+    train.blend.start = "convnext"  # family of the initial weights (init_from): convnext | convnext_circular
     train.temperature = ConfigDict()  # of learned polyphase samplers, over epochs; starts at 1
     train.temperature.schedule = "constant"  # constant | decay | linear
     train.temperature.every_epochs = 10.0  # decay: multiply by `factor` so often, down to `least`
@@ -221,6 +224,11 @@ def _number_faults(config: ConfigDict) -> list[str]:
         faults.append(
             f"optimizer.warmup_epochs = {config.optimizer.warmup_epochs} exceeds "
             f"train.total_epochs = {config.train.total_epochs}."
+        )
+    if not 0 <= config.train.blend.epochs <= config.train.total_epochs:
+        faults.append(
+            f"train.blend.epochs must lie in [0, train.total_epochs = {config.train.total_epochs}], got "
+            f"{config.train.blend.epochs}: the run must end with the model's own layers."
         )
     profiled = tuple(config.log.profile_steps)
     if profiled and not (len(profiled) == 2 and 1 < profiled[0] <= profiled[1]):

@@ -15,6 +15,7 @@ import jax
 
 from aliasfree_jax import create_model
 from aliasfree_jax.layers.batching import Remat
+from aliasfree_jax.layers.convolution import DepthwiseConv
 from aliasfree_jax.layers.normalization import SpatialNorm
 from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.models.convnext import Block
@@ -64,8 +65,9 @@ def scanned(quick: bool, batch: int, repetitions: int) -> list[Row]:
     """The third stage's nine blocks one by one, and as one block in a scan over stacked parameters."""
     depth, side, width = (2, 7, 24) if quick else (9, 14, 384)
     init = nn.initializers.normal(0.02)
+    depthwise = functools.partial(DepthwiseConv, 7, "circular", init)
     make = functools.partial(
-        Block, POLYNOMIAL, SpatialNorm, "circular", 0.0, 0.1, "auto", "auto", init, Numerics()
+        Block, depthwise, SpatialNorm, POLYNOMIAL, 0.0, 0.1, "auto", "auto", init, Numerics()
     )
     x = jax.random.normal(jax.random.key(0), (batch, side, side, width))
 

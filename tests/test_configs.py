@@ -10,6 +10,7 @@ from aliasfree_jax import create_model, list_models
 from aliasfree_jax.checkpoint import abstract_variables
 from aliasfree_jax.config import base_config, validate
 from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training.network import check_network, make_card, model_options
 from aliasfree_jax.training.plan import make_plan
 
@@ -25,7 +26,7 @@ def load(name, *argument):
 
 
 def test_every_config_is_known_to_these_tests():
-    assert sorted(["quickstart", *IMAGENET, *CIFAR10, *SGD]) == NAMES
+    assert sorted(["quickstart", "convnext_afc_from_plain", *IMAGENET, *CIFAR10, *SGD]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,6 +55,18 @@ def test_the_networks_of_a_comparison_differ_in_nothing_else(names):
     for config in configs:
         config.model.name = ""
     assert all(config.to_dict() == configs[0].to_dict() for config in configs)
+
+
+def test_fine_tuning_ends_with_epochs_of_the_alias_free_network():
+    config = load("convnext_afc_from_plain")
+    plan = make_plan(config, 1_281_167)
+    assert 0 < plan.blend < plan.total
+    module = create_model(config.model.name, **model_options(config, num_classes=10))
+    for factory in (module.activation, module.stem_activation):
+        activation = factory()
+        # The quadratic nearest to GELU, whatever the scales.
+        scaled = [activation.out_scale * c * activation.in_scale**k for k, c in enumerate(activation.initial)]
+        assert scaled == pytest.approx(GELU_QUADRATIC)
 
 
 def test_imagenet_recipe_has_the_papers_lengths():

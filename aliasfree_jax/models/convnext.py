@@ -4,6 +4,8 @@ One network serves all variants: plain, circular, adaptive polyphase and alias-f
 only in the parts they are built from (`models/variants.py`).
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import Gelu
 from aliasfree_jax.layers.batching import Remat
+from aliasfree_jax.layers.blend import Share, blend
 from aliasfree_jax.layers.convolution import DepthwiseConv, Initializer
 from aliasfree_jax.layers.drop_path import DropPath
 from aliasfree_jax.layers.mlp import Mlp, MlpGrid
@@ -22,7 +25,7 @@ from aliasfree_jax.layers.normalization import ChannelNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample, Temperature
 from aliasfree_jax.layers.stem import ActivatedStem
-from aliasfree_jax.ops.padding import Padding, WindowPadding
+from aliasfree_jax.ops.padding import Padding, WindowPadding, same_padding
 from aliasfree_jax.ops.resample import check_images
 
 ModuleFactory = Callable[..., nn.Module]
@@ -31,9 +34,9 @@ ModuleFactory = Callable[..., nn.Module]
 class Block(nn.Module):
     """x + DropPath(layer_scale * Mlp(norm(depthwise(x)))), [N, H, W, C] to [N, H, W, C]."""
 
-    activation: ModuleFactory
+    depthwise: ModuleFactory
     norm: ModuleFactory
-    padding: Padding
+    activation: ModuleFactory
     drop_path_rate: float
     layer_scale_init: float
     mlp_grid: MlpGrid
@@ -45,7 +48,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """The residual block."""
         channels = x.shape[-1]
-        y = DepthwiseConv(7, self.padding, self.kernel_init, self.numerics, name="depthwise")(x)
+        y = self.depthwise(numerics=self.numerics, name="depthwise")(x)
         y = self.norm(numerics=self.numerics, name="norm")(y, train=train)
         mlp = (self.activation, self.mlp_grid, self.remat, self.kernel_init, self.numerics)
         y = Mlp(4 * channels, *mlp, name="mlp")(y)
@@ -55,6 +58,18 @@ class Block(nn.Module):
             )
             y = y * layer_scale.astype(y.dtype)
         return x + DropPath(self.drop_path_rate, name="drop_path")(y, train=train)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blending:
+    """That a network blends, layer by layer, from `start`, which differs in its parts only.
+
+    Attributes:
+      share: of the network's own layers, where a call does not give it.
+    """
+
+    start: "ConvNeXt"
+    share: Share
 
 
 class ConvNeXt(nn.Module):
@@ -74,10 +89,12 @@ class ConvNeXt(nn.Module):
       mlp_grid: see `layers.mlp.Mlp`.
       remat: what the gradient computes again instead of keeping it: "none", "mlp" (stem and MLPs, whose
         hidden maps are the largest), "block" (whole blocks too), or "auto" (`layers.batching`).
+      blend: that the layers are on the way from another network's.
       numerics: number format and precision.
 
     Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream
     "drop_path", and from "gumbel" where the sampler is learned; `temperature` is its softmax's.
+    `share`, of a network that blends, replaces `blend.share`.
     """
 
     num_classes: int = 1000
@@ -98,11 +115,17 @@ class ConvNeXt(nn.Module):
     head_init_scale: float = 1.0
     mlp_grid: MlpGrid = "auto"
     remat: Remat = "auto"
+    blend: Blending | None = None
     numerics: Numerics = Numerics()
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        temperature: Temperature = 1.0,
+        share: Share | None = None,
     ) -> jax.Array:
         """Class logits, in float32 (float64 for float64 inputs).
 
@@ -114,20 +137,29 @@ class ConvNeXt(nn.Module):
         self._check_size(images)
         # The original cuts at an absolute 2, a hundred deviations: it never happens.
         kernel_init = nn.initializers.normal(self.init_std)
+        depthwise = self._layer(
+            lambda net: functools.partial(DepthwiseConv, 7, net.padding, kernel_init), share
+        )
+        norm = self._layer(lambda net: net.norm, share)
+        activation = self._layer(lambda net: net.activation, share)
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
         x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
         block_type = nn.remat(Block, static_argnums=(2,)) if self.remat == "block" else Block
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
-            x = (
-                self._stem(x, width, kernel_init, train, temperature)
-                if stage == 0
-                else self._down(x, stage, width, kernel_init, train, temperature)
-            )
+            sampled = self._sampled(stage, width, kernel_init, share)
+            if stage == 0:
+                stem = sampled(numerics=self.numerics, name="stem")
+                x = stem(x, train=train, temperature=temperature)
+                x = norm(numerics=self.numerics, name="stem_norm")(x, train=train)
+            else:
+                x = norm(numerics=self.numerics, name=f"downsample{stage}_norm")(x, train=train)
+                down = sampled(numerics=self.numerics, name=f"downsample{stage}")
+                x = down(x, train=train, temperature=temperature)
             for block in range(depth):
                 x = block_type(
-                    self.activation,
-                    self.norm,
-                    self.padding,
+                    depthwise,
+                    norm,
+                    activation,
                     next(rates),
                     self.layer_scale_init,
                     self.mlp_grid,
@@ -139,38 +171,32 @@ class ConvNeXt(nn.Module):
         self.sow("intermediates", "features", x)
         return self._classify(x, kernel_init)
 
-    def _stem(
-        self, x: jax.Array, width: int, kernel_init: Initializer, train: bool, temperature: Temperature
-    ) -> jax.Array:
-        shape = (width, self.stem_kernel, self.stem_stride, self.sampler, self.sampled_padding)
-        if self.stem_activation is None:
-            stem: Any = SampledConv(*shape, kernel_init, self.numerics, name="stem")
-        else:
-            activation = (self.stem_activation, self.stem_residual)
-            stem = ActivatedStem(*shape, *activation, kernel_init, self.remat, self.numerics, name="stem")
-        x = stem(x, train=train, temperature=temperature)
-        return self.norm(numerics=self.numerics, name="stem_norm")(x, train=train)
+    def _layer(
+        self, of: Callable[["ConvNeXt"], ModuleFactory], share: Share | None, lead: int = 0
+    ) -> ModuleFactory:
+        """The layer that `of` takes from a network: from this one, or blended from the one it starts from."""
+        if self.blend is None:
+            return of(self)
+        return blend(of(self.blend.start), of(self), self.blend.share if share is None else share, lead=lead)
 
-    def _down(
-        self,
-        x: jax.Array,
-        stage: int,
-        width: int,
-        kernel_init: Initializer,
-        train: bool,
-        temperature: Temperature,
-    ) -> jax.Array:
-        x = self.norm(numerics=self.numerics, name=f"downsample{stage}_norm")(x, train=train)
-        return SampledConv(
-            width,
-            2,
-            2,
-            self.sampler,
-            self.sampled_padding,
-            kernel_init,
-            self.numerics,
-            name=f"downsample{stage}",
-        )(x, train=train, temperature=temperature)
+    def _sampled(
+        self, stage: int, width: int, kernel_init: Initializer, share: Share | None
+    ) -> ModuleFactory:
+        """The stem (stage 0), or the downsampling convolution before a stage."""
+        kernel, stride = (self.stem_kernel, self.stem_stride) if stage == 0 else (2, 2)
+
+        def of(network: ConvNeXt) -> ModuleFactory:
+            shape = (width, kernel, stride, network.sampler, network.sampled_padding)
+            if stage or network.stem_activation is None:
+                return functools.partial(SampledConv, *shape, kernel_init)
+            activation = (network.stem_activation, network.stem_residual)
+            return functools.partial(ActivatedStem, *shape, *activation, kernel_init, self.remat)
+
+        def padded(network: ConvNeXt) -> int:
+            return 0 if network.sampled_padding == "none" else same_padding(kernel)[0]
+
+        lead = padded(self) - padded(self.blend.start) if self.blend else 0
+        return self._layer(of, share, lead)
 
     def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
         accurate = accurate_dtype(x.dtype)

@@ -7,7 +7,7 @@ from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.layers.mlp import MlpGrid
 from aliasfree_jax.models.building import build, check_options, options_of
-from aliasfree_jax.models.convnext import ConvNeXt
+from aliasfree_jax.models.convnext import Blending, ConvNeXt
 from aliasfree_jax.models.parts import Part
 from aliasfree_jax.ops.padding import check_padding
 
@@ -46,6 +46,12 @@ FAMILIES: dict[str, Options] = {
     },
 }
 
+# What a family decides; the other options are the same for a network and the one that it blends from.
+_OF_THE_FAMILY = {
+    *("padding", "sampled_padding", "sampler", "any_size", "filter_size"),
+    *("activation", "norm", "stem_activation", "stem_residual"),
+}
+
 OPTIONS = options_of(ConvNeXt)
 """Every option of `create_model` for a ConvNeXt (`building.options_of`)."""
 
@@ -71,8 +77,23 @@ def _check_names(options: Options) -> None:
             raise ConfigError(unknown(name, options[name], legal))
 
 
+def _blending(size: str | None, given: Any, options: Options) -> Blending:
+    """Of the option `blend` = {"start": a family, "share": 0 to 1}, and the network's other options."""
+    fields = dict(given) if isinstance(given, Mapping) else {}
+    start, share = fields.get("start"), fields.get("share")
+    if len(fields) != 2 or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ConfigError(f'expected blend={{"start": FAMILY, "share": 0 to 1}}, got {given!r}.')
+    if start not in FAMILIES:
+        raise ConfigError(unknown("family of ConvNeXts to blend from", start, FAMILIES))
+    common = {name: value for name, value in options.items() if name not in {*_OF_THE_FAMILY, "blend"}}
+    return Blending(build_convnext(start, size, common), share)
+
+
 def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
     """The ConvNeXt of a family and size (None: the options give depths and widths), with overrides.
+
+    With the option blend={"start": "convnext", "share": 0.3}, the network that is 0.3 of the way from
+    that family's network of the same size to this one; the overrides of parts are this one's.
 
     Raises:
       ConfigError: an unknown option, part or value.
@@ -82,4 +103,7 @@ def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
     if merged.get("stem_activation") is not None:
         merged["stem_activation"] = _stem_activation(merged["stem_activation"], merged.get("stem_stride", 4))
     _check_names(merged)
+    given = merged.pop("blend", None)
+    if given is not None:
+        merged["blend"] = _blending(size, given, options)
     return build(ConvNeXt, merged)

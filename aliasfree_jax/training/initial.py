@@ -24,9 +24,17 @@ def _head(
 
 
 def adopt(
-    card: ModelCard, variables: PyTree, module: nn.Module, mine: ModelCard, *, seed: int
+    card: ModelCard,
+    variables: PyTree,
+    module: nn.Module,
+    mine: ModelCard,
+    *,
+    seed: int,
+    start: nn.Module | None = None,
 ) -> tuple[PyTree, list[str]]:
     """Variables for `module` (described by `mine`) taken from `variables` (described by `card`).
+
+    Where `start` is given, they are its; what only `module` has gets its initial values.
 
     Returns:
       The variables; and the names of the arrays that were drawn afresh because the number of classes
@@ -37,11 +45,12 @@ def adopt(
     """
     image = jnp.zeros((1, mine.image_size, mine.image_size, mine.channels))
 
-    def init() -> PyTree:
-        return module.init(jax.random.key(seed), image, train=False)
+    def init(network: nn.Module = module) -> PyTree:
+        return network.init(jax.random.key(seed), image, train=False)
 
     abstract = jax.eval_shape(init)
-    expected, found = leaf_shapes(abstract), leaf_shapes(variables)
+    expected = leaf_shapes(jax.eval_shape(lambda: init(start)) if start else abstract)
+    found = leaf_shapes(variables)
     head = _head(expected, found, _classes(mine), _classes(card))
     faults = differences(
         {n: s for n, s in expected.items() if n not in head},
@@ -52,8 +61,7 @@ def adopt(
             f"the weights of {card.model!r} ({card.origin}) do not fit the model {mine.model!r}:\n{faults}\n"
             "Set model.name and model.options as they were, or another init_from."
         )
-    leaves = named_leaves(variables)
-    if head:
-        fresh = named_leaves(jax.jit(init)())
-        leaves |= {name: fresh[name] for name in head}
-    return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[name] for name in expected]), head
+    taken = {name: leaf for name, leaf in named_leaves(variables).items() if name not in head}
+    names = leaf_shapes(abstract)
+    leaves = (named_leaves(jax.jit(init)()) | taken) if len(taken) < len(names) else taken
+    return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[name] for name in names]), head

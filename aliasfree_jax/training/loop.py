@@ -77,8 +77,12 @@ def _train(
         profile.before(done)
         if done == 1 and is_first():
             write_contact_sheet(workdir / CONTACT_SHEET, batch["image"], run.config)
-        state, metrics = run.train_step(state, put_batch(batch, run.mesh))
-        if done == start + 1:
+        compiles = done == start + 1 or done == run.plan.blend + 1
+        if compiles and done > start + 1:
+            progress.note("the network has only its own layers from here on: compiling their step ...")
+            progress.restart_clock()
+        state, metrics = run.step_after(done - 1)(state, put_batch(batch, run.mesh))
+        if compiles:
             progress.first_step(metrics)
         else:
             progress.step(metrics)
@@ -89,7 +93,7 @@ def _train(
         if evaluates or saves or done % run.config.log.every_steps == 0:
             skipped = total(batches.skipped)
             progress.log_steps(**({"skipped": skipped} if skipped else {}))
-        card = dataclasses.replace(run.card, step=done)
+        card = run.card_after(done)
         if saves:
             checkpoints.save(card, state.evaluated(), state.rest())
             progress.saved(checkpoints.directory / str(done))
@@ -98,7 +102,9 @@ def _train(
         if evaluates and run.evaluate:
             results = run.evaluate(state)
             progress.evaluated(results)
-            if told := _keep_best(workdir, card, state, results, run.config.checkpoint.best):
+            # A network that still blends is not the one that is wanted, however good.
+            metric = run.config.checkpoint.best if done >= run.plan.blend else ""
+            if told := _keep_best(workdir, card, state, results, metric):
                 progress.note(told)
         if (evaluates or saves) and done < run.plan.total:
             progress.restart_clock()

@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.models import create_model
+from aliasfree_jax.training.blending import blended_network
 
 
 def model_options(config: ConfigDict, num_classes: int) -> dict[str, Any]:
@@ -40,6 +42,10 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
 
 def check_network(config: ConfigDict) -> None:
     """Raises what is wrong with the network's options or the image size, before any data is read."""
-    module = create_model(config.model.name, **model_options(config, num_classes=1))
+    options = model_options(config, num_classes=1)
+    networks: list[nn.Module] = [create_model(config.model.name, **options)]
+    if config.train.blend.epochs > 0:
+        networks.append(blended_network(config.model.name, options, config.train.blend.start))
     side = Preprocessing.from_config(config.data).input_size
-    abstract_variables(module, side, len(config.data.mean))
+    for network in networks:
+        abstract_variables(network, side, len(config.data.mean))

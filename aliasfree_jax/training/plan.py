@@ -16,6 +16,7 @@ class Plan:
     warmup: int
     evaluate_every: int  # 0: only at the end
     save_every: int  # 0: only at the end
+    blend: int = 0  # until the network has its own layers only; 0: it has from the start
 
     def steps(self, epochs: float) -> int:
         """How many updates `epochs` are."""
@@ -55,4 +56,5 @@ def make_plan(config: ConfigDict, examples: int) -> Plan:
         warmup=steps(config.optimizer.warmup_epochs),
         evaluate_every=steps(config.eval.every_epochs),
         save_every=steps(config.checkpoint.every_epochs),
+        blend=steps(config.train.blend.epochs),
     )

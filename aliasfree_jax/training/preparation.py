@@ -1,6 +1,7 @@
 """From a configuration to the parts of a run, and to the state that it starts from."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,13 +15,15 @@ from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints
 from aliasfree_jax.data import Source, eval_batches
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.models import create_model
+from aliasfree_jax.models.convnext import ConvNeXt
+from aliasfree_jax.training.blending import blended_network, blended_options, starting_network
 from aliasfree_jax.training.initial import adopt
 from aliasfree_jax.training.mesh import evaluated_batches, even_batch_size, own_share
 from aliasfree_jax.training.mixing import Mixing
 from aliasfree_jax.training.network import make_card
 from aliasfree_jax.training.optimizer import make_optimizer
 from aliasfree_jax.training.plan import Plan, make_plan
-from aliasfree_jax.training.recipe import learning_rate, temperature
+from aliasfree_jax.training.recipe import learning_rate, share, temperature
 from aliasfree_jax.training.state import TrainState, abstract_state, create_state
 from aliasfree_jax.training.step import TrainStep, make_predict, make_train_step
 
@@ -40,7 +43,21 @@ class Parts:
     card: ModelCard
     optimizer: optax.GradientTransformation
     train_step: TrainStep
+    blended: ConvNeXt | None  # the network of the first `plan.blend` updates
+    blended_step: TrainStep | None
     evaluate: Callable[[TrainState], dict[str, float]] | None
+
+    def step_after(self, done: int) -> TrainStep:
+        """The update that follows `done` others."""
+        return self.blended_step if self.blended_step and done < self.plan.blend else self.train_step
+
+    def card_after(self, done: int) -> ModelCard:
+        """The card of the network that `done` updates leave."""
+        card = dataclasses.replace(self.card, step=done)
+        if done >= self.plan.blend:
+            return card
+        options = blended_options(card.options, self.config.train.blend.start, done / self.plan.blend)
+        return dataclasses.replace(card, options=options)
 
 
 def _check_classes(train: Source, held_out: Source) -> None:
@@ -53,17 +70,27 @@ def _check_classes(train: Source, held_out: Source) -> None:
 
 
 def _make_evaluate(
-    config: ConfigDict, mesh: Mesh, module: nn.Module, source: Source, evaluate: Evaluate
+    config: ConfigDict,
+    mesh: Mesh,
+    module: nn.Module,
+    blended: nn.Module | None,
+    plan: Plan,
+    source: Source,
+    evaluate: Evaluate,
 ) -> Callable[[TrainState], dict[str, float]]:
-    """Binds `evaluate` to the evaluation split and to the variables of a state."""
-    predict = make_predict(module, mesh)
+    """Binds `evaluate` to the evaluation split and to the variables of a state.
+
+    A network that blends is evaluated as it is at the state's step; the results say with which `share`.
+    """
+    predict, predict_blended = make_predict(module, mesh), make_predict(blended or module, mesh)
     batch_size = even_batch_size(config.eval.batch_size)
 
     def results(state: TrainState) -> dict[str, float]:
-        variables = state.evaluated()
+        step = int(state.step)
+        now = {"share": step / plan.blend} if step < plan.blend else {}
+        compute = functools.partial(predict_blended if now else predict, state.evaluated(), **now)
         batches = eval_batches(source, config.data, batch_size=batch_size, share=own_share())
-        on_devices = evaluated_batches(batches, mesh)
-        return dict(evaluate(lambda images: predict(variables, images), on_devices))
+        return dict(evaluate(compute, evaluated_batches(batches, mesh))) | now
 
     return results
 
@@ -86,22 +113,26 @@ def prepare(
     module = create_model(card.model, **card.options)
     schedule = learning_rate(config.optimizer, plan)
     optimizer = make_optimizer(config.optimizer, schedule)
-    train_step = make_train_step(
-        module,
-        optimizer,
-        schedule,
-        mesh,
+    make_step = functools.partial(
+        make_train_step,
+        optimizer=optimizer,
+        schedule=schedule,
+        mesh=mesh,
         temperature=temperature(config.train.temperature, plan),
         label_smoothing=config.train.label_smoothing,
         mixing=Mixing.from_config(config.train.mixing),
         accumulation_steps=config.train.accumulation_steps,
         ema_decay=config.train.ema_decay,
     )
+    blended = blended_network(card.model, card.options, config.train.blend.start) if plan.blend else None
+    blended_step = make_step(blended, share=share(plan)) if blended else None
     evaluator = None
     if evaluate is not None and held_out is not None:
         _check_classes(train, held_out)
-        evaluator = _make_evaluate(config, mesh, module, held_out, evaluate)
-    return Parts(config, mesh, plan, module, card, optimizer, train_step, evaluator)
+        evaluator = _make_evaluate(config, mesh, module, blended, plan, held_out, evaluate)
+    return Parts(
+        config, mesh, plan, module, card, optimizer, make_step(module), blended, blended_step, evaluator
+    )
 
 
 def first_state(
@@ -121,9 +152,10 @@ def first_state(
         notes.append(f"resuming at step {step} of {run.plan.total} from {checkpoints.directory / str(step)}")
         return step, abstract.replaced(evaluated, rest), notes
     variables = None
+    start = starting_network(run.blended, initial[0] if initial else None) if run.blended else None
     if initial is not None:
         card, weights = initial
-        variables, drawn = adopt(card, weights, run.module, run.card, seed=seed)
+        variables, drawn = adopt(card, weights, run.module, run.card, seed=seed, start=start)
         head = f"; drawn afresh for {len(run.card.class_names)} classes: {', '.join(drawn)}" if drawn else ""
         notes.append(f"starting from the weights of {card.model} ({card.origin}, step {card.step}){head}")
     state = create_state(

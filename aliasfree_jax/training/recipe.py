@@ -6,6 +6,7 @@ from aliasfree_jax.training.plan import Plan
 from aliasfree_jax.training.schedule import (
     Schedule,
     decaying_temperature,
+    linear_share,
     linear_temperature,
     step_decay,
     warmup_cosine,
@@ -32,3 +33,8 @@ def temperature(config: ConfigDict, plan: Plan) -> Schedule | None:
         steps = [plan.steps(epoch) for epoch in config.at_epochs]
         return linear_temperature(steps, config.targets, first=plan.steps_per_epoch)
     return None
+
+
+def share(plan: Plan) -> Schedule | None:
+    """That of the model's own layers (`train.blend`); None where there are no others."""
+    return linear_share(plan.blend) if plan.blend else None

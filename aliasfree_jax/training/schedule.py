@@ -1,4 +1,4 @@
-"""Learning rate and temperature at every step, with the originals' values."""
+"""Learning rate and temperature at every step, with the originals' values; and the share of a blend."""
 
 from collections.abc import Callable, Sequence
 
@@ -37,6 +37,15 @@ def step_decay(peak: float, *, factor: float, steps: Sequence[int], warmup_steps
         return jnp.where(step < warmup_steps, warmup, peak * factor**passed).astype(jnp.float32)
 
     return rate
+
+
+def linear_share(steps: int) -> Schedule:
+    """0 at the first update, growing linearly to 1 after `steps` updates."""
+
+    def share(step: jax.Array | int) -> jax.Array:
+        return jnp.minimum(jnp.asarray(step, jnp.float32) / steps, 1.0)
+
+    return share
 
 
 def decaying_temperature(factor: float, *, every: int, least: float) -> Schedule:

@@ -24,7 +24,7 @@ from aliasfree_jax.training.state import TrainState
 Batch = dict[str, jax.Array]  # image [B, H, W, C], label [B], mask [B]
 Metrics = dict[str, jax.Array]  # scalars
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-Predict = Callable[[PyTree, Any], jax.Array]  # variables, images [B, H, W, C] -> logits [B, K]
+Predict = Callable[..., jax.Array]  # variables, images [B, H, W, C] -> logits [B, K]
 Gradients = tuple[PyTree, dict[str, PyTree], Metrics]
 
 
@@ -39,7 +39,7 @@ def _make_gradients(
         batch: Batch,
         key: jax.Array,
         count: jax.Array,
-        heat: dict[str, Any],
+        now: dict[str, Any],
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         images, labels = batch["image"], batch["label"]
         if mixing is not None:
@@ -48,7 +48,7 @@ def _make_gradients(
             {"params": params, **collections},
             images,
             train=True,
-            **heat,
+            **now,
             rngs={
                 "drop_path": key,
                 "dropout": jax.random.fold_in(key, 1),
@@ -87,7 +87,7 @@ def _accumulated(
     gradients: Callable[..., Gradients],
     state: TrainState,
     batch: Batch,
-    heat: dict[str, Any],
+    now: dict[str, Any],
     steps: int,
     mesh: Mesh,
 ) -> Gradients:
@@ -95,13 +95,13 @@ def _accumulated(
     key = jax.random.fold_in(state.key, state.step)
     count = jnp.maximum(jnp.sum(batch["mask"]), 1.0)
     if steps == 1:
-        return gradients(state.params, state.collections, batch, key, count, heat)
+        return gradients(state.params, state.collections, batch, key, count, now)
 
     def add(total: Gradients, part: tuple[jax.Array, Batch]) -> tuple[Gradients, None]:
         grads, collections, metrics = total
         index, micro = part
         new_grads, collections, new_metrics = gradients(
-            state.params, collections, micro, jax.random.fold_in(key, index), count, heat
+            state.params, collections, micro, jax.random.fold_in(key, index), count, now
         )
         grads, metrics = jax.tree.map(jnp.add, (grads, metrics), (new_grads, new_metrics))
         return (grads, collections, metrics), None
@@ -119,6 +119,7 @@ def make_train_step(
     mesh: Mesh,
     *,
     temperature: Schedule | None = None,
+    share: Schedule | None = None,
     label_smoothing: float = 0.0,
     mixing: Mixing | None = None,
     accumulation_steps: int = 1,
@@ -135,6 +136,7 @@ def make_train_step(
       schedule: what the optimizer uses, for the metrics only.
       mesh: devices; the batch size must be a multiple of their number times `accumulation_steps`.
       temperature: of the network's learned samplers; None: the network is called without.
+      share: of the final layers in a network that blends; None: the network is called without.
       label_smoothing: see `losses.cross_entropy`.
       mixing: mixup and CutMix; the target of a mixed image, and the loss, is the mean of both labels' by
         their shares, and its accuracy that for the label with the larger one.
@@ -143,10 +145,12 @@ def make_train_step(
       ema_decay: d of the averages e = d e + (1 - d) m of all variables m, if the state keeps any.
     """
     gradients = _make_gradients(module, label_smoothing, mixing)
+    given = {"temperature": temperature, "share": share}
+    schedules = {name: each for name, each in given.items() if each is not None}
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        heat = {} if temperature is None else {"temperature": temperature(state.step)}
-        grads, collections, metrics = _accumulated(gradients, state, batch, heat, accumulation_steps, mesh)
+        now = {name: each(state.step) for name, each in schedules.items()}
+        grads, collections, metrics = _accumulated(gradients, state, batch, now, accumulation_steps, mesh)
         grads = jax.lax.with_sharding_constraint(grads, state_shardings(grads, mesh))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -169,9 +173,10 @@ def make_predict(module: nn.Module, mesh: Mesh) -> Predict:
 
     The variables lie on the devices of the mesh, the images too or on the host. The logits of all images
     come to every device, and so to every process.
+    Further arguments by name, such as `share`, are the network's.
     """
 
-    def predict(variables: PyTree, images: jax.Array) -> Any:
-        return module.apply(variables, images, train=False)
+    def predict(variables: PyTree, images: jax.Array, **now: Any) -> Any:
+        return module.apply(variables, images, train=False, **now)
 
     return jax.jit(predict, out_shardings=replicated(mesh))
