@@ -11,7 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+
+_MOMENTUM, _EPSILON = 0.9, 1e-5  # of batch norms
 
 
 class ChannelNorm(nn.Module):
@@ -58,26 +61,69 @@ def _centred(x: jax.Array) -> jax.Array:
 class BatchNorm(nn.Module):
     """Batch norm with PyTorch's constants: momentum 0.1 there is 0.9 here, epsilon 1e-5.
 
-    Under `jit` over a mesh the statistics are those of the global batch. PyTorch's running variance is
-    the unbiased one, n / (n - 1) times ours: it differs in training only.
+    Under `jit` over a mesh the statistics are those of the global batch. With a `group`, every so many
+    consecutive images have statistics of their own ("ghost" batch norm, Hoffer et al. 2017, arXiv
+    1705.08741): with the images of a device, what PyTorch's data-parallel training computes, but for the
+    running statistics, which are the mean over all groups there are and not those of the first device. No
+    device then waits for others, and the number of devices does not change the result. PyTorch's running
+    variance is the unbiased one, n / (n - 1) times ours: it differs in training only.
+
+    Attributes:
+      group: images with common statistics in training; 0: all of the (micro-)batch.
     """
 
     numerics: Numerics = Numerics()
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    group: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]; running statistics in the collection "batch_stats"."""
+        """[N, H, W, C] to [N, H, W, C]; running statistics in the collection "batch_stats".
+
+        Raises:
+          ShapeError: in training, N is no multiple of `group`.
+        """
+        if self.group and train:
+            return _GroupedBatchNorm(self.group, self.scale_init, name="norm")(x)
         # The "fast" variance E[x^2] - E[x]^2 loses all digits where the mean is large.
         norm = nn.BatchNorm(
-            momentum=0.9,
-            epsilon=1e-5,
+            momentum=_MOMENTUM,
+            epsilon=_EPSILON,
             dtype=self.numerics.dtype,
             scale_init=self.scale_init,
             use_fast_variance=False,
             name="norm",
         )
         return norm(x, use_running_average=not train)
+
+
+class _GroupedBatchNorm(nn.Module):
+    """The training half of `BatchNorm` with groups, with the variables of flax's `nn.BatchNorm`."""
+
+    group: int
+    scale_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        images, *_, channels = x.shape
+        if images % self.group:
+            raise ShapeError(
+                f"batch norm with group = {self.group} cannot divide {images} images: let the group divide "
+                "the images of a micro-batch, better those of each device."
+            )
+        scale = self.param("scale", self.scale_init, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_variance = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        accurate = x.astype(accurate_dtype(x.dtype))
+        grouped = accurate.reshape(images // self.group, self.group, *x.shape[1:])
+        mean = jnp.mean(grouped, axis=(1, 2, 3), keepdims=True)
+        variance = jnp.mean((grouped - mean) ** 2, axis=(1, 2, 3), keepdims=True)
+        if not self.is_initializing():
+            for running, now in ((running_mean, mean), (running_variance, variance)):
+                running.value = _MOMENTUM * running.value + (1 - _MOMENTUM) * now.mean((0, 1, 2, 3))
+        normal = (grouped - mean) * jax.lax.rsqrt(variance + _EPSILON)
+        return (normal.reshape(x.shape) * scale + bias).astype(x.dtype)
 
 
 class InstanceNorm(nn.Module):

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, SpatialNorm
 from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.resample import ideal_resample
@@ -115,3 +117,41 @@ def test_which_norms_commute_with_shifts(name, draw, x64):
 def test_groups_must_divide_the_channels(draw):
     with pytest.raises(ValueError, match="does not divide the number of channels"):
         GroupNorm(4).init(jax.random.key(0), draw(1, 4, 4, 6))
+
+
+def test_groups_of_a_batch_norm_are_batches_of_their_own(draw, x64):
+    x = draw(12, 5, 4, 3)
+    whole, grouped = BatchNorm(), BatchNorm(group=4)
+    variables = grouped.init(jax.random.key(0), x, train=True)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, whole.init(jax.random.key(0), x))
+    y, updated = grouped.apply(variables, x, train=True, mutable=["batch_stats"])
+    parts = [
+        whole.apply(variables, x[i : i + 4], train=True, mutable=["batch_stats"]) for i in range(0, 12, 4)
+    ]
+    # The same formula in float64, sums in another order.
+    np.testing.assert_allclose(y, np.concatenate([part for part, _ in parts]), rtol=1e-12, atol=1e-12)
+    mean_of = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *[stats for _, stats in parts])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), updated, mean_of)
+    assert not np.allclose(y, whole.apply(variables, x, train=True, mutable=["batch_stats"])[0])
+    # Evaluation uses the running statistics of all.
+    np.testing.assert_array_equal(
+        grouped.apply(variables, x, train=False), whole.apply(variables, x, train=False)
+    )
+
+
+def test_a_group_must_divide_the_batch(draw):
+    x = draw(6, 2, 2, 3)
+    with pytest.raises(ShapeError, match="group = 4 cannot divide 6 images"):
+        BatchNorm(group=4).init(jax.random.key(0), x, train=True)
+
+
+def test_the_norm_of_each_device_needs_no_other_device(draw):
+    """With the images of a device as a group, the compiled forward pass reduces the statistics only."""
+    x = jax.device_put(draw(8, 4, 4, 3), NamedSharding(jax.make_mesh((4,), ("data",)), PartitionSpec("data")))
+
+    def collectives(norm):
+        variables = norm.init(jax.random.key(0), x, train=False)
+        apply = jax.jit(lambda v, x: norm.apply(v, x, train=True, mutable=["batch_stats"])[0])
+        return apply.lower(variables, x).compile().as_text().count("all-reduce(")
+
+    assert collectives(BatchNorm(group=2)) == 0 < collectives(BatchNorm())
