@@ -48,7 +48,7 @@ def _data() -> ConfigDict:
 def _train() -> ConfigDict:
     """One update, and how many."""
     train = ConfigDict()
-    train.batch_size = 64  # examples a parameter update, over all devices
+    train.batch_size = 64  # examples a parameter update, over all devices and processes
     train.accumulation_steps = 1  # micro-batches a parameter update
     train.total_epochs = 10.0
     train.label_smoothing = 0.0
