@@ -3,6 +3,7 @@
 Used by train.py after training and by eval.py.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,11 @@ def shift_report(
     """
     pairs = images * (1 + sum(m.count for m in measurements))
     hidden = not (progress and is_first())
-    with tqdm(total=pairs, desc="evaluating", unit=" images", unit_scale=True, disable=hidden) as bar:
+    # A terminal redraws one line; in a log file every refresh is a new line, so make them rare.
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    with tqdm(
+        total=pairs, desc="evaluating", unit=" images", unit_scale=True, disable=hidden, mininterval=interval
+    ) as bar:
         return evaluate(predict, evaluated_batches(batches, make_mesh()), measurements, advance=bar.update)
 
 

@@ -1,6 +1,7 @@
 """The examples run as their docstrings say."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -35,3 +36,10 @@ def test_a_flax_network(monkeypatch, capsys):
     ]
     assert worst[0] < worst[1]  # blurring helps
     assert all("feature maps after undoing" in block for block in blocks)
+
+
+def test_the_guides_snippet_runs(capsys):
+    guide = EXAMPLES.parent / "docs" / "evaluation.md"
+    (snippet,) = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
+    exec(compile(snippet, guide.name, "exec"), {"__name__": "guide"})
+    assert 0 <= float(capsys.readouterr().out) < 1
