@@ -217,7 +217,7 @@ class PerSet:
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence:
+class Stream:
     """Shifts shared by a batch from a generator of the caller's own, which goes on from batch to batch.
 
     Serves the originals' `np.random.randint`; two measurements may share a generator, and then draw in turn.

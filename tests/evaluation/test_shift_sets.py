@@ -9,7 +9,7 @@ from aliasfree_jax.evaluation.shift_sets import (
     Grid,
     PerBatch,
     PerSet,
-    Sequence,
+    Stream,
     fractions,
     halves,
     random_fraction,
@@ -104,10 +104,10 @@ def test_shared_draws():
         assert drawn.shape == (3, 6, 2) and shared.count == 3
         np.testing.assert_array_equal(drawn, np.broadcast_to(inner.draw(np.array([first])), (3, 6, 2)))
     stream = np.random.RandomState(0)
-    sequence = Sequence(2, lambda: stream.randint(-32, 32, size=(2, 2)))
+    shared = Stream(2, lambda: stream.randint(-32, 32, size=(2, 2)))
     # The first draws of APS with its seed 0, as the specification notes them.
-    np.testing.assert_array_equal(sequence.draw(numbers)[:, 0], [[12, 15], [21, -32]])
-    np.testing.assert_array_equal(sequence.draw(numbers)[:, 5], [[-29, 27], [-29, 7]])
+    np.testing.assert_array_equal(shared.draw(numbers)[:, 0], [[12, 15], [21, -32]])
+    np.testing.assert_array_equal(shared.draw(numbers)[:, 5], [[-29, 27], [-29, 7]])
 
 
 def test_numbers_in_a_box_are_drawn_for_each_parameter():

@@ -22,7 +22,7 @@ from aliasfree_jax.evaluation.reductions import (
     Unshifted,
     WorstCase,
 )
-from aliasfree_jax.evaluation.shift_sets import Grid, Sequence, product, random_integer, square
+from aliasfree_jax.evaluation.shift_sets import Grid, Stream, product, random_integer, square
 from aliasfree_jax.evaluation.shifting import Crop
 
 _WORST: tuple[Reduction, ...] = (WorstCase(),)
@@ -173,7 +173,7 @@ def rand_shift(setting: Setting, paper: bool = False) -> Preset:
         }
 
     reductions = (*_STABLE, Unshifted())
-    wanted = Measurement("afc_rand_shift", Sequence(1, next_shift), reductions=reductions)
+    wanted = Measurement("afc_rand_shift", Stream(1, next_shift), reductions=reductions)
     return Preset((wanted,), published)
 
 

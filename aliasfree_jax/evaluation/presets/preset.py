@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from aliasfree_jax.evaluation.evaluator import Measurement
-from aliasfree_jax.evaluation.shift_sets import Sequence, ShiftSet, random_integer
+from aliasfree_jax.evaluation.shift_sets import ShiftSet, Stream, random_integer
 
 Published = Callable[[Mapping[str, Any]], dict[str, float]]
 
@@ -42,12 +42,12 @@ class Preset:
 
 def draws(stream: np.random.RandomState, low: int, high: int, count: int, sign: int = 1) -> ShiftSet:
     """`count` pairs in [low, high) for each batch, one `randint(low, high, size=2)` after the other."""
-    return Sequence(count, lambda: sign * np.stack([stream.randint(low, high, size=2) for _ in range(count)]))
+    return Stream(count, lambda: sign * np.stack([stream.randint(low, high, size=2) for _ in range(count)]))
 
 
 def windows(stream: np.random.RandomState, margin: int, count: int) -> ShiftSet:
     """Offsets 0 ... 2 margin - 1 of the window, which is to say shifts of margin - offset of the content."""
-    return Sequence(
+    return Stream(
         count, lambda: margin - np.stack([stream.randint(0, 2 * margin, size=2) for _ in range(count)])
     )
 
