@@ -129,7 +129,7 @@ def wide_view(data: ConfigDict, side: int, margin: int) -> ConfigDict:
     Raises:
       ConfigError: images resized as usual do not reach so far.
     """
-    shorter, wanted = round(side / data.eval_crop_ratio), side + 2 * margin
+    shorter, wanted = int(side / data.eval_crop_ratio), side + 2 * margin
     if wanted > shorter:
         raise ConfigError(
             f"windows need images of {wanted} pixels (input {side}, eval.crop_margin = {margin} each way), "
@@ -137,5 +137,6 @@ def wide_view(data: ConfigDict, side: int, margin: int) -> ConfigDict:
             f"margin is at most {(shorter - side) // 2} then. Or use --zero_filled_shifts."
         )
     wide = ConfigDict(data)
-    wide.image_size, wide.eval_crop_ratio = wanted, wanted / shorter
+    # Half a pixel more than the shorter side, whose fraction is cut off: rounding cannot lose a pixel.
+    wide.image_size, wide.eval_crop_ratio = wanted, wanted / (shorter + 0.5)
     return wide

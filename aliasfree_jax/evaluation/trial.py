@@ -100,6 +100,7 @@ class Trial:
                 done, pending = done + len(pending) - len(left), left
             self.advance(done)
             done = 0
+        self.advance(done)
         shaped = {name: column.reshape(count, size) for name, column in columns.items()}
         return Table(where, visited.reshape(count, size), shaped, self.still, self.mask)
 
