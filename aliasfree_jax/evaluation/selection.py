@@ -139,4 +139,5 @@ def wide_view(data: ConfigDict, side: int, margin: int) -> ConfigDict:
     wide = ConfigDict(data)
     # Half a pixel more than the shorter side, whose fraction is cut off: rounding cannot lose a pixel.
     wide.image_size, wide.eval_crop_ratio = wanted, wanted / (shorter + 0.5)
+    wide.eval_view = "crop"  # also where the usual view squeezes all of the image: that has no surroundings
     return wide

@@ -53,7 +53,7 @@ def test_windows_see_the_image_at_the_usual_scale():
     assert wide.image_size == 256 and int(wide.image_size / wide.eval_crop_ratio) == 256
     wide = wide_view(data, 224, 3)
     assert wide.image_size == 230 and int(wide.image_size / wide.eval_crop_ratio) == 256
-    assert data.eval_crop_ratio == 0.875
+    assert wide.eval_view == "crop" and data.eval_crop_ratio == 0.875
     with pytest.raises(ConfigError, match="need images of 258 pixels .* resized to 256 .* is at most 16"):
         wide_view(data, 224, 17)
 
