@@ -1,37 +1,64 @@
-"""Evaluates a network: its accuracy, and how circular shifts of the image change its predictions.
+"""Evaluates a network: its accuracy, and how shifts of the image change its predictions.
 
 python eval.py --integer_shifts --fractional_shifts                   the newest run under runs/
-python eval.py --workdir=runs/afc --fractional_shifts                 a certain run
-python eval.py --checkpoint=model.pth --config=configs/....py         converted or original weights
+python eval.py --workdir=runs/afc --adversarial=integer,half,continuous
+python eval.py --checkpoint=model.pth --config=configs/....py --crop_shifts --imagenet_c=DIR
+python eval.py --presets=afc_fraction,aps_consistency --paper         the papers' metrics to the letter
 
 What to evaluate on comes from the run's own configuration, or from --config (its sections data and
 eval); any field can be overridden: --config.data.path=..., --config.eval.shifts=16.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from aliasfree_jax import __version__, cli
 from aliasfree_jax.checkpoint import ModelCard, load_model, newest_run
 from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_pth
-from aliasfree_jax.data import eval_batches, open_source
+from aliasfree_jax.data import Source, eval_batches, open_source
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.report import format_table, shift_report
+from aliasfree_jax.evaluation.evaluator import Results
+from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
+from aliasfree_jax.evaluation.placement import predictor
+from aliasfree_jax.evaluation.presets import PRESETS
+from aliasfree_jax.evaluation.report import format_markdown, format_table, shift_report
+from aliasfree_jax.evaluation.selection import ADVERSARIAL, Selection, select, wide_view
+from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.mesh import even_batch_size, own_share
 
-_INTEGER = flags.DEFINE_bool("integer_shifts", False, "measure random shifts by whole pixels")
-_FRACTIONAL = flags.DEFINE_bool("fractional_shifts", False, "measure random shifts by fractions of a pixel")
+_RANDOM = {
+    "integer": flags.DEFINE_bool("integer_shifts", False, "random circular shifts by whole pixels"),
+    "fractional": flags.DEFINE_bool(
+        "fractional_shifts", False, "random circular shifts by fractions of a pixel"
+    ),
+    "zero_filled": flags.DEFINE_bool("zero_filled_shifts", False, "random shifts with zeros at the border"),
+    "crop": flags.DEFINE_bool("crop_shifts", False, "random windows of a larger image"),
+    "bilinear": flags.DEFINE_bool("bilinear_shifts", False, "random windows at real-valued places, bilinear"),
+}
+_ADVERSARIAL = flags.DEFINE_list(
+    "adversarial", [], f"worst cases over circular shifts: {', '.join(ADVERSARIAL)}"
+)
+_SPATIAL = flags.DEFINE_bool("spatial_attack", False, "worst case over rotations, translations, scalings")
+_IMAGENET_C = flags.DEFINE_string(
+    "imagenet_c", "", "directory of ImageNet-C: <corruption>/<severity>/<class>/"
+)
+_PRESETS = flags.DEFINE_list("presets", [], f"metrics of the papers: {', '.join(PRESETS)}")
+_PAPER = flags.DEFINE_bool("paper", False, "presets to the letter: shared shifts, ranges, names and units")
 _WORKDIR = flags.DEFINE_string("workdir", "", "run to evaluate; default: the newest one under runs/")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "", "run, checkpoint directory, converted directory or original .pth file"
 )
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file of the results; default: eval.json in the run")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "JSON file of the results, .md beside it; default: eval.json in the run"
+)
 
 
 def checkpoint_path() -> Path:
@@ -65,6 +92,36 @@ def check_fits(config: ConfigDict, card: ModelCard, classes: int) -> None:
         raise ConfigError(f"the network knows {known} classes, but the data has {classes}.")
 
 
+def measured(config: ConfigDict, predict: Predict, source: Source, chosen: Selection) -> Results:
+    """Results of all measurements: a pass over the images, and one over larger ones for windows."""
+    side, size = config.data.image_size, even_batch_size(config.eval.batch_size)
+    views = [(config.data, chosen.plain)] if chosen.plain or not chosen.wide else []
+    if chosen.wide:
+        views.append((wide_view(config.data, side, config.eval.crop_margin), chosen.wide))
+    results: Results = {}
+    for data, measurements in views:
+        batches = eval_batches(source, data, batch_size=size, share=own_share())
+        # The first pass is that of the usual view, whose accuracy is the network's.
+        results = shift_report(predict, batches, measurements, images=len(source)) | results
+    published = chosen.published(results)
+    return results | ({"published": published} if published else {})
+
+
+def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
+    """ImageNet-C, every severity with the random circular shifts that are asked for."""
+    kinds = [kind for kind in ("integer", "fractional") if _RANDOM[kind].value]
+    chosen = select(config, config.data.image_size, random=kinds)
+    data, size = ConfigDict(config.data), even_batch_size(config.eval.batch_size)
+    data.eval_crop_ratio = 1.0  # its images have been cropped already
+
+    def measure(source: Source) -> Results:
+        batches = eval_batches(source, data, batch_size=size, share=own_share())
+        return shift_report(predict, batches, chosen.plain, images=len(source), progress=False)
+
+    bar = partial(tqdm, desc="ImageNet-C", unit=" sets", disable=not is_first())
+    return evaluate_corruptions(_IMAGENET_C.value, clean, measure, bar)
+
+
 def main(config: ConfigDict) -> None:
     """Evaluates, prints the table and writes the JSON file."""
     validate(config)
@@ -75,26 +132,30 @@ def main(config: ConfigDict) -> None:
     source = open_source(config.data, train=False)
     check_fits(config, card, len(source.class_names))
     config.data.mean, config.data.std = card.mean, card.std  # belong to the weights, not to the data
-    size, count = even_batch_size(config.eval.batch_size), len(source)
-    where = " ".join(filter(None, (config.data.source, config.data.name, config.data.path)))
-    print(f"data           {where}, {count} images", flush=True)
-    results = shift_report(
-        module,
-        variables,
-        eval_batches(source, config.data, batch_size=size, share=own_share()),
-        integer=_INTEGER.value,
-        fractional=_FRACTIONAL.value,
-        shifts=config.eval.shifts,
-        max_shift=config.eval.max_shift,
-        seed=config.seed,
-        batch_count=-(-count // size),
+    chosen = select(
+        config,
+        config.data.image_size,
+        random=[kind for kind, flag in _RANDOM.items() if flag.value],
+        adversarial=_ADVERSARIAL.value,
+        spatial=_SPATIAL.value,
+        presets=_PRESETS.value,
+        paper=_PAPER.value,
     )
+    if _IMAGENET_C.value:
+        corruptions_in(_IMAGENET_C.value)  # before anything is measured
+    where = " ".join(filter(None, (config.data.source, config.data.name, config.data.path)))
+    print(f"data           {where}, {len(source)} images", flush=True)
+    predict = predictor(module, variables)
+    results = measured(config, predict, source, chosen)
+    if _IMAGENET_C.value:
+        results["imagenet_c"] = corrupted(config, predict, source)
     print("\n" + format_table(results))
     about = {"checkpoint": str(path), "card": card.to_json(), "data": config.data.to_dict()}
     versions = {"aliasfree_jax": __version__, "jax": jax.__version__, "device": jax.devices()[0].device_kind}
     if is_first():
         output.write_text(json.dumps(about | versions | results, indent=2) + "\n")
-    print(f"\nresults        {output}")
+        output.with_suffix(".md").write_text(f"# {path}\n\n{format_markdown(results)}\n")
+    print(f"\nresults        {output}, {output.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ from aliasfree_jax.checkpoint import finished_steps, load_model
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import eval_batches, open_source
 from aliasfree_jax.errors import AliasFreeError
-from aliasfree_jax.evaluation.consistency import evaluate
+from aliasfree_jax.evaluation.evaluator import evaluate
+from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
+from aliasfree_jax.evaluation.placement import predictor
 from aliasfree_jax.evaluation.report import format_table, shift_report
 from aliasfree_jax.processes import from_first, is_first
 from aliasfree_jax.training import loop
@@ -63,16 +65,12 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
     initial = initial_weights(config, workdir)
     summary = loop.run(config, workdir, initial=initial, evaluate=evaluate, origin=config_file())
     source, size = open_source(config.data, train=False), even_batch_size(config.eval.batch_size)
+    draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
     results = shift_report(
-        summary.module,
-        summary.variables,
+        predictor(summary.module, summary.variables),
         eval_batches(source, config.data, batch_size=size, share=own_share()),
-        integer=True,
-        fractional=True,
-        shifts=config.eval.shifts,
-        max_shift=config.eval.max_shift,
-        seed=config.seed,
-        batch_count=-(-len(source) // size),
+        [kind(config.data.image_size, **draws) for kind in (integer_shifts, fractional_shifts)],
+        images=len(source),
     )
     print(f"\n{format_table(results)}\n")
     if not is_first():

@@ -118,6 +118,13 @@ def base_config() -> ConfigDict:
     config.eval.every_epochs = 1.0
     config.eval.shifts = 8  # random shifts an image in the consistency metrics
     config.eval.max_shift = 32  # pixels, integer part of those shifts; at most the image's side
+    config.eval.crop_margin = 16  # pixels around the input that windows may reach (eval.py --crop_shifts)
+    config.eval.worst_case_radius = 16  # pixels each way of --adversarial=integer, half, continuous
+    config.eval.finest_fraction = 4  # --adversarial=fraction: multiples of 1/2 ... 1/so much of a pixel
+    config.eval.attack = ConfigDict()  # --spatial_attack: each way
+    config.eval.attack.rotation = 30.0  # degrees
+    config.eval.attack.translation = 30 / 280  # share of the side, as the original has it for 30 degrees
+    config.eval.attack.enlargement = 1.0  # factor; 1 = none
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1.0
@@ -203,6 +210,8 @@ def _number_faults(config: ConfigDict) -> list[str]:
         "optimizer.learning_rate": config.optimizer.learning_rate,
         "eval.batch_size": config.eval.batch_size,
         "eval.shifts": config.eval.shifts,
+        "eval.crop_margin": config.eval.crop_margin,
+        "eval.worst_case_radius": config.eval.worst_case_radius,
         "checkpoint.keep": config.checkpoint.keep,
         "log.every_steps": config.log.every_steps,
     }
@@ -220,6 +229,14 @@ def _number_faults(config: ConfigDict) -> list[str]:
         faults.append(f"train.ema_decay must lie in [0, 1), got {config.train.ema_decay}.")
     if not 0 < config.data.eval_crop_ratio <= 1:
         faults.append(f"data.eval_crop_ratio must lie in (0, 1], got {config.data.eval_crop_ratio}.")
+    attack = config.eval.attack
+    if config.eval.finest_fraction < 2:
+        faults.append(f"eval.finest_fraction must be at least 2 (halves), got {config.eval.finest_fraction}.")
+    if attack.rotation < 0 or not 0 <= attack.translation <= 1 or attack.enlargement < 1:
+        faults.append(
+            "eval.attack needs rotation >= 0, translation in [0, 1] (share of the side), enlargement >= 1; "
+            f"got {attack.rotation}, {attack.translation} and {attack.enlargement}."
+        )
     if config.optimizer.warmup_epochs > config.train.total_epochs:
         faults.append(
             f"optimizer.warmup_epochs = {config.optimizer.warmup_epochs} exceeds "

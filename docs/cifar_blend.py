@@ -23,9 +23,10 @@ from ml_collections import ConfigDict
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from aliasfree_jax.evaluation.consistency import evaluate  # noqa: E402
+
 from aliasfree_jax.checkpoint import load_model  # noqa: E402
 from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
-from aliasfree_jax.evaluation.consistency import evaluate  # noqa: E402
 from aliasfree_jax.evaluation.report import shift_report  # noqa: E402
 from aliasfree_jax.training.loop import Initial, run  # noqa: E402
 from configs.cifar10_afc import recipe  # noqa: E402

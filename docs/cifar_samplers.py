@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
-from aliasfree_jax.evaluation.consistency import Tally, compare  # noqa: E402
-from aliasfree_jax.evaluation.report import predictor  # noqa: E402
+from aliasfree_jax.evaluation.evaluator import Measurement, evaluate  # noqa: E402
+from aliasfree_jax.evaluation.placement import predictor  # noqa: E402
+from aliasfree_jax.evaluation.reductions import CONSISTENCY  # noqa: E402
+from aliasfree_jax.evaluation.shift_sets import random_integer  # noqa: E402
+from aliasfree_jax.evaluation.shifting import Circular, ZeroFilled  # noqa: E402
 from aliasfree_jax.training.loop import run  # noqa: E402
 from configs import cifar10_resnet  # noqa: E402
 
@@ -56,31 +57,17 @@ def recipe(sampling: str, options: argparse.Namespace) -> ConfigDict:
     return config
 
 
-def moved(images: np.ndarray, shifts: np.ndarray, circular: bool) -> np.ndarray:
-    """Each of the images [B, H, W, C] moved by its row of `shifts`; zeros come in unless `circular`."""
-    if circular:
-        return np.stack([np.roll(x, s, axis=(0, 1)) for x, s in zip(images, shifts, strict=True)])
-    side, m = images.shape[1], LARGEST
-    wide = np.pad(images, ((0, 0), (m, m), (m, m), (0, 0)))
-    return np.stack([w[m - r :, m - c :][:side, :side] for w, (r, c) in zip(wide, shifts, strict=True)])
-
-
 def measure(module: Any, variables: Any, config: ConfigDict, draws: int) -> dict[str, Any]:
-    """Accuracy, and consistency under circular and crop shifts: `draws` of each an image."""
-    predict, rng = predictor(module, variables), np.random.default_rng(0)
-    still, tallies = Tally(), {"circular": Tally(), "crop": Tally()}
+    """Accuracy, and consistency under circular and crop shifts: `draws` of each an image, the same ones."""
+    shifts = random_integer(draws, LARGEST, jax.random.key(0))
+    ways = {"circular": Circular(), "crop": ZeroFilled()}
+    measurements = [Measurement(name, shifts, way, (CONSISTENCY,)) for name, way in ways.items()]
     source = open_source(config.data, train=False)
-    for batch in eval_batches(source, config.data, batch_size=config.eval.batch_size):
-        images, mask = np.asarray(batch["image"]), np.asarray(batch["mask"]) > 0
-        reference = np.asarray(predict(jnp.asarray(images)), np.float64)
-        still.add(compare(reference, reference, batch["label"]), mask)
-        for _ in range(draws):
-            shifts = rng.integers(-LARGEST, LARGEST + 1, size=(len(images), 2))
-            for kind, tally in tallies.items():
-                logits = predict(jnp.asarray(moved(images, shifts, kind == "circular")))
-                tally.add(compare(reference, np.asarray(logits, np.float64), batch["label"]), mask)
-    results = {"accuracy": still.summary()["accuracy"]}
-    return results | {f"{kind}_consistency": t.summary()["consistency"] for kind, t in tallies.items()}
+    batches = eval_batches(source, config.data, batch_size=config.eval.batch_size)
+    results = evaluate(predictor(module, variables), batches, measurements)
+    return {"accuracy": results["accuracy"]} | {
+        f"{name}_consistency": results[name]["consistency"] for name in ways
+    }
 
 
 def table(stored: dict[str, Any]) -> str:

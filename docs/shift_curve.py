@@ -28,7 +28,6 @@ import matplotlib
 matplotlib.use("Agg")
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,9 +39,9 @@ sys.path.insert(0, str(ROOT))
 
 from aliasfree_jax.checkpoint import load_model  # noqa: E402
 from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
-from aliasfree_jax.evaluation.consistency import Tally, compare  # noqa: E402
-from aliasfree_jax.evaluation.report import predictor  # noqa: E402
-from aliasfree_jax.evaluation.shifts import shift_images  # noqa: E402
+from aliasfree_jax.evaluation.evaluator import Measurement, evaluate  # noqa: E402
+from aliasfree_jax.evaluation.placement import predictor  # noqa: E402
+from aliasfree_jax.evaluation.shift_sets import Grid  # noqa: E402
 from aliasfree_jax.training.loop import run  # noqa: E402
 
 
@@ -88,25 +87,19 @@ def trained(network: Network, root: Path) -> tuple[Any, Any, float]:
 
 
 def curve(module: Any, variables: Any, config: ConfigDict) -> list[dict[str, Any]]:
-    """One summary (see `Tally.summary`) for each shift 0, 1/8, ..., 2, over all test images."""
-    predict = predictor(module, variables)
+    """The stability of predictions for each shift 0, 1/8, ..., 2, over all test images."""
     steps = range(STEPS_PER_PIXEL * LARGEST + 1)
-    tallies = [Tally() for _ in steps]
-    for batch in eval_batches(
+    measurements = []
+    for step in steps:
+        whole, rest = divmod(step, STEPS_PER_PIXEL)
+        # Whole pixels are moved, not interpolated: a shift of integer type.
+        pixels = step / STEPS_PER_PIXEL if rest else whole
+        measurements.append(Measurement(str(step), Grid(np.array([[pixels, pixels]]))))
+    batches = eval_batches(
         open_source(config.data, train=False), config.data, batch_size=config.eval.batch_size
-    ):
-        images, mask = jnp.asarray(batch["image"]), np.asarray(batch["mask"]) > 0
-        reference = np.asarray(predict(images), np.float64)
-        for step, tally in zip(steps, tallies, strict=True):
-            whole, rest = divmod(step, STEPS_PER_PIXEL)
-            # Whole pixels are moved, not interpolated: a shift of integer type.
-            pixels = np.float32(step / STEPS_PER_PIXEL) if rest else np.int32(whole)
-            shifted = shift_images(images, np.full((len(mask), 2), pixels))
-            tally.add(compare(reference, np.asarray(predict(shifted), np.float64), batch["label"]), mask)
-    return [
-        {"shift": step / STEPS_PER_PIXEL} | tally.summary()
-        for step, tally in zip(steps, tallies, strict=True)
-    ]
+    )
+    results = evaluate(predictor(module, variables), batches, measurements)
+    return [{"shift": step / STEPS_PER_PIXEL} | results[str(step)] for step in steps]
 
 
 def measure(runs: list[str]) -> dict[str, Any]:

@@ -1,139 +1,173 @@
-"""The shift report of a network: a JSON-able dictionary, and the same as a table for a terminal.
+"""The report of an evaluation: a JSON-able dictionary, and the same as a table for a terminal or a page.
 
 Used by train.py after training and by eval.py.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sized
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-from flax import linen as nn
 from tqdm import tqdm
 
-from aliasfree_jax.evaluation.consistency import Batch, evaluate
+from aliasfree_jax.data import Batch
+from aliasfree_jax.evaluation.evaluator import Measurement, Results, evaluate
+from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.processes import is_first
-from aliasfree_jax.training.mesh import evaluated_batches, make_mesh, replicate
-from aliasfree_jax.training.step import make_predict
-
-Results = dict[str, Any]
-
-
-def predictor(module: nn.Module, variables: Mapping[str, Any]) -> Callable[[Any], jax.Array]:
-    """The compiled function images [B, H, W, C] -> logits [B, K] of a network, on all devices.
-
-    Each computes its part of images that are divided over them, and the whole of others.
-    """
-    mesh = make_mesh()
-    predict, weights = make_predict(module, mesh), replicate(variables, mesh)
-    return lambda images: predict(weights, images)
+from aliasfree_jax.training.mesh import evaluated_batches, make_mesh
 
 
 def shift_report(
-    module: nn.Module,
-    variables: Mapping[str, Any],
-    batches: Callable[[], Iterable[Batch]] | Iterable[Batch],
+    predict: Predict,
+    batches: Iterable[Batch],
+    measurements: Sequence[Measurement],
     *,
-    integer: bool,
-    fractional: bool,
-    shifts: int,
-    max_shift: int,
-    seed: int,
+    images: int,
     progress: bool = True,
-    batch_count: int | None = None,
 ) -> Results:
-    """Measures accuracy and shift consistency of a network, see `consistency.evaluate`.
+    """`evaluator.evaluate` on all devices, with a progress bar on stderr.
 
     Args:
-      module: takes `module.apply(variables, images, train=False)`.
-      variables: parameters and statistics.
-      batches: the batches, or a function that starts them; read once. With several processes, each
-        gives its share of every batch, and all get the same results.
-      integer: measure whole-pixel shifts.
-      fractional: measure fractional shifts.
-      shifts: draws an image and kind.
-      max_shift: pixels; reduced to the image's side less one, where each kind of the result says so.
-      seed: of the draws.
-      progress: show a progress bar on stderr.
-      batch_count: for the progress bar, where `batches` has no length.
-
-    Returns:
-      The results of `evaluate` and {"settings": {"shifts", "max_shift" as asked for, "seed"}}.
+      predict: images to logits, e.g. `placement.predictor(module, variables)`.
+      batches: read once. With several processes, each gives its share of every batch.
+      measurements: what to measure.
+      images: how many there are, for the progress bar.
+      progress: show it.
     """
-    started = batches() if callable(batches) else batches
-    if batch_count is None and isinstance(started, Sized):
-        batch_count = len(started)
+    pairs = images * (1 + sum(m.count for m in measurements))
     hidden = not (progress and is_first())
-    bar = tqdm(started, total=batch_count, desc="evaluating", unit=" batches", disable=hidden)
-    results = evaluate(
-        predictor(module, variables),
-        evaluated_batches(bar, make_mesh()),
-        integer=integer,
-        fractional=fractional,
-        shifts=shifts,
-        max_shift=max_shift,
-        seed=seed,
-    )
-    return results | {"settings": {"shifts": shifts, "max_shift": max_shift, "seed": seed}}
+    # A terminal redraws one line; in a log file every refresh is a new line, so make them rare.
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    with tqdm(
+        total=pairs, desc="evaluating", unit=" images", unit_scale=True, disable=hidden, mininterval=interval
+    ) as bar:
+        return evaluate(predict, evaluated_batches(batches, make_mesh()), measurements, advance=bar.update)
 
 
-COLUMNS = ("circular shifts", "pairs", "consistency", "accuracy", "worst case")
-GRID_NAMES = {"1/2": "halves of a pixel", "1/3": "thirds", "1/4": "quarters", "real": "real numbers"}
-CHANGES = ("mean dp", "max dp", "mean dz", "max dz")
-NOTE = (
-    "consistency: share of (image, shift) pairs whose class is that of the unshifted image.\n"
-    "accuracy: of the shifted images. worst case: right unshifted and under all shifts of the row.\n"
-    "dp: change of the predicted class's probability. dz: max |z(shifted) - z| / max |z| of the logits z."
-)
-
-
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Two decimals; 100.00% only where there is no exception at all."""
     return f"{share if share == 1 else min(share, 0.9999):.2%}"
 
 
-def _row(name: str, result: Mapping[str, Any]) -> list[str]:
-    worst = result.get("worst_case_accuracy")
-    changes = [
-        result[kind][which] for kind in ("probability_change", "logit_change") for which in ("mean", "max")
-    ]
-    return [
-        name,
-        f"{result['pairs']}",
-        _percent(result["consistency"]),
-        _percent(result["accuracy"]),
-        "" if worst is None else _percent(worst),
-        *(f"{change:.1e}" for change in changes),
-    ]
+def _change(which: str, statistic: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda result: f"{result[which][statistic]:.1e}"
 
 
-def _align(rows: list[list[str]]) -> str:
+def _share(name: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda result: percent(result[name])
+
+
+# Heading, key of the result it stands for, and its text.
+COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
+    ("pairs", "pairs", lambda result: f"{result['pairs']}"),
+    ("consistency", "consistency", _share("consistency")),
+    ("two agree", "pair_consistency", _share("pair_consistency")),
+    ("accuracy", "accuracy", _share("accuracy")),
+    ("worst case", "worst_case_accuracy", _share("worst_case_accuracy")),
+    ("mean dp", "probability_change", _change("probability_change", "mean")),
+    ("max dp", "probability_change", _change("probability_change", "max")),
+    ("mean dz", "logit_change", _change("logit_change", "mean")),
+    ("max dz", "logit_change", _change("logit_change", "max")),
+)
+NOTES = {
+    "consistency": "consistency: share of (image, shift) pairs whose class is that of the unshifted image.",
+    "pair_consistency": "two agree: share of images with the same class under all their shifts.",
+    "accuracy": "accuracy: of the shifted images.",
+    "worst_case_accuracy": "worst case: right unshifted and under all shifts of the row.",
+    "probability_change": "dp: change of the predicted class's probability.",
+    "logit_change": "dz: max |z(shifted) - z| / max |z| of the logits z.",
+}
+
+
+def _measured(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The measurements and their parts, by the name of their row."""
+    for name, result in results.items():
+        if isinstance(result, Mapping) and "pairs" in result:
+            yield name, result
+            for part, of_part in result.get("parts", {}).items():
+                yield f"  {part}", of_part
+
+
+def _rows(results: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
+    used = [column for column in COLUMNS if any(column[1] in result for _, result in _measured(results))]
+    for name, result in _measured(results):
+        rows.append([name, *(text(result) if key in result else "" for _, key, text in used)])
+    return [["shifts", *(heading for heading, _, _ in used)], *rows] if rows else []
+
+
+def _align(rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
         cells = [first.ljust(widths[0])] + [c.rjust(w) for c, w in zip(others, widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join(lines)
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def _explanations(results: Mapping[str, Any]) -> list[str]:
+    """Which shifts each measurement means, then what the columns mean."""
+    abouts: dict[str, list[str]] = {}
+    for name, result in results.items():
+        if isinstance(result, Mapping) and result.get("about"):
+            abouts.setdefault(result["about"], []).append(name)
+    keys = {key for _, result in _measured(results) for key in result}
+    return [f"{', '.join(names)}: {about}" for about, names in abouts.items()] + [
+        note for key, note in NOTES.items() if key in keys
+    ]
+
+
+def _headline(results: Mapping[str, Any]) -> str:
+    return f"{results['images']} images, accuracy {percent(results['accuracy'])}"
+
+
+def _corruptions(results: Mapping[str, Any]) -> list[list[str]]:
+    """ImageNet-C: error of each corruption, and relative to AlexNet's."""
+    found = results.get("imagenet_c")
+    if not found:
+        return []
+    rows = [["corruption", "error", "relative to AlexNet"]]
+    for name, part in found["corruptions"].items():
+        relative = part.get("relative_error")
+        rows.append([name, f"{part['error']:.2%}", "" if relative is None else f"{relative:.2%}"])
+    mce = "" if found["mce"] is None else f"{found['mce']:.2%} (mCE)"
+    return [*rows, [f"mean of {len(found['corruptions'])}", f"{found['mean_error']:.2%}", mce]]
+
+
+def _published(results: Mapping[str, Any]) -> list[list[str]]:
+    """The presets' figures under the names of the papers' programs."""
+    figures = results.get("published", {})
+    rows = [
+        [preset, name, f"{value:.6g}"] for preset, named in figures.items() for name, value in named.items()
+    ]
+    return [["as published", "figure", "value"], *rows] if rows else []
+
+
+def _tables(results: Mapping[str, Any]) -> Iterator[tuple[list[list[str]], list[str]]]:
+    """Each table of the report that has rows, and the lines that explain it."""
+    for rows, notes in (
+        (_rows(results), _explanations(results)),
+        (_published(results), []),
+        (_corruptions(results), []),
+    ):
+        if rows:
+            yield rows, notes
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """The results of `shift_report` as plain text with aligned columns, without a final newline."""
-    text = [f"{results['images']} images, accuracy {_percent(results['accuracy'])}"]
-    rows = []
-    for kind in ("integer", "fractional"):
-        if kind in results:
-            rows.append(_row(kind, results[kind]))
-            rows += [
-                _row(f"  {GRID_NAMES[grid]}", part) for grid, part in results[kind].get("grids", {}).items()
-            ]
-    if not rows:
-        return text[0]
-    settings = results["settings"]
-    asked = settings["max_shift"]
-    used = min(results[kind]["max_shift"] for kind in ("integer", "fractional") if kind in results)
-    reduced = "" if used == asked else f" (not {asked}: the shorter side is {used + 1} pixels)"
-    text.append(
-        f"{settings['shifts']} random shifts an image, each axis up to {used} whole pixels{reduced}, "
-        f"seed {settings['seed']}"
-    )
-    return "\n".join([*text, "", _align([[*COLUMNS, *CHANGES], *rows]), "", NOTE])
+    """Results of `evaluate` as plain text with aligned columns, without a final newline."""
+    blocks = [[_headline(results)]]
+    for rows, notes in _tables(results):
+        blocks.append(_align(rows))
+        if notes:
+            blocks.append(notes)
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def format_markdown(results: Mapping[str, Any]) -> str:
+    """The same as a page in Markdown."""
+    blocks = [[_headline(results)]]
+    for (head, *body), notes in _tables(results):
+        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        lines += ["| " + " | ".join([row[0].replace("  ", "&nbsp;&nbsp;"), *row[1:]]) + " |" for row in body]
+        blocks += [lines, [f"- {note}" for note in notes]] if notes else [lines]
+    return "\n\n".join("\n".join(block) for block in blocks)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,44 @@ def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
     assert results["images"] == 20 and results["integer"]["pairs"] == 40
     assert results["data"]["mean"] == [0.25]  # the network's, not the configuration's
     assert "fractional" not in results
+
+
+def test_everything_in_one_run(network, tmp_path):
+    output = tmp_path / "all.json"
+    ended = evaluate(
+        f"--checkpoint={network}",
+        QUICKSTART,
+        "--adversarial=integer,fraction,continuous",
+        "--zero_filled_shifts",
+        "--crop_shifts",
+        "--spatial_attack",
+        "--presets=aps_consistency,afc_crop_shift",
+        "--paper",
+        "--config.data.eval_limit=20",
+        "--config.eval.batch_size=10",
+        "--config.eval.crop_margin=2",
+        "--config.data.eval_crop_ratio=0.8",
+        "--config.eval.worst_case_radius=2",
+        "--config.eval.shifts=2",
+        f"--output={output}",
+    )
+    assert ended.returncode == 0, ended.stderr
+    results, page = json.loads(output.read_text()), output.with_suffix(".md").read_text()
+    kinds = ["adversarial_integer", "adversarial_fraction", "adversarial_continuous"]
+    for name in [*kinds, "zero_filled", "crop", "spatial_attack", "aps_consistency", "afc_crop_shift"]:
+        assert results[name]["pairs"] > 0 and f"| {name} |" in page and f"\n{name} " in ended.stdout
+    assert results["aps_consistency"]["pair_consistency"] == 1  # an APS network
+    by_radius = results["adversarial_integer"]["worst_case_by_radius"]
+    assert by_radius == [results["accuracy"]] * 3
+    assert results["published"]["aps_consistency"]["consistency"] == 100
+    assert re.search(r"aps_consistency +consistency +100\n", ended.stdout)
+    assert "100%" in ended.stderr  # the progress bar reaches its end
+
+
+def test_what_cannot_be_measured_is_explained(network):
+    ended = evaluate(f"--checkpoint={network}", QUICKSTART, "--imagenet_c=/nowhere", "--crop_shifts")
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "no corruption in /nowhere" in ended.stderr  # before anything is measured
 
 
 def test_without_a_configuration_it_says_which_to_pass(network):

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from aliasfree_jax.evaluation.report import format_table, shift_report
+from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
+from aliasfree_jax.evaluation.placement import predictor
+from aliasfree_jax.evaluation.report import format_markdown, format_table, shift_report
 
-SETTINGS = {"shifts": 4, "max_shift": 32, "seed": 1, "progress": False}
+SETTINGS = {"shifts": 4, "max_shift": 32, "seed": 1}
 
 
 class Pooled(nn.Module):
@@ -31,12 +33,12 @@ def batches():
         yield {"image": images, "label": rng.integers(0, 3, 4), "mask": np.array(mask, np.float32)}
 
 
-def report(stride, source=batches, **settings):
+def report(stride, source=None, *, kinds=(integer_shifts,), progress=False, **settings):
     module = Pooled(stride)
     variables = module.init(jax.random.key(0), np.zeros((1, 12, 12, 2), np.float32), train=False)
-    return shift_report(
-        module, variables, source, **{"integer": True, "fractional": False, **SETTINGS, **settings}
-    )
+    measurements = [kind(12, **{**SETTINGS, **settings}) for kind in kinds]
+    predict = predictor(module, variables)
+    return shift_report(predict, source or batches(), measurements, images=6, progress=progress)
 
 
 def test_report_tells_networks_apart_and_is_json():
@@ -44,21 +46,22 @@ def test_report_tells_networks_apart_and_is_json():
     assert exact["integer"]["logit_change"]["max"] < 1e-5  # float32 rounding of a mean of 144
     assert aliasing["integer"]["logit_change"]["max"] > 1e-2
     assert exact["images"] == 6 and exact["integer"]["pairs"] == 24
-    assert exact["integer"]["max_shift"] == 11
-    assert exact["settings"] == {"shifts": 4, "max_shift": 32, "seed": 1}
+    assert exact["integer"]["about"].startswith(
+        "4 random shifts an image, each axis up to 11 whole pixels (not 32"
+    )
     assert json.loads(json.dumps(exact)) == exact
 
 
-def test_batches_may_be_a_list_or_a_function_and_the_seed_decides():
+def test_the_seed_decides():
     first = report(4)
     assert report(4, list(batches())) == first
     assert report(4, seed=2)["integer"] != first["integer"]
 
 
 def test_progress_is_shown_on_request(capsys):
-    report(1, integer=False, progress=True, batch_count=2)
-    assert "2/2" in capsys.readouterr().err
-    report(1, integer=False)
+    report(1, progress=True)
+    assert "30.0/30.0" in capsys.readouterr().err  # 6 images, unshifted and under 4 shifts
+    report(1)
     assert capsys.readouterr().err == ""
 
 
@@ -75,38 +78,54 @@ def part(pairs, consistency, **more):
 
 
 def results(**kinds):
-    return {
-        "images": 360,
-        "accuracy": 0.98611,
-        "settings": {"shifts": 8, "max_shift": 32, "seed": 0},
-        **kinds,
-    }
+    return {"images": 360, "accuracy": 0.98611, "card": {"model": "m"}, **kinds}
+
+
+def example():
+    parts = {"1/2": part(720, 1.0), "real": part(720, 0.5)}
+    about = "8 random shifts an image"
+    return results(
+        integer=part(2880, 1.0, worst_case_accuracy=0.5, about=about),
+        fractional=part(2880, 0.999999, worst_case_accuracy=0.25, about=about, parts=parts),
+        worst={"pairs": 7, "worst_case_accuracy": 0.125},
+    )
 
 
 def test_table_is_aligned_and_complete():
-    grids = {"1/2": part(720, 1.0), "real": part(720, 0.5)}
-    table = format_table(
-        results(
-            integer=part(2880, 1.0, worst_case_accuracy=0.5, max_shift=31),
-            fractional=part(2880, 0.999999, worst_case_accuracy=0.25, max_shift=31, grids=grids),
-        )
-    )
-    lines = table.splitlines()
+    lines = format_table(example()).splitlines()
     assert lines[0] == "360 images, accuracy 98.61%"
-    assert lines[1].startswith("8 random shifts an image, each axis up to 31 whole pixels (not 32:")
-    head, rule, integer, fractional, halves, real = lines[3:9]
+    head, rule, integer, fractional, halves, real, worst = lines[2:9]
     assert set(rule) == {"-"} and len(rule) == len(head) == len(integer) == len(real)
     for row in (integer, fractional, halves, real):
         assert row[head.index("pairs") + len("pairs")] == " "
     changes = ["1.2e-08", "5.0e-01"] * 2
     assert integer.split() == ["integer", "2880", "100.00%", "75.00%", "50.00%", *changes]
     assert fractional.split()[2] == "99.99%"  # one exception in a million is not 100 %
-    assert halves.split()[:5] == ["halves", "of", "a", "pixel", "720"]
-    assert "worst case" in table and not any(line.endswith(" ") for line in lines)
+    assert halves.split()[:3] == ["1/2", "720", "100.00%"]
+    assert worst.split() == ["worst", "7", "12.50%"] and worst.endswith("12.50%")
+    assert lines[10] == "integer, fractional: 8 random shifts an image"
+    assert any(line.startswith("worst case: ") for line in lines)
+    assert not any(line.endswith(" ") or "two agree" in line for line in lines)
 
 
-@pytest.mark.parametrize("kinds", [{}, {"integer": part(8, 1.0, worst_case_accuracy=1.0, max_shift=32)}])
-def test_table_of_less(kinds):
-    table = format_table(results(**kinds))
+def test_markdown_says_the_same():
+    lines = format_markdown(example()).splitlines()
+    assert lines[0] == "360 images, accuracy 98.61%"
+    assert lines[2].startswith("| shifts | pairs | consistency | accuracy | worst case | mean dp |")
+    assert lines[3] == "|" + "---|" * lines[2].count(" | ") + "---|"
+    assert lines[4].startswith("| integer | 2880 | 100.00% | 75.00% | 50.00% | 1.2e-08 |")
+    assert lines[6].startswith("| &nbsp;&nbsp;1/2 | 720 |")
+    assert "- integer, fractional: 8 random shifts an image" in lines
+
+
+@pytest.mark.parametrize("kinds", [{}, {"integer": part(8, 1.0, worst_case_accuracy=1.0)}])
+@pytest.mark.parametrize("form", [format_table, format_markdown])
+def test_table_of_less(kinds, form):
+    table = form(results(**kinds))
     assert ("integer" in table) == bool(kinds)
-    assert "fractional" not in table and "not 32" not in table
+    assert "fractional" not in table and "card" not in table
+
+
+def test_a_table_of_all_kinds():
+    found = report(4, kinds=(integer_shifts, fractional_shifts))
+    assert len(format_table(found).splitlines()) == 2 + 2 + 6 + 1 + 6

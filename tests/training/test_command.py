@@ -36,10 +36,13 @@ def command(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "config_file", lambda: "somewhere/mine.py:small")
     monkeypatch.setattr(module, "open_source", lambda data, train: range(250))
     monkeypatch.setattr(module, "eval_batches", lambda source, data, batch_size, share: [])
+    monkeypatch.setattr(module, "predictor", lambda module, variables: None)
     monkeypatch.setattr(
-        module, "shift_report", lambda *args, **options: {"options": sorted(options), **options}
+        module,
+        "shift_report",
+        lambda predict, batches, kinds, images: {"images": images, **{kind.name: True for kind in kinds}},
     )
-    monkeypatch.setattr(module, "format_table", lambda results: f"TABLE of {results['batch_count']} batches")
+    monkeypatch.setattr(module, "format_table", lambda results: f"TABLE of {results['images']} images")
     monkeypatch.chdir(tmp_path)
     return module
 
@@ -48,7 +51,7 @@ def test_a_run_is_named_after_its_configuration_and_ends_with_a_table(command, c
     command.main(base_config())
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith("mine-2") and command.calls[0]["origin"] == "somewhere/mine.py:small"
-    assert "TABLE of 3 batches" in capsys.readouterr().out
+    assert "TABLE of 250 images" in capsys.readouterr().out
     results = json.loads((run / "results.json").read_text())
     assert results["card"] == {"model": "tiny"} and results["integer"] and results["fractional"]
 

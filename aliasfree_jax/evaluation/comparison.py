@@ -1,0 +1,160 @@
+"""What a shift changed, pair by pair: outputs of shifted images beside those of the unshifted ones.
+
+Comparisons run on the host in float64, so that changes of the size of float32 rounding are seen as such.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError, ShapeError
+from aliasfree_jax.ops.resample import ideal_resample
+from aliasfree_jax.ops.shift import fractional_shift
+
+Columns = dict[str, np.ndarray]  # one number a pair: arrays [n]
+# (outputs of unshifted images, of shifted ones, labels [n], shifts [n, parameters]) -> columns
+Compare = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Columns]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def check_logits(raw: Any, batch: int) -> np.ndarray:
+    """`raw` as float64 [batch, K].
+
+    Raises:
+      ShapeError: another shape.
+      AliasFreeError: numbers that are not finite.
+    """
+    logits = np.asarray(raw, np.float64)
+    if logits.ndim != 2 or logits.shape[0] != batch:
+        raise ShapeError(f"expected logits [{batch}, classes], got shape {list(logits.shape)}.")
+    _check_finite(logits, "logits")
+    return logits
+
+
+def _check_finite(outputs: np.ndarray, name: str) -> None:
+    finite = np.isfinite(outputs).reshape(len(outputs), -1).all(-1)
+    if not finite.all():
+        raise AliasFreeError(
+            f"the {name} of {int((~finite).sum())} of {len(outputs)} images are not finite: "
+            "the network is unusable."
+        )
+
+
+def compare_logits(
+    reference: np.ndarray, logits: np.ndarray, label: np.ndarray, where: np.ndarray | None = None
+) -> Columns:
+    """Compares logits [n, K] of shifted images with those of the unshifted ones, [n, K].
+
+    Returns:
+      predicted: class of the shifted image; unchanged: it is that of the unshifted one; correct, in_top5:
+      the label is the first, one of the first five; probability_change: |p(shifted) - p|, p the probability
+      of the unshifted image's class; logit_change: max |z(shifted) - z| / max |z| over classes;
+      true_probability and loss: of the label, shifted; margin: its logit less the largest other one.
+
+    Raises:
+      ShapeError, AliasFreeError: see `check_logits`.
+      DataError: a label that the network has no logit for.
+    """
+    logits, rows = check_logits(logits, len(label)), np.arange(len(label))
+    if label.size and not 0 <= label.min() <= label.max() < logits.shape[1]:
+        raise DataError(
+            f"labels reach from {label.min()} to {label.max()}, but the network has {logits.shape[1]} "
+            "classes: check that the class folders or the label file are those that it was trained on."
+        )
+    predicted, before = logits.argmax(-1), reference.argmax(-1)
+    probability = _softmax(logits)
+    of_label = logits[rows, label]
+    others = logits.copy()
+    others[rows, label] = -np.inf
+    largest = np.maximum(np.abs(reference).max(-1), np.finfo(np.float32).tiny)  # all logits may be 0
+    true_probability = probability[rows, label]
+    return {
+        "predicted": predicted,
+        "unchanged": predicted == before,
+        "correct": predicted == label,
+        "in_top5": (logits > of_label[:, None]).sum(-1) < 5,
+        "probability_change": np.abs(probability[rows, before] - _softmax(reference)[rows, before]),
+        "logit_change": np.abs(logits - reference).max(-1) / largest,
+        "true_probability": true_probability,
+        "loss": -np.log(np.maximum(true_probability, np.finfo(np.float64).tiny)),
+        "margin": of_label - others.max(-1),
+    }
+
+
+@dataclass(frozen=True)
+class CompareFeatures:
+    """Compares feature maps [n, h, w, C] after undoing the shift, or feature vectors [n, C] as they are.
+
+    As in the demonstration of alias_free_convnets: maps are enlarged to the image's `side` by ideal
+    interpolation, moved back, and compared there. Not for polyphase networks, whose maps move by the
+    nearest whole pixels: `layer_errors` knows both.
+
+    Columns: feature_error, the mean absolute difference; feature_change, the largest relative to the largest
+    feature.
+    """
+
+    side: int
+
+    def __call__(
+        self, reference: np.ndarray, features: np.ndarray, label: np.ndarray, where: np.ndarray
+    ) -> Columns:
+        """See `Compare`."""
+        if features.ndim not in (2, 4) or len(features) != len(label):
+            raise ShapeError(
+                f"expected feature maps [{len(label)}, h, w, C] or vectors [{len(label)}, C], got shape "
+                f"{list(features.shape)}."
+            )
+        _check_finite(features, "features")
+        if features.ndim == 4:
+            if where.shape[1] != 2:
+                raise ConfigError("feature maps can be moved back for shifts only, not for other warps.")
+            back = fractional_shift(self._enlarged(features), -jnp.asarray(where, jnp.float32))
+            reference, features = np.asarray(self._enlarged(reference)), np.asarray(back)
+        still, moved = (x.astype(np.float64).reshape(len(label), -1) for x in (reference, features))
+        difference = np.abs(moved - still)
+        largest = np.maximum(np.abs(still).max(-1), np.finfo(np.float32).tiny)
+        return {"feature_error": difference.mean(-1), "feature_change": difference.max(-1) / largest}
+
+    def _enlarged(self, maps: np.ndarray) -> jax.Array:
+        return ideal_resample(jnp.asarray(maps, jnp.float32), (self.side, self.side))
+
+
+@dataclass(frozen=True)
+class Table:
+    """What one batch of B images did under K shifts.
+
+    Attributes:
+      where: the shifts, [K, B, parameters].
+      visited: which pairs were looked at, bool [K, B]; False for padding and where the answer was known.
+      columns: see `Compare`, each [K, B].
+      still: the same of the unshifted images, each [B].
+      mask: which images count, bool [B].
+    """
+
+    where: np.ndarray
+    visited: np.ndarray
+    columns: Columns
+    still: Columns
+    mask: np.ndarray
+
+    def all_shifts(self, column: str) -> np.ndarray:
+        """The values of a column at the visited pairs."""
+        if column not in self.columns:
+            raise ConfigError(
+                f"there is no {column!r} to reduce: there are {', '.join(sorted(self.columns))}."
+            )
+        return self.columns[column][self.visited]
+
+    def joined(self, other: "Table") -> "Table":
+        """The shifts of both, of the same images."""
+        columns = {name: np.concatenate([own, other.columns[name]]) for name, own in self.columns.items()}
+        where = np.concatenate([self.where, other.where])
+        return Table(where, np.concatenate([self.visited, other.visited]), columns, self.still, self.mask)

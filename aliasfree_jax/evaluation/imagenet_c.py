@@ -1,0 +1,119 @@
+"""ImageNet-C: error under 19 corruptions at 5 severities (Hendrycks and Dietterich, ICLR 2019).
+
+Two figures, under names of their own: the plain mean error over all corruptions there are, as the alias-free
+paper's authors have it (19, each as it is); and the benchmark's mCE over its 15, each divided by AlexNet's.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aliasfree_jax.data import FolderSource, Source
+from aliasfree_jax.errors import DataError
+
+SEVERITIES = ("1", "2", "3", "4", "5")
+
+# Mean error of AlexNet over the severities, as published with the benchmark.
+ALEXNET_ERRORS = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")  # of the benchmark, but not of its mCE
+CORRUPTIONS = (*ALEXNET_ERRORS, *EXTRA)
+
+
+def corruptions_in(directory: str | Path) -> list[str]:
+    """The corruptions whose folders DIR/<corruption>/<severity>/<class>/*.JPEG are there, in usual order.
+
+    Raises:
+      DataError: there are none, or one lacks a severity.
+    """
+    root = Path(directory).expanduser()
+    found = [name for name in CORRUPTIONS if (root / name).is_dir()]
+    if not found:
+        raise DataError(
+            f"no corruption in {root}: expected {root}/<corruption>/<severity>/<class>/*.JPEG, as the "
+            f"archives of ImageNet-C unpack; the first corruption is {CORRUPTIONS[0]!r}."
+        )
+    missing = [f"{name}/{s}" for name in found for s in SEVERITIES if not (root / name / s).is_dir()]
+    if missing:
+        raise DataError(
+            f"{root} is incomplete: {', '.join(missing[:5])} {'...' if missing[5:] else 'missing'}."
+        )
+    return found
+
+
+def open_corruption(directory: str | Path, corruption: str, severity: str, clean: Source) -> Source:
+    """The images of one corruption and severity.
+
+    Raises:
+      DataError: unreadable, or its classes are not those of the `clean` source.
+    """
+    path = Path(directory).expanduser() / corruption
+    source = FolderSource(path, severity)
+    if tuple(source.class_names) != tuple(clean.class_names):
+        strangers = sorted(set(source.class_names) ^ set(clean.class_names))[:5]
+        raise DataError(
+            f"{path}/{severity} has {len(source.class_names)} classes, the clean data "
+            f"{len(clean.class_names)}; labels would not mean the same. In one only: {', '.join(strangers)}."
+        )
+    return source
+
+
+def evaluate_corruptions(
+    directory: str | Path,
+    clean: Source,
+    measure: Callable[[Source], Mapping[str, Any]],
+    tell: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> dict[str, Any]:
+    """Measures every corruption and severity in a directory.
+
+    Args:
+      directory: of the benchmark.
+      clean: the source of uncorrupted images, for their classes.
+      measure: results, with "accuracy", on a source; e.g. `evaluator.evaluate` over its batches.
+      tell: wraps the list of (corruption, severity), for a progress bar.
+
+    Returns:
+      See `summarise`; "corruptions" has the results of every severity besides.
+    """
+    names = corruptions_in(directory)
+    results: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in names}
+    for name, severity in tell([(name, severity) for name in names for severity in SEVERITIES]):
+        results[name][severity] = measure(open_corruption(directory, name, severity, clean))
+    return summarise(results)
+
+
+def summarise(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Mean errors from the results of every corruption and severity.
+
+    Returns:
+      {"mean_error": over all corruptions, shares; "mce": over the benchmark's 15 relative to AlexNet, None if
+      one is missing; "corruptions": {name: {"error": mean over severities, "relative_error": to AlexNet's,
+      where that is published, "severities": the results as they were}}}. 1 is 100 %.
+    """
+    corruptions: dict[str, dict[str, Any]] = {}
+    for name, severities in results.items():
+        errors = [1 - result["accuracy"] for result in severities.values()]
+        error = sum(errors) / len(errors)
+        relative = {"relative_error": error / ALEXNET_ERRORS[name]} if name in ALEXNET_ERRORS else {}
+        corruptions[name] = {"error": error, **relative, "severities": dict(severities)}
+    ratios = [part["relative_error"] for part in corruptions.values() if "relative_error" in part]
+    return {
+        "mean_error": sum(part["error"] for part in corruptions.values()) / len(corruptions),
+        "mce": sum(ratios) / len(ratios) if len(ratios) == len(ALEXNET_ERRORS) else None,
+        "corruptions": corruptions,
+    }

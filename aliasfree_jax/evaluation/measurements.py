@@ -1,0 +1,182 @@
+"""What eval.py and train.py measure: shifts of every kind, drawn for each image, or all that there are.
+
+Results are shares in [0, 1]. The metrics as the four papers define them are in `presets`.
+"""
+
+import math
+
+import jax
+
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.evaluation.evaluator import Measurement
+from aliasfree_jax.evaluation.reductions import WorstCase, WorstCaseByRadius
+from aliasfree_jax.evaluation.search import Ascent, spread_points
+from aliasfree_jax.evaluation.shift_sets import (
+    Drawn,
+    Grid,
+    fractions,
+    halves,
+    random_fraction,
+    random_in_box,
+    random_integer,
+    square,
+)
+from aliasfree_jax.evaluation.shifting import Bilinear, Crop, Fill, ZeroFilled
+from aliasfree_jax.evaluation.spatial import Space, Warp
+
+# What the fractional shifts are drawn from: multiples of 1/n of a pixel, or real numbers (None).
+GRIDS: dict[str, int | None] = {"1/2": 2, "1/3": 3, "1/4": 4, "real": None}
+_STREAMS = ("integer", "fractional", "zero_filled", "crop", "bilinear")
+
+
+def largest_shift(max_shift: int, side: int) -> int:
+    """`max_shift`, or `side` less one pixel if that is smaller: a circular shift by a side is no shift."""
+    return min(max_shift, side - 1)
+
+
+def _key(kind: str, seed: int, stream: int = 0) -> jax.Array:
+    """Every kind of shift has draws of its own."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STREAMS.index(kind)), stream)
+
+
+def _about(shifts: int, used: int, asked: int, seed: int) -> str:
+    reduced = "" if used == asked else f" (not {asked}: the shorter side is {used + 1} pixels)"
+    return f"{shifts} random shifts an image, each axis up to {used} whole pixels{reduced}, seed {seed}"
+
+
+def integer_shifts(side: int, *, shifts: int, max_shift: int, seed: int) -> Measurement:
+    """Circular shifts by whole pixels, `shifts` an image, up to `largest_shift(max_shift, side)`."""
+    used = largest_shift(max_shift, side)
+    return Measurement(
+        "integer",
+        random_integer(shifts, used, _key("integer", seed)),
+        about=_about(shifts, used, max_shift, seed),
+    )
+
+
+def fractional_shifts(side: int, *, shifts: int, max_shift: int, seed: int) -> Measurement:
+    """Circular shifts by fractions of a pixel: the draws take turns on halves, thirds, quarters, reals."""
+    if shifts < 1:
+        raise ConfigError(f"shifts must be at least 1 an image, got {shifts}.")
+    used, sets = largest_shift(max_shift, side), dict[str, Drawn]()
+    for i, (name, grid) in enumerate(GRIDS.items()):
+        if i < shifts:
+            # The cost is that of `shifts` integer ones.
+            turns = len(range(i, shifts, len(GRIDS)))
+            sets[name] = random_fraction(turns, used, grid, _key("fractional", seed, i))
+    return Measurement("fractional", sets, about=_about(shifts, used, max_shift, seed))
+
+
+def zero_filled_shifts(*, shifts: int, max_shift: int, seed: int) -> Measurement:
+    """Shifts by whole pixels with zeros (of the normalised image) at the border, `shifts` an image."""
+    return Measurement(
+        "zero_filled",
+        random_integer(shifts, max_shift, _key("zero_filled", seed)),
+        ZeroFilled(),
+        about=f"{shifts} random shifts an image, each axis up to {max_shift} pixels, zeros come in, "
+        f"seed {seed}",
+    )
+
+
+def crop_shifts(*, shifts: int, margin: int, seed: int) -> Measurement:
+    """Windows in images that are wider by `margin` on each side, `shifts` an image."""
+    return Measurement(
+        "crop",
+        random_integer(shifts, margin, _key("crop", seed)),
+        Crop(margin),
+        about=f"{shifts} random windows an image, up to {margin} pixels off the centre each way, seed {seed}",
+    )
+
+
+def bilinear_shifts(*, shifts: int, margin: int, seed: int) -> Measurement:
+    """Windows at real-valued places in images that are wider by `margin`, bilinear interpolation."""
+    box = (-float(margin),) * 2, (float(margin),) * 2
+    return Measurement(
+        "bilinear",
+        random_in_box(shifts, *box, _key("bilinear", seed)),
+        Bilinear(margin),
+        about=f"{shifts} random real-valued windows an image, bilinear, up to {margin} pixels, seed {seed}",
+    )
+
+
+_WORST = (WorstCase(),)
+
+
+def adversarial_integer(side: int, radius: int) -> Measurement:
+    """Worst case over every circular shift by whole pixels of up to `radius` each way."""
+    grid = square(radius, side)
+    return Measurement(
+        "adversarial_integer",
+        grid,
+        reductions=(WorstCase(), WorstCaseByRadius(radius)),
+        about=f"all {grid.count} circular shifts by whole pixels of up to {radius} each way",
+    )
+
+
+def adversarial_half(side: int, radius: int) -> Measurement:
+    """Worst case over every circular shift by multiples of half a pixel, whole pixels left out."""
+    grid = halves(radius, side)
+    return Measurement(
+        "adversarial_half",
+        grid.scattered(),
+        reductions=_WORST,
+        about=f"all {grid.count} circular shifts by halves of a pixel of up to {radius} each way",
+    )
+
+
+def adversarial_fraction(finest: int) -> Measurement:
+    """Worst case over all fractions p/n of a pixel, n up to `finest`, on both axes."""
+    sets = {f"1/{n}": fractions(n).scattered() for n in distinct_factors(finest)}
+    return Measurement(
+        "adversarial_fraction",
+        sets,
+        reductions=_WORST,
+        about=f"all circular shifts by multiples of {', '.join(sets)} of a pixel below one",
+    )
+
+
+def distinct_factors(finest: int) -> list[int]:
+    """2 ... `finest` without those that divide a larger one, whose fractions are among its own.
+
+    Raises:
+      ConfigError: finest below 2.
+    """
+    if finest < 2:
+        raise ConfigError(f"fractions of a pixel are at most halves: expected 2 or more, got {finest}.")
+    factors = range(2, finest + 1)
+    return [n for n in factors if not any(m % n == 0 for m in factors if m > n)]
+
+
+def adversarial_continuous(
+    radius: float, *, points: int = 64, starts: int = 4, steps: int = 20
+) -> Measurement:
+    """Worst case over all real-valued circular shifts of up to `radius` pixels each way, by search.
+
+    `points` spread evenly over the square, then `steps` steps of gradient ascent from the `starts` worst.
+    """
+    low, high = (-float(radius),) * 2, (float(radius),) * 2
+    return Measurement(
+        "adversarial_continuous",
+        Grid(spread_points(low, high, points)),
+        reductions=_WORST,
+        refine=Ascent(low, high, starts=starts, steps=steps),
+        about=f"real-valued circular shifts of up to {radius:g} pixels each way: {points} points, then "
+        f"{steps} steps from the {starts} worst",
+    )
+
+
+def spatial_attack(
+    space: Space, fill: Fill, *, points: int = 64, starts: int = 4, steps: int = 20
+) -> Measurement:
+    """Worst case over rotations, scalings and translations with a border of `fill`, by the same search."""
+    low, high = tuple(-most for most in space.high), space.high
+    return Measurement(
+        "spatial_attack",
+        Grid(spread_points(low, high, points)),
+        Warp(fill),
+        reductions=_WORST,
+        refine=Ascent(low, high, starts=starts, steps=steps),
+        about=f"translations of up to {space.translation:.1f} pixels, rotations of {space.rotation:g} "
+        f"degrees, enlargements by {math.exp(space.log_scale):.2f}, each way: {points} points, then "
+        f"{steps} steps from the {starts} worst",
+    )

@@ -1,0 +1,47 @@
+"""The metrics of the four papers, by name.
+
+By default each is the sane variant: shifts drawn for every image, none left out, shares in [0, 1]. With
+`paper=True` it is what the original program computes: one shift for a whole batch or data set, its ranges
+and what they leave out, its order of draws from `np.random`, and its names and units (`Preset.published`).
+
+BlurPool: Zhang, ICML 2019. APS: Chaman and Dokmanić, CVPR 2021. LPS: Rojas-Gomez et al., NeurIPS 2022.
+AFC: Michaeli et al., CVPR 2023. Their programs leave the seed open or set it; here it is `Setting.seed`.
+"""
+
+from collections.abc import Callable
+
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.evaluation.presets import alias_free, consistency
+from aliasfree_jax.evaluation.presets.preset import Preset, Setting
+
+PRESETS: dict[str, Callable[[Setting, bool], Preset]] = {
+    "blurpool_consistency": consistency.blurpool_consistency,
+    "blurpool_diagonal": consistency.blurpool_diagonal,
+    "aps_consistency": consistency.aps_consistency,
+    "aps_cifar_circular": consistency.aps_cifar_circular,
+    "aps_cifar_crop": consistency.aps_cifar_crop,
+    "lps_consistency": consistency.lps_consistency,
+    "lps_cifar_consistency": consistency.lps_cifar_consistency,
+    "afc_evaluate": alias_free.evaluate,
+    "afc_consistency": alias_free.consistency,
+    "afc_fraction": alias_free.fraction,
+    "afc_integer": alias_free.integer,
+    "afc_full": alias_free.full,
+    "afc_integer_rand10": alias_free.integer_rand10,
+    "afc_rand_shift": alias_free.rand_shift,
+    "afc_crop_shift": alias_free.crop_shift,
+}
+
+
+def preset(name: str, setting: Setting, *, paper: bool = False) -> Preset:
+    """The metric of that name.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    if name not in PRESETS:
+        raise ConfigError(unknown("preset", name, PRESETS))
+    return PRESETS[name](setting, paper)
+
+
+__all__ = ["PRESETS", "Preset", "Setting", "preset"]

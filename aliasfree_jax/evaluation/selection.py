@@ -1,0 +1,143 @@
+"""From names, as a command line has them, to measurements; and the larger images that some of them need."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.evaluation import measurements as make
+from aliasfree_jax.evaluation.evaluator import Measurement
+from aliasfree_jax.evaluation.presets import Preset, Setting, preset
+from aliasfree_jax.evaluation.shifting import Fill
+from aliasfree_jax.evaluation.spatial import Space
+
+RANDOM = ("integer", "fractional", "zero_filled", "crop", "bilinear")
+ADVERSARIAL = ("integer", "half", "fraction", "continuous")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What one run measures.
+
+    Attributes:
+      plain: on images of the network's input size.
+      wide: on images that are larger by the margin on each side.
+      presets: by name, for their published figures; their measurements are among the others.
+    """
+
+    plain: list[Measurement]
+    wide: list[Measurement]
+    presets: Mapping[str, Preset]
+
+    def published(self, results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+        """The presets' figures in the names and units of the papers' programs."""
+        figures = {name: chosen.published(results) for name, chosen in self.presets.items()}
+        return {name: found for name, found in figures.items() if found}
+
+
+def black(mean: Sequence[float], std: Sequence[float]) -> Fill:
+    """What a black pixel is after normalisation."""
+    return tuple(-m / s for m, s in zip(mean, std, strict=True))
+
+
+def _random(kind: str, config: ConfigDict, side: int) -> Measurement:
+    settings = {"shifts": config.eval.shifts, "seed": config.seed}
+    match kind:
+        case "integer":
+            return make.integer_shifts(side, max_shift=config.eval.max_shift, **settings)
+        case "fractional":
+            return make.fractional_shifts(side, max_shift=config.eval.max_shift, **settings)
+        case "zero_filled":
+            largest = make.largest_shift(config.eval.crop_margin, side)
+            return make.zero_filled_shifts(max_shift=largest, **settings)
+        case "crop":
+            return make.crop_shifts(margin=config.eval.crop_margin, **settings)
+        case "bilinear":
+            return make.bilinear_shifts(margin=config.eval.crop_margin, **settings)
+        case _:
+            raise ConfigError(unknown("kind of random shifts", kind, RANDOM))
+
+
+def _adversarial(kind: str, config: ConfigDict, side: int) -> Measurement:
+    radius = config.eval.worst_case_radius
+    match kind:
+        case "integer":
+            return make.adversarial_integer(side, radius)
+        case "half":
+            return make.adversarial_half(side, radius)
+        case "fraction":
+            return make.adversarial_fraction(config.eval.finest_fraction)
+        case "continuous":
+            return make.adversarial_continuous(min(radius, side / 2))
+        case _:
+            raise ConfigError(unknown("--adversarial", kind, ADVERSARIAL))
+
+
+def select(
+    config: ConfigDict,
+    side: int,
+    *,
+    random: Sequence[str] = (),
+    adversarial: Sequence[str] = (),
+    spatial: bool = False,
+    presets: Sequence[str] = (),
+    paper: bool = False,
+) -> Selection:
+    """The measurements of these names, as `config.eval` says.
+
+    Args:
+      config: the whole configuration; its seed, section eval, and the normalisation in data.
+      side: of the network's input.
+      random: of `RANDOM`.
+      adversarial: of `ADVERSARIAL`.
+      spatial: measure the spatial attack.
+      presets: names of `presets.PRESETS`.
+      paper: presets as the papers' programs compute them.
+
+    Raises:
+      ConfigError: an unknown name, or two that measure the same.
+    """
+    chosen = [_random(kind, config, side) for kind in random]
+    chosen += [_adversarial(kind, config, side) for kind in adversarial]
+    if spatial:
+        attack = config.eval.attack
+        space = Space(attack.translation * side, attack.rotation, math.log(attack.enlargement))
+        chosen.append(make.spatial_attack(space, black(config.data.mean, config.data.std)))
+    setting = Setting(
+        side,
+        config.seed,
+        config.eval.crop_margin,
+        config.eval.finest_fraction,
+        config.eval.worst_case_radius,
+    )
+    by_name = {name: preset(name, setting, paper=paper) for name in presets}
+    plain = [m for m in chosen if not m.shifting.margin]
+    wide = [m for m in chosen if m.shifting.margin]
+    for found in by_name.values():
+        # The rolls of LPS's metric are of the larger images.
+        target = wide if any(m.shifting.margin for m in found.measurements) else plain
+        target += [m for m in found.measurements if m.name not in {other.name for other in target}]
+    return Selection(plain, wide, by_name)
+
+
+def wide_view(data: ConfigDict, side: int, margin: int) -> ConfigDict:
+    """The section data for images that are larger by `margin` on each side, resized to the same scale.
+
+    Raises:
+      ConfigError: images resized as usual do not reach so far.
+    """
+    shorter, wanted = int(side / data.eval_crop_ratio), side + 2 * margin
+    if wanted > shorter:
+        raise ConfigError(
+            f"windows need images of {wanted} pixels (input {side}, eval.crop_margin = {margin} each way), "
+            f"but they are resized to {shorter} (data.eval_crop_ratio = {data.eval_crop_ratio:g}): the "
+            f"margin is at most {(shorter - side) // 2} then. Or use --zero_filled_shifts."
+        )
+    wide = ConfigDict(data)
+    # Half a pixel more than the shorter side, whose fraction is cut off: rounding cannot lose a pixel.
+    wide.image_size, wide.eval_crop_ratio = wanted, wanted / (shorter + 0.5)
+    wide.eval_view = "crop"  # also where the usual view squeezes all of the image: that has no surroundings
+    return wide

@@ -1,0 +1,116 @@
+"""One batch of images and many shifts: forwards in full batches of (image, shift) pairs.
+
+Shifted and unshifted images go through the very same compiled function, in batches of the same size, so that
+a difference comes from the network and not from the compiler.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.evaluation.comparison import Columns, Compare, Table
+from aliasfree_jax.evaluation.placement import mesh_of
+from aliasfree_jax.evaluation.shifting import Shifting, moved_rows
+
+Predict = Callable[[jax.Array], Any]
+# Forwards that are under way before the first is read: the host works beside the device.
+AHEAD = 2
+
+
+def tell_nobody(pairs: int) -> None:
+    """Tells nobody how many pairs are done."""
+
+
+@dataclass
+class Trial:
+    """One batch under one measurement: what `run` needs, and a `Refine` may use.
+
+    Attributes:
+      images: [B, H, W, C] with their margins, see `placement.everywhere`.
+      reference: outputs of the unshifted images.
+      still: columns of the unshifted images, each [B].
+      label, mask, numbers: [B]; numbers are the images' places in the data set.
+      until_fooled: leave out the further shifts of an image once it is classified wrongly.
+    """
+
+    predict: Predict
+    compare: Compare
+    shifting: Shifting
+    images: jax.Array
+    reference: np.ndarray
+    still: Columns
+    label: np.ndarray
+    mask: np.ndarray
+    numbers: np.ndarray
+    until_fooled: bool
+    advance: Callable[[int], None] = tell_nobody
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices over which the work is divided."""
+        return mesh_of(self.images)
+
+    def forward(self, rows: np.ndarray, where: np.ndarray) -> Any:
+        """Outputs [B, ...] for at most B `rows` [n] moved by `where` [n, parameters]; the rest is filling."""
+        filling = len(self.label) - len(rows)
+        rows = np.concatenate([rows, np.zeros(filling, rows.dtype)]).astype(np.int32)
+        where = np.concatenate([where, np.zeros((filling, where.shape[1]), where.dtype)])
+        return self.predict(moved_rows(self.shifting, self.mesh, self.images, rows, where))
+
+    def run(self, where: np.ndarray, among: np.ndarray | None = None) -> Table:
+        """The answers under the shifts [K, B, parameters], shift by shift, in full batches of pairs.
+
+        With `until_fooled`, pairs of images that are known to be fooled are dropped, and the others move up.
+        `among` [B] leaves out images from the start.
+        """
+        count, size = where.shape[:2]
+        self.shifting.check(self.images.shape, where)
+        if self.until_fooled and "correct" not in self.still:
+            raise ConfigError("worst cases need predictions: compare logits, not features.")
+        alive = self.mask if among is None else self.mask & among
+        if self.until_fooled:
+            alive = alive & self.still["correct"]
+        pending = np.flatnonzero(np.broadcast_to(alive, (count, size)))
+        flat = where.reshape(count * size, -1)
+        visited = np.zeros(count * size, bool)
+        columns = {name: np.zeros((count * size,), still.dtype) for name, still in self.still.items()}
+        done = count * int(self.mask.sum()) - len(pending)
+        under_way: deque[tuple[np.ndarray, Any]] = deque()
+        while len(pending) or under_way:
+            while len(pending) and len(under_way) < AHEAD:
+                pairs, pending = pending[:size], pending[size:]
+                under_way.append((pairs, self.forward(pairs % size, flat[pairs])))
+            pairs, outputs = under_way.popleft()
+            rows, outputs = pairs % size, np.asarray(outputs)[: len(pairs)]
+            found = self.compare(self.reference[rows], outputs, self.label[rows], flat[pairs])
+            for name, values in found.items():
+                columns[name][pairs] = values
+            visited[pairs] = True
+            done += len(pairs)
+            if self.until_fooled and not found["correct"].all():
+                alive = alive.copy()
+                alive[rows[~found["correct"]]] = False
+                left = pending[alive[pending % size]]
+                done, pending = done + len(pending) - len(left), left
+            self.advance(done)
+            done = 0
+        self.advance(done)
+        shaped = {name: column.reshape(count, size) for name, column in columns.items()}
+        return Table(where, visited.reshape(count, size), shaped, self.still, self.mask)
+
+
+class Refine(Protocol):
+    """Looks for further shifts, knowing what the first ones did."""
+
+    @property
+    def count(self) -> int:
+        """Shifts that it adds, for each image."""
+
+    def __call__(self, trial: Trial, table: Table) -> Table:
+        """The answers under the further shifts."""

@@ -1,0 +1,78 @@
+"""Measures a classifier of another library under shifts: any function from images to logits.
+
+python examples/any_function.py                     a function of NumPy arrays
+python examples/any_function.py --torch             a PyTorch module, if torch is installed
+
+Random shifts and worst cases over grids need nothing but forwards. The search over real-valued shifts
+differentiates the network, so it needs a JAX function (see flax_network.py).
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+
+from aliasfree_jax.evaluation.measurements import adversarial_integer, fractional_shifts, integer_shifts
+from aliasfree_jax.evaluation.presets import Setting, preset
+from aliasfree_jax.evaluation.report import format_table, shift_report
+
+SIDE, CLASSES, IMAGES = 32, 5, 48
+Classifier = Callable[[np.ndarray], np.ndarray]
+
+
+def numpy_classifier() -> Classifier:
+    """Images [N, H, W, 3] to logits: every fourth sample, rectified and averaged."""
+    weights = np.random.default_rng(0).normal(size=(3, CLASSES)).astype(np.float32)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        seen = np.asarray(images)[:, ::4, ::4]  # the evaluator hands out JAX arrays
+        return (np.maximum(seen, 0).mean((1, 2)) - 0.4) @ weights
+
+    return predict
+
+
+def torch_classifier() -> Classifier:
+    """The same of a PyTorch module, which takes [N, 3, H, W]."""
+    import torch
+
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, stride=2, padding=1, padding_mode="circular"),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, CLASSES),
+    ).eval()
+
+    @torch.no_grad()
+    def predict(images: np.ndarray) -> np.ndarray:
+        channels_first = np.ascontiguousarray(np.asarray(images).transpose(0, 3, 1, 2))
+        return module(torch.from_numpy(channels_first)).numpy()
+
+    return predict
+
+
+def main() -> None:
+    """Measures the classifier on random images, labelled with its own answers."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--torch", action="store_true", help="measure a PyTorch module")
+    predict = torch_classifier() if parser.parse_args().torch else numpy_classifier()
+    images = np.random.default_rng(1).normal(size=(IMAGES, SIDE, SIDE, 3)).astype(np.float32)
+    batch = {"image": images, "label": predict(images).argmax(-1), "mask": np.ones(IMAGES)}
+
+    draws = {"shifts": 8, "max_shift": 8, "seed": 0}
+    paper = preset("afc_fraction", Setting(SIDE), paper=True)  # as the paper's program computes it
+    wanted = [
+        integer_shifts(SIDE, **draws),
+        fractional_shifts(SIDE, **draws),
+        adversarial_integer(SIDE, radius=2),
+        *paper.measurements,
+    ]
+    results = shift_report(predict, [batch], wanted, images=IMAGES)
+    print(format_table(results | {"published": {"afc_fraction": paper.published(results)}}))
+
+
+if __name__ == "__main__":
+    main()

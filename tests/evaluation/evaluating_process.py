@@ -1,0 +1,50 @@
+"""Run as one of several processes: evaluates its share of every batch and prints the results as JSON.
+
+python evaluating_process.py PORT COUNT INDEX
+"""
+
+import dataclasses
+import json
+import sys
+
+import flax.linen as nn
+import jax
+import numpy as np
+from classifiers import WEIGHTS, labelled, smooth_noise
+
+from aliasfree_jax.evaluation.measurements import adversarial_continuous, adversarial_integer, crop_shifts
+from aliasfree_jax.evaluation.placement import predictor
+from aliasfree_jax.evaluation.report import shift_report
+from aliasfree_jax.evaluation.shifting import Circular
+
+SIDE, MARGIN, BATCH, BATCHES = 16, 2, 12, 2
+
+
+class Strided(nn.Module):
+    """`classifiers.strided` as a module."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        return jax.nn.gelu(images[:, ::4, ::4]).mean((1, 2)) @ WEIGHTS
+
+
+def main(port, count, index):
+    if count > 1:
+        jax.distributed.initialize(f"localhost:{port}", num_processes=count, process_id=index)
+    # Labels on the host: every process must know them all before the images are divided.
+    logits = lambda x: np.asarray(jax.device_get(Strided().apply({}, x, False)))  # noqa: E731
+    data, own = labelled(logits, smooth_noise(BATCH * BATCHES, SIDE + 2 * MARGIN), MARGIN), BATCH // count
+    starts = [BATCH * k + own * index for k in range(BATCHES)]
+    batches = [{name: array[s : s + own] for name, array in data.items()} for s in starts]
+    way = Circular(margin=MARGIN)
+    wanted = [
+        crop_shifts(shifts=3, margin=MARGIN, seed=0),
+        dataclasses.replace(adversarial_integer(SIDE, 2), shifting=way),
+        dataclasses.replace(adversarial_continuous(1.0), shifting=way),
+    ]
+    predict = predictor(Strided(), {})
+    print(json.dumps(shift_report(predict, batches, wanted, images=BATCH * BATCHES, progress=False)))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

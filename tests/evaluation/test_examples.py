@@ -1,0 +1,45 @@
+"""The examples run as their docstrings say."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name, monkeypatch, *arguments):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+    module.main()
+
+
+def test_a_function_of_numpy_arrays(monkeypatch, capsys):
+    run("any_function", monkeypatch)
+    text = capsys.readouterr().out
+    assert "48 images, accuracy 100.00%" in text and "sub_shift_robust_score" in text
+    row = next(line for line in text.splitlines() if line.startswith("adversarial_integer"))
+    assert float(row.split()[-1].rstrip("%")) < 100  # a stride of 4
+
+
+@pytest.mark.slow
+def test_a_flax_network(monkeypatch, capsys):
+    run("flax_network", monkeypatch)
+    blocks = capsys.readouterr().out.split("Network(")[1:]
+    worst = [
+        float(next(x for x in b.splitlines() if x.startswith("adversarial_integer")).split()[2].rstrip("%"))
+        for b in blocks
+    ]
+    assert worst[0] < worst[1]  # blurring helps
+    assert all("feature maps after undoing" in block for block in blocks)
+
+
+def test_the_guides_snippet_runs(capsys):
+    guide = EXAMPLES.parent / "docs" / "evaluation.md"
+    (snippet,) = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
+    exec(compile(snippet, guide.name, "exec"), {"__name__": "guide"})
+    assert 0 <= float(capsys.readouterr().out) < 1

@@ -1,0 +1,100 @@
+"""ImageNet-C: folders as they are distributed, and both mean errors."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from aliasfree_jax.config import base_config
+from aliasfree_jax.data import FolderSource, eval_batches
+from aliasfree_jax.errors import DataError
+from aliasfree_jax.evaluation.evaluator import evaluate
+from aliasfree_jax.evaluation.imagenet_c import (
+    ALEXNET_ERRORS,
+    CORRUPTIONS,
+    corruptions_in,
+    evaluate_corruptions,
+    summarise,
+)
+from aliasfree_jax.evaluation.report import format_table
+
+CLASSES = ("n01440764", "n01443537")
+
+
+def write(folder, brightness):
+    """Two dark images of the first class and two bright ones of the second; both `brightness` brighter."""
+    for k, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for i in range(2):
+            level = np.full((8, 8, 3), min(255, 60 + 120 * k + brightness + i), np.uint8)
+            Image.fromarray(level).save(folder / name / f"{i}.JPEG")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    root = tmp_path_factory.mktemp("imagenet-c")
+    write(root / "clean" / "val", 0)
+    for name in ("fog", "saturate"):
+        for severity in range(1, 6):
+            write(root / name / str(severity), 30 * severity if name == "fog" else 0)
+    return root
+
+
+def bright(images):
+    """Class 1 from a mean of 130 on."""
+    mean = np.asarray(images).mean((1, 2, 3)) * 255
+    return np.stack([130 - mean, mean - 130], axis=-1)
+
+
+def test_every_severity_is_measured(directory):
+    data = ConfigDict(base_config().data)
+    data.image_size, data.eval_crop_ratio, data.mean, data.std = 8, 1.0, (0.0,) * 3, (1.0,) * 3
+    clean, seen = FolderSource(directory / "clean", "val"), []
+
+    def measure(source):
+        seen.append(len(source))
+        return evaluate(bright, eval_batches(source, data, batch_size=3))
+
+    results = evaluate_corruptions(directory, clean, measure)
+    assert seen == [4] * 10
+    # Fog: the dark images pass 130 from severity 3 on (60 + 90), which is half of the images wrong.
+    assert results["corruptions"]["fog"]["error"] == pytest.approx((0 + 0 + 0.5 * 3) / 5)
+    assert results["corruptions"]["fog"]["severities"]["5"] == {"images": 4, "accuracy": 0.5}
+    assert results["corruptions"]["saturate"] == {
+        "error": 0,
+        "severities": {str(s): {"images": 4, "accuracy": 1.0} for s in range(1, 6)},
+    }
+    assert (results["mean_error"], results["mce"]) == (pytest.approx(0.15), None)
+    table = format_table({"images": 4, "accuracy": 1.0, "imagenet_c": results})
+    assert "mean of 2" in table and "15.00%" in table and "mCE" not in table
+
+
+def test_both_means_by_hand():
+    assert len(CORRUPTIONS) == 19 and len(ALEXNET_ERRORS) == 15
+    errors = {name: 0.01 * (i + 1) for i, name in enumerate(CORRUPTIONS)}
+    results = {
+        name: {str(s): {"accuracy": 1 - error + 0.001 * (s - 3)} for s in range(1, 6)}
+        for name, error in errors.items()
+    }
+    found = summarise(results)
+    assert found["mean_error"] == pytest.approx(0.01 * 10)  # of 1 ... 19 hundredths
+    expected = np.mean([errors[name] / alexnet for name, alexnet in ALEXNET_ERRORS.items()])
+    assert found["mce"] == pytest.approx(expected)
+    same = {name: {"1": {"accuracy": 1 - alexnet}} for name, alexnet in ALEXNET_ERRORS.items()}
+    assert summarise(same)["mce"] == pytest.approx(1)  # AlexNet's own is 100 %
+    assert "100.00% (mCE)" in format_table({"images": 1, "accuracy": 1, "imagenet_c": summarise(same)})
+
+
+def test_directories_that_are_something_else_are_explained(directory, tmp_path):
+    with pytest.raises(DataError, match="no corruption in .*the first corruption is 'gaussian_noise'"):
+        corruptions_in(tmp_path)
+    for severity in "1235":
+        (tmp_path / "frost" / severity).mkdir(parents=True)
+    with pytest.raises(DataError, match="is incomplete: frost/4 missing"):
+        corruptions_in(tmp_path)
+    other = tmp_path / "other"
+    write(other / "val", 0)
+    (other / "val" / CLASSES[1]).rename(other / "val" / "n01484850")
+    clean = FolderSource(other, "val")
+    with pytest.raises(DataError, match="2 classes, the clean data 2; labels .* n01443537, n01484850"):
+        evaluate_corruptions(directory, clean, lambda source: {})
