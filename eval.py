@@ -23,6 +23,7 @@ from aliasfree_jax.checkpoint import ModelCard, load_model, newest_run
 from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import Source, eval_batches, open_source
+from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.evaluator import Results
 from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
@@ -110,7 +111,7 @@ def measured(config: ConfigDict, predict: Predict, source: Source, chosen: Selec
 def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
     """ImageNet-C, every severity with the random circular shifts that are asked for."""
     kinds = [kind for kind in ("integer", "fractional") if _RANDOM[kind].value]
-    chosen = select(config, config.data.image_size, random=kinds)
+    chosen = select(config, Preprocessing.from_config(config.data).input_size, random=kinds)
     data, size = ConfigDict(config.data), even_batch_size(config.eval.batch_size)
     data.eval_crop_ratio = 1.0  # its images have been cropped already
 
@@ -134,7 +135,7 @@ def main(config: ConfigDict) -> None:
     config.data.mean, config.data.std = card.mean, card.std  # belong to the weights, not to the data
     chosen = select(
         config,
-        config.data.image_size,
+        Preprocessing.from_config(config.data).input_size,
         random=[kind for kind, flag in _RANDOM.items() if flag.value],
         adversarial=_ADVERSARIAL.value,
         spatial=_SPATIAL.value,

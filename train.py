@@ -69,7 +69,7 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
     results = shift_report(
         predictor(summary.module, summary.variables),
         eval_batches(source, config.data, batch_size=size, share=own_share()),
-        [kind(config.data.image_size, **draws) for kind in (integer_shifts, fractional_shifts)],
+        [kind(summary.card.image_size, **draws) for kind in (integer_shifts, fractional_shifts)],
         images=len(source),
     )
     print(f"\n{format_table(results)}\n")

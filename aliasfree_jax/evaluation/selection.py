@@ -127,8 +127,13 @@ def wide_view(data: ConfigDict, side: int, margin: int) -> ConfigDict:
     """The section data for images that are larger by `margin` on each side, resized to the same scale.
 
     Raises:
-      ConfigError: images resized as usual do not reach so far.
+      ConfigError: images resized as usual do not reach so far, or inputs have a border of zeros.
     """
+    if data.zero_pad:
+        raise ConfigError(
+            f"windows are cut from images, not from inputs with a border of zeros (data.zero_pad = "
+            f"{data.zero_pad}): measure circular or zero-filled shifts, or set data.zero_pad = 0."
+        )
     shorter, wanted = int(side / data.eval_crop_ratio), side + 2 * margin
     if wanted > shorter:
         raise ConfigError(

@@ -56,6 +56,9 @@ def test_windows_see_the_image_at_the_usual_scale():
     assert wide.eval_view == "crop" and data.eval_crop_ratio == 0.875
     with pytest.raises(ConfigError, match="need images of 258 pixels .* resized to 256 .* is at most 16"):
         wide_view(data, 224, 17)
+    data.zero_pad = 8
+    with pytest.raises(ConfigError, match="border of zeros .data.zero_pad = 8"):
+        wide_view(data, 224, 3)
 
 
 def test_black_is_black_before_normalisation():

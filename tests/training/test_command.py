@@ -29,7 +29,7 @@ def command(monkeypatch, tmp_path):
     def run(config, workdir, **arguments):
         module.calls.append({"workdir": workdir, **arguments})
         workdir.mkdir(parents=True)
-        card = SimpleNamespace(to_json=lambda: {"model": "tiny"})
+        card = SimpleNamespace(to_json=lambda: {"model": "tiny"}, image_size=32)
         return SimpleNamespace(module=None, variables={}, card=card)
 
     monkeypatch.setattr(module.loop, "run", run)
