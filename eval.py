@@ -130,6 +130,17 @@ def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
     return evaluate_corruptions(_IMAGENET_C.value, clean, measure, bar)
 
 
+def write(output: Path, results: Results) -> list[Path]:
+    """Writes the results, their tables and, if asked for, the page with pictures; returns the files."""
+    written = [output, output.with_suffix(".md")]
+    output.write_text(json.dumps(results, indent=2) + "\n")
+    written[1].write_text(f"# {results['checkpoint']}\n\n{format_markdown(results)}\n")
+    if _PICTURES.value:
+        written.append(output.with_suffix(".html"))
+        write_report([Evaluated(run_name(output), results)], written[-1])
+    return written
+
+
 def main(config: ConfigDict) -> None:
     """Evaluates, prints the table and writes the JSON file."""
     validate(config)
@@ -166,15 +177,9 @@ def main(config: ConfigDict) -> None:
     print("\n" + format_table(results))
     about = {"checkpoint": str(path), "card": card.to_json(), "seed": config.seed}
     about |= {section: config[section].to_dict() for section in ("data", "eval")}
-    stored = about | circumstances() | results | ({IMAGE: pictured} if pictured else {})
-    written = [output, output.with_suffix(".md")]
     if is_first():
-        output.write_text(json.dumps(stored, indent=2) + "\n")
-        written[1].write_text(f"# {path}\n\n{format_markdown(results)}\n")
-        if _PICTURES.value:
-            written.append(output.with_suffix(".html"))
-            write_report([Evaluated(run_name(output), stored)], written[-1])
-    print(f"\nresults        {', '.join(map(str, written))}")
+        written = write(output, about | circumstances() | results | ({IMAGE: pictured} if pictured else {}))
+        print(f"\nresults        {', '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

@@ -9,17 +9,14 @@ the page, and beside it as files. Needs matplotlib (pip install 'aliasfree_jax[f
 import argparse
 import base64
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError
-from aliasfree_jax.evaluation.pictures import feature_figure, map_figure, png, radius_figure
+from aliasfree_jax.evaluation.gallery import PICTURES, Picture, draw_pictures
 from aliasfree_jax.evaluation.report import compared, headline, tables
-from aliasfree_jax.evaluation.sliding import slide_gif
 from aliasfree_jax.evaluation.stored import Evaluated, read_results
 
 STYLE = """
@@ -34,73 +31,26 @@ h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem; overflow-wrap: an
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
 th, td { padding: 0.2rem 0.8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: pre; }
 th:first-child, td:first-child { text-align: left; }
-.settings td { text-align: left; white-space: pre-wrap; overflow-wrap: anywhere; }
+.settings td:first-child { white-space: nowrap; }
+.settings td { text-align: left; vertical-align: top; overflow-wrap: anywhere; white-space: pre-wrap; }
 figure { margin: 1.5rem 0; }
-img { max-width: 100%; background: #ffffff; border-radius: 6px; }
+img { max-width: 100%; box-sizing: border-box; padding: 0.5rem; background: #ffffff; border-radius: 6px; }
 figcaption, .note { color: var(--pale); font-size: 0.9rem; }
 """
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of the page: the end of its file's name, and what makes it."""
-
-    file: str
-    title: str
-    caption: str
-    make: Callable[[Sequence[Evaluated]], bytes]
-
-
-PICTURES = (
-    Picture(
-        "worst_case.png",
-        "Worst case by radius",
-        "The share of images that are right unshifted and under every circular shift by whole pixels of up "
-        "to so many pixels each way.",
-        lambda networks: png(radius_figure(networks)),
-    ),
-    *(
-        Picture(
-            f"{column}_map.png",
-            f"{title} over the plane of shifts",
-            f"{what} under each circular shift by whole pixels; the middle is no shift.",
-            partial(lambda column, networks: png(map_figure(networks, column)), column),
-        )
-        for column, title, what in (
-            ("accuracy", "Accuracy", "The share of images that are classified rightly"),
-            ("consistency", "Consistency", "The share of images that keep the class of the unshifted image"),
-        )
-    ),
-    Picture(
-        "slide.gif",
-        "One image slides",
-        "The probability that the network gives to the image's true class. The image moves round the circle, "
-        "by ideal interpolation between whole pixels.",
-        slide_gif,
-    ),
-    Picture(
-        "features.png",
-        "Feature maps",
-        "One layer's map of the same image; of the shifted image, moved back; and the difference. Of all "
-        "channels, the one that differs most; the error is relative to the layer's largest value.",
-        lambda networks: png(feature_figure(networks)),
-    ),
+SHOWN = 12  # entries of a long list, e.g. of class names
+# Fields of the section data that choose and form the images of an evaluation; their normalisation belongs
+# to the network.
+DATA = (
+    "source",
+    "name",
+    "path",
+    "eval_split",
+    "eval_limit",
+    "eval_view",
+    "eval_crop_ratio",
+    "image_size",
+    "zero_pad",
 )
-
-
-def draw_pictures(networks: Sequence[Evaluated]) -> dict[str, bytes | DataError]:
-    """Every picture as a file's content, by its name; or what the results lack for it.
-
-    Raises:
-      ConfigError: matplotlib is not installed.
-    """
-    drawn: dict[str, bytes | DataError] = {}
-    for picture in PICTURES:
-        try:
-            drawn[picture.file] = picture.make(networks)
-        except DataError as error:
-            drawn[picture.file] = error
-    return drawn
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -138,9 +88,10 @@ def _settings(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def _shortened(value: Any) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 12:
-        return f"{', '.join(map(str, value[:12]))}, ... ({len(value)} in all)"
-    return str(value)
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return str(value)
+    rest = f", ... ({len(value)} in all)" if len(value) > SHOWN else ""
+    return ", ".join(map(str, value[:SHOWN])) + rest
 
 
 def _section(network: Evaluated) -> str:
@@ -158,17 +109,29 @@ def _section(network: Evaluated) -> str:
     return "\n".join(parts)
 
 
+def _measured_on(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What two networks must have in common to be compared: the images, and the shifts of measurements."""
+    data = {f"data.{field}": results.get("data", {}).get(field) for field in DATA}
+    about = {
+        name: part["about"]
+        for name, part in results.items()
+        if isinstance(part, Mapping) and part.get("about")
+    }
+    return {"images": results["images"]} | data | about
+
+
 def _differences(networks: Sequence[Evaluated]) -> list[str]:
-    """What makes the comparison of these networks unfair: other data, or other settings."""
+    """What makes a comparison with the first network unfair: other images, or other shifts."""
     first, *others = networks
-    lines = []
+    expected, lines = _measured_on(first.results), []
     for other in others:
-        for key in ("images", "data", "eval"):
-            if other.results.get(key) != first.results.get(key):
-                lines.append(
-                    f"Not measured alike: {key!r} differs between {first.name} and {other.name}; see the "
-                    "settings at the end."
-                )
+        found = _measured_on(other.results)
+        differing = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
+        if differing:
+            lines.append(
+                f"{first.name} and {other.name} were not measured alike: "
+                f"{', '.join(sorted(differing))} differ."
+            )
     return lines
 
 

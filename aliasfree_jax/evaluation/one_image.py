@@ -86,7 +86,8 @@ def moved_back(still: np.ndarray, moved: np.ndarray, image: tuple[int, ...]) -> 
 def feature_results(module: nn.Module, variables: PyTree, image: np.ndarray, layer: str = "") -> Results:
     """One channel of a layer's map of an image [H, W, C], and of the shifted image, moved back.
 
-    The channel is the one that differs most. `error` is over all channels, relative to the largest value.
+    The channel is the one that differs most: `still`, and `difference`, what the way there and back changed.
+    `error` is the largest difference over all channels, relative to the largest value.
 
     Args:
       module: a Flax module whose `apply(variables, images)` runs its evaluation mode.
@@ -102,16 +103,17 @@ def feature_results(module: nn.Module, variables: PyTree, image: np.ndarray, lay
     path = _layer(maps, layer)
     moved = feature_maps(module, variables, jnp.roll(images, SHIFT, axis=(1, 2)))[path]
     still, back = maps[path], moved_back(maps[path], moved, images.shape)
-    difference = np.abs(back - still).max(axis=(0, 1, 2))
-    channel = int(difference.argmax())
+    difference = back - still  # kept by itself: that of two rounded maps would be rounding
+    largest = np.abs(difference).max(axis=(0, 1, 2))
+    channel = int(largest.argmax())
     scale = max(float(np.abs(still).max()), np.finfo(np.float32).tiny)
     return {
         "layer": path,
         "channel": channel,
         "shift": list(SHIFT),
-        "error": float(difference.max() / scale),
+        "error": float(largest.max() / scale),
         "still": _rounded(still[0, ..., channel]),
-        "moved_back": _rounded(back[0, ..., channel]),
+        "difference": _rounded(difference[0, ..., channel]),
     }
 
 

@@ -60,9 +60,10 @@ def map_figure(networks: Sequence[Evaluated], column: str) -> Any:
         drawn = axes.imshow(
             100 * plane.values, extent=extent, vmin=lowest, vmax=highest, interpolation="nearest"
         )
-        least, mean = percent(plane.values.min()), percent(plane.values.mean())
+        least, mean = percent(plane.values.min()), percent(network.part("shift_plane", column))
         axes.set_title(f"{network.name}\nleast {least}, mean {mean}", fontsize=10)
         axes.set(xlabel="right, pixels", ylabel="down, pixels")
+        axes.locator_params(nbins=5, integer=True)
     for axes in panels[len(planes) :]:
         axes.set_visible(False)
     label = "accuracy, %" if column == "accuracy" else "same class as without shift, %"
@@ -97,7 +98,7 @@ def radius_figure(networks: Sequence[Evaluated]) -> Any:
 def feature_figure(networks: Sequence[Evaluated]) -> Any:
     """A layer's map of an image, of the shifted image moved back, and their difference; a network a row.
 
-    The difference has a scale of its own, which the colour bar tells.
+    A row has one scale: the difference is as visible as it is large.
 
     Raises:
       ConfigError: matplotlib is not installed.
@@ -107,20 +108,16 @@ def feature_figure(networks: Sequence[Evaluated]) -> Any:
     figure = figure_class("pictures")(figsize=(9.4, 3.1 * len(networks)), layout="constrained")
     panels = figure.subplots(len(networks), 3, squeeze=False)
     for row, network, features in zip(panels, networks, found, strict=True):
-        still, back = np.asarray(features["still"], float), np.asarray(features["moved_back"], float)
-        scale: dict[str, Any] = {"vmin": min(still.min(), back.min()), "vmax": max(still.max(), back.max())}
+        still, difference = (np.asarray(features[name], float) for name in ("still", "difference"))
+        largest = float(np.abs([still, still + difference]).max()) or 1.0
+        scale: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
         shift = ", ".join(f"{pixels:g}" for pixels in features["shift"])
         titles = ("no shift", f"shifted by ({shift}), moved back", "difference")
-        difference = back - still
-        largest = float(np.abs(difference).max()) or 1.0
-        own: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
-        scales = (scale, scale, own)
-        for axes, title, values, colours in zip(row, titles, (still, back, difference), scales, strict=True):
-            drawn = axes.imshow(values, interpolation="nearest", **colours)
+        for axes, title, values in zip(row, titles, (still, still + difference, difference), strict=True):
+            drawn = axes.imshow(values, interpolation="nearest", **scale)
             axes.set_title(title, fontsize=10)
             axes.set(xticks=[], yticks=[])
-            if title != titles[0]:  # the first two share a scale
-                figure.colorbar(drawn, ax=axes, shrink=0.85)
+        figure.colorbar(drawn, ax=list(row), shrink=0.85)
         row[0].set_ylabel(
             f"{network.name}\n{features['layer']}, channel {features['channel']}\n"
             f"error {features['error']:.1e}",

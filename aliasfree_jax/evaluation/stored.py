@@ -35,10 +35,10 @@ class Evaluated:
           DataError: it was not measured.
         """
         found: Any = self.results
-        for key in keys:
+        for depth, key in enumerate(keys, 1):
             if not isinstance(found, Mapping) or key not in found:
                 raise DataError(
-                    f"the results of {self.name} have no {'/'.join(keys)}: evaluate it with "
+                    f"the results of {self.name} have no {'/'.join(keys[:depth])}: evaluate it with "
                     "eval.py --pictures."
                 )
             found = found[key]
