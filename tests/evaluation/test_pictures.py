@@ -14,14 +14,15 @@ from classifiers import alias_free, labelled, smooth_noise, strided
 from flax import linen as nn
 from PIL import Image
 
-from aliasfree_jax import create_model
+from aliasfree_jax.config import base_config, validate
+from aliasfree_jax.data.sources import ArraySource
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.gallery import PICTURES, draw_pictures
 from aliasfree_jax.evaluation.html_report import main, page, write_report
 from aliasfree_jax.evaluation.measurements import shift_plane as plane_measurement
 from aliasfree_jax.evaluation.measurements import slide as slide_measurement
-from aliasfree_jax.evaluation.one_image import feature_maps, feature_results, moved_back
+from aliasfree_jax.evaluation.one_image import feature_maps, feature_results, image_results, moved_back
 from aliasfree_jax.evaluation.pictures import feature_figure, map_figure, radius_figure
 from aliasfree_jax.evaluation.sliding import LAST_FRAME_MS, frames, slide_gif
 from aliasfree_jax.evaluation.stored import (
@@ -33,6 +34,7 @@ from aliasfree_jax.evaluation.stored import (
     slide,
     worst_by_radius,
 )
+from aliasfree_jax.ops.shift import fractional_shift
 
 
 def known(name="known", *, scale=1.0, pixel=200):
@@ -278,6 +280,16 @@ class Striding(nn.Module):
         return nn.Dense(2, name="head")(kept.mean((1, 2)))
 
 
+class Sequence(nn.Module):
+    """Two layers whose names are not in the order of their calls; of 8 x 8 and, squeezed, 4 x 4 pixels."""
+
+    @nn.compact
+    def __call__(self, images):
+        y = Striding(name="second")(images)
+        z = Striding(name="first")(images[:, ::2, ::2])
+        return y + z
+
+
 def test_the_feature_map_of_a_layer():
     image = smooth_noise(1, 32)[0]
     module = Striding()
@@ -301,12 +313,30 @@ def test_maps_of_adaptive_samplers_move_by_whole_pixels():
     assert np.abs(moved - still).max() > 0.1
 
 
-def test_layers_of_an_alias_free_network_move_along():
-    module = create_model("convnext_afc_micro", num_classes=3, depths=(1,), widths=(8,))
-    image = smooth_noise(1, 32)[0]
-    variables = jax.jit(module.init)(jax.random.key(0), jnp.asarray(image)[None])
-    assert feature_results(module, variables, image)["error"] < 1e-4  # float32 rounding
-    assert [*feature_maps(module, variables, jnp.asarray(image)[None])][:2] == ["stem/conv", "stem/sampler"]
+def test_other_maps_move_back_in_proportion():
+    still = np.asarray(fractional_shift(jnp.asarray(smooth_noise(1, 15)), (0.25, 0.25)))  # odd: no Nyquist
+    moved = np.asarray(fractional_shift(jnp.asarray(still), (0.5, 0.5)))
+    np.testing.assert_allclose(moved_back(still, moved, (1, 30, 30, 3)), still, atol=1e-4)
+
+
+def test_layers_come_in_the_order_of_their_calls():
+    image = smooth_noise(1, 16)
+    module = Sequence()
+    variables = module.init(jax.random.key(0), image)
+    maps = feature_maps(module, variables, jnp.asarray(image))
+    assert [*maps] == ["second/striding", "first/striding"]  # vectors are no maps
+    assert feature_results(module, variables, image[0])["layer"] == "second/striding"
+
+
+def test_an_image_that_is_not_there():
+    config = base_config()
+    config.eval.pictured_image = 2
+    source = ArraySource(np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2, int), ("a",))
+    with pytest.raises(ConfigError, match="pictured_image = 2, but there are 2 images: 0 to 1"):
+        image_results(Striding(), {}, strided, source, config)
+    config.eval.pictured_image = -1
+    with pytest.raises(ConfigError, match="eval.pictured_image is a place from 0 on, got -1"):
+        validate(config)
 
 
 def test_the_slide_is_read_as_it_was_kept():
