@@ -122,9 +122,7 @@ def base_config() -> ConfigDict:
     config.eval.worst_case_radius = 16  # pixels each way of --adversarial=integer, half, continuous
     config.eval.finest_fraction = 4  # --adversarial=fraction: multiples of 1/2 ... 1/so much of a pixel
     config.eval.pictured_image = 0  # eval.py --pictures: place in the data set of the image that slides
-    config.eval.pictured_layer = (
-        ""  # path of the layer whose map is shown; "" = the last one of 8 x 8 or more
-    )
+    config.eval.pictured_layer = ""  # path of the layer whose map is shown; "" = last one of 8 x 8 or more
     config.eval.attack = ConfigDict()  # --spatial_attack: each way
     config.eval.attack.rotation = 30.0  # degrees
     config.eval.attack.translation = 30 / 280  # share of the side, as the original has it for 30 degrees

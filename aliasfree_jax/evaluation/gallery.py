@@ -20,6 +20,10 @@ class Picture:
     make: Callable[[Sequence[Evaluated]], bytes]
 
 
+def _map(column: str, networks: Sequence[Evaluated]) -> bytes:
+    return png(map_figure(networks, column))
+
+
 PICTURES = (
     Picture(
         "worst_case.png",
@@ -33,7 +37,7 @@ PICTURES = (
             f"{column}_map.png",
             f"{title} over the plane of shifts",
             f"{what} under each circular shift by whole pixels; the middle is no shift.",
-            partial(lambda column, networks: png(map_figure(networks, column)), column),
+            partial(_map, column),
         )
         for column, title, what in (
             ("accuracy", "Accuracy", "The share of images that are classified rightly"),

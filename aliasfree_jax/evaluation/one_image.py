@@ -19,11 +19,13 @@ from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.data import Source, eval_batches
 from aliasfree_jax.data.sources import Subset
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.evaluation.evaluator import Results, evaluate
+from aliasfree_jax.evaluation.evaluator import Results
 from aliasfree_jax.evaluation.layer_errors import legal_shifts
 from aliasfree_jax.evaluation.measurements import slide
+from aliasfree_jax.evaluation.report import shift_report
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.ops.shift import fractional_shift
+from aliasfree_jax.training.mesh import even_batch_size, own_share
 
 SMALLEST_MAP = 8  # pixels; in a smaller one there is nothing to see
 SHIFT = (1, 1)  # of the image whose map is shown; pixels
@@ -134,9 +136,12 @@ def image_results(
         raise ConfigError(
             f"eval.pictured_image = {index}, but there are {len(source)} images: 0 to {len(source) - 1}."
         )
-    batch = next(eval_batches(Subset(source, np.array([index])), config.data, batch_size=1))
+    alone = Subset(source, np.array([index]))
+    batch = next(eval_batches(alone, config.data, batch_size=1))
     image, measurement = np.asarray(batch["image"])[0], slide(config.eval.worst_case_radius)
-    sliding = evaluate(predict, [batch], [measurement])[measurement.name]
+    # As all other measurements: every device takes part, and every process has the result.
+    batches = eval_batches(alone, config.data, batch_size=even_batch_size(1), share=own_share())
+    sliding = shift_report(predict, batches, [measurement], images=1, progress=False)[measurement.name]
     return {
         "index": index,
         "label": source.class_names[int(batch["label"][0])],

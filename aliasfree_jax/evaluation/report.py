@@ -5,6 +5,7 @@ Used by train.py after training and by eval.py.
 
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,7 +53,7 @@ def circumstances() -> dict[str, str]:
     """Which command made results, with what versions, on which machine, and when (UTC)."""
     devices = jax.devices()
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "aliasfree_jax": __version__,
         "jax": jax.__version__,
@@ -166,10 +167,13 @@ def compared(networks: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Every figure of the networks' tables, one a row and the networks beside each other; heading first."""
     rows: dict[str, list[str]] = {"accuracy, no shift": [percent(r["accuracy"]) for r in networks.values()]}
     for column, results in enumerate(networks.values()):
+        whole = ""
         for name, result in _measured(results):
+            whole = whole if name.startswith(" ") else name  # several have parts of the same name
+            row_name = name if name == whole else f"{whole} {name.strip()}"
             for heading, key, text in COLUMNS[1:]:  # the number of pairs is no property of the network
                 if key in result:
-                    row = rows.setdefault(f"{name.strip()}: {heading}", [""] * len(networks))
+                    row = rows.setdefault(f"{row_name}: {heading}", [""] * len(networks))
                     row[column] = text(result)
     return [["", *networks], *([name, *values] for name, values in rows.items())]
 

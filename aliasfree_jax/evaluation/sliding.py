@@ -80,6 +80,9 @@ def slide_gif(networks: Sequence[Evaluated]) -> bytes:
     pictures = [Image.fromarray(frame) for frame in frames(networks)]
     # All in the colours of the last: still parts are then the same in every frame, and cost nothing.
     palette = pictures[-1].quantize(256)
+    colours = np.asarray(palette.getpalette()).reshape(-1, 3)
+    colours[colours.min(axis=1) >= 248] = 255  # Pillow looks up coarsely: white would become one of these
+    palette.putpalette(colours.ravel().tolist())
     coloured = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     times = [FRAME_MS] * (len(coloured) - 1) + [LAST_FRAME_MS]
     file = io.BytesIO()

@@ -206,6 +206,14 @@ def test_the_page_compares_in_one_table_and_tells_what_is_not_alike():
     at = words.index("accuracy, no shift")
     assert words[at : at + 3] == ["accuracy, no shift", "50.00%", "25.00%"]
     assert not any("not measured alike" in word for word in words)
+    # A part is that of its measurement: others may have one of the same name.
+    part = {"pairs": 8, "worst_case_accuracy": 0.125}
+    for name in ("fractional", "adversarial_fraction"):
+        first.results[name] = part | {"parts": {"1/3": part | {"worst_case_accuracy": len(name) / 100}}}
+    words = read_page(page([first, second], drawn)).words
+    at = words.index("fractional 1/3: worst case")
+    assert words[at + 1] == "10.00%"
+    assert words[words.index("adversarial_fraction 1/3: worst case") + 1] == "20.00%"
     second.results["images"] = 9
     second.results["shift_plane"]["about"] = "all 24 shifts"
     words = read_page(page([first, second], drawn)).words
