@@ -137,7 +137,7 @@ def image_results(
             f"eval.pictured_image = {index}, but there are {len(source)} images: 0 to {len(source) - 1}."
         )
     alone = Subset(source, np.array([index]))
-    batch = next(eval_batches(alone, config.data, batch_size=1))
+    (batch,) = eval_batches(alone, config.data, batch_size=1)
     image, measurement = np.asarray(batch["image"])[0], slide(config.eval.worst_case_radius)
     # As all other measurements: every device takes part, and every process has the result.
     batches = eval_batches(alone, config.data, batch_size=even_batch_size(1), share=own_share())
