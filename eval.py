@@ -3,6 +3,7 @@
 python eval.py --integer_shifts --fractional_shifts                   the newest run under runs/
 python eval.py --workdir=runs/afc --adversarial=integer,half,continuous
 python eval.py --checkpoint=model.pth --config=configs/....py --crop_shifts --imagenet_c=DIR
+python eval.py --integer_shifts --pictures                            eval.html: maps, curves, an animation
 python eval.py --presets=afc_fraction,aps_consistency --paper         the papers' metrics to the letter
 
 What to evaluate on comes from the run's own configuration, or from --config (its sections data and
@@ -13,12 +14,11 @@ import json
 from functools import partial
 from pathlib import Path
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from aliasfree_jax import __version__, cli
+from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import ModelCard, load_model, newest_run
 from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_pth
@@ -26,13 +26,17 @@ from aliasfree_jax.data import Source, eval_batches, open_source
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.evaluator import Results
+from aliasfree_jax.evaluation.html_report import write_report
 from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
+from aliasfree_jax.evaluation.one_image import image_results
 from aliasfree_jax.evaluation.placement import predictor
 from aliasfree_jax.evaluation.presets import PRESETS
-from aliasfree_jax.evaluation.report import format_markdown, format_table, shift_report
+from aliasfree_jax.evaluation.report import circumstances, format_markdown, format_table, shift_report
 from aliasfree_jax.evaluation.selection import ADVERSARIAL, Selection, select, wide_view
+from aliasfree_jax.evaluation.stored import IMAGE, Evaluated, run_name
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.processes import is_first
+from aliasfree_jax.training.curves import figure_class
 from aliasfree_jax.training.mesh import even_batch_size, own_share
 
 _RANDOM = {
@@ -53,6 +57,9 @@ _IMAGENET_C = flags.DEFINE_string(
 )
 _PRESETS = flags.DEFINE_list("presets", [], f"metrics of the papers: {', '.join(PRESETS)}")
 _PAPER = flags.DEFINE_bool("paper", False, "presets to the letter: shared shifts, ranges, names and units")
+_PICTURES = flags.DEFINE_bool(
+    "pictures", False, "all that pictures need, drawn in one HTML page beside the JSON file"
+)
 _WORKDIR = flags.DEFINE_string("workdir", "", "run to evaluate; default: the newest one under runs/")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "", "run, checkpoint directory, converted directory or original .pth file"
@@ -123,6 +130,17 @@ def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
     return evaluate_corruptions(_IMAGENET_C.value, clean, measure, bar)
 
 
+def write(output: Path, results: Results) -> list[Path]:
+    """Writes the results, their tables and, if asked for, the page with pictures; returns the files."""
+    written = [output, output.with_suffix(".md")]
+    output.write_text(json.dumps(results, indent=2) + "\n")
+    written[1].write_text(f"# {results['checkpoint']}\n\n{format_markdown(results)}\n")
+    if _PICTURES.value:
+        written.append(output.with_suffix(".html"))
+        write_report([Evaluated(run_name(output), results)], written[-1])
+    return written
+
+
 def main(config: ConfigDict) -> None:
     """Evaluates, prints the table and writes the JSON file."""
     validate(config)
@@ -139,24 +157,29 @@ def main(config: ConfigDict) -> None:
         random=[kind for kind, flag in _RANDOM.items() if flag.value],
         adversarial=_ADVERSARIAL.value,
         spatial=_SPATIAL.value,
+        pictures=_PICTURES.value,
         presets=_PRESETS.value,
         paper=_PAPER.value,
     )
+    # Before anything is measured:
     if _IMAGENET_C.value:
-        corruptions_in(_IMAGENET_C.value)  # before anything is measured
+        corruptions_in(_IMAGENET_C.value)
+    if _PICTURES.value:
+        figure_class("pictures")
     where = " ".join(filter(None, (config.data.source, config.data.name, config.data.path)))
     print(f"data           {where}, {len(source)} images", flush=True)
     predict = predictor(module, variables)
+    # First, as it fails soonest.
+    pictured = image_results(module, variables, predict, source, config) if _PICTURES.value else None
     results = measured(config, predict, source, chosen)
     if _IMAGENET_C.value:
         results["imagenet_c"] = corrupted(config, predict, source)
     print("\n" + format_table(results))
-    about = {"checkpoint": str(path), "card": card.to_json(), "data": config.data.to_dict()}
-    versions = {"aliasfree_jax": __version__, "jax": jax.__version__, "device": jax.devices()[0].device_kind}
+    about = {"checkpoint": str(path), "card": card.to_json(), "seed": config.seed}
+    about |= {section: config[section].to_dict() for section in ("data", "eval")}
     if is_first():
-        output.write_text(json.dumps(about | versions | results, indent=2) + "\n")
-        output.with_suffix(".md").write_text(f"# {path}\n\n{format_markdown(results)}\n")
-    print(f"\nresults        {output}, {output.with_suffix('.md')}")
+        written = write(output, about | circumstances() | results | ({IMAGE: pictured} if pictured else {}))
+        print(f"\nresults        {', '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

@@ -121,6 +121,8 @@ def base_config() -> ConfigDict:
     config.eval.crop_margin = 16  # pixels around the input that windows may reach (eval.py --crop_shifts)
     config.eval.worst_case_radius = 16  # pixels each way of --adversarial=integer, half, continuous
     config.eval.finest_fraction = 4  # --adversarial=fraction: multiples of 1/2 ... 1/so much of a pixel
+    config.eval.pictured_image = 0  # eval.py --pictures: place in the data set of the image that slides
+    config.eval.pictured_layer = ""  # path of the layer whose map is shown; "" = last one of 8 x 8 or more
     config.eval.attack = ConfigDict()  # --spatial_attack: each way
     config.eval.attack.rotation = 30.0  # degrees
     config.eval.attack.translation = 30 / 280  # share of the side, as the original has it for 30 degrees
@@ -229,6 +231,8 @@ def _number_faults(config: ConfigDict) -> list[str]:
         faults.append(f"train.ema_decay must lie in [0, 1), got {config.train.ema_decay}.")
     if not 0 < config.data.eval_crop_ratio <= 1:
         faults.append(f"data.eval_crop_ratio must lie in (0, 1], got {config.data.eval_crop_ratio}.")
+    if config.eval.pictured_image < 0:
+        faults.append(f"eval.pictured_image is a place from 0 on, got {config.eval.pictured_image}.")
     attack = config.eval.attack
     if config.eval.finest_fraction < 2:
         faults.append(f"eval.finest_fraction must be at least 2 (halves), got {config.eval.finest_fraction}.")

@@ -79,8 +79,14 @@ def _recorded(module: nn.Module, variables: PyTree, images: jax.Array) -> list[_
     return calls
 
 
-def _candidates(shift: Sequence[float], shape: tuple[int, ...], image: tuple[int, ...]) -> Iterator[Any]:
-    """The shifts that a map may legally make: in proportion, or by the whole pixels on either side of it."""
+def legal_shifts(shift: Sequence[float], shape: tuple[int, ...], image: tuple[int, ...]) -> Iterator[Any]:
+    """The shifts that a map may make: in proportion, or by the whole pixels on either side of it.
+
+    Args:
+      shift: of the image; rows and columns, in its pixels.
+      shape: of the map, [N, h, w, C].
+      image: shape of the image, [N, H, W, C].
+    """
     rows, columns = (s * side / full for s, side, full in zip(shift, shape[1:3], image[1:3], strict=True))
     yield rows, columns
     for row in {math.floor(rows), math.ceil(rows)}:
@@ -97,7 +103,7 @@ def _error(still: Any, moved: Any, shift: Sequence[float], image: tuple[int, ...
     # Polyphase samplers choose for each image, so each may have moved by another whole pixel.
     best = np.full(len(still), np.inf)
     with jax.enable_x64(True):
-        for candidate in _candidates(shift, still.shape, image):
+        for candidate in legal_shifts(shift, still.shape, image):
             expected = np.asarray(fractional_shift(jax.numpy.asarray(still), candidate))
             best = np.minimum(best, np.abs(moved - expected).max(axis=(1, 2, 3)))
     return float(best.max() / scale)

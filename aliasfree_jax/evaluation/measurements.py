@@ -6,10 +6,17 @@ Results are shares in [0, 1]. The metrics as the four papers define them are in 
 import math
 
 import jax
+import numpy as np
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.evaluator import Measurement
-from aliasfree_jax.evaluation.reductions import WorstCase, WorstCaseByRadius
+from aliasfree_jax.evaluation.reductions import (
+    ACCURACY,
+    CONSISTENCY,
+    PerShift,
+    WorstCase,
+    WorstCaseByRadius,
+)
 from aliasfree_jax.evaluation.search import Ascent, spread_points
 from aliasfree_jax.evaluation.shift_sets import (
     Drawn,
@@ -110,6 +117,31 @@ def adversarial_integer(side: int, radius: int) -> Measurement:
         grid,
         reductions=(WorstCase(), WorstCaseByRadius(radius)),
         about=f"all {grid.count} circular shifts by whole pixels of up to {radius} each way",
+    )
+
+
+def shift_plane(side: int, radius: int) -> Measurement:
+    """What pictures need of every circular shift by whole pixels of up to `radius` each way.
+
+    No shift of a fooled image is left out, so it costs more than `adversarial_integer`.
+    """
+    grid = square(radius, side)
+    return Measurement(
+        "shift_plane",
+        grid,
+        reductions=(CONSISTENCY, ACCURACY, WorstCase(), WorstCaseByRadius(radius), PerShift()),
+        about=f"all {grid.count} circular shifts by whole pixels of up to {radius} each way, none left out",
+    )
+
+
+def slide(length: int, steps: int = 4) -> Measurement:
+    """The label's probability while an image slides `length` pixels down and right, `steps` a pixel."""
+    places = np.arange(steps * length + 1) / steps
+    return Measurement(
+        "slide",
+        Grid(np.stack([places, places], axis=-1)),
+        reductions=(PerShift(),),
+        about=f"down and right at once, {length} pixels in steps of 1/{steps}, ideal interpolation",
     )
 
 

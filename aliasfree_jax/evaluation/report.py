@@ -3,12 +3,18 @@
 Used by train.py after training and by eval.py.
 """
 
+import os
+import platform
+import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
+from aliasfree_jax import __version__
 from aliasfree_jax.data import Batch
 from aliasfree_jax.evaluation.evaluator import Measurement, Results, evaluate
 from aliasfree_jax.evaluation.trial import Predict
@@ -41,6 +47,20 @@ def shift_report(
         total=pairs, desc="evaluating", unit=" images", unit_scale=True, disable=hidden, mininterval=interval
     ) as bar:
         return evaluate(predict, evaluated_batches(batches, make_mesh()), measurements, advance=bar.update)
+
+
+def circumstances() -> dict[str, str]:
+    """Which command made results, with what versions, on which machine, and when (UTC)."""
+    devices = jax.devices()
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "aliasfree_jax": __version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+    }
 
 
 def percent(share: float) -> str:
@@ -116,7 +136,8 @@ def _explanations(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _headline(results: Mapping[str, Any]) -> str:
+def headline(results: Mapping[str, Any]) -> str:
+    """How many images, and their accuracy unshifted."""
     return f"{results['images']} images, accuracy {percent(results['accuracy'])}"
 
 
@@ -142,7 +163,22 @@ def _published(results: Mapping[str, Any]) -> list[list[str]]:
     return [["as published", "figure", "value"], *rows] if rows else []
 
 
-def _tables(results: Mapping[str, Any]) -> Iterator[tuple[list[list[str]], list[str]]]:
+def compared(networks: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Every figure of the networks' tables, one a row and the networks beside each other; heading first."""
+    rows: dict[str, list[str]] = {"accuracy, no shift": [percent(r["accuracy"]) for r in networks.values()]}
+    for column, results in enumerate(networks.values()):
+        whole = ""
+        for name, result in _measured(results):
+            whole = whole if name.startswith(" ") else name  # several have parts of the same name
+            row_name = name if name == whole else f"{whole} {name.strip()}"
+            for heading, key, text in COLUMNS[1:]:  # the number of pairs is no property of the network
+                if key in result:
+                    row = rows.setdefault(f"{row_name}: {heading}", [""] * len(networks))
+                    row[column] = text(result)
+    return [["", *networks], *([name, *values] for name, values in rows.items())]
+
+
+def tables(results: Mapping[str, Any]) -> Iterator[tuple[list[list[str]], list[str]]]:
     """Each table of the report that has rows, and the lines that explain it."""
     for rows, notes in (
         (_rows(results), _explanations(results)),
@@ -155,8 +191,8 @@ def _tables(results: Mapping[str, Any]) -> Iterator[tuple[list[list[str]], list[
 
 def format_table(results: Mapping[str, Any]) -> str:
     """Results of `evaluate` as plain text with aligned columns, without a final newline."""
-    blocks = [[_headline(results)]]
-    for rows, notes in _tables(results):
+    blocks = [[headline(results)]]
+    for rows, notes in tables(results):
         blocks.append(_align(rows))
         if notes:
             blocks.append(notes)
@@ -165,8 +201,8 @@ def format_table(results: Mapping[str, Any]) -> str:
 
 def format_markdown(results: Mapping[str, Any]) -> str:
     """The same as a page in Markdown."""
-    blocks = [[_headline(results)]]
-    for (head, *body), notes in _tables(results):
+    blocks = [[headline(results)]]
+    for (head, *body), notes in tables(results):
         lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         lines += ["| " + " | ".join([row[0].replace("  ", "&nbsp;&nbsp;"), *row[1:]]) + " |" for row in body]
         blocks += [lines, [f"- {note}" for note in notes]] if notes else [lines]

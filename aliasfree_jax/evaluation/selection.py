@@ -83,6 +83,7 @@ def select(
     random: Sequence[str] = (),
     adversarial: Sequence[str] = (),
     spatial: bool = False,
+    pictures: bool = False,
     presets: Sequence[str] = (),
     paper: bool = False,
 ) -> Selection:
@@ -94,6 +95,7 @@ def select(
       random: of `RANDOM`.
       adversarial: of `ADVERSARIAL`.
       spatial: measure the spatial attack.
+      pictures: measure what the pictures of the shift plane need.
       presets: names of `presets.PRESETS`.
       paper: presets as the papers' programs compute them.
 
@@ -106,6 +108,8 @@ def select(
         attack = config.eval.attack
         space = Space(attack.translation * side, attack.rotation, math.log(attack.enlargement))
         chosen.append(make.spatial_attack(space, black(config.data.mean, config.data.std)))
+    if pictures:
+        chosen.append(make.shift_plane(side, config.eval.worst_case_radius))
     setting = Setting(
         side,
         config.seed,

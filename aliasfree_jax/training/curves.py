@@ -53,6 +53,21 @@ def smoothed(series: Series) -> list[float]:
     return result
 
 
+def figure_class(purpose: str) -> Any:
+    """Matplotlib's `Figure`, used without pyplot: no state and no display. It is optional.
+
+    Raises:
+      ConfigError: matplotlib is not installed; `purpose` needs it.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(
+            f"{purpose} need matplotlib ({error}): pip install 'aliasfree_jax[figures]'."
+        ) from error
+    return Figure
+
+
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
     """Loss, accuracy and learning rate of each run: training pale and smoothed, evaluation with marks.
 
@@ -60,14 +75,9 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
       ConfigError: matplotlib is not installed.
       DataError: a run has no metrics.
     """
-    try:
-        from matplotlib.figure import Figure  # optional; without pyplot, no state and no display
-    except ImportError as error:
-        raise ConfigError(
-            f"curves need matplotlib ({error}): pip install 'aliasfree_jax[figures]'."
-        ) from error
+    figure_of = figure_class("curves")
     found = [read_series(run) for run in runs]
-    figure = Figure(figsize=(4 * len(PANELS), 3.2), layout="constrained")
+    figure = figure_of(figsize=(4 * len(PANELS), 3.2), layout="constrained")
     panels = figure.subplots(1, len(PANELS))
     for axes, metric in zip(panels, PANELS, strict=True):
         for number, (run, series) in enumerate(zip(runs, found, strict=True)):

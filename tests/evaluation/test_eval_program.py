@@ -65,6 +65,8 @@ def test_everything_in_one_run(network, tmp_path):
         "--spatial_attack",
         "--presets=aps_consistency,afc_crop_shift",
         "--paper",
+        "--pictures",
+        "--config.eval.pictured_image=3",
         "--config.data.eval_limit=20",
         "--config.eval.batch_size=10",
         "--config.eval.crop_margin=2",
@@ -84,6 +86,19 @@ def test_everything_in_one_run(network, tmp_path):
     assert results["published"]["aps_consistency"]["consistency"] == 100
     assert re.search(r"aps_consistency +consistency +100\n", ended.stdout)
     assert "100%" in ended.stderr  # the progress bar reaches its end
+    check_pictures(output, results)
+    assert f"{output}, {output.with_suffix('.md')}, {output.with_suffix('.html')}\n" in ended.stdout
+
+
+def check_pictures(output, results):
+    assert results["shift_plane"]["pairs"] == 20 * 24 and results["eval"]["worst_case_radius"] == 2
+    assert results["pictured_image"]["index"] == 3
+    page = output.with_suffix(".html").read_text()
+    assert page.count("<img") == 5 and "No picture" not in page
+    assert "<td>convnext_aps_micro</td>" in page and f"<td>{results['machine']}</td>" in page
+    names = ("accuracy_map.png", "consistency_map.png", "features.png", "slide.gif", "worst_case.png")
+    drawn = {path.name for path in output.parent.glob("all_*")}
+    assert drawn == {f"all_{name}" for name in names}
 
 
 def test_what_cannot_be_measured_is_explained(network):

@@ -1,0 +1,204 @@
+"""One page about one or several evaluated networks: tables, pictures, settings. It needs no other file.
+
+python -m aliasfree_jax.evaluation.html_report runs/a/eval.json runs/b/eval.json --out=report.html
+
+The results are those of eval.py; what pictures need is among them with --pictures. The pictures are inside
+the page, and beside it as files. Needs matplotlib (pip install 'aliasfree_jax[figures]').
+"""
+
+import argparse
+import base64
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError
+from aliasfree_jax.evaluation.gallery import PICTURES, Picture, draw_pictures
+from aliasfree_jax.evaluation.report import compared, headline, tables
+from aliasfree_jax.evaluation.stored import Evaluated, read_results
+
+STYLE = """
+:root { color-scheme: light dark; --text: #1b1b1b; --page: #ffffff; --pale: #666666; --line: #d4d4d4; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e6e6; --page: #17191c; --pale: #a3a3a3; --line: #43474d; }
+}
+body { color: var(--text); background: var(--page); font: 16px/1.5 system-ui, sans-serif; margin: 0; }
+main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.2rem 4rem; }
+h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
+th, td { padding: 0.2rem 0.8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: pre; }
+th:first-child, td:first-child { text-align: left; }
+.settings td:first-child { white-space: nowrap; }
+.settings td { text-align: left; vertical-align: top; overflow-wrap: anywhere; white-space: pre-wrap; }
+figure { margin: 1.5rem 0; }
+img { max-width: 100%; box-sizing: border-box; padding: 0.5rem; background: #ffffff; border-radius: 6px; }
+figcaption, .note { color: var(--pale); font-size: 0.9rem; }
+"""
+SHOWN = 12  # entries of a long list, e.g. of class names
+# Fields of the section data that choose and form the images of an evaluation; their normalisation belongs
+# to the network.
+DATA = (
+    "source",
+    "name",
+    "path",
+    "eval_split",
+    "eval_limit",
+    "eval_view",
+    "eval_crop_ratio",
+    "image_size",
+    "zero_pad",
+)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = rows
+    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body]
+    return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
+
+
+def _notes(lines: Sequence[str]) -> str:
+    return "\n".join(f'<p class="note">{escape(line)}</p>' for line in lines)
+
+
+def _figure(picture: Picture, drawn: bytes | DataError) -> str:
+    head = f"<h2>{escape(picture.title)}</h2>"
+    if isinstance(drawn, DataError):
+        return f"{head}\n{_notes([f'No picture: {drawn}'])}"
+    kind, text = picture.file.rpartition(".")[2], base64.b64encode(drawn).decode("ascii")
+    return (
+        f'{head}\n<figure><img alt="{escape(picture.title)}" src="data:image/{kind};base64,{text}">\n'
+        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+    )
+
+
+def _settings(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Everything among the results that was not measured, sections flattened."""
+    measured = {"images", "accuracy", "published", "imagenet_c", "pictured_image"}
+    for key, value in results.items():
+        if not prefix and (key in measured or (isinstance(value, Mapping) and "pairs" in value)):
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _shortened(value)
+
+
+def _shortened(value: Any) -> str:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return str(value)
+    rest = f", ... ({len(value)} in all)" if len(value) > SHOWN else ""
+    return ", ".join(map(str, value[:SHOWN])) + rest
+
+
+def _section(network: Evaluated) -> str:
+    parts = [f"<h2>{escape(network.name)}</h2>", f"<p>{escape(headline(network.results))}</p>"]
+    for rows, notes in tables(network.results):
+        parts += [_table(rows), _notes(notes)]
+    settings = "\n".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>"
+        for name, value in _settings(network.results)
+    )
+    parts.append(
+        '<details><summary>Settings and machine</summary>\n<table class="settings">\n'
+        f"{settings}\n</table></details>"
+    )
+    return "\n".join(parts)
+
+
+def _measured_on(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What two networks must have in common to be compared: the images, and the shifts of measurements."""
+    data = {f"data.{field}": results.get("data", {}).get(field) for field in DATA}
+    about = {
+        name: part["about"]
+        for name, part in results.items()
+        if isinstance(part, Mapping) and part.get("about")
+    }
+    return {"images": results["images"]} | data | about
+
+
+def _differences(networks: Sequence[Evaluated]) -> list[str]:
+    """What makes a comparison with the first network unfair: other images, or other shifts."""
+    first, *others = networks
+    expected, lines = _measured_on(first.results), []
+    for other in others:
+        found = _measured_on(other.results)
+        differing = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
+        if differing:
+            lines.append(
+                f"{first.name} and {other.name} were not measured alike: "
+                f"{', '.join(sorted(differing))} differ."
+            )
+    return lines
+
+
+def page(networks: Sequence[Evaluated], drawn: Mapping[str, bytes | DataError]) -> str:
+    """The page of these networks; `drawn` is what `draw_pictures` gave."""
+    names = ", ".join(network.name for network in networks)
+    parts = [f"<h1>Evaluation under shifts: {escape(names)}</h1>"]
+    if len(networks) > 1:
+        parts += [_table(compared({network.name: network.results for network in networks}))]
+        parts += [_notes(_differences(networks))]
+    else:
+        parts += [_section(networks[0])]
+    parts += [_figure(picture, drawn[picture.file]) for picture in PICTURES]
+    if len(networks) > 1:
+        parts += [_section(network) for network in networks]
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(names)}: evaluation under shifts</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def write_report(networks: Sequence[Evaluated], out: Path) -> None:
+    """Writes the page, and its pictures as `<out without .html>_<picture>` beside it.
+
+    Raises:
+      ConfigError: matplotlib is not installed; two networks of one name.
+    """
+    if len({network.name for network in networks}) < len(networks):
+        names = ", ".join(network.name for network in networks)
+        raise ConfigError(f"two networks have the same name: {names}. Name them by --names.")
+    drawn = draw_pictures(networks)
+    for name, content in drawn.items():
+        if isinstance(content, bytes):
+            out.with_name(f"{out.stem}_{name}").write_bytes(content)
+    out.write_text(page(networks, drawn), encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit status: 0, or 2 with a message."""
+    parser = argparse.ArgumentParser(
+        prog="python -m aliasfree_jax.evaluation.html_report",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("results", nargs="+", type=Path, help="JSON files of eval.py")
+    parser.add_argument(
+        "--names", default="", help="of the networks, with commas; default: those of the runs"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="the page; default: report.html"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        names = options.names.split(",") if options.names else [""] * len(options.results)
+        if len(names) != len(options.results):
+            raise ConfigError(f"--names has {len(names)} names for {len(options.results)} files.")
+        read = [read_results(path, name) for path, name in zip(options.results, names, strict=True)]
+        write_report(read, options.out)
+    except AliasFreeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
