@@ -54,6 +54,7 @@ def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
     assert "fractional" not in results
 
 
+@pytest.mark.slow
 def test_everything_in_one_run(network, tmp_path):
     output = tmp_path / "all.json"
     ended = evaluate(

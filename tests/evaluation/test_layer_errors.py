@@ -66,7 +66,7 @@ def test_a_nonlinearity_breaks_fractions_of_a_pixel_only(draw):
     [
         pytest.param("convnext_aps_micro", (3, 1), 32, marks=pytest.mark.slow),
         pytest.param("convnext_afc_micro", (0.5, 0.3), 32, marks=pytest.mark.slow),
-        ("resnet20_cifar_lps", (1, 2), 16),
+        pytest.param("resnet20_cifar_lps", (1, 2), 16, marks=pytest.mark.slow),
     ],
 )
 def test_exact_networks_have_no_such_layer(name, shift, side, draw):

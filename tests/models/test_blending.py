@@ -56,7 +56,7 @@ def check_ends(end: str, start: str, side: int, options, draw, randomised, toler
     [
         pytest.param("convnext_afc_tiny", "convnext_tiny", 96, SMALL, marks=pytest.mark.slow),
         ("convnext_afc_micro", "convnext_micro", 32, MICRO),
-        ("convnext_afc_cifar", "convnext_circular_cifar", 32, MICRO),
+        pytest.param("convnext_afc_cifar", "convnext_circular_cifar", 32, MICRO, marks=pytest.mark.slow),
         pytest.param("convnext_aps_micro", "convnext_micro", 32, MICRO, marks=pytest.mark.slow),
     ],
 )
@@ -68,7 +68,8 @@ def test_both_ends_in_float32(draw, randomised):
     check_ends("convnext_afc_micro", "convnext_micro", 32, MICRO, draw, randomised, SINGLE)
 
 
-@pytest.mark.parametrize("remat", ["auto", pytest.param("block", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("remat", ["auto", "block"])
+@pytest.mark.slow
 def test_pieces_and_recomputation_change_nothing(remat, draw, randomised, x64, monkeypatch):
     images = draw(4, 32, 32, 3)
     whole = blending("convnext_afc_micro", "convnext", remat="none", **MICRO)

@@ -90,6 +90,7 @@ def test_the_first_step_is_the_plain_networks(whole, tmp_path):
     assert blended["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_while_it_blends_goes_on_bit_by_bit(whole, tmp_path):
     shutil.copytree(whole.workdir / "checkpoints/2", tmp_path / "checkpoints/2")
     again = loop.run(make_config(), tmp_path)  # without the plain weights

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from aliasfree_jax.checkpoint import finished_steps, load_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +36,7 @@ loop.run(config, sys.argv[1], evaluate=fill_disk)
 """
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written(tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
