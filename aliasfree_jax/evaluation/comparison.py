@@ -95,7 +95,7 @@ class CompareFeatures:
 
     As in the demonstration of alias_free_convnets: maps are enlarged to the image's `side` by ideal
     interpolation, moved back, and compared there. Not for polyphase networks, whose maps move by the
-    nearest whole pixels: `layer_errors` knows both.
+    nearest whole pixels: `audit` knows both.
 
     Columns: feature_error, the mean absolute difference; feature_change, the largest relative to the largest
     feature.

@@ -19,8 +19,8 @@ from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.data import Source, eval_batches
 from aliasfree_jax.data.sources import Subset
 from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.evaluation.audit.alignment import candidates
 from aliasfree_jax.evaluation.evaluator import Results
-from aliasfree_jax.evaluation.layer_errors import legal_shifts
 from aliasfree_jax.evaluation.measurements import slide
 from aliasfree_jax.evaluation.report import shift_report
 from aliasfree_jax.evaluation.trial import Predict
@@ -76,11 +76,10 @@ def _layer(maps: Mapping[str, np.ndarray], wanted: str) -> str:
 def moved_back(still: np.ndarray, moved: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
     """The map [1, h, w, C] of an image moved by `SHIFT`, moved back: the way that comes closest to `still`.
 
-    A map moves in proportion, or (adaptive samplers) by whole pixels of its own.
+    A map moves in proportion, or as adaptive samplers choose their grid.
     """
     ways = [
-        np.asarray(fractional_shift(jnp.asarray(moved), (-rows, -columns)))
-        for rows, columns in legal_shifts(SHIFT, still.shape, image)
+        np.asarray(fractional_shift(jnp.asarray(moved), -by)) for by in candidates(still, moved, SHIFT, image)
     ]
     return min(ways, key=lambda back: float(np.abs(back - still).max()))
 

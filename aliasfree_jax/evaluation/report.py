@@ -17,6 +17,7 @@ from tqdm import tqdm
 from aliasfree_jax import __version__
 from aliasfree_jax.data import Batch
 from aliasfree_jax.evaluation.evaluator import Measurement, Results, evaluate
+from aliasfree_jax.evaluation.tables import align, markdown
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.mesh import evaluated_batches, make_mesh
@@ -115,15 +116,6 @@ def _rows(results: Mapping[str, Any]) -> list[list[str]]:
     return [["shifts", *(heading for heading, _, _ in used)], *rows] if rows else []
 
 
-def _align(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [first.ljust(widths[0])] + [c.rjust(w) for c, w in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
-
-
 def _explanations(results: Mapping[str, Any]) -> list[str]:
     """Which shifts each measurement means, then what the columns mean."""
     abouts: dict[str, list[str]] = {}
@@ -193,7 +185,7 @@ def format_table(results: Mapping[str, Any]) -> str:
     """Results of `evaluate` as plain text with aligned columns, without a final newline."""
     blocks = [[headline(results)]]
     for rows, notes in tables(results):
-        blocks.append(_align(rows))
+        blocks.append(align(rows))
         if notes:
             blocks.append(notes)
     return "\n\n".join("\n".join(block) for block in blocks)
@@ -202,8 +194,7 @@ def format_table(results: Mapping[str, Any]) -> str:
 def format_markdown(results: Mapping[str, Any]) -> str:
     """The same as a page in Markdown."""
     blocks = [[headline(results)]]
-    for (head, *body), notes in tables(results):
-        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        lines += ["| " + " | ".join([row[0].replace("  ", "&nbsp;&nbsp;"), *row[1:]]) + " |" for row in body]
+    for rows, notes in tables(results):
+        lines = markdown(rows)
         blocks += [lines, [f"- {note}" for note in notes]] if notes else [lines]
     return "\n\n".join("\n".join(block) for block in blocks)

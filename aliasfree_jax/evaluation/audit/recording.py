@@ -1,0 +1,179 @@
+"""Runs a Flax module on images and on the same images moved, and compares what goes in and out of each layer.
+
+Both run as one batch, and every map is compared as soon as it is there, so that none is kept.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.checkpoint import PyTree
+from aliasfree_jax.evaluation.audit.alignment import Shift, equivariance_error, tolerance
+from aliasfree_jax.layers.numerics import Numerics
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What was found in the arguments or the result of a call: of its first map, and the largest error.
+
+    Attributes:
+      shape: [N, h, w, C] or [N, C]; () if there is nothing to compare, and `note` says why.
+      error: equivariance error; nan if not compared.
+      aligned: the map is off the proportional place by pixels of the image.
+    """
+
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    error: float = math.nan
+    aligned: bool = False
+    note: str = ""
+
+
+@dataclasses.dataclass
+class Call:
+    """One call of one layer.
+
+    Attributes:
+      path: names of the modules that lead to it, "" for the network itself.
+      module: its class.
+      stride: that it says it has, 1 if none.
+      entered, left: its place in the order of execution, of which both its ends take one.
+      takes: the layer called just before whose result is its argument, `left` of that; None if no such.
+    """
+
+    path: str
+    module: type
+    stride: int
+    entered: int
+    left: int
+    takes: int | None
+    source: Seen
+    result: Seen
+
+
+@dataclasses.dataclass
+class Recorder:
+    """Intercepts the calls of modules, see `nn.intercept_methods`; `calls` has them, the inner ones first.
+
+    Attributes:
+      images: shape of the images, without the moved ones, which are the second half of the batch.
+      wide: makes layers compute in float64 that would choose a type of their own.
+      compiled: paths of what could not be looked at: calls inside a scan, a jit or a recomputed block.
+    """
+
+    images: tuple[int, ...]
+    shift: Shift
+    wide: bool
+    calls: list[Call] = dataclasses.field(default_factory=list)
+    compiled: list[str] = dataclasses.field(default_factory=list)
+    _time: int = 0
+    _last: tuple[Any, int] = (None, -1)  # the result of the call that ended last, and when
+
+    def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        """Runs a method, and looks at its arguments and result if it is `__call__`."""
+        module = context.module
+        if self.wide:
+            _widen(module)
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        path = "/".join(map(str, module.path))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            self.compiled.append(path)
+            return call(*args, **kwargs)
+        entered, self._time = self._time, self._time + 1
+        leaves = jax.tree.leaves((args, kwargs))
+        takes = self._last[1] if any(leaf is self._last[0] for leaf in leaves) else None
+        source = self._look((args, kwargs))
+        result = call(*args, **kwargs)
+        left, self._time = self._time, self._time + 1
+        seen = self._look(result)
+        self.calls.append(Call(path, type(module), _stride(module), entered, left, takes, source, seen))
+        arrays = [leaf for leaf in jax.tree.leaves(result) if isinstance(leaf, jax.Array)]
+        self._last = (arrays[0] if arrays else None, left)
+        return result
+
+    def _look(self, values: Any) -> Seen:
+        found, note = [], "no array"
+        for leaf in jax.tree.leaves(values):
+            if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating):
+                note = self._hindrance(leaf.shape)
+                if not note:
+                    found.append(self._compared(leaf))
+        if not found:
+            return Seen(note=note)
+        known = [seen for seen in found if not math.isnan(seen.error)]
+        return dataclasses.replace(
+            found[0],
+            error=max((seen.error for seen in known), default=math.nan),
+            aligned=any(seen.aligned for seen in known),
+            note="" if known else "only zeros",
+        )
+
+    def _hindrance(self, shape: tuple[int, ...]) -> str:
+        """Why an array is no map or vector of the images; "" if it is one."""
+        if len(shape) not in (2, 4):
+            return f"{len(shape)} dimensions, not [N, h, w, C] or [N, C]"
+        if shape[0] != 2 * self.images[0]:
+            return f"{shape[0]} rows for {2 * self.images[0]} images"
+        if len(shape) == 4:
+            shares = [side / full for side, full in zip(shape[1:3], self.images[1:3], strict=True)]
+            if abs(shares[0] - shares[1]) >= 1 / min(self.images[1:3]):
+                return f"{shape[1]} x {shape[2]} is no grid over the image"
+        return ""
+
+    def _compared(self, leaf: jax.Array) -> Seen:
+        half, exact = self.images[0], tolerance(leaf.dtype)
+        values = np.asarray(leaf)
+        error, aligned = equivariance_error(values[:half], values[half:], self.shift, self.images, exact)
+        return Seen((half, *leaf.shape[1:]), str(leaf.dtype), error, aligned)
+
+
+def _widen(module: nn.Module) -> None:
+    """Lets a bound module, which lives for one `apply`, compute in float64 whatever type it was given."""
+    if "dtype" in getattr(module, "__dataclass_fields__", ()) and module.dtype is not None:
+        object.__setattr__(module, "dtype", jnp.float64)  # modules are frozen
+    numerics = getattr(module, "numerics", None)
+    if isinstance(numerics, Numerics):
+        object.__setattr__(module, "numerics", Numerics())
+
+
+def _stride(module: nn.Module) -> int:
+    strides = getattr(module, "strides", None) or getattr(module, "stride", None)
+    numbers = [n for n in jax.tree.leaves(strides) if isinstance(n, int)]
+    return max(numbers, default=1)
+
+
+def record(
+    module: nn.Module,
+    variables: PyTree,
+    images: np.ndarray,
+    shift: Shift,
+    arguments: Mapping[str, Any],
+    *,
+    dtype: Any,
+) -> Recorder:
+    """Runs `module` on `images` [2 N, H, W, C], the moved ones behind the others, given as `dtype`.
+
+    In float64 all layers and variables are float64, as far as the module's code leaves that open.
+    """
+    n, *rest = images.shape
+    wide = dtype == np.float64
+    with jax.enable_x64(True) if wide else contextlib.nullcontext():
+        given = jnp.asarray(images, dtype)
+        if wide:
+            variables = jax.tree.map(_as_float64, variables)
+        recorder = Recorder((n // 2, *rest), shift, wide)
+        with nn.intercept_methods(recorder):
+            module.apply(variables, given, **arguments)
+    return recorder
+
+
+def _as_float64(leaf: Any) -> Any:
+    return jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf

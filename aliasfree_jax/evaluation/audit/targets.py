@@ -1,0 +1,133 @@
+"""Networks named on the command line: a checkpoint, or a function in a Python file of the user's."""
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.checkpoint import PyTree, load_model
+from aliasfree_jax.errors import ConfigError, ShapeError, unknown
+
+EXPECTED = "a flax.linen.Module, (module, variables) or (module, variables, arguments of its call)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A network to audit.
+
+    Attributes:
+      name: of it, in tables and pictures.
+      variables: None if they are to be initialised.
+      arguments: further ones of the module's call.
+      image: rows, columns and channels that it is made for, where that is known.
+    """
+
+    name: str
+    module: nn.Module
+    variables: PyTree | None
+    arguments: Mapping[str, Any]
+    image: tuple[int, ...] | None = None
+
+
+def from_checkpoint(path: str) -> Target:
+    """The network of a run or a converted model, under the name of its directory.
+
+    Raises:
+      CheckpointError: see `load_model`.
+    """
+    card, module, variables = load_model(path)
+    image = (card.image_size, card.image_size, card.channels)
+    return Target(Path(path).name or card.model, module, variables, {"train": False}, image)
+
+
+def _imported(place: str) -> Any:
+    """The module of a dotted name, or of a .py file."""
+    if not place.endswith(".py"):
+        try:
+            return importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+                raise  # an import inside the module
+            raise ConfigError(
+                f"there is no module {place!r}: name one as in an import statement, from the directory it is "
+                "in, or a file: path/to/my_file.py:make_network"
+            ) from error
+    spec = importlib.util.spec_from_file_location(f"audited_{Path(place).stem}", place)
+    if spec is None or spec.loader is None or not Path(place).is_file():
+        raise ConfigError(f"there is no file {place}.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+def from_function(target: str) -> Target:
+    """What the function of "my_package.my_file:make_network" returns, called without arguments.
+
+    Raises:
+      ConfigError: no such module, file or function, or it returns no network.
+    """
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise ConfigError(f"{target!r} is no target: expected my_package.my_file:make_network.")
+    module = _imported(place)
+    if not hasattr(module, name):
+        known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        raise ConfigError(f"in {place}: {unknown('function', name, known)}")
+    make = getattr(module, name)
+    if isinstance(make, nn.Module) or not callable(make):
+        raise ConfigError(
+            f"{target} is no function but {type(make).__name__}: expected one that returns {EXPECTED}."
+        )
+    made = make()
+    parts = made if isinstance(made, tuple) else (made,)
+    if not (1 <= len(parts) <= 3 and isinstance(parts[0], nn.Module)):
+        raise ConfigError(f"{target}() returned {_kinds(made)}: expected {EXPECTED}.")
+    network, variables, arguments = (*parts, None, None)[:3]
+    if variables is not None and not isinstance(variables, Mapping):
+        raise ConfigError(
+            f"{target}() returned variables of type {type(variables).__name__}: "
+            "expected what module.init returns."
+        )
+    if not isinstance(arguments or {}, Mapping):
+        raise ConfigError(
+            f"{target}() returned arguments of type {type(arguments).__name__}: "
+            "expected a mapping, such as {'train': False}."
+        )
+    return Target(name, network, variables, arguments or {})
+
+
+def _kinds(made: Any) -> str:
+    return (
+        f"({', '.join(type(p).__name__ for p in made)})" if isinstance(made, tuple) else type(made).__name__
+    )
+
+
+def variables_for(target: Target, images: jax.Array) -> PyTree:
+    """The variables, initialised where there are none, once the network takes `images` [N, H, W, C].
+
+    Raises:
+      ShapeError: it does not.
+    """
+    module, variables = target.module, target.variables
+    try:
+        if variables is None:
+            variables = jax.jit(lambda key, x: module.init(key, x, **target.arguments))(
+                jax.random.key(0), images
+            )
+        jax.eval_shape(lambda v, x: module.apply(v, x, **target.arguments), variables, images)
+    except Exception as error:  # whatever the user's code raises
+        sides = ",".join(map(str, images.shape[1:]))
+        raise ShapeError(
+            f"{target.name} does not run on images of {sides} ({type(error).__name__}: {error}). "
+            "Pass the rows, columns and channels it takes as --image=224,224,3; variables and further "
+            "arguments of its call are what its function returns behind the module."
+        ) from error
+    return jax.tree.map(jnp.asarray, variables)

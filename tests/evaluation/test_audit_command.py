@@ -1,0 +1,132 @@
+"""The audit's tables, picture and command line, on a file of a user's."""
+
+import json
+import sys
+import uuid
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from aliasfree_jax.checkpoint import ModelCard, abstract_variables, save_model
+from aliasfree_jax.evaluation.audit.__main__ import main
+from aliasfree_jax.models import create_model
+
+SOURCE = """
+from __future__ import annotations
+import flax.linen as nn
+import jax.numpy as jnp
+
+class Mine(nn.Module):
+    features: int = 2
+
+    @nn.compact
+    def __call__(self, x, train=True):
+        x = nn.Conv(2, (3, 3), padding="CIRCULAR", name="first")(x)
+        x = nn.Conv(2, (2, 2), strides=2, name="down")(x)
+        return x.mean((1, 2))
+
+def make_network():
+    return Mine()
+
+def with_variables():
+    kernels = {n: {"kernel": jnp.ones(s), "bias": jnp.zeros(2)} for n, s in
+               (("first", (3, 3, 1, 2)), ("down", (2, 2, 2, 2)))}
+    return Mine(), {"params": kernels}, {"train": False}
+
+def nothing():
+    return {"params": {}}
+
+def badly():
+    return Mine(), [1, 2]
+
+def wrong_arguments():
+    return Mine(), None, 3
+
+number = 7
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module of the user's, on the path under a name that no other test has imported."""
+    name = f"mine_{uuid.uuid4().hex}"
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def test_the_command_tells_the_first_layer_and_writes_what_it_found(module, tmp_path, capsys):
+    out, picture = tmp_path / "audit.json", tmp_path / "audit.png"
+    targets = [f"{module}:make_network", f"{tmp_path}/{module}.py:with_variables"]
+    options = ["--image=8,8,1", "--shift=1,0", f"--output={out}", f"--plot={picture}"]
+    assert main([*targets, *options]) == 0
+    text = capsys.readouterr().out
+    assert "make_network, image shifted by (1, 0)" in text and "down (Conv, stride 2)" in text
+    lines = [line for line in text.splitlines() if line.endswith("breaks, the first")]
+    assert len(lines) == 1 and lines[0].startswith("down")  # the mean of sums over ones is exact: mended
+    assert "make_network: down (Conv, stride 2) is the first to break under a shift by (1, 0)" in text
+    assert "with_variables: No layer breaks under a shift by (1, 0)." in text
+
+    first, second = json.loads(out.read_text())["audits"]
+    assert first["network"] == "make_network" and first["first_break"] == "down"
+    assert second["first_break"] is None and first["shift"] == [1, 0]
+    layer = first["layers"][1]
+    assert layer["path"] == "down" and layer["state"] == "breaks" and layer["after"] > 1e-3
+    page = out.with_suffix(".md").read_text()
+    assert "## make_network, image shifted by (1, 0)" in page and "| down (Conv, stride 2) | 4x4x2 |" in page
+    pixels = np.asarray(Image.open(picture).convert("L"))
+    assert pixels.shape[1] > 800 and (pixels < 200).mean() > 0.005  # not a white page
+
+
+def test_a_run_is_audited_on_images_of_its_size(tmp_path, capsys):
+    options = {"num_classes": 2, "depths": (1,), "widths": (2,)}
+    module, three = create_model("resnet20_cifar", **options), (0.5, 0.5, 0.5)
+    shapes = abstract_variables(module, image_size=8, channels=3)
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    card = ModelCard("resnet20_cifar", options, ("a", "b"), 8, 3, three, three, 1.0, 0, "a test")
+    save_model(tmp_path / "net", card, variables)
+    assert main([f"--checkpoint={tmp_path}/net", "--shift=1,1"]) == 0
+    assert "8x8x2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to audit: pass --checkpoint=runs/mine"),
+        (["--checkpoint=/nowhere/run"], "no checkpoint at /nowhere/run"),
+        (["{}"], "is no target: expected my_package.my_file:make_network"),
+        (["no_such_package.file:make"], "there is no module 'no_such_package.file'"),
+        (["nowhere.py:make"], "there is no file nowhere.py"),
+        (["{}:make_networks"], "unknown function 'make_networks'. Did you mean 'make_network'?"),
+        (["{}:number"], "is no function but int"),
+        (["{}:nothing"], "nothing() returned dict: expected a flax.linen.Module"),
+        (["{}:badly"], "returned variables of type list"),
+        (["{}:wrong_arguments"], "returned arguments of type int"),
+        (["{}:with_variables", "--image=8,8,3"], "with_variables does not run on images of 8,8,3 ("),
+        (["{}:make_network", "--image=8,8"], "--image=8,8: expected rows,columns,channels"),
+        (["{}:make_network", "--shift=1"], "--shift=1: expected rows,columns in pixels"),
+        (
+            ["{}:make_network", "--image=8,8,1", "--shift=8,0"],
+            "a shift by (8, 0) moves images of (8, 8) round",
+        ),
+    ],
+)
+def test_mistakes_end_with_a_message(arguments, message, module, capsys):
+    assert main([argument.format(module) for argument in arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_matplotlib_nothing_is_measured(module, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main([f"{module}:make_network", "--image=8,8,1", f"--plot={tmp_path}/a.png"]) == 2
+    captured = capsys.readouterr()
+    assert "pip install 'aliasfree_jax[figures]'" in captured.err and not captured.out
+
+
+def test_an_error_in_the_users_own_import_keeps_its_traceback(tmp_path, monkeypatch):
+    (tmp_path / "importing_what_is_missing.py").write_text("import no_such_library_at_all")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_library_at_all"):
+        main(["importing_what_is_missing:make"])
