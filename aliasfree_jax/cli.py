@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -40,6 +41,13 @@ def _reason(error: BaseException) -> str:
     return re.sub(r' Other fields present: ".*?}"\n?', " ", text, flags=re.DOTALL).strip()
 
 
+def _tuples(value: Any) -> Any:
+    """JSON as a configuration holds it: sequences are tuples, the only ones that flags can override."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def read_config(path: Path) -> ConfigDict:
     """The configuration stored as JSON at `path`, as a run writes it.
 
@@ -48,7 +56,7 @@ def read_config(path: Path) -> ConfigDict:
     """
     config = base_config()
     try:
-        config.update(json.loads(path.read_text()))
+        config.update(_tuples(json.loads(path.read_text())))
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"cannot read the stored configuration {path}: {error}") from error
     except (AttributeError, KeyError, TypeError) as error:

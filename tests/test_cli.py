@@ -102,14 +102,16 @@ def test_all_misspelt_fields_are_named_at_once():
         )
 
 
-def test_a_stored_configuration_is_read_back(tmp_path):
+def test_a_stored_configuration_is_read_back(tmp_path, parse):
     config = base_config()
     config.data.mean = (0.5,)
     config.model.options.widths = (8, 16)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.to_dict()))
     read = cli.read_config(path)
-    assert read.data.mean == (0.5,) and tuple(read.model.options.widths) == (8, 16)
+    assert read.data.mean == (0.5,) and read.model.options.widths == (8, 16)
+    again = parse("--config.model.options.widths=(4,)", default=lambda: cli.read_config(path))
+    assert again.model.options.widths == (4,)
     path.write_text('{"data": {"pth": 1}}')
     with pytest.raises(ConfigError, match='not written by this version.*Did you mean "path".*--config='):
         cli.read_config(path)
