@@ -79,6 +79,7 @@ def whole(tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(workdir=workdir, initial=initial, summary=summary)
 
 
+@pytest.mark.slow
 def test_the_first_step_is_the_plain_networks(whole, tmp_path):
     config = make_config("convnext_micro")
     config.train.total_epochs = 0.5
@@ -108,6 +109,7 @@ def shift_change(compute, variables) -> float:
     return np.abs(logits[1:] - logits[0]).max() / np.abs(logits[0]).max()
 
 
+@pytest.mark.slow
 def test_what_is_left_is_the_alias_free_network(whole):
     card, module, variables = load_model(whole.workdir)
     assert (card.model, card.step) == ("convnext_afc_micro", 6) and "blend" not in card.options
@@ -119,6 +121,7 @@ def test_what_is_left_is_the_alias_free_network(whole):
     assert np.ptp(np.asarray(coefficients), axis=0).max() > 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_the_way_is_the_network_on_the_way(whole):
     card, module, variables = load_model(whole.workdir / "checkpoints/2")
     assert card.options["blend"] == {"start": "convnext", "share": 0.5}
@@ -132,6 +135,7 @@ def test_a_checkpoint_on_the_way_is_the_network_on_the_way(whole):
     assert on_the_way["logits"] == pytest.approx(again["logits"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_best_network_is_an_alias_free_one(whole):
     accuracies = [event["accuracy"] for event in events(whole.workdir, "eval")]
     card = load_model(whole.workdir / "best")[0]

@@ -73,11 +73,14 @@ def test_a_full_disk_ends_the_run_and_keeps_the_lines(tmp_path):
     """/dev/full fails every write as a full disk does."""
     with Progress(tmp_path, PLAN, start=0, batch_size=8) as progress:
         progress.saved(tmp_path / "checkpoints" / "5")
-        progress._file = open("/dev/full", "w")
+        progress._file.close()
+        progress._file = full = open("/dev/full", "w")
         progress.step(metrics(1.0))
         with pytest.raises(UnwritableError, match=r"No space left.*Last checkpoint: .*/5\. Make room"):
             progress.log_steps()
         progress._file = open(os.devnull, "w")
+        with pytest.raises(OSError, match="No space left"):
+            full.close()  # what it could not write is still in it
     before = json.dumps({"step": 3}) + "\n"
     (tmp_path / "metrics.jsonl").write_text(before)
     (tmp_path / "metrics.new").symlink_to("/dev/full")
