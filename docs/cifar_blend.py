@@ -10,24 +10,22 @@ Writes docs/results/cifar_blend.json and prints the accuracies.
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from aliasfree_jax.evaluation.consistency import evaluate  # noqa: E402
-
 from aliasfree_jax.checkpoint import load_model  # noqa: E402
 from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
-from aliasfree_jax.evaluation.report import shift_report  # noqa: E402
+from aliasfree_jax.evaluation.evaluator import evaluate  # noqa: E402
+from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts  # noqa: E402
+from aliasfree_jax.evaluation.placement import predictor  # noqa: E402
+from aliasfree_jax.evaluation.report import circumstances, shift_report  # noqa: E402
 from aliasfree_jax.training.loop import Initial, run  # noqa: E402
 from configs.cifar10_afc import recipe  # noqa: E402
 from configs.convnext_afc_from_plain import blended  # noqa: E402
@@ -55,17 +53,13 @@ def measured(config: ConfigDict, workdir: Path, initial: Initial | None) -> dict
     summary = run(config, workdir, initial=initial, evaluate=evaluate)
     seconds = time.perf_counter() - began
     events = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    source, size = open_source(config.data, train=False), config.eval.batch_size
+    source = open_source(config.data, train=False)
+    draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
     report = shift_report(
-        summary.module,
-        summary.variables,
-        eval_batches(source, config.data, batch_size=size),
-        integer=True,
-        fractional=True,
-        shifts=config.eval.shifts,
-        max_shift=config.eval.max_shift,
-        seed=config.seed,
-        batch_count=-(-len(source) // size),
+        predictor(summary.module, summary.variables),
+        eval_batches(source, config.data, batch_size=config.eval.batch_size),
+        [kind(summary.card.image_size, **draws) for kind in (integer_shifts, fractional_shifts)],
+        images=len(source),
     )
     evaluations = [
         {k: e[k] for k in ("epoch", "accuracy", "share") if k in e} for e in events if e["split"] == "eval"
@@ -93,15 +87,10 @@ def main() -> None:
     """Three runs; what is measured is stored at once."""
     options = arguments()
     root = ROOT / "runs" / f"cifar_blend-{time.strftime('%Y%m%d-%H%M%S')}"
-    command = " ".join(["python", "docs/cifar_blend.py", *sys.argv[1:]])
-    stored: dict[str, Any] = {
-        "command": command.replace(
-            options.data, Path(options.data).name
-        ),  # without this machine's directories
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, device {jax.devices()[0].device_kind}",
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "runs": {},
-    }
+    about = circumstances()
+    # Without this machine's directories.
+    about["command"] = about["command"].replace(options.data, Path(options.data).name)
+    stored: dict[str, Any] = {**about, "runs": {}}
     plain, alias_free = (f"convnext_{family}{options.size}" for family in ("", "afc_"))
     soft, hard = (
         blended(shortened(alias_free, options), epochs) for epochs in (options.blend * options.epochs, 1e-6)
