@@ -22,7 +22,7 @@ from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import ModelCard, load_model, newest_run
 from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_pth
-from aliasfree_jax.data import Source, eval_batches, open_source
+from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.evaluator import Results
@@ -37,7 +37,7 @@ from aliasfree_jax.evaluation.stored import IMAGE, Evaluated, run_name
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.curves import figure_class
-from aliasfree_jax.training.mesh import even_batch_size, own_share
+from aliasfree_jax.training.mesh import own_eval_batches
 
 _RANDOM = {
     "integer": flags.DEFINE_bool("integer_shifts", False, "random circular shifts by whole pixels"),
@@ -102,13 +102,12 @@ def check_fits(config: ConfigDict, card: ModelCard, classes: int) -> None:
 
 def measured(config: ConfigDict, predict: Predict, source: Source, chosen: Selection) -> Results:
     """Results of all measurements: a pass over the images, and one over larger ones for windows."""
-    side, size = config.data.image_size, even_batch_size(config.eval.batch_size)
     views = [(config.data, chosen.plain)] if chosen.plain or not chosen.wide else []
     if chosen.wide:
-        views.append((wide_view(config.data, side, config.eval.crop_margin), chosen.wide))
+        views.append((wide_view(config.data, config.data.image_size, config.eval.crop_margin), chosen.wide))
     results: Results = {}
     for data, measurements in views:
-        batches = eval_batches(source, data, batch_size=size, share=own_share())
+        batches = own_eval_batches(source, data, config.eval.batch_size)
         # The first pass is that of the usual view, whose accuracy is the network's.
         results = shift_report(predict, batches, measurements, images=len(source)) | results
     published = chosen.published(results)
@@ -119,11 +118,11 @@ def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
     """ImageNet-C, every severity with the random circular shifts that are asked for."""
     kinds = [kind for kind in ("integer", "fractional") if _RANDOM[kind].value]
     chosen = select(config, Preprocessing.from_config(config.data).input_size, random=kinds)
-    data, size = ConfigDict(config.data), even_batch_size(config.eval.batch_size)
+    data = ConfigDict(config.data)
     data.eval_crop_ratio = 1.0  # its images have been cropped already
 
     def measure(source: Source) -> Results:
-        batches = eval_batches(source, data, batch_size=size, share=own_share())
+        batches = own_eval_batches(source, data, config.eval.batch_size)
         return shift_report(predict, batches, chosen.plain, images=len(source), progress=False)
 
     bar = partial(tqdm, desc="ImageNet-C", unit=" sets", disable=not is_first())

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import finished_steps, load_model
 from aliasfree_jax.conversion import load_pth
-from aliasfree_jax.data import eval_batches, open_source
+from aliasfree_jax.data import open_source
 from aliasfree_jax.errors import AliasFreeError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
@@ -30,7 +30,7 @@ from aliasfree_jax.processes import from_first, is_first
 from aliasfree_jax.training import loop
 from aliasfree_jax.training.curves import CURVES, draw_curves
 from aliasfree_jax.training.dry_run import shortened
-from aliasfree_jax.training.mesh import even_batch_size, make_mesh, own_share
+from aliasfree_jax.training.mesh import make_mesh, own_eval_batches
 from aliasfree_jax.training.stopping import TerminatedError
 from configs import quickstart
 
@@ -64,11 +64,11 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
     """Trains, prints the table and writes results.json."""
     initial = initial_weights(config, workdir)
     summary = loop.run(config, workdir, initial=initial, evaluate=evaluate, origin=config_file())
-    source, size = open_source(config.data, train=False), even_batch_size(config.eval.batch_size)
+    source = open_source(config.data, train=False)
     draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
     results = shift_report(
         predictor(summary.module, summary.variables),
-        eval_batches(source, config.data, batch_size=size, share=own_share()),
+        own_eval_batches(source, config.data, config.eval.batch_size),
         [kind(summary.card.image_size, **draws) for kind in (integer_shifts, fractional_shifts)],
         images=len(source),
     )

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from aliasfree_jax.errors import ConfigError, unknown
 
 LAUNCHERS = ("auto", "none", "slurm", "openmpi", "tpu")
-# What each launcher tells a process of its job: how many there are, and whether one node has several.
+# Where each launcher tells a process how many there are.
 _COUNTS = {"slurm": "SLURM_STEP_NUM_TASKS", "openmpi": "OMPI_COMM_WORLD_SIZE"}
 
 

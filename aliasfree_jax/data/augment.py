@@ -5,7 +5,7 @@ bicubic. All randomness comes from the generator that is passed in.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -217,6 +217,11 @@ def normalize(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
     rows = image.reshape(height, width * channels) * scale
     rows -= offset
     return rows.reshape(image.shape)
+
+
+def denormalize(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Undoes `normalize`: [..., C] as uint8, clipped and rounded, to be looked at."""
+    return np.rint(np.clip(images * np.asarray(std) + np.asarray(mean), 0, 1) * 255).astype(np.uint8)
 
 
 @lru_cache

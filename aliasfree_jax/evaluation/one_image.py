@@ -17,6 +17,7 @@ from PIL import Image
 
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.data import Source, eval_batches
+from aliasfree_jax.data.augment import denormalize
 from aliasfree_jax.data.sources import Subset
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.evaluation.audit.alignment import candidates
@@ -25,7 +26,7 @@ from aliasfree_jax.evaluation.measurements import slide
 from aliasfree_jax.evaluation.report import shift_report
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.ops.shift import fractional_shift
-from aliasfree_jax.training.mesh import even_batch_size, own_share
+from aliasfree_jax.training.mesh import own_eval_batches
 
 SMALLEST_MAP = 8  # pixels; in a smaller one there is nothing to see
 SHIFT = (1, 1)  # of the image whose map is shown; pixels
@@ -34,8 +35,7 @@ DIGITS = 5  # of the numbers that are kept of a map
 
 def encoded(image: np.ndarray, config: ConfigDict) -> str:
     """The normalised image [H, W, C] as PNG, in base64."""
-    shown = image * np.asarray(config.data.std) + np.asarray(config.data.mean)
-    pixels = np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
+    pixels = denormalize(image, config.data.mean, config.data.std)
     file = io.BytesIO()
     Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
@@ -139,7 +139,7 @@ def image_results(
     (batch,) = eval_batches(alone, config.data, batch_size=1)
     image, measurement = np.asarray(batch["image"])[0], slide(config.eval.worst_case_radius)
     # As all other measurements: every device takes part, and every process has the result.
-    batches = eval_batches(alone, config.data, batch_size=even_batch_size(1), share=own_share())
+    batches = own_eval_batches(alone, config.data, 1)
     sliding = shift_report(predict, batches, [measurement], images=1, progress=False)[measurement.name]
     return {
         "index": index,

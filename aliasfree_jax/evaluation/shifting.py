@@ -63,7 +63,8 @@ def centre(images: Any, margin: int) -> Any:
     return images[:, margin:-margin, margin:-margin]
 
 
-def _check_size(where: np.ndarray, limit: float, meaning: str) -> None:
+def check_size(where: np.ndarray, limit: float, meaning: str) -> None:
+    """Raises `ConfigError`, with what `limit` means, if a shift in `where` is larger; pixels."""
     largest = float(np.abs(where).max(initial=0))
     if largest > limit:
         raise ConfigError(f"a shift of {largest:g} pixels is too large: {meaning}.")
@@ -91,7 +92,7 @@ class Circular:
     def check(self, shape: tuple[int, ...], where: np.ndarray) -> None:
         """See `Shifting.check`."""
         side = min(shape[1:3]) - 2 * self.margin
-        _check_size(where, side, f"the shorter side of the images is {side}, once round the circle")
+        check_size(where, side, f"the shorter side of the images is {side}, once round the circle")
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class ZeroFilled:
         """See `Shifting.check`."""
         _check_whole(where, "ZeroFilled")
         side = min(shape[1:3]) - 2 * self.margin
-        _check_size(where, side - 1, f"nothing of an image with a side of {side} would be left")
+        check_size(where, side - 1, f"nothing of an image with a side of {side} would be left")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Crop:
     def check(self, shape: tuple[int, ...], where: np.ndarray) -> None:
         """See `Shifting.check`."""
         _check_whole(where, "Crop")
-        _check_size(where, self.margin, f"the images reach {self.margin} pixels beyond the window")
+        check_size(where, self.margin, f"the images reach {self.margin} pixels beyond the window")
 
 
 @dataclass(frozen=True)
@@ -167,10 +168,10 @@ class Bilinear:
     def check(self, shape: tuple[int, ...], where: np.ndarray) -> None:
         """See `Shifting.check`."""
         if self.margin:
-            _check_size(where, self.margin, f"the images reach {self.margin} pixels beyond the window")
+            check_size(where, self.margin, f"the images reach {self.margin} pixels beyond the window")
         else:
             side = min(shape[1:3])
-            _check_size(where, side, f"nothing of an image with a side of {side} would be left")
+            check_size(where, side, f"nothing of an image with a side of {side} would be left")
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.shift_sets import Grid, product
-from aliasfree_jax.evaluation.shifting import NOTHING, Fill, centre
+from aliasfree_jax.evaluation.shifting import NOTHING, Fill, centre, check_size
 from aliasfree_jax.ops.warp import bilinear_sample
 
 # Largest translation of the original, as a share of the side, at constraint c: (c / 10) / 28.
@@ -58,11 +57,7 @@ class Warp:
     def check(self, shape: tuple[int, ...], where: np.ndarray) -> None:
         """See `Shifting.check`."""
         side = min(shape[1:3]) - 2 * self.margin
-        largest = float(np.abs(where[..., :2]).max(initial=0))
-        if largest > side:
-            raise ConfigError(
-                f"a shift of {largest:g} pixels is too large: nothing is left of a side of {side}."
-            )
+        check_size(where[..., :2], side, f"nothing is left of a side of {side}")
 
 
 @dataclass(frozen=True)

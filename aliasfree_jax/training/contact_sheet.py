@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from aliasfree_jax.data.augment import denormalize
 from aliasfree_jax.training.mixing import Mixing, mix
 
 CONTACT_SHEET = "augmented.png"
@@ -29,8 +30,7 @@ def write_contact_sheet(path: Path, images: np.ndarray, config: ConfigDict) -> N
         # One of each pair is enough, and other groups have other draws.
         images = images.reshape(-1, mixing.group, *images.shape[1:])[:, : max(1, mixing.group // 2)]
         images = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
-    shown = images[:SHOWN] * np.asarray(config.data.std) + np.asarray(config.data.mean)
-    pixels = np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
+    pixels = denormalize(images[:SHOWN], config.data.mean, config.data.std)
     count, height, width, channels = pixels.shape
     rows = -(-count // COLUMNS)
     sheet = np.full((rows * (height + GAP), COLUMNS * (width + GAP), channels), 255, np.uint8)

@@ -93,9 +93,8 @@ def _train(
         if evaluates or saves or done % run.config.log.every_steps == 0:
             skipped = total(batches.skipped)
             progress.log_steps(**({"skipped": skipped} if skipped else {}))
-        card = run.card_after(done)
         if saves:
-            checkpoints.save(card, state.evaluated(), state.rest())
+            checkpoints.save(run.card_after(done), state.evaluated(), state.rest())
             progress.saved(checkpoints.directory / str(done))
         if stops:
             raise TerminatedError(done)
@@ -104,11 +103,38 @@ def _train(
             progress.evaluated(results)
             # A network that still blends is not the one that is wanted, however good.
             metric = run.config.checkpoint.best if done >= run.plan.blend else ""
-            if told := _keep_best(workdir, card, state, results, metric):
+            if told := _keep_best(workdir, run.card_after(done), state, results, metric):
                 progress.note(told)
         if (evaluates or saves) and done < run.plan.total:
             progress.restart_clock()
     return state, results
+
+
+def _train_on(
+    source: Source,
+    run: Parts,
+    state: TrainState,
+    start: int,
+    checkpoints: RunCheckpoints,
+    progress: Progress,
+) -> tuple[TrainState, dict[str, float], int]:
+    """`_train` on batches of `source`; returns the number of skipped examples besides, and tells of them."""
+    config = run.config
+    batches = train_batches(
+        source,
+        config.data,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        start_step=start,
+        share=own_share(),
+    )
+    with closing(batches), watch_for_termination() as stop_requested:
+        state, results = _train(run, state, start, batches, checkpoints, progress, stop_requested)
+    skipped = total(batches.skipped)
+    if skipped:
+        first = "\n  ".join(batches.first_skipped)
+        progress.note(f"{skipped} training images could not be read and were replaced:\n  {first}")
+    return state, results, skipped
 
 
 def run(
@@ -169,26 +195,6 @@ def run(
                 results = parts.evaluate(state) if parts.evaluate else {}
                 skipped = 0
             else:
-                batches = train_batches(
-                    sources[0],
-                    config.data,
-                    batch_size=config.train.batch_size,
-                    seed=config.seed,
-                    start_step=start,
-                    share=own_share(),
-                )
-                with (
-                    closing(batches),
-                    watch_for_termination() as stop_requested,
-                ):
-                    state, results = _train(
-                        parts, state, start, batches, checkpoints, progress, stop_requested
-                    )
-                skipped = total(batches.skipped)
-                if skipped:
-                    first = "\n  ".join(batches.first_skipped)
-                    progress.note(
-                        f"{skipped} training images could not be read and were replaced:\n  {first}"
-                    )
+                state, results, skipped = _train_on(sources[0], parts, state, start, checkpoints, progress)
     card = dataclasses.replace(parts.card, step=max(start, parts.plan.total))
     return Summary(workdir, card, parts.module, state.evaluated(), results, skipped)

@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import PyTree
-from aliasfree_jax.data import Batch, Share
+from aliasfree_jax.data import Batch, BatchStream, Share, Source, eval_batches
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.processes import gathered
 
@@ -80,9 +81,10 @@ def own_share() -> Share:
     return Share(jax.process_index(), jax.process_count())
 
 
-def even_batch_size(batch_size: int) -> int:
-    """`batch_size`, up to one less than a process more, so that all processes read equally many."""
-    return -(-batch_size // jax.process_count()) * jax.process_count()
+def own_eval_batches(source: Source, data: ConfigDict, batch_size: int) -> BatchStream:
+    """`eval_batches` of this process's rows; `batch_size` is rounded up to a multiple of the processes."""
+    share = own_share()
+    return eval_batches(source, data, batch_size=-(-batch_size // share.count) * share.count, share=share)
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -12,13 +12,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints
-from aliasfree_jax.data import Source, eval_batches
+from aliasfree_jax.data import Source
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.models.convnext import ConvNeXt
 from aliasfree_jax.training.blending import blended_network, blended_options, starting_network
 from aliasfree_jax.training.initial import adopt
-from aliasfree_jax.training.mesh import evaluated_batches, even_batch_size, own_share
+from aliasfree_jax.training.mesh import evaluated_batches, own_eval_batches
 from aliasfree_jax.training.mixing import Mixing
 from aliasfree_jax.training.network import make_card
 from aliasfree_jax.training.optimizer import make_optimizer
@@ -83,13 +83,12 @@ def _make_evaluate(
     A network that blends is evaluated as it is at the state's step; the results say with which `share`.
     """
     predict, predict_blended = make_predict(module, mesh), make_predict(blended or module, mesh)
-    batch_size = even_batch_size(config.eval.batch_size)
 
     def results(state: TrainState) -> dict[str, float]:
         step = int(state.step)
         now = {"share": step / plan.blend} if step < plan.blend else {}
         compute = functools.partial(predict_blended if now else predict, state.evaluated(), **now)
-        batches = eval_batches(source, config.data, batch_size=batch_size, share=own_share())
+        batches = own_eval_batches(source, config.data, config.eval.batch_size)
         return dict(evaluate(compute, evaluated_batches(batches, mesh))) | now
 
     return results

@@ -105,9 +105,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
         return Poisoned(batch_size, seed, start_step)
 
-    def eval_batches(
-        source: Any, data: ConfigDict, *, batch_size: int, share: Share
-    ) -> Iterator[dict[str, np.ndarray]]:
+    def own_eval_batches(source: Any, data: ConfigDict, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
         batch = make_batch(99, batch_size)
         batch["mask"][-2:] = 0
         yield batch
@@ -118,7 +116,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         (checkpoint_network, "create_model", create_tiny),
         (loop, "open_source", open_source),
         (loop, "train_batches", train_batches),
-        (preparation, "eval_batches", eval_batches),
+        (preparation, "own_eval_batches", own_eval_batches),
     ):
         monkeypatch.setattr(module, name, value)
     return data_now

@@ -35,7 +35,7 @@ def command(monkeypatch, tmp_path):
     monkeypatch.setattr(module.loop, "run", run)
     monkeypatch.setattr(module, "config_file", lambda: "somewhere/mine.py:small")
     monkeypatch.setattr(module, "open_source", lambda data, train: range(250))
-    monkeypatch.setattr(module, "eval_batches", lambda source, data, batch_size, share: [])
+    monkeypatch.setattr(module, "own_eval_batches", lambda source, data, batch_size: [])
     monkeypatch.setattr(module, "predictor", lambda module, variables: None)
     monkeypatch.setattr(
         module,
