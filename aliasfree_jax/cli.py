@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, unknown
+from aliasfree_jax.errors import EXIT_USER_ERROR, AliasFreeError, CheckpointError, ConfigError, unknown
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
 
 _LAUNCHER = flags.DEFINE_enum(
@@ -29,8 +29,6 @@ _LAUNCHER = flags.DEFINE_enum(
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of the first of several processes")
 _PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "number of processes that no launcher started")
 _PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "of this one of them, from 0")
-
-EXIT_USER_ERROR = 2
 
 
 def _reason(error: BaseException) -> str:

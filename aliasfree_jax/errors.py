@@ -1,7 +1,11 @@
 """The errors this package promises: what was wrong, what was expected, the likely fix."""
 
 import difflib
-from collections.abc import Iterable
+import functools
+import sys
+from collections.abc import Callable, Iterable
+
+EXIT_USER_ERROR = 2
 
 
 class AliasFreeError(Exception):
@@ -34,3 +38,18 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+
+
+def command(main: Callable[[list[str]], None]) -> Callable[[list[str]], int]:
+    """`main(arguments)` as a program: returns 0, or 2 and says why on stderr, if the user can mend it."""
+
+    @functools.wraps(main)
+    def program(arguments: list[str]) -> int:
+        try:
+            main(arguments)
+        except AliasFreeError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        return 0
+
+    return program

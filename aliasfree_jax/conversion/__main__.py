@@ -15,7 +15,7 @@ import jax
 
 from aliasfree_jax.checkpoint import save_model
 from aliasfree_jax.conversion.originals import load_pth
-from aliasfree_jax.errors import AliasFreeError, ConversionError
+from aliasfree_jax.errors import ConversionError, command
 
 
 def _options(text: str | None) -> dict[str, Any] | None:
@@ -48,28 +48,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the command; returns its exit status: 0, or 2 with a message."""
+@command
+def main(arguments: list[str]) -> None:
+    """Runs the command."""
     args = _parser().parse_args(arguments)
-    try:
-        card, _, variables = load_pth(
-            args.file,
-            source=args.source,
-            model=args.model,
-            options=_options(args.options),
-            key=args.key,
-            image_size=args.image_size,
-        )
-        written = save_model(args.directory, card, variables)
-    except AliasFreeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    card, _, variables = load_pth(
+        args.file,
+        source=args.source,
+        model=args.model,
+        options=_options(args.options),
+        key=args.key,
+        image_size=args.image_size,
+    )
+    written = save_model(args.directory, card, variables)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"{card.origin}: {card.model} {json.dumps(card.options)}")
     print(f"wrote {count:,} parameters to {written}")
     config = "cifar10_resnet" if card.image_size == 32 else "convnext_afc"  # for its data, not its network
     print(f"evaluate them with: python eval.py --checkpoint={written} --config=configs/{config}.py")
-    return 0
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from aliasfree_jax.data.ilsvrc import TRAIN, VAL, IlsvrcTrain, IlsvrcVal
 from aliasfree_jax.data.records import FORMAT, INFO, checksum, pack, read_info
 from aliasfree_jax.data.sources import Example, Source
 from aliasfree_jax.data.views import resize_shorter
-from aliasfree_jax.errors import AliasFreeError, DataError
+from aliasfree_jax.errors import DataError, command
 
 SPLITS = ("train", "val")
 QUALITY = 95  # of the JPEGs that are written again, smaller
@@ -203,8 +203,9 @@ def verify(directory: Path) -> int:
     return len(shards)
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the command; returns its exit status: 0, or 2 with a message."""
+@command
+def main(arguments: list[str]) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         prog="python -m aliasfree_jax.data.prepare",
         description=__doc__,
@@ -224,22 +225,17 @@ def main(arguments: list[str]) -> int:
         parser.error("expected IMAGES and DIRECTORY, or --verify and one directory")
     if options.resize < 0 or options.images_per_shard < 1 or options.workers < 1:
         parser.error("--resize must not be negative, --images_per_shard and --workers must be positive")
-    try:
-        if options.verify:
-            print(f"{verify(options.paths[0])} shards are as they were written")
-            return 0
-        path, directory = options.paths
-        sizes = {"per_shard": options.images_per_shard, "side": options.resize, "workers": options.workers}
-        info = prepare(path, directory, **sizes)
-    except AliasFreeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.verify:
+        print(f"{verify(options.paths[0])} shards are as they were written")
+        return
+    path, directory = options.paths
+    sizes = {"per_shard": options.images_per_shard, "side": options.resize, "workers": options.workers}
+    info = prepare(path, directory, **sizes)
     for split, summary in info["splits"].items():
         print(f"{split}: {summary['images']} images in {len(summary['shards'])} shards")
         for text in summary["unreadable"]:
             print(f"  left out: {text}")
     print(f"train with: --config.data.source=records --config.data.path={directory}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError
+from aliasfree_jax.errors import ConfigError, DataError, command
 from aliasfree_jax.evaluation.gallery import PICTURES, Picture, draw_pictures
 from aliasfree_jax.evaluation.report import compared, headline, tables
 from aliasfree_jax.evaluation.stored import Evaluated, read_results
@@ -172,8 +172,9 @@ def write_report(networks: Sequence[Evaluated], out: Path) -> None:
     out.write_text(page(networks, drawn), encoding="utf-8")
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the command; returns its exit status: 0, or 2 with a message."""
+@command
+def main(arguments: list[str]) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         prog="python -m aliasfree_jax.evaluation.html_report",
         description=__doc__,
@@ -187,17 +188,12 @@ def main(arguments: list[str]) -> int:
         "--out", type=Path, default=Path("report.html"), help="the page; default: report.html"
     )
     options = parser.parse_args(arguments)
-    try:
-        names = options.names.split(",") if options.names else [""] * len(options.results)
-        if len(names) != len(options.results):
-            raise ConfigError(f"--names has {len(names)} names for {len(options.results)} files.")
-        read = [read_results(path, name) for path, name in zip(options.results, names, strict=True)]
-        write_report(read, options.out)
-    except AliasFreeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    names = options.names.split(",") if options.names else [""] * len(options.results)
+    if len(names) != len(options.results):
+        raise ConfigError(f"--names has {len(names)} names for {len(options.results)} files.")
+    read = [read_results(path, name) for path, name in zip(options.results, names, strict=True)]
+    write_report(read, options.out)
     print(f"wrote {options.out}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError
+from aliasfree_jax.errors import ConfigError, DataError, command
 
 CURVES = "curves.png"
 PANELS = ("loss", "accuracy", "learning_rate")
@@ -107,8 +107,9 @@ def _draw(
         axes.plot(*held_out, color=colour, marker="o", markersize=3, linewidth=1.5, label=labels[1])
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the command; returns its exit status: 0, or 2 with a message."""
+@command
+def main(arguments: list[str]) -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         prog="python -m aliasfree_jax.training.curves",
         description=__doc__,
@@ -118,13 +119,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help=f"the picture; default: {CURVES} in the first run")
     options = parser.parse_args(arguments)
     out = options.out or options.runs[0] / CURVES
-    try:
-        draw_curves(options.runs, out)
-    except AliasFreeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    draw_curves(options.runs, out)
     print(f"wrote {out}")
-    return 0
 
 
 if __name__ == "__main__":

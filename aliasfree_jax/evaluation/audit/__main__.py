@@ -17,7 +17,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.errors import AliasFreeError, ConfigError
+from aliasfree_jax.errors import ConfigError, command
 from aliasfree_jax.evaluation.audit.alignment import Shift
 from aliasfree_jax.evaluation.audit.auditing import SHIFTS, Audit, audit
 from aliasfree_jax.evaluation.audit.picture import draw_audits
@@ -99,24 +99,20 @@ def _audits(options: argparse.Namespace) -> list[Audit]:
     return found
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the command; returns its exit status: 0, or 2 with a message."""
+@command
+def main(arguments: list[str]) -> None:
+    """Runs the command."""
     options = _parser().parse_args(arguments)
-    try:
-        audits = _audits(options)
-        print(format_table(audits))
-        if options.output:
-            about = circumstances() | {"audits": to_json(audits)}
-            options.output.write_text(json.dumps(about, indent=2) + "\n")
-            options.output.with_suffix(".md").write_text(format_markdown(audits))
-            print(f"\nresults        {options.output}, {options.output.with_suffix('.md')}")
-        if options.plot:
-            draw_audits(audits, options.plot)
-            print(f"wrote {options.plot}")
-    except AliasFreeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    audits = _audits(options)
+    print(format_table(audits))
+    if options.output:
+        about = circumstances() | {"audits": to_json(audits)}
+        options.output.write_text(json.dumps(about, indent=2) + "\n")
+        options.output.with_suffix(".md").write_text(format_markdown(audits))
+        print(f"\nresults        {options.output}, {options.output.with_suffix('.md')}")
+    if options.plot:
+        draw_audits(audits, options.plot)
+        print(f"wrote {options.plot}")
 
 
 if __name__ == "__main__":
