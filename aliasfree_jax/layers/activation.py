@@ -3,6 +3,8 @@
 The polynomials' learned coefficients start at the quadratic that fits GELU best.
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,27 +53,75 @@ class Relu6(nn.Module):
         return jax.nn.relu6(x)
 
 
-class Polynomial(nn.Module):
-    """A learned polynomial for each channel: `out_scale P_c(in_scale x)`.
+class Scaled(nn.Module):
+    """What polynomials and gates have in common.
 
     Attributes:
       in_scale, out_scale: initial scales; learned (shape [1]) if `train_scale`, constants otherwise.
-      initial: coefficients of the powers 0, 1, 2, ...
+      arity: maps that it takes for each that it gives.
     """
 
     in_scale: float = 1.0
     out_scale: float = 1.0
     train_scale: bool = False
-    initial: tuple[float, ...] = GELU_QUADRATIC
     numerics: Numerics = Numerics()
+    arity: ClassVar[int] = 1
 
-    def _scale(self, name: str, value: float) -> Scale:
-        return self.param(name, nn.initializers.constant(value), (1,)) if self.train_scale else value
+    def scales(self) -> tuple[Scale, Scale]:
+        """`in_scale` and `out_scale`; to be read in the one compact method."""
+
+        def scale(name: str, value: float) -> Scale:
+            return self.param(name, nn.initializers.constant(value), (1,)) if self.train_scale else value
+
+        return scale("in_scale", self.in_scale), scale("out_scale", self.out_scale)
+
+
+class FinerGrid:
+    """Interpolation to the smallest grid where an activation of this degree is exact, and the way back.
+
+    `up`, `pointwise` and `down` are the three steps of such an activation, for a caller with more to do on
+    the fine grid (`layers.mlp`); a call is free to take them in one.
+    """
+
+    numerics: Numerics
+
+    @property
+    def degree(self) -> int:
+        """Of the polynomial in the map's values."""
+        return 2
+
+    def up(self, x: jax.Array) -> jax.Array:
+        """[N, H, W, C] on the fine grid."""
+        grid = polynomial_grid((x.shape[1], x.shape[2]), self.degree)
+        return ideal_resample(x, grid, precision=self.numerics.precision)
+
+    def pointwise(self, x: jax.Array) -> jax.Array:
+        """The activation at every sample of [..., C], wherever the samples are."""
+        raise NotImplementedError
+
+    def down(self, x: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        """Low-pass filter and return from the fine grid to `shape` (rows, columns)."""
+        return ideal_resample(x, shape, precision=self.numerics.precision)
+
+
+class Polynomial(Scaled):
+    """A learned polynomial for each channel: `out_scale P_c(in_scale x)`.
+
+    Attributes:
+      initial: coefficients of the powers 0, 1, 2, ...
+    """
+
+    initial: tuple[float, ...] = GELU_QUADRATIC
+
+    @property
+    def degree(self) -> int:
+        """The highest power."""
+        return len(self.initial) - 1
 
     @nn.compact
     def parameters(self, channels: int) -> tuple[jax.Array, Scale, Scale]:
         """The coefficients [channels, d + 1] and both scales."""
-        in_scale, out_scale = self._scale("in_scale", self.in_scale), self._scale("out_scale", self.out_scale)
+        in_scale, out_scale = self.scales()
         rows = jnp.asarray(self.initial, jnp.float32)
         return self.param("coefficients", lambda _: jnp.tile(rows, (channels, 1))), in_scale, out_scale
 
@@ -84,24 +134,11 @@ class Polynomial(nn.Module):
         return self.pointwise(x)
 
 
-class UpPolynomial(Polynomial):
-    """The polynomial on the smallest grid where it is exact: commutes with every fractional shift.
-
-    `up`, `pointwise` and `down` are its three steps, for a caller with more to do on the fine grid
-    (`layers.mlp`); a call is free to take them in one (`ops.choices`).
-    """
-
-    def up(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, C] on the fine grid."""
-        grid = polynomial_grid((x.shape[1], x.shape[2]), len(self.initial) - 1)
-        return ideal_resample(x, grid, precision=self.numerics.precision)
-
-    def down(self, x: jax.Array, shape: tuple[int, int]) -> jax.Array:
-        """Low-pass filter and return from the fine grid to `shape` (rows, columns)."""
-        return ideal_resample(x, shape, precision=self.numerics.precision)
+class UpPolynomial(Polynomial, FinerGrid):
+    """The polynomial on the smallest grid where it is exact: commutes with every fractional shift."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]."""
+        """[N, H, W, C] to [N, H, W, C]; one kernel or matrix products (`ops.choices`)."""
         return up_polynomial_down(x, *self.parameters(x.shape[-1]), precision=self.numerics.precision)
 
 

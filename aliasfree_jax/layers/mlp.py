@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers.activation import Gelu, Polynomial, Relu, UpPolynomial
+from aliasfree_jax.layers.activation import FinerGrid, Gelu, Relu, Scaled
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
 from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.activation import polynomial_grid
@@ -23,29 +23,46 @@ def resampling_cost(shape: tuple[int, int], grid: tuple[int, int]) -> int:
     return 2 * (h * w * fine_w + h * fine_w * fine_h)
 
 
-def mlp_costs(shape: tuple[int, int], channels: int, hidden: int, degree: int = 2) -> dict[str, int]:
+def mlp_costs(
+    shape: tuple[int, int], channels: int, hidden: int, degree: int = 2, arity: int = 1
+) -> dict[str, int]:
     """Multiply-adds of the MLP with its linear layers on the fine and on the coarse grid.
 
-    "fine" resamples `channels` maps and runs the layers on the polynomial's grid; "coarse" runs them
-    on the map's own grid and resamples `hidden` maps.
+    "fine" resamples `channels` maps and runs the layers on the activation's grid; "coarse" runs them
+    on the map's own grid and resamples `arity * hidden` maps there and `hidden` back.
     """
     grid = polynomial_grid(shape, degree)
-    resampling, layers = resampling_cost(shape, grid), 2 * channels * hidden
+    resampling, layers = resampling_cost(shape, grid), (arity + 1) * channels * hidden
     return {
         "fine": layers * math.prod(grid) + channels * resampling,
-        "coarse": layers * math.prod(shape) + hidden * resampling,
+        "coarse": layers * math.prod(shape) + (arity + 1) * hidden * resampling // 2,
     }
+
+
+def hidden_width(channels: int, activation: Callable[..., nn.Module]) -> int:
+    """Hidden channels of an MLP with the weights of the usual one, 8 C^2: 4 C, or 8/3 C where it is gated.
+
+    Rounded to a multiple of 8 if it is no whole number.
+    """
+    layers = 1 + arity(activation)
+    return 8 * channels // layers if 8 * channels % layers == 0 else 8 * round(channels / layers)
+
+
+def arity(activation: Callable[..., nn.Module]) -> int:
+    """Maps that an activation takes for each that it gives: 2 for gates, else 1."""
+    return int(getattr(activation(parent=None), "arity", 1))
 
 
 class Mlp(nn.Module):
     """Expand, activate, project: [N, H, W, C] to [N, H, W, C].
 
-    Linear layers with bias commute with ideal resampling, which keeps constants; so an
-    `UpPolynomial` may enclose them ("fine") or stand between them ("coarse"), with the same
+    Linear layers with bias commute with ideal resampling, which keeps constants; so an activation with a
+    `FinerGrid` may enclose them ("fine") or stand between them ("coarse"), with the same
     parameters and result. "auto" is the backend's choice (`ops.choices`): on the CPU the order with
     fewer multiply-adds (`mlp_costs`).
 
     Attributes:
+      hidden: channels after the activation; a gate takes twice as many (`hidden_width`).
       remat: "mlp" for a gradient that keeps the input only (`layers.batching`).
     """
 
@@ -72,26 +89,27 @@ class Mlp(nn.Module):
             )
 
         shape, channels = (x.shape[1], x.shape[2]), x.shape[-1]
-        expand, project = dense(self.hidden, "expand"), dense(channels, "project")
+        expand, project = dense(arity(self.activation) * self.hidden, "expand"), dense(channels, "project")
         activation = self.activation(numerics=self.numerics, name="activation")
-        if isinstance(activation, UpPolynomial) and self._grid(shape, channels, activation) == "fine":
+        if isinstance(activation, FinerGrid) and self._grid(shape, channels, activation) == "fine":
             return activation.down(project(activation.pointwise(expand(activation.up(x)))), shape)
         return project(activation(expand(x)))
 
-    def _grid(self, shape: tuple[int, int], channels: int, activation: UpPolynomial) -> str:
+    def _grid(self, shape: tuple[int, int], channels: int, activation: FinerGrid) -> str:
         if self.grid not in ("auto", "fine", "coarse"):
             raise ConfigError(unknown("mlp_grid", self.grid, ("auto", "fine", "coarse")))
         grid = choices().mlp_grid if self.grid == "auto" else self.grid
         if grid != "fewer":
             return grid
-        costs = mlp_costs(shape, channels, self.hidden, len(activation.initial) - 1)
+        costs = mlp_costs(shape, channels, self.hidden, activation.degree, arity(self.activation))
         return min(costs, key=lambda grid: costs[grid])
 
     def _at_once(self, x: jax.Array) -> int:
         activation = self.activation(parent=None)
-        if not isinstance(activation, Gelu | Relu | Polynomial):  # may depend on other images
+        if not isinstance(activation, Gelu | Relu | Scaled):  # may depend on other images
             return x.shape[0]
         shape = (x.shape[1], x.shape[2])
-        if isinstance(activation, UpPolynomial):
-            shape = polynomial_grid(shape, len(activation.initial) - 1)
-        return images_at_once(x.shape[0], math.prod(shape) * self.hidden * x.dtype.itemsize)
+        if isinstance(activation, FinerGrid):
+            shape = polynomial_grid(shape, activation.degree)
+        widest = arity(self.activation) * self.hidden
+        return images_at_once(x.shape[0], math.prod(shape) * widest * x.dtype.itemsize)

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from aliasfree_jax.layers.activation import LowpassPolynomial
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
 from aliasfree_jax.layers.convolution import Conv, Initializer
+from aliasfree_jax.layers.gate import LowpassGate
+from aliasfree_jax.layers.mlp import arity
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import LinearSampler, SamplerFactory, Temperature
 from aliasfree_jax.ops.padding import WindowPadding
@@ -52,21 +54,26 @@ class ActivatedStem(nn.Module):
     def _commutes(self) -> bool:
         """Whether a quadratic activation's filter and constant may leave the full-resolution map."""
         activation, sampler = self.activation(parent=None), self.sampler(parent=None)
+        quadratic = isinstance(activation, LowpassPolynomial | LowpassGate)
         linear = isinstance(sampler, LinearSampler) and sampler.circular()
-        return isinstance(activation, LowpassPolynomial) and linear and self.padding == "circular"
+        return quadratic and linear and self.padding == "circular"
 
     @nn.compact
     def _forward(self, images: jax.Array, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
-        conv = Conv(
-            self.width, self.kernel_size, 1, self.padding, self.kernel_init, self.numerics, name="conv"
-        )
+        def conv(name: str) -> Conv:
+            return Conv(
+                self.width, self.kernel_size, 1, self.padding, self.kernel_init, self.numerics, name=name
+            )
+
+        # A gate multiplies two convolutions of the images.
+        convs = [conv(name) for name in ("conv", "gate_conv")[: arity(self.activation)]]
         activation = self.activation(numerics=self.numerics, name="activation")
         sampler: Any = self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")
         gain = self.param("gain", nn.initializers.zeros, (1,)) if self.residual else None
-        if isinstance(activation, LowpassPolynomial) and self._commutes():
-            return self._quadratic(images, conv, activation, sampler, gain)
-        y = conv(images)
-        activated = activation(y)
+        if isinstance(activation, LowpassPolynomial | LowpassGate) and self._commutes():
+            return self._quadratic(images, convs, activation, sampler, gain)
+        maps = [conv(images) for conv in convs]
+        y, activated = maps[0], activation(jnp.concatenate(maps, axis=-1))
         if gain is not None:
             activated = y + gain.astype(y.dtype) * activated
         return sampler(activated, train=train, temperature=temperature)[0]
@@ -74,12 +81,13 @@ class ActivatedStem(nn.Module):
     def _quadratic(
         self,
         images: jax.Array,
-        conv: Conv,
-        activation: LowpassPolynomial,
+        convs: list[Conv],
+        activation: LowpassPolynomial | LowpassGate,
         sampler: LinearSampler,
         gain: jax.Array | None,
     ) -> jax.Array:
-        """`c0 + S(y (c1 + c2 v))`, with y and v the convolved images and low-passed images.
+        """`c0 + S(y (c1 + c2 v))`, with y and v the convolved images and low-passed images (of a gate: by
+        its second convolution).
 
         The low-pass filter of v commutes with the convolution and is cheaper before it (fast_exact rule
         5); the sampler S keeps constants.
@@ -89,6 +97,6 @@ class ActivatedStem(nn.Module):
         if gain is not None:
             c0, c1, c2 = gain * c0, 1 + gain * c1, gain * c2
         accurate = accurate_dtype(images.dtype)
-        y, v = conv(images).astype(accurate), conv(lowpassed).astype(accurate)
+        y, v = convs[0](images).astype(accurate), convs[-1](lowpassed).astype(accurate)
         sampled = sampler((y * (c1 + c2 * v)).astype(images.dtype))[0]
         return (c0 + sampled.astype(accurate)).astype(images.dtype)

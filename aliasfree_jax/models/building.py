@@ -12,13 +12,9 @@ from aliasfree_jax.ops.padding import check_padding
 
 Options = Mapping[str, Any]
 
-_PARTS: dict[str, tuple[str, Mapping[str, type[nn.Module]]]] = {
-    "sampler": ("sampler", SAMPLERS),
-    "activation": ("activation", ACTIVATIONS),
-    "stem_activation": ("stem_activation", ACTIVATIONS),
-    "norm": ("norm", NORMS),
-    "stem": ("stem", STEMS),
-}
+Table = Mapping[str, type[nn.Module]]
+
+_PARTS: dict[str, Table] = {"sampler": SAMPLERS, "norm": NORMS, "stem": STEMS}
 _SHARED = ("precision", "any_size", "filter_size")
 
 
@@ -72,8 +68,11 @@ def _default(module: type[nn.Module], field: str) -> Any:
     return None if declared is None else declared.default
 
 
-def build(module: type[nn.Module], options: Options) -> Any:
+def build(module: type[nn.Module], options: Options, activations: Table = ACTIVATIONS) -> Any:
     """The network with these options, checked by `check_options`: parts resolved, lists made tuples.
+
+    Args:
+      activations: those that the network can take, by name.
 
     Raises:
       ConfigError: an unknown part or value.
@@ -87,10 +86,10 @@ def build(module: type[nn.Module], options: Options) -> Any:
     if fields.get("filter_size") is not None:
         fields["sampler"] = with_filter(fields.get("sampler", "subsample"), fields["filter_size"])
     fields.pop("filter_size", None)
-    for field, (kind, table) in _PARTS.items():
+    for field, table in {**_PARTS, "activation": activations, "stem_activation": activations}.items():
         left_out = fields.get(field) is None and _default(module, field) is None
         if field in fields and not left_out:
-            fields[field] = resolve(kind, fields[field], table)
+            fields[field] = resolve(field, fields[field], table)
     check_padding(fields.get("padding", "zero"))
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     declared = module.__dataclass_fields__

@@ -20,7 +20,7 @@ from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.layers.blend import Share, blend
 from aliasfree_jax.layers.convolution import DepthwiseConv, Initializer
 from aliasfree_jax.layers.drop_path import DropPath
-from aliasfree_jax.layers.mlp import Mlp, MlpGrid
+from aliasfree_jax.layers.mlp import Mlp, MlpGrid, hidden_width
 from aliasfree_jax.layers.normalization import ChannelNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample, Temperature
@@ -51,7 +51,7 @@ class Block(nn.Module):
         y = self.depthwise(numerics=self.numerics, name="depthwise")(x)
         y = self.norm(numerics=self.numerics, name="norm")(y, train=train)
         mlp = (self.activation, self.mlp_grid, self.remat, self.kernel_init, self.numerics)
-        y = Mlp(4 * channels, *mlp, name="mlp")(y)
+        y = Mlp(hidden_width(channels, self.activation), *mlp, name="mlp")(y)
         if self.layer_scale_init > 0:
             layer_scale = self.param(
                 "layer_scale", nn.initializers.constant(self.layer_scale_init), (channels,)

@@ -12,7 +12,15 @@ from typing import Any
 import flax.linen as nn
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers import activation, adaptive_blur, normalization, phase_logits, polyphase, sampling
+from aliasfree_jax.layers import (
+    activation,
+    adaptive_blur,
+    gate,
+    normalization,
+    phase_logits,
+    polyphase,
+    sampling,
+)
 from aliasfree_jax.models.resnet_stems import ImageStem, SmallStem
 
 ModuleFactory = Callable[..., nn.Module]
@@ -34,6 +42,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "polynomial": activation.Polynomial,
     "up_polynomial": activation.UpPolynomial,
     "lowpass_polynomial": activation.LowpassPolynomial,
+    "up_self_gate": gate.UpSelfGate,
+}
+# Of networks whose layer before the activation makes as many maps as it takes.
+GATED_ACTIVATIONS: dict[str, type[nn.Module]] = ACTIVATIONS | {
+    "gate": gate.Gate,
+    "up_gate": gate.UpGate,
+    "lowpass_gate": gate.LowpassGate,
 }
 NORMS: dict[str, type[nn.Module]] = {
     "channel": normalization.ChannelNorm,

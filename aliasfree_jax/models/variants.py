@@ -1,14 +1,14 @@
-"""The ConvNeXt family: sizes, and the parts that make each of its four variants."""
+"""The ConvNeXt family: sizes, and the parts that make each of its five variants."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.layers.batching import Remat
-from aliasfree_jax.layers.mlp import MlpGrid
+from aliasfree_jax.layers.mlp import MlpGrid, arity
 from aliasfree_jax.models.building import build, check_options, options_of
 from aliasfree_jax.models.convnext import Blending, ConvNeXt
-from aliasfree_jax.models.parts import Part
+from aliasfree_jax.models.parts import GATED_ACTIVATIONS, Part
 from aliasfree_jax.ops.padding import check_padding
 
 Options = Mapping[str, Any]
@@ -44,6 +44,15 @@ FAMILIES: dict[str, Options] = {
         "stem_activation": {"name": "lowpass_polynomial", **_SCALES},
         "stem_residual": True,
     },
+    # Alias-free by products instead of quadratics: exact for every shift. Ours.
+    "convnext_afg": {
+        "padding": "circular",
+        "sampled_padding": "circular",
+        "sampler": "ideal",
+        "activation": {"name": "up_gate", **_SCALES},
+        "norm": "spatial",
+        "stem_activation": {"name": "lowpass_gate", **_SCALES},
+    },
 }
 
 # What a family decides; the other options are the same for a network and the one that it blends from.
@@ -57,12 +66,12 @@ OPTIONS = options_of(ConvNeXt)
 
 
 def _stem_activation(part: Part, stride: int) -> Part:
-    """A low-pass polynomial without a stated cutoff gets the one that suits the stem's stride."""
+    """A low-passed product without a stated cutoff gets the one that suits the stem's stride."""
     fields = {"name": part} if isinstance(part, str) else part
-    if isinstance(fields, Mapping) and fields.get("name") == "lowpass_polynomial":
+    if isinstance(fields, Mapping) and fields.get("name") in ("lowpass_polynomial", "lowpass_gate"):
         if stride == 1 and "cutoff" not in fields:
             raise ConfigError(
-                "the low-pass polynomial relies on the filter of a strided stem; with stem_stride=1 use "
+                f"{fields['name']} relies on the filter of a strided stem; with stem_stride=1 use "
                 "stem_activation=None."
             )
         return {"cutoff": 1 - 1 / stride, **fields}
@@ -89,6 +98,14 @@ def _blending(size: str | None, given: Any, options: Options) -> Blending:
     return Blending(build_convnext(start, size, common), share)
 
 
+def _check_blend(network: ConvNeXt) -> None:
+    if network.blend and arity(network.activation) != arity(network.blend.start.activation):
+        raise ConfigError(
+            "a gated network's MLPs have other parameters than those of the network to blend from: blend "
+            "into a convnext_afc, or train the gated network from scratch."
+        )
+
+
 def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
     """The ConvNeXt of a family and size (None: the options give depths and widths), with overrides.
 
@@ -106,4 +123,6 @@ def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
     given = merged.pop("blend", None)
     if given is not None:
         merged["blend"] = _blending(size, given, options)
-    return build(ConvNeXt, merged)
+    network: ConvNeXt = build(ConvNeXt, merged, GATED_ACTIVATIONS)
+    _check_blend(network)
+    return network
