@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.ops.activation import polynomial_grid
-from aliasfree_jax.ops.resample import Method, Precision, ideal_resample
+from aliasfree_jax.ops.resample import Method, Precision, check_images, ideal_resample
 
 Scale = jax.Array | float
 
@@ -24,11 +24,15 @@ def gate(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_scale: Scale = 
     Raises:
       ShapeError: maps of different shapes.
     """
-    if x.shape != by.shape:
-        raise ShapeError(f"a gate multiplies maps of one shape, got {x.shape} and {by.shape}.")
+    _check_shapes(x, by)
     accurate = jnp.promote_types(x.dtype, jnp.float32)
     inner, outer = (jnp.asarray(scale, accurate).reshape(()) for scale in (in_scale, out_scale))
     return (x.astype(accurate) * (outer + outer * inner * by.astype(accurate))).astype(x.dtype)
+
+
+def _check_shapes(x: jax.Array, by: jax.Array) -> None:
+    if x.shape != by.shape:
+        raise ShapeError(f"a gate multiplies maps of one shape, got {x.shape} and {by.shape}.")
 
 
 def up_gate_down(
@@ -58,6 +62,8 @@ def up_gate_down(
       ShapeError: not floating-point [N, H, W, C], or of different shapes.
       ConfigError: unknown method.
     """
+    check_images(x)
+    _check_shapes(x, by)
     shape = (x.shape[1], x.shape[2])
     grid = polynomial_grid(shape, 2)
     fine, fine_by = (ideal_resample(each, grid, method=method, precision=precision) for each in (x, by))

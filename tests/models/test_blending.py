@@ -114,6 +114,11 @@ def test_wrong_blends_are_named(blend, message):
         create_model("convnext_afc_micro", blend=blend)
 
 
+def test_a_gated_network_cannot_be_blended_into():
+    with pytest.raises(ConfigError, match="a gated network's MLPs .* blend into a convnext_afc"):
+        create_model("convnext_afg_micro", blend={"start": "convnext", "share": 0.5})
+
+
 def test_full_windows_of_another_stride_do_not_fit():
     """Windows of 4 pixels every 2, without padding, give 15 of 32 pixels; the alias-free stem gives 16."""
     with pytest.raises(

@@ -38,7 +38,9 @@ def products(jaxpr) -> Iterator[tuple[str, str]]:
                 yield from products(inner)
 
 
-@pytest.mark.parametrize("family", ["convnext", "convnext_circular", "convnext_aps", "convnext_afc"])
+@pytest.mark.parametrize(
+    "family", ["convnext", "convnext_circular", "convnext_aps", "convnext_afc", "convnext_afg"]
+)
 def test_the_precision_reaches_every_product(family):
     """On CPUs nothing else would show it: there every float32 product is exact."""
 
@@ -66,7 +68,7 @@ def collectives(text: str) -> set[str]:
     return {name for name in COLLECTIVES if re.search(rf"\b{name}(-start)?\(", text)}
 
 
-@pytest.mark.parametrize("name", ["convnext_afc_micro", "convnext_aps_micro"])
+@pytest.mark.parametrize("name", ["convnext_afc_micro", "convnext_afg_micro", "convnext_aps_micro"])
 def test_a_sharded_batch_stays_local_but_for_the_gradients(name, mesh, draw, randomised):
     network = create_model(name, depths=(1, 1), widths=(4, 8), num_classes=5)
     variables, images, labels = randomised(network, 8, 32, 32, 3), draw(8, 32, 32, 3), jnp.arange(8) % 5

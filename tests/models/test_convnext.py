@@ -55,6 +55,12 @@ def test_parameters_of_the_published_networks(size):
     assert count(f"convnext_afc_{size}") == alias_free
 
 
+def test_the_gated_network_has_the_polynomial_ones_size():
+    """8/3 C pairs of hidden maps instead of 4 C, no coefficients, and a second convolution in the stem."""
+    gated, polynomial = count("convnext_afg_tiny"), count("convnext_afc_tiny")
+    assert abs(gated / polynomial - 1) < 0.01
+
+
 @pytest.mark.parametrize("family", ["convnext_circular", "convnext_aps"])
 def test_sampling_and_padding_have_no_parameters(family):
     assert count(f"{family}_tiny") == PARAMETERS["tiny"][0]

@@ -41,9 +41,11 @@ def logits_change(network, variables, image: jax.Array, shifts: list[tuple[float
     return np.abs(logits[1:] - logits[0]).max(axis=1) / np.abs(logits[0]).max()
 
 
-@pytest.mark.parametrize("side", [96, 224])
-def test_alias_free_networks_are_exact_for_every_shift(side, draw, randomised, x64):
-    network = create_model("convnext_afc_tiny", **SMALL)
+@pytest.mark.parametrize(
+    ("family", "side"), [("convnext_afc", 96), ("convnext_afc", 224), ("convnext_afg", 96)]
+)
+def test_alias_free_networks_are_exact_for_every_shift(family, side, draw, randomised, x64):
+    network = create_model(f"{family}_tiny", **SMALL)
     variables = randomised(network, 1, side, side, 3)
     assert logits_change(network, variables, draw(1, side, side, 3), INTEGER + FRACTIONAL).max() < EXACT
 
@@ -56,18 +58,23 @@ def test_the_published_network_is_exact_for_every_shift(side, draw, randomised, 
     assert logits_change(network, variables, draw(1, side, side, 3), shifts).max() < EXACT
 
 
-@pytest.mark.parametrize(("name", "side"), [("convnext_afc_micro", 32), ("convnext_afc_cifar", 32)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("convnext_afc_micro", 32), ("convnext_afc_cifar", 32), ("convnext_afg_cifar", 32)]
+)
 def test_the_small_networks_are_exact_at_32_pixels(name, side, draw, randomised, x64):
     network = create_model(name, num_classes=10)
-    variables = randomised(network, 1, side, side, 3)
-    assert logits_change(network, variables, draw(1, side, side, 3), INTEGER + FRACTIONAL).max() < EXACT
+    variables = randomised(network, 1, 32, 32, 3)
+    assert logits_change(network, variables, draw(1, 32, 32, 3), INTEGER + FRACTIONAL).max() < EXACT
 
 
-@pytest.mark.parametrize(("stride", "size"), [(1, (16, 20)), (3, (18, 30))])
-def test_other_strides_of_the_stem_are_exact(stride, size, draw, randomised, x64):
+@pytest.mark.parametrize(
+    ("family", "stride", "size"),
+    [("convnext_afc", 1, (16, 20)), ("convnext_afc", 3, (18, 30)), ("convnext_afg", 2, (16, 20))],
+)
+def test_other_strides_of_the_stem_are_exact(family, stride, size, draw, randomised, x64):
     parts = {"stem_activation": None} if stride == 1 else {}
     network = create_model(
-        "convnext_afc_micro", num_classes=10, stem_stride=stride, widths=(8, 8), depths=(1, 1), **parts
+        f"{family}_micro", num_classes=10, stem_stride=stride, widths=(8, 8), depths=(1, 1), **parts
     )
     variables = randomised(network, 1, *size, 3)
     assert logits_change(network, variables, draw(1, *size, 3), INTEGER + FRACTIONAL).max() < EXACT
@@ -143,22 +150,25 @@ def test_aliasing_networks_fail(name, draw, randomised, x64):
 
 
 @pytest.mark.parametrize(
-    "broken",
+    ("family", "broken"),
     [
-        {"sampler": "subsample"},
-        {"activation": "polynomial"},
-        {"norm": "channel"},
-        {"stem_activation": "polynomial"},
+        ("convnext_afc", {"sampler": "subsample"}),
+        ("convnext_afc", {"activation": "polynomial"}),
+        ("convnext_afc", {"norm": "channel"}),
+        ("convnext_afc", {"stem_activation": "polynomial"}),
+        ("convnext_afg", {"activation": "gate"}),
+        ("convnext_afg", {"stem_activation": "gate"}),
     ],
     ids=str,
 )
-def test_every_part_of_the_alias_free_network_is_needed(broken, draw, randomised, x64):
-    network = create_model("convnext_afc_micro", **MICRO, **broken)
+def test_every_part_of_the_alias_free_network_is_needed(family, broken, draw, randomised, x64):
+    network = create_model(f"{family}_micro", **MICRO, **broken)
     variables, image = randomised(network, 1, 32, 32, 3), draw(1, 32, 32, 3)
     assert logits_change(network, variables, image, [(0.5, 0.5)]).min() > 1e-4
 
 
-def test_float32_is_exact_to_rounding(draw, randomised):
-    network = create_model("convnext_afc_tiny", **SMALL)
+@pytest.mark.parametrize("family", ["convnext_afc", "convnext_afg"])
+def test_float32_is_exact_to_rounding(family, draw, randomised):
+    network = create_model(f"{family}_tiny", **SMALL)
     variables = randomised(network, 1, 96, 96, 3)
     assert logits_change(network, variables, draw(1, 96, 96, 3), INTEGER + FRACTIONAL).max() < SINGLE

@@ -9,7 +9,7 @@ from aliasfree_jax.layers.normalization import InstanceNorm
 from aliasfree_jax.layers.sampling import BlurSampler
 
 SIZES = ("tiny", "small", "base", "large", "xlarge", "micro", "cifar")
-FAMILIES = ("convnext", "convnext_circular", "convnext_aps", "convnext_afc")
+FAMILIES = ("convnext", "convnext_circular", "convnext_aps", "convnext_afc", "convnext_afg")
 
 
 def test_every_family_in_every_size():
@@ -94,6 +94,8 @@ def test_the_package_offers_both_and_nothing_else():
             "any_size=True needs the ideal sampler",
         ),
         ("convnext_afc_tiny", {"stem_stride": 1}, "with stem_stride=1 use stem_activation=None"),
+        ("convnext_afg_tiny", {"stem_stride": 1}, "lowpass_gate relies on .* use stem_activation=None"),
+        ("resnet18_afc", {"activation": "up_gate"}, "unknown activation 'up_gate'. .*'up_self_gate'"),
     ],
 )
 def test_mistakes_are_named(name, options, message):
@@ -123,7 +125,8 @@ def test_any_size_reaches_the_sampler():
 
 @pytest.mark.parametrize(("stride", "cutoff"), [(4, 0.75), (2, 0.5)])
 def test_the_stems_cutoff_suits_its_stride(stride, cutoff):
-    assert create_model("convnext_afc_tiny", stem_stride=stride).stem_activation().cutoff == cutoff
+    for name in ("convnext_afc_tiny", "convnext_afg_tiny"):
+        assert create_model(name, stem_stride=stride).stem_activation().cutoff == cutoff
     stated = {"name": "lowpass_polynomial", "cutoff": 0.3}
     assert create_model("convnext_afc_tiny", stem_activation=stated).stem_activation().cutoff == 0.3
 
