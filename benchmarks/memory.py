@@ -23,7 +23,7 @@ from benchmarks.operations import POLYNOMIAL, chosen
 from benchmarks.timing import compiled, in_turn
 
 Row = dict[str, Any]
-FAMILIES = {"plain": "convnext", "alias-free": "convnext_afc"}
+FAMILIES = {"plain": "convnext", "alias-free": "convnext_afc", "gated": "convnext_afg"}
 
 
 def _bytes(tree: Any) -> int:

@@ -21,7 +21,7 @@ Task = dict[str, Any]
 
 
 def tasks(batch: int, side: int, size: str, precision: str, quick: bool, accelerator: bool) -> list[Task]:
-    """What to measure: the project's four families, and PyTorch's networks where it is installed."""
+    """What to measure: the project's five families, and PyTorch's networks where it is installed."""
     common = {"batch": batch, "side": side, "precision": precision, "options": {}, "compile": False}
     common["together"] = quick
     result = [
@@ -30,6 +30,7 @@ def tasks(batch: int, side: int, size: str, precision: str, quick: bool, acceler
             ("plain", "convnext"),
             ("circular", "convnext_circular"),
             ("APS", "convnext_aps"),
+            ("gated", "convnext_afg"),
             ("alias-free", "convnext_afc"),
         )
     ]

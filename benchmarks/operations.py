@@ -16,18 +16,21 @@ import jax.numpy as jnp
 
 from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, UpPolynomial
 from aliasfree_jax.layers.batching import Remat
-from aliasfree_jax.layers.mlp import Mlp
+from aliasfree_jax.layers.gate import UpGate
+from aliasfree_jax.layers.mlp import Mlp, hidden_width
 from aliasfree_jax.layers.sampling import IdealSampler
 from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.ops import depthwise, resample
 from aliasfree_jax.ops.activation import polynomial, up_polynomial_down
 from aliasfree_jax.ops.choices import CHOICES, choices
+from aliasfree_jax.ops.gate import up_gate_down, up_gate_down_ref
 from benchmarks.timing import compiled, in_turn
 
 Row = dict[str, Any]
 STAGES = ((56, 96), (28, 192), (14, 384), (7, 768))
 QUICK_STAGES = ((14, 24),)
 POLYNOMIAL = functools.partial(UpPolynomial, in_scale=7.0, out_scale=7.0, train_scale=True)
+GATE = functools.partial(UpGate, in_scale=7.0, out_scale=7.0, train_scale=True)
 
 
 def normal(*shape: int) -> jax.Array:
@@ -109,25 +112,55 @@ def activations(quick: bool, batch: int, repetitions: int) -> list[Row]:
     return rows
 
 
-def _applied(layer: Any, **fields: Any) -> Callable[..., Any]:
+def gates(quick: bool, batch: int, repetitions: int) -> list[Row]:
+    """The polynomial of a block's 4 C hidden maps, and the gate of its 8/3 C pairs, alone."""
+    rows = []
+    for side, channels in QUICK_STAGES if quick else STAGES:
+        pairs = hidden_width(channels, UpGate)
+        maps = normal(batch, side, side, 4 * channels), *(normal(batch, side, side, pairs) for _ in range(2))
+        row: Row = {"side": side, "channels": 4 * channels, "pairs": pairs}
+        small = [z[:, :6, :6, :2] for z in maps[1:]]
+        row["gate differs by"] = float(jnp.abs(up_gate_down(*small) - up_gate_down_ref(*small)).max())
+
+        def polynomial_of(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+            return up_polynomial_down(x, jnp.ones(3), method="matmul")
+
+        def gate_of(x: jax.Array, a: jax.Array, b: jax.Array, method: Any = "matmul") -> jax.Array:
+            return up_gate_down(a, b, method=method)
+
+        methods = {"polynomial": polynomial_of, "gate": gate_of}
+        rows += table(
+            methods | {"gate, FFT": functools.partial(gate_of, method="fft")}, maps, repetitions, **row
+        )
+    return rows
+
+
+def _applied(layer: Any, which: str = "", **fields: Any) -> Callable[..., Any]:
     def apply(variables: Any, x: jax.Array) -> Any:
         with chosen(**fields):
-            return layer.apply(variables, x)
+            return layer.apply(variables[which] if which else variables, x)
 
     return apply
 
 
 def mlps(quick: bool, batch: int, repetitions: int) -> list[Row]:
-    """The pointwise part of a block: GELU, and the polynomial in both orders, whole and in pieces."""
+    """The pointwise part of a block: GELU, and polynomial and gate in both orders, whole and in pieces."""
     rows, pieces = [], 2**14 if quick else 24 * 2**20
     for side, channels in QUICK_STAGES if quick else STAGES:
         x = normal(batch, side, side, channels)
         make = functools.partial(Mlp, 4 * channels)
-        variables = make(POLYNOMIAL).init(jax.random.key(0), x)
-        methods = {"GELU": _applied(make(Gelu))}
+        gated = functools.partial(Mlp, hidden_width(channels, GATE), GATE)
+        variables = {
+            "polynomial": make(POLYNOMIAL).init(jax.random.key(0), x),
+            "gate": gated().init(jax.random.key(0), x),
+        }
+        methods = {"GELU": _applied(make(Gelu), "polynomial")}
         for order in ("fine", "coarse"):
-            methods[order] = _applied(make(POLYNOMIAL, order, "none"), working_set=None)
-            methods[f"{order}, pieces"] = _applied(make(POLYNOMIAL, order), working_set=pieces)
+            whole = make(POLYNOMIAL, order, "none")
+            methods[order] = _applied(whole, "polynomial", working_set=None)
+            methods[f"{order}, pieces"] = _applied(make(POLYNOMIAL, order), "polynomial", working_set=pieces)
+            methods[f"gate, {order}"] = _applied(gated(order, "none"), "gate", working_set=None)
+            methods[f"gate, {order}, pieces"] = _applied(gated(order), "gate", working_set=pieces)
         rows += table(methods, (variables, x), repetitions, side=side, channels=channels)
     return rows
 
@@ -175,6 +208,7 @@ def measure(quick: bool, batch: int, repetitions: int) -> dict[str, list[Row]]:
         "resampling": resampling(quick, repetitions),
         "narrow resampling": narrow_resampling(quick, repetitions),
         "activation": activations(quick, batch, repetitions),
+        "gate": gates(quick, batch, repetitions),
         "MLP": mlps(quick, batch, repetitions),
         "depthwise": depthwise_convolutions(quick, batch, repetitions),
         "stem": stems(quick, batch, repetitions),

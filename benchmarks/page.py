@@ -20,6 +20,7 @@ TITLES = {
     "resampling": "Interpolation by 2, by matrices and by FFT, ms",
     "narrow resampling": "Low-pass filter of few channels (4 images), ms",
     "activation": "up-polynomial-down of the hidden maps, ms",
+    "gate": "polynomial of 4 C maps and gate of 8/3 C pairs (alone), ms",
     "MLP": "Pointwise part of one block, ms",
     "depthwise": "7 x 7 depthwise convolution, ms",
     "stem": "Alias-free stem, ms (gradient towards the parameters)",
@@ -71,6 +72,7 @@ GOALS = (
     ("torch alias-free", "alias-free", "at least 3.5", "at least 3"),
     ("plain", "torch plain", "at most 1.3", "at most 1.5"),
     ("alias-free", "plain", "", ""),
+    ("gated", "alias-free", "at most 1", "at most 1"),
 )
 
 
