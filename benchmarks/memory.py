@@ -67,7 +67,7 @@ def scanned(quick: bool, batch: int, repetitions: int) -> list[Row]:
     init = nn.initializers.normal(0.02)
     depthwise = functools.partial(DepthwiseConv, 7, "circular", init)
     make = functools.partial(
-        Block, depthwise, SpatialNorm, POLYNOMIAL, 0.0, 0.1, "auto", "auto", init, Numerics()
+        Block, depthwise, SpatialNorm, POLYNOMIAL, 0.0, 0.1, 4.0, "auto", "auto", init, Numerics()
     )
     x = jax.random.normal(jax.random.key(0), (batch, side, side, width))
 

@@ -39,13 +39,13 @@ def mlp_costs(
     }
 
 
-def hidden_width(channels: int, activation: Callable[..., nn.Module]) -> int:
-    """Hidden channels of an MLP with the weights of the usual one, 8 C^2: 4 C, or 8/3 C where it is gated.
+def hidden_width(channels: int, activation: Callable[..., nn.Module], ratio: float = 4.0) -> int:
+    """Hidden channels of an MLP with 2 ratio C^2 weights: ratio C, or 2/3 of that where it is gated.
 
     Rounded to a multiple of 8 if it is no whole number.
     """
-    layers = 1 + arity(activation)
-    return 8 * channels // layers if 8 * channels % layers == 0 else 8 * round(channels / layers)
+    width = 2 * ratio * channels / (1 + arity(activation))
+    return round(width) if width == round(width) else 8 * max(1, round(width / 8))
 
 
 def arity(activation: Callable[..., nn.Module]) -> int:

@@ -39,6 +39,7 @@ class Block(nn.Module):
     activation: ModuleFactory
     drop_path_rate: float
     layer_scale_init: float
+    mlp_ratio: float
     mlp_grid: MlpGrid
     remat: Remat
     kernel_init: Initializer
@@ -51,7 +52,8 @@ class Block(nn.Module):
         y = self.depthwise(numerics=self.numerics, name="depthwise")(x)
         y = self.norm(numerics=self.numerics, name="norm")(y, train=train)
         mlp = (self.activation, self.mlp_grid, self.remat, self.kernel_init, self.numerics)
-        y = Mlp(hidden_width(channels, self.activation), *mlp, name="mlp")(y)
+        hidden = hidden_width(channels, self.activation, self.mlp_ratio)
+        y = Mlp(hidden, *mlp, name="mlp")(y)
         if self.layer_scale_init > 0:
             layer_scale = self.param(
                 "layer_scale", nn.initializers.constant(self.layer_scale_init), (channels,)
@@ -85,6 +87,7 @@ class ConvNeXt(nn.Module):
       stem_activation, stem_residual: see `ActivatedStem`.
       drop_path_rate: of the last block; grows linearly from 0 over the blocks.
       layer_scale_init: initial residual gain; 0 or less leaves the gains out.
+      mlp_ratio: hidden channels of the MLPs for each of their own; a gated one has 2/3 as many, twice.
       init_std, head_init_scale: deviation of the normal initial weights; factor on the head's.
       mlp_grid: see `layers.mlp.Mlp`.
       remat: what the gradient computes again instead of keeping it: "none", "mlp" (stem and MLPs, whose
@@ -111,6 +114,7 @@ class ConvNeXt(nn.Module):
     stem_residual: bool = False
     drop_path_rate: float = 0.0
     layer_scale_init: float = 1e-6
+    mlp_ratio: float = 4.0
     init_std: float = 0.02
     head_init_scale: float = 1.0
     mlp_grid: MlpGrid = "auto"
@@ -162,6 +166,7 @@ class ConvNeXt(nn.Module):
                     activation,
                     next(rates),
                     self.layer_scale_init,
+                    self.mlp_ratio,
                     self.mlp_grid,
                     self.remat,
                     kernel_init,

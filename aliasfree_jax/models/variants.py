@@ -120,6 +120,8 @@ def build_convnext(family: str, size: str | None, options: Options) -> ConvNeXt:
     if merged.get("stem_activation") is not None:
         merged["stem_activation"] = _stem_activation(merged["stem_activation"], merged.get("stem_stride", 4))
     _check_names(merged)
+    if merged.get("mlp_ratio", 4.0) <= 0:
+        raise ConfigError(f"mlp_ratio must be positive, got {merged['mlp_ratio']}.")
     given = merged.pop("blend", None)
     if given is not None:
         merged["blend"] = _blending(size, given, options)

@@ -44,6 +44,7 @@ def test_modules_compute_the_pure_function(module, trained, draw, x64):
 @pytest.mark.parametrize(("channels", "hidden"), [(96, 256), (768, 2048), (128, 344), (32, 88), (3, 8)])
 def test_a_gated_mlp_has_the_weights_of_the_usual_one(channels, hidden, draw):
     assert hidden_width(channels, UpGate) == hidden
+    assert hidden_width(channels, Gelu, 2.0) == 2 * channels
     assert hidden_width(channels, Gelu) == hidden_width(channels, UpPolynomial) == 4 * channels
     # Within the rounding to a multiple of 8: at most 4 of 8/3 C channels.
     assert abs(3 * channels * hidden - 8 * channels**2) <= 3 * 4 * channels

@@ -59,6 +59,9 @@ def test_the_gated_network_has_the_polynomial_ones_size():
     """8/3 C pairs of hidden maps instead of 4 C, no coefficients, and a second convolution in the stem."""
     gated, polynomial = count("convnext_afg_tiny"), count("convnext_afc_tiny")
     assert abs(gated / polynomial - 1) < 0.01
+    half = count("convnext_afg_tiny", mlp_ratio=2.0)
+    blocks = 8 * sum(depth * width**2 for depth, width in zip((3, 3, 9, 3), (96, 192, 384, 768), strict=True))
+    assert abs((gated - half) / (blocks / 2) - 1) < 0.01  # half of all MLPs' weights
 
 
 @pytest.mark.parametrize("family", ["convnext_circular", "convnext_aps"])

@@ -94,6 +94,7 @@ def test_the_package_offers_both_and_nothing_else():
             "any_size=True needs the ideal sampler",
         ),
         ("convnext_afc_tiny", {"stem_stride": 1}, "with stem_stride=1 use stem_activation=None"),
+        ("convnext_afg_tiny", {"mlp_ratio": 0}, "mlp_ratio must be positive, got 0"),
         ("convnext_afg_tiny", {"stem_stride": 1}, "lowpass_gate relies on .* use stem_activation=None"),
         ("resnet18_afc", {"activation": "up_gate"}, "unknown activation 'up_gate'. .*'up_self_gate'"),
     ],
