@@ -19,13 +19,9 @@ NETWORKS = {
 }
 
 
-def get_config(sampling: str = "aps") -> ConfigDict:
-    """The configuration of one of `NETWORKS`."""
-    if sampling not in NETWORKS:
-        raise ValueError(f"expected one of {', '.join(NETWORKS)}, got {sampling!r}")
-    name, options = NETWORKS[sampling]
-    config = sgd_recipe(name)
-    config.model.options.update(options)
+def recipe(model: str, *, learned: bool) -> ConfigDict:
+    """Training on CIFAR-10, the same for all; of `learned` samplers the temperature falls."""
+    config = sgd_recipe(model)
 
     config.data.image_size = 32
     config.data.mean = (0.49141738, 0.48219556, 0.44662726)
@@ -37,8 +33,18 @@ def get_config(sampling: str = "aps") -> ConfigDict:
     config.optimizer.step_epochs = (100.0, 200.0)
     config.optimizer.weight_decay = 5e-4
 
-    config.train.temperature.schedule = "decay" if sampling == "lps" else "constant"
+    config.train.temperature.schedule = "decay" if learned else "constant"
     config.eval.batch_size = 500
     config.eval.every_epochs = 5.0
     config.checkpoint.every_epochs = 5.0
+    return config
+
+
+def get_config(sampling: str = "aps") -> ConfigDict:
+    """The configuration of one of `NETWORKS`."""
+    if sampling not in NETWORKS:
+        raise ValueError(f"expected one of {', '.join(NETWORKS)}, got {sampling!r}")
+    name, options = NETWORKS[sampling]
+    config = recipe(name, learned=sampling == "lps")
+    config.model.options.update(options)
     return config

@@ -1,0 +1,99 @@
+"""What is trained: every network, with and without shifted training images, for every seed."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+RESNETS = ("ResNet-18", "ResNet-20")
+FAMILIES = (*RESNETS, "ConvNeXt")
+
+AUGMENTATIONS = {"none": 0, "shifts": 16}
+"""Training images are rolled by up to so many pixels each way: half of a side of 32 is all of the circle."""
+
+# Which circular shifts a network's construction leaves without effect.
+Promise = tuple[str, ...]
+NOTHING: Promise = ()
+WHOLE_PIXELS: Promise = ("integer",)
+EVERY_SHIFT: Promise = ("integer", "fractional")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to sample.
+
+    Attributes:
+      name: in tables.
+      key: in the names of runs.
+      model: name of the network, the braces stand for its size.
+      options: keyword arguments of `create_model`.
+      promise: shifts under which the mathematics allows no change.
+    """
+
+    name: str
+    key: str
+    model: str
+    promise: Promise = NOTHING
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_THREE_TAPS = {"filter_size": 3}
+_OF_RESNETS = (
+    Variant("plain (zero padding)", "plain", "{}"),
+    Variant("circular", "circular", "{}_circular"),
+    Variant("BlurPool-3", "blur3", "{}_circular_blur", options=_THREE_TAPS),
+    Variant("APS-1", "aps1", "{}_aps", WHOLE_PIXELS),
+    Variant("APS-3", "aps3", "{}_aps", WHOLE_PIXELS, _THREE_TAPS),
+    Variant("LPS", "lps", "{}_lps", WHOLE_PIXELS),
+    Variant("alias-free", "afc", "{}_afc", EVERY_SHIFT),
+)
+_OF_CONVNEXTS = (
+    Variant("circular", "circular", "convnext_circular_{}"),
+    Variant("APS-1", "aps1", "convnext_aps_{}", WHOLE_PIXELS),
+    Variant("alias-free", "afc", "convnext_afc_{}", EVERY_SHIFT),
+    Variant("alias-free, gated", "afg", "convnext_afg_{}", EVERY_SHIFT),
+)
+VARIANTS = {"ResNet-18": _OF_RESNETS, "ResNet-20": _OF_RESNETS, "ConvNeXt": _OF_CONVNEXTS}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network and its training images: one row of the table, whatever the seed."""
+
+    family: str
+    variant: Variant
+    augmentation: str
+
+    @property
+    def name(self) -> str:
+        """For example "resnet18-aps3-shifts"."""
+        return f"{self.family.lower().replace('-', '')}-{self.variant.key}-{self.augmentation}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a row."""
+
+    row: Row
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For example "resnet18-aps3-shifts-seed0"."""
+        return f"{self.row.name}-seed{self.seed}"
+
+
+def rows() -> list[Row]:
+    """The rows of a table, a network's two augmentations beside each other."""
+    return [
+        Row(family, variant, augmentation)
+        for family in FAMILIES
+        for variant in VARIANTS[family]
+        for augmentation in AUGMENTATIONS
+    ]
+
+
+def runs(seeds: tuple[int, ...]) -> Iterator[Run]:
+    """All runs in their order: a whole table with the first seed, then the next; none shifted first."""
+    for seed, augmentation in itertools.product(seeds, AUGMENTATIONS):
+        yield from (Run(row, seed) for row in rows() if row.augmentation == augmentation)

@@ -1,0 +1,121 @@
+"""How runs are trained and measured: the protocols `full` and `reduced`, whose results never mix."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cifar10_afc, cifar10_resnet
+from experiments.matrix import AUGMENTATIONS, RESNETS, Run
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What every trained network undergoes.
+
+    Attributes:
+      draws: random shifts of every test image, of each kind.
+      largest_crop: pixels each way of the shifts that let zeros in.
+      worst_images: test images, evenly spread, that worst cases are searched for.
+      points, starts, steps: of the search over real-valued shifts.
+      mapped_images: images whose last feature map is compared.
+    """
+
+    worst_images: int
+    points: int
+    starts: int
+    steps: int
+    draws: int = 4
+    largest_crop: int = 4
+    mapped_images: int = 8
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to train and measure all networks.
+
+    Attributes:
+      name: of the directories of results and runs.
+      about: what it is, for the page.
+      sizes: of each family: the size in the names of its networks, and options that all of them get.
+      shorten: changes the family's recipe where the protocol does.
+    """
+
+    name: str
+    about: str
+    seeds: tuple[int, ...]
+    sizes: Mapping[str, tuple[str, Mapping[str, Any]]]
+    measuring: Measuring
+    shorten: Callable[[ConfigDict], None]
+
+
+def _leave(config: ConfigDict) -> None:
+    """The recipe as it is."""
+
+
+def _reduce(config: ConfigDict) -> None:
+    """An eightieth of the work or less: few images, 8 epochs, small batches."""
+    epochs, batch = 8.0, 50
+    config.train.temperature.every_epochs *= epochs / config.train.total_epochs
+    config.train.total_epochs, config.train.batch_size = epochs, batch
+    config.data.train_limit, config.data.eval_limit = 5000, 1000
+    config.eval.batch_size, config.eval.every_epochs = 100, 0.0
+    config.checkpoint.every_epochs = 2.0
+    if config.optimizer.name == "sgd":
+        config.optimizer.schedule = "cosine"
+        config.optimizer.learning_rate = 0.05
+        config.optimizer.warmup_epochs = 0.5
+    else:
+        config.optimizer.warmup_epochs = 1.0
+        config.train.ema_decay = 0.0
+        config.model.options.drop_path_rate = 0.0
+
+
+FULL = Protocol(
+    name="full",
+    about="The families' own recipes for CIFAR-10 (configs/cifar10_resnet.py: SGD, 250 epochs; "
+    "configs/cifar10_afc.py: AdamW, 100 epochs), whole networks, all images. For an accelerator.",
+    seeds=(0, 1, 2),
+    sizes={
+        "ResNet-18": ("resnet18_cifar", {}),
+        "ResNet-20": ("resnet20_cifar", {}),
+        "ConvNeXt": ("cifar", {}),
+    },
+    measuring=Measuring(worst_images=1000, points=64, starts=4, steps=20),
+    shorten=_leave,
+)
+REDUCED = Protocol(
+    name="reduced",
+    about="Two hours on two CPU cores for everything: 5,000 training images, 8 epochs, 1,000 test images, "
+    "and networks that are much smaller than their names say. Of ResNet-18 each stage has one block instead "
+    "of two, and an eighth of the channels (8 to 64); of ResNet-20 one block instead of three, and half the "
+    "channels (8 to 32); the ConvNeXts are `convnext_*_micro` (two stages of two blocks, 32 and 64 channels, "
+    "a stem of stride 4).",
+    seeds=(0, 1),
+    sizes={
+        "ResNet-18": ("resnet18_cifar", {"depths": (1, 1, 1, 1), "widths": (8, 16, 32, 64)}),
+        "ResNet-20": ("resnet20_cifar", {"depths": (1, 1, 1), "widths": (8, 16, 32)}),
+        "ConvNeXt": ("micro", {}),
+    },
+    measuring=Measuring(worst_images=100, points=32, starts=2, steps=10),
+    shorten=_reduce,
+)
+PROTOCOLS = {protocol.name: protocol for protocol in (REDUCED, FULL)}
+
+
+def configuration(protocol: Protocol, run: Run, data: str = "") -> ConfigDict:
+    """How a run is trained on the images at `data`, a folder, tar or zip with train/ and val/ or test/."""
+    variant, (size, options) = run.row.variant, protocol.sizes[run.row.family]
+    model = variant.model.format(size)
+    if run.row.family in RESNETS:
+        config = cifar10_resnet.recipe(model, learned=model.endswith("_lps"))
+    else:
+        config = cifar10_afc.recipe(model)
+    config.model.options.update({**options, **variant.options})
+    config.seed, config.data.path = run.seed, data
+    # The recipe's padded crops of ConvNeXts are shifts too.
+    config.data.crop, config.data.circular_shift = "none", AUGMENTATIONS[run.row.augmentation]
+    config.checkpoint.best = ""  # the last network is measured: no choice by test images
+    protocol.shorten(config)
+    return config

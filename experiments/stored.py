@@ -1,0 +1,113 @@
+"""Results as files: one JSON a run, experiments/results/<protocol>/<run>.json.
+
+A result belongs to a run as long as it was made with the run's configuration; otherwise it is stale.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aliasfree_jax.errors import DataError
+from experiments.matrix import Run
+from experiments.protocols import Protocol, configuration
+
+ROOT = Path(__file__).parent.parent
+DIGITS = 6  # of numbers in files
+
+Stored = dict[str, Any]
+
+
+def settings(protocol: Protocol, run: Run) -> dict[str, Any]:
+    """All that decides the results, as JSON has it: configuration and measurements; not where the data is."""
+    config = configuration(protocol, run).to_dict()
+    found = {"config": config, "measuring": asdict(protocol.measuring)}
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
+    """The fields in which two settings differ: "config.train.batch_size: 50, not 64"."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys([*one, *other]):
+            yield from differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
+    elif one != other:
+        yield f"{name}: {one}, not {other}"
+
+
+def rounded(value: Any) -> Any:
+    """JSON with numbers of `DIGITS` digits; only what was 1 becomes 1, so that 100 % is without exception."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    if not isinstance(value, float):
+        return value
+    short = float(f"{value:.{DIGITS}g}")
+    return value if short == 1 else short
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a protocol's results and trainings are.
+
+    Attributes:
+      results: directory of the results of all protocols.
+      trainings: likewise of trainings, which are kept to go on with them.
+    """
+
+    protocol: Protocol
+    results: Path = ROOT / "experiments" / "results"
+    trainings: Path = ROOT / "runs" / "experiments"
+
+    def path(self, run: Run) -> Path:
+        """The file of a run's results."""
+        return self.results / self.protocol.name / f"{run.name}.json"
+
+    def workdir(self, run: Run) -> Path:
+        """The directory of a run's training, another one for other settings."""
+        text = json.dumps(settings(self.protocol, run)["config"], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return self.trainings / self.protocol.name / run.name / digest
+
+    def read(self, run: Run) -> Stored | None:
+        """What is stored for a run, of whatever settings; None if nothing.
+
+        Raises:
+          DataError: an unreadable file, or one of another run or protocol.
+        """
+        path = self.path(run)
+        if not path.exists():
+            return None
+        try:
+            stored: Stored = json.loads(path.read_text())
+            found = stored["protocol"], stored["run"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} has no results of a run ({error!r}): delete it.") from error
+        if found != (self.protocol.name, run.name):
+            raise DataError(f"{path} has the results of {'/'.join(found)}: it must not be renamed or moved.")
+        return stored
+
+    def why_stale(self, run: Run, stored: Stored) -> list[str]:
+        """The settings in which stored results are not those of the run; none if they are."""
+        of_result = {**stored["settings"], "config": {**stored["settings"]["config"]}}
+        # Where the data was is no setting.
+        of_result["config"]["data"] = {**of_result["config"]["data"], "path": ""}
+        return list(differences(of_result, settings(self.protocol, run)))
+
+    def done(self, run: Run) -> Stored | None:
+        """The results of a run, None if there are none or stale ones."""
+        stored = self.read(run)
+        return None if stored is None or self.why_stale(run, stored) else stored
+
+    def write(self, run: Run, stored: Stored) -> Path:
+        """Writes the results of a run, numbers shortened but for the settings; at any moment a whole file."""
+        path = self.path(run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(".new")
+        short = {**rounded(stored), "settings": stored["settings"]}
+        new.write_text(json.dumps(short, indent=1) + "\n")
+        new.replace(path)
+        return path

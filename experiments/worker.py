@@ -1,0 +1,146 @@
+"""Trains and measures one run in a process of its own; started by `experiments.runner`.
+
+python -m experiments.worker --protocol=reduced --run=resnet18-aps3-none-seed0 --data=CIFAR.tar.xz
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from aliasfree_jax.errors import ConfigError, command, unknown
+from aliasfree_jax.evaluation.evaluator import evaluate
+from aliasfree_jax.evaluation.report import circumstances
+from aliasfree_jax.training.loop import run as train
+from benchmarks.timing import machine
+from experiments.matrix import Run, runs
+from experiments.measuring import measure, parameter_count
+from experiments.protocols import PROTOCOLS, Protocol, configuration
+from experiments.stored import ROOT, Store, Stored, settings
+
+
+def commit() -> dict[str, Any]:
+    """The code's git commit, and whether it was changed since; results and pages are no code."""
+
+    def git(*arguments: str) -> str:
+        process = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+        return process.stdout.strip()
+
+    code = ("aliasfree_jax", "configs", "experiments", ":!experiments/results")
+    changed = git("status", "--porcelain", "--", *code)
+    return {"commit": git("rev-parse", "HEAD") or None, "dirty": bool(changed)}
+
+
+def read_events(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of a training's metrics."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def curve(events: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Loss and accuracy of training images and accuracy of test images, means over each epoch."""
+    found: dict[str, dict[int, list[dict[str, Any]]]] = {
+        "train": defaultdict(list),
+        "eval": defaultdict(list),
+    }
+    for event in events:
+        found[event["split"]][math.ceil(event["epoch"])].append(event)
+    curves = {}
+    for split, names in {"train": ("loss", "accuracy"), "eval": ("accuracy",)}.items():
+        epochs = sorted(found[split].items())
+        curves[split] = {"epoch": [float(epoch) for epoch, _ in epochs]}
+        for name in names:
+            curves[split][name] = [fmean(event[name] for event in of_epoch) for _, of_epoch in epochs]
+    return curves
+
+
+def training_seconds(events: list[dict[str, Any]], batch: int) -> float:
+    """The time of all updates, from their throughput: interruptions and compilation do not count."""
+    seconds, last = 0.0, 0
+    for event in events:
+        if event["split"] == "train":
+            if "images_per_second" in event:
+                seconds += (event["step"] - last) * batch / event["images_per_second"]
+            last = event["step"]
+    return seconds
+
+
+def again(protocol: Protocol, run: Run, data: str) -> str:
+    """The command that makes one run's results."""
+    return (
+        f"python -m experiments --protocol={protocol.name} --data={Path(data).name} "
+        f"--only={run.row.name} --seeds={run.seed}"
+    )
+
+
+def perform(store: Store, run: Run, data: str) -> Stored:
+    """Trains, or goes on, measures, and returns what is to be stored."""
+    protocol = store.protocol
+    config: ConfigDict = configuration(protocol, run, data)
+    workdir = store.workdir(run)
+    code = commit()
+    summary = train(config, workdir, evaluate=evaluate, origin=f"experiments, {protocol.name}: {run.name}")
+    events = read_events(workdir)
+    began = time.perf_counter()
+    results = measure(summary.module, summary.variables, config, protocol.measuring)
+    evaluation = time.perf_counter() - began
+    where, about = circumstances(), machine()
+    del where["command"]  # of this worker; told is the one that people use
+    used = settings(protocol, run)
+    used["config"]["data"]["path"] = Path(data).name  # without this machine's directories
+    return {
+        "protocol": protocol.name,
+        "run": run.name,
+        "network": {"family": run.row.family, "variant": run.row.variant.name, "model": config.model.name},
+        "augmentation": run.row.augmentation,
+        "seed": run.seed,
+        "code": code,
+        "command": again(protocol, run, data),
+        "machine": {**where, "processor": about["device"], "load": about["load"]},
+        "parameters": parameter_count(summary.variables),
+        "seconds": {
+            "training": training_seconds(events, config.train.batch_size),
+            "evaluation": evaluation,
+        },
+        "results": results,
+        "curve": curve(events),
+        "settings": used,
+    }
+
+
+def find(protocol: Protocol, name: str) -> Run:
+    """The run of this name.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    known = {run.name: run for run in runs(protocol.seeds)}
+    if name not in known:
+        raise ConfigError(unknown("run", name, known))
+    return known[name]
+
+
+@command
+def main(arguments: list[str]) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.worker", description=__doc__)
+    parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--data", required=True)
+    options = parser.parse_args(arguments)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells all it does at the level INFO
+    store = Store(PROTOCOLS[options.protocol])
+    run = find(store.protocol, options.run)
+    print(f"wrote {store.write(run, perform(store, run, options.data))}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
