@@ -5,8 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aliasfree_jax.ops.activation import GELU_QUADRATIC
+from experiments import gates  # noqa: F401  # makes its activation known by name
+
 RESNETS = ("ResNet-18", "ResNet-20")
-FAMILIES = (*RESNETS, "ConvNeXt")
+GATES = "Gates"  # ConvNeXts that differ in what multiplies
+FAMILIES = (*RESNETS, "ConvNeXt", GATES)
 
 AUGMENTATIONS = {"none": 0, "shifts": 16}
 """Training images are rolled by up to so many pixels each way: half of a side of 32 is all of the circle."""
@@ -53,7 +57,34 @@ _OF_CONVNEXTS = (
     Variant("alias-free", "afc", "convnext_afc_{}", EVERY_SHIFT),
     Variant("alias-free, gated", "afg", "convnext_afg_{}", EVERY_SHIFT),
 )
-VARIANTS = {"ResNet-18": _OF_RESNETS, "ResNet-20": _OF_RESNETS, "ConvNeXt": _OF_CONVNEXTS}
+
+
+def _scaled(name: str, in_scale: float, out_scale: float, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "in_scale": in_scale, "out_scale": out_scale, "train_scale": True, **fields}
+
+
+def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
+    scales = in_scale, out_scale
+    return {"activation": _scaled("up_gate", *scales), "stem_activation": _scaled("lowpass_gate", *scales)}
+
+
+def _tried(name: str, key: str, options: Mapping[str, Any], model: str = "convnext_afg_{}") -> Variant:
+    return Variant(name, key, model, EVERY_SHIFT, options)
+
+
+# Among which the gated network was chosen; compared with it and with the ConvNeXts above.
+_CUBIC = _scaled("up_polynomial", 7.0, 7.0, initial=(*GELU_QUADRATIC, 0.0))
+_POLYNOMIAL_STEM = {"stem_activation": _scaled("lowpass_polynomial", 7.0, 7.0), "stem_residual": True}
+_OF_GATES = (
+    _tried("gate, initial scales 1", "scales1", _gates(1.0, 1.0)),
+    _tried("gate, initial scales 7 (inner) and 1", "scales71", _gates(7.0, 1.0)),
+    _tried("gate, hidden width 2 C", "narrow", {"mlp_ratio": 3.0}),
+    _tried("gate, hidden width 4 C", "wide", {"mlp_ratio": 6.0}),
+    _tried("gate, polynomial in the stem", "polystem", _POLYNOMIAL_STEM),
+    _tried("gate, a norm after it too", "normed", {"activation": "normed_up_gate"}),
+    _tried("polynomial of degree 3 on its grid", "cubic", {"activation": _CUBIC}, "convnext_afc_{}"),
+)
+VARIANTS = {"ResNet-18": _OF_RESNETS, "ResNet-20": _OF_RESNETS, "ConvNeXt": _OF_CONVNEXTS, GATES: _OF_GATES}
 
 
 @dataclass(frozen=True)
@@ -89,7 +120,8 @@ def rows() -> list[Row]:
         Row(family, variant, augmentation)
         for family in FAMILIES
         for variant in VARIANTS[family]
-        for augmentation in AUGMENTATIONS
+        # Rolled images are the same images to networks that no shift changes.
+        for augmentation in (AUGMENTATIONS if family != GATES else ("none",))
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10_afc, cifar10_resnet
-from experiments.matrix import AUGMENTATIONS, RESNETS, Run
+from experiments.matrix import AUGMENTATIONS, GATES, RESNETS, Run
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ FULL = Protocol(
         "ResNet-18": ("resnet18_cifar", {}),
         "ResNet-20": ("resnet20_cifar", {}),
         "ConvNeXt": ("cifar", {}),
+        GATES: ("cifar", {}),
     },
     measuring=Measuring(worst_images=1000, points=64, starts=4, steps=20),
     shorten=_leave,
@@ -97,6 +98,7 @@ REDUCED = Protocol(
         "ResNet-18": ("resnet18_cifar", {"depths": (1, 1, 1, 1), "widths": (8, 16, 32, 64)}),
         "ResNet-20": ("resnet20_cifar", {"depths": (1, 1, 1), "widths": (8, 16, 32)}),
         "ConvNeXt": ("micro", {}),
+        GATES: ("micro", {}),
     },
     measuring=Measuring(worst_images=100, points=32, starts=2, steps=10),
     shorten=_reduce,
