@@ -23,6 +23,16 @@ from aliasfree_jax.ops.resample import ideal_lowpass, ideal_resample
 Scale = jax.Array | float
 
 
+class Identity(nn.Module):
+    """No activation, where a network takes one."""
+
+    numerics: Numerics = Numerics()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., C], as it is."""
+        return x
+
+
 class Gelu(nn.Module):
     """The exact GELU, x Phi(x)."""
 

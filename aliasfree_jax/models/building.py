@@ -86,7 +86,9 @@ def build(module: type[nn.Module], options: Options, activations: Table = ACTIVA
     if fields.get("filter_size") is not None:
         fields["sampler"] = with_filter(fields.get("sampler", "subsample"), fields["filter_size"])
     fields.pop("filter_size", None)
-    for field, table in {**_PARTS, "activation": activations, "stem_activation": activations}.items():
+    of_activations = ("activation", "stem_activation", "sum_activation")
+    tables = {**_PARTS, **dict.fromkeys(of_activations, activations)}
+    for field, table in tables.items():
         left_out = fields.get(field) is None and _default(module, field) is None
         if field in fields and not left_out:
             fields[field] = resolve(field, fields[field], table)

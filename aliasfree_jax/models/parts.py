@@ -36,6 +36,7 @@ SAMPLERS: dict[str, type[nn.Module]] = {
     "norm_preserving": sampling.NormPreservingSampler,
 }
 ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "identity": activation.Identity,
     "gelu": activation.Gelu,
     "relu": activation.Relu,
     "relu6": activation.Relu6,

@@ -44,6 +44,7 @@ class ResidualBlock(nn.Module):
     sampler: SamplerFactory
     sampler_position: SamplerPosition
     activation: ModuleFactory
+    sum_activation: ModuleFactory
     norm: ModuleFactory
     padding: Padding
     zero_init: bool
@@ -73,7 +74,7 @@ class ResidualBlock(nn.Module):
                 x, _ = again(x, phase, train=train, temperature=temperature)
             x = self._conv(y.shape[-1], 1, 1 if samples else self.stride, "shortcut_conv")(x)
             x = self.norm(numerics=self.numerics, name="shortcut_norm")(x, train=train)
-        return self.activation(numerics=self.numerics, name="activation")(x + y)
+        return self.sum_activation(numerics=self.numerics, name="activation")(x + y)
 
     def _convolutions(self, stride: int) -> list[Conv]:
         if self.kind == "basic":
@@ -113,6 +114,8 @@ class ResNet(nn.Module):
       sampler_position: "before" or "after" the last convolution of those blocks (LPS: swap_conv_pool).
       activation, norm, padding: everywhere.
       stem_activation: of the stem, if it is another: before a sampling by 2 a quadratic may be cheaper.
+      sum_activation: of the sum that ends a block, if it is another. No norm bounds that sum: polynomials
+        of it, block after block, grow so fast that the network does not train.
       zero_init_residual: the last norm of each block starts with scale 0.
 
     Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream "gumbel"
@@ -130,6 +133,7 @@ class ResNet(nn.Module):
     sampler_position: SamplerPosition = "before"
     activation: ModuleFactory = Relu
     stem_activation: ModuleFactory | None = None
+    sum_activation: ModuleFactory | None = None
     norm: ModuleFactory = BatchNorm
     padding: Padding = "zero"
     zero_init_residual: bool = False
@@ -169,6 +173,7 @@ class ResNet(nn.Module):
                     self.sampler,
                     self.sampler_position,
                     self.activation,
+                    self.sum_activation or self.activation,
                     self.norm,
                     self.padding,
                     self.zero_init_residual,

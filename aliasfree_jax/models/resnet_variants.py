@@ -52,11 +52,12 @@ FAMILIES: dict[str, Options] = {
     "aps": {**_CIRCULAR, "sampler": "polyphase", "stem": _CIRCULAR_STEM},
     # learnable_polyphase_sampling.
     "lps": {**_CIRCULAR, "sampler": "learned_polyphase", "stem": _CIRCULAR_STEM},
-    # Ours: ideal sampling and polynomial activations, exact for every circular shift.
+    # Ours: ideal sampling, polynomial activations within the blocks, exact for every circular shift.
     "afc": {
         **_CIRCULAR,
         "sampler": "ideal",
         "activation": "up_polynomial",
+        "sum_activation": "identity",
         "stem": _AFC_STEM,
         "stem_activation": _AFC_STEM_ACTIVATION,
     },
