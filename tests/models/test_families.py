@@ -127,6 +127,27 @@ def test_alias_free_resnets_are_unchanged_by_fractions_of_a_pixel(name, draw, x6
     assert changes(adaptive, 64, shifts[:1], draw).max() > 1e-4
 
 
+def test_alias_free_resnets_stay_bounded_before_training(draw):
+    """What no norm bounds must not be squared: the network would not train."""
+
+    def largest(**options) -> float:
+        network = create_model("resnet20_cifar_afc", num_classes=10, **options)
+        variables = network.init(jax.random.key(0), draw(4, 32, 32, 3))
+        _, sown = network.apply(
+            variables, draw(4, 32, 32, 3), train=True, mutable=["batch_stats", "intermediates"]
+        )
+        return float(jnp.abs(sown["intermediates"]["features"][0]).max())
+
+    # Nine blocks each add values of order 1 and tails; measured 27, and 2e6 with the polynomial of the sum.
+    assert largest() < 100 < 1e4 < largest(sum_activation="up_polynomial")
+
+
+@pytest.mark.slow
+def test_a_self_gate_serves_any_network(draw, x64):
+    network = create_model("resnet20_cifar_afc", **SMALL, activation="up_self_gate")
+    assert changes(network, 64, [(0.5, 0.0), (7.1, 3.9)], draw).max() < EXACT
+
+
 def test_a_convnext_takes_any_sampler(draw, x64):
     module = create_model("convnext_aps_micro", num_classes=5, depths=(1, 1), sampler=LPS)
     assert changes(module, 32, SOME_SHIFTS, draw).max() < EXACT
