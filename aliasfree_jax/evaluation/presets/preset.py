@@ -21,8 +21,8 @@ class Setting:
       side: of the network's input, pixels.
       seed: of the random shifts.
       margin: pixels by which the images of crop metrics are wider on each side; the originals' is 16.
-      finest: of the fractions of a pixel (the original's max_up).
-      radius: of the sane worst cases, pixels.
+      finest: of the fractions of a pixel (AFC's max_up).
+      radius: of AFC's sane worst cases, pixels; of AFT's, sane or not, its max_shift.
     """
 
     side: int
