@@ -109,6 +109,25 @@ class SameUnderAll:
 
 
 @dataclass(frozen=True)
+class RightUnderAll:
+    """The share of images that are right under all their shifts, the unshifted view left out.
+
+    `WorstCase` asks for that view too, and so can leave out the shifts of an image that is wrong already.
+    """
+
+    until_fooled: ClassVar[bool] = False
+
+    def count(self, table: Table) -> Counts:
+        """See `Reduction.count`."""
+        right = table.columns["correct"].all(0)
+        return Counts({"images": int(table.mask.sum()), "right": int((right & table.mask).sum())})
+
+    def result(self, counts: Counts) -> Mapping[str, Any]:
+        """See `Reduction.result`."""
+        return {"right_under_all": float(counts.total["right"] / counts.total["images"])}
+
+
+@dataclass(frozen=True)
 class Unshifted:
     """Accuracy and loss of the unshifted images."""
 

@@ -36,6 +36,8 @@ class Constant:
         ("afc_rand_shift", {"finest": 3}, 2),
         ("afc_crop_shift", {"margin": 2}, 4**2 + 1),
         ("blurpool_diagonal", {"margin": 16}, 1 + 33),
+        ("afc_spatial_grid", {}, 1 + 31 * 5 * 5),
+        ("afc_translation_grid", {}, 1 + 64 * 64),
         # Rings 1 ... m of 8 s shifts each, and the unshifted image.
         ("aft_cyclic_shift", {"radius": 3}, 1 + 8 * (1 + 2 + 3)),
         ("aft_cyclic_half_shift", {"radius": 3}, 1 + 8 * (1 + 2 + 3)),
@@ -222,6 +224,41 @@ def test_aft_bilinear_by_hand():
         expected[f"radius {radius}"] = right.mean()
     assert run("aft_bilinear_shift", [batch], Setting(side, margin=margin, finest=parts)) == expected
     assert 1 > expected["radius 1"] > expected["radius 3"]
+
+
+def test_the_spatial_grids_are_those_of_the_original():
+    """Section 6: rotations by up to c degrees, translations by up to c / 280 of the side, ends included."""
+    (points,) = preset("afc_spatial_grid", Setting(224, constraint=8)).measurements[0].sets.values()
+    for axis, most, number in ((0, 6.4, 5), (1, 6.4, 5), (2, 8, 31)):
+        np.testing.assert_allclose(
+            np.unique(points.points[:, axis]), np.linspace(-most, most, number), rtol=1e-6
+        )
+    (points,) = preset("afc_translation_grid", Setting(224, constraint=1)).measurements[0].sets.values()
+    np.testing.assert_allclose(np.unique(points.points[:, 1]), np.linspace(-0.8, 0.8, 64), rtol=1e-5)
+    assert not points.points[:, 2:].any() and np.abs(points.points[:, :2]).min() > 0  # never at rest
+
+
+def test_afc_translation_grid_by_hand():
+    side, count, c, black = 16, 12, 30, 2.0
+    images = smooth_noise(count, side)
+    batch = labelled(strided, images)
+    batch["label"][0] = (batch["label"][0] + 1) % 5  # wrong unshifted
+    positions = (
+        np.arange(side) * side / (side - 1) - 0.5
+    )  # specification: sample i lies at i N / (N - 1) - 1/2
+    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), constant_values=black)
+    shifts = np.linspace(-c / 280 * side, c / 280 * side, 64)
+    distance = np.abs((positions - shifts[:, None] + 4)[..., None] - np.arange(side + 8))
+    weights = np.maximum(0, 1 - distance).astype(np.float32)  # bilinear, [64, side, side + 8]
+    right = np.ones(count, bool)
+    for rows in weights:
+        moved = np.einsum("ir,nrck->nick", rows, padded)
+        moved = np.einsum("sjc,nick->snijk", weights, moved, optimize=True)
+        predicted = np.asarray(strided(moved.reshape(-1, side, side, 3))).argmax(-1)
+        right &= (predicted.reshape(64, count) == batch["label"]).all(0)
+    found = run("afc_translation_grid", [batch], Setting(side, constraint=c, fill=(black,) * 3))
+    assert found == {"natacc": (count - 1) / count, "advacc": right.mean()}
+    assert 0 < right.mean() < (count - 1) / count
 
 
 def test_afc_evaluate_and_aps_by_hand(batch):

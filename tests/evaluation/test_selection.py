@@ -46,6 +46,14 @@ def test_presets_share_a_view_and_what_they_have_in_common():
     }
 
 
+def test_the_spatial_grids_take_their_constraint_and_black_from_the_configuration():
+    config = base_config()
+    config.eval.attack.rotation, config.data.mean, config.data.std = 4.0, (0.5,), (0.25,)
+    (found,) = select(config, 56, presets=["afc_spatial_grid"], paper=True).plain
+    assert found.shifting.fill == (-2.0,) and found.shifting.stretched
+    assert np.abs(found.shifts.points).max(0) == pytest.approx([0.8, 0.8, 4, 0])
+
+
 def test_windows_see_the_image_at_the_usual_scale():
     data = base_config().data
     data.eval_crop_ratio = 0.875

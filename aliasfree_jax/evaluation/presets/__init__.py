@@ -12,7 +12,7 @@ set it; here it is `Setting.seed`.
 from collections.abc import Callable
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.evaluation.presets import alias_free, alias_free_vit, consistency
+from aliasfree_jax.evaluation.presets import alias_free, alias_free_vit, consistency, spatial_grids
 from aliasfree_jax.evaluation.presets.preset import Preset, Setting
 
 PRESETS: dict[str, Callable[[Setting, bool], Preset]] = {
@@ -31,6 +31,8 @@ PRESETS: dict[str, Callable[[Setting, bool], Preset]] = {
     "afc_integer_rand10": alias_free.integer_rand10,
     "afc_rand_shift": alias_free.rand_shift,
     "afc_crop_shift": alias_free.crop_shift,
+    "afc_spatial_grid": spatial_grids.rotation_grid,
+    "afc_translation_grid": spatial_grids.translation_grid,
     "aft_cyclic_shift": alias_free_vit.cyclic_shift,
     "aft_cyclic_half_shift": alias_free_vit.cyclic_half_shift,
     "aft_crop_shift": alias_free_vit.crop_shift,
