@@ -24,7 +24,7 @@ def test_every_name_is_a_measurement_of_its_view():
     assert counts["integer"] == counts["fractional"] == config.eval.shifts
     assert counts["adversarial_integer"] == 33**2 - 1 and counts["adversarial_fraction"] == 8 + 15
     assert counts["adversarial_half"] == 65**2 - 33**2
-    assert counts["adversarial_continuous"] == 64 + 4
+    assert counts["adversarial_continuous"] == 64 + 4 * 20 + 4  # points, steps of the ascent, its ends
     small = select(config, 32, adversarial=ADVERSARIAL)
     assert {m.name: m.count for m in small.plain}["adversarial_integer"] == 32**2 - 1  # each roll once
 
