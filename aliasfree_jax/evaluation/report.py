@@ -146,6 +146,12 @@ def _corruptions(results: Mapping[str, Any]) -> list[list[str]]:
     return [*rows, [f"mean of {len(found['corruptions'])}", f"{found['mean_error']:.2%}", mce]]
 
 
+def _missing(results: Mapping[str, Any]) -> list[str]:
+    """What a partial ImageNet-C lacks: a folder of another name counts for nothing."""
+    missing = results.get("imagenet_c", {}).get("missing")
+    return [f"not there, so not in the mean: {', '.join(missing)}."] if missing else []
+
+
 def _published(results: Mapping[str, Any]) -> list[list[str]]:
     """The presets' figures under the names of the papers' programs."""
     figures = results.get("published", {})
@@ -175,7 +181,7 @@ def tables(results: Mapping[str, Any]) -> Iterator[tuple[list[list[str]], list[s
     for rows, notes in (
         (_rows(results), _explanations(results)),
         (_published(results), []),
-        (_corruptions(results), []),
+        (_corruptions(results), _missing(results)),
     ):
         if rows:
             yield rows, notes
