@@ -110,10 +110,7 @@ class SameUnderAll:
 
 @dataclass(frozen=True)
 class RightUnderAll:
-    """The share of images that are right under all their shifts, the unshifted view left out.
-
-    `WorstCase` asks for that view too, and so can leave out the shifts of an image that is wrong already.
-    """
+    """The share of images that are right under all their shifts; unshifted, unlike in `WorstCase`, or not."""
 
     until_fooled: ClassVar[bool] = False
 

@@ -193,7 +193,7 @@ def record(
         given = jnp.asarray(images, dtype)
         if wide:
             variables = jax.tree.map(_as_float64, variables)
-        for unrolled in (False, True):  # takes half as long again, so only where something was not seen
+        for unrolled in (False, True):  # slower, every operation being a call of its own: only where it helps
             recorder = Recorder((n // 2, *rest), shift, wide)
             with _layer_by_layer(unrolled), nn.intercept_methods(recorder):
                 module.apply(variables, given, **arguments)

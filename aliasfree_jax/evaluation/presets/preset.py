@@ -22,7 +22,7 @@ class Setting:
       side: of the network's input, pixels.
       seed: of the random shifts.
       margin: pixels by which the images of crop metrics are wider on each side; the originals' is 16.
-      finest: of the fractions of a pixel (AFC's max_up).
+      finest: of the fractions of a pixel (AFC's max_up; AFT's steps a pixel).
       radius: of AFC's sane worst cases, pixels; of AFT's, sane or not, its max_shift.
       constraint: of the spatial attacks, see `spatial.original_space`.
       fill: what lies outside the image there: black, normalised.
