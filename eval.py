@@ -53,7 +53,7 @@ _ADVERSARIAL = flags.DEFINE_list(
 )
 _SPATIAL = flags.DEFINE_bool("spatial_attack", False, "worst case over rotations, translations, scalings")
 _IMAGENET_C = flags.DEFINE_string(
-    "imagenet_c", "", "directory of ImageNet-C: <corruption>/<severity>/<class>/"
+    "imagenet_c", "", "directory of ImageNet-C: [blur/]<corruption>/<severity>/<class>/"
 )
 _PRESETS = flags.DEFINE_list("presets", [], f"metrics of the papers: {', '.join(PRESETS)}")
 _PAPER = flags.DEFINE_bool("paper", False, "presets to the letter: shared shifts, ranges, names and units")

@@ -124,7 +124,7 @@ def base_config() -> ConfigDict:
     config.eval.pictured_image = 0  # eval.py --pictures: place in the data set of the image that slides
     config.eval.pictured_layer = ""  # path of the layer whose map is shown; "" = last one of 8 x 8 or more
     config.eval.attack = ConfigDict()  # --spatial_attack: each way
-    config.eval.attack.rotation = 30.0  # degrees
+    config.eval.attack.rotation = 30.0  # degrees; presets afc_*_grid: the original's constraint
     config.eval.attack.translation = 30 / 280  # share of the side, as the original has it for 30 degrees
     config.eval.attack.enlargement = 1.0  # factor; 1 = none
 

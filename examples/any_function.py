@@ -1,7 +1,7 @@
 """Measures a classifier of another library under shifts: any function from images to logits.
 
 python examples/any_function.py                     a function of NumPy arrays
-python examples/any_function.py --torch             a PyTorch module, if torch is installed
+python examples/any_function.py --torch             the same as a PyTorch module, if torch is installed
 
 Random shifts and worst cases over grids need nothing but forwards. The search over real-valued shifts
 differentiates the network, so it needs a JAX function (see flax_network.py).
@@ -17,16 +17,16 @@ from aliasfree_jax.evaluation.presets import Setting, preset
 from aliasfree_jax.evaluation.report import format_table, shift_report
 
 SIDE, CLASSES, IMAGES = 32, 5, 48
+WEIGHTS = np.random.default_rng(0).normal(size=(3, CLASSES)).astype(np.float32)
 Classifier = Callable[[np.ndarray], np.ndarray]
 
 
 def numpy_classifier() -> Classifier:
     """Images [N, H, W, 3] to logits: every fourth sample, rectified and averaged."""
-    weights = np.random.default_rng(0).normal(size=(3, CLASSES)).astype(np.float32)
 
     def predict(images: np.ndarray) -> np.ndarray:
         seen = np.asarray(images)[:, ::4, ::4]  # the evaluator hands out JAX arrays
-        return (np.maximum(seen, 0).mean((1, 2)) - 0.4) @ weights
+        return (np.maximum(seen, 0).mean((1, 2)) - 0.4) @ WEIGHTS
 
     return predict
 
@@ -35,14 +35,13 @@ def torch_classifier() -> Classifier:
     """The same of a PyTorch module, which takes [N, 3, H, W]."""
     import torch
 
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 16, 3, stride=2, padding=1, padding_mode="circular"),
-        torch.nn.ReLU(),
-        torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten(),
-        torch.nn.Linear(16, CLASSES),
-    ).eval()
+    last = torch.nn.Linear(3, CLASSES)
+    with torch.no_grad():
+        last.weight.copy_(torch.from_numpy(WEIGHTS.T))
+        last.bias.copy_(torch.from_numpy(-0.4 * WEIGHTS.sum(0)))
+    every_fourth = torch.nn.MaxPool2d(1, stride=4)
+    average = torch.nn.AdaptiveAvgPool2d(1)
+    module = torch.nn.Sequential(every_fourth, torch.nn.ReLU(), average, torch.nn.Flatten(), last).eval()
 
     @torch.no_grad()
     def predict(images: np.ndarray) -> np.ndarray:

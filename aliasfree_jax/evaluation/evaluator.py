@@ -50,7 +50,7 @@ class Measurement:
 
     @property
     def count(self) -> int:
-        """Shifts an image."""
+        """Passes of an image through the network: its shifts, and those of `refine`."""
         return sum(part.count for part in self.sets.values()) + (self.refine.count if self.refine else 0)
 
     @property

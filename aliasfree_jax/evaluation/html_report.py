@@ -26,17 +26,29 @@ STYLE = """
 }
 body { color: var(--text); background: var(--page); font: 16px/1.5 system-ui, sans-serif; margin: 0; }
 main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.2rem 4rem; }
-h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem; overflow-wrap: anywhere; }
+h1, h2 { overflow-wrap: anywhere; }
+h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
 th, td { padding: 0.2rem 0.8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: pre; }
+th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
 .settings td:first-child { white-space: nowrap; }
 .settings td { text-align: left; vertical-align: top; overflow-wrap: anywhere; white-space: pre-wrap; }
 figure { margin: 1.5rem 0; }
-img { max-width: 100%; box-sizing: border-box; padding: 0.5rem; background: #ffffff; border-radius: 6px; }
+img { max-width: 100%; min-width: 34rem; box-sizing: border-box; padding: 0.5rem; }
+img { background: #ffffff; border-radius: 6px; }
 figcaption, .note { color: var(--pale); font-size: 0.9rem; }
+.note { margin: 0.2rem 0; }
+@media (max-width: 40rem) {
+  h1 { font-size: 1.4rem; }
+  h2 { font-size: 1.2rem; }
+  table { font-size: 0.85rem; }
+  th, td { padding: 0.2rem 0.4rem; }
+}
 """
+# Nothing is loaded: a browser refuses whatever the page does not bring along.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SHOWN = 12  # entries of a long list, e.g. of class names
 # Fields of the section data that choose and form the images of an evaluation; their normalisation belongs
 # to the network.
@@ -55,7 +67,9 @@ DATA = (
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     head, *body = rows
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
+    # Names of networks may break behind their underscores: they would widen the columns of narrow figures.
+    headings = (escape(cell).replace("_", "_<wbr>") for cell in head)
+    lines = ["<tr>" + "".join(f"<th>{heading}</th>" for heading in headings) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body]
     return '<div class="wide"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
@@ -70,7 +84,8 @@ def _figure(picture: Picture, drawn: bytes | DataError) -> str:
         return f"{head}\n{_notes([f'No picture: {drawn}'])}"
     kind, text = picture.file.rpartition(".")[2], base64.b64encode(drawn).decode("ascii")
     return (
-        f'{head}\n<figure><img alt="{escape(picture.title)}" src="data:image/{kind};base64,{text}">\n'
+        f'{head}\n<figure><div class="wide">'
+        f'<img alt="{escape(picture.title)}" src="data:image/{kind};base64,{text}"></div>\n'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
 
@@ -150,6 +165,7 @@ def page(networks: Sequence[Evaluated], drawn: Mapping[str, bytes | DataError]) 
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(names)}: evaluation under shifts</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"

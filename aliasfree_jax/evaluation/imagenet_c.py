@@ -35,20 +35,31 @@ EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")  # of the benc
 CORRUPTIONS = (*ALEXNET_ERRORS, *EXTRA)
 
 
-def corruptions_in(directory: str | Path) -> list[str]:
-    """The corruptions whose folders DIR/<corruption>/<severity>/<class>/*.JPEG are there, in usual order.
+def corruptions_in(directory: str | Path) -> dict[str, Path]:
+    """The corruptions that are there with their folders, in usual order.
+
+    A corruption is DIR/<corruption>/<severity>/<class>/*.JPEG, or the same one folder down, by the archives'
+    names: DIR/blur/defocus_blur/...
 
     Raises:
-      DataError: there are none, or one lacks a severity.
+      DataError: there are none, or one is there twice or lacks a severity.
     """
     root = Path(directory).expanduser()
-    found = [name for name in CORRUPTIONS if (root / name).is_dir()]
+    found: dict[str, Path] = {}
+    for name in CORRUPTIONS:
+        places = [place for place in (root / name, *sorted(root.glob(f"*/{name}"))) if place.is_dir()]
+        if len(places) > 1:
+            raise DataError(f"{name} is there twice: {places[0]} and {places[1]}. Move one of them away.")
+        if places:
+            found[name] = places[0]
     if not found:
+        packed = ", ".join(path.name for path in sorted(root.glob("*.tar")))
         raise DataError(
             f"no corruption in {root}: expected {root}/<corruption>/<severity>/<class>/*.JPEG, as the "
             f"archives of ImageNet-C unpack; the first corruption is {CORRUPTIONS[0]!r}."
+            + (f" Unpack what is there: {packed}." if packed else "")
         )
-    missing = [f"{name}/{s}" for name in found for s in SEVERITIES if not (root / name / s).is_dir()]
+    missing = [f"{path}/{s}" for path in found.values() for s in SEVERITIES if not (path / s).is_dir()]
     if missing:
         raise DataError(
             f"{root} is incomplete: {', '.join(missing[:5])} {'...' if missing[5:] else 'missing'}."
@@ -56,13 +67,12 @@ def corruptions_in(directory: str | Path) -> list[str]:
     return found
 
 
-def open_corruption(directory: str | Path, corruption: str, severity: str, clean: Source) -> Source:
-    """The images of one corruption and severity.
+def open_corruption(path: Path, severity: str, clean: Source) -> Source:
+    """The images of one severity of the corruption in a folder.
 
     Raises:
       DataError: unreadable, or its classes are not those of the `clean` source.
     """
-    path = Path(directory).expanduser() / corruption
     source = FolderSource(path, severity)
     if tuple(source.class_names) != tuple(clean.class_names):
         strangers = sorted(set(source.class_names) ^ set(clean.class_names))[:5]
@@ -90,10 +100,10 @@ def evaluate_corruptions(
     Returns:
       See `summarise`; "corruptions" has the results of every severity besides.
     """
-    names = corruptions_in(directory)
-    results: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in names}
-    for name, severity in tell([(name, severity) for name in names for severity in SEVERITIES]):
-        results[name][severity] = measure(open_corruption(directory, name, severity, clean))
+    folders = corruptions_in(directory)
+    results: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in folders}
+    for name, severity in tell([(name, severity) for name in folders for severity in SEVERITIES]):
+        results[name][severity] = measure(open_corruption(folders[name], severity, clean))
     return summarise(results)
 
 
@@ -102,8 +112,9 @@ def summarise(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[st
 
     Returns:
       {"mean_error": over all corruptions, shares; "mce": over the benchmark's 15 relative to AlexNet, None if
-      one is missing; "corruptions": {name: {"error": mean over severities, "relative_error": to AlexNet's,
-      where that is published, "severities": the results as they were}}}. 1 is 100 %.
+      one is missing; "missing": those of the 19 that were not measured; "corruptions": {name: {"error": mean
+      over severities, "relative_error": to AlexNet's, where that is published, "severities": the results as
+      they were}}}. 1 is 100 %.
     """
     corruptions: dict[str, dict[str, Any]] = {}
     for name, severities in results.items():
@@ -115,5 +126,6 @@ def summarise(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[st
     return {
         "mean_error": sum(part["error"] for part in corruptions.values()) / len(corruptions),
         "mce": sum(ratios) / len(ratios) if len(ratios) == len(ALEXNET_ERRORS) else None,
+        "missing": [name for name in CORRUPTIONS if name not in corruptions],
         "corruptions": corruptions,
     }

@@ -29,7 +29,8 @@ def colour(number: int) -> str:
 def png(figure: Any) -> bytes:
     """The figure as a file."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI, facecolor="white")
+    # The layout does not see that square maps fill their panels to the edge: without "tight" labels are cut.
+    figure.savefig(file, format="png", dpi=DPI, facecolor="white", bbox_inches="tight")
     return file.getvalue()
 
 

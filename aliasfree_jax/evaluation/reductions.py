@@ -109,6 +109,22 @@ class SameUnderAll:
 
 
 @dataclass(frozen=True)
+class RightUnderAll:
+    """The share of images that are right under all their shifts; unshifted, unlike in `WorstCase`, or not."""
+
+    until_fooled: ClassVar[bool] = False
+
+    def count(self, table: Table) -> Counts:
+        """See `Reduction.count`."""
+        right = table.columns["correct"].all(0)
+        return Counts({"images": int(table.mask.sum()), "right": int((right & table.mask).sum())})
+
+    def result(self, counts: Counts) -> Mapping[str, Any]:
+        """See `Reduction.result`."""
+        return {"right_under_all": float(counts.total["right"] / counts.total["images"])}
+
+
+@dataclass(frozen=True)
 class Unshifted:
     """Accuracy and loss of the unshifted images."""
 
@@ -144,17 +160,25 @@ class WorstCase:
 
 @dataclass(frozen=True)
 class WorstCaseByRadius:
-    """Worst-case accuracy for every radius: all shifts that reach no further than so many pixels each way.
+    """Worst-case accuracy for every radius: all shifts that reach no further than so many steps each way.
 
     The set must hand out its shifts from the inside out, as `square` does.
+
+    Attributes:
+      radius: of the set, steps.
+      step: pixels.
+      centre: from where the radius counts, pixels down and right.
     """
 
-    radius: int  # of the set
+    radius: int
+    step: float = 1.0
+    centre: tuple[float, float] = (0.0, 0.0)
     until_fooled: ClassVar[bool] = True
 
     def count(self, table: Table) -> Counts:
         """See `Reduction.count`."""
-        rings = np.abs(table.where).max(-1)
+        steps = np.abs(table.where - np.asarray(self.centre)).max(-1) / self.step
+        rings = np.ceil(steps - 1e-3)  # thirds of a pixel are rounded
         if (np.diff(rings, axis=0) < 0).any():
             raise ConfigError("worst cases by radius need shifts that are ordered from the inside out.")
         wrong = table.visited & ~table.columns["correct"]

@@ -84,6 +84,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("two agree", "pair_consistency", _share("pair_consistency")),
     ("accuracy", "accuracy", _share("accuracy")),
     ("worst case", "worst_case_accuracy", _share("worst_case_accuracy")),
+    ("right under all", "right_under_all", _share("right_under_all")),
     ("mean dp", "probability_change", _change("probability_change", "mean")),
     ("max dp", "probability_change", _change("probability_change", "max")),
     ("mean dz", "logit_change", _change("logit_change", "mean")),
@@ -94,6 +95,7 @@ NOTES = {
     "pair_consistency": "two agree: share of images with the same class under all their shifts.",
     "accuracy": "accuracy: of the shifted images.",
     "worst_case_accuracy": "worst case: right unshifted and under all shifts of the row.",
+    "right_under_all": "right under all: as worst case, but the unshifted image may be wrong.",
     "probability_change": "dp: change of the predicted class's probability.",
     "logit_change": "dz: max |z(shifted) - z| / max |z| of the logits z.",
 }
@@ -146,6 +148,12 @@ def _corruptions(results: Mapping[str, Any]) -> list[list[str]]:
     return [*rows, [f"mean of {len(found['corruptions'])}", f"{found['mean_error']:.2%}", mce]]
 
 
+def _missing(results: Mapping[str, Any]) -> list[str]:
+    """What a partial ImageNet-C lacks: a folder of another name counts for nothing."""
+    missing = results.get("imagenet_c", {}).get("missing")
+    return [f"not there, so not in the mean: {', '.join(missing)}."] if missing else []
+
+
 def _published(results: Mapping[str, Any]) -> list[list[str]]:
     """The presets' figures under the names of the papers' programs."""
     figures = results.get("published", {})
@@ -175,7 +183,7 @@ def tables(results: Mapping[str, Any]) -> Iterator[tuple[list[list[str]], list[s
     for rows, notes in (
         (_rows(results), _explanations(results)),
         (_published(results), []),
-        (_corruptions(results), []),
+        (_corruptions(results), _missing(results)),
     ):
         if rows:
             yield rows, notes

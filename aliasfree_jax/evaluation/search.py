@@ -76,8 +76,8 @@ class Ascent:
 
     @property
     def count(self) -> int:
-        """Shifts that it adds, for each image."""
-        return self.starts
+        """See `Refine.count`: every start of the ascent, step by step, and what it found."""
+        return self.starts * (self.steps + 1)
 
     def __call__(self, trial: Trial, table: Table) -> Table:
         """See `Refine`."""
@@ -88,6 +88,7 @@ class Ascent:
         lowest = np.take_along_axis(margin, starts, axis=0)
         pairs = np.flatnonzero(np.broadcast_to(alive, starts.shape))
         flat, values = best.reshape(starts.size, -1), lowest.reshape(-1)
+        trial.advance(self.starts * self.steps * int(trial.mask.sum()) - len(pairs) * self.steps)
         self._search(trial, pairs, flat, values)
         return trial.run(flat.reshape(best.shape), among=alive)
 
@@ -104,8 +105,11 @@ class Ascent:
                     worse = margin < lowest[chunk]
                     best[chunk[worse]], lowest[chunk[worse]] = at[chunk[worse]], margin[worse]
                     at[chunk] = np.clip(at[chunk] - length * np.sign(gradient), low, high)
+                    trial.advance(len(chunk))
                 fooled = np.unique(pairs[lowest[pairs] < 0] % size)
-                pairs = pairs[~np.isin(pairs % size, fooled)]
+                left = pairs[~np.isin(pairs % size, fooled)]
+                trial.advance((len(pairs) - len(left)) * (self.steps - 1 - step))
+                pairs = left
                 if not len(pairs):
                     break
         except jax.errors.JAXTypeError as error:

@@ -104,10 +104,10 @@ def select(
     """
     chosen = [_random(kind, config, side) for kind in random]
     chosen += [_adversarial(kind, config, side) for kind in adversarial]
+    attack, outside = config.eval.attack, black(config.data.mean, config.data.std)
     if spatial:
-        attack = config.eval.attack
         space = Space(attack.translation * side, attack.rotation, math.log(attack.enlargement))
-        chosen.append(make.spatial_attack(space, black(config.data.mean, config.data.std)))
+        chosen.append(make.spatial_attack(space, outside))
     if pictures:
         chosen.append(make.shift_plane(side, config.eval.worst_case_radius))
     setting = Setting(
@@ -116,6 +116,8 @@ def select(
         config.eval.crop_margin,
         config.eval.finest_fraction,
         config.eval.worst_case_radius,
+        attack.rotation,
+        outside,
     )
     by_name = {name: preset(name, setting, paper=paper) for name in presets}
     plain = [m for m in chosen if not m.shifting.margin]

@@ -37,6 +37,7 @@ class Trial:
       still: columns of the unshifted images, each [B].
       label, mask, numbers: [B]; numbers are the images' places in the data set.
       until_fooled: leave out the further shifts of an image once it is classified wrongly.
+      advance: told how many (image, shift) pairs are done or left out.
     """
 
     predict: Predict
@@ -110,7 +111,7 @@ class Refine(Protocol):
 
     @property
     def count(self) -> int:
-        """Shifts that it adds, for each image."""
+        """Passes of an image through the network, those left out included: what `Trial.advance` is told."""
 
     def __call__(self, trial: Trial, table: Table) -> Table:
         """The answers under the further shifts."""

@@ -3,6 +3,7 @@
 Exact layers in float64 are held to 1e-12, thousands of roundings of 2e-16; what breaks is above 1e-3.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +23,12 @@ from aliasfree_jax.evaluation.audit.alignment import (
     tolerance,
 )
 from aliasfree_jax.evaluation.audit.remedies import ROWS
-from aliasfree_jax.layers.activation import LowpassPolynomial
+from aliasfree_jax.layers.activation import LowpassPolynomial, Relu
 from aliasfree_jax.layers.polyphase import PolyphaseSampler
 from aliasfree_jax.layers.sampling import IdealSampler, Subsample
+from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.models import create_model
+from aliasfree_jax.ops.choices import CHOICES
 from aliasfree_jax.ops.resample import ideal_lowpass, remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -269,16 +272,69 @@ def test_zeros_hide_nothing_that_can_be_seen(draw):
     assert any("head" in note and "only zeros come out" in note for note in found.notes)
 
 
-class Compiled(nn.Module):
+class Body(nn.Module):
+    @nn.compact
+    def __call__(self, x, _=None):
+        x = nn.Conv(3, (3, 3), padding="CIRCULAR", name="same")(x)
+        return nn.Conv(3, (3, 3), padding="SAME", name="padded")(x), None
+
+
+class Transformed(nn.Module):
+    lift: Callable
+
     @nn.compact
     def __call__(self, x):
-        return nn.jit(Net)(name="net")(x)
+        x = nn.Conv(3, (1, 1), name="before")(x)
+        return self.lift(Body)(name="body")(x, None)[0]
 
 
-def test_compiled_layers_are_named(draw):
-    found, layers = report(Compiled(), draw, (1, 1))
+def scanned(module):
+    return nn.scan(module, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+
+
+@pytest.mark.parametrize("lift", [nn.jit, nn.remat, scanned, lambda module: nn.jit(nn.remat(module))])
+def test_layers_inside_transformations_are_looked_at(lift, draw):
+    found, layers = report(Transformed(lift), draw, (1, 1))
+    assert broken(found) == ["body/padded"] and not found.notes
+    assert layers["before"].state == "exact"
+    if lift is scanned:  # every turn is a call of its own: the second one's input is broken already
+        states = [layer.state for layer in found.layers if layer.path == "body/same"]
+        assert states == ["exact", "follows"]
+    else:
+        assert layers["body/same"].state == "exact"
+
+
+def mapped(module):
+    axes = {"variable_axes": {"params": None}, "split_rngs": {"params": False}}
+    return nn.vmap(module, in_axes=(0, None), out_axes=(0, None), **axes)
+
+
+class OneByOne(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return mapped(Body)(name="body")(x, None)[0]
+
+
+def test_layers_that_cannot_be_looked_at_are_named(draw):
+    found, layers = report(OneByOne(), draw, (1, 1))
     assert list(layers) == broken(found) == [""]
-    assert found.notes[0].startswith("4 layers run compiled") and "net/conv1" in found.notes[0]
+    assert found.notes[0].startswith("3 layers run inside a transformation (vmap")
+    assert "body, body/padded, body/same." in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("activation", "mends"), [(LowpassPolynomial, True), (Relu, False)], ids=["quadratic", "relu"]
+)
+def test_a_stem_that_runs_in_pieces_and_again_is_looked_at(activation, mends, draw, monkeypatch):
+    monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=1))
+    monkeypatch.setattr(jax, "device_count", lambda: 1)  # several devices take no pieces
+    normal = nn.initializers.normal(1.0)
+    stem = ActivatedStem(4, 3, 2, IdealSampler, "circular", activation, residual=True, kernel_init=normal)
+    found, layers = report(stem, draw, (0.5, 0.5))
+    assert not found.notes and layers["conv"].state == "exact"
+    assert not any(layer.note for layer in found.layers)  # whole batches: the moved half is there too
+    # The quadratic is mended by the sampler that it is fused with; a rectifier breaks.
+    assert broken(found) == ([] if mends else ["activation"]) and "sampler" in layers
 
 
 class Train(nn.Module):

@@ -37,6 +37,17 @@ def test_a_function_of_numpy_arrays(monkeypatch, capsys):
     assert float(row.split()[-1].rstrip("%")) < 100  # a stride of 4
 
 
+def test_a_torch_module_gives_the_same_table(monkeypatch, capsys):
+    pytest.importorskip("torch", reason="the example of a PyTorch module needs PyTorch")
+    tables = []
+    for arguments in ([], ["--torch"]):
+        run("any_function", monkeypatch, *arguments)
+        tables.append(capsys.readouterr().out)
+    # All but the columns of changes, whose last digits are rounding.
+    shares = [[word for word in table.split() if word.endswith("%")] for table in tables]
+    assert shares[0] == shares[1] and len({*shares[0]}) > 5
+
+
 @pytest.mark.slow
 def test_a_flax_network(monkeypatch, capsys):
     run("flax_network", monkeypatch)

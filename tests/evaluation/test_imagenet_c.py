@@ -19,6 +19,14 @@ from aliasfree_jax.evaluation.imagenet_c import (
 from aliasfree_jax.evaluation.report import format_table
 
 CLASSES = ("n01440764", "n01443537")
+# The archives as they are distributed, and what is in each.
+ARCHIVES = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    "extra": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
+}
 
 
 def write(folder, brightness):
@@ -38,6 +46,47 @@ def directory(tmp_path_factory):
         for severity in range(1, 6):
             write(root / name / str(severity), 30 * severity if name == "fog" else 0)
     return root
+
+
+@pytest.fixture(scope="module")
+def distributed(tmp_path_factory):
+    """All 19 in the folders of the five archives, one tiny image a class."""
+    root = tmp_path_factory.mktemp("imagenet-c")
+    for archive, names in ARCHIVES.items():
+        for name in names:
+            for severity in range(1, 6):
+                for label in CLASSES:
+                    place = root / archive / name / str(severity) / label
+                    place.mkdir(parents=True)
+                    Image.new("RGB", (2, 2)).save(place / "ILSVRC2012_val_00000293.JPEG")
+    return root
+
+
+def test_both_layouts_are_read(distributed, directory):
+    assert list(corruptions_in(distributed)) == list(CORRUPTIONS)
+    assert corruptions_in(distributed)["defocus_blur"] == distributed / "blur" / "defocus_blur"
+    clean = FolderSource(directory / "clean", "val")
+    seen = []
+    results = evaluate_corruptions(
+        distributed, clean, lambda source: seen.append(source[0].name) or {"accuracy": 0.5}
+    )
+    assert len(seen) == 19 * 5 and seen[0].endswith(
+        "/noise/gaussian_noise/1/n01440764/ILSVRC2012_val_00000293.JPEG"
+    )
+    assert results["mean_error"] == 0.5 and results["missing"] == [] and results["mce"] is not None
+    # Each archive alone is a benchmark too: without its own folder, the layout of the other form.
+    assert list(corruptions_in(distributed / "weather")) == list(ARCHIVES["weather"])
+    assert list(corruptions_in(directory)) == ["fog", "saturate"]
+
+
+def test_alexnets_errors_are_the_published_ones():
+    """As the benchmark's authors print them, in the order of the paper's tables."""
+    assert [f"{100 * error:.4f}" for error in ALEXNET_ERRORS.values()] == (
+        "88.6428 89.4468 92.2640 81.9880 82.6268 78.5948 79.8360 86.6816 82.6572 81.9324 56.4592 85.3204 "
+        "64.6056 71.7840 60.6500"
+    ).split()
+    names = [name for archive in ("noise", "blur", "weather", "digital") for name in ARCHIVES[archive]]
+    assert list(ALEXNET_ERRORS) == names
 
 
 def bright(images):
@@ -67,6 +116,8 @@ def test_every_severity_is_measured(directory):
     assert (results["mean_error"], results["mce"]) == (pytest.approx(0.15), None)
     table = format_table({"images": 4, "accuracy": 1.0, "imagenet_c": results})
     assert "mean of 2" in table and "15.00%" in table and "mCE" not in table
+    assert "not there, so not in the mean: gaussian_noise, shot_noise, impulse_noise" in table
+    assert len(results["missing"]) == 17
 
 
 def test_both_means_by_hand():
@@ -88,9 +139,15 @@ def test_both_means_by_hand():
 def test_directories_that_are_something_else_are_explained(directory, tmp_path):
     with pytest.raises(DataError, match="no corruption in .*the first corruption is 'gaussian_noise'"):
         corruptions_in(tmp_path)
+    (tmp_path / "blur.tar").touch()
+    with pytest.raises(DataError, match="Unpack what is there: blur.tar."):
+        corruptions_in(tmp_path)
     for severity in "1235":
         (tmp_path / "frost" / severity).mkdir(parents=True)
-    with pytest.raises(DataError, match="is incomplete: frost/4 missing"):
+    with pytest.raises(DataError, match="is incomplete: .*/frost/4 missing"):
+        corruptions_in(tmp_path)
+    (tmp_path / "weather" / "frost").mkdir(parents=True)
+    with pytest.raises(DataError, match="frost is there twice: .*/frost and .*/weather/frost. Move one"):
         corruptions_in(tmp_path)
     other = tmp_path / "other"
     write(other / "val", 0)

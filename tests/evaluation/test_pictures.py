@@ -23,7 +23,7 @@ from aliasfree_jax.evaluation.html_report import main, page, write_report
 from aliasfree_jax.evaluation.measurements import shift_plane as plane_measurement
 from aliasfree_jax.evaluation.measurements import slide as slide_measurement
 from aliasfree_jax.evaluation.one_image import feature_maps, feature_results, image_results, moved_back
-from aliasfree_jax.evaluation.pictures import feature_figure, map_figure, radius_figure
+from aliasfree_jax.evaluation.pictures import feature_figure, map_figure, png, radius_figure
 from aliasfree_jax.evaluation.sliding import LAST_FRAME_MS, frames, slide_gif
 from aliasfree_jax.evaluation.stored import (
     IMAGE,
@@ -110,6 +110,14 @@ def test_five_maps_take_two_rows():
     assert [axes.get_title()[:1] for axes in figure.axes if axes.images and axes.get_visible()] == [*"01234"]
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_no_label_of_the_maps_is_cut(count):
+    """Beside the last label there is white paper; the layout alone lets labels end with the picture."""
+    with Image.open(io.BytesIO(png(map_figure([known(f"g{i}") for i in range(count)], "accuracy")))) as drawn:
+        pixels = np.asarray(drawn.convert("L"))
+    assert all((edge == 255).all() for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]))
+
+
 def test_curves_by_radius():
     axes = radius_figure([known("a"), known("b", scale=0.5)]).axes[0]
     assert [line.get_ydata().tolist() for line in axes.lines] == [[50, 25], [25, 12.5]]
@@ -152,7 +160,7 @@ def test_an_animation_shows_one_image_only():
 class Reader(HTMLParser):
     """Checks that elements are closed in order; keeps addresses and text."""
 
-    VOID = ("meta", "img")
+    VOID = ("meta", "img", "wbr")
 
     def __init__(self):
         super().__init__()
@@ -193,6 +201,7 @@ def test_the_page_is_whole_in_itself_and_escapes_names(tmp_path):
     assert "<script" not in text and "url(" not in text and "@import" not in text
     assert hostile.name in reader.words  # a reader sees the name as it is
     assert "prefers-color-scheme: dark" in text
+    assert "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in text  # browsers obey
     for picture, address in zip(PICTURES, reader.addresses, strict=True):
         inside = base64.b64decode(address.partition(",")[2])
         assert (tmp_path / f"page_{picture.file}").read_bytes() == inside

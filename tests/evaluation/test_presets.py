@@ -36,13 +36,20 @@ class Constant:
         ("afc_rand_shift", {"finest": 3}, 2),
         ("afc_crop_shift", {"margin": 2}, 4**2 + 1),
         ("blurpool_diagonal", {"margin": 16}, 1 + 33),
+        ("afc_spatial_grid", {}, 1 + 31 * 5 * 5),
+        ("afc_translation_grid", {}, 1 + 64 * 64),
+        # Rings 1 ... m of 8 s shifts each, and the unshifted image.
+        ("aft_cyclic_shift", {"radius": 3}, 1 + 8 * (1 + 2 + 3)),
+        ("aft_cyclic_half_shift", {"radius": 3}, 1 + 8 * (1 + 2 + 3)),
+        ("aft_crop_shift", {"margin": 2}, 1 + 8 * (1 + 2)),
+        ("aft_bilinear_shift", {"margin": 2, "finest": 4}, 1 + 8 * (1 + 2 + 3 + 4)),
     ],
 )
 def test_forwards_as_the_specification_counts_them(name, options, forwards):
     setting, predict = Setting(SIDE, **options), Constant()
-    margin = setting.margin if name in ("afc_crop_shift", "blurpool_diagonal") else 0
-    images = np.zeros((1, SIDE + 2 * margin, SIDE + 2 * margin, 1), np.float32)
     chosen = preset(name, setting, paper=True)
+    margin = chosen.measurements[0].shifting.margin
+    images = np.zeros((1, SIDE + 2 * margin, SIDE + 2 * margin, 1), np.float32)
     evaluate(predict, [labelled(Constant(), images, margin)], chosen.measurements)
     assert predict.calls == forwards
 
@@ -94,6 +101,29 @@ def test_the_grids_are_those_of_the_originals():
     assert (16 - windows[0]).tolist() == [[d, d] for d in range(33)]
     for windows in shifts_of("blurpool_consistency", Setting(SIDE), batches=50):
         assert {*(16 - windows).flat} <= {*range(32)} and len({*windows.flat}) > 20
+
+
+def test_the_rings_are_those_of_the_original():
+    """results.md, section e: around (max_shift, max_shift), from where the roll is by the negative offset."""
+    (rolls,) = shifts_of("aft_cyclic_shift", Setting(SIDE, radius=3))
+    offsets = {(i, j) for i in range(7) for j in range(7)} - {(3, 3)}
+    assert {tuple(-s) for s in rolls[0]} == offsets and len(rolls[0]) == len(offsets)
+    rings = np.abs(rolls[0] + 3).max(-1)
+    assert rings.tolist() == [1] * 8 + [2] * 16 + [3] * 24  # ring s has 8 s shifts
+    # Enlarged twice, with an odd max_shift: the centre (1.5, 1.5) is a half-pixel point.
+    (rolls,) = shifts_of("aft_cyclic_half_shift", Setting(SIDE, radius=3))
+    assert {tuple(-2 * s) for s in rolls[0]} == offsets
+    (windows,) = shifts_of("aft_crop_shift", Setting(SIDE, margin=3))
+    assert {tuple(3 - s) for s in windows[0]} == offsets
+    (parts,) = shifts_of("aft_bilinear_shift", Setting(SIDE, finest=3))
+    np.testing.assert_array_equal(sorted({*np.rint(3 * parts).ravel()}), range(-3, 4))
+    assert len(parts[0]) == 48 and np.abs(parts).max() == 1
+    # The sane rings are around no shift.
+    for name in ("aft_cyclic_shift", "aft_cyclic_half_shift"):
+        (wanted,) = preset(name, Setting(SIDE, radius=3)).measurements
+        assert {tuple(s) for s in wanted.shifts.points * (2 if "half" in name else 1)} == {
+            (i - 3, j - 3) for i, j in offsets
+        }
 
 
 def subpixel_shift(images, up, rows, columns):
@@ -157,6 +187,78 @@ def test_afc_fraction_by_hand(batch):
     found = run("afc_fraction", [batch], Setting(SIDE, finest=4))
     assert found == {"sub_shift_robust_score": right.mean()}
     assert 0 < right.mean() < clean
+
+
+@pytest.mark.parametrize(("name", "up"), [("aft_cyclic_shift", 1), ("aft_cyclic_half_shift", 2)])
+def test_aft_cyclic_by_hand(name, up, batch):
+    images, label, most = batch["image"], batch["label"], 3
+    right = np.asarray(strided(images)).argmax(-1) == label
+    expected, clean = {}, right.mean()
+    for radius in range(1, most + 1):
+        for i in range(-radius, radius + 1):
+            for j in range(-radius, radius + 1):
+                if max(abs(i), abs(j)) == radius:
+                    moved = subpixel_shift(images, up, most + i, most + j)
+                    right &= np.asarray(strided(moved)).argmax(-1) == label
+        expected[f"radius {radius}"] = right.mean()
+    assert run(name, [batch], Setting(SIDE, radius=most)) == expected
+    assert clean > expected["radius 1"] > expected["radius 3"]
+
+
+def test_aft_bilinear_by_hand():
+    margin, side, parts = 2, 16, 3
+    images = smooth_noise(24, side + 2 * margin)
+    batch = labelled(strided, images, margin)
+    right, expected = np.ones(24, bool), {}
+    for radius in range(1, parts + 1):
+        for i in range(-radius, radius + 1):
+            for j in range(-radius, radius + 1):
+                # Between the four windows around: the first axis, then the second.
+                at = np.array([margin - i / parts, margin - j / parts]) + 1e-9
+                (top, left), (low, far) = np.floor(at).astype(int), at % 1
+                rows = (1 - low) * images[:, top : top + side] + low * images[:, top + 1 : top + 1 + side]
+                moved = (1 - far) * rows[:, :, left : left + side] + far * rows[
+                    :, :, left + 1 : left + 1 + side
+                ]
+                right &= np.asarray(strided(moved)).argmax(-1) == batch["label"]
+        expected[f"radius {radius}"] = right.mean()
+    assert run("aft_bilinear_shift", [batch], Setting(side, margin=margin, finest=parts)) == expected
+    assert 1 > expected["radius 1"] > expected["radius 3"]
+
+
+def test_the_spatial_grids_are_those_of_the_original():
+    """Section 6: rotations by up to c degrees, translations by up to c / 280 of the side, ends included."""
+    (points,) = preset("afc_spatial_grid", Setting(224, constraint=8)).measurements[0].sets.values()
+    for axis, most, number in ((0, 6.4, 5), (1, 6.4, 5), (2, 8, 31)):
+        np.testing.assert_allclose(
+            np.unique(points.points[:, axis]), np.linspace(-most, most, number), rtol=1e-6
+        )
+    (points,) = preset("afc_translation_grid", Setting(224, constraint=1)).measurements[0].sets.values()
+    np.testing.assert_allclose(np.unique(points.points[:, 1]), np.linspace(-0.8, 0.8, 64), rtol=1e-5)
+    assert not points.points[:, 2:].any() and np.abs(points.points[:, :2]).min() > 0  # never at rest
+
+
+def test_afc_translation_grid_by_hand():
+    side, count, c, black = 16, 12, 30, 2.0
+    images = smooth_noise(count, side)
+    batch = labelled(strided, images)
+    batch["label"][0] = (batch["label"][0] + 1) % 5  # wrong unshifted
+    positions = (
+        np.arange(side) * side / (side - 1) - 0.5
+    )  # specification: sample i lies at i N / (N - 1) - 1/2
+    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), constant_values=black)
+    shifts = np.linspace(-c / 280 * side, c / 280 * side, 64)
+    distance = np.abs((positions - shifts[:, None] + 4)[..., None] - np.arange(side + 8))
+    weights = np.maximum(0, 1 - distance).astype(np.float32)  # bilinear, [64, side, side + 8]
+    right = np.ones(count, bool)
+    for rows in weights:
+        moved = np.einsum("ir,nrck->nick", rows, padded)
+        moved = np.einsum("sjc,nick->snijk", weights, moved, optimize=True)
+        predicted = np.asarray(strided(moved.reshape(-1, side, side, 3))).argmax(-1)
+        right &= (predicted.reshape(64, count) == batch["label"]).all(0)
+    found = run("afc_translation_grid", [batch], Setting(side, constraint=c, fill=(black,) * 3))
+    assert found == {"natacc": (count - 1) / count, "advacc": right.mean()}
+    assert 0 < right.mean() < (count - 1) / count
 
 
 def test_afc_evaluate_and_aps_by_hand(batch):

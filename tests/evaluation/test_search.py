@@ -77,6 +77,19 @@ def test_what_it_reports_is_true():
     assert found <= right.mean() + 1 / 16
 
 
+@pytest.mark.parametrize("predict", [strided, alias_free])  # most images are fooled, or none is
+def test_the_progress_bar_moves_during_the_ascent_and_ends_full(predict):
+    batch = labelled(predict, smooth_noise(9, 15))
+    batch["mask"][-2:] = 0
+    wanted, told = searched(points=4, starts=2, steps=6), []
+    results = evaluate(predict, [batch], [wanted], advance=told.append)
+    assert sum(told) == 7 * (1 + wanted.count) == 7 * (1 + 4 + 2 * 6 + 2)
+    assert results["search"]["pairs"] <= 7 * (4 + 2)  # steps are no shifts that were looked at
+    if predict is alias_free:
+        # Unshifted, four shifts, six steps of two batches, the ends: 14 pairs take two batches of 9.
+        assert [n for n in told if n] == [7, 9, 9, 9, 1, *[9, 5] * 6, 9, 5]
+
+
 def test_over_devices_and_with_padding():
     batch = labelled(strided, smooth_noise(16, 16))
     expected = worst(strided, batch, searched())

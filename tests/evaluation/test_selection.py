@@ -24,7 +24,7 @@ def test_every_name_is_a_measurement_of_its_view():
     assert counts["integer"] == counts["fractional"] == config.eval.shifts
     assert counts["adversarial_integer"] == 33**2 - 1 and counts["adversarial_fraction"] == 8 + 15
     assert counts["adversarial_half"] == 65**2 - 33**2
-    assert counts["adversarial_continuous"] == 64 + 4
+    assert counts["adversarial_continuous"] == 64 + 4 * 20 + 4  # points, steps of the ascent, its ends
     small = select(config, 32, adversarial=ADVERSARIAL)
     assert {m.name: m.count for m in small.plain}["adversarial_integer"] == 32**2 - 1  # each roll once
 
@@ -44,6 +44,14 @@ def test_presets_share_a_view_and_what_they_have_in_common():
         "afc_crop_shift": {"adversarial_crop_shift_shift_robust_score": 25},
         "afc_integer": {"full_adversarial_shift_robust_score": 0.25},
     }
+
+
+def test_the_spatial_grids_take_their_constraint_and_black_from_the_configuration():
+    config = base_config()
+    config.eval.attack.rotation, config.data.mean, config.data.std = 4.0, (0.5,), (0.25,)
+    (found,) = select(config, 56, presets=["afc_spatial_grid"], paper=True).plain
+    assert found.shifting.fill == (-2.0,) and found.shifting.stretched
+    assert np.abs(found.shifts.points).max(0) == pytest.approx([0.8, 0.8, 4, 0])
 
 
 def test_windows_see_the_image_at_the_usual_scale():

@@ -118,10 +118,10 @@ def _judged(wide: Recorder, own: Recorder) -> tuple[tuple[LayerError, ...], list
 
 def _notes(wide: Recorder) -> tuple[str, ...]:
     notes = []
-    if wide.compiled:
-        names = sorted(set(wide.compiled))
+    if wide.unseen:
         notes.append(
-            f"{len(names)} layers run compiled (scan, jit, remat) and were not looked at: {_few(names)}."
+            f"{len(wide.unseen)} layers run inside a transformation (vmap, grad, while_loop) and were not "
+            f"looked at: {_few(wide.unseen)}."
         )
     narrow = [c for c in wide.calls if c.result.dtype and tolerance(c.result.dtype) > tolerance(np.float64)]
     if narrow:

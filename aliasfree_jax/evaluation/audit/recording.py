@@ -6,8 +6,9 @@ Both run as one batch, and every map is compared as soon as it is there, so that
 import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,7 @@ import numpy as np
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.evaluation.audit.alignment import Shift, equivariance_error, tolerance
 from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.ops.choices import CHOICES, choices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +67,14 @@ class Recorder:
     Attributes:
       images: shape of the images, without the moved ones, which are the second half of the batch.
       wide: makes layers compute in float64 that would choose a type of their own.
-      compiled: paths of what could not be looked at: calls inside a scan, a jit or a recomputed block.
+      traced: paths of calls without values, inside a vmap, say; some of them may have values another time.
     """
 
     images: tuple[int, ...]
     shift: Shift
     wide: bool
     calls: list[Call] = dataclasses.field(default_factory=list)
-    compiled: list[str] = dataclasses.field(default_factory=list)
+    traced: list[str] = dataclasses.field(default_factory=list)
     _time: int = 0
     _last: tuple[Any, int] = (None, -1)  # the result of the call that ended last, and when
 
@@ -85,7 +87,7 @@ class Recorder:
             return call(*args, **kwargs)
         path = "/".join(map(str, module.path))
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
-            self.compiled.append(path)
+            self.traced.append(path)
             return call(*args, **kwargs)
         entered, self._time = self._time, self._time + 1
         leaves = jax.tree.leaves((args, kwargs))
@@ -98,6 +100,11 @@ class Recorder:
         arrays = [leaf for leaf in jax.tree.leaves(result) if isinstance(leaf, jax.Array)]
         self._last = (arrays[0] if arrays else None, left)
         return result
+
+    @property
+    def unseen(self) -> list[str]:
+        """Paths of layers that were called, but never with values that could be looked at."""
+        return sorted({*self.traced} - {call.path for call in self.calls})
 
     def _look(self, values: Any) -> Seen:
         found, note = [], "no array"
@@ -150,6 +157,23 @@ def _stride(module: nn.Module) -> int:
     return max(numbers, default=1)
 
 
+def _as_it_is(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+    """In place of `jax.checkpoint`, which traces even where no gradient is taken."""
+    return function
+
+
+@contextlib.contextmanager
+def _layer_by_layer(unrolled: bool) -> Iterator[None]:
+    """Layers are called with values: nothing recomputed, batches whole, and, `unrolled`, no jit and no scan.
+
+    JAX has a switch for the last two only. Flax looks `jax.remat` up whenever it calls it.
+    """
+    whole = {jax.default_backend(): dataclasses.replace(choices(), working_set=None)}
+    plain = mock.patch.multiple(jax, checkpoint=_as_it_is, remat=_as_it_is)
+    with jax.disable_jit(unrolled), plain, mock.patch.dict(CHOICES, whole):
+        yield
+
+
 def record(
     module: nn.Module,
     variables: PyTree,
@@ -169,9 +193,12 @@ def record(
         given = jnp.asarray(images, dtype)
         if wide:
             variables = jax.tree.map(_as_float64, variables)
-        recorder = Recorder((n // 2, *rest), shift, wide)
-        with nn.intercept_methods(recorder):
-            module.apply(variables, given, **arguments)
+        for unrolled in (False, True):  # slower, every operation being a call of its own: only where it helps
+            recorder = Recorder((n // 2, *rest), shift, wide)
+            with _layer_by_layer(unrolled), nn.intercept_methods(recorder):
+                module.apply(variables, given, **arguments)
+            if not recorder.unseen:
+                break
     return recorder
 
 

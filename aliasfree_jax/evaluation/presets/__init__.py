@@ -1,17 +1,18 @@
-"""The metrics of the four papers, by name.
+"""The metrics of the papers, by name.
 
 By default each is the sane variant: shifts drawn for every image, none left out, shares in [0, 1]. With
 `paper=True` it is what the original program computes: one shift for a whole batch or data set, its ranges
 and what they leave out, its order of draws from `np.random`, and its names and units (`Preset.published`).
 
 BlurPool: Zhang, ICML 2019. APS: Chaman and Dokmanić, CVPR 2021. LPS: Rojas-Gomez et al., NeurIPS 2022.
-AFC: Michaeli et al., CVPR 2023. Their programs leave the seed open or set it; here it is `Setting.seed`.
+AFC: Michaeli et al., CVPR 2023. AFT: Michaeli and Soudry, NeurIPS 2025. Their programs leave the seed open or
+set it; here it is `Setting.seed`.
 """
 
 from collections.abc import Callable
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.evaluation.presets import alias_free, consistency
+from aliasfree_jax.evaluation.presets import alias_free, alias_free_vit, consistency, spatial_grids
 from aliasfree_jax.evaluation.presets.preset import Preset, Setting
 
 PRESETS: dict[str, Callable[[Setting, bool], Preset]] = {
@@ -30,6 +31,12 @@ PRESETS: dict[str, Callable[[Setting, bool], Preset]] = {
     "afc_integer_rand10": alias_free.integer_rand10,
     "afc_rand_shift": alias_free.rand_shift,
     "afc_crop_shift": alias_free.crop_shift,
+    "afc_spatial_grid": spatial_grids.rotation_grid,
+    "afc_translation_grid": spatial_grids.translation_grid,
+    "aft_cyclic_shift": alias_free_vit.cyclic_shift,
+    "aft_cyclic_half_shift": alias_free_vit.cyclic_half_shift,
+    "aft_crop_shift": alias_free_vit.crop_shift,
+    "aft_bilinear_shift": alias_free_vit.bilinear_shift,
 }
 
 

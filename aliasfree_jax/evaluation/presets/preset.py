@@ -9,6 +9,7 @@ import numpy as np
 
 from aliasfree_jax.evaluation.evaluator import Measurement
 from aliasfree_jax.evaluation.shift_sets import ShiftSet, Stream, random_integer
+from aliasfree_jax.evaluation.shifting import NOTHING, Fill
 
 Published = Callable[[Mapping[str, Any]], dict[str, float]]
 
@@ -21,8 +22,10 @@ class Setting:
       side: of the network's input, pixels.
       seed: of the random shifts.
       margin: pixels by which the images of crop metrics are wider on each side; the originals' is 16.
-      finest: of the fractions of a pixel (the original's max_up).
-      radius: of the sane worst cases, pixels.
+      finest: of the fractions of a pixel (AFC's max_up; AFT's steps a pixel).
+      radius: of AFC's sane worst cases, pixels; of AFT's, sane or not, its max_shift.
+      constraint: of the spatial attacks, see `spatial.original_space`.
+      fill: what lies outside the image there: black, normalised.
     """
 
     side: int
@@ -30,6 +33,8 @@ class Setting:
     margin: int = 16
     finest: int = 4
     radius: int = 16
+    constraint: float = 30.0
+    fill: Fill = NOTHING
 
 
 @dataclass(frozen=True)
