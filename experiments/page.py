@@ -7,9 +7,9 @@ from pathlib import Path
 
 from aliasfree_jax.evaluation.report import percent
 from aliasfree_jax.evaluation.tables import Rows, markdown
-from experiments.matrix import AUGMENTATIONS, EVERY_SHIFT
+from experiments.matrix import AUGMENTATIONS, EVERY_SHIFT, GATES
 from experiments.measuring import GRIDS
-from experiments.pictures import PICTURES
+from experiments.pictures import MARKERS, PICTURES
 from experiments.protocols import PROTOCOLS, Protocol
 from experiments.stored import ROOT, Store
 from experiments.summary import Summary, Table, exceptions, mean, summarize
@@ -113,6 +113,15 @@ WORST: Columns = (
 )
 
 
+GATED: Columns = (
+    ("network", lambda summary: summary.row.variant.name),
+    *RANDOM[2:-2],
+    ("worst case, %: integer", _worst("adversarial_integer")),
+    ("real", _worst("adversarial_continuous")),
+    *RANDOM[-2:],
+)
+
+
 def rows(summaries: Sequence[Summary], columns: Columns) -> Rows:
     """A table, its heading first."""
     return [[name for name, _ in columns], *([cell(summary) for _, cell in columns] for summary in summaries)]
@@ -157,6 +166,16 @@ def _origin(table: Table) -> str:
     )
 
 
+def _gates(table: Table) -> list[str]:
+    """The table of gates, beside the ConvNeXts that they are compared with; none before one is measured."""
+    gates = [summary for summary in table.summaries if summary.row.family == GATES]
+    others = [s for s in table.summaries if s.row.family == "ConvNeXt" and s.row.augmentation == "none"]
+    if not gates:
+        return []
+    head = "### Gates that were tried\n\nConvNeXts by the same recipe, trained without shifts."
+    return [head, "\n".join(markdown(rows([*others, *gates], GATED)))]
+
+
 def _filled(text: str) -> str:
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
@@ -179,12 +198,14 @@ def section(protocol: Protocol, table: Table, pictures: Sequence[tuple[str, Path
         mapped=how.mapped_images,
     )
     images = table.results[0]["results"]["images"]
+    compared = [summary for summary in table.summaries if summary.row.family in MARKERS]
     blocks = [
         head,
         f"{count} of {len(protocol.seeds)} seeds a row; means over them{deviation}. {images} test images.",
-        "\n".join(markdown(rows(table.summaries, RANDOM))),
-        "\n".join(markdown(rows(table.summaries, WORST))),
+        "\n".join(markdown(rows(compared, RANDOM))),
+        "\n".join(markdown(rows(compared, WORST))),
         notes,
+        *_gates(table),
         "\n".join(_findings(table)),
         *(f"![{title}]({path.name})\n\n{title}." for title, path in pictures),
         _filled(_origin(table)),
@@ -204,7 +225,7 @@ def write_page(stores: Sequence[Store] | None = None, page: Path = PAGE) -> list
         table, pictures = summarize(store), list[tuple[str, Path]]()
         for name, (title, draw) in PICTURES.items() if table.summaries else ():
             path = page.parent / f"experiments_{store.protocol.name}_{name}.png"
-            path.write_bytes(draw(table.summaries))
+            path.write_bytes(draw([s for s in table.summaries if s.row.family in MARKERS]))
             pictures.append((title, path))
         written += [path for _, path in pictures]
         blocks.append(section(store.protocol, table, pictures))

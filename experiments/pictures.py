@@ -6,7 +6,6 @@ from typing import Any
 
 from aliasfree_jax.evaluation.pictures import plain_axes, png
 from aliasfree_jax.training.curves import figure_class
-from experiments.matrix import FAMILIES
 from experiments.summary import Summary
 
 # One colour a way to sample, the same everywhere: Okabe and Ito's palette, and grey for the plain network.
@@ -20,7 +19,7 @@ COLOURS = {
     "afc": "#009E73",
     "afg": "#D55E00",
 }
-MARKERS = dict(zip(FAMILIES, "osD", strict=True))
+MARKERS = {"ResNet-18": "o", "ResNet-20": "s", "ConvNeXt": "D"}  # the families that are drawn
 KINDS = {"integer": "integer shifts", "half_pixel": "half-pixel shifts", "crop": "crop shifts"}
 
 
@@ -92,9 +91,9 @@ def _panels(
 ) -> bytes:
     """One panel a family, a curve a network trained without shifts."""
     figure = figure_class("pictures")(figsize=(13, 4.8), layout="constrained")
-    panels = figure.subplots(1, len(FAMILIES), sharey=True)
+    panels = figure.subplots(1, len(MARKERS), sharey=True)
     shown = [s for s in summaries if s.row.augmentation == "none"]
-    for axes, family in zip(panels, FAMILIES, strict=True):
+    for axes, family in zip(panels, MARKERS, strict=True):
         for summary in shown:
             if summary.row.family == family:
                 draw(axes, summary)
