@@ -5,8 +5,9 @@ python -m experiments --protocol=full --data=CIFAR --only='resnet20-*' --seeds=0
 python -m experiments --protocol=reduced --list                         all runs, and what is stored
 python -m experiments --page                                            docs/experiments.md and its pictures
 
-Started again, it skips what is stored and goes on with what was interrupted. The data is CIFAR-10 as class
-folders, <split>/<class>/*.png, in a directory, tar or zip.
+Started again, it skips what is stored and goes on with what was interrupted; delete a file in
+experiments/results to make it again. The data is CIFAR-10 as class folders, <split>/<class>/*.png, in a
+directory, tar or zip.
 """
 
 import argparse
@@ -52,7 +53,8 @@ def status(store: Store, run: Run) -> str:
         return f"missing  {run.name}"
     if faults := store.why_stale(run, stored):
         return f"stale    {run.name}: {'; '.join(faults[:3])}{'; ...' if len(faults) > 3 else ''}"
-    return f"done     {run.name}: {stored['results']['accuracy']:.2%}, {stored['machine']['time']}"
+    commit, time = str(stored["code"]["commit"])[:10], stored["machine"]["time"]
+    return f"done     {run.name}: accuracy {stored['results']['accuracy']:.2%}, {time}, code {commit}"
 
 
 def report(failures: Sequence[Failure]) -> None:

@@ -18,7 +18,7 @@ from aliasfree_jax.config import validate
 from aliasfree_jax.errors import ConfigError, DataError
 from experiments.__main__ import chosen_runs, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
-from experiments.page import write_page
+from experiments.page import PAGE, write_page
 from experiments.protocols import FULL, PROTOCOLS, REDUCED, configuration
 from experiments.runner import cores_of, pending, perform_all
 from experiments.stored import Store, rounded, settings
@@ -131,7 +131,9 @@ def test_results_are_of_their_settings_wherever_the_data_was(store):
     store.write(run, stored)
     assert store.done(run)["parameters"] == 1234
     assert store.done(named(AFC)[0]) is None
-    assert status(store, run).startswith("done     resnet20-aps3-none-seed0: 50.00%")
+    assert status(store, run) == (
+        "done     resnet20-aps3-none-seed0: accuracy 50.00%, 2026-01-01 00:00:00 UTC, code 0123456789"
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,9 +150,11 @@ def test_stale_results_are_told_and_made_again(store, section, field, told):
     assert pending(store, [run]) == [run]
 
 
-def test_a_training_with_other_settings_is_another_directory(store):
+def test_a_training_of_other_settings_or_code_is_another_directory(store):
     one, other = named(APS, APS.replace("none", "shifts"))
     assert len({store.workdir(run) for run in (one, other, replace(one, seed=1))}) == 3
+    # A changed network of the same parameters would take up the old one's weights.
+    assert replace(store, code="changed").workdir(one) != store.workdir(one)
     # Other measurements need no other training.
     measured_otherwise = replace(store.protocol, measuring=FULL.measuring)
     assert replace(store, protocol=measured_otherwise).workdir(one) == store.workdir(one)
@@ -305,6 +309,11 @@ def test_the_page_tells_means_missing_and_stale_runs_and_exceptions(store, tmp_p
     for path in written[1:]:
         assert path.name in text
         assert Image.open(path).size[0] > 1000
+
+
+def test_the_page_in_the_repository_is_that_of_its_results(tmp_path):
+    page = write_page(page=tmp_path / PAGE.name)[0]
+    assert PAGE.read_text() == page.read_text(), "run python -m experiments --page"
 
 
 def test_protocols_never_share_a_table(store, tmp_path):
