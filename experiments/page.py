@@ -18,8 +18,8 @@ PAGE = ROOT / "docs" / "experiments.md"
 INTRODUCTION = """# Experiments on CIFAR-10
 
 Made by `python -m experiments --page` from `experiments/results`: one JSON file a run, with its whole
-configuration, commit, machine, times and the command that makes it again. A run whose file is there and of the
-same configuration is skipped, whatever the code has become since; delete the file to make it again.
+configuration, commit, machine, times and the command that makes it again. A run whose file is of the same
+configuration is skipped, whatever the code has become since; delete the file to make it again.
 
 ```sh
 python -m experiments --protocol=reduced --data=CIFAR.tar.xz --jobs=2   # trains and measures what is missing

@@ -98,7 +98,9 @@ class Store:
         try:
             stored: Stored = json.loads(path.read_text())
             found = stored["protocol"], stored["run"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not {"config", "measuring"} <= stored["settings"].keys():
+                raise KeyError("settings")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} has no results of a run ({error!r}): delete it.") from error
         if found != (self.protocol.name, run.name):
             raise DataError(f"{path} has the results of {'/'.join(found)}: it must not be renamed or moved.")
@@ -108,7 +110,7 @@ class Store:
         """The settings in which stored results are not those of the run; none if they are."""
         of_result = {**stored["settings"], "config": {**stored["settings"]["config"]}}
         # Where the data was is no setting.
-        of_result["config"]["data"] = {**of_result["config"]["data"], "path": ""}
+        of_result["config"]["data"] = {**of_result["config"].get("data", {}), "path": ""}
         return list(differences(of_result, settings(self.protocol, run)))
 
     def done(self, run: Run) -> Stored | None:
