@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from aliasfree_jax.evaluation.pictures import png
 from aliasfree_jax.evaluation.report import percent
 from aliasfree_jax.evaluation.tables import Rows, markdown
 from experiments.matrix import AUGMENTATIONS, EVERY_SHIFT, GATES
@@ -226,7 +227,7 @@ def write_page(stores: Sequence[Store] | None = None, page: Path = PAGE) -> list
         table, pictures = summarize(store), list[tuple[str, Path]]()
         for name, (title, draw) in PICTURES.items() if table.summaries else ():
             path = page.parent / f"experiments_{store.protocol.name}_{name}.png"
-            path.write_bytes(draw([s for s in table.summaries if s.row.family in MARKERS]))
+            path.write_bytes(png(draw([s for s in table.summaries if s.row.family in MARKERS])))
             pictures.append((title, path))
         written += [path for _, path in pictures]
         blocks.append(section(store.protocol, table, pictures))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from aliasfree_jax.evaluation.pictures import plain_axes, png
+from aliasfree_jax.evaluation.pictures import plain_axes
 from aliasfree_jax.training.curves import figure_class
 from experiments.summary import Summary
 
@@ -20,6 +20,8 @@ COLOURS = {
     "afg": "#D55E00",
 }
 MARKERS = {"ResNet-18": "o", "ResNet-20": "s", "ConvNeXt": "D"}  # the families that are drawn
+Curve = tuple[Sequence[float], Sequence[float]]
+MARKED = 32  # so many points of a curve have marks; of more they would hide it
 KINDS = {"integer": "integer shifts", "half_pixel": "half-pixel shifts", "crop": "crop shifts"}
 
 
@@ -46,7 +48,7 @@ def _mean(summary: Summary, *keys: str) -> float:
     return 100 * fmean(summary.values("results", *keys))
 
 
-def consistency_figure(summaries: Sequence[Summary]) -> bytes:
+def consistency_figure(summaries: Sequence[Summary]) -> Any:
     """Accuracy against consistency under three kinds of shift, without and with shifted training images."""
     figure = figure_class("pictures")(figsize=(13, 5.4), layout="constrained")
     panels = figure.subplots(1, len(KINDS), sharey=True)
@@ -69,7 +71,7 @@ def consistency_figure(summaries: Sequence[Summary]) -> bytes:
         axes.set_xlabel("same class as without shift, %", fontsize=12)
     panels[0].set_ylabel("accuracy, %", fontsize=12)
     _legend(figure, panels[0], summaries, 5, *_shapes(panels[0]))
-    return png(figure)
+    return figure
 
 
 def _shapes(axes: Any) -> tuple[list[Any], list[Any]]:
@@ -87,55 +89,59 @@ def _shapes(axes: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _panels(
-    summaries: Sequence[Summary], draw: Callable[[Any, Summary], None], labels: tuple[str, str]
-) -> bytes:
-    """One panel a family, a curve a network trained without shifts."""
-    figure = figure_class("pictures")(figsize=(13, 4.8), layout="constrained")
-    panels = figure.subplots(1, len(MARKERS), sharey=True)
+    summaries: Sequence[Summary],
+    curve: Callable[[Summary], Curve],
+    labels: tuple[str, str],
+    lowest: float | None = None,
+) -> Any:
+    """One panel a family, a curve a network trained without shifts; `lowest` value of the axis, if fixed."""
     shown = [s for s in summaries if s.row.augmentation == "none"]
-    for axes, family in zip(panels, MARKERS, strict=True):
+    families = [name for name in MARKERS if any(s.row.family == name for s in shown)] or [*MARKERS]
+    figure = figure_class("pictures")(figsize=(13, 4.8), layout="constrained")
+    panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
+    for axes, family in zip(panels, families, strict=True):
         for summary in shown:
             if summary.row.family == family:
-                draw(axes, summary)
+                x, y = curve(summary)
+                look = {"color": COLOURS[summary.row.variant.key], "linewidth": 2, "markersize": 4}
+                axes.plot(x, y, marker="o" if len(x) <= MARKED else "", **look)
         plain_axes(axes)
         axes.set_title(family, loc="left", fontsize=13, fontweight="bold")
         axes.set_xlabel(labels[0], fontsize=12)
         axes.locator_params(axis="x", integer=True)
     panels[0].set_ylabel(labels[1], fontsize=12)
+    panels[0].set_ylim(bottom=lowest)  # at the end: a limit that is set no longer follows the curves
     _legend(figure, panels[0], shown, 8)
-    return png(figure)
+    return figure
 
 
-def _average(curves: Sequence[Sequence[float]]) -> list[float]:
-    return [fmean(values) for values in zip(*curves, strict=True)]
+def _average(curves: Sequence[Sequence[float]], unit: float = 1.0) -> list[float]:
+    return [unit * fmean(values) for values in zip(*curves, strict=True)]
 
 
-def radius_figure(summaries: Sequence[Summary]) -> bytes:
+def radius_figure(summaries: Sequence[Summary]) -> Any:
     """Worst-case accuracy over all integer shifts of up to so many pixels each way."""
 
-    def draw(axes: Any, summary: Summary) -> None:
+    def curve(summary: Summary) -> Curve:
         curves: Any = summary.values("results", "worst", "adversarial_integer", "worst_case_by_radius")
-        shares = [100 * value for value in _average(curves)]
-        colour = COLOURS[summary.row.variant.key]
-        axes.plot(range(len(shares)), shares, color=colour, linewidth=2, marker="o", markersize=4)
-        axes.set_ylim(bottom=0)
+        return range(len(curves[0])), _average(curves, 100)
 
-    return _panels(summaries, draw, ("radius of the shifts, pixels", "worst-case accuracy, %"))
+    return _panels(summaries, curve, ("radius of the shifts, pixels", "worst-case accuracy, %"), lowest=0)
 
 
-def training_figure(summaries: Sequence[Summary]) -> bytes:
+def training_figure(summaries: Sequence[Summary]) -> Any:
     """Training loss over the epochs."""
 
-    def draw(axes: Any, summary: Summary) -> None:
+    def curve(summary: Summary) -> Curve:
         curves: Any = summary.values("curve", "train", "loss")
         epochs: Any = summary.values("curve", "train", "epoch")
-        axes.plot(epochs[0], _average(curves), color=COLOURS[summary.row.variant.key], linewidth=2)
+        return epochs[0], _average(curves)
 
-    return _panels(summaries, draw, ("epoch", "training loss"))
+    return _panels(summaries, curve, ("epoch", "training loss"))
 
 
 # name of the file -> title, figure
-PICTURES: dict[str, tuple[str, Callable[[Sequence[Summary]], bytes]]] = {
+PICTURES: dict[str, tuple[str, Callable[[Sequence[Summary]], Any]]] = {
     "consistency": (
         "Accuracy against the share of predictions that stay the same; arrows lead to the same network "
         "trained on shifted images",

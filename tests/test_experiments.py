@@ -19,6 +19,7 @@ from aliasfree_jax.errors import ConfigError, DataError
 from experiments.__main__ import chosen_runs, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import PAGE, write_page
+from experiments.pictures import PICTURES
 from experiments.protocols import FULL, PROTOCOLS, REDUCED, configuration
 from experiments.runner import cores_of, pending, perform_all
 from experiments.stored import Store, rounded, settings
@@ -340,6 +341,21 @@ def test_gates_have_a_table_of_their_own(store, tmp_path):
     )
     assert gate.row.variant.name not in first
     assert f"| {gate.row.variant.name} |" in second and "| alias-free |" in second
+
+
+@pytest.mark.parametrize("draw", [draw for _, draw in PICTURES.values()], ids=PICTURES)
+def test_nothing_lies_outside_of_a_picture(store, draw):
+    for level, key in ((0.1, "circular"), (0.4, "aps3"), (0.9, "afc")):
+        (run,) = named(f"resnet20-{key}-none-seed0")
+        stored = made_up(store, run, accuracy=level, consistency=level)
+        stored["results"]["worst"]["adversarial_integer"]["worst_case_by_radius"] = [level] * 17
+        stored["curve"]["train"]["loss"] = [2 * level, level]
+        store.write(run, stored)
+    for axes in draw(summarize(store).summaries).axes:
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        points = [point for line in axes.lines for point in line.get_xydata()]
+        assert len({y for _, y in points}) >= 3
+        assert all(left <= x <= right and low <= y <= high for x, y in points)
 
 
 @pytest.mark.parametrize(
