@@ -1,11 +1,13 @@
-"""Trains and measures the networks of a protocol.
+"""Trains and measures the networks of a protocol, and makes docs/experiments.md of what is stored.
 
 python -m experiments --protocol=reduced --data=CIFAR.tar.xz --jobs=2   all that is missing
 python -m experiments --protocol=full --data=CIFAR --only='resnet20-*' --seeds=0
 python -m experiments --protocol=reduced --list                         all runs, and what is stored
+python -m experiments --page                                            docs/experiments.md and its pictures
 
-Started again, it skips what is stored and goes on with what was interrupted. The data is CIFAR-10 as class
-folders, <split>/<class>/*.png, in a directory, tar or zip.
+Started again, it skips what is stored and goes on with what was interrupted; delete a file in
+experiments/results to make it again. The data is CIFAR-10 as class folders, <split>/<class>/*.png, in a
+directory, tar or zip.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from aliasfree_jax.errors import ConfigError, DataError, command
 from experiments.matrix import Run, runs
+from experiments.page import write_page
 from experiments.protocols import PROTOCOLS, Protocol
 from experiments.runner import Failure, cores_of, pending, perform_all, worker
 from experiments.stored import Store
@@ -50,7 +53,8 @@ def status(store: Store, run: Run) -> str:
         return f"missing  {run.name}"
     if faults := store.why_stale(run, stored):
         return f"stale    {run.name}: {'; '.join(faults[:3])}{'; ...' if len(faults) > 3 else ''}"
-    return f"done     {run.name}: {stored['results']['accuracy']:.2%}, {stored['machine']['time']}"
+    commit, time = str(stored["code"]["commit"])[:10], stored["machine"]["time"]
+    return f"done     {run.name}: accuracy {stored['results']['accuracy']:.2%}, {time}, code {commit}"
 
 
 def report(failures: Sequence[Failure]) -> None:
@@ -92,7 +96,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", default="", help="e.g. 0,1; default: all of the protocol")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores")
     parser.add_argument("--list", action="store_true", help="tell of every run what is stored, and end")
+    parser.add_argument("--page", action="store_true", help="make the page from what is stored, and end")
     options = parser.parse_args(arguments)
+    if options.page:
+        print("\n".join(f"wrote {path}" for path in write_page()))
+        return
     store = Store(PROTOCOLS[options.protocol])
     chosen = chosen_runs(store.protocol, options.only, options.seeds)
     if options.list:

@@ -54,12 +54,14 @@ def _leave(config: ConfigDict) -> None:
     """The recipe as it is."""
 
 
+_IMAGES, _TEST_IMAGES, _EPOCHS, _BATCH = 5000, 1000, 8, 50  # of the protocol `reduced`
+
+
 def _reduce(config: ConfigDict) -> None:
-    """An eightieth of the work or less: few images, 8 epochs, small batches."""
-    epochs, batch = 8.0, 50
-    config.train.temperature.every_epochs *= epochs / config.train.total_epochs
-    config.train.total_epochs, config.train.batch_size = epochs, batch
-    config.data.train_limit, config.data.eval_limit = 5000, 1000
+    """Few images, few epochs, small batches; short warm-up, no averages, which need longer trainings."""
+    config.train.temperature.every_epochs *= _EPOCHS / config.train.total_epochs
+    config.train.total_epochs, config.train.batch_size = float(_EPOCHS), _BATCH
+    config.data.train_limit, config.data.eval_limit = _IMAGES, _TEST_IMAGES
     config.eval.batch_size, config.eval.every_epochs = 100, 0.0
     config.checkpoint.every_epochs = 2.0
     if config.optimizer.name == "sgd":
@@ -74,8 +76,8 @@ def _reduce(config: ConfigDict) -> None:
 
 FULL = Protocol(
     name="full",
-    about="The families' own recipes for CIFAR-10 (configs/cifar10_resnet.py: SGD, 250 epochs; "
-    "configs/cifar10_afc.py: AdamW, 100 epochs), whole networks, all images. For an accelerator.",
+    about="The families' own recipes for CIFAR-10 (ResNets configs/cifar10_resnet.py, ConvNeXts "
+    "configs/cifar10_afc.py), whole networks, all images. For an accelerator.",
     seeds=(0, 1, 2),
     sizes={
         "ResNet-18": ("resnet18_cifar", {}),
@@ -88,11 +90,12 @@ FULL = Protocol(
 )
 REDUCED = Protocol(
     name="reduced",
-    about="Two hours on two CPU cores for everything: 5,000 training images, 8 epochs, 1,000 test images, "
-    "and networks that are much smaller than their names say. Of ResNet-18 each stage has one block instead "
-    "of two, and an eighth of the channels (8 to 64); of ResNet-20 one block instead of three, and half the "
-    "channels (8 to 32); the ConvNeXts are `convnext_*_micro` (two stages of two blocks, 32 and 64 channels, "
-    "a stem of stride 4).",
+    about=f"Made for two CPU cores: {_IMAGES:,} training images, {_EPOCHS} epochs, batches of {_BATCH}, "
+    f"{_TEST_IMAGES:,} test images. ResNets take SGD and a cosine, ConvNeXts AdamW, no averages or dropped "
+    "paths. The networks are much smaller than their names say: of ResNet-18 each stage has one block "
+    "instead of two, and an eighth of the channels (8 to 64); of ResNet-20 one block instead of three, and "
+    "half the channels (8 to 32); the ConvNeXts are `convnext_*_micro` (two stages of two blocks, 32 and 64 "
+    "channels, a stem of stride 4).",
     seeds=(0, 1),
     sizes={
         "ResNet-18": ("resnet18_cifar", {"depths": (1, 1, 1, 1), "widths": (8, 16, 32, 64)}),

@@ -1,23 +1,35 @@
 """Results as files: one JSON a run, experiments/results/<protocol>/<run>.json.
 
-A result belongs to a run as long as it was made with the run's configuration; otherwise it is stale.
+A result belongs to a run as long as it was made with the run's settings; otherwise it is stale. The code may
+have changed since: results say of which commit they are, and one whose file is deleted is made again.
+Trainings go on only with the code that they began with.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aliasfree_jax
 from aliasfree_jax.errors import DataError
 from experiments.matrix import Run
 from experiments.protocols import Protocol, configuration
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = Path(aliasfree_jax.__file__).parent
 DIGITS = 6  # of numbers in files
 
+TRAINED_BY = ("ops", "layers", "models", "data", "training")  # parts of the package
+
 Stored = dict[str, Any]
+
+
+def training_code() -> str:
+    """A fingerprint of the source that decides a training."""
+    files = [path for part in TRAINED_BY for path in sorted((PACKAGE / part).rglob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def settings(protocol: Protocol, run: Run) -> dict[str, Any]:
@@ -56,19 +68,21 @@ class Store:
     Attributes:
       results: directory of the results of all protocols.
       trainings: likewise of trainings, which are kept to go on with them.
+      code: see `training_code`.
     """
 
     protocol: Protocol
     results: Path = ROOT / "experiments" / "results"
     trainings: Path = ROOT / "runs" / "experiments"
+    code: str = field(default_factory=training_code)
 
     def path(self, run: Run) -> Path:
         """The file of a run's results."""
         return self.results / self.protocol.name / f"{run.name}.json"
 
     def workdir(self, run: Run) -> Path:
-        """The directory of a run's training, another one for other settings."""
-        text = json.dumps(settings(self.protocol, run)["config"], sort_keys=True)
+        """The directory of a run's training, another one for another configuration or other code."""
+        text = self.code + json.dumps(settings(self.protocol, run)["config"], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return self.trainings / self.protocol.name / run.name / digest
 
@@ -84,7 +98,9 @@ class Store:
         try:
             stored: Stored = json.loads(path.read_text())
             found = stored["protocol"], stored["run"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not {"config", "measuring"} <= stored["settings"].keys():
+                raise KeyError("settings")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} has no results of a run ({error!r}): delete it.") from error
         if found != (self.protocol.name, run.name):
             raise DataError(f"{path} has the results of {'/'.join(found)}: it must not be renamed or moved.")
@@ -94,7 +110,7 @@ class Store:
         """The settings in which stored results are not those of the run; none if they are."""
         of_result = {**stored["settings"], "config": {**stored["settings"]["config"]}}
         # Where the data was is no setting.
-        of_result["config"]["data"] = {**of_result["config"]["data"], "path": ""}
+        of_result["config"]["data"] = {**of_result["config"].get("data", {}), "path": ""}
         return list(differences(of_result, settings(self.protocol, run)))
 
     def done(self, run: Run) -> Stored | None:

@@ -46,7 +46,7 @@ def read_events(workdir: Path) -> list[dict[str, Any]]:
 
 
 def curve(events: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Loss and accuracy of training images and accuracy of test images, means over each epoch."""
+    """Loss and accuracy of training images, accuracy of test images: means of what was told in each epoch."""
     found: dict[str, dict[int, list[dict[str, Any]]]] = {
         "train": defaultdict(list),
         "eval": defaultdict(list),
