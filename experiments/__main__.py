@@ -3,7 +3,7 @@
 python -m experiments --protocol=reduced --data=CIFAR.tar.xz --jobs=2   all that is missing
 python -m experiments --protocol=full --data=CIFAR --only='resnet20-*' --seeds=0
 python -m experiments --protocol=reduced --list                         all runs, and what is stored
-python -m experiments --page                                            docs/experiments.md and its pictures
+python -m experiments --page               docs/experiments.md, its pictures and the README's table
 
 Started again, it skips what is stored and goes on with what was interrupted; delete a file in
 experiments/results to make it again. The data is CIFAR-10 as class folders, <split>/<class>/*.png, in a
@@ -20,7 +20,8 @@ from pathlib import Path
 from aliasfree_jax.errors import ConfigError, DataError, command
 from experiments.matrix import Run, runs
 from experiments.page import write_page
-from experiments.protocols import PROTOCOLS, Protocol
+from experiments.protocols import PROTOCOLS, REDUCED, Protocol
+from experiments.readme import write_readme
 from experiments.runner import Failure, cores_of, pending, perform_all, worker
 from experiments.stored import Store
 
@@ -99,7 +100,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--page", action="store_true", help="make the page from what is stored, and end")
     options = parser.parse_args(arguments)
     if options.page:
-        print("\n".join(f"wrote {path}" for path in write_page()))
+        print("\n".join(f"wrote {path}" for path in [*write_page(), write_readme(Store(REDUCED))]))
         return
     store = Store(PROTOCOLS[options.protocol])
     chosen = chosen_runs(store.protocol, options.only, options.seeds)

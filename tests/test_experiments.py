@@ -21,6 +21,7 @@ from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import PAGE, write_page
 from experiments.pictures import PICTURES
 from experiments.protocols import FULL, PROTOCOLS, REDUCED, configuration
+from experiments.readme import README, write_readme
 from experiments.runner import cores_of, pending, perform_all
 from experiments.stored import Store, rounded, settings
 from experiments.summary import exceptions, mean, summarize
@@ -315,6 +316,11 @@ def test_the_page_tells_means_missing_and_stale_runs_and_exceptions(store, tmp_p
 def test_the_page_in_the_repository_is_that_of_its_results(tmp_path):
     page = write_page(page=tmp_path / PAGE.name)[0]
     assert PAGE.read_text() == page.read_text(), "run python -m experiments --page"
+    readme = tmp_path / "README.md"
+    shutil.copy(README, readme)
+    assert write_readme(Store(REDUCED), readme).read_text() == README.read_text(), "likewise"
+    with pytest.raises(DataError, match="page.md has no lines '<!-- measured: .*between which the table"):
+        write_readme(Store(REDUCED), shutil.copy(page, tmp_path / "page.md"))
 
 
 def test_protocols_never_share_a_table(store, tmp_path):
@@ -394,6 +400,7 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
     for package in ("experiments", "configs", "benchmarks"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("results"))
     (tmp_path / "docs").mkdir()
+    shutil.copy(README, tmp_path)
     rng = np.random.default_rng(0)
     for split, count in (("train", 10), ("test", 2)):
         for label in range(10):
@@ -432,4 +439,5 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
     # Two updates an epoch are told at checkpoints, every second epoch.
     assert stored["curve"]["train"]["epoch"] == [2.0, 4.0, 6.0, 8.0]
     assert command("--page").returncode == 0
-    assert "| ConvNeXt, alias-free |" in (tmp_path / "docs" / "experiments.md").read_text()
+    for page in ("docs/experiments.md", "README.md"):
+        assert "| ConvNeXt, alias-free |" in (tmp_path / page).read_text()
