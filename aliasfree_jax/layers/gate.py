@@ -10,10 +10,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import FinerGrid, Scale, Scaled
 from aliasfree_jax.layers.numerics import accurate_dtype
 from aliasfree_jax.ops.gate import gate, up_gate_down
 from aliasfree_jax.ops.resample import ideal_lowpass
+
+
+def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if x.shape[-1] % 2:
+        raise ShapeError(f"a gate multiplies two halves of the channels: {x.shape[-1]} is odd.")
+    first, second = jnp.split(x, 2, axis=-1)
+    return first, second
 
 
 class Gate(Scaled):
@@ -31,11 +39,15 @@ class Gate(Scaled):
 
     def pointwise(self, x: jax.Array) -> jax.Array:
         """The gate at every sample of [..., 2 C], wherever the samples are."""
-        x, by = jnp.split(x, 2, axis=-1)
+        x, by = _halves(x)
         return gate(x, by, *self.parameters())
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., 2 C] to [..., C]."""
+        """[..., 2 C] to [..., C].
+
+        Raises:
+          ShapeError: an odd number of channels.
+        """
         return self.pointwise(x)
 
 
@@ -44,7 +56,7 @@ class UpGate(Gate, FinerGrid):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, 2 C] to [N, H, W, C]."""
-        x, by = jnp.split(x, 2, axis=-1)
+        x, by = _halves(x)
         in_scale, out_scale = self.parameters()
         return up_gate_down(x, by, in_scale, out_scale, precision=self.numerics.precision)
 
@@ -90,5 +102,5 @@ class LowpassGate(Gate):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, 2 C] to [N, H, W, C]."""
-        x, by = jnp.split(x, 2, axis=-1)
+        x, by = _halves(x)
         return gate(x, ideal_lowpass(by, self.cutoff, precision=self.numerics.precision), *self.parameters())

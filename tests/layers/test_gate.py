@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import Gelu, UpPolynomial
 from aliasfree_jax.layers.gate import Gate, LowpassGate, UpGate, UpSelfGate
 from aliasfree_jax.layers.mlp import Mlp, arity, hidden_width, mlp_costs
@@ -39,6 +40,12 @@ def test_modules_compute_the_pure_function(module, trained, draw, x64):
     }[module]()
     actual = layer.apply(variables, jnp.concatenate([x, by], -1))
     np.testing.assert_allclose(actual, expected, atol=1e-7)  # learned scales are float32: 0.7, 1.3 rounded
+
+
+@pytest.mark.parametrize("module", [Gate, UpGate, LowpassGate])
+def test_an_odd_number_of_channels_is_named(module, draw):
+    with pytest.raises(ShapeError, match="two halves of the channels: 5 is odd"):
+        module().apply({}, draw(1, 6, 6, 5))
 
 
 @pytest.mark.parametrize(("channels", "hidden"), [(96, 256), (768, 2048), (128, 344), (32, 88), (3, 8)])
