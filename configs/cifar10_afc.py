@@ -11,7 +11,7 @@ from aliasfree_jax.config import base_config
 
 
 def recipe(model: str) -> ConfigDict:
-    """Training on CIFAR-10, the same for all four networks."""
+    """Training on CIFAR-10, the same for all five networks."""
     config = base_config()
     config.model.name = model
     config.model.options.drop_path_rate = 0.1

@@ -2,7 +2,7 @@
 
 python train.py --config=configs/cifar10_circular.py --config.data.path=/data/cifar10
 
-Training is that of `configs/cifar10_afc.py`, so that the four networks can be compared.
+Training is that of `configs/cifar10_afc.py`, so that the five networks can be compared.
 """
 
 from ml_collections import ConfigDict

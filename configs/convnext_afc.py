@@ -13,7 +13,7 @@ from aliasfree_jax.config import base_config
 
 
 def recipe(model: str) -> ConfigDict:
-    """The paper's training on ImageNet, the same for all four networks that it compares."""
+    """The paper's training on ImageNet, the same for the four networks that it compares and the gated one."""
     config = base_config()
     config.model.name = model
     config.model.options.drop_path_rate = 0.1

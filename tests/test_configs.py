@@ -16,8 +16,8 @@ from aliasfree_jax.training.plan import make_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
-IMAGENET = ["convnext_afc", "convnext_aps", "convnext_circular", "convnext_plain"]
-CIFAR10 = ["cifar10_afc", "cifar10_aps", "cifar10_circular", "cifar10_plain"]
+IMAGENET = ["convnext_afc", "convnext_afg", "convnext_aps", "convnext_circular", "convnext_plain"]
+CIFAR10 = ["cifar10_afc", "cifar10_afg", "cifar10_aps", "cifar10_circular", "cifar10_plain"]
 SGD = ["imagenet_blur", "imagenet_aps", "imagenet_lps", "cifar10_resnet"]
 
 
@@ -51,7 +51,7 @@ def test_network_takes_the_images(name):
 @pytest.mark.parametrize("names", [IMAGENET, CIFAR10])
 def test_the_networks_of_a_comparison_differ_in_nothing_else(names):
     configs = [load(name) for name in names]
-    assert len({config.model.name for config in configs}) == 4
+    assert len({config.model.name for config in configs}) == 5
     for config in configs:
         config.model.name = ""
     assert all(config.to_dict() == configs[0].to_dict() for config in configs)
