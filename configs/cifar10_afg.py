@@ -1,4 +1,4 @@
-"""Small gated alias-free ConvNeXt on CIFAR-10: products of two maps instead of polynomials (docs/design.md).
+"""Small gated alias-free ConvNeXt on CIFAR-10: products of maps instead of polynomials (docs/design.md).
 
 python train.py --config=configs/cifar10_afg.py --config.data.path=/data/cifar10
 

@@ -1,4 +1,4 @@
-"""Gated alias-free ConvNeXt-Tiny on ImageNet-1k: products of two maps instead of polynomials (docs/design.md).
+"""Gated alias-free ConvNeXt-Tiny on ImageNet-1k: products of maps instead of polynomials (docs/design.md).
 
 python train.py --config=configs/convnext_afg.py --config.data.path=/data/imagenet
 
