@@ -42,7 +42,8 @@ def logits_change(network, variables, image: jax.Array, shifts: list[tuple[float
 
 
 @pytest.mark.parametrize(
-    ("family", "side"), [("convnext_afc", 96), ("convnext_afc", 224), ("convnext_afg", 96)]
+    ("family", "side"),
+    [("convnext_afc", 96), pytest.param("convnext_afc", 224, marks=pytest.mark.slow), ("convnext_afg", 96)],
 )
 def test_alias_free_networks_are_exact_for_every_shift(family, side, draw, randomised, x64):
     network = create_model(f"{family}_tiny", **SMALL)
@@ -50,7 +51,8 @@ def test_alias_free_networks_are_exact_for_every_shift(family, side, draw, rando
     assert logits_change(network, variables, draw(1, side, side, 3), INTEGER + FRACTIONAL).max() < EXACT
 
 
-@pytest.mark.parametrize("side", [96, pytest.param(224, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [96, 224])
 def test_the_published_network_is_exact_for_every_shift(side, draw, randomised, x64):
     network = create_model("convnext_afc_tiny")
     variables = randomised(network, 1, side, side, 3)
