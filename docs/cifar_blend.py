@@ -27,6 +27,7 @@ from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shi
 from aliasfree_jax.evaluation.placement import predictor  # noqa: E402
 from aliasfree_jax.evaluation.report import circumstances, shift_report  # noqa: E402
 from aliasfree_jax.training.loop import Initial, run  # noqa: E402
+from aliasfree_jax.training.progress import read_events  # noqa: E402
 from configs.cifar10_afc import recipe  # noqa: E402
 from configs.convnext_afc_from_plain import blended  # noqa: E402
 
@@ -52,7 +53,7 @@ def measured(config: ConfigDict, workdir: Path, initial: Initial | None) -> dict
     began = time.perf_counter()
     summary = run(config, workdir, initial=initial, evaluate=evaluate)
     seconds = time.perf_counter() - began
-    events = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    events = read_events(workdir)
     source = open_source(config.data, train=False)
     draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
     report = shift_report(

@@ -3,6 +3,7 @@
 import statistics
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from aliasfree_jax.evaluation.pictures import png
@@ -34,14 +35,15 @@ ConvNeXts goes without its padded crops here. The last network is measured, not 
 Two protocols never share a table."""
 
 NOTES = """- Integer, half-pixel: circular shifts, uniform over the circle, {draws} an image; crop: up to
-  {crop} whole pixels each way, zeros (of the normalised image) come in. Same class: as without shift.
+  {largest_crop} whole pixels each way, zeros (of the normalised image) come in. Same class: as without shift.
 - Worst case: images that are right under all shifts. Integer: the whole circle; 1/n: all multiples of 1/n of
   a pixel below one, both axes; real: {points} points, then {steps} steps of gradient ascent from the {starts}
-  worst. All on the same {worst} test images, evenly spread, whose accuracy without shift stands before.
+  worst. All on the same {worst_images} test images, evenly spread, whose accuracy without shift stands
+  before.
 - Exact by construction: consistency is 100 %, and the worst case is the accuracy without shift, all seeds.
 - Logits: the largest |z(shifted) - z| / max |z| of all images and shifts. Map: equivariance error of the last
   feature map, largest difference relative to the largest value, shift by (1, 1) and (0.5, 0.5) pixels,
-  {mapped} images; the pixels of the image that adaptive samplers move it by besides are allowed for.
+  {mapped_images} images; the pixels of the image that adaptive samplers move it by besides are allowed for.
 - Minutes: all updates, without compilation, on a machine that may do other work besides: a rough figure."""
 
 Cell = Callable[[Summary], str]
@@ -190,15 +192,6 @@ def section(protocol: Protocol, table: Table, pictures: Sequence[tuple[str, Path
     how, seeds = protocol.measuring, sorted({len(summary.results) for summary in table.summaries})
     count = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
     deviation = ", with the standard deviation" if seeds[-1] > 1 else ""
-    notes = NOTES.format(
-        draws=how.draws,
-        crop=how.largest_crop,
-        points=how.points,
-        starts=how.starts,
-        steps=how.steps,
-        worst=how.worst_images,
-        mapped=how.mapped_images,
-    )
     images = table.results[0]["results"]["images"]
     compared = [summary for summary in table.summaries if summary.row.family in MARKERS]
     blocks = [
@@ -206,7 +199,7 @@ def section(protocol: Protocol, table: Table, pictures: Sequence[tuple[str, Path
         f"{count} of {len(protocol.seeds)} seeds a row; means over them{deviation}. {images} test images.",
         "\n".join(markdown(rows(compared, RANDOM))),
         "\n".join(markdown(rows(compared, WORST))),
-        notes,
+        NOTES.format(**asdict(how)),
         *_gates(table),
         "\n".join(_findings(table)),
         *(f"![{title}]({path.name})\n\n{title}." for title, path in pictures),

@@ -4,7 +4,6 @@ python -m experiments.worker --protocol=reduced --run=resnet18-aps3-none-seed0 -
 """
 
 import argparse
-import json
 import math
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from aliasfree_jax.errors import ConfigError, command, unknown
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import circumstances
 from aliasfree_jax.training.loop import run as train
+from aliasfree_jax.training.progress import read_events
 from benchmarks.timing import machine
 from experiments.matrix import Run, runs
 from experiments.measuring import measure, parameter_count
@@ -38,11 +38,6 @@ def commit() -> dict[str, Any]:
     code = ("aliasfree_jax", "configs", "experiments", ":!experiments/results")
     changed = git("status", "--porcelain", "--", *code)
     return {"commit": git("rev-parse", "HEAD") or None, "dirty": bool(changed)}
-
-
-def read_events(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of a training's metrics."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def curve(events: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:

@@ -3,6 +3,7 @@
 The polynomials' learned coefficients start at the quadratic that fits GELU best.
 """
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.ops.activation import (
     GELU_QUADRATIC,
+    Scale,
     lowpass_polynomial,
     polynomial,
     polynomial_grid,
@@ -19,8 +21,6 @@ from aliasfree_jax.ops.activation import (
     up_polynomial_down,
 )
 from aliasfree_jax.ops.resample import ideal_lowpass, ideal_resample
-
-Scale = jax.Array | float
 
 
 class Identity(nn.Module):
@@ -84,6 +84,11 @@ class Scaled(nn.Module):
             return self.param(name, nn.initializers.constant(value), (1,)) if self.train_scale else value
 
         return scale("in_scale", self.in_scale), scale("out_scale", self.out_scale)
+
+
+def arity(activation: Callable[..., nn.Module]) -> int:
+    """Maps that an activation takes for each that it gives: 2 for gates, else 1."""
+    return int(getattr(activation(parent=None), "arity", 1))
 
 
 class FinerGrid:

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.layers.activation import FinerGrid, Scale, Scaled
+from aliasfree_jax.layers.activation import FinerGrid, Scaled
 from aliasfree_jax.layers.numerics import accurate_dtype
+from aliasfree_jax.ops.activation import Scale
 from aliasfree_jax.ops.gate import gate, up_gate_down
 from aliasfree_jax.ops.resample import ideal_lowpass
 

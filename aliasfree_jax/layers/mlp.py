@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers.activation import FinerGrid, Gelu, Relu, Scaled
+from aliasfree_jax.layers.activation import FinerGrid, Gelu, Relu, Scaled, arity
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
 from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.activation import polynomial_grid
@@ -46,11 +46,6 @@ def hidden_width(channels: int, activation: Callable[..., nn.Module], ratio: flo
     """
     width = 2 * ratio * channels / (1 + arity(activation))
     return round(width) if width == round(width) else 8 * max(1, round(width / 8))
-
-
-def arity(activation: Callable[..., nn.Module]) -> int:
-    """Maps that an activation takes for each that it gives: 2 for gates, else 1."""
-    return int(getattr(activation(parent=None), "arity", 1))
 
 
 class Mlp(nn.Module):

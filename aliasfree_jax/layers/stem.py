@@ -7,11 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.layers.activation import LowpassPolynomial
+from aliasfree_jax.layers.activation import LowpassPolynomial, arity
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
 from aliasfree_jax.layers.convolution import Conv, Initializer
 from aliasfree_jax.layers.gate import LowpassGate
-from aliasfree_jax.layers.mlp import arity
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import LinearSampler, SamplerFactory, Temperature
 from aliasfree_jax.ops.padding import WindowPadding

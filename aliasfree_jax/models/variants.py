@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.layers.activation import arity
 from aliasfree_jax.layers.batching import Remat
-from aliasfree_jax.layers.mlp import MlpGrid, arity
+from aliasfree_jax.layers.mlp import MlpGrid
 from aliasfree_jax.models.building import build, check_options, options_of
 from aliasfree_jax.models.convnext import Blending, ConvNeXt
 from aliasfree_jax.models.parts import GATED_ACTIVATIONS, Part
@@ -27,6 +28,8 @@ SIZES: dict[str, Options] = {
 # Scales of the paper's training commands.
 _SCALES = {"in_scale": 7.0, "out_scale": 7.0, "train_scale": True}
 
+_ALIAS_FREE = {"padding": "circular", "sampled_padding": "circular", "sampler": "ideal", "norm": "spatial"}
+
 FAMILIES: dict[str, Options] = {
     # The network of Liu et al.
     "convnext": {},
@@ -36,21 +39,15 @@ FAMILIES: dict[str, Options] = {
     "convnext_aps": {"padding": "circular", "sampled_padding": "circular", "sampler": "polyphase"},
     # Alias-free: exact for every shift.
     "convnext_afc": {
-        "padding": "circular",
-        "sampled_padding": "circular",
-        "sampler": "ideal",
+        **_ALIAS_FREE,
         "activation": {"name": "up_polynomial", **_SCALES},
-        "norm": "spatial",
         "stem_activation": {"name": "lowpass_polynomial", **_SCALES},
         "stem_residual": True,
     },
     # Alias-free by products instead of quadratics: exact for every shift. Ours.
     "convnext_afg": {
-        "padding": "circular",
-        "sampled_padding": "circular",
-        "sampler": "ideal",
+        **_ALIAS_FREE,
         "activation": {"name": "up_gate", **_SCALES},
-        "norm": "spatial",
         "stem_activation": {"name": "lowpass_gate", **_SCALES},
     },
 }

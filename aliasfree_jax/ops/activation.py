@@ -15,6 +15,7 @@ from aliasfree_jax.ops import spectrum
 from aliasfree_jax.ops.choices import choices
 from aliasfree_jax.ops.resample import Precision, ideal_resample
 
+Scale = jax.Array | float
 ActivationMethod = Literal["matmul", "fft", "fused", "auto"]
 
 # Least-squares fit of GELU by a quadratic: the initial coefficients of the original.
@@ -24,8 +25,8 @@ GELU_QUADRATIC = (0.0169394634313126, 0.5, 0.3078363963999393)
 def polynomial(
     x: jax.Array,
     coefficients: jax.Array,
-    in_scale: jax.Array | float = 1.0,
-    out_scale: jax.Array | float = 1.0,
+    in_scale: Scale = 1.0,
+    out_scale: Scale = 1.0,
 ) -> jax.Array:
     """`out_scale * sum_k c_k (in_scale x)^k` for each channel, evaluated in at least float32.
 
@@ -61,7 +62,7 @@ def _check_rows(x: jax.Array, coefficients: jax.Array) -> None:
 
 
 def scaled_coefficients(
-    coefficients: jax.Array, in_scale: jax.Array | float, out_scale: jax.Array | float, dtype: jnp.dtype
+    coefficients: jax.Array, in_scale: Scale, out_scale: Scale, dtype: jnp.dtype
 ) -> jax.Array:
     """Coefficients [..., d + 1] with both scales multiplied in: once a channel, not once a sample."""
     inner, outer = jnp.asarray(in_scale, dtype).reshape(()), jnp.asarray(out_scale, dtype).reshape(())
@@ -80,8 +81,8 @@ def polynomial_grid(shape: tuple[int, int], degree: int) -> tuple[int, int]:
 def up_polynomial_down(
     x: jax.Array,
     coefficients: jax.Array,
-    in_scale: jax.Array | float = 1.0,
-    out_scale: jax.Array | float = 1.0,
+    in_scale: Scale = 1.0,
+    out_scale: Scale = 1.0,
     *,
     method: ActivationMethod = "auto",
     precision: Precision = "highest",
@@ -124,8 +125,8 @@ def up_polynomial_down(
 def up_polynomial_down_ref(
     x: jax.Array,
     coefficients: jax.Array,
-    in_scale: jax.Array | float = 1.0,
-    out_scale: jax.Array | float = 1.0,
+    in_scale: Scale = 1.0,
+    out_scale: Scale = 1.0,
 ) -> jax.Array:
     """Twin of `up_polynomial_down` for quadratics, as the original computes it: on 2N, by FFT."""
     n, h, w, c = x.shape
@@ -146,8 +147,8 @@ def lowpass_polynomial(
     x: jax.Array,
     lowpassed: jax.Array,
     coefficients: jax.Array,
-    in_scale: jax.Array | float = 1.0,
-    out_scale: jax.Array | float = 1.0,
+    in_scale: Scale = 1.0,
+    out_scale: Scale = 1.0,
 ) -> jax.Array:
     """Quadratic whose square has one low-passed factor: `out_scale (c0 + c1 u + c2 u v)`.
 

@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.ops.activation import polynomial_grid
+from aliasfree_jax.ops.activation import Scale, polynomial_grid
 from aliasfree_jax.ops.resample import Method, Precision, check_images, ideal_resample
-
-Scale = jax.Array | float
 
 
 def gate(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_scale: Scale = 1.0) -> jax.Array:

@@ -7,13 +7,13 @@ A run draws its own at its end. Needs matplotlib (pip install 'aliasfree_jax[fig
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from aliasfree_jax.errors import ConfigError, DataError, command
+from aliasfree_jax.training.progress import read_events
 
 CURVES = "curves.png"
 PANELS = ("loss", "accuracy", "learning_rate")
@@ -29,8 +29,7 @@ def read_series(run: Path) -> dict[tuple[str, str], Series]:
     """
     series: dict[tuple[str, str], Series] = {}
     try:
-        lines = (run / "metrics.jsonl").read_text().splitlines()
-        for event in map(json.loads, lines):
+        for event in read_events(run):
             for name in set(event) & set(PANELS):
                 epochs, values = series.setdefault((event["split"], name), ([], []))
                 epochs.append(event["epoch"])

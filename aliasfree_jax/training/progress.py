@@ -23,10 +23,16 @@ from aliasfree_jax.training.writers import Writer
 
 # Steps the host may run ahead: enough to keep the device busy, few enough to bound the batches in memory.
 AHEAD = 2
+METRICS = "metrics.jsonl"  # in the run's directory
 
 
 class DivergedError(AliasFreeError, ArithmeticError):
     """The loss became infinite or not a number."""
+
+
+def read_events(run: Path) -> list[dict[str, Any]]:
+    """What a run has told so far: the lines of its `metrics.jsonl`."""
+    return [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
 
 
 def _kept_lines(path: Path, step: int) -> str:
@@ -56,7 +62,7 @@ class Progress:
         self, workdir: Path, plan: Plan, *, start: int, batch_size: int, writers: Sequence[Writer] = ()
     ):
         self._checkpoint = "none yet"
-        self._path = workdir / "metrics.jsonl"
+        self._path = workdir / METRICS
         self._writes = is_first()
         if self._writes:
             self._keep_lines(start)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.layers.activation import Gelu, UpPolynomial
+from aliasfree_jax.layers.activation import Gelu, UpPolynomial, arity
 from aliasfree_jax.layers.gate import Gate, LowpassGate, UpGate, UpSelfGate
-from aliasfree_jax.layers.mlp import Mlp, arity, hidden_width, mlp_costs
+from aliasfree_jax.layers.mlp import Mlp, hidden_width, mlp_costs
 from aliasfree_jax.layers.sampling import IdealSampler, Subsample
 from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.ops.gate import gate, up_gate_down, up_gate_down_ref
