@@ -3,7 +3,7 @@
 python -m experiments --protocol=reduced --data=CIFAR.tar.xz --jobs=2   all that is missing
 python -m experiments --protocol=full --data=CIFAR --only='resnet20-*' --seeds=0
 python -m experiments --protocol=reduced --list                         all runs, and what is stored
-python -m experiments --page               docs/experiments.md, its pictures and the README's table
+python -m experiments --page               docs/experiments.md, its pictures and the README's tables
 
 Started again, it skips what is stored and goes on with what was interrupted; delete a file in
 experiments/results to make it again. The data is CIFAR-10 as class folders, <split>/<class>/*.png, in a
@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aliasfree_jax.errors import ConfigError, DataError, command
-from experiments.matrix import Run, runs
+from experiments.matrix import Run
 from experiments.page import write_page
-from experiments.protocols import PROTOCOLS, REDUCED, Protocol
+from experiments.protocols import PROTOCOLS, Protocol
 from experiments.readme import write_readme
 from experiments.runner import Failure, cores_of, pending, perform_all, worker
 from experiments.stored import Store
@@ -38,7 +38,7 @@ def chosen_runs(protocol: Protocol, pattern: str, seeds: str) -> list[Run]:
         raise ConfigError(f"the protocol {protocol.name} has the seeds {known}, got --seeds={seeds}.")
     found = [
         run
-        for run in runs(protocol.seeds)
+        for run in protocol.runs()
         if str(run.seed) in wanted
         and (fnmatch.fnmatch(run.name, pattern) or fnmatch.fnmatch(run.row.name, pattern))
     ]
@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--page", action="store_true", help="make the page from what is stored, and end")
     options = parser.parse_args(arguments)
     if options.page:
-        print("\n".join(f"wrote {path}" for path in [*write_page(), write_readme(Store(REDUCED))]))
+        print("\n".join(f"wrote {path}" for path in [*write_page(), write_readme()]))
         return
     store = Store(PROTOCOLS[options.protocol])
     chosen = chosen_runs(store.protocol, options.only, options.seeds)

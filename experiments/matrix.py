@@ -1,7 +1,7 @@
 """What is trained: every network, with and without shifted training images, for every seed."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,7 @@ _OF_RESNETS = (
     Variant("APS-3", "aps3", "{}_aps", WHOLE_PIXELS, _THREE_TAPS),
     Variant("LPS", "lps", "{}_lps", WHOLE_PIXELS),
     Variant("alias-free", "afc", "{}_afc", EVERY_SHIFT),
+    Variant("alias-free, gated", "afg", "{}_afc", EVERY_SHIFT, {"activation": "up_self_gate"}),
 )
 _OF_CONVNEXTS = (
     Variant("circular", "circular", "convnext_circular_{}"),
@@ -125,7 +126,7 @@ def rows() -> list[Row]:
     ]
 
 
-def runs(seeds: tuple[int, ...]) -> Iterator[Run]:
-    """All runs in their order: a whole table with the first seed, then the next; none shifted first."""
+def runs(table: Sequence[Row], seeds: Sequence[int]) -> Iterator[Run]:
+    """All runs of a table in their order: with the first seed, then the next; none shifted first."""
     for seed, augmentation in itertools.product(seeds, AUGMENTATIONS):
-        yield from (Run(row, seed) for row in rows() if row.augmentation == augmentation)
+        yield from (Run(row, seed) for row in table if row.augmentation == augmentation)

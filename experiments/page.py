@@ -32,7 +32,7 @@ All networks of a family are trained by the same recipe, with and without shifte
 up to {largest} pixels each way, all of the circle, since that is what is measured (LPS takes 3 pixels on
 CIFAR-10; APS one roll for a whole batch on ImageNet). Nothing else shifts a training image: the recipe of the
 ConvNeXts goes without its padded crops here. The last network is measured, not the best one on test images.
-Two protocols never share a table."""
+Protocols never share a table."""
 
 NOTES = """- Integer, half-pixel: circular shifts, uniform over the circle, {draws} an image; crop: up to
   {largest_crop} whole pixels each way, zeros (of the normalised image) come in. Same class: as without shift.
@@ -44,7 +44,8 @@ NOTES = """- Integer, half-pixel: circular shifts, uniform over the circle, {dra
 - Logits: the largest |z(shifted) - z| / max |z| of all images and shifts. Map: equivariance error of the last
   feature map, largest difference relative to the largest value, shift by (1, 1) and (0.5, 0.5) pixels,
   {mapped_images} images; the pixels of the image that adaptive samplers move it by besides are allowed for.
-- Minutes: all updates, without compilation, on a machine that may do other work besides: a rough figure."""
+- Minutes: all updates, without compilation. Load: the machine's at the end; above the number of its
+  cores, other work slowed the run down."""
 
 Cell = Callable[[Summary], str]
 Columns = tuple[tuple[str, Cell], ...]  # headings, and what stands below
@@ -86,6 +87,10 @@ def _minutes(summary: Summary) -> str:
     return f"{statistics.fmean(summary.values('seconds', 'training')) / 60:.1f}"
 
 
+def _load(summary: Summary) -> str:
+    return f"{statistics.fmean(summary.values('machine', 'load')):.0f}"
+
+
 def _worst(*keys: str) -> Cell:
     return share("worst", *keys, "worst_case_accuracy")
 
@@ -103,6 +108,7 @@ RANDOM: Columns = (
     ("crop", share("crop", "consistency")),
     ("exact by construction under", promised),
     ("minutes", _minutes),
+    ("load", _load),
 )
 WORST: Columns = (
     *NAME,
@@ -119,10 +125,10 @@ WORST: Columns = (
 
 GATED: Columns = (
     ("network", lambda summary: summary.row.variant.name),
-    *RANDOM[2:-2],
+    *RANDOM[2:-3],
     ("worst case, %: integer", _worst("adversarial_integer")),
     ("real", _worst("adversarial_continuous")),
-    *RANDOM[-2:],
+    *RANDOM[-3:],
 )
 
 
@@ -143,7 +149,7 @@ def _findings(table: Table) -> list[str]:
     lines += [f"- {told}" for told in found]
     if table.missing:
         names = ", ".join(f"`{run.name}`" for run in table.missing)
-        lines += ["", _filled(f"Missing: {len(table.missing)} runs: {names}.")]
+        lines += ["", _filled(f"Missing: {names}.")]
     if table.stale:
         lines += ["", "Left out, since they were made with other settings:"]
         lines += [f"- `{run.name}`: {'; '.join(faults[:3])}" for run, faults in table.stale]
@@ -166,7 +172,7 @@ def _origin(table: Table) -> str:
         f"jax {all_of([m['jax'] for m in machines])}, Python {all_of([m['python'] for m in machines])}; "
         f"{times[0]} to {times[-1]}; data: "
         f"{all_of([stored['settings']['config']['data']['path'] for stored in table.results])}; "
-        f"{hours:.1f} hours of training and measuring in all."
+        f"{hours:.1f} hours of training and measuring, summed over runs, of which several share a machine."
     )
 
 
@@ -184,22 +190,31 @@ def _filled(text: str) -> str:
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
+def _seeds(protocol: Protocol, table: Table) -> str:
+    """How many there are of every row."""
+    wanted, found = len(protocol.seeds), sorted({len(summary.results) for summary in table.summaries})
+    if wanted == 1:
+        return "One seed a row."
+    count = " to ".join(map(str, dict.fromkeys((found[0], found[-1]))))
+    if found[0] < wanted:
+        count += f" of {wanted}"
+    deviation = ", with the standard deviation" if found[-1] > 1 else ""
+    return f"{count} seeds a row; means over them{deviation}."
+
+
 def section(protocol: Protocol, table: Table, pictures: Sequence[tuple[str, Path]]) -> str:
     """A protocol's part of the page: tables, findings, pictures."""
     head = f"## The {protocol.name} protocol\n\n{_filled(protocol.about)}"
     if not table.summaries:
         return f"{head}\n\nNothing is stored yet."
-    how, seeds = protocol.measuring, sorted({len(summary.results) for summary in table.summaries})
-    count = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
-    deviation = ", with the standard deviation" if seeds[-1] > 1 else ""
     images = table.results[0]["results"]["images"]
     compared = [summary for summary in table.summaries if summary.row.family in MARKERS]
     blocks = [
         head,
-        f"{count} of {len(protocol.seeds)} seeds a row; means over them{deviation}. {images} test images.",
+        f"{_seeds(protocol, table)} {images:,} test images.",
         "\n".join(markdown(rows(compared, RANDOM))),
         "\n".join(markdown(rows(compared, WORST))),
-        NOTES.format(**asdict(how)),
+        NOTES.format(**asdict(protocol.measuring)),
         *_gates(table),
         "\n".join(_findings(table)),
         *(f"![{title}]({path.name})\n\n{title}." for title, path in pictures),

@@ -1,6 +1,6 @@
 """The pictures of the page: accuracy against consistency, worst case against radius, training curves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -21,6 +21,7 @@ COLOURS = {
 }
 MARKERS = {"ResNet-18": "o", "ResNet-20": "s", "ConvNeXt": "D"}  # the families that are drawn
 Curve = tuple[Sequence[float], Sequence[float]]
+CurveOf = Callable[[Summary], Curve]
 MARKED = 32  # so many points of a curve have marks; of more they would hide it
 KINDS = {"integer": "integer shifts", "half_pixel": "half-pixel shifts", "crop": "crop shifts"}
 
@@ -70,19 +71,23 @@ def consistency_figure(summaries: Sequence[Summary]) -> Any:
         axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
         axes.set_xlabel("same class as without shift, %", fontsize=12)
     panels[0].set_ylabel("accuracy, %", fontsize=12)
-    _legend(figure, panels[0], summaries, 5, *_shapes(panels[0]))
+    _legend(figure, panels[0], summaries, 5, *_shapes(panels[0], _families(summaries)))
     return figure
 
 
-def _shapes(axes: Any) -> tuple[list[Any], list[Any]]:
+def _families(summaries: Sequence[Summary]) -> list[str]:
+    """Those that are drawn and there."""
+    return [name for name in MARKERS if any(s.row.family == name for s in summaries)]
+
+
+def _shapes(axes: Any, families: Sequence[str]) -> tuple[list[Any], list[Any]]:
     """For a legend: the shapes of the families; open and filled ones."""
 
     def sample(label: str, marker: str, face: str) -> Any:
         look: dict[str, Any] = {"color": "#444444", "linestyle": "", "markersize": 9}
         return axes.plot([], [], marker=marker, markerfacecolor=face, label=label, **look)[0]
 
-    families = [sample(family, marker, "#444444") for family, marker in MARKERS.items()]
-    return families, [
+    return [sample(family, MARKERS[family], "#444444") for family in families], [
         sample("trained without shifts", "o", "white"),
         sample("... with shifts", "o", "#444444"),
     ]
@@ -90,28 +95,34 @@ def _shapes(axes: Any) -> tuple[list[Any], list[Any]]:
 
 def _panels(
     summaries: Sequence[Summary],
-    curve: Callable[[Summary], Curve],
-    labels: tuple[str, str],
+    curves: Mapping[str, CurveOf],
+    label: str,
     lowest: float | None = None,
 ) -> Any:
-    """One panel a family, a curve a network trained without shifts; `lowest` value of the axis, if fixed."""
+    """One column a family, one row a kind of curve, a curve a network trained without shifts.
+
+    `label` is that of the horizontal axes, `lowest` the least value of the vertical ones, if fixed.
+    """
     shown = [s for s in summaries if s.row.augmentation == "none"]
-    families = [name for name in MARKERS if any(s.row.family == name for s in shown)] or [*MARKERS]
-    figure = figure_class("pictures")(figsize=(13, 4.8), layout="constrained")
-    panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
-    for axes, family in zip(panels, families, strict=True):
-        for summary in shown:
-            if summary.row.family == family:
-                x, y = curve(summary)
-                look = {"color": COLOURS[summary.row.variant.key], "linewidth": 2, "markersize": 4}
-                axes.plot(x, y, marker="o" if len(x) <= MARKED else "", **look)
-        plain_axes(axes)
-        axes.set_title(family, loc="left", fontsize=13, fontweight="bold")
-        axes.set_xlabel(labels[0], fontsize=12)
-        axes.locator_params(axis="x", integer=True)
-    panels[0].set_ylabel(labels[1], fontsize=12)
-    panels[0].set_ylim(bottom=lowest)  # at the end: a limit that is set no longer follows the curves
-    _legend(figure, panels[0], shown, 8)
+    families = _families(shown) or [*MARKERS]
+    size = (13 if len(families) > 1 else 8), 0.6 + 4.2 * len(curves)  # inches
+    figure = figure_class("pictures")(figsize=size, layout="constrained")
+    grid = figure.subplots(len(curves), len(families), sharex="col", sharey="row", squeeze=False)
+    for panels, (name, curve) in zip(grid, curves.items(), strict=True):
+        for axes, family in zip(panels, families, strict=True):
+            for summary in shown:
+                if summary.row.family == family:
+                    x, y = curve(summary)
+                    look = {"color": COLOURS[summary.row.variant.key], "linewidth": 2, "markersize": 4}
+                    axes.plot(x, y, marker="o" if len(x) <= MARKED else "", **look)
+            plain_axes(axes)
+            axes.locator_params(axis="x", integer=True)
+        panels[0].set_ylabel(name, fontsize=12)
+        panels[0].set_ylim(bottom=lowest)  # at the end: a limit that is set no longer follows the curves
+    for top, bottom, family in zip(grid[0], grid[-1], families, strict=True):
+        top.set_title(family, loc="left", fontsize=13, fontweight="bold")
+        bottom.set_xlabel(label, fontsize=12)
+    _legend(figure, grid[0][0], shown, 8)
     return figure
 
 
@@ -123,21 +134,26 @@ def radius_figure(summaries: Sequence[Summary]) -> Any:
     """Worst-case accuracy over all integer shifts of up to so many pixels each way."""
 
     def curve(summary: Summary) -> Curve:
-        curves: Any = summary.values("results", "worst", "adversarial_integer", "worst_case_by_radius")
+        curves = summary.values("results", "worst", "adversarial_integer", "worst_case_by_radius")
         return range(len(curves[0])), _average(curves, 100)
 
-    return _panels(summaries, curve, ("radius of the shifts, pixels", "worst-case accuracy, %"), lowest=0)
+    return _panels(summaries, {"worst-case accuracy, %": curve}, "radius of the shifts, pixels", lowest=0)
 
 
 def training_figure(summaries: Sequence[Summary]) -> Any:
-    """Training loss over the epochs."""
+    """Training loss over the epochs, and the accuracy where it was measured more than once."""
 
-    def curve(summary: Summary) -> Curve:
-        curves: Any = summary.values("curve", "train", "loss")
-        epochs: Any = summary.values("curve", "train", "epoch")
-        return epochs[0], _average(curves)
+    def over_epochs(split: str, name: str, unit: float = 1.0) -> CurveOf:
+        def curve(summary: Summary) -> Curve:
+            epochs = summary.values("curve", split, "epoch")
+            return epochs[0], _average(summary.values("curve", split, name), unit)
 
-    return _panels(summaries, curve, ("epoch", "training loss"))
+        return curve
+
+    curves = {"training loss": over_epochs("train", "loss")}
+    if all(len(epochs) > 1 for s in summaries for epochs in s.values("curve", "eval", "epoch")):
+        curves["test accuracy, %"] = over_epochs("eval", "accuracy", 100)
+    return _panels(summaries, curves, "epoch")
 
 
 # name of the file -> title, figure
@@ -152,5 +168,8 @@ PICTURES: dict[str, tuple[str, Callable[[Sequence[Summary]], Any]]] = {
         "without shifted training images",
         radius_figure,
     ),
-    "training": ("Loss of the training images, means over each epoch, without shifts", training_figure),
+    "training": (
+        "Training loss, mean over each epoch, and test accuracy where every epoch was tested; without shifts",
+        training_figure,
+    ),
 }

@@ -1,13 +1,13 @@
-"""How runs are trained and measured: the protocols `full` and `reduced`, whose results never mix."""
+"""How runs are trained and measured: the protocols, whose results never mix."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import cifar10_afc, cifar10_resnet
-from experiments.matrix import AUGMENTATIONS, GATES, RESNETS, Run
+from experiments.matrix import AUGMENTATIONS, GATES, RESNETS, Row, Run, rows, runs
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Protocol:
       about: what it is, for the page.
       sizes: of each family: the size in the names of its networks, and options that all of them get.
       shorten: changes the family's recipe where the protocol does.
+      rows: of its table.
     """
 
     name: str
@@ -48,6 +49,11 @@ class Protocol:
     sizes: Mapping[str, tuple[str, Mapping[str, Any]]]
     measuring: Measuring
     shorten: Callable[[ConfigDict], None]
+    rows: Sequence[Row] = tuple(rows())
+
+    def runs(self) -> list[Run]:
+        """All that it trains, in the order in which it does."""
+        return list(runs(self.rows, self.seeds))
 
 
 def _leave(config: ConfigDict) -> None:
@@ -55,14 +61,28 @@ def _leave(config: ConfigDict) -> None:
 
 
 _IMAGES, _TEST_IMAGES, _EPOCHS, _BATCH = 5000, 1000, 8, 50  # of the protocol `reduced`
+_LONGER_EPOCHS = 10  # of the protocol `longer`, all images
+_TIMES = _LONGER_EPOCHS * 50_000 / (_EPOCHS * _IMAGES)
 
 
 def _reduce(config: ConfigDict) -> None:
-    """Few images, few epochs, small batches; short warm-up, no averages, which need longer trainings."""
-    config.train.temperature.every_epochs *= _EPOCHS / config.train.total_epochs
-    config.train.total_epochs, config.train.batch_size = float(_EPOCHS), _BATCH
+    """Few images, few epochs."""
+    _shorten(config, _EPOCHS)
     config.data.train_limit, config.data.eval_limit = _IMAGES, _TEST_IMAGES
-    config.eval.batch_size, config.eval.every_epochs = 100, 0.0
+    config.eval.every_epochs = 0.0
+
+
+def _reduce_epochs(config: ConfigDict) -> None:
+    """All images, few epochs, each with its accuracy."""
+    _shorten(config, _LONGER_EPOCHS)
+    config.eval.every_epochs = 1.0
+
+
+def _shorten(config: ConfigDict, epochs: int) -> None:
+    """Few epochs, small batches; short warm-up, no averages, which need longer trainings."""
+    config.train.temperature.every_epochs *= epochs / config.train.total_epochs
+    config.train.total_epochs, config.train.batch_size = float(epochs), _BATCH
+    config.eval.batch_size = 100
     config.checkpoint.every_epochs = 2.0
     if config.optimizer.name == "sgd":
         config.optimizer.schedule = "cosine"
@@ -90,13 +110,14 @@ FULL = Protocol(
 )
 REDUCED = Protocol(
     name="reduced",
-    about=f"Made for two CPU cores: {_IMAGES:,} training images, {_EPOCHS} epochs, batches of {_BATCH}, "
-    f"{_TEST_IMAGES:,} test images. ResNets take SGD and a cosine, ConvNeXts AdamW, no averages or dropped "
-    "paths. The networks are much smaller than their names say: of ResNet-18 each stage has one block "
-    "instead of two, and an eighth of the channels (8 to 64); of ResNet-20 one block instead of three, and "
-    "half the channels (8 to 32); the ConvNeXts are `convnext_*_micro` (two stages of two blocks, 32 and 64 "
-    "channels, a stem of stride 4). So short a training on so few images favours networks that no shift "
-    "changes: it shows what shifts do to trained networks; the accuracies rank nothing.",
+    about="Made for two CPU cores: two hours, and twenty minutes more for the gates that were tried. "
+    f"{_IMAGES:,} training images, {_EPOCHS} epochs, batches of {_BATCH}, {_TEST_IMAGES:,} test images. "
+    "ResNets take SGD and a cosine, ConvNeXts AdamW, no averages or dropped paths. The networks are much "
+    "smaller than their names say: of ResNet-18 each stage has one block instead of two, and an eighth of "
+    "the channels (8 to 64); of ResNet-20 one block instead of three, and half the channels (8 to 32); the "
+    "ConvNeXts are `convnext_*_micro` (two stages of two blocks, 32 and 64 channels, a stem of stride 4). So "
+    "short a training on so few images favours networks that no shift changes: it shows what shifts do to "
+    "trained networks; the accuracies rank nothing.",
     seeds=(0, 1),
     sizes={
         "ResNet-18": ("resnet18_cifar", {"depths": (1, 1, 1, 1), "widths": (8, 16, 32, 64)}),
@@ -107,7 +128,23 @@ REDUCED = Protocol(
     measuring=Measuring(worst_images=100, points=32, starts=2, steps=10),
     shorten=_reduce,
 )
-PROTOCOLS = {protocol.name: protocol for protocol in (REDUCED, FULL)}
+LONGER = Protocol(
+    name="longer",
+    about="What a longer training makes of the ConvNeXts of the reduced protocol: the same networks and "
+    f"recipe, but all 50,000 training images and {_LONGER_EPOCHS} epochs, {_TIMES:g} times the updates, and "
+    "10,000 test images. With shifted images only the circular network is trained again: they change "
+    "nothing for the others. Made for two CPU cores and an hour.",
+    seeds=(0,),
+    sizes={"ConvNeXt": REDUCED.sizes["ConvNeXt"]},
+    measuring=REDUCED.measuring,
+    shorten=_reduce_epochs,
+    rows=tuple(
+        row
+        for row in rows()
+        if row.family == "ConvNeXt" and (row.augmentation == "none" or not row.variant.promise)
+    ),
+)
+PROTOCOLS = {protocol.name: protocol for protocol in (REDUCED, LONGER, FULL)}
 
 
 def configuration(protocol: Protocol, run: Run, data: str = "") -> ConfigDict:

@@ -1,43 +1,75 @@
-"""The README's table, from the same results as docs/experiments.md."""
+"""The README's tables, from the same results as docs/experiments.md."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.tables import markdown
+from experiments.matrix import Row
 from experiments.page import NAME, Columns, rows, share
+from experiments.protocols import LONGER, PROTOCOLS, REDUCED
 from experiments.stored import ROOT, Store
 from experiments.summary import summarize
 
 README = ROOT / "README.md"
-BEGIN, END = "<!-- measured: python -m experiments --page -->", "<!-- end of the measured table -->"
-FAMILIES = ("ResNet-18", "ConvNeXt")
-COLUMNS: Columns = (
-    NAME[0],
-    ("accuracy, %", share("accuracy")),
-    ("same class under integer shifts, %", share("integer", "consistency")),
-    ("half-pixel", share("half_pixel", "consistency")),
-    ("crop", share("crop", "consistency")),
+BEGIN = "<!-- measured: python -m experiments --page, protocol {} -->"
+END = "<!-- end of the measured table -->"
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The rows and columns of a protocol's results that the README shows."""
+
+    shown: Callable[[Row], bool]
+    columns: Columns
+
+
+WORST_CASES: Columns = (
     ("accuracy of the searched images, %", share("worst", "accuracy")),
     ("its worst case: integer shifts", share("worst", "adversarial_integer", "worst_case_accuracy")),
     ("real-valued", share("worst", "adversarial_continuous", "worst_case_accuracy")),
 )
+EXCERPTS: Mapping[str, Excerpt] = {
+    REDUCED.name: Excerpt(
+        lambda row: row.family in ("ResNet-18", "ConvNeXt") and row.augmentation == "none",
+        (
+            NAME[0],
+            ("accuracy, %", share("accuracy")),
+            ("same class under integer shifts, %", share("integer", "consistency")),
+            ("half-pixel", share("half_pixel", "consistency")),
+            ("crop", share("crop", "consistency")),
+            *WORST_CASES,
+        ),
+    ),
+    LONGER.name: Excerpt(
+        lambda row: True,
+        (
+            *NAME,
+            ("accuracy, %", share("accuracy")),
+            ("same class under half-pixel shifts, %", share("half_pixel", "consistency")),
+            *WORST_CASES,
+        ),
+    ),
+}
 
 
-def write_readme(store: Store, readme: Path = README) -> Path:
-    """Writes the table of networks that were trained without shifts between the marks; returns the file.
+def write_readme(readme: Path = README) -> Path:
+    """Writes every table between its protocol's marks; returns the file.
 
     Raises:
       DataError: the file has no marks, or a result cannot be read.
     """
     text = readme.read_text()
-    if text.find(BEGIN) > text.find(END) or BEGIN not in text:
-        raise DataError(f"{readme} has no lines {BEGIN!r} and {END!r}, between which the table belongs.")
-    shown = [
-        summary
-        for summary in summarize(store).summaries
-        if summary.row.family in FAMILIES and summary.row.augmentation == "none"
-    ]
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    table = "\n".join(markdown(rows(shown, COLUMNS)))
-    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    for name, excerpt in EXCERPTS.items():
+        begin = BEGIN.format(name)
+        before, mark, after = text.partition(begin)
+        if not mark or END not in after:
+            raise DataError(f"{readme} has no lines {begin!r} and {END!r}, between which a table belongs.")
+        shown = [
+            summary for summary in summarize(Store(PROTOCOLS[name])).summaries if excerpt.shown(summary.row)
+        ]
+        table = "\n".join(markdown(rows(shown, excerpt.columns)))
+        text = f"{before}{begin}\n{table}\n{END}{after.partition(END)[2]}"
+    readme.write_text(text)
     return readme

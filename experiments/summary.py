@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.matrix import Row, Run, rows
+from experiments.matrix import Row, Run
 from experiments.measuring import GRIDS
 from experiments.stored import Store, Stored
 
@@ -26,8 +26,8 @@ class Summary:
     row: Row
     results: Sequence[Stored]
 
-    def values(self, *keys: str) -> list[float]:
-        """What lies under these keys of the results, for every seed."""
+    def values(self, *keys: str) -> list[Any]:
+        """What lies under these keys of the results, for every seed: numbers, lists."""
         found = []
         for stored in self.results:
             value: Any = stored
@@ -54,7 +54,7 @@ class Table:
 def summarize(store: Store) -> Table:
     """Reads all results of a protocol."""
     summaries, missing, stale = [], list[Run](), list[tuple[Run, Sequence[str]]]()
-    for row in rows():
+    for row in store.protocol.rows:
         found = list[Stored]()
         for seed in store.protocol.seeds:
             run = Run(row, seed)

@@ -22,7 +22,7 @@ from aliasfree_jax.evaluation.report import circumstances
 from aliasfree_jax.training.loop import run as train
 from aliasfree_jax.training.progress import read_events
 from benchmarks.timing import machine
-from experiments.matrix import Run, runs
+from experiments.matrix import Run
 from experiments.measuring import measure, parameter_count
 from experiments.protocols import PROTOCOLS, Protocol, configuration
 from experiments.stored import ROOT, Store, Stored, settings
@@ -117,7 +117,7 @@ def find(protocol: Protocol, name: str) -> Run:
     Raises:
       ConfigError: there is none.
     """
-    known = {run.name: run for run in runs(protocol.seeds)}
+    known = {run.name: run for run in protocol.runs()}
     if name not in known:
         raise ConfigError(unknown("run", name, known))
     return known[name]

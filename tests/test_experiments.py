@@ -20,7 +20,7 @@ from experiments.__main__ import chosen_runs, main, perform_missing, report, sta
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import PAGE, write_page
 from experiments.pictures import PICTURES
-from experiments.protocols import FULL, PROTOCOLS, REDUCED, configuration
+from experiments.protocols import FULL, LONGER, PROTOCOLS, REDUCED, configuration
 from experiments.readme import README, write_readme
 from experiments.runner import cores_of, pending, perform_all
 from experiments.stored import Store, rounded, settings
@@ -37,7 +37,7 @@ def store(tmp_path):
 
 
 def named(*names, protocol=REDUCED):
-    found = {run.name: run for run in runs(protocol.seeds)}
+    found = {run.name: run for run in protocol.runs()}
     return [found[name] for name in names]
 
 
@@ -55,7 +55,13 @@ def made_up(store, run, accuracy=0.5, consistency=1.0):
         "run": run.name,
         "seed": run.seed,
         "code": {"commit": "0123456789abcdef", "dirty": False},
-        "machine": {"time": "2026-01-01 00:00:00 UTC", "processor": "P", "jax": "J", "python": "Y"},
+        "machine": {
+            "time": "2026-01-01 00:00:00 UTC",
+            "processor": "P",
+            "jax": "J",
+            "python": "Y",
+            "load": 1,
+        },
         "parameters": 1234,
         "seconds": {"training": 120.0, "evaluation": 60.0},
         "results": {
@@ -71,7 +77,10 @@ def made_up(store, run, accuracy=0.5, consistency=1.0):
             },
             "map": {"images": 8, "integer": 1e-7, "half_pixel": 1e-7},
         },
-        "curve": {"train": {"epoch": [1.0, 2.0], "loss": [2.0, 1.0], "accuracy": [0.2, 0.4]}},
+        "curve": {
+            "train": {"epoch": [1.0, 2.0], "loss": [2.0, 1.0], "accuracy": [0.2, 0.4]},
+            "eval": {"epoch": [2.0], "accuracy": [accuracy]},
+        },
         "settings": settings(store.protocol, run),
     }
 
@@ -80,11 +89,11 @@ def made_up(store, run, accuracy=0.5, consistency=1.0):
 
 
 def test_every_network_with_and_without_shifts_one_seed_after_the_other():
-    found = list(runs((0, 1)))
+    found = REDUCED.runs()
     names = [run.name for run in found]
     assert len(set(names)) == len(names) == 2 * len(rows())
     assert [run.seed for run in found] == sorted(run.seed for run in found)
-    for family, count in {"ResNet-18": 7, "ResNet-20": 7, "ConvNeXt": 4}.items():
+    for family, count in {"ResNet-18": 8, "ResNet-20": 8, "ConvNeXt": 4}.items():
         for augmentation in AUGMENTATIONS:
             fitting = [r for r in rows() if (r.family, r.augmentation) == (family, augmentation)]
             assert len(fitting) == count
@@ -92,7 +101,7 @@ def test_every_network_with_and_without_shifts_one_seed_after_the_other():
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_every_run_is_a_valid_configuration_of_a_network_that_there_is(protocol):
-    for run in runs(protocol.seeds[:1]):
+    for run in runs(protocol.rows, protocol.seeds[:1]):
         config = configuration(protocol, run, "data")
         validate(config)
         aliasfree_jax.create_model(config.model.name, num_classes=10, **config.model.options.to_dict())
@@ -108,16 +117,33 @@ def test_the_recipe_is_the_same_within_a_family(protocol):
         del config["model"], config["data"]["circular_shift"], config["train"]["temperature"]
         return config
 
-    found = [run for run in runs(protocol.seeds[:1])]
+    found = list(runs(protocol.rows, protocol.seeds[:1]))
     for resnets in (True, False):
         recipes = [recipe(run) for run in found if run.row.family.startswith("ResNet") == resnets]
         assert all(one == recipes[0] for one in recipes)
 
 
+def test_the_longer_protocol_is_the_reduced_one_but_for_its_length():
+    def recipe(protocol, run):
+        config = configuration(protocol, run).to_dict()
+        for name in ("train_limit", "eval_limit"):
+            del config["data"][name]
+        del config["eval"]["every_epochs"], config["train"]["total_epochs"], config["train"]["temperature"]
+        return config
+
+    names = [run.row.name for run in LONGER.runs()]
+    # Shifted images change only the training of networks that shifts change.
+    assert names == [f"convnext-{key}-none" for key in ("circular", "aps1", "afc", "afg")] + [
+        "convnext-circular-shifts"
+    ]
+    for run in LONGER.runs():
+        assert recipe(LONGER, run) == recipe(REDUCED, run)
+
+
 def test_only_learned_samplers_cool_down():
     cooled = {
         run.row.variant.key
-        for run in runs((0,))
+        for run in FULL.runs()
         if configuration(FULL, run).train.temperature.schedule != "constant"
     }
     assert cooled == {"lps"}
@@ -260,8 +286,10 @@ def test_processes_end_with_the_runner(store, monkeypatch):
 
 def test_runs_are_chosen_by_name_and_seed():
     chosen = chosen_runs(REDUCED, "resnet20-a*-none", "1")
-    assert [run.name for run in chosen] == [f"resnet20-{key}-none-seed1" for key in ("aps1", "aps3", "afc")]
-    assert len(chosen_runs(REDUCED, "*", "")) == len(list(runs(REDUCED.seeds)))
+    assert [run.name for run in chosen] == [
+        f"resnet20-{key}-none-seed1" for key in ("aps1", "aps3", "afc", "afg")
+    ]
+    assert len(chosen_runs(REDUCED, "*", "")) == len(REDUCED.runs())
     with pytest.raises(ConfigError, match="no run fits --only=resnet99"):
         chosen_runs(REDUCED, "resnet99", "")
     with pytest.raises(ConfigError, match="has the seeds 0,1, got --seeds=2"):
@@ -304,8 +332,9 @@ def test_the_page_tells_means_missing_and_stale_runs_and_exceptions(store, tmp_p
         in text
     )
     assert f"- `{lps.name}`: config.seed: 7, not 0" in text
-    total = len(list(runs(REDUCED.seeds)))
-    assert f"Missing: {total - 4} runs: `resnet18-plain-none-seed0`," in text
+    missing = text.split("\nMissing: ")[1].split(".\n")[0]
+    assert missing.startswith("`resnet18-plain-none-seed0`,")
+    assert missing.count("`") == 2 * (len(REDUCED.runs()) - 4)
     assert "1 to 2 of 2 seeds a row" in text
     assert "Nothing is stored yet." in text.split("## The full protocol")[1]
     for path in written[1:]:
@@ -318,9 +347,9 @@ def test_the_page_in_the_repository_is_that_of_its_results(tmp_path):
     assert PAGE.read_text() == page.read_text(), "run python -m experiments --page"
     readme = tmp_path / "README.md"
     shutil.copy(README, readme)
-    assert write_readme(Store(REDUCED), readme).read_text() == README.read_text(), "likewise"
-    with pytest.raises(DataError, match="page.md has no lines '<!-- measured: .*between which the table"):
-        write_readme(Store(REDUCED), shutil.copy(page, tmp_path / "page.md"))
+    assert write_readme(readme).read_text() == README.read_text(), "likewise"
+    with pytest.raises(DataError, match="page.md has no lines '<!-- measured: .*between which a table"):
+        write_readme(shutil.copy(page, tmp_path / "page.md"))
 
 
 def test_protocols_never_share_a_table(store, tmp_path):
@@ -338,7 +367,7 @@ def test_protocols_never_share_a_table(store, tmp_path):
 
 
 def test_gates_have_a_table_of_their_own(store, tmp_path):
-    gate = next(run for run in runs((0,)) if run.row.family == GATES)
+    gate = next(run for run in REDUCED.runs() if run.row.family == GATES)
     convnext = named("convnext-afc-none-seed0")[0]
     for run in (gate, convnext):
         store.write(run, made_up(store, run))
@@ -362,6 +391,21 @@ def test_nothing_lies_outside_of_a_picture(store, draw):
         points = [point for line in axes.lines for point in line.get_xydata()]
         assert len({y for _, y in points}) >= 3
         assert all(left <= x <= right and low <= y <= high for x, y in points)
+
+
+def test_accuracies_are_drawn_where_epochs_were_measured(store):
+    run, other = named(AFC, APS)
+    stored = made_up(store, run)
+    store.write(run, stored)
+    _, draw = PICTURES["training"]
+    assert len(draw(summarize(store).summaries).axes) == 1
+    stored["curve"]["eval"] = {"epoch": [1.0, 2.0], "accuracy": [0.25, 0.5]}
+    store.write(run, stored)
+    loss, accuracy = draw(summarize(store).summaries).axes
+    assert accuracy.get_ylabel() == "test accuracy, %"
+    assert accuracy.lines[0].get_xydata().tolist() == [[1, 25], [2, 50]]
+    store.write(other, made_up(store, other))  # measured once
+    assert len(draw(summarize(store).summaries).axes) == 1
 
 
 @pytest.mark.parametrize(
