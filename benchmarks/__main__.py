@@ -68,7 +68,7 @@ def sections(options: argparse.Namespace, accelerator: bool) -> dict[str, Any]:
     return {
         "networks": whole,
         **({} if options.quick else {"resnets": resnets}),
-        "operations": lambda: operations.measure(options.quick, batch, repetitions),
+        "operations": lambda: operations.measure(options.quick, batch, repetitions, mode),
         "memory": lambda: memory.measure(options.quick, batch, repetitions),
         "compile": lambda: memory.scanned(options.quick, batch, repetitions),
         "precision": lambda: precision.measure(options.quick),

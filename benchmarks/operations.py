@@ -7,7 +7,10 @@ the methods in columns.
 import contextlib
 import dataclasses
 import functools
+import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
 
@@ -18,13 +21,14 @@ from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, UpPolynomia
 from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.layers.gate import UpGate
 from aliasfree_jax.layers.mlp import Mlp, hidden_width
+from aliasfree_jax.layers.numerics import PRECISIONS, Numerics
 from aliasfree_jax.layers.sampling import IdealSampler
 from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.ops import depthwise, resample
 from aliasfree_jax.ops.activation import polynomial, up_polynomial_down
 from aliasfree_jax.ops.choices import CHOICES, choices
 from aliasfree_jax.ops.gate import up_gate_down, up_gate_down_ref
-from benchmarks.timing import compiled, in_turn
+from benchmarks.timing import in_turn, lowered
 
 Row = dict[str, Any]
 STAGES = ((56, 96), (28, 192), (14, 384), (7, 768))
@@ -51,7 +55,10 @@ def table(
     """A row for the forward pass and one for the gradient (which includes the forward pass)."""
     rows = []
     for gradient in (False, True):
-        calls = {name: compiled(f, *arguments, gradient=gradient)[0] for name, f in methods.items()}
+        programs = [lowered(f, *arguments, gradient=gradient) for f in methods.values()]
+        with ThreadPoolExecutor() as pool:  # on an accelerator's many cores compiling is most of the time
+            done = pool.map(lambda program: program.compile(), programs)
+        calls = {name: functools.partial(f, *arguments) for name, f in zip(methods, done, strict=True)}
         times = in_turn(calls, repetitions)
         rows.append({**facts, "pass": "gradient" if gradient else "forward", **times})
     return rows
@@ -86,24 +93,27 @@ def narrow_resampling(quick: bool, repetitions: int) -> list[Row]:
     return rows
 
 
-def on_double_grid(x: jax.Array, coefficients: jax.Array) -> jax.Array:
+def on_double_grid(x: jax.Array, coefficients: jax.Array, precision: Any) -> jax.Array:
     """The activation on the original's grid of twice the side, by matrices."""
-    fine = resample.ideal_upsample(x, 2)
-    return resample.ideal_resample(polynomial(fine, coefficients), (x.shape[1], x.shape[2]))
+    fine = resample.ideal_upsample(x, 2, precision=precision)
+    y = polynomial(fine, coefficients)
+    return resample.ideal_resample(y, (x.shape[1], x.shape[2]), precision=precision)
 
 
-def activations(quick: bool, batch: int, repetitions: int) -> list[Row]:
+def activations(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[Row]:
     """up-polynomial-down alone: exact grid and double grid by matrices, double grid by FFT."""
     rows = []
     for side, channels in QUICK_STAGES if quick else STAGES:
-        arguments = normal(batch, side, side, 4 * channels), normal(4 * channels, 3)
+        maps = normal(batch, side, side, 4 * channels)
+        arguments = maps.astype(numerics.dtype or maps.dtype), normal(4 * channels, 3)
+        apply = functools.partial(up_polynomial_down, precision=numerics.precision)
         methods: dict[str, Callable[..., jax.Array]] = {
-            "3/2 grid": functools.partial(up_polynomial_down, method="matmul"),
-            "2N grid": on_double_grid,
-            "3/2 grid, FFT": functools.partial(up_polynomial_down, method="fft"),
+            "3/2 grid": functools.partial(apply, method="matmul"),
+            "2N grid": functools.partial(on_double_grid, precision=numerics.precision),
+            "3/2 grid, FFT": functools.partial(apply, method="fft"),
         }
         if choices().activation == "fused" or jax.default_backend() == "gpu":
-            methods["fused"] = functools.partial(up_polynomial_down, method="fused")
+            methods["fused"] = functools.partial(apply, method="fused")
         facts: Row = {"side": side, "channels": 4 * channels}
         if "fused" in methods:  # a kernel that is wrong need not be fast
             exact, fused = (methods[name](*arguments) for name in ("3/2 grid", "fused"))
@@ -143,13 +153,13 @@ def _applied(layer: Any, which: str = "", **fields: Any) -> Callable[..., Any]:
     return apply
 
 
-def mlps(quick: bool, batch: int, repetitions: int) -> list[Row]:
+def mlps(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[Row]:
     """The pointwise part of a block: GELU, and polynomial and gate in both orders, whole and in pieces."""
     rows, pieces = [], 2**14 if quick else 24 * 2**20
     for side, channels in QUICK_STAGES if quick else STAGES:
         x = normal(batch, side, side, channels)
-        make = functools.partial(Mlp, 4 * channels)
-        gated = functools.partial(Mlp, hidden_width(channels, GATE), GATE)
+        make = functools.partial(Mlp, 4 * channels, numerics=numerics)
+        gated = functools.partial(Mlp, hidden_width(channels, GATE), GATE, numerics=numerics)
         variables = {
             "polynomial": make(POLYNOMIAL).init(jax.random.key(0), x),
             "gate": gated().init(jax.random.key(0), x),
@@ -161,19 +171,24 @@ def mlps(quick: bool, batch: int, repetitions: int) -> list[Row]:
             methods[f"{order}, pieces"] = _applied(make(POLYNOMIAL, order), "polynomial", working_set=pieces)
             methods[f"gate, {order}"] = _applied(gated(order, "none"), "gate", working_set=None)
             methods[f"gate, {order}, pieces"] = _applied(gated(order), "gate", working_set=pieces)
+        if jax.default_backend() == "gpu":
+            fused = make(POLYNOMIAL, "coarse", "none")
+            methods["coarse, fused"] = _applied(fused, "polynomial", activation="fused")
+        x = x.astype(numerics.dtype or x.dtype)
         rows += table(methods, (variables, x), repetitions, side=side, channels=channels)
     return rows
 
 
-def depthwise_convolutions(quick: bool, batch: int, repetitions: int) -> list[Row]:
+def depthwise_convolutions(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[Row]:
     """7 x 7 circular depthwise convolution by each method."""
-    rows = []
+    rows, apply = [], functools.partial(depthwise.depthwise_conv, precision=numerics.precision)
     for side, channels in QUICK_STAGES if quick else STAGES:
         methods = {
-            "shifted sum": functools.partial(depthwise.depthwise_conv, method="shifted"),
-            "XLA convolution": functools.partial(depthwise.depthwise_conv, method="conv"),
+            "shifted sum": functools.partial(apply, method="shifted"),
+            "XLA convolution": functools.partial(apply, method="conv"),
         }
-        arguments = normal(batch, side, side, channels), normal(7, 7, channels)
+        maps, kernel = normal(batch, side, side, channels), normal(7, 7, channels)
+        arguments = tuple(z.astype(numerics.dtype or z.dtype) for z in (maps, kernel))
         rows += table(methods, arguments, repetitions, side=side, channels=channels)
     return rows
 
@@ -202,14 +217,20 @@ def stems(quick: bool, batch: int, repetitions: int) -> list[Row]:
     return table(methods, (variables,), repetitions, side=side, width=width)
 
 
-def measure(quick: bool, batch: int, repetitions: int) -> dict[str, list[Row]]:
-    """All tables by name."""
-    return {
-        "resampling": resampling(quick, repetitions),
-        "narrow resampling": narrow_resampling(quick, repetitions),
-        "activation": activations(quick, batch, repetitions),
-        "gate": gates(quick, batch, repetitions),
-        "MLP": mlps(quick, batch, repetitions),
-        "depthwise": depthwise_convolutions(quick, batch, repetitions),
-        "stem": stems(quick, batch, repetitions),
+def measure(quick: bool, batch: int, repetitions: int, precision: str) -> dict[str, list[Row]]:
+    """All tables by name; `precision` is that of activation, MLP and depthwise convolution."""
+    numerics = PRECISIONS[precision]
+    tables: dict[str, Callable[[], list[Row]]] = {
+        "activation": lambda: activations(quick, batch, repetitions, numerics),
+        "MLP": lambda: mlps(quick, batch, repetitions, numerics),
+        "depthwise": lambda: depthwise_convolutions(quick, batch, repetitions, numerics),
+        "gate": lambda: gates(quick, batch, repetitions),
+        "stem": lambda: stems(quick, batch, repetitions),
+        "resampling": lambda: resampling(quick, repetitions),
+        "narrow resampling": lambda: narrow_resampling(quick, repetitions),
     }
+    measured = {}
+    for name, make in tables.items():
+        measured[name] = make()
+        print(json.dumps({name: measured[name]}), file=sys.stderr, flush=True)
+    return measured

@@ -83,7 +83,8 @@ def goal_table(rows: Sequence[Row]) -> str:
         if {above, below} <= set(times):
             line = {"time of / time of": f"{above} / {below}"}
             for call, goal in zip(("forward", "gradient"), goals, strict=True):
-                line[call] = f"{times[above][f'{call}_ms'] / times[below][f'{call}_ms']:.2f}"
+                an_image = [times[label][f"{call}_ms"] / times[label]["batch"] for label in (above, below)]
+                line[call] = f"{an_image[0] / an_image[1]:.2f}"
                 line[f"{call}, goal"] = goal
             shown.append(line)
     return table(shown) if shown else ""

@@ -29,10 +29,8 @@ def in_turn(functions: Mapping[str, Callable[[], Any]], repetitions: int) -> dic
     return {name: round(statistics.median(values), 3) for name, values in times.items()}
 
 
-def compiled(
-    function: Callable[..., Any], *arguments: Any, gradient: bool = False
-) -> tuple[Callable[[], Any], Any]:
-    """A call of `function(*arguments)` without parameters, and the compiled program.
+def lowered(function: Callable[..., Any], *arguments: Any, gradient: bool = False) -> Any:
+    """`function` of such arguments, ready to compile.
 
     `gradient` adds the pull-back of the output onto all arguments; the output is computed all the same.
     """
@@ -41,7 +39,14 @@ def compiled(
         y, backward = jax.vjp(function, *args)
         return y, backward(y)
 
-    program = jax.jit(both if gradient else function).lower(*arguments).compile()
+    return jax.jit(both if gradient else function).lower(*arguments)
+
+
+def compiled(
+    function: Callable[..., Any], *arguments: Any, gradient: bool = False
+) -> tuple[Callable[[], Any], Any]:
+    """A call of `function(*arguments)` (or of its gradient) without parameters, and the compiled program."""
+    program = lowered(function, *arguments, gradient=gradient).compile()
     return (lambda: program(*arguments)), program
 
 

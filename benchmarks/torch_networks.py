@@ -68,7 +68,8 @@ class _IdealFilter(nn.Module):
             with torch.inference_mode(False):  # a mask made in that mode could not serve training later
                 rows, columns = (_mask(size, self.cutoff, self.top) for size in (height, width))
                 self.rect = torch.outer(rows, columns[: width // 2 + 1]).to(x.device)
-        y = torch.fft.irfft2(torch.fft.rfft2(x) * self.rect, s=(height, width))
+        spectrum = torch.fft.rfft2(x.float())  # there is no FFT of bfloat16
+        y = torch.fft.irfft2(spectrum * self.rect, s=(height, width)).to(x.dtype)
         return y[:, :, :: self.stride, :: self.stride]
 
 

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "aliasfree_jax"
 RANKS = {
     "errors": 0,
     "config": 1,
+    "files": 1,
     "processes": 1,
     "ops": 2,
     "layers": 3,
