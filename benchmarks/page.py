@@ -43,19 +43,25 @@ def origin(section: Row) -> str:
     )
 
 
+def _an_image(row: Row) -> dict[str, float]:
+    """Milliseconds of forward pass and gradient: batches may differ."""
+    return {call: row[f"{call}_ms"] / row["batch"] for call in ("forward", "gradient")}
+
+
 def network_table(rows: Sequence[Row]) -> str:
     """Times, also as ratios to the project's plain network."""
-    shown, plain = [], next(row for row in rows if row["label"] == "plain")
+    shown, plain = [], _an_image(next(row for row in rows if row["label"] == "plain"))
     for row in rows:
-        batch = row["batch"]
+        own = _an_image(row)
         shown.append(
             {
                 "network": row["label"],
-                "forward, ms an image": round(row["forward_ms"] / batch, 1),
-                "gradient, ms an image": round(row["gradient_ms"] / batch, 1),
+                "batch": row["batch"],
+                "forward, ms an image": f"{own['forward']:.3g}",
+                "gradient, ms an image": f"{own['gradient']:.3g}",
                 "train step, images/s": row["step_images_per_s"],
-                "forward : plain": round(row["forward_ms"] / plain["forward_ms"], 2),
-                "gradient : plain": round(row["gradient_ms"] / plain["gradient_ms"], 2),
+                "forward : plain": round(own["forward"] / plain["forward"], 2),
+                "gradient : plain": round(own["gradient"] / plain["gradient"], 2),
                 "compile forward, step, s": f"{row['forward_compile_s']}, {row['step_compile_s']}"
                 if "forward_compile_s" in row
                 else "",
@@ -78,13 +84,12 @@ GOALS = (
 
 def goal_table(rows: Sequence[Row]) -> str:
     """How the networks compare with PyTorch's and with each other."""
-    times, shown = {row["label"]: row for row in rows}, []
+    times, shown = {row["label"]: _an_image(row) for row in rows}, []
     for above, below, *goals in GOALS:
         if {above, below} <= set(times):
             line = {"time of / time of": f"{above} / {below}"}
             for call, goal in zip(("forward", "gradient"), goals, strict=True):
-                an_image = [times[label][f"{call}_ms"] / times[label]["batch"] for label in (above, below)]
-                line[call] = f"{an_image[0] / an_image[1]:.2f}"
+                line[call] = f"{times[above][call] / times[below][call]:.2f}"
                 line[f"{call}, goal"] = goal
             shown.append(line)
     return table(shown) if shown else ""

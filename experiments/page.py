@@ -52,11 +52,13 @@ Columns = tuple[tuple[str, Cell], ...]  # headings, and what stands below
 
 
 def spread(values: Sequence[float], text: Callable[[float], str]) -> str:
-    """The mean, and the standard deviation over seeds where there are several."""
-    whole = text(mean(values))
-    if len(values) < 2 or not (deviation := statistics.stdev(values)):
-        return whole
-    return f"{whole} ± {100 * deviation:.2f}"
+    """One value, both of two seeds, or of more their mean and standard deviation."""
+    texts = [text(value) for value in values]
+    if len(set(texts)) == 1:
+        return texts[0]
+    if len(values) == 2:
+        return ", ".join(texts)
+    return f"{text(mean(values))} ± {100 * statistics.stdev(values):.2f}"
 
 
 def share(*keys: str) -> Cell:
@@ -198,8 +200,8 @@ def _seeds(protocol: Protocol, table: Table) -> str:
     count = " to ".join(map(str, dict.fromkeys((found[0], found[-1]))))
     if found[0] < wanted:
         count += f" of {wanted}"
-    deviation = ", with the standard deviation" if found[-1] > 1 else ""
-    return f"{count} seeds a row; means over them{deviation}."
+    shown = "both values" if found[-1] == 2 else "the mean and the standard deviation"
+    return f"{count} seeds a row: {shown}, or one number where they are equal."
 
 
 def section(protocol: Protocol, table: Table, pictures: Sequence[tuple[str, Path]]) -> str:

@@ -16,9 +16,10 @@ from PIL import Image
 import aliasfree_jax
 from aliasfree_jax.config import validate
 from aliasfree_jax.errors import ConfigError, DataError
+from aliasfree_jax.evaluation.report import percent
 from experiments.__main__ import chosen_runs, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
-from experiments.page import PAGE, write_page
+from experiments.page import PAGE, spread, write_page
 from experiments.pictures import PICTURES
 from experiments.protocols import FULL, LONGER, PROTOCOLS, REDUCED, configuration
 from experiments.readme import README, write_readme
@@ -308,6 +309,18 @@ def test_what_can_be_mended_is_said(store, tmp_path, capsys):
 # The page.
 
 
+def test_two_seeds_are_both_shown_and_more_as_mean_and_deviation():
+    def cell(*values):
+        return spread(values, lambda value: percent(value).rstrip("%"))
+
+    assert cell(0.5) == cell(0.5, 0.5) == "50.00"
+    assert cell(0.5, 0.6) == "50.00, 60.00"
+    assert cell(0.5, 0.6, 0.7) == "60.00 ± 10.00"
+    assert cell(1.0, 1.0) == "100.00"
+    assert cell(1.0, 0.999999) == "100.00, 99.99"  # 100 only without exception
+    assert cell(1.0, 1.0, 0.999999).startswith("99.99 ±")
+
+
 def test_the_page_tells_means_missing_and_stale_runs_and_exceptions(store, tmp_path):
     aps, afc, lps, other = named(APS, AFC, APS.replace("aps3", "lps"), AFC.replace("seed0", "seed1"))
     store.write(aps, made_up(store, aps, consistency=0.9))
@@ -320,7 +333,7 @@ def test_the_page_tells_means_missing_and_stale_runs_and_exceptions(store, tmp_p
     written = write_page([store, empty], tmp_path / "page.md")
     text = written[0].read_text()
     assert (
-        "| ResNet-20, alias-free |  | 1,234 | 55.00 ± 7.07 | 100.00 | 100.00 | 100.00 | every shift: holds |"
+        "| ResNet-20, alias-free |  | 1,234 | 50.00, 60.00 | 100.00 | 100.00 | 100.00 | every shift: holds |"
         in text
     )
     assert (

@@ -1,7 +1,7 @@
 """What "auto" means on each backend: one table, and where each of its entries comes from.
 
 Entries are read while a function is traced, for `jax.default_backend()`. Those of the CPU were measured
-(`python -m benchmarks`, docs/benchmarks.md). Those of GPUs and TPUs were not, for want of one: they
+(`python -m benchmarks`, docs/benchmarks.md), and so was the activation of GPUs. The others of GPUs and TPUs
 follow from the arithmetic on the same page and are what `python -m benchmarks` there is to settle.
 """
 
@@ -44,7 +44,7 @@ _ACCELERATOR = Choices(
     repeat_matrix_from=float("inf"),
     patches_to=0,
     mlp_grid="fine",  # bound by memory: the other order moves up to 4 times as many wide maps
-    activation="matmul",  # the fused kernel's bound is half of that, but no time was measured yet
+    activation="matmul",  # the fused kernel is faster on small maps only, and slower on the largest
     working_set=None,  # one large product fills the device better than many small ones
 )
 
