@@ -20,6 +20,19 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def optimisation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Most of the fast suite's time is XLA's optimisation, which few of its tests are about.
+
+    The slow tests, and those marked `optimised` (compiled programs, memory, counted arithmetic, equal bits
+    between programs), run what users run.
+    """
+    marks = [request.node.get_closest_marker(name) for name in ("slow", "optimised")]
+    jax.config.update("jax_disable_most_optimizations", not any(marks))
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """Float64 within the test."""

@@ -14,6 +14,8 @@ from benchmarks import precision
 from benchmarks.precision import markdown, measure, shifted_images
 from benchmarks.tf32 import rounded_products
 
+pytestmark = pytest.mark.optimised
+
 
 def to_ten_bits(x: np.ndarray) -> np.ndarray:
     """Float32 rounded to 10 explicit mantissa bits, to nearest, ties to even."""

@@ -12,6 +12,8 @@ from aliasfree_jax import create_model
 from aliasfree_jax.layers.batching import images_at_once
 from aliasfree_jax.ops.choices import CHOICES
 
+pytestmark = pytest.mark.optimised
+
 MICRO = {"depths": (1, 1), "widths": (4, 8), "num_classes": 3}
 
 

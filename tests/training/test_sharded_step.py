@@ -13,6 +13,8 @@ from aliasfree_jax.training.mixing import Mixing
 from aliasfree_jax.training.state import create_state
 from aliasfree_jax.training.step import make_train_step
 
+pytestmark = pytest.mark.optimised
+
 SIDE, BATCH, STEPS = 32, 16, 5
 COLLECTIVES = re.compile(r"\b(all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce)\b")
 FFT = re.compile(r"\bfft\b")
