@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from aliasfree_jax.data.archives import TarReader
+from aliasfree_jax.data.readers import TarReader
 from aliasfree_jax.data.sources import Example
 from aliasfree_jax.errors import DataError
 
