@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from aliasfree_jax.data.archives import open_tree
+from aliasfree_jax.data.cifar import find_cifar
 from aliasfree_jax.data.folder import FolderSource
 from aliasfree_jax.data.ilsvrc import TRAIN, VAL, IlsvrcTrain, IlsvrcVal
 from aliasfree_jax.data.records import FORMAT, INFO, checksum, labels_file, read_info, read_labels
@@ -47,6 +49,11 @@ def open_sources(path: Path) -> dict[str, Listed]:
         except DataError as error:
             reasons.append(error)
     if not found:
+        if path.exists() and find_cifar(open_tree(path, lambda name: False)):
+            raise DataError(
+                f"{path} is CIFAR as it is distributed, which needs no packing: train with "
+                f"--config.data.source=folder --config.data.path={path}"
+            )
         raise reasons[0]
     for reason in reasons:
         print(f"without: {reason}", file=sys.stderr)
