@@ -19,6 +19,7 @@ RANKS = {
     "errors": 0,
     "config": 1,
     "files": 1,
+    "pickles": 1,
     "processes": 1,
     "ops": 2,
     "layers": 3,

@@ -7,7 +7,7 @@ which this takes the choices that leave no trace in the weights (spec section B5
 from collections.abc import Mapping
 from typing import Any
 
-from aliasfree_jax.conversion.inert import Description
+from aliasfree_jax.pickles.inert import Description
 
 Options = Mapping[str, Any]
 

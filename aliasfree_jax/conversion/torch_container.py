@@ -19,8 +19,8 @@ from typing import BinaryIO
 import numpy as np
 
 from aliasfree_jax.conversion.torch_objects import Storage, look_up, storage
-from aliasfree_jax.conversion.unpickling import load_pickle
 from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.pickles.unpickling import load_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from aliasfree_jax.conversion.inert import Constructor, Description, NumpyArray, NumpyDtype, Record
 from aliasfree_jax.conversion.torch_container import Checkpoint, open_checkpoint
 from aliasfree_jax.conversion.torch_objects import Storage, Tensor
 from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.pickles.inert import Constructor, Description, NumpyArray, NumpyDtype, Record
 
 WRAPPERS = ("model_ema", "model", "module", "state_dict")
 PREFIX = "module."  # of every name if the network was wrapped for data parallelism

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from aliasfree_jax.conversion.inert import MAX_LENGTH, constructors, described, lengths, plain_names
 from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.pickles.inert import MAX_LENGTH, constructors, described, lengths, plain_names
 
 _STORAGES = {
     "DoubleStorage": np.dtype(np.float64),

@@ -1,106 +1,151 @@
 """Images in class folders, `<split>/<class>/*.jpg`: in a directory, a tar or a zip."""
 
 import difflib
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from aliasfree_jax.data.archives import Tree, is_hidden, open_tree
+from aliasfree_jax.data.archives import Tree, open_tree
+from aliasfree_jax.data.image_files import BYPRODUCT, EMPTY, HIDDEN, OUTSIDE, Ignored, is_image
 from aliasfree_jax.data.sources import Example, split_names
 from aliasfree_jax.errors import DataError
+from aliasfree_jax.files import local_path
 
-EXTENSIONS = frozenset("jpg jpeg png webp bmp gif ppm tif tiff".split())
 USUAL_SPLITS = ("train", "val", "validation", "test")
 
 LAYOUT = "<split>/<class>/*.jpg (or .png, ...; the tree may sit one folder down)"
 HOW_TO_GET = (
     "ImageNet: register at https://image-net.org/download, unpack ILSVRC2012 and sort the validation images "
-    "into their class folders. CIFAR-10: write https://www.cs.toronto.edu/~kriz/cifar.html as image files, "
-    "or use data.source = 'tfds', data.name = 'cifar10'."
+    "into their class folders. CIFAR-10: cifar-10-python.tar.gz of "
+    "https://www.cs.toronto.edu/~kriz/cifar.html, as it is."
 )
 
 
 class FolderSource:
     """The images of one split of a directory, .tar, .tar.gz, .tar.xz, .tar.bz2 or .zip.
 
-    Classes are the folders of the split sorted by name, or those of `train` where there is a `train`,
-    so that labels mean the same in every split. Images may lie deeper inside their class folder.
+    Classes are the folders of the split that hold an image, sorted by name, or those of `train` where there
+    is a `train`, so that labels mean the same in every split. Images may lie deeper inside their class
+    folder; they are told by their extensions. Whatever else lies in the split is named in one warning.
     For the split "val", a folder `validation` or `test` is accepted if there is no `val`.
 
     A compressed tar is read once, into memory; the others are read at random places on demand.
+
+    Args:
+      path: of the directory or archive.
+      split: name of the folder in it.
+      tree: `path`, if it is open already.
 
     Raises:
       DataError: nothing at `path`, no such split, no images, or classes that `train` does not have.
     """
 
-    def __init__(self, path: str | Path, split: str):
-        self._path = Path(path).expanduser().absolute()
-        if not self._path.exists():
-            raise DataError(
-                f"no data at {self._path} (data.path): expected a directory, .tar, .tar.gz, .tar.xz or .zip "
-                f"that holds {LAYOUT}. {HOW_TO_GET}"
-            )
+    def __init__(self, path: str | Path, split: str, tree: Tree | None = None):
+        self._path = data_path(path)
         names = split_names(split)
-        tree = open_tree(self._path, _is_image, lambda name: not set(names).isdisjoint(name.split("/")[:2]))
+        tree = tree or open_tree(self._path, lambda name: is_kept(name, names))
         root, self.split = _find_split(tree, split, names, self._path)
         folder = f"{root}{self.split}"
-        self.class_names = _class_names(tree, root, self.split, self._path)
+        self.names, ignored = _images(tree, folder)
         start = len(folder) + 1  # of the part of a path that starts with the class
-        self._names = sorted(name for name in tree.files(folder) if _is_image(name) and "/" in name[start:])
-        if not self._names:
-            raise DataError(f"no images in the class folders of {self._path}/{folder}; expected {LAYOUT}.")
+        classes = [name[start:].split("/", 1)[0] for name in self.names]
+        for empty in tree.children(folder) - set(classes):
+            ignored.add(EMPTY, empty)
+        if not self.names:
+            raise DataError(
+                f"no images in the class folders of {self._path}/{folder}; expected {LAYOUT}."
+                + (f" Ignored there: {ignored}." if str(ignored) else "")
+            )
+        self.class_names = _class_names(tree, root, self.split, set(classes), self._path)
         positions = {name: k for k, name in enumerate(self.class_names)}
-        classes = (name[start:].split("/", 1)[0] for name in self._names)
-        self.labels = np.fromiter((positions[name] for name in classes), np.int32, len(self._names))
-        self._reader = tree.reader(self._names)
+        self.labels = np.fromiter((positions[name] for name in classes), np.int32, len(self.names))
+        if text := str(ignored):
+            warnings.warn(f"{self._path}/{folder}: ignored {text}.", stacklevel=2)
+        self._reader = tree.reader(self.names)
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._names)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
         """The encoded image at `index`; raises `DataError` if its file cannot be read."""
-        name = f"{self._path}/{self._names[index]}"
+        name = f"{self._path}/{self.names[index]}"
         try:
             return Example(self._reader.read(index), int(self.labels[index]), name)
         except (OSError, DataError) as error:
             raise DataError(f"cannot read {name}: {error}") from error
 
 
-def _is_image(name: str) -> bool:
-    extension = name.rpartition(".")[2].lower()
-    return extension in EXTENSIONS and not any(map(is_hidden, name.split("/")))
+def data_path(text: str | Path) -> Path:
+    """`data.path` as an absolute path; `DataError` if nothing is there, `ConfigError` for an address."""
+    path = local_path(text, "data.path").absolute()
+    if not path.exists():
+        raise DataError(
+            f"no data at {path} (data.path): expected a directory, .tar, .tar.gz, .tar.xz or .zip "
+            f"that holds {LAYOUT}. {HOW_TO_GET}"
+        )
+    return path
+
+
+def is_kept(name: str, splits: tuple[str, ...]) -> bool:
+    """Whether a file of an archive may be an image of one of the `splits`."""
+    return is_image(name) and not set(splits).isdisjoint(name.split("/")[:2])
+
+
+def _images(tree: Tree, folder: str) -> tuple[list[str], Ignored]:
+    """The paths of all images in the class folders of `folder`, sorted, and what else lies there."""
+    images, ignored = [], Ignored()
+    start = len(folder) + 1
+    for path in tree.walk(folder):
+        if is_image(path) and path.find("/", start) > 0:
+            images.append(path)
+        elif path.endswith("/"):
+            name = path[:-1].rpartition("/")[2]
+            ignored.add(HIDDEN if name.startswith(".") else BYPRODUCT, path[start:-1])
+        elif is_image(path):
+            ignored.add(OUTSIDE, path[start:])
+        else:
+            ignored.add_file(path[start:])
+    return sorted(images), ignored
 
 
 def _find_split(tree: Tree, split: str, names: tuple[str, ...], path: Path) -> tuple[str, str]:
     """The folder (with a slash, or "") that holds the split, and the name that the split has there."""
-    roots = ["", *(f"{name}/" for name in sorted(tree.children("")))]
-    children = {root: tree.children(root.rstrip("/")) for root in roots}
+    top = tree.children("")
     for name in names:
-        holders = [root for root in roots if name in children[root]]
-        if len(holders) > 1 and "" not in holders:
+        if name in top:
+            return "", name
+    children = {f"{folder}/": tree.children(folder) for folder in sorted(top)}
+    for name in names:
+        holders = [root for root in children if name in children[root]]
+        if len(holders) > 1:
             places = ", ".join(f"{root}{name}" for root in holders)
             raise DataError(
                 f"{path} holds several trees with the split {name!r}: {places}. Choose one as data.path."
             )
         if holders:
             return holders[0], name
-    found = sorted(set().union(*children.values()) & set(USUAL_SPLITS))
-    near = difflib.get_close_matches(split, sorted(children[""]), n=1)
+    found = sorted(top.union(*children.values()) & set(USUAL_SPLITS))
+    near = difflib.get_close_matches(split, sorted(top), n=1)
     raise DataError(
         f"no split {split!r} in {path}: "
         + (f"splits there: {', '.join(found)}." if found else f"expected {LAYOUT}.")
         + (f" Did you mean {near[0]!r}?" if near and near[0] not in found else "")
-        + f" Folders at the top: {', '.join(sorted(children[''])[:10]) or 'none'}."
+        + f" Folders at the top: {', '.join(sorted(top)[:10]) or 'none'}."
     )
 
 
-def _class_names(tree: Tree, root: str, split: str, path: Path) -> tuple[str, ...]:
-    classes = tree.children(f"{root}{split}")
-    train = tree.children(f"{root}train") if "train" in tree.children(root.rstrip("/")) else set()
+def _class_names(tree: Tree, root: str, split: str, classes: set[str], path: Path) -> tuple[str, ...]:
+    """The classes of `train` where there is a `train`, which must have all `classes` of the split."""
+    if split == "train" or "train" not in tree.children(root.rstrip("/")):
+        return tuple(sorted(classes))
+    folders = tree.children(f"{root}train")
+    train = {name for name in folders if any(map(is_image, tree.walk(f"{root}train/{name}")))}
     if train and (strangers := sorted(classes - train)):
         raise DataError(
             f"{path}/{root}{split} has {len(strangers)} classes that {root}train does not have, so labels "
             f"would not mean the same: {', '.join(strangers[:5])}{', ...' if len(strangers) > 5 else ''}."
+            + (f" {root}train/{strangers[0]} is there, without images." if strangers[0] in folders else "")
         )
     return tuple(sorted(train or classes))

@@ -2,12 +2,20 @@
 
 import io
 import tarfile
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
-from aliasfree_jax.data.archives import TarReader
+from aliasfree_jax.data.archives import check_end
+from aliasfree_jax.data.decode import DAMAGE
+from aliasfree_jax.data.image_files import EMPTY, Ignored, is_image
+from aliasfree_jax.data.readers import TarReader
 from aliasfree_jax.data.sources import Example
 from aliasfree_jax.errors import DataError
 
@@ -20,37 +28,45 @@ class _Places:
     """Files inside a tar by offset and size."""
 
     def __init__(self, path: Path, names: list[str], places: list[tuple[int, int]], labels: np.ndarray):
-        self._reader, self._names, self.labels = TarReader(path, places), names, labels
+        self._reader, self.names, self.labels = TarReader(path, places), names, labels
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._names)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
         """The encoded image at `index`."""
-        return Example(self._reader.read(index), int(self.labels[index]), self._names[index])
+        return Example(self._reader.read(index), int(self.labels[index]), self.names[index])
 
 
 class IlsvrcTrain(_Places):
     """`ILSVRC2012_img_train.tar`: a tar of tars, one for each class, named by its WordNet id."""
 
     def __init__(self, path: Path):
-        names, places, owners = [], [], []
-        try:
-            with tarfile.open(path, "r:") as outer:
-                for member in outer:
-                    if not member.name.endswith(".tar"):
-                        continue
-                    class_name = Path(member.name).stem
-                    with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
-                        for image in inner:
-                            names.append(f"{class_name}/{Path(image.name).name}")
-                            places.append((member.offset_data + image.offset_data, image.size))
-                            owners.append(class_name)
-        except tarfile.TarError as error:
-            raise DataError(f"{path} is damaged, or no tar of ILSVRC2012: {error}.") from error
+        names: list[str] = []
+        places, owners, ignored = [], [], Ignored()
+        with _opened(path, TRAIN) as outer:
+            for member in outer:
+                class_name = Path(member.name).stem
+                if not (member.isfile() and member.name.endswith(".tar")):
+                    _note(member, ignored)
+                    continue
+                start = len(names)
+                file = outer.extractfile(member)
+                assert file is not None
+                with tarfile.open(fileobj=file, mode="r:") as inner:
+                    for image in inner:
+                        if not (image.isfile() and is_image(image.name)):
+                            _note(image, ignored)
+                            continue
+                        names.append(f"{class_name}/{Path(image.name).name}")
+                        places.append((member.offset_data + image.offset_data, image.size))
+                        owners.append(class_name)
+                if len(names) == start:
+                    ignored.add(EMPTY, member.name)
         if not names:
             raise DataError(f"no class archives (n01440764.tar, ...) in {path}: is it {TRAIN}?")
+        _tell(path, ignored)
         self.class_names = tuple(sorted(set(owners)))
         ranks = {name: rank for rank, name in enumerate(self.class_names)}
         super().__init__(path, names, places, np.array([ranks[owner] for owner in owners], np.int32))
@@ -62,19 +78,44 @@ class IlsvrcVal(_Places):
     def __init__(self, path: Path, class_names: tuple[str, ...]):
         self.class_names = class_names
         truth = _validation_classes(path.with_name(DEVKIT))
-        try:
-            with tarfile.open(path, "r:") as archive:
-                images = sorted((m for m in archive if m.isfile()), key=lambda member: member.name)
-        except (OSError, tarfile.TarError) as error:
-            raise DataError(f"{path} is missing or damaged: {error}.") from error
+        images, ignored = [], Ignored()
+        with _opened(path, VAL) as archive:
+            for member in archive:
+                if member.isfile() and is_image(member.name):
+                    images.append(member)
+                else:
+                    _note(member, ignored)
+        images.sort(key=lambda member: Path(member.name).name)
         if len(images) != len(truth):
             raise DataError(f"{path} has {len(images)} images, {DEVKIT} has labels of {len(truth)}.")
         if strangers := sorted(set(truth) - set(class_names)):
             raise DataError(f"{DEVKIT} names classes that {TRAIN} does not have, e.g. {strangers[0]}.")
+        _tell(path, ignored)
         ranks = {name: rank for rank, name in enumerate(class_names)}
         labels = np.array([ranks[name] for name in truth], np.int32)
         places = [(image.offset_data, image.size) for image in images]
         super().__init__(path, [Path(image.name).name for image in images], places, labels)
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[tarfile.TarFile]:
+    """The tar, all of whose members are read in the block; `DataError` if it is missing or not whole."""
+    try:
+        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            yield archive
+            check_end(archive, file)
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise DataError(f"{path} is missing, damaged, or not {name} of ILSVRC2012: {error}.") from error
+
+
+def _note(member: tarfile.TarInfo, ignored: Ignored) -> None:
+    if not member.isdir():
+        ignored.add_file(member.name)
+
+
+def _tell(path: Path, ignored: Ignored) -> None:
+    if text := str(ignored):
+        warnings.warn(f"{path}: ignored {text}.", stacklevel=3)
 
 
 def _validation_classes(devkit: Path) -> list[str]:
@@ -83,15 +124,17 @@ def _validation_classes(devkit: Path) -> list[str]:
         with tarfile.open(devkit) as kit:
             synsets = loadmat(io.BytesIO(_read(kit, "meta.mat")), squeeze_me=True)["synsets"]
             text = _read(kit, "ILSVRC2012_validation_ground_truth.txt").decode()
-    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
+        ids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in np.atleast_1d(synsets)}
+        return [ids[int(line)] for line in text.split()]
+    except (*DAMAGE, MatReadError, tarfile.TarError, zlib.error) as error:
         raise DataError(
-            f"the labels of the validation images are in {DEVKIT}, which must lie beside {VAL}: {error}."
+            f"the labels of the validation images are in {DEVKIT}, which must lie, whole, beside {VAL}: "
+            f"{type(error).__name__}: {error}."
         ) from error
-    ids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in np.atleast_1d(synsets)}
-    return [ids[int(line)] for line in text.split()]
 
 
 def _read(kit: tarfile.TarFile, name: str) -> bytes:
     file = kit.extractfile(f"{_DEVKIT_ROOT}/{name}")
-    assert file is not None
+    if file is None:
+        raise KeyError(f"{name} is no file")
     return file.read()

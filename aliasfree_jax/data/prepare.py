@@ -10,99 +10,38 @@ given and they are larger. Train with --config.data.source=records --config.data
 
 import argparse
 import io
-import json
 import multiprocessing
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
-from PIL import Image
 from tqdm import tqdm
 
-from aliasfree_jax.data.decode import decode
+from aliasfree_jax.data.archives import open_tree
+from aliasfree_jax.data.cifar import find_cifar
 from aliasfree_jax.data.folder import FolderSource
 from aliasfree_jax.data.ilsvrc import TRAIN, VAL, IlsvrcTrain, IlsvrcVal
-from aliasfree_jax.data.records import FORMAT, INFO, checksum, pack, read_info
-from aliasfree_jax.data.sources import Example, Source
-from aliasfree_jax.data.views import resize_shorter
+from aliasfree_jax.data.records import FORMAT, INFO, checksum, labels_file, read_info, read_labels
+from aliasfree_jax.data.shards import SUFFIX, Listed, Task, begin, fingerprint, read_note, write_shard
 from aliasfree_jax.errors import DataError, command
+from aliasfree_jax.files import local_path, sole_writer, write_json, write_whole
 
 SPLITS = ("train", "val")
-QUALITY = 95  # of the JPEGs that are written again, smaller
 OPTIONS_DIFFER = "holds shards of other images or options; continue with those, or use another directory"
+EXIT_INTERRUPTED = 130  # what shells say after Ctrl-C
 
 
-class Task(NamedTuple):
-    """One shard: the examples [start, stop) of a split."""
-
-    split: str
-    path: Path
-    start: int
-    stop: int
-    resize: int
-
-    @property
-    def note(self) -> Path:
-        """What is known of the finished shard."""
-        return self.path.with_suffix(".json")
-
-
-def smaller(example: Example, side: int) -> Example:
-    """The image with its shorter side at `side`, as a JPEG; as it is if it is no larger.
-
-    Raises:
-      DataError: the image cannot be decoded.
-    """
-    assert isinstance(example.image, bytes)
-    image = decode(example.image, example.name)
-    if min(image.shape[:2]) <= side:
-        return example
-    out = io.BytesIO()
-    Image.fromarray(resize_shorter(image, side, 1.0)).save(out, "JPEG", quality=QUALITY)
-    return Example(out.getvalue(), example.label, example.name)
-
-
-_sources: dict[str, Source] = {}  # of a worker process
-
-
-def _begin(sources: dict[str, Source]) -> None:
-    _sources.update(sources)
-
-
-def write_shard(task: Task) -> dict[str, Any]:
-    """Writes one shard, or finds it finished; what `info.json` is to say of it, and its labels."""
-    if task.path.exists() and task.note.exists():
-        return json.loads(task.note.read_text())
-    part = task.path.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    labels, unreadable = [], []
-    writer = ArrayRecordWriter(str(part), "group_size:1")
-    for index in range(task.start, task.stop):
-        try:
-            example = _sources[task.split][index]
-            example = smaller(example, task.resize) if task.resize else example
-        except DataError as error:
-            unreadable.append(str(error))
-            continue
-        writer.write(pack(example))
-        labels.append(example.label)
-    writer.close()
-    note = {"file": task.path.name, "start": task.start, "stop": task.stop, "resize": task.resize}
-    note |= {"labels": labels, "unreadable": unreadable, "sha256": checksum(part)}
-    part.rename(task.path)
-    task.note.write_text(json.dumps(note))
-    return note
-
-
-def open_sources(path: Path) -> dict[str, Source]:
+def open_sources(path: Path) -> dict[str, Listed]:
     """The splits to pack: of the ILSVRC2012 tars in a directory, or of class folders."""
     if (path / TRAIN).exists():
         train = IlsvrcTrain(path / TRAIN)
         return {"train": train, "val": IlsvrcVal(path / VAL, train.class_names)}
-    found: dict[str, Source] = {}
+    found: dict[str, Listed] = {}
     reasons = []
     for split in SPLITS:
         try:
@@ -110,13 +49,18 @@ def open_sources(path: Path) -> dict[str, Source]:
         except DataError as error:
             reasons.append(error)
     if not found:
+        if path.exists() and find_cifar(open_tree(path, lambda name: False)):
+            raise DataError(
+                f"{path} is CIFAR as it is distributed, which needs no packing: train with "
+                f"--config.data.source=folder --config.data.path={path}"
+            )
         raise reasons[0]
     for reason in reasons:
         print(f"without: {reason}", file=sys.stderr)
     return found
 
 
-def tasks_of(sources: dict[str, Source], directory: Path, per_shard: int, side: int) -> list[Task]:
+def tasks_of(sources: dict[str, Listed], directory: Path, per_shard: int, side: int) -> list[Task]:
     """The shards of all splits.
 
     Raises:
@@ -125,19 +69,16 @@ def tasks_of(sources: dict[str, Source], directory: Path, per_shard: int, side: 
     tasks = []
     for split, source in sources.items():
         count = -(-len(source) // per_shard)
+        images = fingerprint(source)
         for i in range(count):
-            path = directory / f"{split}-{i:05d}-of-{count:05d}.array_record"
+            path = directory / f"{split}-{i:05d}-of-{count:05d}{SUFFIX}"
             bounds = i * len(source) // count, (i + 1) * len(source) // count
-            tasks.append(Task(split, path, *bounds, side))
-    known = {task.note.name: task for task in tasks}
-    for note in directory.glob("*-of-*.json"):
-        task, stored = known.get(note.name), json.loads(note.read_text())
-        if task is None or (task.start, task.stop, side) != (
-            stored["start"],
-            stored["stop"],
-            stored["resize"],
-        ):
-            raise DataError(f"{directory} {OPTIONS_DIFFER} ({note.name}).")
+            tasks.append(Task(split, path, *bounds, side, images))
+    known = {task.path: task for task in tasks}
+    for path in sorted([*directory.glob("*-of-*.json"), *directory.glob(f"*-of-*{SUFFIX}")]):
+        task, note = known.get(path.with_suffix(SUFFIX)), read_note(path.with_suffix(".json"))
+        if task is None or (note and any(note[key] != value for key, value in task.identity().items())):
+            raise DataError(f"{directory} {OPTIONS_DIFFER} ({path.name}).")
     return tasks
 
 
@@ -145,47 +86,82 @@ def prepare(path: Path, directory: Path, *, per_shard: int, side: int, workers: 
     """Packs all splits of `path` into `directory`; the content of its `info.json`.
 
     Raises:
-      DataError: no images, or the directory holds something else.
+      DataError: no images, or the directory holds something else or cannot be written to.
+      OccupiedError: another process packs into it.
     """
-    if (directory / INFO).exists():
-        raise DataError(f"{directory} is prepared already; check it with --verify, or remove it first.")
+    _refuse_finished(directory)
     sources = open_sources(path)
-    directory.mkdir(parents=True, exist_ok=True)
-    tasks = tasks_of(sources, directory, per_shard, side)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _begin, (sources,)) as pool:
-        total = sum(task.stop - task.start for task in tasks)
-        notes: dict[str, list[dict[str, Any]]] = {split: [] for split in sources}
-        with tqdm(total=total, unit=" images", desc="packing") as bar:
-            for task, note in zip(tasks, pool.imap(write_shard, tasks), strict=True):
-                notes[task.split].append(note)
-                bar.update(task.stop - task.start)
-    names = next(iter(sources.values())).class_names
-    info: dict[str, Any] = {"format": FORMAT, "source": str(path), "resize": side, "class_names": list(names)}
-    info["splits"] = {split: _summary(split, notes[split], directory) for split in sources}
-    (directory / "info.part").write_text(json.dumps(info, indent=1) + "\n")
-    (directory / "info.part").rename(directory / INFO)
-    for task in tasks:
-        task.note.unlink()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with sole_writer(directory):
+            _refuse_finished(directory)  # another process may have done it meanwhile
+            tasks = tasks_of(sources, directory, per_shard, side)
+            notes = _write_shards(tasks, sources, workers)
+            names = next(iter(sources.values())).class_names
+            info: dict[str, Any] = {"format": FORMAT, "source": str(path), "resize": side}
+            info["class_names"] = list(names)
+            info["splits"] = {split: _summary(split, notes[split], directory) for split in sources}
+            write_json(directory / INFO, info, indent=1)
+            for leftover in [*(task.note for task in tasks), *directory.glob("*.part")]:
+                leftover.unlink()
+    except OSError as error:
+        raise DataError(f"cannot write in {directory}: {error}. Then give the same command again.") from error
     return info
+
+
+def _refuse_finished(directory: Path) -> None:
+    if (directory / INFO).exists():
+        read_info(directory)  # it may be damaged
+        raise DataError(f"{directory} is prepared already; check it with --verify, or remove it first.")
+
+
+def _write_shards(
+    tasks: list[Task], sources: dict[str, Listed], workers: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The notes of all shards, by split."""
+    notes: dict[str, list[dict[str, Any]]] = {split: [] for split in sources}
+    with _interrupts_wait():
+        pool = multiprocessing.get_context("spawn").Pool(workers, begin, (sources,))
+    total = sum(task.stop - task.start for task in tasks)
+    with pool, tqdm(total=total, unit=" images", desc="packing") as bar:
+        for task, note in zip(tasks, pool.imap(write_shard, tasks), strict=True):
+            notes[task.split].append(note)
+            bar.update(task.stop - task.start)
+    return notes
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C within the block comes after it; to processes that start within, it never comes."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _summary(split: str, notes: list[dict[str, Any]], directory: Path) -> dict[str, Any]:
     """What `info.json` says of a split, whose labels are written."""
     labels = [label for note in notes for label in note["labels"]]
-    np.save(directory / f"{split}-labels.npy", np.array(labels, np.int32))
+    file = io.BytesIO()
+    np.save(file, np.array(labels, np.int32))
+    write_whole(labels_file(directory, split), file.getvalue())
     shards = [
         {"file": note["file"], "images": len(note["labels"]), "sha256": note["sha256"]} for note in notes
     ]
     return {
         "images": len(labels),
+        "labels_sha256": checksum(labels_file(directory, split)),
         "unreadable": [u for note in notes for u in note["unreadable"]],
         "shards": shards,
     }
 
 
 def verify(directory: Path) -> int:
-    """Compares every shard with its checksum; the number of shards.
+    """Compares every shard, and the labels, with their checksums; the number of shards.
 
     Raises:
       DataError: some are missing or differ; all are named.
@@ -197,6 +173,11 @@ def verify(directory: Path) -> int:
         if not path.exists():
             faults.append(f"{path.name} is missing")
         elif checksum(path) != shard["sha256"]:
+            faults.append(f"{path.name} is damaged")
+    for split, summary in info["splits"].items():
+        path = labels_file(directory, split)
+        read_labels(directory, split, info)
+        if summary.get("labels_sha256", checksum(path)) != checksum(path):
             faults.append(f"{path.name} is damaged")
     if faults:
         raise DataError(f"{directory}: {'; '.join(faults)}. Remove {INFO} and these, and prepare it again.")
@@ -211,9 +192,7 @@ def main(arguments: list[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="IMAGES DIRECTORY", help="what to pack, and where to"
-    )
+    parser.add_argument("paths", nargs="+", metavar="IMAGES DIRECTORY", help="what to pack, and where to")
     parser.add_argument("--verify", action="store_true", help="check the shards of one directory instead")
     parser.add_argument(
         "--resize", type=int, default=0, help="largest shorter side, pixels; 0: all as they are"
@@ -225,12 +204,17 @@ def main(arguments: list[str]) -> None:
         parser.error("expected IMAGES and DIRECTORY, or --verify and one directory")
     if options.resize < 0 or options.images_per_shard < 1 or options.workers < 1:
         parser.error("--resize must not be negative, --images_per_shard and --workers must be positive")
+    paths = [local_path(text) for text in options.paths]
     if options.verify:
-        print(f"{verify(options.paths[0])} shards are as they were written")
+        print(f"{verify(paths[0])} shards are as they were written")
         return
-    path, directory = options.paths
+    path, directory = paths
     sizes = {"per_shard": options.images_per_shard, "side": options.resize, "workers": options.workers}
-    info = prepare(path, directory, **sizes)
+    try:
+        info = prepare(path, directory, **sizes)
+    except KeyboardInterrupt:
+        print(f"interrupted: give the same command again to go on in {directory}", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
     for split, summary in info["splits"].items():
         print(f"{split}: {summary['images']} images in {len(summary['shards'])} shards")
         for text in summary["unreadable"]:

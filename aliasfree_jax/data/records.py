@@ -7,6 +7,7 @@ encoded image: label and length of the name (little-endian, 4 and 2 bytes), the 
 import hashlib
 import json
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from grain.sources import ArrayRecordDataSource
 
 from aliasfree_jax.data.sources import Example, split_names
 from aliasfree_jax.errors import DataError, unknown
+from aliasfree_jax.files import local_path
 
 FORMAT = 1
 INFO = "info.json"
+AGAIN = f"Remove {INFO}, and prepare the images again."
 _HEADER = struct.Struct("<IH")
 
 
@@ -48,18 +51,50 @@ def read_info(directory: Path) -> dict[str, Any]:
     """The content of `info.json`.
 
     Raises:
-      DataError: not there, or of another version.
+      DataError: not there, damaged, or of another version.
     """
     try:
         info = json.loads((directory / INFO).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        if isinstance(info, dict) and info.get("format") != FORMAT:
+            raise DataError(
+                f"{directory}/{INFO} has format {info.get('format')}, this version reads {FORMAT}."
+            )
+        shards = [shard for split in info["splits"].values() for shard in split["shards"]]
+        sum(shard["images"] for shard in shards)
+        "".join([*info["class_names"], *(shard["file"] + shard["sha256"] for shard in shards)])
+    except OSError as error:
         raise DataError(
             f"no prepared data set in {directory} (data.path): {error}. Make one with: python -m "
             f"aliasfree_jax.data.prepare IMAGES {directory}; started again, it goes on where it was."
         ) from error
-    if info.get("format") != FORMAT:
-        raise DataError(f"{directory}/{INFO} has format {info.get('format')}, this version reads {FORMAT}.")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{directory}/{INFO} is damaged ({type(error).__name__}: {error}). {AGAIN}"
+        ) from error
     return info
+
+
+def labels_file(directory: Path, split: str) -> Path:
+    """Where the labels of all images of a split are, one after the other."""
+    return directory / f"{split}-labels.npy"
+
+
+def read_labels(directory: Path, split: str, info: dict[str, Any]) -> np.ndarray:
+    """The labels of a split, int [N].
+
+    Raises:
+      DataError: not there, damaged, or not those of the images that `info` lists.
+    """
+    path, classes = labels_file(directory, split), len(info["class_names"])
+    try:
+        labels = np.load(path)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is missing or damaged: {error}. {AGAIN}") from error
+    count = sum(shard["images"] for shard in info["splits"][split]["shards"])
+    fits = isinstance(labels, np.ndarray) and labels.shape == (count,) and labels.dtype.kind in "iu"
+    if not fits or (count and not 0 <= labels.min() <= labels.max() < classes):
+        raise DataError(f"{path} does not hold {count} labels in 0..{classes - 1}. {AGAIN}")
+    return labels
 
 
 class RecordSource:
@@ -70,21 +105,25 @@ class RecordSource:
     """
 
     def __init__(self, path: str | Path, split: str):
-        directory = Path(path).expanduser().absolute()
+        directory = local_path(path, "data.path").absolute()
         info = read_info(directory)
         self.split = next((name for name in split_names(split) if name in info["splits"]), "")
         if not self.split:
             raise DataError(unknown(f"split of {directory}", split, info["splits"]))
         self.class_names = tuple(info["class_names"])
-        self.labels = np.load(directory / f"{self.split}-labels.npy")
+        self.labels = read_labels(directory, self.split, info)
         shards = [directory / shard["file"] for shard in info["splits"][self.split]["shards"]]
         if missing := [shard.name for shard in shards if not shard.exists()]:
             raise DataError(f"{directory} lacks {len(missing)} of {len(shards)} shards, e.g. {missing[0]}.")
-        self._records = ArrayRecordDataSource([str(shard) for shard in shards])
+        self._check = f"check it with python -m aliasfree_jax.data.prepare --verify {directory}"
+        try:
+            self._records = ArrayRecordDataSource([str(shard) for shard in shards])
+        except RuntimeError as error:
+            raise DataError(f"a shard of {directory} is damaged ({error}): {self._check}") from error
         if len(self._records) != len(self.labels):
             raise DataError(
                 f"{directory} has {len(self._records)} images in {self.split}, but {len(self.labels)} "
-                f"labels: check it with python -m aliasfree_jax.data.prepare --verify {directory}"
+                f"labels: {self._check}"
             )
 
     def __len__(self) -> int:
@@ -93,4 +132,8 @@ class RecordSource:
 
     def __getitem__(self, index: int) -> Example:
         """The encoded image at `index`."""
-        return unpack(self._records[index])
+        try:
+            record = self._records[index]
+        except RuntimeError as error:
+            raise DataError(f"record {index} of {self.split} is damaged ({error}): {self._check}") from error
+        return unpack(record)

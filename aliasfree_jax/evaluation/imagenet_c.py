@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from aliasfree_jax.data import FolderSource, Source
+from aliasfree_jax.data.archives import DirectoryTree
 from aliasfree_jax.errors import DataError
+from aliasfree_jax.files import local_path
 
 SEVERITIES = ("1", "2", "3", "4", "5")
 
@@ -44,10 +46,14 @@ def corruptions_in(directory: str | Path) -> dict[str, Path]:
     Raises:
       DataError: there are none, or one is there twice or lacks a severity.
     """
-    root = Path(directory).expanduser()
+    root = local_path(directory, "--imagenet_c")
+    if not root.is_dir():
+        raise DataError(f"no directory {root} (--imagenet_c).")
+    tree = DirectoryTree(root)
+    parents = [root, *(root / folder for folder in sorted(tree.children("")))]
     found: dict[str, Path] = {}
     for name in CORRUPTIONS:
-        places = [place for place in (root / name, *sorted(root.glob(f"*/{name}"))) if place.is_dir()]
+        places = [parent / name for parent in parents if (parent / name).is_dir()]
         if len(places) > 1:
             raise DataError(f"{name} is there twice: {places[0]} and {places[1]}. Move one of them away.")
         if places:

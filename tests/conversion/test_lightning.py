@@ -6,10 +6,10 @@ import pytest
 from pickles import Code, call, code, name, zip_file
 
 from aliasfree_jax.conversion import load_pth
-from aliasfree_jax.conversion.inert import Description
 from aliasfree_jax.conversion.lightning import with_hyper_parameters
 from aliasfree_jax.conversion.torch_file import read_entry, read_torch_file
 from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.pickles.inert import Description
 
 FILE = Path(__file__).parent / "data" / "lps_resnet18.ckpt"  # written by torch: make_torch_fixtures.py
 

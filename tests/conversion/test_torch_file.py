@@ -9,9 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from aliasfree_jax.conversion.inert import Record
 from aliasfree_jax.conversion.torch_file import read_state_dict, read_torch_file
 from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.pickles.inert import Record
 
 DATA = Path(__file__).parent / "data"
 FORMATS = ("zip", "legacy")

@@ -179,7 +179,7 @@ def test_lengths_beyond_the_file(content, tmp_path):
 
 
 def test_too_many_instructions(tmp_path, monkeypatch):
-    monkeypatch.setattr("aliasfree_jax.conversion.unpickling.MAX_INSTRUCTIONS", 100)
+    monkeypatch.setattr("aliasfree_jax.pickles.unpickling.MAX_INSTRUCTIONS", 100)
     with pytest.raises(ConversionError, match="more than 100 instructions"):
         read_torch_file(zip_file(tmp_path / "a.pth", Code(b"N" * 101)))
 

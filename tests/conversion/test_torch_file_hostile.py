@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from pickles import ORDERED, WRITERS, Code, build, call, code, name, numbers, tensor, zip_file
 
-from aliasfree_jax.conversion.inert import Record
 from aliasfree_jax.conversion.torch_file import read_state_dict, read_torch_file
 from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.pickles.inert import Record
 
 EXTENSION = 0x7A
 NOT_EXECUTED = "refused, and nothing of the file has been executed"
@@ -148,7 +148,7 @@ def test_extension_registry_is_not_consulted(tmp_path):
         ("numpy.core.multiarray", "fromfile"),
         ("_codecs", "decode"),
         ("builtins", "object"),
-        ("aliasfree_jax.conversion.inert", "Record"),
+        ("aliasfree_jax.pickles.inert", "Record"),
         ("functools", "reduce"),
         ("functools.partial", "__call__"),
         ("modelsx", "ResNet"),

@@ -62,6 +62,5 @@ def tree(tmp_path: Path) -> Path:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(np.full((8, 8, 3), 10 * i, np.uint8)))
-    (root / "train" / "cat" / "notes.txt").write_text("not an image")
     (root / "train" / "cat" / "._a.png").write_bytes(b"left by an archiver")
     return root

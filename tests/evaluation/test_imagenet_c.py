@@ -7,7 +7,7 @@ from PIL import Image
 
 from aliasfree_jax.config import base_config
 from aliasfree_jax.data import FolderSource, eval_batches
-from aliasfree_jax.errors import DataError
+from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.imagenet_c import (
     ALEXNET_ERRORS,
@@ -155,3 +155,24 @@ def test_directories_that_are_something_else_are_explained(directory, tmp_path):
     clean = FolderSource(other, "val")
     with pytest.raises(DataError, match="2 classes, the clean data 2; labels .* n01443537, n01484850"):
         evaluate_corruptions(directory, clean, lambda source: {})
+
+
+def test_byproducts_are_no_corruptions_and_an_empty_class_is_refused(tmp_path, monkeypatch):
+    write(tmp_path / "clean" / "val", 0)
+    for severity in range(1, 6):
+        write(tmp_path / "fog" / str(severity), 0)
+    (tmp_path / "@eaDir" / "fog" / "1").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert corruptions_in("~") == {"fog": tmp_path / "fog"}
+    for path in (tmp_path / "fog/1" / CLASSES[0]).iterdir():
+        path.unlink()
+    clean = FolderSource(tmp_path / "clean", "val")
+    with (
+        pytest.warns(UserWarning, match="class folders without images"),
+        pytest.raises(DataError, match=f"fog/1 has 1 classes, the clean data 2.*In one only: {CLASSES[0]}"),
+    ):
+        evaluate_corruptions("~", clean, lambda source: {})
+    with pytest.raises(DataError, match="no directory .*nowhere .--imagenet_c"):
+        corruptions_in(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="--imagenet_c is 's3://c', an address"):
+        corruptions_in("s3://c")

@@ -3,8 +3,9 @@
 A pickle is a program, and `pickle.Unpickler` is a generous machine for it: even with its look-up of
 names restricted it calls `__setstate__`, `append` or `setattr` on whatever the program points at,
 takes objects from a process-wide extension cache, and allocates what a length field demands. This
-machine knows only the instructions that `torch.save` writes. It never imports, never looks up an
-attribute of an object that the file made, and calls nothing but the constructors it was handed.
+machine knows only the instructions that `torch.save` and Python 2 write for plain data. It never imports,
+never looks up an attribute of an object that the file made, and calls nothing but the constructors it was
+handed.
 """
 
 import pickle
@@ -14,8 +15,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import BinaryIO
 
-from aliasfree_jax.conversion.inert import REFUSED, Constructor, Stateful
 from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.pickles.inert import REFUSED, Constructor, Stateful
 
 # Each instruction makes at most one small object, so this bounds the memory that a hostile pickle
 # can turn its bytes into; a checkpoint of 10,000 tensors needs about 300,000.
@@ -168,20 +169,28 @@ def _checked_key(key: object) -> object:
 def _refused(module: object, name: object) -> str:
     wanted = f"{module}.{name}"[:MAX_NAME_LENGTH]
     return (
-        f"the file tries to run code: it asks for {wanted!r}, not one of the few names that weights need; "
-        f"{REFUSED}. If you trust its origin, load it with PyTorch in a sandbox and save only the "
-        "model's state_dict()"
+        f"the file tries to run code: it asks for {wanted!r}, not one of the few names that plain data need; "
+        f"{REFUSED}. If you trust its origin, load it in a sandbox with the program that wrote it and save "
+        "plain data only; of a model, its state_dict()"
     )
 
 
 def _unsupported(code: bytes) -> str:
     known = {op.code: op.name for op in pickletools.opcodes}
     name = known.get(code.decode("latin-1"), repr(code))
-    return f"its pickle has the instruction {name}, which torch.save never writes; {REFUSED}"
+    return f"its pickle has the instruction {name}, which plain data never need; {REFUSED}"
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
+
+
+def _text_or_bytes(data: bytes) -> str | bytes:
+    """A `str` of Python 2, which is text, or bytes such as the numbers of an array."""
+    try:
+        return _text(data)
+    except UnicodeDecodeError:
+        return data
 
 
 def _integer(data: bytes) -> int:
@@ -205,8 +214,8 @@ _COUNTED: dict[bytes, tuple[str, Callable[[bytes], object]]] = {  # layout of th
     pickle.SHORT_BINBYTES: ("<B", bytes),
     pickle.BINBYTES: ("<I", bytes),
     pickle.BINBYTES8: ("<Q", bytes),
-    pickle.SHORT_BINSTRING: ("<B", _text),  # str of Python 2
-    pickle.BINSTRING: ("<i", _text),
+    pickle.SHORT_BINSTRING: ("<B", _text_or_bytes),
+    pickle.BINSTRING: ("<i", _text_or_bytes),
 }
 
 

@@ -1,4 +1,4 @@
-"""Inert stand-ins for what a checkpoint may hold besides tensors: records, descriptions, numpy's numbers.
+"""Inert stand-ins for what a pickle may hold besides plain data: records, descriptions, numpy's numbers.
 
 Each is made by a constructor of our own from data that it checks, so a file can describe values but
 reach neither NumPy's constructors nor Python's.
@@ -141,6 +141,8 @@ class NumpyArray(Stateful):
 
 def _numbers(dtype: object, data: object, shape: tuple[int, ...], fortran: bool = False) -> np.ndarray:
     """`data` as an array in this machine's byte order; ConversionError unless it fits exactly."""
+    if type(data) is str:  # of Python 2, whose numbers happen to be UTF-8
+        data = data.encode("utf-8", "surrogatepass")
     if type(dtype) is not NumpyDtype or type(data) is not bytes:
         raise ConversionError("it holds a numpy value that is not made of numbers")
     if math.prod(shape) * dtype.dtype.itemsize != len(data):

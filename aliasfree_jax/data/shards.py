@@ -1,0 +1,132 @@
+"""The shards that `aliasfree_jax.data.prepare` writes, one by one, in worker processes that may be ended.
+
+A shard counts as finished when its note is there, whole, and of the same images and options.
+"""
+
+import hashlib
+import io
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+
+from aliasfree_jax.data.decode import decode
+from aliasfree_jax.data.records import checksum, pack
+from aliasfree_jax.data.sources import Example, Source
+from aliasfree_jax.data.views import resize_shorter
+from aliasfree_jax.errors import DataError
+from aliasfree_jax.files import write_json
+
+QUALITY = 95  # of the JPEGs that are written again, smaller
+SUFFIX = ".array_record"
+
+
+class Listed(Source, Protocol):
+    """A source that knows the names and labels of its images without reading them."""
+
+    names: list[str]
+    labels: np.ndarray
+
+
+class Task(NamedTuple):
+    """One shard: the examples [start, stop) of a split; `images` is the split's fingerprint."""
+
+    split: str
+    path: Path
+    start: int
+    stop: int
+    resize: int
+    images: str
+
+    @property
+    def note(self) -> Path:
+        """What is known of the finished shard."""
+        return self.path.with_suffix(".json")
+
+    def identity(self) -> dict[str, Any]:
+        """The part of the note that tells whether a shard is this one."""
+        return {"start": self.start, "stop": self.stop, "resize": self.resize, "images": self.images}
+
+
+def fingerprint(source: Listed) -> str:
+    """Of the names, labels and classes of all images, in their order."""
+    text = "\n".join([*source.class_names, "", *source.names])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape") + source.labels.tobytes()).hexdigest()
+
+
+NOTE = {"file": str, "start": int, "stop": int, "resize": int, "images": str, "labels": list}
+NOTE |= {"unreadable": list, "bytes": int, "sha256": str}
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """The note of a shard; None if there is none, or none that can be used: the shard is not finished."""
+    try:
+        note = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(note, dict) and all(isinstance(note.get(key), kind) for key, kind in NOTE.items())
+    return note if whole else None
+
+
+def smaller(example: Example, side: int) -> Example:
+    """The image with its shorter side at `side`, as a JPEG; as it is if it is no larger.
+
+    Raises:
+      DataError: the image cannot be decoded.
+    """
+    assert isinstance(example.image, bytes)
+    image = decode(example.image, example.name)
+    if min(image.shape[:2]) <= side:
+        return example
+    out = io.BytesIO()
+    Image.fromarray(resize_shorter(image, side, 1.0)).save(out, "JPEG", quality=QUALITY)
+    return Example(out.getvalue(), example.label, example.name)
+
+
+_sources: dict[str, Listed] = {}  # of a worker process
+
+
+def begin(sources: dict[str, Listed]) -> None:
+    """Makes a process ready for `write_shard`; Ctrl-C is for the process that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _sources.update(sources)
+
+
+def write_shard(task: Task) -> dict[str, Any]:
+    """Writes one shard, or finds it finished; its note, which `info.json` is made of.
+
+    Raises:
+      DataError: it cannot be written.
+    """
+    note = read_note(task.note)
+    if note and task.path.exists() and task.path.stat().st_size == note["bytes"]:
+        return note
+    part = task.path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    labels, unreadable = [], []
+    try:
+        writer = ArrayRecordWriter(str(part), "group_size:1")
+        for index in range(task.start, task.stop):
+            try:
+                example = _sources[task.split][index]
+                example = smaller(example, task.resize) if task.resize else example
+            except DataError as error:
+                unreadable.append(str(error))
+                continue
+            writer.write(pack(example))
+            labels.append(example.label)
+        writer.close()
+        with part.open("rb+") as file:  # on the disk before the note is
+            os.fsync(file.fileno())
+        note = {"file": task.path.name, **task.identity(), "labels": labels, "unreadable": unreadable}
+        note |= {"bytes": part.stat().st_size, "sha256": checksum(part)}
+        part.replace(task.path)
+        write_json(task.note, note, indent=None)
+    except (OSError, RuntimeError) as error:  # RuntimeError: of ArrayRecord
+        raise DataError(f"cannot write {task.path}: {error}. Then give the same command again.") from error
+    return note
