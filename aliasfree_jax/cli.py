@@ -6,7 +6,6 @@ message on stderr when the user can mend what went wrong. Errors of the program 
 traceback. Where several processes run the program as one (`aliasfree_jax.processes`), the first speaks.
 """
 
-import json
 import os
 import re
 import sys
@@ -14,7 +13,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -22,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import EXIT_USER_ERROR, AliasFreeError, CheckpointError, ConfigError, unknown
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
+from aliasfree_jax.stored_config import CONFIG, read_config, reason
 
 _LAUNCHER = flags.DEFINE_enum(
     "launcher", "auto", LAUNCHERS, "what started this process as one of several; auto: look for traces"
@@ -29,40 +28,6 @@ _LAUNCHER = flags.DEFINE_enum(
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of the first of several processes")
 _PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "number of processes that no launcher started")
 _PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "of this one of them, from 0")
-
-
-def _reason(error: BaseException) -> str:
-    """The text of an error of ml_collections, which wraps one in the other and lists whole sections."""
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    text = str(error.args[0] if error.args else error)
-    return re.sub(r' Other fields present: ".*?}"\n?', " ", text, flags=re.DOTALL).strip()
-
-
-def _tuples(value: Any) -> Any:
-    """JSON as a configuration holds it: sequences are tuples, the only ones that flags can override."""
-    if isinstance(value, dict):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def read_config(path: Path) -> ConfigDict:
-    """The configuration stored as JSON at `path`, as a run writes it.
-
-    Raises:
-      ConfigError: unreadable, not JSON, or with fields that this version does not know.
-    """
-    config = base_config()
-    try:
-        config.update(_tuples(json.loads(path.read_text())))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"cannot read the stored configuration {path}: {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} was not written by this version of aliasfree_jax: {_reason(error)} "
-            "Pass the configuration file with --config=configs/....py instead."
-        ) from error
-    return config
 
 
 def run_directory(checkpoint: Path) -> Path | None:
@@ -92,7 +57,7 @@ def stored_config(checkpoint: Path) -> ConfigDict:
         )
     if run is None:
         raise CheckpointError(f"no checkpoint at {checkpoint}: there is no such file or directory.")
-    return read_config(run / "config.json")
+    return read_config(run / CONFIG)
 
 
 def _fault(field: str) -> str | None:
@@ -163,7 +128,7 @@ def _define_config(argv: list[str], default: Callable[[], ConfigDict] | None) ->
 def _mistake_in(path: str, error: Exception) -> ConfigError:
     """Says where in the configuration file at `path` the `error` of running it arose."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-    text = _reason(error)
+    text = reason(error)
     return ConfigError(f"{path}:{lines[-1]}: {text}" if lines else f"{path}: {text}")
 
 

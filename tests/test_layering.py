@@ -20,6 +20,7 @@ RANKS = {
     "config": 1,
     "files": 1,
     "processes": 1,
+    "stored_config": 2,
     "ops": 2,
     "layers": 3,
     "models": 4,

@@ -1,9 +1,8 @@
 """`run`: from a configuration to a trained network. The only stateful loop of the package."""
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from flax import linen as nn
@@ -13,8 +12,11 @@ from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_bes
 from aliasfree_jax.config import validate
 from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
 from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.files import OccupiedError, sole_writer, write_json
 from aliasfree_jax.processes import is_first, total
+from aliasfree_jax.stored_config import CONFIG
 from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sheet
+from aliasfree_jax.training.identity import check_identity, stored
 from aliasfree_jax.training.mesh import check_batch, make_mesh, own_share, put_batch
 from aliasfree_jax.training.network import check_network
 from aliasfree_jax.training.preparation import Evaluate, Initial, Parts, first_state, prepare
@@ -37,12 +39,23 @@ class Summary:
     skipped: int  # training examples that could not be read
 
 
-def _make_workdir(workdir: Path) -> Path:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the run directory {workdir}: {error}") from error
-    return workdir
+@contextmanager
+def _own_directory(workdir: Path) -> Iterator[None]:
+    """Makes the run's directory and keeps other jobs out of it; of several processes the first does."""
+    fault: ConfigError | None = None
+    with ExitStack() as stack:
+        if is_first():
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(sole_writer(workdir))
+            except OccupiedError as error:
+                fault = error
+            except OSError as error:
+                fault = ConfigError(f"cannot make the run directory {workdir}: {error}")
+                fault.__cause__ = error
+        if total(int(fault is not None)):
+            raise fault or ConfigError(f"the first process cannot write to {workdir}.")
+        yield
 
 
 def _keep_best(
@@ -145,6 +158,7 @@ def run(
     evaluate: Evaluate | None = None,
     sources: tuple[Source, Source | None] | None = None,
     origin: str = "",
+    accept: Sequence[str] = (),
 ) -> Summary:
     """Trains a network and leaves checkpoints, `metrics.jsonl` and `config.json` in `workdir`.
 
@@ -163,10 +177,13 @@ def run(
       sources: training and evaluation data of your own, e.g. `data.ArraySource`s, for the source
         "arrays"; None: those that the configuration names.
       origin: what to write on the model card, e.g. the configuration's file.
+      accept: fields, such as "data.path", that may differ from those of the run that goes on, although they
+        change the result; `config.json` keeps them.
 
     Raises:
-      AliasFreeError: the configuration, data, initial weights or checkpoint cannot be used, or the
-        loss is no longer finite.
+      OccupiedError: another live job trains in `workdir`.
+      AliasFreeError: the configuration, data, initial weights or checkpoint cannot be used, the run there
+        is of another configuration, or the loss is no longer finite.
       TerminatedError: SIGTERM came; the checkpoint is written.
     """
     validate(config)
@@ -177,19 +194,20 @@ def run(
         train = open_source(config.data, train=True)
         sources = train, open_source(config.data, train=False) if evaluate else None
     parts = prepare(config, mesh, *sources, origin, evaluate)
-    workdir = _make_workdir(Path(workdir))
-    with RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
+    workdir = Path(workdir)
+    with _own_directory(workdir), RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
+        accepted, changes = check_identity(workdir, config, checkpoints.latest_step(), accept)
         start, state, notes = first_state(parts, checkpoints, initial)
         writers = make_writers(config, workdir, start) if is_first() else []
         sizes = {"start": start, "batch_size": config.train.batch_size}
         with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:
-            for note in notes:
+            for note in notes + changes:
                 progress.note(note)
             if start:
                 progress.saved(checkpoints.directory / str(start))
             # Not earlier: a configuration that does not fit the run must not replace the run's own.
             if is_first():
-                (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+                write_json(workdir / CONFIG, stored(config, accepted))
             if start >= parts.plan.total:
                 progress.note(f"nothing to train: the run has {start} of {parts.plan.total} steps")
                 results = parts.evaluate(state) if parts.evaluate else {}
