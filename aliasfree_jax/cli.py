@@ -2,10 +2,12 @@
 
 `run(main)` replaces `absl.app.run(main)`. It defines the flag `--config`, checks the names of all
 `--config.field=value` overrides against `base_config()` and ends with exit status 2 and a single
-message on stderr when the user can mend what went wrong. Errors of the program itself keep their
-traceback. Where several processes run the program as one (`aliasfree_jax.processes`), the first speaks.
+message on stderr when the user can mend what went wrong; Ctrl-C is one line and status 130. Errors of the
+program itself keep their traceback. Where several processes run the program as one
+(`aliasfree_jax.processes`), the first speaks.
 """
 
+import functools
 import os
 import re
 import sys
@@ -18,9 +20,30 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import EXIT_USER_ERROR, AliasFreeError, CheckpointError, ConfigError, unknown
+from aliasfree_jax.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    AliasFreeError,
+    CheckpointError,
+    ConfigError,
+    unknown,
+)
+from aliasfree_jax.files import local_path
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
 from aliasfree_jax.stored_config import CONFIG, read_config, reason
+
+PATHS = ("init_from", "data.path")  # fields of a configuration
+
+
+class LocalPath(flags.ArgumentParser[str]):
+    """Parses the value of a flag that is a path of this machine: `flags.DEFINE(LocalPath(), ...)`."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        """With `~` expanded; an address is refused."""
+        return str(local_path(argument)) if argument else ""
+
 
 _LAUNCHER = flags.DEFINE_enum(
     "launcher", "auto", LAUNCHERS, "what started this process as one of several; auto: look for traces"
@@ -91,6 +114,24 @@ def _config_file(argv: Sequence[str]) -> str | None:
     return None
 
 
+def _with_local_config(argv: Sequence[str]) -> list[str]:
+    """`argv` with `~` in the value of `--config` expanded, which the shell leaves as it is."""
+    value, local = _config_file(argv), list(argv)
+    if value:
+        at = next(i for i, argument in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", argument))
+        local[at : at + (1 if "=" in argv[at] else 2)] = [f"--config={local_path(value, '--config')}"]
+    return local
+
+
+def _expand_paths(config: ConfigDict) -> None:
+    """Expands `~` in the fields that are paths, and refuses addresses."""
+    for field in PATHS:
+        *sections, name = field.split(".")
+        section = functools.reduce(getattr, sections, config)
+        if section[name]:
+            section[name] = str(local_path(section[name], f"--config.{field}"))
+
+
 def _check_file(value: str) -> None:
     if not value:
         raise ConfigError(
@@ -143,6 +184,7 @@ def parse(argv: list[str], default: Callable[[], ConfigDict] | None = None) -> l
       ConfigError: anything the user mistyped.
     """
     check_overrides(argv)
+    argv = _with_local_config(argv)
     try:
         _define_config(argv, default)
         positional = flags.FLAGS(argv)
@@ -152,6 +194,7 @@ def parse(argv: list[str], default: Callable[[], ConfigDict] | None = None) -> l
         raise ConfigError(f"{error} (--help lists the flags)") from error
     if len(positional) > 1:
         raise ConfigError(f"unexpected argument {positional[1]!r}: every argument is a flag, --name=value.")
+    _expand_paths(flags.FLAGS.config)
     return positional
 
 
@@ -180,3 +223,6 @@ def run(main: Callable[[ConfigDict], None], *, default: Callable[[], ConfigDict]
     except AliasFreeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

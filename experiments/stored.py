@@ -102,8 +102,8 @@ class Store:
     def why_stale(self, run: Run, stored: Stored) -> list[str]:
         """The settings in which stored results are not those of the run; none if they are.
 
-        For example "config.train.batch_size: 50, not 64". A field of the configuration that one side lacks has
-        its default: results stay valid when fields are added.
+        For example "config.train.batch_size: 50, not 64". A field of the configuration that one side lacks
+        has its default: results stay valid when fields are added.
         """
         of_result = {**stored["settings"], "config": {**stored["settings"]["config"]}}
         # Where the data was is no setting.

@@ -258,7 +258,7 @@ def test_the_best_network_survives_a_death(tmp_path, moment):
 
 def test_a_best_network_that_cannot_be_written(tmp_path):
     (tmp_path / "run").touch()
-    with pytest.raises(CheckpointError, match="cannot write the best network to .*/run/best"):
+    with pytest.raises(CheckpointError, match="cannot keep the best network in .*/run/best"):
         keep_best(tmp_path / "run", card_at(1), variables_of(), {"accuracy": 1.0}, "accuracy")
 
 

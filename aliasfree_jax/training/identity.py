@@ -1,7 +1,8 @@
-"""Whether a run goes on as itself: its stored configuration compared with the present one."""
+"""Whether a run goes on as itself, and alone: its stored configuration against the present one, its lock."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from ml_collections import ConfigDict
 
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.files import OccupiedError, sole_writer
+from aliasfree_jax.processes import is_first, total
 from aliasfree_jax.stored_config import ACCEPTED, CONFIG, differences, fields, read_accepted, read_config
 
 _ROUNDING = "numbers are rounded otherwise from here on"
@@ -86,8 +89,8 @@ def check_identity(
         lines = "\n".join(f"  {name}: {_shown(faults[name])}" for name in refused)
         raise ConfigError(
             f"{workdir} was trained with other settings, which change the result (field: stored, now):\n"
-            f"{lines}\nUse the stored ones (train.py takes them without --config), or another --workdir. To go "
-            f"on with these all the same: --accept_changes={','.join([*accept, *refused])}"
+            f"{lines}\nUse the stored ones (train.py takes them without --config), or another --workdir. "
+            f"To go on with these all the same: --accept_changes={','.join([*accept, *refused])}"
         )
     notes = [f"{name}: {_shown(changes[name])}: {_word(name)}" for name in changes if _word(name)]
     notes += [f"accepted change of {name}: {_shown(faults[name])}" for name in faults]
@@ -101,3 +104,27 @@ def check_identity(
 def stored(config: ConfigDict, accepted: list[dict[str, Any]]) -> dict[str, Any]:
     """What a run writes as its `config.json`."""
     return config.to_dict() | ({ACCEPTED: accepted} if accepted else {})
+
+
+@contextmanager
+def sole_job(workdir: Path) -> Iterator[None]:
+    """Makes the run's directory and keeps other jobs out of it; of several processes the first does.
+
+    Raises:
+      OccupiedError: another live job is in.
+      ConfigError: the directory cannot be made or written to.
+    """
+    fault: ConfigError | None = None
+    with ExitStack() as stack:
+        if is_first():
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(sole_writer(workdir))
+            except OccupiedError as error:
+                fault = error
+            except OSError as error:
+                fault = ConfigError(f"cannot make the run directory {workdir}: {error}")
+                fault.__cause__ = error
+        if total(int(fault is not None)):
+            raise fault or ConfigError(f"the first process cannot write to {workdir}.")
+        yield

@@ -20,7 +20,8 @@ def command(monkeypatch, tmp_path):
     """The module train.py with flags of its own and without training; `calls` holds what the loop got."""
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
-    monkeypatch.setattr(flags, "DEFINE_string", lambda name, default, text: SimpleNamespace(value=default))
+    for define in ("DEFINE", "DEFINE_list"):  # (parser,) name, default, text
+        monkeypatch.setattr(flags, define, lambda *arguments: SimpleNamespace(value=arguments[-2]))
     spec = importlib.util.spec_from_file_location("train_under_test", ROOT / "train.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -28,8 +29,8 @@ def command(monkeypatch, tmp_path):
 
     def run(config, workdir, **arguments):
         module.calls.append({"workdir": workdir, **arguments})
-        workdir.mkdir(parents=True)
-        card = SimpleNamespace(to_json=lambda: {"model": "tiny"}, image_size=32)
+        workdir.mkdir(parents=True, exist_ok=True)
+        card = SimpleNamespace(to_json=lambda: {"model": "tiny"}, image_size=32, step=9)
         return SimpleNamespace(module=None, variables={}, card=card)
 
     monkeypatch.setattr(module.loop, "run", run)
