@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -5,6 +6,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 
@@ -19,6 +21,7 @@ from aliasfree_jax.checkpoint import (
     newest_run,
     save_model,
 )
+from aliasfree_jax.checkpoint.directory import UnreadableCheckpointError
 from aliasfree_jax.errors import CheckpointError
 
 CARD = ModelCard(
@@ -212,6 +215,63 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(run, damage
     damage(run / "checkpoints/4")
     with pytest.warns(UserWarning, match=r"4.damaged2; going on from step 2"):
         restore(run)
+
+
+def replace_by_a_loop(path):
+    """A link to itself: the system refuses to open it, to everybody."""
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("files", ["card/metadata", "variables/d/*", "variables/manifest.ocdbt"])
+def test_an_unreadable_checkpoint_is_left_as_it_is(run, files):
+    """For everything that reads it; training does not go on from older weights."""
+    for path in list((run / "checkpoints/4").glob(files)):
+        replace_by_a_loop(path)
+    for read in (load_model, restore):
+        with pytest.raises(
+            UnreadableCheckpointError, match=r"checkpoints/4 cannot be read \(Too many levels"
+        ):
+            read(run)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ESTALE, os.strerror(errno.ESTALE)),
+        ValueError(
+            'PERMISSION_DENIED: Error reading "x": Failed to open: Permission denied [os_error_code=13]'
+        ),
+        ValueError("UNKNOWN: Error reading local file: Input/output error [os_error_code='5']"),
+        ValueError(f"RESOURCE_EXHAUSTED: {os.strerror(errno.EMFILE)}"),
+    ],
+)
+def test_whatever_the_system_refuses_is_unreadable(run, monkeypatch, error):
+    def refuse(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", refuse)
+    with pytest.raises(UnreadableCheckpointError, match="checkpoints/4 cannot be read .*nothing is changed"):
+        restore(run)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
+
+
+def test_a_directory_of_checkpoints_that_cannot_be_listed(tmp_path):
+    (tmp_path / "checkpoints").symlink_to("checkpoints")
+    with pytest.raises(UnreadableCheckpointError, match="checkpoints cannot be read: .*symbolic links"):
+        load_model(tmp_path)
+
+
+def test_a_best_value_that_cannot_be_read_is_not_replaced(tmp_path):
+    keep_best(tmp_path, card_at(1), variables_of(), {"accuracy": 0.9}, "accuracy")
+    replace_by_a_loop(tmp_path / "best/results.json")
+    with pytest.raises(CheckpointError, match="cannot keep the best network in .*symbolic links"):
+        keep_best(tmp_path, card_at(2), variables_of(), {"accuracy": 0.1}, "accuracy")
+    assert load_model(tmp_path / "best")[0].step == 1
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

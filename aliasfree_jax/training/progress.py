@@ -185,7 +185,8 @@ class Progress:
         reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
         return UnwritableError(
             f"cannot write {self._path}: {reason.strerror or reason}. "
-            f"Last checkpoint: {self._checkpoint}. Make room or mend the file system, then go on with --workdir."
+            f"Last checkpoint: {self._checkpoint}. Make room or mend the file system, then go on with "
+            "--workdir."
         )
 
     def _write(self, split: str, values: Mapping[str, Any]) -> None:
