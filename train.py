@@ -102,10 +102,10 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
     summary = loop.run(
         config, workdir, initial=initial, evaluate=evaluate, origin=config_file(), accept=_ACCEPT.value
     )
-    source = open_source(config.data, train=False)
-    draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
-    batches = own_eval_batches(source, config.data, config.eval.batch_size)
     with watch_for_termination() as stop_requested:
+        source = open_source(config.data, train=False)
+        draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
+        batches = own_eval_batches(source, config.data, config.eval.batch_size)
         results = shift_report(
             predictor(summary.module, summary.variables),
             until_termination(batches, summary.card.step, stop_requested),

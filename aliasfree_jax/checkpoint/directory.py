@@ -68,8 +68,8 @@ def _faulty(directory: Path, error: Exception) -> CheckpointError:
         reasons.insert(0, error.strerror or str(error))
     if reasons:
         return UnreadableCheckpointError(
-            f"checkpoint {directory} cannot be read ({reasons[0]}): it may be sound, so nothing is changed. Mend "
-            "permissions or the file system and start again."
+            f"checkpoint {directory} cannot be read ({reasons[0]}): it may be sound, so nothing is changed. "
+            "Mend permissions or the file system, then start again."
         )
     cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
     text = f"checkpoint {directory} is damaged or incomplete: {cause}."
@@ -95,7 +95,8 @@ def read_card(directory: Path) -> tuple[ModelCard, Shapes]:
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise _faulty(directory, error) from error
     raise CheckpointError(
-        f"checkpoint {directory} has format {stored['format']}, this version of aliasfree_jax reads {FORMAT}."
+        f"checkpoint {directory} has format {stored['format']}, this version of aliasfree_jax reads format "
+        f"{FORMAT}: use the version that wrote it."
     )
 
 

@@ -80,8 +80,7 @@ class RunCheckpoints:
 
         Raises:
           DamagedCheckpointError: all are damaged; nothing is renamed.
-          UnreadableCheckpointError: the newest that is not damaged may be sound, but cannot be read now; nothing
-            is renamed.
+          UnreadableCheckpointError: the newest that is not damaged cannot be read now; nothing is renamed.
           CheckpointError: none there, or of another network or optimizer.
         """
         damaged: list[CheckpointError] = []
