@@ -10,7 +10,6 @@ What to evaluate on comes from the run's own configuration, or from --config (it
 eval); any field can be overridden: --config.data.path=..., --config.eval.shifts=16.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from aliasfree_jax.evaluation.report import circumstances, format_markdown, form
 from aliasfree_jax.evaluation.selection import ADVERSARIAL, Selection, select, wide_view
 from aliasfree_jax.evaluation.stored import IMAGE, Evaluated, run_name
 from aliasfree_jax.evaluation.trial import Predict
+from aliasfree_jax.files import write_json, write_whole
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.curves import figure_class
 from aliasfree_jax.training.mesh import own_eval_batches
@@ -52,20 +52,22 @@ _ADVERSARIAL = flags.DEFINE_list(
     "adversarial", [], f"worst cases over circular shifts: {', '.join(ADVERSARIAL)}"
 )
 _SPATIAL = flags.DEFINE_bool("spatial_attack", False, "worst case over rotations, translations, scalings")
-_IMAGENET_C = flags.DEFINE_string(
-    "imagenet_c", "", "directory of ImageNet-C: [blur/]<corruption>/<severity>/<class>/"
+_IMAGENET_C = flags.DEFINE(
+    cli.LocalPath(), "imagenet_c", "", "directory of ImageNet-C: [blur/]<corruption>/<severity>/<class>/"
 )
 _PRESETS = flags.DEFINE_list("presets", [], f"metrics of the papers: {', '.join(PRESETS)}")
 _PAPER = flags.DEFINE_bool("paper", False, "presets to the letter: shared shifts, ranges, names and units")
 _PICTURES = flags.DEFINE_bool(
     "pictures", False, "all that pictures need, drawn in one HTML page beside the JSON file"
 )
-_WORKDIR = flags.DEFINE_string("workdir", "", "run to evaluate; default: the newest one under runs/")
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "", "run, checkpoint directory, converted directory or original .pth file"
+_WORKDIR = flags.DEFINE(
+    cli.LocalPath(), "workdir", "", "run to evaluate; default: the newest one under runs/"
 )
-_OUTPUT = flags.DEFINE_string(
-    "output", "", "JSON file of the results, .md beside it; default: eval.json in the run"
+_CHECKPOINT = flags.DEFINE(
+    cli.LocalPath(), "checkpoint", "", "run, checkpoint directory, converted directory or original .pth file"
+)
+_OUTPUT = flags.DEFINE(
+    cli.LocalPath(), "output", "", "JSON file of the results, .md beside it; default: eval.json in the run"
 )
 
 
@@ -132,8 +134,8 @@ def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
 def write(output: Path, results: Results) -> list[Path]:
     """Writes the results, their tables and, if asked for, the page with pictures; returns the files."""
     written = [output, output.with_suffix(".md")]
-    output.write_text(json.dumps(results, indent=2) + "\n")
-    written[1].write_text(f"# {results['checkpoint']}\n\n{format_markdown(results)}\n")
+    write_json(output, results)
+    write_whole(written[1], f"# {results['checkpoint']}\n\n{format_markdown(results)}\n")
     if _PICTURES.value:
         written.append(output.with_suffix(".html"))
         write_report([Evaluated(run_name(output), results)], written[-1])

@@ -3,15 +3,18 @@
 python train.py                                              the quickstart: digits, minutes on a CPU
 python train.py --config=configs/convnext_afc.py --config.data.path=/data/imagenet
 python train.py --workdir=runs/mine                          a new run there, or goes on with that one
+python train.py --workdir=runs/mine --config.seed=1 --accept_changes=seed     ... although it differs
 srun python train.py --config=...                            one process a task (Open MPI: mpirun)
 
 Any field can be overridden: --config.train.batch_size=32, or --config.init_from=PATH (run or .pth).
 --config.dry_run=true runs a recipe in miniature first, in minutes: data, network, evaluation, checkpoints.
+It has a directory of its own, <workdir>-dry-run.
 """
 
-import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from absl import flags, logging
@@ -21,28 +24,34 @@ from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import finished_steps, load_model
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import open_source
-from aliasfree_jax.errors import AliasFreeError
+from aliasfree_jax.errors import EXIT_INTERRUPTED, AliasFreeError, ConfigError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
 from aliasfree_jax.evaluation.placement import predictor
 from aliasfree_jax.evaluation.report import format_table, shift_report
-from aliasfree_jax.processes import from_first, is_first
+from aliasfree_jax.files import new_directory, write_json
+from aliasfree_jax.processes import is_first, text_from_first
+from aliasfree_jax.stored_config import CONFIG, read_config
 from aliasfree_jax.training import loop
 from aliasfree_jax.training.curves import CURVES, draw_curves
 from aliasfree_jax.training.dry_run import shortened
 from aliasfree_jax.training.mesh import make_mesh, own_eval_batches
-from aliasfree_jax.training.stopping import TerminatedError
+from aliasfree_jax.training.stopping import TerminatedError, until_termination, watch_for_termination
 from configs import quickstart
 
-_WORKDIR = flags.DEFINE_string("workdir", "", "directory of the run; default: runs/<configuration>-<time>")
-INTERRUPTED = 130  # exit status of a program ended by Ctrl-C
+_WORKDIR = flags.DEFINE(
+    cli.LocalPath(), "workdir", "", "directory of the run; default: runs/<configuration>-<time>"
+)
+_ACCEPT = flags.DEFINE_list(
+    "accept_changes", [], "fields that may differ from those of the run that goes on: data.path,seed"
+)
 TERMINATED = 143  # ... by SIGTERM: the run is to be started again
 
 
 def default_config() -> ConfigDict:
     """The configuration where none is passed: that of the run to go on with, else the quickstart."""
-    stored = Path(_WORKDIR.value) / "config.json"
-    return cli.read_config(stored) if _WORKDIR.value and stored.is_file() else quickstart.get_config()
+    stored = Path(_WORKDIR.value) / CONFIG
+    return read_config(stored) if _WORKDIR.value and stored.is_file() else quickstart.get_config()
 
 
 def config_file() -> str:
@@ -60,50 +69,88 @@ def initial_weights(config: ConfigDict, workdir: Path) -> loop.Initial | None:
     return card, variables
 
 
+@contextmanager
+def fresh_directory(path: Path) -> Iterator[Path]:
+    """Makes `path`, or `path-2` and so on where it exists; removes it if nothing came of the run.
+
+    Of several processes the first makes it, for all.
+
+    Raises:
+      ConfigError: it cannot be made.
+    """
+    made, fault = "", None
+    if is_first():
+        try:
+            made = str(new_directory(path))
+        except OSError as error:
+            fault = error
+    made = text_from_first(made)
+    if not made:
+        raise ConfigError(f"cannot make the run directory {path}: {fault}") from fault
+    try:
+        yield Path(made)
+    except AliasFreeError:
+        if is_first():
+            with suppress(OSError):  # it is not empty
+                Path(made).rmdir()
+        raise
+
+
 def train_and_report(config: ConfigDict, workdir: Path) -> None:
     """Trains, prints the table and writes results.json."""
     initial = initial_weights(config, workdir)
-    summary = loop.run(config, workdir, initial=initial, evaluate=evaluate, origin=config_file())
-    source = open_source(config.data, train=False)
-    draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
-    results = shift_report(
-        predictor(summary.module, summary.variables),
-        own_eval_batches(source, config.data, config.eval.batch_size),
-        [kind(summary.card.image_size, **draws) for kind in (integer_shifts, fractional_shifts)],
-        images=len(source),
+    summary = loop.run(
+        config, workdir, initial=initial, evaluate=evaluate, origin=config_file(), accept=_ACCEPT.value
     )
+    with watch_for_termination() as stop_requested:
+        source = open_source(config.data, train=False)
+        draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
+        batches = own_eval_batches(source, config.data, config.eval.batch_size)
+        results = shift_report(
+            predictor(summary.module, summary.variables),
+            until_termination(batches, summary.card.step, stop_requested),
+            [kind(summary.card.image_size, **draws) for kind in (integer_shifts, fractional_shifts)],
+            images=len(source),
+        )
     print(f"\n{format_table(results)}\n")
     if not is_first():
         return
+    output = workdir / "results.json"
+    write_json(output, {"card": summary.card.to_json()} | results)
     try:
         draw_curves([workdir], workdir / CURVES)
         print(f"curves         {workdir / CURVES}")
     except AliasFreeError as error:  # no matplotlib: a picture less is no reason to fail
         print(error)
-    output = workdir / "results.json"
-    output.write_text(json.dumps({"card": summary.card.to_json()} | results, indent=2) + "\n")
     print(f"results        {output}\nevaluate again python eval.py --workdir={workdir}")
 
 
-def main(config: ConfigDict) -> None:
-    """Trains in the run directory; Ctrl-C and SIGTERM end the program with a word on how to go on."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells all it does at the level INFO
-    started = time.strftime("%Y%m%d-%H%M%S", time.localtime(from_first(time.time())))
-    default = Path("runs") / f"{Path(config_file().split(':')[0]).stem}-{started}"
-    workdir = Path(_WORKDIR.value) if _WORKDIR.value else default
+def perform(config: ConfigDict, workdir: Path) -> None:
+    """Trains in the directory; Ctrl-C and SIGTERM end the program with a word on how to go on."""
     print(f"run            {workdir}", flush=True)
-    if config.dry_run:
-        config = shortened(config, make_mesh(config.train.devices, config.train.parameter_shards).size)
     try:
         train_and_report(config, workdir)
     except KeyboardInterrupt:
         steps = finished_steps(workdir / "checkpoints")
         left = f"The checkpoint of step {steps[-1]} is kept" if steps else "There is no checkpoint yet"
         print(f"\ninterrupted. {left}; go on with: python train.py --workdir={workdir}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     except TerminatedError as ended:
         print(f"\n{ended}; go on with: python train.py --workdir={workdir}", file=sys.stderr)
         sys.exit(TERMINATED)
+
+
+def main(config: ConfigDict) -> None:
+    """Trains, in miniature if the configuration says so."""
+    logging.set_verbosity(logging.WARNING)  # Orbax tells all it does at the level INFO
+    named = Path(f"{Path(config_file().split(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    workdir = Path(_WORKDIR.value or Path("runs") / named)
+    fresh = not _WORKDIR.value
+    if config.dry_run:  # its weights must never become those of the run itself
+        config = shortened(config, make_mesh(config.train.devices, config.train.parameter_shards).size)
+        workdir, fresh = workdir.with_name(f"{workdir.name}-dry-run"), True
+    with fresh_directory(workdir) if fresh else nullcontext(workdir) as directory:
+        perform(config, directory)
 
 
 if __name__ == "__main__":

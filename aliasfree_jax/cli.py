@@ -2,11 +2,12 @@
 
 `run(main)` replaces `absl.app.run(main)`. It defines the flag `--config`, checks the names of all
 `--config.field=value` overrides against `base_config()` and ends with exit status 2 and a single
-message on stderr when the user can mend what went wrong. Errors of the program itself keep their
-traceback. Where several processes run the program as one (`aliasfree_jax.processes`), the first speaks.
+message on stderr when the user can mend what went wrong; Ctrl-C is one line and status 130. Errors of the
+program itself keep their traceback. Where several processes run the program as one
+(`aliasfree_jax.processes`), the first speaks.
 """
 
-import json
+import functools
 import os
 import re
 import sys
@@ -14,14 +15,35 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import EXIT_USER_ERROR, AliasFreeError, CheckpointError, ConfigError, unknown
+from aliasfree_jax.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    AliasFreeError,
+    CheckpointError,
+    ConfigError,
+    unknown,
+)
+from aliasfree_jax.files import local_path
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
+from aliasfree_jax.stored_config import CONFIG, read_config, reason
+
+PATHS = ("init_from", "data.path")  # fields of a configuration
+
+
+class LocalPath(flags.ArgumentParser[str]):
+    """Parses the value of a flag that is a path of this machine: `flags.DEFINE(LocalPath(), ...)`."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        """With `~` expanded; an address is refused."""
+        return str(local_path(argument)) if argument else ""
+
 
 _LAUNCHER = flags.DEFINE_enum(
     "launcher", "auto", LAUNCHERS, "what started this process as one of several; auto: look for traces"
@@ -29,40 +51,6 @@ _LAUNCHER = flags.DEFINE_enum(
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of the first of several processes")
 _PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "number of processes that no launcher started")
 _PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "of this one of them, from 0")
-
-
-def _reason(error: BaseException) -> str:
-    """The text of an error of ml_collections, which wraps one in the other and lists whole sections."""
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    text = str(error.args[0] if error.args else error)
-    return re.sub(r' Other fields present: ".*?}"\n?', " ", text, flags=re.DOTALL).strip()
-
-
-def _tuples(value: Any) -> Any:
-    """JSON as a configuration holds it: sequences are tuples, the only ones that flags can override."""
-    if isinstance(value, dict):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def read_config(path: Path) -> ConfigDict:
-    """The configuration stored as JSON at `path`, as a run writes it.
-
-    Raises:
-      ConfigError: unreadable, not JSON, or with fields that this version does not know.
-    """
-    config = base_config()
-    try:
-        config.update(_tuples(json.loads(path.read_text())))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"cannot read the stored configuration {path}: {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} was not written by this version of aliasfree_jax: {_reason(error)} "
-            "Pass the configuration file with --config=configs/....py instead."
-        ) from error
-    return config
 
 
 def run_directory(checkpoint: Path) -> Path | None:
@@ -92,7 +80,7 @@ def stored_config(checkpoint: Path) -> ConfigDict:
         )
     if run is None:
         raise CheckpointError(f"no checkpoint at {checkpoint}: there is no such file or directory.")
-    return read_config(run / "config.json")
+    return read_config(run / CONFIG)
 
 
 def _fault(field: str) -> str | None:
@@ -124,6 +112,24 @@ def _config_file(argv: Sequence[str]) -> str | None:
             following = argv[i + 1] if i + 1 < len(argv) else ""
             return following if match[1] is None else match[1]
     return None
+
+
+def _with_local_config(argv: Sequence[str]) -> list[str]:
+    """`argv` with `~` in the value of `--config` expanded, which the shell leaves as it is."""
+    value, local = _config_file(argv), list(argv)
+    if value:
+        at = next(i for i, argument in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", argument))
+        local[at : at + (1 if "=" in argv[at] else 2)] = [f"--config={local_path(value, '--config')}"]
+    return local
+
+
+def _expand_paths(config: ConfigDict) -> None:
+    """Expands `~` in the fields that are paths, and refuses addresses."""
+    for field in PATHS:
+        *sections, name = field.split(".")
+        section = functools.reduce(getattr, sections, config)
+        if section[name]:
+            section[name] = str(local_path(section[name], f"--config.{field}"))
 
 
 def _check_file(value: str) -> None:
@@ -163,7 +169,7 @@ def _define_config(argv: list[str], default: Callable[[], ConfigDict] | None) ->
 def _mistake_in(path: str, error: Exception) -> ConfigError:
     """Says where in the configuration file at `path` the `error` of running it arose."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-    text = _reason(error)
+    text = reason(error)
     return ConfigError(f"{path}:{lines[-1]}: {text}" if lines else f"{path}: {text}")
 
 
@@ -178,6 +184,7 @@ def parse(argv: list[str], default: Callable[[], ConfigDict] | None = None) -> l
       ConfigError: anything the user mistyped.
     """
     check_overrides(argv)
+    argv = _with_local_config(argv)
     try:
         _define_config(argv, default)
         positional = flags.FLAGS(argv)
@@ -187,6 +194,7 @@ def parse(argv: list[str], default: Callable[[], ConfigDict] | None = None) -> l
         raise ConfigError(f"{error} (--help lists the flags)") from error
     if len(positional) > 1:
         raise ConfigError(f"unexpected argument {positional[1]!r}: every argument is a flag, --name=value.")
+    _expand_paths(flags.FLAGS.config)
     return positional
 
 
@@ -215,3 +223,6 @@ def run(main: Callable[[ConfigDict], None], *, default: Callable[[], ConfigDict]
     except AliasFreeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # by Ctrl-C
 
 
 class AliasFreeError(Exception):
@@ -41,7 +42,10 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[list[str]], int]:
-    """`main(arguments)` as a program: returns 0, or 2 and says why on stderr, if the user can mend it."""
+    """`main(arguments)` as a program: returns 0, or 2 and says why on stderr, if the user can mend it.
+
+    Ctrl-C is one line on stderr and 130.
+    """
 
     @functools.wraps(main)
     def program(arguments: list[str]) -> int:
@@ -50,6 +54,9 @@ def command(main: Callable[[list[str]], None]) -> Callable[[list[str]], int]:
         except AliasFreeError as error:
             print(f"error: {error}", file=sys.stderr)
             return EXIT_USER_ERROR
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            return EXIT_INTERRUPTED
         return 0
 
     return program

@@ -1,15 +1,16 @@
 """Files that others rely on: paths as people write them, whole files or none, and one writer a directory."""
 
+import argparse
 import json
 import os
 import platform
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.errors import AliasFreeError, ConfigError
 
 try:
     import fcntl
@@ -17,6 +18,14 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = "lock"  # in a directory that one process at a time may write to
+
+
+class PathError(ConfigError, argparse.ArgumentTypeError):
+    """No path of this machine; argparse, too, tells its message."""
+
+
+class UnwritableError(AliasFreeError, OSError):
+    """A file cannot be written, for instance because the disk is full."""
 
 
 class OccupiedError(ConfigError):
@@ -31,25 +40,25 @@ def local_path(text: str | Path, name: str = "the path") -> Path:
       name: of the flag or field, for the message.
 
     Raises:
-      ConfigError: an address such as gs://bucket/run.
+      PathError: an address such as gs://bucket/run.
     """
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(text))
     if scheme:
-        raise ConfigError(
+        raise PathError(
             f"{name} is {str(text)!r}, an address: {scheme[1]}:// is not supported. Pass a path of this "
             "machine, for instance where the bucket is mounted."
         )
     try:
         return Path(text).expanduser()
     except RuntimeError as error:  # ~somebody
-        raise ConfigError(f"{name} is {str(text)!r}: {error}") from error
+        raise PathError(f"{name} is {str(text)!r}: {error}") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file so that at any moment, also after a crash, it is the old one or the new one, whole.
 
     Raises:
-      OSError: it cannot be written; the old one is still there.
+      UnwritableError: it cannot be written; the old one is still there.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -58,8 +67,13 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
+    except OSError as error:
+        raise UnwritableError(
+            f"cannot write {path}: {error.strerror or error}. Make room or mend the file system."
+        ) from error
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:

@@ -109,6 +109,17 @@ def from_first(number: float) -> float:
     return float(np.asarray(bits, np.uint32).view(np.float64)[0])
 
 
+def text_from_first(text: str) -> str:
+    """The first process's `text`, in all of them."""
+    if jax.process_count() == 1:
+        return text
+    content = text.encode()
+    shared = np.zeros(int(from_first(len(content))), np.uint8)
+    if is_first():
+        shared[:] = np.frombuffer(content, np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(shared), np.uint8)).decode()
+
+
 def total(number: int) -> int:
     """The sum of the processes' numbers, below 2**31, in all of them."""
     if jax.process_count() == 1:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aliasfree_jax.errors import ConfigError, DataError, command
+from aliasfree_jax.files import local_path, sole_writer
 from experiments.matrix import Run
 from experiments.page import write_page
 from experiments.protocols import PROTOCOLS, Protocol
@@ -65,15 +66,18 @@ def report(failures: Sequence[Failure]) -> None:
         raise DataError(f"{len(failures)} runs failed; the end of their logs says why:\n{told}")
 
 
-def perform_missing(store: Store, chosen: list[Run], jobs: int, data: str) -> None:
+def perform_missing(store: Store, chosen: list[Run], jobs: int, data: Path | None) -> None:
     """Performs the runs of the chosen ones that have no results yet.
 
     Raises:
       ConfigError: no data to train on.
+      OccupiedError: another process performs runs of the protocol.
       DataError: runs failed.
     """
-    if not data or not Path(data).exists():
-        raise ConfigError(f"there is no data at {data!r}: pass --data=PATH, CIFAR-10 as class folders.")
+    if not data or not data.exists():
+        raise ConfigError(
+            f"there is no data at {str(data or '')!r}: pass --data=PATH, CIFAR-10 as class folders."
+        )
     if jobs < 1:
         raise ConfigError(f"--jobs is a number of runs at once, at least 1, got {jobs}.")
     todo = pending(store, chosen)
@@ -81,8 +85,10 @@ def perform_missing(store: Store, chosen: list[Run], jobs: int, data: str) -> No
         if store.read(run) is not None:
             print(status(store, run))
     print(f"{len(chosen) - len(todo)} of {len(chosen)} runs are done, {len(todo)} to do", flush=True)
-    start = worker(store, str(Path(data).absolute()), len(cores_of(0, jobs)))
-    report(perform_all(store, todo, jobs, start))
+    start = worker(store, str(data.absolute()), len(cores_of(0, jobs)))
+    store.path(chosen[0]).parent.mkdir(parents=True, exist_ok=True)
+    with sole_writer(store.path(chosen[0]).parent):
+        report(perform_all(store, todo, jobs, start))
 
 
 @command
@@ -92,7 +98,7 @@ def main(arguments: list[str]) -> None:
         prog="python -m experiments", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--protocol", choices=PROTOCOLS, default="reduced")
-    parser.add_argument("--data", default="", help="CIFAR-10: a folder, tar or zip")
+    parser.add_argument("--data", type=local_path, help="CIFAR-10: a folder, tar or zip")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="names of runs: 'resnet20-*-none'")
     parser.add_argument("--seeds", default="", help="e.g. 0,1; default: all of the protocol")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores")

@@ -7,13 +7,15 @@ Trainings go on only with the code that they began with.
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aliasfree_jax
+from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import DataError
+from aliasfree_jax.files import write_json
+from aliasfree_jax.stored_config import differences
 from experiments.matrix import Run
 from experiments.protocols import Protocol, configuration
 
@@ -38,15 +40,6 @@ def settings(protocol: Protocol, run: Run) -> dict[str, Any]:
     found = {"config": config, "measuring": asdict(protocol.measuring)}
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain
-
-
-def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
-    """The fields in which two settings differ: "config.train.batch_size: 50, not 64"."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in dict.fromkeys([*one, *other]):
-            yield from differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
-    elif one != other:
-        yield f"{name}: {one}, not {other}"
 
 
 def rounded(value: Any) -> Any:
@@ -107,11 +100,16 @@ class Store:
         return stored
 
     def why_stale(self, run: Run, stored: Stored) -> list[str]:
-        """The settings in which stored results are not those of the run; none if they are."""
+        """The settings in which stored results are not those of the run; none if they are.
+
+        For example "config.train.batch_size: 50, not 64". A field of the configuration that one side lacks
+        has its default: results stay valid when fields are added.
+        """
         of_result = {**stored["settings"], "config": {**stored["settings"]["config"]}}
         # Where the data was is no setting.
         of_result["config"]["data"] = {**of_result["config"].get("data", {}), "path": ""}
-        return list(differences(of_result, settings(self.protocol, run)))
+        found = differences(of_result, settings(self.protocol, run), {"config": base_config().to_dict()})
+        return [f"{name}: {one}, not {other}" for name, (one, other) in found.items()]
 
     def done(self, run: Run) -> Stored | None:
         """The results of a run, None if there are none or stale ones."""
@@ -122,8 +120,5 @@ class Store:
         """Writes the results of a run, numbers shortened but for the settings; at any moment a whole file."""
         path = self.path(run)
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".new")
-        short = {**rounded(stored), "settings": stored["settings"]}
-        new.write_text(json.dumps(short, indent=1) + "\n")
-        new.replace(path)
+        write_json(path, {**rounded(stored), "settings": stored["settings"]}, indent=1)
         return path

@@ -82,7 +82,9 @@ def perform(store: Store, run: Run, data: str) -> Stored:
     config: ConfigDict = configuration(protocol, run, data)
     workdir = store.workdir(run)
     code = commit()
-    summary = train(config, workdir, evaluate=evaluate, origin=f"experiments, {protocol.name}: {run.name}")
+    origin = f"experiments, {protocol.name}: {run.name}"
+    # Where the data is may change: it is no setting.
+    summary = train(config, workdir, evaluate=evaluate, origin=origin, accept=("data.path",))
     events = read_events(workdir)
     began = time.perf_counter()
     results = measure(summary.module, summary.variables, config, protocol.measuring)

@@ -1,3 +1,5 @@
+import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -5,6 +7,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 
@@ -19,6 +22,7 @@ from aliasfree_jax.checkpoint import (
     newest_run,
     save_model,
 )
+from aliasfree_jax.checkpoint.directory import UnreadableCheckpointError
 from aliasfree_jax.errors import CheckpointError
 
 CARD = ModelCard(
@@ -95,9 +99,21 @@ def test_card_survives_json():
     assert ModelCard.from_json(json.loads(json.dumps(CARD.to_json()))) == CARD
 
 
-def test_card_of_another_version():
-    with pytest.raises(CheckpointError, match=r"missing fields \['mean'\] and unknown fields \['average'\]"):
-        ModelCard.from_json({k if k != "mean" else "average": v for k, v in CARD.to_json().items()})
+def test_cards_with_more_and_fewer_fields():
+    """As other versions of the same format write them."""
+    fields = CARD.to_json()
+    with pytest.warns(UserWarning, match="does not know; they are ignored: average, newer"):
+        assert ModelCard.from_json(fields | {"average": 1, "newer": [1]}) == CARD
+    with pytest.raises(
+        CheckpointError, match="the model card lacks channels, mean: it was written by another"
+    ):
+        ModelCard.from_json({k: v for k, v in fields.items() if k not in ("mean", "channels")})
+
+    @dataclasses.dataclass(frozen=True)
+    class Later(ModelCard):
+        interpolation: str = "bicubic"
+
+    assert Later.from_json(fields).interpolation == "bicubic"
 
 
 def test_save_and_load_a_model(tmp_path):
@@ -214,6 +230,63 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(run, damage
         restore(run)
 
 
+def replace_by_a_loop(path):
+    """A link to itself: the system refuses to open it, to everybody."""
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("files", ["card/metadata", "variables/d/*", "variables/manifest.ocdbt"])
+def test_an_unreadable_checkpoint_is_left_as_it_is(run, files):
+    """For everything that reads it; training does not go on from older weights."""
+    for path in list((run / "checkpoints/4").glob(files)):
+        replace_by_a_loop(path)
+    for read in (load_model, restore):
+        with pytest.raises(
+            UnreadableCheckpointError, match=r"checkpoints/4 cannot be read \(Too many levels"
+        ):
+            read(run)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ESTALE, os.strerror(errno.ESTALE)),
+        ValueError(
+            'PERMISSION_DENIED: Error reading "x": Failed to open: Permission denied [os_error_code=13]'
+        ),
+        ValueError("UNKNOWN: Error reading local file: Input/output error [os_error_code='5']"),
+        ValueError(f"RESOURCE_EXHAUSTED: {os.strerror(errno.EMFILE)}"),
+    ],
+)
+def test_whatever_the_system_refuses_is_unreadable(run, monkeypatch, error):
+    def refuse(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", refuse)
+    with pytest.raises(UnreadableCheckpointError, match="checkpoints/4 cannot be read .*nothing is changed"):
+        restore(run)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
+
+
+def test_a_directory_of_checkpoints_that_cannot_be_listed(tmp_path):
+    (tmp_path / "checkpoints").symlink_to("checkpoints")
+    with pytest.raises(UnreadableCheckpointError, match="checkpoints cannot be read: .*symbolic links"):
+        load_model(tmp_path)
+
+
+def test_a_best_value_that_cannot_be_read_is_not_replaced(tmp_path):
+    keep_best(tmp_path, card_at(1), variables_of(), {"accuracy": 0.9}, "accuracy")
+    replace_by_a_loop(tmp_path / "best/results.json")
+    with pytest.raises(CheckpointError, match="cannot keep the best network in .*symbolic links"):
+        keep_best(tmp_path, card_at(2), variables_of(), {"accuracy": 0.1}, "accuracy")
+    assert load_model(tmp_path / "best")[0].step == 1
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(run):
     for step in (2, 4):
@@ -258,7 +331,7 @@ def test_the_best_network_survives_a_death(tmp_path, moment):
 
 def test_a_best_network_that_cannot_be_written(tmp_path):
     (tmp_path / "run").touch()
-    with pytest.raises(CheckpointError, match="cannot write the best network to .*/run/best"):
+    with pytest.raises(CheckpointError, match="cannot keep the best network in .*/run/best"):
         keep_best(tmp_path / "run", card_at(1), variables_of(), {"accuracy": 1.0}, "accuracy")
 
 
@@ -267,11 +340,14 @@ def test_an_unfinished_checkpoint_is_no_checkpoint(run):
     assert restore(run)[0] == 2
 
 
-def test_a_checkpoint_of_a_later_format(run):
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_checkpoint_of_another_format(run, number):
     path = run / "checkpoints/4/card/metadata"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(CheckpointError, match="has format 2, this version of aliasfree_jax reads 1"):
-        load_model(run)
+    path.write_text(path.read_text().replace('"format": 1', f'"format": {number}'))
+    for read in (load_model, restore):
+        with pytest.raises(CheckpointError, match=f"has format {number}, .* aliasfree_jax reads format 1"):
+            read(run)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
 
 
 def test_paths_that_hold_no_checkpoint(tmp_path):

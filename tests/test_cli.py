@@ -11,7 +11,9 @@ from absl import flags
 
 from aliasfree_jax import cli
 from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import CheckpointError, ConfigError
+from aliasfree_jax.errors import CheckpointError, ConfigError, command
+from aliasfree_jax.files import write_json
+from aliasfree_jax.stored_config import read_config
 
 # ml_collections loads configuration files with a deprecated call.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -102,22 +104,42 @@ def test_all_misspelt_fields_are_named_at_once():
         )
 
 
+@pytest.fixture
+def path_flag():
+    """A flag that is a path."""
+    flags.DEFINE(cli.LocalPath(), "place", "", "of a thing")
+    yield "place"
+    delattr(flags.FLAGS, "place")
+
+
+def test_paths_of_flags_and_fields_are_of_this_machine(parse, path_flag, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = parse(
+        "--config=~/configs/own.py:abc", "--place=~/x", "--config.data.path=~/d", "--config.init_from=~/w.pth"
+    )
+    assert (flags.FLAGS.place, config.data.path) == (f"{tmp_path}/x", f"{tmp_path}/d")
+    assert config.init_from == f"{tmp_path}/w.pth"
+    assert parse("--config", "~/configs/own.py").data.path == "digits" and not flags.FLAGS.unparse_flags()
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/x", "s3://bucket/x", "https://host/x"])
+@pytest.mark.parametrize("name", ["place", "config.data.path", "config.init_from", "config"])
+def test_addresses_are_refused_before_anything_starts(parse, path_flag, name, address):
+    with pytest.raises(ConfigError, match=f"{name}.* is not supported. Pass a path of this machine"):
+        parse(*([] if name == "config" else ["--config=configs/own.py"]), f"--{name}={address}")
+    assert not list(Path().glob("*:"))
+
+
 def test_a_stored_configuration_is_read_back(tmp_path, parse):
     config = base_config()
     config.data.mean = (0.5,)
     config.model.options.widths = (8, 16)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.to_dict()))
-    read = cli.read_config(path)
+    read = read_config(path)
     assert read.data.mean == (0.5,) and read.model.options.widths == (8, 16)
-    again = parse("--config.model.options.widths=(4,)", default=lambda: cli.read_config(path))
+    again = parse("--config.model.options.widths=(4,)", default=lambda: read_config(path))
     assert again.model.options.widths == (4,)
-    path.write_text('{"data": {"pth": 1}}')
-    with pytest.raises(ConfigError, match='not written by this version.*Did you mean "path".*--config='):
-        cli.read_config(path)
-    path.write_text("{")
-    with pytest.raises(ConfigError, match="cannot read the stored configuration"):
-        cli.read_config(path)
 
 
 def test_the_run_of_a_checkpoint_is_found(tmp_path):
@@ -133,6 +155,30 @@ def test_the_run_of_a_checkpoint_is_found(tmp_path):
         cli.stored_config(converted)
     with pytest.raises(CheckpointError, match="no checkpoint at .*nowhere"):
         cli.stored_config(tmp_path / "nowhere")
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.app, "run", interrupted)
+    with pytest.raises(SystemExit) as end:
+        cli.run(print)
+    assert end.value.code == command(interrupted)([]) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n" * 2
+
+
+def test_a_full_disk_is_one_sentence(capsys):
+    """/dev/full fails every write as a full disk does."""
+    new = Path(f"/tmp/.results.json.{os.getpid()}.new")
+    new.symlink_to("/dev/full")
+    try:
+        assert command(lambda _: write_json(Path("/tmp/results.json"), {"a": 1}))([]) == 2
+    finally:
+        new.unlink(missing_ok=True)
+    assert capsys.readouterr().err.startswith(
+        "error: cannot write /tmp/results.json: No space left on device"
+    )
 
 
 PROGRAM = """

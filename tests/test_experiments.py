@@ -299,9 +299,9 @@ def test_runs_are_chosen_by_name_and_seed():
 
 def test_what_can_be_mended_is_said(store, tmp_path, capsys):
     with pytest.raises(ConfigError, match="there is no data at 'nowhere'"):
-        perform_missing(store, named(APS), 1, "nowhere")
+        perform_missing(store, named(APS), 1, Path("nowhere"))
     with pytest.raises(ConfigError, match="--jobs is a number of runs at once, at least 1, got 0"):
-        perform_missing(store, named(APS), 0, str(tmp_path))
+        perform_missing(store, named(APS), 0, tmp_path)
     assert main(["--only=resnet99"]) == 2
     assert "error: no run fits" in capsys.readouterr().err
 

@@ -21,6 +21,7 @@ RANKS = {
     "files": 1,
     "pickles": 1,
     "processes": 1,
+    "stored_config": 2,
     "ops": 2,
     "layers": 3,
     "models": 4,

@@ -8,16 +8,21 @@ from pathlib import Path
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree
 from aliasfree_jax.checkpoint.network import save_model
 from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.files import write_json
 from aliasfree_jax.processes import barrier, from_first, is_first
 
 RESULTS = "results.json"
 
 
 def _best_value(best: Path, metric: str) -> float:
-    """The value of the network that is kept; minus infinity if there is none that can be read."""
+    """The value of the network that is kept; minus infinity if there is none, or it has none.
+
+    Raises:
+      OSError: it cannot be read now, which says nothing of the network.
+    """
     try:
-        return float(json.loads((best / RESULTS).read_text())[metric])
-    except (OSError, KeyError, TypeError, ValueError):
+        return float(json.loads((best / RESULTS).read_bytes())[metric])
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
         return float("-inf")
 
 
@@ -41,7 +46,7 @@ def keep_best(
     the process dies in between. Of several processes the first decides and renames, all write.
 
     Raises:
-      CheckpointError: it cannot be written.
+      CheckpointError: it cannot be written, or the one before not be read.
     """
     best, new, old = (Path(run).absolute() / name for name in ("best", "best.new", "best.old"))
     try:
@@ -50,12 +55,12 @@ def keep_best(
             return False
         save_model(new, card, variables)
         if is_first():
-            (new / RESULTS).write_text(json.dumps(dict(results)) + "\n")
+            write_json(new / RESULTS, dict(results), indent=None)
             if best.exists():
                 best.rename(old)
             new.rename(best)
             shutil.rmtree(old, ignore_errors=True)
         barrier("best network kept")
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot write the best network to {best}: {error}") from error
+        raise CheckpointError(f"cannot keep the best network in {best}: {error}") from error
     return True

@@ -1,6 +1,7 @@
 """The card beside every stored network: how to rebuild it, and which arrays belong to it."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -35,16 +36,33 @@ class ModelCard:
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """The card that `to_json` described.
 
+        Unknown fields are ignored, with a warning; missing ones have their default.
+
         Raises:
-          CheckpointError: fields are missing or unknown.
+          CheckpointError: a field without a default is missing.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != known:
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        missing = [
+            name
+            for name, field in known.items()
+            if name not in fields and field.default is field.default_factory is dataclasses.MISSING
+        ]
+        if missing:
             raise CheckpointError(
-                f"model card with missing fields {sorted(known - set(fields))} and unknown fields "
-                f"{sorted(set(fields) - known)}: written by another version of aliasfree_jax."
+                f"the model card lacks {', '.join(missing)}: it was written by another version of "
+                "aliasfree_jax."
             )
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        if others := [name for name in fields if name not in known]:
+            warnings.warn(
+                "the model card has fields that this version of aliasfree_jax does not know; they are "
+                f"ignored: {', '.join(others)}.",
+                stacklevel=2,
+            )
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+            if name in known
+        }
         return cls(**values)
 
 

@@ -1,6 +1,8 @@
 """One step directory: a card, and arrays in one or more items (see `aliasfree_jax.checkpoint`)."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,24 @@ from aliasfree_jax.checkpoint.card import ModelCard, PyTree, Shapes, differences
 from aliasfree_jax.errors import CheckpointError
 
 FORMAT = 1
+# What a file system says of files that may be sound: who may read them, or whether it works, can change.
+TEMPORARY = [
+    os.strerror(getattr(errno, name))
+    for name in (
+        *("EACCES", "EPERM", "EIO", "ESTALE", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN"),
+        *("EBUSY", "EINTR", "ELOOP", "EISDIR", "ENOTDIR", "ENODEV", "ENXIO", "ETIMEDOUT", "EHOSTDOWN"),
+        *("ENETDOWN", "ECONNREFUSED", "ECONNRESET", "ENOTCONN", "EREMOTEIO", "EROFS"),
+    )
+    if hasattr(errno, name)
+]
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint whose files are incomplete or unreadable; others of the run may be sound."""
+    """A checkpoint whose files are incomplete or have a wrong content; others of the run may be sound."""
+
+
+class UnreadableCheckpointError(CheckpointError):
+    """A checkpoint that the file system does not give out, now or to this user; it may be sound."""
 
 
 def _nested(tree: PyTree) -> dict[str, Any]:
@@ -31,13 +47,30 @@ def contents(card: ModelCard, items: dict[str, PyTree]) -> ocp.args.Composite:
 
 
 def finished_steps(checkpoints: Path) -> list[int]:
-    """The steps that have a directory, in order; Orbax gives unfinished ones other names."""
-    if not checkpoints.is_dir():
+    """The steps that have a directory, in order; Orbax gives unfinished ones other names.
+
+    Raises:
+      UnreadableCheckpointError: the file system does not tell.
+    """
+    try:
+        return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
+    except OSError as error:
+        raise UnreadableCheckpointError(f"{checkpoints} cannot be read: {error}.") from error
 
 
-def _damaged(directory: Path, error: Exception) -> DamagedCheckpointError:
+def _faulty(directory: Path, error: Exception) -> CheckpointError:
+    """That a checkpoint is damaged, if `error` proves it; otherwise that it cannot be read."""
+    # Orbax and its libraries hand most of the system's errors on as ValueErrors.
+    reasons = [reason for reason in TEMPORARY if reason in str(error)]
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        reasons.insert(0, error.strerror or str(error))
+    if reasons:
+        return UnreadableCheckpointError(
+            f"checkpoint {directory} cannot be read ({reasons[0]}): it may be sound, so nothing is changed. "
+            "Mend permissions or the file system, then start again."
+        )
     cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
     text = f"checkpoint {directory} is damaged or incomplete: {cause}."
     if directory.name.isdigit():
@@ -50,18 +83,20 @@ def read_card(directory: Path) -> tuple[ModelCard, Shapes]:
     """The card of a step directory, and the shapes of all arrays, e.g. "variables/params/stem/kernel".
 
     Raises:
-      DamagedCheckpointError: incomplete or unreadable.
+      DamagedCheckpointError: incomplete, or no card.
+      UnreadableCheckpointError: it may be sound, but the file system does not give it out.
       CheckpointError: of another format.
     """
     try:
-        stored = json.loads((directory / "card" / "metadata").read_text())
+        stored = json.loads((directory / "card" / "metadata").read_bytes())
         if stored["format"] == FORMAT:
             shapes = {name: tuple(shape) for name, shape in stored["arrays"].items()}
             return ModelCard.from_json(stored["card"]), shapes
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise _damaged(directory, error) from error
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _faulty(directory, error) from error
     raise CheckpointError(
-        f"checkpoint {directory} has format {stored['format']}, this version of aliasfree_jax reads {FORMAT}."
+        f"checkpoint {directory} has format {stored['format']}, this version of aliasfree_jax reads format "
+        f"{FORMAT}: use the version that wrote it."
     )
 
 
@@ -74,7 +109,8 @@ def read_items(directory: Path, found: Shapes, items: dict[str, PyTree]) -> dict
       items: by name, abstract arrays; an item that is not named is not read.
 
     Raises:
-      DamagedCheckpointError: the arrays cannot be read.
+      DamagedCheckpointError: arrays are incomplete or corrupt.
+      UnreadableCheckpointError: they may be sound, but the file system does not give them out.
       CheckpointError: the arrays there are not those asked for.
     """
     for name, tree in items.items():  # one by one: the first, the network's, explains all others
@@ -92,7 +128,7 @@ def read_items(directory: Path, found: Shapes, items: dict[str, PyTree]) -> dict
                 for name, tree in items.items()
             }
     except (ValueError, KeyError, OSError) as error:
-        raise _damaged(directory, error) from error
+        raise _faulty(directory, error) from error
 
 
 def _structured(nested: dict[str, Any], like: PyTree) -> PyTree:

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree
 from aliasfree_jax.checkpoint.directory import (
     DamagedCheckpointError,
+    UnreadableCheckpointError,
     contents,
     finished_steps,
     read_card,
@@ -79,27 +80,28 @@ class RunCheckpoints:
 
         Raises:
           DamagedCheckpointError: all are damaged; nothing is renamed.
+          UnreadableCheckpointError: the newest that is not damaged cannot be read now; nothing is renamed.
           CheckpointError: none there, or of another network or optimizer.
         """
-        damaged: list[DamagedCheckpointError] = []
+        damaged: list[CheckpointError] = []
         steps = finished_steps(self.directory)[::-1]
         for step in steps:
             restored, fault = None, None
             try:
                 restored = self._restore_step(step, card, variables, state)
-            except DamagedCheckpointError as error:
+            except (DamagedCheckpointError, UnreadableCheckpointError) as error:
                 fault = error
-            if total(int(fault is not None)):  # in any process
-                text = f"checkpoint {self.directory / str(step)} cannot be read by another process."
-                damaged.append(fault or DamagedCheckpointError(text))
+            elsewhere = f"checkpoint {self.directory / str(step)} cannot be read by another process."
+            if total(int(isinstance(fault, UnreadableCheckpointError))):  # in any process
+                raise fault or UnreadableCheckpointError(elsewhere)
+            if total(int(fault is not None)):
+                damaged.append(fault or DamagedCheckpointError(elsewhere))
             elif restored is not None:
                 self._set_aside(dict(zip(steps, damaged, strict=False)), step, tell)
                 return step, *restored
         raise damaged[0] if damaged else CheckpointError(f"no checkpoint in {self.directory}.")
 
-    def _set_aside(
-        self, damaged: dict[int, DamagedCheckpointError], good: int, tell: Callable[[str], None]
-    ) -> None:
+    def _set_aside(self, damaged: dict[int, CheckpointError], good: int, tell: Callable[[str], None]) -> None:
         """Renames the damaged steps, tells of each, and makes Orbax forget them."""
         if not damaged:
             return

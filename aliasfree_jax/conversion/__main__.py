@@ -16,6 +16,7 @@ import jax
 from aliasfree_jax.checkpoint import save_model
 from aliasfree_jax.conversion.originals import load_pth
 from aliasfree_jax.errors import ConversionError, command
+from aliasfree_jax.files import local_path
 
 
 def _options(text: str | None) -> dict[str, Any] | None:
@@ -36,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("file", help="the .pth file")
-    parser.add_argument("directory", help="where to write the checkpoint; must not exist")
+    parser.add_argument("file", type=local_path, help="the .pth file")
+    parser.add_argument("directory", type=local_path, help="where to write the checkpoint; must not exist")
     parser.add_argument("--source", help="original code base, e.g. alias_free_convnets")
     parser.add_argument("--model", help="network of that code base, e.g. convnext_afc")
     parser.add_argument("--options", help="arguments of its constructor as JSON")

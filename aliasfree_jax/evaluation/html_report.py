@@ -18,6 +18,7 @@ from aliasfree_jax.errors import ConfigError, DataError, command
 from aliasfree_jax.evaluation.gallery import PICTURES, Picture, draw_pictures
 from aliasfree_jax.evaluation.report import compared, headline, tables
 from aliasfree_jax.evaluation.stored import Evaluated, read_results
+from aliasfree_jax.files import local_path, write_whole
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --page: #ffffff; --pale: #666666; --line: #d4d4d4; }
@@ -184,8 +185,8 @@ def write_report(networks: Sequence[Evaluated], out: Path) -> None:
     drawn = draw_pictures(networks)
     for name, content in drawn.items():
         if isinstance(content, bytes):
-            out.with_name(f"{out.stem}_{name}").write_bytes(content)
-    out.write_text(page(networks, drawn), encoding="utf-8")
+            write_whole(out.with_name(f"{out.stem}_{name}"), content)
+    write_whole(out, page(networks, drawn))
 
 
 @command
@@ -196,12 +197,12 @@ def main(arguments: list[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("results", nargs="+", type=Path, help="JSON files of eval.py")
+    parser.add_argument("results", nargs="+", type=local_path, help="JSON files of eval.py")
     parser.add_argument(
         "--names", default="", help="of the networks, with commas; default: those of the runs"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="the page; default: report.html"
+        "--out", type=local_path, default=Path("report.html"), help="the page; default: report.html"
     )
     options = parser.parse_args(arguments)
     names = options.names.split(",") if options.names else [""] * len(options.results)

@@ -7,12 +7,14 @@ A run draws its own at its end. Needs matplotlib (pip install 'aliasfree_jax[fig
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from aliasfree_jax.errors import ConfigError, DataError, command
+from aliasfree_jax.files import local_path, write_whole
 from aliasfree_jax.training.progress import read_events
 
 CURVES = "curves.png"
@@ -73,6 +75,7 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     Raises:
       ConfigError: matplotlib is not installed.
       DataError: a run has no metrics.
+      UnwritableError: the picture cannot be written.
     """
     figure_of = figure_class("curves")
     found = [read_series(run) for run in runs]
@@ -87,7 +90,9 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     panels[1].legend(frameon=False)
     if len(runs) == 1:
         figure.suptitle(runs[0].name)
-    figure.savefig(out, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150, format=out.suffix.lstrip(".") or "png")
+    write_whole(out, picture.getvalue())
 
 
 def _draw(
@@ -114,8 +119,8 @@ def main(arguments: list[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="directories of runs")
-    parser.add_argument("--out", type=Path, help=f"the picture; default: {CURVES} in the first run")
+    parser.add_argument("runs", nargs="+", type=local_path, help="directories of runs")
+    parser.add_argument("--out", type=local_path, help=f"the picture; default: {CURVES} in the first run")
     options = parser.parse_args(arguments)
     out = options.out or options.runs[0] / CURVES
     draw_curves(options.runs, out)

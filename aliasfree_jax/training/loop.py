@@ -1,8 +1,7 @@
 """`run`: from a configuration to a trained network. The only stateful loop of the package."""
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -12,9 +11,11 @@ from ml_collections import ConfigDict
 from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best
 from aliasfree_jax.config import validate
 from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
-from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.files import write_json
 from aliasfree_jax.processes import is_first, total
+from aliasfree_jax.stored_config import CONFIG
 from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sheet
+from aliasfree_jax.training.identity import check_identity, sole_job, stored
 from aliasfree_jax.training.mesh import check_batch, make_mesh, own_share, put_batch
 from aliasfree_jax.training.network import check_network
 from aliasfree_jax.training.preparation import Evaluate, Initial, Parts, first_state, prepare
@@ -37,14 +38,6 @@ class Summary:
     skipped: int  # training examples that could not be read
 
 
-def _make_workdir(workdir: Path) -> Path:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the run directory {workdir}: {error}") from error
-    return workdir
-
-
 def _keep_best(
     workdir: Path, card: ModelCard, state: TrainState, results: Mapping[str, float], metric: str
 ) -> str:
@@ -56,6 +49,26 @@ def _keep_best(
     return ""
 
 
+def _evaluate(
+    run: Parts, state: TrainState, done: int, workdir: Path, progress: Progress, stop: Callable[[], bool]
+) -> dict[str, float]:
+    """Evaluates the network that `done` updates left, keeps it if it is the best, and tells of both.
+
+    Raises:
+      TerminatedError: SIGTERM came; nothing is told.
+    """
+    if run.evaluate is None:
+        return {}
+    results = run.evaluate(state, stop)
+    # A network that still blends is not the one that is wanted, however good.
+    metric = run.config.checkpoint.best if done >= run.plan.blend else ""
+    told = _keep_best(workdir, run.card_after(done), state, results, metric)
+    progress.evaluated(results)  # last: an evaluation without its line is made again
+    if told:
+        progress.note(told)
+    return results
+
+
 def _train(
     run: Parts,
     state: TrainState,
@@ -63,11 +76,16 @@ def _train(
     batches: BatchStream,
     checkpoints: RunCheckpoints,
     progress: Progress,
-    stop_requested: Callable[[int], bool],
+    stop_requested: Callable[[], bool],
 ) -> tuple[TrainState, dict[str, float]]:
     """Updates from step `start` to the plan's end; returns the last state and evaluation."""
     results: dict[str, float] = {}
     workdir = checkpoints.directory.parent
+
+    def save(done: int) -> None:
+        checkpoints.save(run.card_after(done), state.evaluated(), state.rest())
+        progress.saved(checkpoints.directory / str(done))
+
     profile = StepProfile(run.config.log.profile_steps, start, run.plan.total, workdir / "profile")
     progress.note("compiling the first step ...")
     progress.restart_clock()
@@ -88,38 +106,49 @@ def _train(
             progress.step(metrics)
         if told := profile.after(done, metrics):
             progress.note(told)
-        stops = stop_requested(done) and done < run.plan.total
+        stops = stop_requested() and done < run.plan.total
         evaluates, saves = run.plan.evaluates(done), run.plan.saves(done) or stops
         if evaluates or saves or done % run.config.log.every_steps == 0:
             skipped = total(batches.skipped)
             progress.log_steps(**({"skipped": skipped} if skipped else {}))
         if saves:
-            checkpoints.save(run.card_after(done), state.evaluated(), state.rest())
-            progress.saved(checkpoints.directory / str(done))
+            save(done)
         if stops:
             raise TerminatedError(done)
-        if evaluates and run.evaluate:
-            results = run.evaluate(state)
-            progress.evaluated(results)
-            # A network that still blends is not the one that is wanted, however good.
-            metric = run.config.checkpoint.best if done >= run.plan.blend else ""
-            if told := _keep_best(workdir, run.card_after(done), state, results, metric):
-                progress.note(told)
+        if evaluates:
+            try:
+                results = _evaluate(run, state, done, workdir, progress, stop_requested)
+            except TerminatedError:
+                if not saves:
+                    save(done)
+                raise
         if (evaluates or saves) and done < run.plan.total:
             progress.restart_clock()
     return state, results
 
 
-def _train_on(
+def _go_on(
     source: Source,
     run: Parts,
     state: TrainState,
     start: int,
     checkpoints: RunCheckpoints,
     progress: Progress,
+    stop_requested: Callable[[], bool],
 ) -> tuple[TrainState, dict[str, float], int]:
-    """`_train` on batches of `source`; returns the number of skipped examples besides, and tells of them."""
-    config = run.config
+    """Makes up for an evaluation that was interrupted at step `start`, then trains on.
+
+    Returns:
+      the last state and evaluation, and the number of skipped training examples.
+    """
+    config, results = run.config, dict[str, float]()
+    if start and run.plan.evaluates(start) and total(int(is_first() and not progress.has_evaluation)):
+        results = _evaluate(run, state, start, checkpoints.directory.parent, progress, stop_requested)
+    if start >= run.plan.total:
+        progress.note(f"nothing to train: the run has {start} of {run.plan.total} steps")
+        if run.evaluate and not results:
+            results = run.evaluate(state, stop_requested)
+        return state, results, 0
     batches = train_batches(
         source,
         config.data,
@@ -128,7 +157,7 @@ def _train_on(
         start_step=start,
         share=own_share(),
     )
-    with closing(batches), watch_for_termination() as stop_requested:
+    with closing(batches):
         state, results = _train(run, state, start, batches, checkpoints, progress, stop_requested)
     skipped = total(batches.skipped)
     if skipped:
@@ -145,6 +174,7 @@ def run(
     evaluate: Evaluate | None = None,
     sources: tuple[Source, Source | None] | None = None,
     origin: str = "",
+    accept: Sequence[str] = (),
 ) -> Summary:
     """Trains a network and leaves checkpoints, `metrics.jsonl` and `config.json` in `workdir`.
 
@@ -152,7 +182,8 @@ def run(
 
     A run that was interrupted goes on from its newest checkpoint when it is started again with the
     same `workdir`; it then sees the same batches, and computes the same, as if it had not been. At
-    SIGTERM, which schedulers send before they end a job, it saves a checkpoint after the current step.
+    SIGTERM, which schedulers send before they end a job, it saves a checkpoint after the current step, or
+    ends the evaluation after the current batch; an evaluation that was interrupted is made up for.
 
     Args:
       config: see `aliasfree_jax.config.base_config`.
@@ -163,10 +194,13 @@ def run(
       sources: training and evaluation data of your own, e.g. `data.ArraySource`s, for the source
         "arrays"; None: those that the configuration names.
       origin: what to write on the model card, e.g. the configuration's file.
+      accept: fields, such as "data.path", that may differ from those of the run that goes on, although they
+        change the result; `config.json` keeps them.
 
     Raises:
-      AliasFreeError: the configuration, data, initial weights or checkpoint cannot be used, or the
-        loss is no longer finite.
+      OccupiedError: another live job trains in `workdir`.
+      AliasFreeError: the configuration, data, initial weights or checkpoint cannot be used, the run there
+        is of another configuration, or the loss is no longer finite.
       TerminatedError: SIGTERM came; the checkpoint is written.
     """
     validate(config)
@@ -177,24 +211,26 @@ def run(
         train = open_source(config.data, train=True)
         sources = train, open_source(config.data, train=False) if evaluate else None
     parts = prepare(config, mesh, *sources, origin, evaluate)
-    workdir = _make_workdir(Path(workdir))
-    with RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
+    workdir = Path(workdir)
+    keep = config.checkpoint.keep
+    with sole_job(workdir), RunCheckpoints(workdir, keep) as checkpoints:
+        accepted, changes = check_identity(workdir, config, checkpoints.latest_step(), accept)
         start, state, notes = first_state(parts, checkpoints, initial)
         writers = make_writers(config, workdir, start) if is_first() else []
         sizes = {"start": start, "batch_size": config.train.batch_size}
         with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:
-            for note in notes:
+            for note in notes + changes:
                 progress.note(note)
             if start:
                 progress.saved(checkpoints.directory / str(start))
             # Not earlier: a configuration that does not fit the run must not replace the run's own.
             if is_first():
-                (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-            if start >= parts.plan.total:
-                progress.note(f"nothing to train: the run has {start} of {parts.plan.total} steps")
-                results = parts.evaluate(state) if parts.evaluate else {}
-                skipped = 0
-            else:
-                state, results, skipped = _train_on(sources[0], parts, state, start, checkpoints, progress)
+                write_json(workdir / CONFIG, stored(config, accepted))
+            with watch_for_termination() as stop_requested:
+                state, results, skipped = _go_on(
+                    sources[0], parts, state, start, checkpoints, progress, stop_requested
+                )
     card = dataclasses.replace(parts.card, step=max(start, parts.plan.total))
+    if stop_requested():  # during the last batch of the last evaluation
+        raise TerminatedError(card.step)
     return Summary(workdir, card, parts.module, state.evaluated(), results, skipped)

@@ -26,6 +26,7 @@ from aliasfree_jax.training.plan import Plan, make_plan
 from aliasfree_jax.training.recipe import learning_rate, share, temperature
 from aliasfree_jax.training.state import TrainState, abstract_state, create_state
 from aliasfree_jax.training.step import TrainStep, make_predict, make_train_step
+from aliasfree_jax.training.stopping import until_termination
 
 # (images -> logits, batches) -> named results; passed in, so that training knows no evaluation.
 Evaluate = Callable[[Callable[[Any], jax.Array], Iterable[Mapping[str, Any]]], Mapping[str, float]]
@@ -45,7 +46,7 @@ class Parts:
     train_step: TrainStep
     blended: ConvNeXt | None  # the network of the first `plan.blend` updates
     blended_step: TrainStep | None
-    evaluate: Callable[[TrainState], dict[str, float]] | None
+    evaluate: Callable[[TrainState, Callable[[], bool]], dict[str, float]] | None  # see `_make_evaluate`
 
     def step_after(self, done: int) -> TrainStep:
         """The update that follows `done` others."""
@@ -77,19 +78,20 @@ def _make_evaluate(
     plan: Plan,
     source: Source,
     evaluate: Evaluate,
-) -> Callable[[TrainState], dict[str, float]]:
-    """Binds `evaluate` to the evaluation split and to the variables of a state.
+) -> Callable[[TrainState, Callable[[], bool]], dict[str, float]]:
+    """Binds `evaluate` to the evaluation split; it gets a state, and what tells whether to stop.
 
     A network that blends is evaluated as it is at the state's step; the results say with which `share`.
     """
     predict, predict_blended = make_predict(module, mesh), make_predict(blended or module, mesh)
 
-    def results(state: TrainState) -> dict[str, float]:
+    def results(state: TrainState, stop_requested: Callable[[], bool]) -> dict[str, float]:
         step = int(state.step)
         now = {"share": step / plan.blend} if step < plan.blend else {}
         compute = functools.partial(predict_blended if now else predict, state.evaluated(), **now)
         batches = own_eval_batches(source, config.data, config.eval.batch_size)
-        return dict(evaluate(compute, evaluated_batches(batches, mesh))) | now
+        until = until_termination(evaluated_batches(batches, mesh), step, stop_requested)
+        return dict(evaluate(compute, until)) | now
 
     return results
 

@@ -17,6 +17,7 @@ import jax
 from tqdm import tqdm
 
 from aliasfree_jax.errors import AliasFreeError
+from aliasfree_jax.files import UnwritableError, write_whole
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.plan import Plan
 from aliasfree_jax.training.writers import Writer
@@ -35,20 +36,17 @@ def read_events(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
 
 
-def _kept_lines(path: Path, step: int) -> str:
-    """The lines of an earlier part of the run up to `step`; later and half-written ones are dropped."""
+def _kept_events(path: Path, step: int) -> list[dict[str, Any]]:
+    """What an earlier part of the run told up to `step`; what comes later or is half written is dropped."""
     kept = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
+            event = json.loads(line)
+            if event["step"] <= step:
+                kept.append(event)
+        except (ValueError, KeyError, TypeError):
             break
-    return "".join(kept)
-
-
-class UnwritableError(AliasFreeError, OSError):
-    """The metrics cannot be written, for instance because the disk is full."""
+    return kept
 
 
 class Progress:
@@ -64,6 +62,7 @@ class Progress:
         self._checkpoint = "none yet"
         self._path = workdir / METRICS
         self._writes = is_first()
+        self.has_evaluation = False  # of step `start`; known to the first process
         if self._writes:
             self._keep_lines(start)
         self._writers = writers
@@ -174,18 +173,20 @@ class Progress:
 
     def _keep_lines(self, start: int) -> None:
         """Drops what was written after step `start`, and leaves the file open for more."""
-        new = self._path.with_suffix(".new")
         try:
-            new.write_text(_kept_lines(self._path, start))
-            new.replace(self._path)  # whole at any moment, also where the disk is full
+            events = _kept_events(self._path, start)
+            write_whole(self._path, "".join(json.dumps(event) + "\n" for event in events))
             self._file = self._path.open("a")
         except OSError as error:
             raise self._unwritable(error) from error
+        self.has_evaluation = {"step": start, "split": "eval"}.items() <= (events or [{}])[-1].items()
 
     def _unwritable(self, error: OSError) -> UnwritableError:
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
         return UnwritableError(
-            f"cannot write {self._path}: {error.strerror}. Last checkpoint: {self._checkpoint}. Make room or "
-            "mend the file system, then go on with --workdir."
+            f"cannot write {self._path}: {reason.strerror or reason}. "
+            f"Last checkpoint: {self._checkpoint}. Make room or mend the file system, then go on with "
+            "--workdir."
         )
 
     def _write(self, split: str, values: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Metrics to TensorBoard and Weights & Biases, for runs that ask for it; `metrics.jsonl` is always there."""
 
 import importlib
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +9,9 @@ from typing import Any, Protocol
 from ml_collections import ConfigDict
 
 from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.files import write_whole
+
+WANDB_ID = "wandb_id"  # file in the run's directory
 
 
 class Writer(Protocol):
@@ -39,13 +43,12 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the project `log.wandb`, named after the working directory, under which it goes on too."""
+    """A run of the project `log.wandb`, named after the working directory; directories may share a name."""
 
     def __init__(self, workdir: Path, config: ConfigDict) -> None:
         """Starts or resumes the run there."""
         module = _import("wandb", "log.wandb")
-        name = workdir.absolute().name
-        names = {"project": config.log.wandb, "name": name, "id": name}
+        names = {"project": config.log.wandb, "name": workdir.absolute().name, "id": _wandb_id(workdir)}
         self._run = module.init(**names, dir=str(workdir), resume="allow", config=config.to_dict())
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -55,6 +58,14 @@ class WeightsAndBiases:
     def close(self) -> None:
         """Uploads the rest."""
         self._run.finish()
+
+
+def _wandb_id(workdir: Path) -> str:
+    """What the run is known by there, made once: no other run has it, and the run keeps it."""
+    path = workdir / WANDB_ID
+    if not path.exists():
+        write_whole(path, uuid.uuid4().hex)
+    return path.read_text().strip()
 
 
 def _import(package: str, field: str) -> Any:

@@ -119,6 +119,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         (preparation, "own_eval_batches", own_eval_batches),
     ):
         monkeypatch.setattr(module, name, value)
+    data_now.batch = lambda seed: make_batch(seed, 12)
     return data_now
 
 

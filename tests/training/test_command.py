@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ import pytest
 from absl import flags
 
 from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.errors import CheckpointError, ConfigError
 from aliasfree_jax.training.stopping import TerminatedError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +22,8 @@ def command(monkeypatch, tmp_path):
     """The module train.py with flags of its own and without training; `calls` holds what the loop got."""
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
-    monkeypatch.setattr(flags, "DEFINE_string", lambda name, default, text: SimpleNamespace(value=default))
+    for define in ("DEFINE", "DEFINE_list"):  # (parser,) name, default, text
+        monkeypatch.setattr(flags, define, lambda *arguments: SimpleNamespace(value=arguments[-2]))
     spec = importlib.util.spec_from_file_location("train_under_test", ROOT / "train.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -28,8 +31,8 @@ def command(monkeypatch, tmp_path):
 
     def run(config, workdir, **arguments):
         module.calls.append({"workdir": workdir, **arguments})
-        workdir.mkdir(parents=True)
-        card = SimpleNamespace(to_json=lambda: {"model": "tiny"}, image_size=32)
+        workdir.mkdir(parents=True, exist_ok=True)
+        card = SimpleNamespace(to_json=lambda: {"model": "tiny"}, image_size=32, step=9)
         return SimpleNamespace(module=None, variables={}, card=card)
 
     monkeypatch.setattr(module.loop, "run", run)
@@ -86,6 +89,64 @@ def test_interrupt_says_how_to_go_on(command, monkeypatch, tmp_path, capsys, ste
         command.main(base_config())
     assert end.value.code == 130
     assert f"{said}; go on with: python train.py --workdir=mine" in capsys.readouterr().err
+
+
+def test_jobs_of_the_same_second_get_directories_of_their_own(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(command.time, "strftime", lambda form: "20260101-000000")
+    for _ in range(3):
+        command.main(base_config())
+    names = ["mine-20260101-000000", "mine-20260101-000000-2", "mine-20260101-000000-3"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+    assert [str(call["workdir"]) for call in command.calls] == [f"runs/{name}" for name in names]
+
+
+def test_a_run_that_cannot_begin_leaves_no_directory(command, monkeypatch, tmp_path):
+    def refused(*arguments, **options):
+        raise ConfigError("invalid")
+
+    monkeypatch.setattr(command.loop, "run", refused)
+    with pytest.raises(ConfigError):
+        command.main(base_config())
+    assert not list((tmp_path / "runs").iterdir())
+    (tmp_path / "runs").rmdir()
+    (tmp_path / "runs").touch()
+    with pytest.raises(ConfigError, match="cannot make the run directory runs/mine-.*exists"):
+        command.main(base_config())
+
+
+@pytest.mark.parametrize("workdir", ["x", "x/"])
+def test_a_dry_run_never_touches_the_run(command, tmp_path, workdir):
+    config = base_config()
+    config.dry_run = True
+    command._WORKDIR.value = workdir
+    (tmp_path / "x/checkpoints/7").mkdir(parents=True)
+    command.main(config)
+    command.main(config)
+    assert [str(call["workdir"]) for call in command.calls] == ["x-dry-run", "x-dry-run-2"]
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["checkpoints"]
+
+
+def test_accepted_changes_reach_the_loop(command):
+    command._ACCEPT.value = ["seed"]
+    command.main(base_config())
+    assert command.calls[0]["accept"] == ["seed"] and command.calls[0]["origin"] == "somewhere/mine.py:small"
+
+
+def test_sigterm_ends_the_last_report(command, monkeypatch, tmp_path, capsys):
+    seen = []
+
+    def report(predict, batches, kinds, images):
+        for batch in batches:
+            seen.append(batch)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(command, "own_eval_batches", lambda *arguments: iter(range(5)))
+    monkeypatch.setattr(command, "shift_report", report)
+    command._WORKDIR.value = "mine"
+    with pytest.raises(SystemExit) as end:
+        command.main(base_config())
+    assert end.value.code == 143 and seen == [0]
+    assert "terminated after step 9, whose checkpoint is written; go on with" in capsys.readouterr().err
 
 
 def test_termination_has_a_status_of_its_own(command, monkeypatch, capsys):

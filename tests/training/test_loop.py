@@ -82,6 +82,55 @@ def test_sigterm_saves_the_step_and_ends_the_run(world, config, tmp_path, monkey
     assert_equal(whole.variables, loop.run(config, tmp_path / "parts").variables)
 
 
+def signalling(at, batches_before):
+    """An evaluation that gets SIGTERM in the `at`-th of its calls, and counts the batches it goes on with."""
+    calls, after = [0], [0]
+
+    def evaluate(predict, batches):
+        calls[0] += 1
+        for number, _ in enumerate(batches):
+            if calls[0] == at:
+                after[0] += number >= batches_before
+                if number == batches_before:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        return {"accuracy": 0.9 if calls[0] == at or at == 0 else 0.5}
+
+    evaluate.after = after
+    return evaluate
+
+
+@pytest.mark.parametrize("saves", [True, False])
+@pytest.mark.parametrize("last", [False, True])
+def test_sigterm_ends_an_evaluation_and_a_restart_makes_up_for_it(
+    world, config, tmp_path, monkeypatch, saves, last
+):
+    monkeypatch.setattr(preparation, "own_eval_batches", lambda *_: iter([world.batch(i) for i in range(5)]))
+    config.eval.batch_size = 12
+    config.checkpoint.every_epochs = 1.0 if saves else 0.0
+    step = 4 if last else 2
+    evaluate = signalling(2 if last else 1, 1)
+    with pytest.raises(TerminatedError, match=f"terminated after step {step}, whose checkpoint is written"):
+        loop.run(config, tmp_path, evaluate=evaluate)
+    assert evaluate.after == [1]  # not one batch more
+    assert finished_steps(tmp_path / "checkpoints")[-1] == step
+    assert [event["step"] for event in events(tmp_path, "eval")] == ([2] if last else [])
+    accuracies = iter([0.75] if last else [0.75, 0.25])
+    summary = loop.run(config, tmp_path, evaluate=lambda *_: {"accuracy": next(accuracies)})
+    assert [event["step"] for event in events(tmp_path, "eval")] == [2, 4]
+    assert [event["step"] for event in events(tmp_path, "train")] == [1, 2, 3, 4]
+    assert load_model(tmp_path / "best")[0].step == step and next(accuracies, None) is None
+    assert summary.results == {"accuracy": 0.75 if last else 0.25}
+    # Once more: evaluated for the summary, told before.
+    loop.run(config, tmp_path, evaluate=lambda *_: {"accuracy": 0.0})
+    assert [event["step"] for event in events(tmp_path, "eval")] == [2, 4]
+
+
+def test_sigterm_during_the_last_batch_is_not_forgotten(world, config, tmp_path):
+    with pytest.raises(TerminatedError, match="after step 4"):
+        loop.run(config, tmp_path, evaluate=signalling(2, 0))
+    assert [event["step"] for event in events(tmp_path, "eval")] == [2, 4]
+
+
 def test_a_damaged_newest_checkpoint_costs_its_steps_only(world, config, tmp_path, capfd):
     whole = loop.run(config, tmp_path)
     (tmp_path / "checkpoints/4/card/metadata").write_text("{")
@@ -180,23 +229,24 @@ def test_splits_with_other_classes(world, config, tmp_path):
         loop.run(config, tmp_path, evaluate=count_images)
 
 
-def test_a_checkpoint_of_another_optimizer_or_network(world, config, tmp_path):
+def test_accepted_changes_that_the_arrays_do_not_allow(world, config, tmp_path):
     loop.run(config, tmp_path)
+    accept = ["train.ema_decay", "model.options.width", "model.name"]
     config.train.ema_decay = 0.0
     with pytest.raises(
         CheckpointError, match=r"another model or optimizer.*\n  unexpected: state/collections"
     ):
-        loop.run(config, tmp_path)
+        loop.run(config, tmp_path, accept=accept)
     config.train.ema_decay = 0.9
     config.model.options.width = 6
     with pytest.raises(
         CheckpointError, match=r"another model.*\n  wrong shape: variables/\w+/.* \(4,\) \(expected \(6,\)\)"
     ):
-        loop.run(config, tmp_path)
+        loop.run(config, tmp_path, accept=accept)
     stored = (tmp_path / "config.json").read_text()
     config.model.name = "other"
     with pytest.raises(CheckpointError, match="is of the model 'tiny', the configuration asks for 'other'"):
-        loop.run(config, tmp_path)
+        loop.run(config, tmp_path, accept=accept)
     assert (tmp_path / "config.json").read_text() == stored  # the run can still go on
 
 

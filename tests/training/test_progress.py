@@ -5,8 +5,9 @@ import time
 import jax.numpy as jnp
 import pytest
 
+from aliasfree_jax.files import UnwritableError
 from aliasfree_jax.training.plan import Plan
-from aliasfree_jax.training.progress import DivergedError, Progress, UnwritableError
+from aliasfree_jax.training.progress import DivergedError, Progress
 
 PLAN = Plan(steps_per_epoch=10, total=40, warmup=0, evaluate_every=10, save_every=10)
 
@@ -83,7 +84,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_lines(tmp_path):
             full.close()  # what it could not write is still in it
     before = json.dumps({"step": 3}) + "\n"
     (tmp_path / "metrics.jsonl").write_text(before)
-    (tmp_path / "metrics.new").symlink_to("/dev/full")
+    (tmp_path / f".metrics.jsonl.{os.getpid()}.new").symlink_to("/dev/full")
     with pytest.raises(UnwritableError, match="No space left"):
         Progress(tmp_path, PLAN, start=3, batch_size=8)
     assert (tmp_path / "metrics.jsonl").read_text() == before

@@ -49,7 +49,7 @@ def test_a_run_writes_its_numbers_to_both(packages, world, config, tmp_path):
     assert [step for name, step in named if name == "eval/accuracy"] == [2, 4]
     *logs, end = packages.wandb.calls
     assert end[0] == "finish"
-    assert packages.wandb.options["project"] == "shifts" and packages.wandb.options["id"] == "mine"
+    assert packages.wandb.options["project"] == "shifts" and packages.wandb.options["name"] == "mine"
     assert packages.wandb.options["config"]["train"]["batch_size"] == 12
     assert [options["step"] for _, (values,), options in logs if "train/loss" in values] == [1, 2, 3, 4]
 
@@ -60,6 +60,17 @@ def test_a_resumed_run_replaces_what_is_done_again(packages, world, config, tmp_
     config.log.tensorboard = True
     make_writers(config, tmp_path, 7)
     assert packages.tensorboard.options == {"purge_step": 8}
+
+
+def test_runs_of_equal_names_are_runs_of_their_own_that_go_on(packages, config, tmp_path):
+    config.log.wandb = "shifts"
+    ids = []
+    for workdir in (tmp_path / "a/seed0", tmp_path / "b/seed0", tmp_path / "a/seed0"):
+        workdir.mkdir(parents=True, exist_ok=True)
+        make_writers(config, workdir, 0)
+        ids.append(packages.wandb.options["id"])
+        assert packages.wandb.options["name"] == "seed0" and packages.wandb.options["resume"] == "allow"
+    assert ids[0] == ids[2] != ids[1] and all(ids)
 
 
 @pytest.mark.parametrize(

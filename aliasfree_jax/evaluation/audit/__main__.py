@@ -10,9 +10,7 @@ every frequency. --plot needs matplotlib (pip install 'aliasfree_jax[figures]').
 """
 
 import argparse
-import json
 import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +22,7 @@ from aliasfree_jax.evaluation.audit.picture import draw_audits
 from aliasfree_jax.evaluation.audit.report import format_markdown, format_table, to_json
 from aliasfree_jax.evaluation.audit.targets import Target, from_checkpoint, from_function, variables_for
 from aliasfree_jax.evaluation.report import circumstances
+from aliasfree_jax.files import local_path, write_json, write_whole
 from aliasfree_jax.training.curves import figure_class
 
 IMAGE = (224, 224, 3)
@@ -37,18 +36,25 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument(
-        "targets", nargs="*", help="module:function or file.py:function that returns a network"
+        "targets",
+        nargs="*",
+        type=local_path,
+        help="module:function or file.py:function that returns a network",
     )
     parser.add_argument(
-        "--checkpoint", action="append", default=[], help="a run or converted directory; may be repeated"
+        "--checkpoint",
+        action="append",
+        default=[],
+        type=local_path,
+        help="a run or converted directory; may be repeated",
     )
     parser.add_argument("--image", help="rows,columns,channels; default: the checkpoint's, else 224,224,3")
     default = " ".join(f"{rows:g},{columns:g}" for rows, columns in SHIFTS)
     parser.add_argument(
         "--shift", action="append", help=f"rows,columns in pixels; may be repeated; default: {default}"
     )
-    parser.add_argument("--plot", type=Path, help="the picture: error by depth")
-    parser.add_argument("--output", type=Path, help="JSON file of the audits, .md beside it")
+    parser.add_argument("--plot", type=local_path, help="the picture: error by depth")
+    parser.add_argument("--output", type=local_path, help="JSON file of the audits, .md beside it")
     return parser
 
 
@@ -84,7 +90,7 @@ def _audits(options: argparse.Namespace) -> list[Audit]:
             "pictures of audits"
         )  # that matplotlib is missing is to be said before anything is measured
     targets = [from_checkpoint(path) for path in options.checkpoint] + [
-        from_function(t) for t in options.targets
+        from_function(str(t)) for t in options.targets
     ]
     if not targets:
         raise ConfigError(
@@ -107,8 +113,8 @@ def main(arguments: list[str]) -> None:
     print(format_table(audits))
     if options.output:
         about = circumstances() | {"audits": to_json(audits)}
-        options.output.write_text(json.dumps(about, indent=2) + "\n")
-        options.output.with_suffix(".md").write_text(format_markdown(audits))
+        write_json(options.output, about)
+        write_whole(options.output.with_suffix(".md"), format_markdown(audits))
         print(f"\nresults        {options.output}, {options.output.with_suffix('.md')}")
     if options.plot:
         draw_audits(audits, options.plot)

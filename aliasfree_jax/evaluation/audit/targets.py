@@ -36,7 +36,7 @@ class Target:
     image: tuple[int, ...] | None = None
 
 
-def from_checkpoint(path: str) -> Target:
+def from_checkpoint(path: str | Path) -> Target:
     """The network of a run or a converted model, under the name of its directory.
 
     Raises:

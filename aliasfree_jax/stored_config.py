@@ -1,0 +1,118 @@
+"""Configurations as runs and results keep them: reading one back, and in what two differ."""
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from aliasfree_jax.config import base_config
+from aliasfree_jax.errors import ConfigError
+
+CONFIG = "config.json"  # in a run's directory
+ACCEPTED = "accepted"  # key beside the fields: the changes that a run went on with
+NOT_SET = "(not set)"  # stands for the value of an option of a network that is not named
+
+
+def reason(error: BaseException) -> str:
+    """The text of an error of ml_collections, which wraps one in the other and lists whole sections."""
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = str(error.args[0] if error.args else error)
+    return re.sub(r' Other fields present: ".*?}"\n?', " ", text, flags=re.DOTALL).strip()
+
+
+def _tuples(value: Any) -> Any:
+    """JSON as a configuration holds it: sequences are tuples, the only ones that flags can override."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _known(stored: Mapping[str, Any], base: ConfigDict, prefix: str = "") -> tuple[dict[str, Any], list[str]]:
+    """The stored fields that `base` has too, and the names of the others."""
+    known: dict[str, Any] = {}
+    others: list[str] = []
+    for key, value in stored.items():
+        name = f"{prefix}{key}"
+        if key not in base:
+            others.append(name)
+        elif name != "model.options" and isinstance(base[key], ConfigDict) and isinstance(value, dict):
+            known[key], inner = _known(value, base[key], f"{name}.")
+            others += inner
+        else:
+            known[key] = value
+    return known, others
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the stored configuration {path}: {error}") from error
+    if not isinstance(stored, dict):
+        raise ConfigError(f"cannot read the stored configuration {path}: it is no JSON object.")
+    return stored
+
+
+def read_config(path: Path) -> ConfigDict:
+    """The configuration stored as JSON at `path`, as a run writes it.
+
+    Fields that are missing have their default; unknown ones are left out, with a warning.
+
+    Raises:
+      ConfigError: unreadable, not JSON, or a field has a value of another kind.
+    """
+    config = base_config()
+    stored = _read(path)
+    stored.pop(ACCEPTED, None)
+    known, others = _known(stored, config)
+    try:
+        config.update(_tuples(known))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} was not written by this version of aliasfree_jax: {reason(error)} "
+            "Pass the configuration file with --config=configs/....py instead."
+        ) from error
+    if others:
+        warnings.warn(
+            f"{path} has fields that this version of aliasfree_jax does not know; they are ignored: "
+            f"{', '.join(others)}.",
+            stacklevel=2,
+        )
+    return config
+
+
+def read_accepted(path: Path) -> list[dict[str, Any]]:
+    """The changes that the run whose configuration is at `path` went on with so far."""
+    accepted = _read(path).get(ACCEPTED)
+    return accepted if isinstance(accepted, list) else []
+
+
+def fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values in nested dictionaries by their field, such as "data.path"."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found |= fields(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def differences(
+    stored: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two nested dictionaries differ, with both values.
+
+    Tuples and lists, 1 and 1.0 are the same.
+
+    Args:
+      defaults: what counts where one of them lacks a field; where it lacks it too, `NOT_SET`.
+    """
+    old, new, default = (fields(json.loads(json.dumps(tree))) for tree in (stored, now, defaults))
+    pairs = {
+        name: tuple(tree.get(name, default.get(name, NOT_SET)) for tree in (old, new)) for name in old | new
+    }
+    return {name: (one, other) for name, (one, other) in pairs.items() if one != other}

@@ -1,0 +1,130 @@
+"""Whether a run goes on as itself, and alone: its stored configuration against the present one, its lock."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from aliasfree_jax.config import base_config
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.files import OccupiedError, sole_writer
+from aliasfree_jax.processes import is_first, total
+from aliasfree_jax.stored_config import ACCEPTED, CONFIG, differences, fields, read_accepted, read_config
+
+_ROUNDING = "numbers are rounded otherwise from here on"
+_MEASURED = "evaluations before and after this step cannot be compared, nor can the best network"
+# By the start of their names, the fields that may change while a run goes on, with what is then said ("":
+# nothing). Every other field changes the result, also one that a later version adds.
+MAY_CHANGE = {
+    "checkpoint.": "",
+    "eval.": "",
+    "log.": "",
+    "data.workers": "",
+    "train.devices": "",
+    "train.parameter_shards": "",
+    "dry_run": "",
+    "init_from": "",  # a run that has checkpoints starts from none
+    "train.precision": _ROUNDING,
+    "train.remat": _ROUNDING,
+    "data.image_backend": _ROUNDING,  # of pixels; the crops are the same
+    "data.corrupt": "unreadable images are treated otherwise from here on",
+    "data.eval_": _MEASURED,
+}
+
+
+def _word(field: str) -> str | None:
+    """What to say when the field has changed; None if it must not."""
+    return next((word for start, word in MAY_CHANGE.items() if field.startswith(start)), None)
+
+
+def _shown(change: tuple[Any, Any]) -> str:
+    return ", ".join(json.dumps(value) for value in change)
+
+
+def _check_names(accept: Sequence[str]) -> None:
+    known = fields(base_config().to_dict())
+    for field in accept:
+        if field not in known and not field.startswith("model.options."):
+            raise ConfigError(f"--accept_changes: {unknown('field', field, known)}")
+
+
+def check_identity(
+    workdir: Path, config: ConfigDict, step: int | None, accept: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Compares a run that has checkpoints with the configuration that it is to go on with.
+
+    Args:
+      workdir: the run's directory.
+      config: the present configuration.
+      step: of the run's newest checkpoint; None: a new run, which is like nothing yet.
+      accept: fields that may differ although they change the result.
+
+    Returns:
+      all changes that the run went on with so far, for `stored`; and what to tell.
+
+    Raises:
+      ConfigError: fields that change the result differ and are not accepted, an accepted one does not exist,
+        or the stored configuration is missing or unreadable.
+    """
+    _check_names(accept)
+    if step is None:
+        return [], []
+    path = workdir / CONFIG
+    try:
+        before = read_config(path)
+        accepted = read_accepted(path)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}\nThe run has checkpoints, but nothing says what they were trained with: put the file "
+            "back, or take another --workdir and start from the weights with "
+            f"--config.init_from={workdir}."
+        ) from error
+    changes = differences(before.to_dict(), config.to_dict(), base_config().to_dict())
+    faults = {name: change for name, change in changes.items() if _word(name) is None}
+    refused = [name for name in faults if name not in accept]
+    if refused:
+        lines = "\n".join(f"  {name}: {_shown(faults[name])}" for name in refused)
+        raise ConfigError(
+            f"{workdir} was trained with other settings, which change the result (field: stored, now):\n"
+            f"{lines}\nUse the stored ones (train.py takes them without --config), or another --workdir. "
+            f"To go on with these all the same: --accept_changes={','.join([*accept, *refused])}"
+        )
+    notes = [f"{name}: {_shown(changes[name])}: {_word(name)}" for name in changes if _word(name)]
+    notes += [f"accepted change of {name}: {_shown(faults[name])}" for name in faults]
+    notes += [f"--accept_changes: {name} has not changed" for name in accept if name not in faults]
+    new = [
+        {"step": step, "field": name, "stored": stored, "now": now} for name, (stored, now) in faults.items()
+    ]
+    return [*accepted, *new], notes
+
+
+def stored(config: ConfigDict, accepted: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a run writes as its `config.json`."""
+    return config.to_dict() | ({ACCEPTED: accepted} if accepted else {})
+
+
+@contextmanager
+def sole_job(workdir: Path) -> Iterator[None]:
+    """Makes the run's directory and keeps other jobs out of it; of several processes the first does.
+
+    Raises:
+      OccupiedError: another live job is in.
+      ConfigError: the directory cannot be made or written to.
+    """
+    fault: ConfigError | None = None
+    with ExitStack() as stack:
+        if is_first():
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(sole_writer(workdir))
+            except OccupiedError as error:
+                fault = error
+            except OSError as error:
+                fault = ConfigError(f"cannot make the run directory {workdir}: {error}")
+                fault.__cause__ = error
+        if total(int(fault is not None)):
+            raise fault or ConfigError(f"the first process cannot write to {workdir}.")
+        yield

@@ -1,0 +1,159 @@
+"""A run goes on only as itself."""
+
+import json
+
+import pytest
+
+from aliasfree_jax.config import base_config
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.files import OccupiedError, sole_writer
+from aliasfree_jax.stored_config import fields, read_config
+from aliasfree_jax.training import loop
+from aliasfree_jax.training.identity import check_identity, stored
+
+CHANGES = {
+    "model.name": "other",
+    "model.options.sampler": "aps",
+    "model.options.norm": {"name": "spatial"},
+    "data.source": "folder",
+    "data.path": "/elsewhere",
+    "data.flip": True,
+    "data.crop_scale": (0.5, 1.0),
+    "data.image_size": 64,
+    "data.mean": (0.1, 0.2, 0.3),
+    "data.train_limit": 7,
+    "train.batch_size": 32,
+    "train.accumulation_steps": 2,
+    "train.total_epochs": 11.0,
+    "train.mixing.mixup": 0.5,
+    "train.ema_decay": 0.5,
+    "train.blend.epochs": 1.0,
+    "optimizer.name": "sgd",
+    "optimizer.learning_rate": 1.0,
+    "seed": 1,
+}
+SILENT = {
+    "data.workers": 3,
+    "log.every_steps": 1,
+    "log.wandb": "project",
+    "train.devices": 1,
+    "train.parameter_shards": 2,
+    "eval.batch_size": 7,
+    "eval.attack.rotation": 3.0,
+    "checkpoint.keep": 9,
+    "checkpoint.best": "",
+    "init_from": "weights.pth",
+    "dry_run": True,
+}
+TOLD = {
+    "train.precision": "bfloat16",
+    "train.remat": "block",
+    "data.image_backend": "fast",
+    "data.corrupt": "skip",
+    "data.eval_limit": 7,
+}
+
+
+def changed(field, value):
+    config = base_config()
+    section = config
+    *sections, name = field.split(".")
+    for part in sections:
+        section = section[part]
+    section[name] = value
+    return config
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A run of the default configuration."""
+    (tmp_path / "config.json").write_text(json.dumps(base_config().to_dict()))
+    return tmp_path
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_what_changes_the_result_is_refused_until_it_is_accepted(workdir, field):
+    config = changed(field, CHANGES[field])
+    named = field if field != "model.options.norm" else f"{field}.name"
+    with pytest.raises(ConfigError) as error:
+        check_identity(workdir, config, 4, [])
+    value = "spatial" if isinstance(CHANGES[field], dict) else CHANGES[field]
+    was = json.dumps(fields(base_config().to_dict()).get(field, "(not set)"))
+    assert f"\n  {named}: {was}, {json.dumps(value)}\n" in str(error.value)
+    assert f"--accept_changes={named}" in str(error.value)
+    accepted, notes = check_identity(workdir, config, 4, [named])
+    assert [(a["field"], a["step"]) for a in accepted] == [(named, 4)] and len(notes) == 1
+    # The next time it is the run's own.
+    (workdir / "config.json").write_text(json.dumps(stored(config, accepted)))
+    assert check_identity(workdir, config, 8, []) == (json.loads(json.dumps(accepted)), [])
+    again, notes = check_identity(workdir, config, 8, [named])  # as a scheduler starts it again
+    assert again == json.loads(json.dumps(accepted))
+    assert notes == [f"--accept_changes: {named} has not changed"]
+
+
+@pytest.mark.parametrize("field", SILENT)
+def test_what_changes_nothing_goes_on_silently(workdir, field):
+    assert check_identity(workdir, changed(field, SILENT[field]), 4, []) == ([], [])
+
+
+@pytest.mark.parametrize("field", TOLD)
+def test_what_hardly_changes_anything_goes_on_with_a_word(workdir, field):
+    accepted, (note,) = check_identity(workdir, changed(field, TOLD[field]), 4, [])
+    assert accepted == [] and note.startswith(f"{field}: ") and json.dumps(TOLD[field]) in note
+
+
+def test_every_field_that_changes_the_result_is_listed_at_once(workdir):
+    config = changed("seed", 1)
+    config.data.path, config.log.every_steps = "x", 1
+    with pytest.raises(ConfigError) as error:
+        check_identity(workdir, config, 4, ["seed"])
+    assert "seed: " not in str(error.value) and '  data.path: "", "x"' in str(error.value)
+    assert str(error.value).endswith("--accept_changes=seed,data.path")
+
+
+def test_a_field_that_the_run_does_not_know_has_its_default(workdir):
+    fields_then = base_config().to_dict()
+    del fields_then["optimizer"]["clip_norm"], fields_then["train"]["blend"]
+    (workdir / "config.json").write_text(json.dumps(fields_then))
+    assert check_identity(workdir, base_config(), 4, []) == ([], [])
+    with pytest.raises(ConfigError, match=r"optimizer.clip_norm: 0.0, 1.0"):
+        check_identity(workdir, changed("optimizer.clip_norm", 1.0), 4, [])
+
+
+def test_accepting_what_does_not_exist(workdir):
+    for step in (None, 4):
+        with pytest.raises(ConfigError, match=r"--accept_changes: unknown field 'sed'\. Did you mean 'seed'"):
+            check_identity(workdir, base_config(), step, ["sed"])
+
+
+@pytest.mark.parametrize("content", [None, "", "{"])
+def test_checkpoints_without_a_configuration(workdir, content):
+    (workdir / "config.json").unlink()
+    if content is not None:
+        (workdir / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match="(?s)cannot read.*config.json.*nothing says what they"):
+        check_identity(workdir, base_config(), 4, [])
+    assert check_identity(workdir, base_config(), None, []) == ([], [])
+
+
+def test_a_run_is_refused_goes_on_and_remembers(world, config, tmp_path, capfd):
+    config.train.total_epochs = 1.0
+    loop.run(config, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    config.seed, config.train.total_epochs = 5, 2.0
+    with pytest.raises(ConfigError, match=r"(?s)seed: 0, 5.*train.total_epochs: 1.0, 2.0"):
+        loop.run(config, tmp_path)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert {k: v for k, v in after.items() if k != "lock"} == {k: v for k, v in before.items() if k != "lock"}
+    assert loop.run(config, tmp_path, accept=["seed", "train.total_epochs"]).card.step == 4
+    assert "accepted change of seed: 0, 5" in capfd.readouterr().err
+    assert read_config(tmp_path / "config.json").seed == 5
+    accepted = json.loads((tmp_path / "config.json").read_text())["accepted"]
+    assert {"step": 2, "field": "seed", "stored": 0, "now": 5} in accepted and len(accepted) == 2
+
+
+def test_a_directory_in_which_another_job_trains(world, config, tmp_path):
+    with sole_writer(tmp_path), pytest.raises(OccupiedError, match="another process writes to .*another dir"):
+        loop.run(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    loop.run(config, tmp_path)
