@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,19 +61,15 @@ def in_process(monkeypatch):
     """Shards are written by this process, which is faster to start."""
 
     class Pool:
-        def __init__(self, workers, begin, arguments):
+        def __init__(self, workers, context, begin, arguments):
             monkeypatch.setattr(shards, "_sources", *arguments)
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
+        def shutdown(self, cancel_futures):
             pass
 
-        imap = staticmethod(map)
+        map = staticmethod(map)
 
-    context = type("Context", (), {"Pool": Pool})
-    monkeypatch.setattr(module.multiprocessing, "get_context", lambda kind: context)
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -232,6 +229,23 @@ def test_ctrl_c_is_one_line(folders, tmp_path, monkeypatch, capsys):
     assert end.value.code == 130
     told = capsys.readouterr().err
     assert told == f"interrupted: give the same command again to go on in {tmp_path / 'out'}\n"
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed(folders, tmp_path):
+    """As the system does when memory runs out: one sentence, and it goes on."""
+    command = [sys.executable, "-m", "aliasfree_jax.data.prepare", folders, tmp_path, "--images_per_shard=1"]
+    job = subprocess.Popen([*command, "--workers=1"], text=True, stderr=subprocess.PIPE)
+    while job.poll() is None and not list(tmp_path.glob("*-of-*.json")):
+        time.sleep(0.002)
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    for child in children:
+        if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+            os.kill(int(child), signal.SIGKILL)
+    told = job.communicate()[1]
+    assert job.returncode == 2 and "error: a worker process was ended from outside" in told, told
+    assert "Traceback" not in told
+    assert subprocess.run(command).returncode == 0
 
 
 @pytest.mark.slow
