@@ -208,7 +208,12 @@ def _read_compressed_tar(path: Path, stream: IO[bytes], keep: Predicate) -> Arch
 
 def _index_zip(path: Path) -> ArchiveTree:
     with zipfile.ZipFile(path) as archive:
-        members = [(_normal(name), FOLDER if name.endswith("/") else name) for name in archive.namelist()]
+        stored = archive.namelist()
+    names = [name.replace("\\", "/") for name in stored]  # as some packers of Windows write them
+    members = [
+        (_normal(name), FOLDER if name.endswith("/") else place)
+        for name, place in zip(names, stored, strict=True)
+    ]
     return ArchiveTree(members, lambda places: ZipReader(path, places))
 
 

@@ -134,7 +134,8 @@ class _Contents:
             )
         if wrong := [label for label in labels if not 0 <= label < classes]:
             raise DataError(f"{self._name}: its labels must lie in 0..{classes - 1}, got {wrong[0]}.")
-        return pixels.reshape(-1, *SHAPE).transpose(0, 2, 3, 1), np.array(labels, np.int32)
+        images = np.ascontiguousarray(pixels.reshape(-1, *SHAPE).transpose(0, 2, 3, 1))
+        return images, np.array(labels, np.int32)
 
 
 def _as_text(value: object) -> Any:

@@ -15,6 +15,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,15 +120,28 @@ def _refuse_finished(directory: Path) -> None:
 def _write_shards(
     tasks: list[Task], sources: dict[str, Listed], workers: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """The notes of all shards, by split."""
+    """The notes of all shards, by split; however it ends, its processes end with it."""
     notes: dict[str, list[dict[str, Any]]] = {split: [] for split in sources}
+    others = set(multiprocessing.active_children())
     with _interrupts_wait():
-        pool = multiprocessing.get_context("spawn").Pool(workers, begin, (sources,))
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin, (sources,))
+        written = pool.map(write_shard, tasks)
     total = sum(task.stop - task.start for task in tasks)
-    with pool, tqdm(total=total, unit=" images", desc="packing") as bar:
-        for task, note in zip(tasks, pool.imap(write_shard, tasks), strict=True):
-            notes[task.split].append(note)
-            bar.update(task.stop - task.start)
+    try:
+        with tqdm(total=total, unit=" images", desc="packing") as bar:
+            for task, note in zip(tasks, written, strict=True):
+                notes[task.split].append(note)
+                bar.update(task.stop - task.start)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process was ended from outside, perhaps since memory ran out: give the same command "
+            "again, with fewer --workers"
+        ) from error
+    finally:
+        if sum(map(len, notes.values())) < len(tasks):
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+        pool.shutdown(cancel_futures=True)
     return notes
 
 

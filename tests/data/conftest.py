@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from packing import SIZES, jpeg
 from PIL import Image
 
 from aliasfree_jax.config import base_config
+from aliasfree_jax.data.prepare import prepare
 
 
 @pytest.fixture
@@ -64,3 +66,22 @@ def tree(tmp_path: Path) -> Path:
         path.write_bytes(encode(np.full((8, 8, 3), 10 * i, np.uint8)))
     (root / "train" / "cat" / "._a.png").write_bytes(b"left by an archiver")
     return root
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Two classes; 9 training images, 3 validation images."""
+    root = tmp_path_factory.mktemp("folders")
+    for split, count in (("train", 9), ("val", 3)):
+        for index in range(count):
+            path = root / split / ("cat", "dog")[index % 2] / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(jpeg(seed=index))
+    return root
+
+
+@pytest.fixture(scope="session")
+def packed(folders, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("packed") / "deep"
+    prepare(folders, directory, **SIZES)
+    return directory

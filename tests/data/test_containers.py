@@ -173,6 +173,27 @@ def test_a_class_may_be_called_as_a_split(tmp_path):
         assert (source.split, source.class_names, len(source)) == ("validation", ("test", "val"), 1)
 
 
+def test_a_zip_with_backslashes(stray):
+    path = stray.parent / "windows.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(stray.rglob("*")):
+            name = str(file.relative_to(stray)).replace("/", "\\") + "\\" * file.is_dir()
+            archive.writestr(name, b"" if file.is_dir() else file.read_bytes())
+    assert seen(path, "val") == seen(stray, "val")
+
+
+@pytest.mark.parametrize("name", ["a/link.png", "a/@eaDir/link.png", "a/link"])
+def test_links_in_a_tar(stray, name):
+    """Of images they are refused; others are counted, as any file that is no image."""
+    (stray / "val" / name).symlink_to(stray / "val/a/0.png")
+    path = pack(stray, "tar.gz")
+    if name == "a/link.png":
+        with pytest.raises(DataError, match="is a link or device, not a file"):
+            FolderSource(path, "val")
+    else:
+        assert seen(path, "val") == seen(stray, "val")
+
+
 def test_extensions_are_those_that_pillow_opens():
     known = {
         ".jpg",
