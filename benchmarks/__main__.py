@@ -16,6 +16,8 @@ from typing import Any
 
 import jax
 
+from aliasfree_jax.errors import command
+from aliasfree_jax.files import local_path, write_json
 from benchmarks import input_pipeline, memory, networks, operations, precision
 from benchmarks.timing import machine
 
@@ -23,7 +25,7 @@ RESULTS = Path(__file__).parent / "results"
 SECTIONS = ("networks", "resnets", "operations", "memory", "compile", "precision", "input")
 
 
-def arguments() -> argparse.Namespace:
+def parsed(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small shapes, few repetitions; not stored")
@@ -35,11 +37,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=SECTIONS, help="sections to measure")
     parser.add_argument(
         "--photographs",
-        type=Path,
+        type=local_path,
         help="folder or tar for the section input; default: the sample of ImageNet",
     )
-    parser.add_argument("--out", type=Path, help="the JSON file; default benchmarks/results/<machine>.json")
-    return parser.parse_args()
+    parser.add_argument(
+        "--out", type=local_path, help="the JSON file; default benchmarks/results/<machine>.json"
+    )
+    return parser.parse_args(arguments)
 
 
 def file_of(described: dict[str, Any]) -> Path:
@@ -76,9 +80,10 @@ def sections(options: argparse.Namespace, accelerator: bool) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+@command
+def main(arguments: list[str]) -> None:
     """Measures, prints and stores; sections that are not measured keep their stored values."""
-    options = arguments()
+    options = parsed(arguments)
     described = machine()
     path = options.out or file_of(described)
     stored = json.loads(path.read_text()) if path.exists() and not options.quick else {}
@@ -87,16 +92,16 @@ def main() -> None:
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)
         start = time.perf_counter()
-        command = " ".join(["python -m benchmarks", *sys.argv[1:]])
-        stored[name] = {"command": command, "date": time.strftime("%Y-%m-%d"), "machine": machine()}
+        typed = " ".join(["python -m benchmarks", *arguments])
+        stored[name] = {"command": typed, "date": time.strftime("%Y-%m-%d"), "machine": machine()}
         stored[name]["rows"] = measure()
         print(json.dumps({name: stored[name]["rows"]}, indent=1))
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         jax.clear_caches()
         if not options.quick or options.out:
             path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(stored, indent=1) + "\n")
+            write_json(path, stored, indent=1)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

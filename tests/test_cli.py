@@ -168,17 +168,13 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "\ninterrupted\n" * 2
 
 
-def test_a_full_disk_is_one_sentence(capsys):
+def test_a_full_disk_is_one_sentence(tmp_path, capsys):
     """/dev/full fails every write as a full disk does."""
-    new = Path(f"/tmp/.results.json.{os.getpid()}.new")
-    new.symlink_to("/dev/full")
-    try:
-        assert command(lambda _: write_json(Path("/tmp/results.json"), {"a": 1}))([]) == 2
-    finally:
-        new.unlink(missing_ok=True)
-    assert capsys.readouterr().err.startswith(
-        "error: cannot write /tmp/results.json: No space left on device"
-    )
+    path = tmp_path / "results.json"
+    path.with_name(f".results.json.{os.getpid()}.new").symlink_to("/dev/full")
+    assert command(lambda _: write_json(path, {"a": 1}))([]) == 2
+    said = f"error: cannot write {path}: No space left on device. Make room or mend the file system.\n"
+    assert capsys.readouterr().err == said and not list(tmp_path.iterdir())
 
 
 PROGRAM = """

@@ -17,6 +17,7 @@ import aliasfree_jax
 from aliasfree_jax.config import validate
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.evaluation.report import percent
+from aliasfree_jax.files import OccupiedError, sole_writer
 from experiments.__main__ import chosen_runs, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import PAGE, spread, write_page
@@ -266,6 +267,25 @@ def test_runs_get_cores_of_their_own(store):
     tells = "import os, time; time.sleep(1); print(len(os.sched_getaffinity(0)))"
     (failure,) = perform_all(store, [run], len(available), starter(store, tells))
     assert failure.log.read_text() == "1\n"
+
+
+def test_one_runner_at_a_time(store, tmp_path):
+    results = store.path(named(APS)[0]).parent
+    results.mkdir(parents=True)
+    with sole_writer(results), pytest.raises(OccupiedError, match="another process writes to"):
+        perform_missing(store, named(APS), 1, tmp_path)
+
+
+def test_a_result_of_before_a_field_was_added_stays_valid(store):
+    (run,) = named(APS)
+    stored = made_up(store, run)
+    del stored["settings"]["config"]["optimizer"]["layer_decay"], stored["settings"]["config"]["dry_run"]
+    stored["settings"]["config"]["seed"] = 0.0
+    store.write(run, stored)
+    assert store.done(run) is not None
+    stored["settings"]["config"]["optimizer"]["layer_decay"] = 0.5
+    store.write(run, stored)
+    assert store.why_stale(run, stored) == ["config.optimizer.layer_decay: 0.5, not 1.0"]
 
 
 def test_processes_end_with_the_runner(store, monkeypatch):

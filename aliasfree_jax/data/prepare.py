@@ -30,12 +30,11 @@ from aliasfree_jax.data.folder import FolderSource
 from aliasfree_jax.data.ilsvrc import TRAIN, VAL, IlsvrcTrain, IlsvrcVal
 from aliasfree_jax.data.records import FORMAT, INFO, checksum, labels_file, read_info, read_labels
 from aliasfree_jax.data.shards import SUFFIX, Listed, Task, begin, fingerprint, read_note, write_shard
-from aliasfree_jax.errors import DataError, command
+from aliasfree_jax.errors import EXIT_INTERRUPTED, DataError, command
 from aliasfree_jax.files import local_path, sole_writer, write_json, write_whole
 
 SPLITS = ("train", "val")
 OPTIONS_DIFFER = "holds shards of other images or options; continue with those, or use another directory"
-EXIT_INTERRUPTED = 130  # what shells say after Ctrl-C
 
 
 def open_sources(path: Path) -> dict[str, Listed]:
