@@ -28,6 +28,7 @@ def recipe(model: str, *, learned: bool) -> ConfigDict:
     config.data.std = (0.24703224, 0.24348514, 0.26158786)
     config.data.crop = "none"
     config.data.eval_crop_ratio = 1.0
+    config.data.interpolation = "bicubic"  # of no effect: nothing is resized
 
     config.train.total_epochs = 250.0
     config.optimizer.step_epochs = (100.0, 200.0)

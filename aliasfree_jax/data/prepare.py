@@ -22,7 +22,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tqdm import tqdm
 
-from aliasfree_jax.data.decode import decode
+from aliasfree_jax.data.decode import ORIENTATION_TAG, UPRIGHT, decode, orientation
 from aliasfree_jax.data.folder import FolderSource
 from aliasfree_jax.data.ilsvrc import TRAIN, VAL, IlsvrcTrain, IlsvrcVal
 from aliasfree_jax.data.records import FORMAT, INFO, checksum, pack, read_info
@@ -53,6 +53,8 @@ class Task(NamedTuple):
 def smaller(example: Example, side: int) -> Example:
     """The image with its shorter side at `side`, as a JPEG; as it is if it is no larger.
 
+    It keeps its EXIF orientation, for data.exif to choose.
+
     Raises:
       DataError: the image cannot be decoded.
     """
@@ -60,8 +62,10 @@ def smaller(example: Example, side: int) -> Example:
     image = decode(example.image, example.name)
     if min(image.shape[:2]) <= side:
         return example
-    out = io.BytesIO()
-    Image.fromarray(resize_shorter(image, side, 1.0)).save(out, "JPEG", quality=QUALITY)
+    out, turned = io.BytesIO(), Image.Exif()
+    if (found := orientation(Image.open(io.BytesIO(example.image)))) in UPRIGHT:
+        turned[ORIENTATION_TAG] = found
+    Image.fromarray(resize_shorter(image, side, 1.0)).save(out, "JPEG", quality=QUALITY, exif=turned)
     return Example(out.getvalue(), example.label, example.name)
 
 

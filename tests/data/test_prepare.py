@@ -96,6 +96,21 @@ def test_larger_images_are_resized_and_others_kept(tmp_path):
     assert small.image == jpeg(10, 50)
 
 
+@pytest.mark.parametrize("side", [0, 20])
+def test_packed_images_keep_their_orientation(tmp_path, side):
+    """Packing turns nothing: data.exif chooses later."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    path = tmp_path / "in/train/a/x.jpg"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.zeros((40, 80, 3), np.uint8)).save(path, exif=turned)
+    prepare(tmp_path / "in", tmp_path / "out", **SIZES | {"side": side})
+    data = RecordSource(tmp_path / "out", "train")[0].image
+    height, width = (20, 40) if side else (40, 80)
+    assert decode(data, "x").shape == (height, width, 3)
+    assert decode(data, "x", exif=True).shape == (width, height, 3)
+
+
 def test_an_interrupted_run_goes_on(folders, tmp_path, monkeypatch):
     """Died after the first shard and within the second: the first is not written again."""
     directory = tmp_path / "out"
