@@ -37,7 +37,8 @@ def _data() -> ConfigDict:
     data.erase_probability = 0.0  # of random erasing
     data.circular_shift = 0  # training images are rolled by up to so many pixels each way
     data.eval_view = "auto"  # crop (the centre) | warp (all, squeezed) | auto: warp from 384 pixels on
-    data.eval_crop_ratio = 0.875  # centre crop = this share of the resized shorter side; 1: all of that side
+    # Centre crop = this share of the resized shorter side. Images of just image_size are taken as they are.
+    data.eval_crop_ratio = 0.875
     data.interpolation = "bicubic"  # of every resizing, antialiased as by Pillow: bicubic | bilinear
     data.exif = False  # turn images upright by their EXIF orientation; the original programs ignore it
     data.image_backend = "pillow"  # of training images: pillow | fast (pip install 'aliasfree_jax[fast]')

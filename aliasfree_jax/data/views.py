@@ -29,9 +29,11 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: str = "bic
 def resize_shorter(image: np.ndarray, size: int, crop_ratio: float, resize: Resize = resize) -> np.ndarray:
     """The shorter side at int(size / crop_ratio); the longer one truncated, as in torchvision.
 
-    An image whose shorter side is `size` already is enlarged like any other, as by the originals; with
-    `crop_ratio` 1 it stays as it is.
+    An image that is `size` square already counts as prepared: it is returned as it is, whatever the ratio.
+    There torchvision's Resize would enlarge it, as it does, here too, an image with one pixel more.
     """
+    if image.shape[:2] == (size, size):
+        return image
     short = int(size / crop_ratio)
     height, width = image.shape[:2]
     if height <= width:
@@ -40,7 +42,9 @@ def resize_shorter(image: np.ndarray, size: int, crop_ratio: float, resize: Resi
 
 
 def center_view(image: np.ndarray, size: int, crop_ratio: float, resize: Resize = resize) -> np.ndarray:
-    """[size, size, C]: `resize_shorter`, then the centre crop of torchvision."""
+    """[size, size, C]: `resize_shorter`, then the centre crop of torchvision; none of a prepared image."""
+    if image.shape[:2] == (size, size):
+        return image
     image = resize_shorter(image, size, crop_ratio, resize)
     top, left = (round((side - size) / 2) for side in image.shape[:2])
     return image[top : top + size, left : left + size]

@@ -16,7 +16,7 @@ from typing import Any
 
 from aliasfree_jax.errors import ConfigError, DataError, command
 from aliasfree_jax.evaluation.gallery import PICTURES, Picture, draw_pictures
-from aliasfree_jax.evaluation.report import compared, headline, tables
+from aliasfree_jax.evaluation.report import compared, headlines, tables
 from aliasfree_jax.evaluation.stored import Evaluated, read_results
 
 STYLE = """
@@ -62,6 +62,8 @@ DATA = (
     "eval_crop_ratio",
     "image_size",
     "zero_pad",
+    "interpolation",
+    "exif",
 )
 
 
@@ -110,7 +112,8 @@ def _shortened(value: Any) -> str:
 
 
 def _section(network: Evaluated) -> str:
-    parts = [f"<h2>{escape(network.name)}</h2>", f"<p>{escape(headline(network.results))}</p>"]
+    parts = [f"<h2>{escape(network.name)}</h2>"]
+    parts += [f"<p>{escape(line)}</p>" for line in headlines(network.results)]
     for rows, notes in tables(network.results):
         parts += [_table(rows), _notes(notes)]
     settings = "\n".join(

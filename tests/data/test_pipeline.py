@@ -282,7 +282,7 @@ def test_eval_sees_every_example_once(data_config, count, size):
 
 def test_eval_does_not_augment_and_works_with_threads(data_config, monkeypatch):
     monkeypatch.setattr(pipeline, "SMALL_IMAGE_BYTES", 0)
-    data = data_config(crop="padded", flip=True, circular_shift=8, eval_crop_ratio=1.0, **GREY)
+    data = data_config(crop="padded", flip=True, circular_shift=8, **GREY)
     source = DigitsSource("val", 8)
     images = np.concatenate([b["image"] for b in eval_batches(source, data, batch_size=100)])[:297]
     np.testing.assert_array_equal(images, [source[i].image for i in range(297)])

@@ -58,16 +58,16 @@ def test_center_view_of_a_wide_and_a_high_image():
     np.testing.assert_array_equal(high, resize(image.transpose(1, 0, 2), 96, 64)[20:76, 4:60])
 
 
-def test_an_image_of_the_right_size_is_zoomed_like_any_other():
-    """As by Resize(64) and CenterCrop(56); with ratio 1, of images that are not to be resized, it is left."""
+def test_only_an_image_of_just_the_right_size_is_not_zoomed():
     image = noise(56, 56)
-    np.testing.assert_array_equal(center_view(image, 56, 0.875), resize(image, 64, 64)[4:60, 4:60])
-    np.testing.assert_array_equal(center_view(image, 56, 1.0), image)
-    slopes = [np.broadcast_to(np.uint8(4 * np.arange(side))[:, None], (side, side, 3)) for side in (56, 57)]
-    views = [center_view(np.ascontiguousarray(slope), 56, 0.875).astype(int) for slope in slopes]
-    # Of 57 pixels the view covers 7/8 of one more, half of it at each end: 4 levels a pixel. A view that is not
-    # zoomed would begin 3.5 pixels further out.
-    assert np.abs(views[0] - views[1]).max() <= 4
+    assert center_view(image, 56, 0.875) is image and resize_shorter(image, 56, 0.875) is image
+    for height, width in ((57, 57), (56, 57), (57, 56), (55, 56)):
+        larger = noise(height, width)
+        zoomed = resize_shorter(larger, 56, 0.875)
+        assert min(zoomed.shape[:2]) == 64  # as Resize(64)
+        top, left = ((side - 56) // 2 for side in zoomed.shape[:2])
+        expected = zoomed[top : top + 56, left : left + 56]
+        np.testing.assert_array_equal(center_view(larger, 56, 0.875), expected)
 
 
 @pytest.mark.parametrize(
