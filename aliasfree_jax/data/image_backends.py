@@ -10,6 +10,7 @@ import functools
 import io
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -106,8 +107,7 @@ def image_backend(name: str, interpolation: str = "bicubic", exif: bool = False)
         raise ConfigError(unknown("data.interpolation", interpolation, INTERPOLATIONS))
     match name:
         case "pillow":
-            decoder: Decoder = decode
-            resizer: Resize = resize
+            chosen: tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]] = (decode, resize)
         case "fast":
             try:
                 import cykooz_resizer  # noqa: F401
@@ -117,7 +117,7 @@ def image_backend(name: str, interpolation: str = "bicubic", exif: bool = False)
                     f"data.image_backend = 'fast' needs simplejpeg and cykooz-resizer ({error}): "
                     "pip install 'aliasfree_jax[fast]', or take data.image_backend = 'pillow'."
                 ) from error
-            decoder, resizer = fast_decode, fast_resize
+            chosen = (fast_decode, fast_resize)
         case _:
             raise ConfigError(unknown("data.image_backend", name, IMAGE_BACKENDS))
-    return ImageBackend(partial(decoder, exif=exif), partial(resizer, interpolation=interpolation))
+    return ImageBackend(partial(chosen[0], exif=exif), partial(chosen[1], interpolation=interpolation))
