@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError, DataError, command
 from aliasfree_jax.evaluation.gallery import PICTURES, Picture, draw_pictures
 from aliasfree_jax.evaluation.report import compared, headlines, tables
@@ -128,8 +129,12 @@ def _section(network: Evaluated) -> str:
 
 
 def _measured_on(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What two networks must have in common to be compared: the images, and the shifts of measurements."""
-    data = {f"data.{field}": results.get("data", {}).get(field) for field in DATA}
+    """What two networks must have in common to be compared: the images, and the shifts of measurements.
+
+    A field that older results lack had its default.
+    """
+    usual, stored = base_config().data, results.get("data", {})
+    data = {f"data.{field}": stored.get(field, usual[field]) for field in DATA}
     about = {
         name: part["about"]
         for name, part in results.items()

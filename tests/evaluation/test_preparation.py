@@ -127,6 +127,7 @@ def evaluate(monkeypatch, capsys, tmp_path):
         module.main(flags.FLAGS.config)
         return json.loads((tmp_path / "out.json").read_text()), capsys.readouterr().out, passes
 
+    run.module = module
     yield run
     forget(name for name in flags.FLAGS if name not in before)
 
@@ -209,6 +210,24 @@ def test_windows_and_presets_are_prepared_for_the_weights(evaluate, images):
     assert results["preparation"]["presets"] == {} and len(passes) == 2  # named, so for all
     with pytest.raises(ConfigError, match="windows need images of 66 pixels .input 48, .* resized to 64"):
         evaluate(images, "--crop_shifts", "--config.eval.crop_margin=9")
+
+
+def test_corrupted_images_are_prepared_for_the_weights(evaluate, images, monkeypatch):
+    """Except that they have been cropped already: ratio 1."""
+    seen = []
+
+    def measured_once(directory, clean, measure, tell):
+        seen.append(measure(clean))
+        return {"corruptions": {}, "mce": None, "mean_error": 0.0, "missing": []}
+
+    monkeypatch.setattr(evaluate.module, "corruptions_in", lambda directory: None)
+    monkeypatch.setattr(evaluate.module, "evaluate_corruptions", measured_once)
+    asked = ("--imagenet_c=here", "--integer_shifts", "--config.data.interpolation=bilinear")
+    _, _, passes = evaluate(images, *asked)
+    assert len(seen) == 1 and [names for names, _ in passes] == [["integer"]] * 2
+    np.testing.assert_array_equal(passes[0][1][0], original(BILINEAR))
+    whole = PHOTOGRAPH.resize((72, 48), BILINEAR).crop((12, 0, 60, 48))
+    np.testing.assert_array_equal(passes[1][1][0], np.asarray(whole))
 
 
 def test_the_accuracy_is_that_of_the_networks_own_preparation(evaluate, images):
