@@ -24,11 +24,11 @@ def recipe(model: str, *, learned: bool) -> ConfigDict:
     config = sgd_recipe(model)
 
     config.data.image_size = 32
+    config.data.interpolation = "bicubic"  # of no effect: nothing is resized
     config.data.mean = (0.49141738, 0.48219556, 0.44662726)
     config.data.std = (0.24703224, 0.24348514, 0.26158786)
     config.data.crop = "none"
     config.data.eval_crop_ratio = 1.0
-    config.data.interpolation = "bicubic"  # of no effect: nothing is resized
 
     config.train.total_epochs = 250.0
     config.optimizer.step_epochs = (100.0, 200.0)
