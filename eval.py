@@ -7,7 +7,9 @@ python eval.py --integer_shifts --pictures                            eval.html:
 python eval.py --presets=afc_fraction,aps_consistency --paper         the papers' metrics to the letter
 
 What to evaluate on comes from the run's own configuration, or from --config (its sections data and
-eval); any field can be overridden: --config.data.path=..., --config.eval.shifts=16.
+eval); any field can be overridden: --config.data.path=..., --config.eval.shifts=16. How images are prepared
+belongs to the weights, whatever --config has: size, view, crop ratio, interpolation, normalisation, EXIF.
+Only an override by name changes it, e.g. --config.data.image_size=256; the table says so.
 """
 
 from functools import partial
@@ -29,9 +31,10 @@ from aliasfree_jax.evaluation.html_report import write_report
 from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
 from aliasfree_jax.evaluation.one_image import image_results
 from aliasfree_jax.evaluation.placement import predictor
+from aliasfree_jax.evaluation.preparation import check_channels, in_words, prepare
 from aliasfree_jax.evaluation.presets import PRESETS
 from aliasfree_jax.evaluation.report import circumstances, format_markdown, format_table, shift_report
-from aliasfree_jax.evaluation.selection import ADVERSARIAL, Selection, select, wide_view
+from aliasfree_jax.evaluation.selection import ADVERSARIAL, Selection, select
 from aliasfree_jax.evaluation.stored import IMAGE, Evaluated, run_name
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.files import write_json, write_whole
@@ -90,23 +93,16 @@ def output_path(checkpoint: Path) -> Path:
     return output
 
 
-def check_fits(config: ConfigDict, card: ModelCard, classes: int) -> None:
+def check_fits(card: ModelCard, classes: int) -> None:
     """Raises `ConfigError` if the network cannot classify these images."""
-    if len(config.data.mean) != card.channels:
-        raise ConfigError(
-            f"the network takes {card.channels} channels, but data.mean has {len(config.data.mean)}: "
-            "pass the configuration of the network's own data."
-        )
     known = card.options.get("num_classes", len(card.class_names))
     if classes != known:
         raise ConfigError(f"the network knows {known} classes, but the data has {classes}.")
 
 
 def measured(config: ConfigDict, predict: Predict, source: Source, chosen: Selection) -> Results:
-    """Results of all measurements: a pass over the images, and one over larger ones for windows."""
-    views = [(config.data, chosen.plain)] if chosen.plain or not chosen.wide else []
-    if chosen.wide:
-        views.append((wide_view(config.data, config.data.image_size, config.eval.crop_margin), chosen.wide))
+    """Results of all measurements: a pass over the images in each of their views."""
+    views = [(view.data(config), measurements) for view, measurements in chosen.views.items()]
     results: Results = {}
     for data, measurements in views:
         batches = own_eval_batches(source, data, config.eval.batch_size)
@@ -120,12 +116,13 @@ def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
     """ImageNet-C, every severity with the random circular shifts that are asked for."""
     kinds = [kind for kind in ("integer", "fractional") if _RANDOM[kind].value]
     chosen = select(config, Preprocessing.from_config(config.data).input_size, random=kinds)
+    (measurements,) = chosen.views.values()  # of the usual view
     data = ConfigDict(config.data)
     data.eval_crop_ratio = 1.0  # its images have been cropped already
 
     def measure(source: Source) -> Results:
         batches = own_eval_batches(source, data, config.eval.batch_size)
-        return shift_report(predict, batches, chosen.plain, images=len(source), progress=False)
+        return shift_report(predict, batches, measurements, images=len(source), progress=False)
 
     bar = partial(tqdm, desc="ImageNet-C", unit=" sets", disable=not is_first())
     return evaluate_corruptions(_IMAGENET_C.value, clean, measure, bar)
@@ -149,9 +146,10 @@ def main(config: ConfigDict) -> None:
     output = output_path(path)
     card, module, variables = load_pth(path) if path.is_file() else load_model(path)
     print(f"checkpoint     {path}, step {card.step}\nnetwork        {card.model} {card.options}")
+    preparation = prepare(config.data, card, cli.overridden())
     source = open_source(config.data, train=False)
-    check_fits(config, card, len(source.class_names))
-    config.data.mean, config.data.std = card.mean, card.std  # belong to the weights, not to the data
+    check_channels(source, card)
+    check_fits(card, len(source.class_names))
     chosen = select(
         config,
         Preprocessing.from_config(config.data).input_size,
@@ -161,20 +159,23 @@ def main(config: ConfigDict) -> None:
         pictures=_PICTURES.value,
         presets=_PRESETS.value,
         paper=_PAPER.value,
+        overridden=cli.overridden(),
     )
+    preparation["presets"] = dict(chosen.resized)
     # Before anything is measured:
     if _IMAGENET_C.value:
         corruptions_in(_IMAGENET_C.value)
     if _PICTURES.value:
         figure_class("pictures")
     where = " ".join(filter(None, (config.data.source, config.data.name, config.data.path)))
-    print(f"data           {where}, {len(source)} images", flush=True)
+    print(f"data           {where}, {len(source)} images\n{in_words(preparation)}", flush=True)
     predict = predictor(module, variables)
     # First, as it fails soonest.
     pictured = image_results(module, variables, predict, source, config) if _PICTURES.value else None
     results = measured(config, predict, source, chosen)
     if _IMAGENET_C.value:
         results["imagenet_c"] = corrupted(config, predict, source)
+    results["preparation"] = preparation
     print("\n" + format_table(results))
     about = {"checkpoint": str(path), "card": card.to_json(), "seed": config.seed}
     about |= {section: config[section].to_dict() for section in ("data", "eval")}

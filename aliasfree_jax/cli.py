@@ -104,6 +104,11 @@ def check_overrides(argv: Sequence[str]) -> None:
         raise ConfigError("\n".join(faults))
 
 
+def overridden() -> frozenset[str]:
+    """The fields that the command line names, e.g. "data.image_size", whatever value it gives them."""
+    return frozenset(config_flags.get_override_values(flags.FLAGS["config"]))
+
+
 def _config_file(argv: Sequence[str]) -> str | None:
     """The value of `--config`, "" where it has none; None if the flag is not given."""
     for i, argument in enumerate(argv):

@@ -12,6 +12,7 @@ from aliasfree_jax.errors import ConfigError, unknown
 SOURCES = ("digits", "folder", "records", "tfds", "arrays")
 CROPS = ("none", "padded", "random", "random_resized")
 IMAGE_BACKENDS = ("pillow", "fast")
+INTERPOLATIONS = ("bicubic", "bilinear")
 EVAL_VIEWS = ("auto", "crop", "warp")
 
 
@@ -36,7 +37,10 @@ def _data() -> ConfigDict:
     data.erase_probability = 0.0  # of random erasing
     data.circular_shift = 0  # training images are rolled by up to so many pixels each way
     data.eval_view = "auto"  # crop (the centre) | warp (all, squeezed) | auto: warp from 384 pixels on
-    data.eval_crop_ratio = 0.875  # centre crop = this share of the resized shorter side
+    # Centre crop = this share of the resized shorter side. Images of just image_size are taken as they are.
+    data.eval_crop_ratio = 0.875
+    data.interpolation = "bicubic"  # of every resizing, antialiased as by Pillow: bicubic | bilinear
+    data.exif = False  # turn images upright by their EXIF orientation; the original programs ignore it
     data.image_backend = "pillow"  # of training images: pillow | fast (pip install 'aliasfree_jax[fast]')
     data.corrupt = "raise"  # unreadable training image: raise | skip (skipped ones are counted)
     data.workers = 0  # processes that decode and augment; 0 = threads of this process
@@ -159,6 +163,7 @@ def _choice_faults(config: ConfigDict) -> list[str]:
         "data.crop": (config.data.crop, CROPS),
         "data.eval_view": (config.data.eval_view, EVAL_VIEWS),
         "data.image_backend": (config.data.image_backend, IMAGE_BACKENDS),
+        "data.interpolation": (config.data.interpolation, INTERPOLATIONS),
         "data.corrupt": (config.data.corrupt, ("raise", "skip")),
         "train.precision": (config.train.precision, ("float32", "tf32", "bfloat16")),
         "train.temperature.schedule": (config.train.temperature.schedule, ("constant", "decay", "linear")),

@@ -23,13 +23,14 @@ LEARNING_RATES = {"alexnet": 0.01, "vgg11": 0.01, "vgg13": 0.01, "vgg16": 0.01, 
 
 
 def sgd_recipe(model: str) -> ConfigDict:
-    """SGD with a tenth of the learning rate every 30 epochs, random crops and flips."""
+    """SGD with a tenth of the learning rate every 30 epochs, random crops and flips; resized bilinearly."""
     config = base_config()
     config.model.name = model
 
     config.data.source = "folder"
     config.data.image_size = 224
     config.data.crop = "random_resized"
+    config.data.interpolation = "bilinear"
     config.data.flip = True
 
     config.train.batch_size = 256

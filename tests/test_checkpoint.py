@@ -39,6 +39,22 @@ CARD = ModelCard(
 )
 
 
+def test_a_card_knows_how_images_are_prepared():
+    card = card_at(0, image_size=40, zero_pad=4, eval_view="crop", interpolation="bilinear", exif=True)
+    assert card.preparation() == {
+        "image_size": 32,
+        "zero_pad": 4,
+        "mean": (0.5,),
+        "std": (0.25,),
+        "eval_view": "crop",
+        "eval_crop_ratio": 0.875,
+        "interpolation": "bilinear",
+        "exif": True,
+    }
+    assert ModelCard.from_json(json.loads(json.dumps(card.to_json()))) == card
+    assert (CARD.zero_pad, CARD.eval_view, CARD.interpolation, CARD.exif) == (0, "auto", "bicubic", False)
+
+
 class Net(nn.Module):
     features: int = 3
 

@@ -61,6 +61,24 @@ def test_overrides_reach_the_configuration(parse):
     assert (config.data.path, config.seed, config.model.options.widths) == ("digits", 8, (8, 16))
 
 
+def test_the_fields_that_are_overridden_by_name_are_known(parse):
+    """Also those that repeat the configuration's value, and flags without one."""
+    size = base_config().data.image_size
+    given = [
+        f"--config.data.image_size={size}",
+        "--config.seed",
+        "8",
+        "--noconfig.data.exif",
+        "--config.data.flip",
+    ]
+    parse("--config=configs/own.py", *given)
+    assert cli.overridden() == {"data.image_size", "seed", "data.exif", "data.flip"}
+    parse("--config.data.mean=0.5", default=base_config)
+    assert cli.overridden() == {"data.mean"}
+    parse("--config=configs/own.py")
+    assert not cli.overridden()
+
+
 def test_the_default_configuration_takes_overrides_too(parse):
     config = parse("--config.eval.shifts=3", default=base_config)
     assert config.eval.shifts == 3 and config.seed == base_config().seed

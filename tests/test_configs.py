@@ -57,6 +57,18 @@ def test_the_networks_of_a_comparison_differ_in_nothing_else(names):
     assert all(config.to_dict() == configs[0].to_dict() for config in configs)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_images_are_resized_as_by_the_original(name):
+    """BlurPool, APS and LPS on ImageNet bilinearly; small images are not resized at all."""
+    data = load(name).data
+    assert data.interpolation == (
+        "bilinear" if name in ("imagenet_blur", "imagenet_aps", "imagenet_lps") else "bicubic"
+    )
+    assert not data.exif
+    if data.image_size == 32:
+        assert data.eval_crop_ratio == 1
+
+
 def test_fine_tuning_ends_with_epochs_of_the_alias_free_network():
     config = load("convnext_afc_from_plain")
     plan = make_plan(config, 1_281_167)

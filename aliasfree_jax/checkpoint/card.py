@@ -20,13 +20,24 @@ class ModelCard:
     model: str  # name for `create_model`
     options: dict[str, Any]  # keyword arguments of `create_model`
     class_names: tuple[str, ...]
-    image_size: int  # side of the square input, pixels
+    image_size: int  # side of the square input, pixels; with a border of zero_pad
     channels: int
     mean: tuple[float, ...]  # per channel, of images in [0, 1]
     std: tuple[float, ...]
     eval_crop_ratio: float
     step: int  # parameter updates so far; 0 for foreign weights
     origin: str  # configuration or original file, for people to read
+    # As in `config.data`:
+    zero_pad: int = 0
+    eval_view: str = "auto"
+    interpolation: str = "bicubic"
+    exif: bool = False
+
+    def preparation(self) -> dict[str, Any]:
+        """The fields of `config.data` that decide how images for this network are prepared."""
+        names = ("zero_pad", "mean", "std", "eval_view", "eval_crop_ratio", "interpolation", "exif")
+        side = self.image_size - 2 * self.zero_pad
+        return {"image_size": side, **{name: getattr(self, name) for name in names}}
 
     def to_json(self) -> dict[str, Any]:
         """The card as a dictionary that `json` can write and `from_json` reads back."""

@@ -15,6 +15,7 @@ import jax
 
 from aliasfree_jax.checkpoint import save_model
 from aliasfree_jax.conversion.originals import load_pth
+from aliasfree_jax.data.views import described
 from aliasfree_jax.errors import ConversionError, command
 from aliasfree_jax.files import local_path
 
@@ -66,7 +67,8 @@ def main(arguments: list[str]) -> None:
     print(f"{card.origin}: {card.model} {json.dumps(card.options)}")
     print(f"wrote {count:,} parameters to {written}")
     config = "cifar10_resnet" if card.image_size == 32 else "convnext_afc"  # for its data, not its network
-    print(f"evaluate them with: python eval.py --checkpoint={written} --config=configs/{config}.py")
+    prepared = described(card.preparation())
+    print(f"evaluate them at {prepared}: python eval.py --checkpoint={written} --config=configs/{config}.py")
 
 
 if __name__ == "__main__":

@@ -57,10 +57,14 @@ class Preparation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     eval_crop_ratio: float
+    interpolation: str
 
 
-_IMAGENET = Preparation(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224 / 256)
-_CIFAR = Preparation(32, (0.49141738, 0.48219556, 0.44662726), (0.24703224, 0.24348514, 0.26158786), 1.0)
+_CONVNEXT = Preparation(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224 / 256, "bicubic")
+_IMAGENET = dataclasses.replace(_CONVNEXT, interpolation="bilinear")  # torchvision's Resize
+_CIFAR = Preparation(
+    32, (0.49141738, 0.48219556, 0.44662726), (0.24703224, 0.24348514, 0.26158786), 1.0, "bicubic"
+)
 
 
 def from_original(
@@ -160,8 +164,10 @@ def _converted(
     options = {**_classes(state_dict), **options}
     name, ours = base.translate(model, options)
     module = create_model(name, **ours)
-    small = source != _AFC.SOURCE and ("_cifar" in name or name == "basic")
-    prepared = _CIFAR if small else _IMAGENET
+    if source == _AFC.SOURCE:
+        prepared = _CONVNEXT
+    else:
+        prepared = _CIFAR if "_cifar" in name or name == "basic" else _IMAGENET
     side = side or prepared.image_size
     shapes = entries.target_shapes(module, side, channels)
     variables = entries.convert(state_dict, base.table(model, options), shapes)
@@ -177,5 +183,6 @@ def _converted(
         eval_crop_ratio=prepared.eval_crop_ratio,
         step=0,
         origin=f"{file}: {source} {model}",
+        interpolation=prepared.interpolation,
     )
     return card, module, variables

@@ -1,7 +1,7 @@
 """Preparing single images for training and evaluation: pure functions of NumPy arrays.
 
-Images are [H, W, C], uint8 or float32 in [0, 1]; every function keeps the dtype. Resizing is antialiased
-bicubic. All randomness comes from the generator that is passed in.
+Images are [H, W, C], uint8 or float32 in [0, 1]; every function keeps the dtype. Resizing is antialiased,
+by the function that is passed in; all randomness comes from the generator that is passed in.
 """
 
 import math
@@ -35,7 +35,10 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The fields of `config.data` that say how an image becomes an input; same names and meanings."""
+    """The fields of `config.data` that say how an image becomes an input; same names and meanings.
+
+    How it is decoded and resized is up to `image_backends`.
+    """
 
     image_size: int
     mean: tuple[float, ...]
@@ -167,9 +170,11 @@ def random_erasing(image: np.ndarray, rng: np.random.Generator, probability: flo
     return image
 
 
-def random_view(image: np.ndarray, rng: np.random.Generator, size: int, crop_ratio: float) -> np.ndarray:
+def random_view(
+    image: np.ndarray, rng: np.random.Generator, size: int, crop_ratio: float, resize: Resize = resize
+) -> np.ndarray:
     """`resize_shorter`, then a crop [size, size, C] anywhere."""
-    image = resize_shorter(image, size, crop_ratio)
+    image = resize_shorter(image, size, crop_ratio, resize)
     top, left = (int(rng.integers(side - size + 1)) for side in image.shape[:2])
     return image[top : top + size, left : left + size]
 
@@ -179,15 +184,15 @@ def augment(
 ) -> np.ndarray:
     """The training view of `image`, [image_size, image_size, C].
 
-    Crop (`resize` is that of "random_resized"), flip, RandAugment or colour jitter, circular shift. The
-    crops "none" and "padded" start from the evaluation view. Erasing and padding come after `normalize`.
+    Crop, flip, RandAugment or colour jitter, circular shift. The crops "none" and "padded" start from the
+    evaluation view. Erasing and padding come after `normalize`.
     """
     if how.crop == "random_resized":
         image = random_resized_crop(image, rng, how.image_size, how.crop_scale, resize)
     elif how.crop == "random":
-        image = random_view(image, rng, how.image_size, how.eval_crop_ratio)
+        image = random_view(image, rng, how.image_size, how.eval_crop_ratio, resize)
     elif how.crop in ("none", "padded"):
-        image = evaluation_view(image, how.image_size, how.eval_crop_ratio, how.eval_view)
+        image = evaluation_view(image, how.image_size, how.eval_crop_ratio, how.eval_view, resize)
         if how.crop == "padded":
             image = padded_crop(image, rng, how.crop_padding)
     else:

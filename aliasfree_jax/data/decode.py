@@ -28,12 +28,17 @@ UPRIGHT = {
 }
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
-    """The image in `data` as uint8 [H, W, 3], upright.
+def decode(data: bytes, name: str, exif: bool = False) -> np.ndarray:
+    """The image in `data` as uint8 [H, W, 3].
 
     The kind of file is told by its content. Grey, palette, CMYK and 16-bit images are converted,
-    transparency is dropped, the first frame of an animation is taken, and the EXIF orientation is
-    applied (torchvision's loader ignores it).
+    transparency is dropped, the first frame of an animation is taken. The EXIF orientation is ignored, as
+    by the loader of torchvision, with which the originals train and evaluate.
+
+    Args:
+      data: the file.
+      name: for messages.
+      exif: turn the image upright, as its EXIF orientation says.
 
     Raises:
       DataError: not an image, truncated or damaged; the message starts with `name`.
@@ -41,7 +46,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
-        turn = UPRIGHT.get(orientation(image))
+        turn = UPRIGHT.get(orientation(image)) if exif else None
         return _rgb(image if turn is None else image.transpose(turn))
     except (*DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: cannot decode these {len(data)} bytes as an image: {error}") from error

@@ -91,10 +91,12 @@ class _TrainElement:
 class _EvalElement:
     source: Source
     how: Preprocessing
+    backend: ImageBackend
 
     def __call__(self, index: int) -> _Element:
-        example, how = decoded(self.source[index]), self.how
-        view = evaluation_view(np.asarray(example.image), how.image_size, how.eval_crop_ratio, how.eval_view)
+        example, how = decoded(self.source[index], self.backend.decode), self.how
+        image = np.asarray(example.image)
+        view = evaluation_view(image, how.image_size, how.eval_crop_ratio, how.eval_view, self.backend.resize)
         image = zero_pad(normalize(view, how.mean, how.std), how.zero_pad)
         return _Element(image, example.label, ())
 
@@ -232,7 +234,7 @@ def train_batches(
       DataError: no examples; while iterating, an unreadable image if data.corrupt = "raise".
     """
     _check(source, batch_size, share)
-    backend = image_backend(data.image_backend)
+    backend = image_backend(data.image_backend, data.interpolation, data.exif)
     threads = 0 if data.workers else _threads(source)
     if not threads and not data.workers:
         source = DecodeOnce(source, backend.decode)
@@ -254,7 +256,8 @@ def eval_batches(source: Source, data: ConfigDict, *, batch_size: int, share: Sh
     """
     _check(source, batch_size, share)
     how = Preprocessing.from_config(data)
-    elements = grain.MapDataset.range(len(source)).map(_EvalElement(source, how))
+    backend = image_backend("pillow", data.interpolation, data.exif)
+    elements = grain.MapDataset.range(len(source)).map(_EvalElement(source, how, backend))
     threads = 0 if data.workers else _threads(source)
     end = -(-len(source) // batch_size)
     return _stream(_Rows(elements, batch_size, share, 0, end), how, threads, data.workers)

@@ -15,7 +15,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
-from aliasfree_jax.data.decode import decode
+from aliasfree_jax.data.decode import ORIENTATION_TAG, UPRIGHT, decode, orientation
 from aliasfree_jax.data.records import checksum, pack
 from aliasfree_jax.data.sources import Example, Source
 from aliasfree_jax.data.views import resize_shorter
@@ -76,6 +76,8 @@ def read_note(path: Path) -> dict[str, Any] | None:
 def smaller(example: Example, side: int) -> Example:
     """The image with its shorter side at `side`, as a JPEG; as it is if it is no larger.
 
+    It keeps its EXIF orientation, for data.exif to choose.
+
     Raises:
       DataError: the image cannot be decoded.
     """
@@ -83,8 +85,10 @@ def smaller(example: Example, side: int) -> Example:
     image = decode(example.image, example.name)
     if min(image.shape[:2]) <= side:
         return example
-    out = io.BytesIO()
-    Image.fromarray(resize_shorter(image, side, 1.0)).save(out, "JPEG", quality=QUALITY)
+    out, turned = io.BytesIO(), Image.Exif()
+    if (found := orientation(Image.open(io.BytesIO(example.image)))) in UPRIGHT:
+        turned[ORIENTATION_TAG] = found
+    Image.fromarray(resize_shorter(image, side, 1.0)).save(out, "JPEG", quality=QUALITY, exif=turned)
     return Example(out.getvalue(), example.label, example.name)
 
 

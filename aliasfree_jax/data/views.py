@@ -1,6 +1,7 @@
 """Resizing, and the views of an image that involve no chance: pure functions of NumPy arrays [H, W, C]."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -9,23 +10,27 @@ Resize = Callable[[np.ndarray, int, int], np.ndarray]  # [H, W, C], height, widt
 
 # From this side on the originals evaluate whole images, squeezed into the square, instead of their centre.
 WARPED_FROM = 384
+# data.interpolation; what Pillow makes of each is antialiased.
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`image` at a new size, bicubic and antialiased, by Pillow; uint8 results are rounded and clipped."""
+def resize(image: np.ndarray, height: int, width: int, interpolation: str = "bicubic") -> np.ndarray:
+    """`image` at a new size, antialiased, by Pillow; uint8 results are rounded and clipped."""
     if image.shape[:2] == (height, width):
         return image
+    size, how = (width, height), FILTERS[interpolation]
     if image.dtype == np.uint8 and image.shape[2] == 3:
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+        return np.asarray(Image.fromarray(image).resize(size, how))
     planes = [np.ascontiguousarray(image[:, :, c]) for c in range(image.shape[2])]  # modes L and F
-    resized = [Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC) for plane in planes]
+    resized = [Image.fromarray(plane).resize(size, how) for plane in planes]
     return np.stack([np.asarray(plane) for plane in resized], axis=-1)
 
 
-def resize_shorter(image: np.ndarray, size: int, crop_ratio: float) -> np.ndarray:
+def resize_shorter(image: np.ndarray, size: int, crop_ratio: float, resize: Resize = resize) -> np.ndarray:
     """The shorter side at int(size / crop_ratio); the longer one truncated, as in torchvision.
 
-    An image that is `size` square already is returned as it is.
+    An image that is `size` square already counts as prepared: it is returned as it is, whatever the ratio.
+    There torchvision's Resize would enlarge it, as it does, here too, an image with one pixel more.
     """
     if image.shape[:2] == (size, size):
         return image
@@ -36,16 +41,18 @@ def resize_shorter(image: np.ndarray, size: int, crop_ratio: float) -> np.ndarra
     return resize(image, int(short * height / width), short)
 
 
-def center_view(image: np.ndarray, size: int, crop_ratio: float) -> np.ndarray:
-    """[size, size, C]: `resize_shorter`, then the centre crop of torchvision."""
+def center_view(image: np.ndarray, size: int, crop_ratio: float, resize: Resize = resize) -> np.ndarray:
+    """[size, size, C]: `resize_shorter`, then the centre crop of torchvision; none of a prepared image."""
     if image.shape[:2] == (size, size):
         return image
-    image = resize_shorter(image, size, crop_ratio)
+    image = resize_shorter(image, size, crop_ratio, resize)
     top, left = (round((side - size) / 2) for side in image.shape[:2])
     return image[top : top + size, left : left + size]
 
 
-def evaluation_view(image: np.ndarray, size: int, crop_ratio: float, kind: str = "auto") -> np.ndarray:
+def evaluation_view(
+    image: np.ndarray, size: int, crop_ratio: float, kind: str = "auto", resize: Resize = resize
+) -> np.ndarray:
     """What is evaluated of `image`, [size, size, C].
 
     Args:
@@ -54,10 +61,26 @@ def evaluation_view(image: np.ndarray, size: int, crop_ratio: float, kind: str =
       crop_ratio: side of the centre crop over the resized shorter side.
       kind: "crop", the centre (`center_view`); "warp", all of it, its aspect ratio given up; "auto", as
         the original of alias-free ConvNeXt: a crop below 384 pixels, warped from there on.
+      resize: antialiased, see `resize`.
     """
-    if kind == "warp" or (kind == "auto" and size >= WARPED_FROM):
+    if _is_warped(size, kind):
         return resize(image, size, size)
-    return center_view(image, size, crop_ratio)
+    return center_view(image, size, crop_ratio, resize)
+
+
+def _is_warped(size: int, kind: str) -> bool:
+    return kind == "warp" or (kind == "auto" and size >= WARPED_FROM)
+
+
+def described(data: Mapping[str, Any]) -> str:
+    """How the fields of `config.data` prepare an image for evaluation: "224 x 224, ratio 0.875, bicubic"."""
+    size, border = data["image_size"], data["zero_pad"]
+    warped = _is_warped(size, data["eval_view"])
+    parts = [f"{size} x {size}", "warped" if warped else f"ratio {data['eval_crop_ratio']:g}"]
+    parts += [data["interpolation"]]
+    parts += [f"a border of {border} zeros"] if border else []
+    parts += ["upright by EXIF"] if data["exif"] else []
+    return ", ".join(parts)
 
 
 def zero_pad(image: np.ndarray, pixels: int) -> np.ndarray:

@@ -14,9 +14,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError, DataError, command
 from aliasfree_jax.evaluation.gallery import PICTURES, Picture, draw_pictures
-from aliasfree_jax.evaluation.report import compared, headline, tables
+from aliasfree_jax.evaluation.report import compared, headlines, tables
 from aliasfree_jax.evaluation.stored import Evaluated, read_results
 from aliasfree_jax.files import local_path, write_whole
 
@@ -63,6 +64,8 @@ DATA = (
     "eval_crop_ratio",
     "image_size",
     "zero_pad",
+    "interpolation",
+    "exif",
 )
 
 
@@ -111,7 +114,8 @@ def _shortened(value: Any) -> str:
 
 
 def _section(network: Evaluated) -> str:
-    parts = [f"<h2>{escape(network.name)}</h2>", f"<p>{escape(headline(network.results))}</p>"]
+    parts = [f"<h2>{escape(network.name)}</h2>"]
+    parts += [f"<p>{escape(line)}</p>" for line in headlines(network.results)]
     for rows, notes in tables(network.results):
         parts += [_table(rows), _notes(notes)]
     settings = "\n".join(
@@ -126,8 +130,12 @@ def _section(network: Evaluated) -> str:
 
 
 def _measured_on(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What two networks must have in common to be compared: the images, and the shifts of measurements."""
-    data = {f"data.{field}": results.get("data", {}).get(field) for field in DATA}
+    """What two networks must have in common to be compared: the images, and the shifts of measurements.
+
+    A field that older results lack had its default.
+    """
+    usual, stored = base_config().data, results.get("data", {})
+    data = {f"data.{field}": stored.get(field, usual[field]) for field in DATA}
     about = {
         name: part["about"]
         for name, part in results.items()

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from aliasfree_jax import __version__
 from aliasfree_jax.data import Batch
 from aliasfree_jax.evaluation.evaluator import Measurement, Results, evaluate
+from aliasfree_jax.evaluation.preparation import in_words
 from aliasfree_jax.evaluation.tables import align, markdown
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.processes import is_first
@@ -130,9 +131,10 @@ def _explanations(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def headline(results: Mapping[str, Any]) -> str:
-    """How many images, and their accuracy unshifted."""
-    return f"{results['images']} images, accuracy {percent(results['accuracy'])}"
+def headlines(results: Mapping[str, Any]) -> list[str]:
+    """How many images, and their accuracy unshifted; then, if that is known, how they were prepared."""
+    lines = [f"{results['images']} images, accuracy {percent(results['accuracy'])}"]
+    return lines + ([in_words(results["preparation"])] if "preparation" in results else [])
 
 
 def _corruptions(results: Mapping[str, Any]) -> list[list[str]]:
@@ -191,7 +193,7 @@ def tables(results: Mapping[str, Any]) -> Iterator[tuple[list[list[str]], list[s
 
 def format_table(results: Mapping[str, Any]) -> str:
     """Results of `evaluate` as plain text with aligned columns, without a final newline."""
-    blocks = [[headline(results)]]
+    blocks = [headlines(results)]
     for rows, notes in tables(results):
         blocks.append(align(rows))
         if notes:
@@ -201,7 +203,7 @@ def format_table(results: Mapping[str, Any]) -> str:
 
 def format_markdown(results: Mapping[str, Any]) -> str:
     """The same as a page in Markdown."""
-    blocks = [[headline(results)]]
+    blocks = [[line] for line in headlines(results)]
     for rows, notes in tables(results):
         lines = markdown(rows)
         blocks += [lines, [f"- {note}" for note in notes]] if notes else [lines]

@@ -1,9 +1,9 @@
 """From names, as a command line has them, to measurements; and the larger images that some of them need."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -18,19 +18,38 @@ RANDOM = ("integer", "fractional", "zero_filled", "crop", "bilinear")
 ADVERSARIAL = ("integer", "half", "fraction", "continuous")
 
 
+class View(NamedTuple):
+    """How images are prepared that measurements share.
+
+    Attributes:
+      wide: larger by the margin on each side; else of the network's input size.
+      interpolation: as in `config.data`.
+    """
+
+    wide: bool
+    interpolation: str
+
+    def data(self, config: ConfigDict) -> ConfigDict:
+        """The section data of these images; raises as `wide_view`."""
+        data = ConfigDict(config.data)
+        data.interpolation = self.interpolation
+        return wide_view(data, data.image_size, config.eval.crop_margin) if self.wide else data
+
+
 @dataclass(frozen=True)
 class Selection:
     """What one run measures.
 
     Attributes:
-      plain: on images of the network's input size.
-      wide: on images that are larger by the margin on each side.
+      views: the measurements on each; the first is resized as is usual for the network, if only to have
+        its accuracy.
       presets: by name, for their published figures; their measurements are among the others.
+      resized: how the images of presets are resized that take another way than the network's.
     """
 
-    plain: list[Measurement]
-    wide: list[Measurement]
+    views: Mapping[View, list[Measurement]]
     presets: Mapping[str, Preset]
+    resized: Mapping[str, str]
 
     def published(self, results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """The presets' figures in the names and units of the papers' programs."""
@@ -86,6 +105,7 @@ def select(
     pictures: bool = False,
     presets: Sequence[str] = (),
     paper: bool = False,
+    overridden: Collection[str] = (),
 ) -> Selection:
     """The measurements of these names, as `config.eval` says.
 
@@ -97,7 +117,8 @@ def select(
       spatial: measure the spatial attack.
       pictures: measure what the pictures of the shift plane need.
       presets: names of `presets.PRESETS`.
-      paper: presets as the papers' programs compute them.
+      paper: presets as the papers' programs compute them, of images resized as there.
+      overridden: fields that the user named; "data.interpolation" among them holds for presets too.
 
     Raises:
       ConfigError: an unknown name, or two that measure the same.
@@ -120,13 +141,22 @@ def select(
         outside,
     )
     by_name = {name: preset(name, setting, paper=paper) for name in presets}
-    plain = [m for m in chosen if not m.shifting.margin]
-    wide = [m for m in chosen if m.shifting.margin]
-    for found in by_name.values():
+    own, resized = config.data.interpolation, {}
+    plain, wide = View(False, own), View(True, own)
+    views: dict[View, list[Measurement]] = {
+        plain: [m for m in chosen if not m.shifting.margin],
+        wide: [m for m in chosen if m.shifting.margin],
+    }
+    for name, found in by_name.items():
+        how = found.interpolation or own
+        if how != own and "data.interpolation" not in overridden:
+            resized[name] = how
         # The rolls of LPS's metric are of the larger images.
-        target = wide if any(m.shifting.margin for m in found.measurements) else plain
+        view = View(any(m.shifting.margin for m in found.measurements), resized.get(name, own))
+        target = views.setdefault(view, [])
         target += [m for m in found.measurements if m.name not in {other.name for other in target}]
-    return Selection(plain, wide, by_name)
+    used = {view: found for view, found in views.items() if found or (view == plain and not views[wide])}
+    return Selection(used, by_name, resized)
 
 
 def wide_view(data: ConfigDict, side: int, margin: int) -> ConfigDict:

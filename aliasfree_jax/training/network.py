@@ -37,6 +37,10 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
         eval_crop_ratio=config.data.eval_crop_ratio,
         step=0,
         origin=origin,
+        zero_pad=config.data.zero_pad,
+        eval_view=config.data.eval_view,
+        interpolation=config.data.interpolation,
+        exif=config.data.exif,
     )
 
 

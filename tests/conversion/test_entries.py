@@ -281,6 +281,24 @@ def all_tables():
     return {SOURCE: table, TORCHVISION: table_torchvision, **{SOURCES[key]: TABLES[key] for key in SOURCES}}
 
 
+ORIGINALS = {golden.load(name).meta["source"]: name for name in golden.cases()}
+
+
+@pytest.mark.parametrize("source", ORIGINALS)
+def test_a_converted_network_is_evaluated_as_by_its_original(source, monkeypatch):
+    case = golden.load(ORIGINALS[source])
+    monkeypatch.setattr(originals, "read_state_dict", lambda path, key: case.state_dict)
+    model = case.meta["model"].removesuffix(" (circular)")
+    card, _, _ = originals.load_pth("file.pt", source=source, model=model, options=case.meta["options"])
+    data = card.preparation()
+    if source.endswith("cifar10") or "cifar" in card.model or card.model == "basic":
+        expected = (32, 1.0, "bicubic")  # they do not resize
+    else:
+        expected = (224, 0.875, "bicubic" if source == "alias_free_convnets" else "bilinear")
+    assert (data["image_size"], data["eval_crop_ratio"], data["interpolation"]) == expected
+    assert (data["zero_pad"], data["eval_view"], data["exif"]) == (0, "auto", False)
+
+
 def test_the_command_converts_what_it_recognises(tmp_path, capsys, monkeypatch):
     case = golden.load("cifar_resnet20_1_circular")
     wrapped = {f"module.{key}": value for key, value in case.state_dict.items()}

@@ -60,7 +60,9 @@ def test_other_entry_of_the_checkpoint():
 def test_command_writes_a_checkpoint(tmp_path, capsys):
     target = tmp_path / "converted"
     assert main([str(FILE), str(target), "--image_size=128"]) == 0
-    assert "33,375 parameters" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "33,375 parameters" in printed
+    assert f"at 128 x 128, ratio 0.875, bicubic: python eval.py --checkpoint={target} --config" in printed
     case = golden.load("afc_mini_128")
     _, module, variables = load_model(target)
     assert relative_error(logits(module, variables, case.inputs), case.output) < 1e-5

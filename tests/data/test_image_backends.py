@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from aliasfree_jax.config import INTERPOLATIONS
 from aliasfree_jax.data import FolderSource
 from aliasfree_jax.data.augment import random_box, random_resized_crop
 from aliasfree_jax.data.decode import decode
@@ -51,12 +52,15 @@ def test_jpegs_have_the_same_pixels(mode, subsampling, progressive):
 
 @needs_fast
 @pytest.mark.parametrize("orientation", range(10))
-def test_orientation_is_applied(orientation):
+def test_orientation_is_applied_if_asked(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = jpeg(Image.fromarray(smooth(24, 40)), exif=exif)
+    np.testing.assert_array_equal(fast_decode(data, "x", exif=True), decode(data, "x", exif=True))
+    upright = (40, 24, 3) if orientation in (5, 6, 7, 8) else (24, 40, 3)
+    assert fast_decode(data, "x", exif=True).shape == upright
     np.testing.assert_array_equal(fast_decode(data, "x"), decode(data, "x"))
-    assert fast_decode(data, "x").shape == ((40, 24, 3) if orientation in (5, 6, 7, 8) else (24, 40, 3))
+    assert fast_decode(data, "x").shape == (24, 40, 3)
 
 
 @needs_fast
@@ -102,12 +106,13 @@ def test_damaged_files_are_read_or_refused_as_by_pillow():
 
 
 @needs_fast
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(
     "shape", [(300, 400), (64, 48), (37, 500), (500, 37), (225, 225), (3, 300), (1, 1), (700, 900)]
 )
-def test_resized_images_agree(shape):
+def test_resized_images_agree(shape, interpolation):
     image = smooth(*shape)
-    expected, found = resize(image, 224, 200).astype(int), fast_resize(image, 224, 200).astype(int)
+    expected, found = (r(image, 224, 200, interpolation).astype(int) for r in (resize, fast_resize))
     assert found.shape == (224, 200, 3)
     # Both round to 8 bits after each of two passes, in other orders: each is within 1.2 of the exact value.
     assert np.abs(found - expected).max() <= 2
@@ -149,8 +154,13 @@ def test_the_crop_is_the_box_of_the_generator(name):
 
 @needs_fast
 def test_backend_pickles_for_worker_processes():
-    backend = image_backend("fast")
-    assert pickle.loads(pickle.dumps(backend)) == backend
+    image = smooth(30, 40)
+    backend = image_backend("fast", "bilinear", exif=True)
+    copy = pickle.loads(pickle.dumps(backend))
+    np.testing.assert_array_equal(copy.resize(image, 8, 8), backend.resize(image, 8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert copy.decode(jpeg(Image.fromarray(image), exif=exif), "x").shape == (40, 30, 3)
 
 
 @needs_fast
@@ -178,3 +188,5 @@ def test_missing_package_is_named(monkeypatch):
 def test_unknown_backend():
     with pytest.raises(ConfigError, match="unknown data.image_backend 'fats'.*Did you mean 'fast'"):
         image_backend("fats")
+    with pytest.raises(ConfigError, match="unknown data.interpolation 'bilinea'.*Did you mean 'bilinear'"):
+        image_backend("pillow", "bilinea")

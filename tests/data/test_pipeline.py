@@ -4,7 +4,9 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from aliasfree_jax.config import IMAGE_BACKENDS, INTERPOLATIONS
 from aliasfree_jax.data import (
     ArraySource,
     DigitsSource,
@@ -14,6 +16,8 @@ from aliasfree_jax.data import (
     pipeline,
     train_batches,
 )
+from aliasfree_jax.data.sources import Example
+from aliasfree_jax.data.views import FILTERS
 from aliasfree_jax.errors import ConfigError, DataError
 from configs.convnext_afc import recipe
 
@@ -154,9 +158,11 @@ def test_the_papers_augmentation_is_the_same_for_any_number_of_workers(backend, 
     assert_same(take(photographs, data, 4, start_step=2)[0], expected[2:])
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @needs_fast
-def test_backends_draw_the_same_views(photographs, data_config):
+def test_backends_draw_the_same_views(photographs, data_config, interpolation):
     data = data_config(image_size=32, crop="random_resized", flip=True, mean=(0.0,) * 3, std=(1.0,) * 3)
+    data.interpolation = interpolation
     slow = take(photographs, data, 5)[0]
     data.image_backend = "fast"
     for a, b in zip(slow, take(photographs, data, 5)[0], strict=True):
@@ -175,6 +181,57 @@ def test_evaluation_needs_no_fast_packages(data_config, monkeypatch):
     monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
     batches = list(eval_batches(numbered(4), data_config(image_backend="fast", **GREY), batch_size=4))
     assert len(batches) == 1
+
+
+class OneFile:
+    """A source of one encoded image."""
+
+    class_names = ("a",)
+
+    def __init__(self, file: bytes):
+        self.file = file
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(self.file, 0, "x")
+
+
+def pixels_of(source, data, train: bool) -> np.ndarray:
+    """The first view of the source's image, as bytes again."""
+    batch = take(source, data, 1)[0][0] if train else next(eval_batches(source, data, batch_size=1))
+    return np.rint(batch["image"][0] * 255)
+
+
+@pytest.mark.parametrize("crop", ["none", "random", "random_resized", "evaluation"])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_every_view_is_resized_as_asked(interpolation, crop, data_config, encoded):
+    """A square image, all of it (no other shape has its area): what is seen is Pillow's of that side."""
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3)).astype(np.uint8)
+    train = crop != "evaluation"
+    fields = {"eval_crop_ratio": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": interpolation}
+    fields |= {"crop": crop, "crop_scale": (1.0, 1.0)} if train else {}
+    source = OneFile(encoded(image))
+    expected = Image.fromarray(image).resize((8, 8), FILTERS[interpolation])
+    np.testing.assert_array_equal(pixels_of(source, data_config(**fields), train), np.asarray(expected))
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("backend", IMAGE_BACKENDS)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_the_exif_orientation_counts_only_if_asked(kind, backend, train, data_config, encoded, request):
+    if backend == "fast":
+        request.getfixturevalue("fast_packages")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image = np.repeat(np.arange(8, dtype=np.uint8)[:, None, None] * 30, 8, 1).repeat(3, 2)  # darker above
+    fields = {"eval_crop_ratio": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3, "image_backend": backend}
+    plain = pixels_of(OneFile(encoded(image, kind)), data_config(**fields), train)
+    source = OneFile(encoded(image, kind, exif=turned))
+    np.testing.assert_array_equal(pixels_of(source, data_config(**fields), train), plain)
+    upright = pixels_of(source, data_config(exif=True, **fields), train)
+    np.testing.assert_array_equal(upright, np.rot90(plain, -1))
 
 
 @pytest.mark.parametrize("train", [True, False])

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from packing import SIZES, in_process, jpeg
+from PIL import Image
 
 from aliasfree_jax.config import base_config
 from aliasfree_jax.data import open_source, train_batches
@@ -62,6 +63,22 @@ def test_larger_images_are_resized_and_others_kept(tmp_path, monkeypatch):
     assert shapes == {"wide": (20, 40), "high": (40, 20), "small": (10, 50)}
     small = next(e for e in map(source.__getitem__, range(3)) if "small" in e.name)
     assert small.image == jpeg(10, 50)
+
+
+@pytest.mark.parametrize("side", [0, 20])
+def test_packed_images_keep_their_orientation(tmp_path, monkeypatch, side):
+    """Packing turns nothing: data.exif chooses later."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    path = tmp_path / "in/train/a/x.jpg"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.zeros((40, 80, 3), np.uint8)).save(path, exif=turned)
+    in_process(monkeypatch)
+    prepare(tmp_path / "in", tmp_path / "out", **SIZES | {"side": side})
+    data = RecordSource(tmp_path / "out", "train")[0].image
+    height, width = (20, 40) if side else (40, 80)
+    assert decode(data, "x").shape == (height, width, 3)
+    assert decode(data, "x", exif=True).shape == (width, height, 3)
 
 
 def test_images_that_cannot_be_resized_are_left_out_and_named(tmp_path, monkeypatch):

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from aliasfree_jax.data.views import center_view, evaluation_view, resize, resize_shorter, zero_pad
+from aliasfree_jax.data.views import (
+    center_view,
+    described,
+    evaluation_view,
+    resize,
+    resize_shorter,
+    zero_pad,
+)
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -10,24 +18,35 @@ def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_resize_keeps_dtype_channels_and_constants(dtype, channels):
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_resize_keeps_dtype_channels_and_constants(interpolation, dtype, channels):
     flat = np.full((13, 9, channels), 100 if dtype == np.uint8 else 0.25, dtype)
-    out = resize(flat, 5, 20)
+    out = resize(flat, 5, 20, interpolation)
     assert out.shape == (5, 20, channels) and out.dtype == dtype
     np.testing.assert_allclose(out, flat[0, 0, 0], rtol=1e-6)  # weights sum to 1 up to float32 rounding
 
 
-def test_resize_is_antialiased():
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_resize_is_antialiased(interpolation):
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[..., None]
     # averages of a chequerboard; without antialiasing it would stay black and white
-    assert np.abs(resize(board, 16, 16).astype(int) - 127).max() <= 8
+    assert np.abs(resize(board, 16, 16, interpolation).astype(int) - 127).max() <= 8
 
 
-def test_float_and_uint8_resize_agree():
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_float_and_uint8_resize_agree(interpolation):
     image = noise(20, 30)
-    as_float = resize(image.astype(np.float32) / 255, 10, 10)
+    as_float = resize(image.astype(np.float32) / 255, 10, 10, interpolation)
     # uint8 rounds after each of the two passes
-    np.testing.assert_allclose(np.clip(as_float * 255, 0, 255), resize(image, 10, 10), atol=1.5)
+    expected = resize(image, 10, 10, interpolation)
+    np.testing.assert_allclose(np.clip(as_float * 255, 0, 255), expected, atol=1.5)
+
+
+def test_bilinear_is_pillows():
+    image = noise(30, 20)
+    expected = np.asarray(Image.fromarray(image).resize((16, 12), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(resize(image, 12, 16, "bilinear"), expected)
+    assert not np.array_equal(resize(image, 12, 16), expected)
 
 
 def test_center_view_of_a_wide_and_a_high_image():
@@ -39,9 +58,31 @@ def test_center_view_of_a_wide_and_a_high_image():
     np.testing.assert_array_equal(high, resize(image.transpose(1, 0, 2), 96, 64)[20:76, 4:60])
 
 
-def test_center_view_leaves_an_image_of_the_right_size():
+def test_only_an_image_of_just_the_right_size_is_not_zoomed():
     image = noise(56, 56)
-    assert center_view(image, 56, 0.5) is image
+    assert center_view(image, 56, 0.875) is image and resize_shorter(image, 56, 0.875) is image
+    for height, width in ((57, 57), (56, 57), (57, 56), (55, 56)):
+        larger = noise(height, width)
+        zoomed = resize_shorter(larger, 56, 0.875)
+        assert min(zoomed.shape[:2]) == 64  # as Resize(64)
+        top, left = ((side - 56) // 2 for side in zoomed.shape[:2])
+        expected = zoomed[top : top + 56, left : left + 56]
+        np.testing.assert_array_equal(center_view(larger, 56, 0.875), expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "48 x 48, ratio 0.875, bicubic"),
+        ({"interpolation": "bilinear", "exif": True}, "48 x 48, ratio 0.875, bilinear, upright by EXIF"),
+        ({"image_size": 384, "zero_pad": 4}, "384 x 384, warped, bicubic, a border of 4 zeros"),
+        ({"image_size": 384, "eval_view": "crop"}, "384 x 384, ratio 0.875, bicubic"),
+        ({"eval_view": "warp"}, "48 x 48, warped, bicubic"),
+    ],
+)
+def test_a_preparation_in_words(fields, text):
+    usual = {"image_size": 48, "zero_pad": 0, "eval_view": "auto", "eval_crop_ratio": 0.875}
+    assert described({**usual, "interpolation": "bicubic", "exif": False, **fields}) == text
 
 
 def test_the_resized_side_is_cut_to_a_whole_number_as_in_the_original():

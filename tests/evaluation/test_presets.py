@@ -54,6 +54,24 @@ def test_forwards_as_the_specification_counts_them(name, options, forwards):
     assert predict.calls == forwards
 
 
+BILINEAR = {
+    "blurpool_consistency",
+    "blurpool_diagonal",
+    "aps_consistency",
+    "lps_consistency",
+    "afc_crop_shift",
+}
+BILINEAR |= {"afc_spatial_grid", "afc_translation_grid"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_images_are_resized_as_by_the_original(name):
+    """The programs for CIFAR-10 do not resize; those of AFC and AFT are bicubic but for three of AFC's."""
+    expected = "" if "cifar" in name else "bilinear" if name in BILINEAR else "bicubic"
+    assert preset(name, Setting(SIDE), paper=True).interpolation == expected
+    assert preset(name, Setting(SIDE)).interpolation == ""  # the sane variant: as the network
+
+
 def shifts_of(name, setting, batches=1):
     """The shifts [batches, K, 2] of each measurement."""
     sets = [m.sets.values() for m in preset(name, setting, paper=True).measurements]

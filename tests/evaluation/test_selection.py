@@ -5,41 +5,73 @@ import pytest
 
 from aliasfree_jax.config import base_config, validate
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.selection import ADVERSARIAL, RANDOM, black, select, wide_view
+from aliasfree_jax.evaluation.selection import ADVERSARIAL, RANDOM, View, black, select, wide_view
 
 
 def test_every_name_is_a_measurement_of_its_view():
     config = base_config()
     chosen = select(config, 64, random=RANDOM, adversarial=ADVERSARIAL, spatial=True)
-    assert [m.name for m in chosen.wide] == ["crop", "bilinear"]
-    assert [m.name for m in chosen.plain] == [
+    (plain, measured), (wide, in_windows) = chosen.views.items()
+    assert (plain.wide, wide.wide) == (False, True) and plain.interpolation == wide.interpolation == "bicubic"
+    assert [m.name for m in in_windows] == ["crop", "bilinear"]
+    assert [m.name for m in measured] == [
         "integer",
         "fractional",
         "zero_filled",
         *(f"adversarial_{kind}" for kind in ADVERSARIAL),
         "spatial_attack",
     ]
-    assert all(m.about for m in (*chosen.plain, *chosen.wide))
-    counts = {m.name: m.count for m in chosen.plain}
+    assert all(m.about for m in (*measured, *in_windows))
+    counts = {m.name: m.count for m in measured}
     assert counts["integer"] == counts["fractional"] == config.eval.shifts
     assert counts["adversarial_integer"] == 33**2 - 1 and counts["adversarial_fraction"] == 8 + 15
     assert counts["adversarial_half"] == 65**2 - 33**2
     assert counts["adversarial_continuous"] == 64 + 4 * 20 + 4  # points, steps of the ascent, its ends
-    small = select(config, 32, adversarial=ADVERSARIAL)
-    assert {m.name: m.count for m in small.plain}["adversarial_integer"] == 32**2 - 1  # each roll once
+    ((_, small),) = select(config, 32, adversarial=ADVERSARIAL).views.items()
+    assert {m.name: m.count for m in small}["adversarial_integer"] == 32**2 - 1  # each roll once
+
+
+def names(chosen):
+    return {tuple(view): [m.name for m in measured] for view, measured in chosen.views.items()}
+
+
+def test_presets_of_the_papers_are_resized_as_there():
+    """The network's own view is there as well, for its accuracy; what the user named holds for all."""
+    config, chosen = base_config(), {"presets": ["aps_consistency", "afc_integer"], "paper": True}
+    found = select(config, 64, **chosen)
+    assert names(found) == {(False, "bicubic"): ["afc_integer"], (False, "bilinear"): ["aps_consistency"]}
+    assert found.resized == {"aps_consistency": "bilinear"}
+    config.data.interpolation = "bilinear"
+    found = select(config, 64, presets=["afc_integer"], paper=True)
+    assert names(found) == {(False, "bilinear"): [], (False, "bicubic"): ["afc_integer"]}
+    assert found.resized == {"afc_integer": "bicubic"}
+    for options in ({"overridden": {"data.interpolation"}}, {"paper": False}):
+        found = select(config, 64, **{**chosen, **options})
+        assert [view.interpolation for view in found.views] == ["bilinear"] and not found.resized
+    assert names(select(config, 64, random=["crop"])) == {(True, "bilinear"): ["crop"]}
+    assert names(select(config, 64)) == {(False, "bilinear"): []}
+
+
+def test_a_view_is_the_section_data_of_its_images():
+    config = base_config()
+    config.data.image_size = 224
+    wide = View(True, "bilinear").data(config)
+    assert (wide.image_size, wide.interpolation, wide.eval_view) == (256, "bilinear", "crop")
+    plain = View(False, "bicubic").data(config)
+    assert plain == config.data and plain is not config.data
 
 
 def test_presets_share_a_view_and_what_they_have_in_common():
     config = base_config()
     chosen = select(config, 64, random=["integer"], presets=["afc_evaluate", "lps_consistency"])
-    assert [m.name for m in chosen.plain] == ["integer"]  # the sane afc_evaluate is that
-    assert [m.name for m in chosen.wide] == ["lps_shift", "lps_circular"]
+    # The sane afc_evaluate is the integer shifts.
+    assert names(chosen) == {
+        (False, "bicubic"): ["integer"],
+        (True, "bicubic"): ["lps_shift", "lps_circular"],
+    }
     chosen = select(config, 64, presets=["afc_crop_shift", "afc_integer"], paper=True)
-    assert [[m.name for m in view] for view in (chosen.plain, chosen.wide)] == [
-        ["afc_integer"],
-        ["afc_crop_shift"],
-    ]
-    results = {m.name: {"worst_case_accuracy": 0.25} for m in (*chosen.plain, *chosen.wide)}
+    assert names(chosen) == {(False, "bicubic"): ["afc_integer"], (True, "bilinear"): ["afc_crop_shift"]}
+    results = {name: {"worst_case_accuracy": 0.25} for view in names(chosen).values() for name in view}
     assert chosen.published(results) == {
         "afc_crop_shift": {"adversarial_crop_shift_shift_robust_score": 25},
         "afc_integer": {"full_adversarial_shift_robust_score": 0.25},
@@ -49,7 +81,7 @@ def test_presets_share_a_view_and_what_they_have_in_common():
 def test_the_spatial_grids_take_their_constraint_and_black_from_the_configuration():
     config = base_config()
     config.eval.attack.rotation, config.data.mean, config.data.std = 4.0, (0.5,), (0.25,)
-    (found,) = select(config, 56, presets=["afc_spatial_grid"], paper=True).plain
+    _, (found,) = select(config, 56, presets=["afc_spatial_grid"], paper=True).views.values()
     assert found.shifting.fill == (-2.0,) and found.shifting.stretched
     assert np.abs(found.shifts.points).max(0) == pytest.approx([0.8, 0.8, 4, 0])
 
@@ -74,16 +106,16 @@ def test_black_is_black_before_normalisation():
 
 
 @pytest.mark.parametrize(
-    ("names", "message"),
+    ("asked", "message"),
     [
         ({"adversarial": ["integers"]}, "unknown --adversarial 'integers'. Did you mean 'integer'"),
         ({"random": ["crops"]}, "unknown kind of random shifts 'crops'. Did you mean 'crop'"),
         ({"presets": ["afc"]}, "unknown preset 'afc'"),
     ],
 )
-def test_unknown_names_are_explained(names, message):
+def test_unknown_names_are_explained(asked, message):
     with pytest.raises(ConfigError, match=message):
-        select(base_config(), 64, **names)
+        select(base_config(), 64, **asked)
 
 
 def test_settings_that_make_no_sense_are_faults_of_the_configuration():

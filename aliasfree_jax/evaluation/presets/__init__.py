@@ -9,6 +9,7 @@ AFC: Michaeli et al., CVPR 2023. AFT: Michaeli and Soudry, NeurIPS 2025. Their p
 set it; here it is `Setting.seed`.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 from aliasfree_jax.errors import ConfigError, unknown
@@ -38,6 +39,22 @@ PRESETS: dict[str, Callable[[Setting, bool], Preset]] = {
     "aft_crop_shift": alias_free_vit.crop_shift,
     "aft_bilinear_shift": alias_free_vit.bilinear_shift,
 }
+# Of the rest, those for CIFAR-10 do not resize, and the others are bicubic.
+BILINEAR = (
+    "blurpool_consistency",
+    "blurpool_diagonal",
+    "aps_consistency",
+    "lps_consistency",
+    "afc_crop_shift",  # of torchvision's Resize, other than that program's usual evaluation
+    "afc_spatial_grid",
+    "afc_translation_grid",
+)
+
+
+def _interpolation(name: str) -> str:
+    if "cifar" in name:
+        return ""
+    return "bilinear" if name in BILINEAR else "bicubic"
 
 
 def preset(name: str, setting: Setting, *, paper: bool = False) -> Preset:
@@ -48,7 +65,8 @@ def preset(name: str, setting: Setting, *, paper: bool = False) -> Preset:
     """
     if name not in PRESETS:
         raise ConfigError(unknown("preset", name, PRESETS))
-    return PRESETS[name](setting, paper)
+    found = PRESETS[name](setting, paper)
+    return dataclasses.replace(found, interpolation=_interpolation(name)) if paper else found
 
 
 __all__ = ["PRESETS", "Preset", "Setting", "preset"]

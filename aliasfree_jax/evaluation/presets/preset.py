@@ -39,10 +39,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Preset:
-    """Measurements, and how the original calls their results (empty for the sane variant)."""
+    """A metric of a paper.
+
+    Attributes:
+      measurements: that it needs.
+      published: how the original calls their results; empty for the sane variant.
+      interpolation: by which the original resizes its images; "" for the sane variant, and where it does not.
+    """
 
     measurements: tuple[Measurement, ...]
     published: Published = lambda results: {}
+    interpolation: str = ""
 
 
 def draws(stream: np.random.RandomState, low: int, high: int, count: int, sign: int = 1) -> ShiftSet:
