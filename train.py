@@ -22,10 +22,10 @@ from aliasfree_jax.checkpoint import finished_steps, load_model
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import open_source
 from aliasfree_jax.errors import AliasFreeError
-from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
 from aliasfree_jax.evaluation.placement import predictor
 from aliasfree_jax.evaluation.report import format_table, shift_report
+from aliasfree_jax.evaluation.while_training import evaluation_while_training
 from aliasfree_jax.processes import from_first, is_first
 from aliasfree_jax.training import loop
 from aliasfree_jax.training.curves import CURVES, draw_curves
@@ -63,6 +63,7 @@ def initial_weights(config: ConfigDict, workdir: Path) -> loop.Initial | None:
 def train_and_report(config: ConfigDict, workdir: Path) -> None:
     """Trains, prints the table and writes results.json."""
     initial = initial_weights(config, workdir)
+    evaluate = evaluation_while_training(config)
     summary = loop.run(config, workdir, initial=initial, evaluate=evaluate, origin=config_file())
     source = open_source(config.data, train=False)
     draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}

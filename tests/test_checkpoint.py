@@ -225,7 +225,9 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(run):
 
 def test_the_best_network_is_kept_apart(tmp_path):
     def offer(step, value):
-        return keep_best(tmp_path, card_at(step), variables_of(seed=step), {"accuracy": value}, "accuracy")
+        return keep_best(
+            tmp_path, card_at(step), variables_of(seed=step), {"accuracy": value}, "accuracy", "test"
+        )
 
     assert offer(1, 0.5) and not offer(2, 0.4) and not offer(3, 0.5)
     assert load_model(tmp_path / "best")[0].step == 1
@@ -234,13 +236,28 @@ def test_the_best_network_is_kept_apart(tmp_path):
     assert card.step == 4
     assert_equal(variables, variables_of(seed=4))
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
-    assert not keep_best(tmp_path, card_at(5), variables_of(), {"accuracy": np.nan}, "accuracy")
+    assert not keep_best(tmp_path, card_at(5), variables_of(), {"accuracy": np.nan}, "accuracy", "test")
+
+
+def test_the_best_network_says_how_it_was_chosen(tmp_path):
+    def offer(step, value, images):
+        results = {"accuracy": value, "raw_accuracy": 0.25}
+        return keep_best(tmp_path, card_at(step), variables_of(seed=step), results, "accuracy", images)
+
+    assert offer(1, 0.9, "test")
+    # What test images said is nothing to compare with, however good.
+    assert offer(2, 0.5, "validation") and not offer(3, 0.4, "validation")
+    stored = json.loads((tmp_path / "best/results.json").read_text())
+    chosen = {"chosen_by": "accuracy", "chosen_on": "validation"}
+    assert stored == {"accuracy": 0.5, "raw_accuracy": 0.25, **chosen}
 
 
 @pytest.mark.parametrize("moment", ["writing", "between the renamings", "before the clean-up"])
 def test_the_best_network_survives_a_death(tmp_path, moment):
     def offer(step, value):
-        return keep_best(tmp_path, card_at(step), variables_of(seed=step), {"accuracy": value}, "accuracy")
+        return keep_best(
+            tmp_path, card_at(step), variables_of(seed=step), {"accuracy": value}, "accuracy", "test"
+        )
 
     offer(1, 0.5)
     if moment == "writing":
@@ -259,7 +276,7 @@ def test_the_best_network_survives_a_death(tmp_path, moment):
 def test_a_best_network_that_cannot_be_written(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(CheckpointError, match="cannot write the best network to .*/run/best"):
-        keep_best(tmp_path / "run", card_at(1), variables_of(), {"accuracy": 1.0}, "accuracy")
+        keep_best(tmp_path / "run", card_at(1), variables_of(), {"accuracy": 1.0}, "accuracy", "test")
 
 
 def test_an_unfinished_checkpoint_is_no_checkpoint(run):

@@ -10,14 +10,14 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best
-from aliasfree_jax.config import validate
+from aliasfree_jax.config import RAW, validate
 from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.processes import is_first, total
 from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from aliasfree_jax.training.mesh import check_batch, make_mesh, own_share, put_batch
 from aliasfree_jax.training.network import check_network
-from aliasfree_jax.training.preparation import Evaluate, Initial, Parts, first_state, prepare
+from aliasfree_jax.training.preparation import VALIDATION, Evaluate, Initial, Parts, first_state, prepare
 from aliasfree_jax.training.profile import StepProfile
 from aliasfree_jax.training.progress import Progress
 from aliasfree_jax.training.state import TrainState
@@ -46,14 +46,31 @@ def _make_workdir(workdir: Path) -> Path:
 
 
 def _keep_best(
-    workdir: Path, card: ModelCard, state: TrainState, results: Mapping[str, float], metric: str
+    workdir: Path, card: ModelCard, state: TrainState, results: Mapping[str, float], metric: str, images: str
 ) -> str:
-    """Keeps the network if it is the best so far by `metric`; says so, or why none is kept."""
+    """Keeps the network if it is the best so far by `metric`; says so, or why none is kept.
+
+    The weights that are kept are those that the metric is of: the raw ones, or those that are evaluated.
+    """
     if metric and metric not in results:
         return f"no best network is kept: checkpoint.best = {metric!r}, evaluated are {', '.join(results)}"
-    if metric and keep_best(workdir, card, state.evaluated(), results, metric):
-        return f"best {metric} so far: kept in {workdir / 'best'}"
+    variables = state.raw() if metric.startswith(RAW) else state.evaluated()
+    if metric and keep_best(workdir, card, variables, results, metric, images):
+        return f"best {metric} of {images} images so far: kept in {workdir / 'best'}"
     return ""
+
+
+def _about_evaluation(run: Parts, train: Source) -> list[str]:
+    """Which images evaluations while training look at, and so the choice of the best network."""
+    if run.looked_at == VALIDATION:
+        held = len(train) - len(run.train)
+        return [f"validation: {held} of {len(train)} training images are held out (data.validation)"]
+    if run.evaluate and run.config.checkpoint.best:
+        return [
+            "best by test images: data.validation=0, so the network in best/ is chosen on the evaluation split, "
+            "and its results there are too good; data.validation=0.1 holds training images out for the choice"
+        ]
+    return []
 
 
 def _train(
@@ -100,10 +117,10 @@ def _train(
             raise TerminatedError(done)
         if evaluates and run.evaluate:
             results = run.evaluate(state)
-            progress.evaluated(results)
+            progress.evaluated(results, run.looked_at)
             # A network that still blends is not the one that is wanted, however good.
             metric = run.config.checkpoint.best if done >= run.plan.blend else ""
-            if told := _keep_best(workdir, run.card_after(done), state, results, metric):
+            if told := _keep_best(workdir, run.card_after(done), state, results, metric, run.looked_at):
                 progress.note(told)
         if (evaluates or saves) and done < run.plan.total:
             progress.restart_clock()
@@ -111,17 +128,16 @@ def _train(
 
 
 def _train_on(
-    source: Source,
     run: Parts,
     state: TrainState,
     start: int,
     checkpoints: RunCheckpoints,
     progress: Progress,
 ) -> tuple[TrainState, dict[str, float], int]:
-    """`_train` on batches of `source`; returns the number of skipped examples besides, and tells of them."""
+    """`_train` on batches of its images; returns the number of skipped ones besides, and tells of them."""
     config = run.config
     batches = train_batches(
-        source,
+        run.train,
         config.data,
         batch_size=config.train.batch_size,
         seed=config.seed,
@@ -158,8 +174,9 @@ def run(
       config: see `aliasfree_jax.config.base_config`.
       workdir: directory of this run; made if need be.
       initial: (card, variables) to start from; ignored where the run already has a checkpoint.
-      evaluate: (predict, batches) -> results, called on the evaluation split as the configuration
-        says and at the end; None: no evaluation.
+      evaluate: (predict, batches) -> results, called as the configuration says and at the end, on the
+        images that `data.validation` holds out of the training split, else on the evaluation split;
+        None: no evaluation.
       sources: training and evaluation data of your own, e.g. `data.ArraySource`s, for the source
         "arrays"; None: those that the configuration names.
       origin: what to write on the model card, e.g. the configuration's file.
@@ -183,7 +200,7 @@ def run(
         writers = make_writers(config, workdir, start) if is_first() else []
         sizes = {"start": start, "batch_size": config.train.batch_size}
         with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:
-            for note in notes:
+            for note in notes + _about_evaluation(parts, sources[0]):
                 progress.note(note)
             if start:
                 progress.saved(checkpoints.directory / str(start))
@@ -195,6 +212,6 @@ def run(
                 results = parts.evaluate(state) if parts.evaluate else {}
                 skipped = 0
             else:
-                state, results, skipped = _train_on(sources[0], parts, state, start, checkpoints, progress)
+                state, results, skipped = _train_on(parts, state, start, checkpoints, progress)
     card = dataclasses.replace(parts.card, step=max(start, parts.plan.total))
     return Summary(workdir, card, parts.module, state.evaluated(), results, skipped)

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints
-from aliasfree_jax.data import Source
+from aliasfree_jax.config import RAW
+from aliasfree_jax.data import Source, hold_out
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.models.convnext import ConvNeXt
@@ -29,6 +30,7 @@ from aliasfree_jax.training.step import TrainStep, make_predict, make_train_step
 
 # (images -> logits, batches) -> named results; passed in, so that training knows no evaluation.
 Evaluate = Callable[[Callable[[Any], jax.Array], Iterable[Mapping[str, Any]]], Mapping[str, float]]
+VALIDATION, TEST = "validation", "test"  # images: part of the training split, or the evaluation split
 Initial = tuple[ModelCard, PyTree]  # weights to start from
 
 
@@ -38,6 +40,8 @@ class Parts:
 
     config: ConfigDict
     mesh: Mesh
+    train: Source  # without what is held out of it
+    looked_at: str  # which images evaluations see: VALIDATION or TEST
     plan: Plan
     module: nn.Module
     card: ModelCard
@@ -78,18 +82,26 @@ def _make_evaluate(
     source: Source,
     evaluate: Evaluate,
 ) -> Callable[[TrainState], dict[str, float]]:
-    """Binds `evaluate` to the evaluation split and to the variables of a state.
+    """Binds `evaluate` to the images of `source` and to the variables of a state.
 
+    Where the state has averages, the results are theirs, and under names with `RAW` those of the raw weights.
     A network that blends is evaluated as it is at the state's step; the results say with which `share`.
     """
     predict, predict_blended = make_predict(module, mesh), make_predict(blended or module, mesh)
 
+    def results_of(variables: PyTree, now: Mapping[str, float]) -> dict[str, float]:
+        compute = functools.partial(predict_blended if now else predict, variables, **now)
+        batches = own_eval_batches(source, config.data, config.eval.batch_size)
+        return dict(evaluate(compute, evaluated_batches(batches, mesh)))
+
     def results(state: TrainState) -> dict[str, float]:
         step = int(state.step)
         now = {"share": step / plan.blend} if step < plan.blend else {}
-        compute = functools.partial(predict_blended if now else predict, state.evaluated(), **now)
-        batches = own_eval_batches(source, config.data, config.eval.batch_size)
-        return dict(evaluate(compute, evaluated_batches(batches, mesh))) | now
+        found = results_of(state.evaluated(), now)
+        if state.ema is not None:
+            raw = results_of(state.raw(), now)
+            found |= {f"{RAW}{name}": value for name, value in raw.items() if name != "images"}
+        return found | now
 
     return results
 
@@ -104,9 +116,17 @@ def prepare(
 ) -> Parts:
     """The parts of a run over the training source.
 
+    Args:
+      train: of which `data.validation` holds out a part.
+      held_out: images to evaluate on where nothing is held out of `train`.
+
     Raises:
       AliasFreeError: they do not fit each other, or the data.
     """
+    if held_out is not None:
+        _check_classes(train, held_out)
+    if config.data.validation:
+        train, held_out = hold_out(train, config.data.validation)
     plan = make_plan(config, len(train))
     card = make_card(config, train.class_names, origin)
     module = create_model(card.model, **card.options)
@@ -127,10 +147,20 @@ def prepare(
     blended_step = make_step(blended, share=share(plan)) if blended else None
     evaluator = None
     if evaluate is not None and held_out is not None:
-        _check_classes(train, held_out)
         evaluator = _make_evaluate(config, mesh, module, blended, plan, held_out, evaluate)
     return Parts(
-        config, mesh, plan, module, card, optimizer, make_step(module), blended, blended_step, evaluator
+        config,
+        mesh,
+        train,
+        VALIDATION if config.data.validation else TEST,
+        plan,
+        module,
+        card,
+        optimizer,
+        make_step(module),
+        blended,
+        blended_step,
+        evaluator,
     )
 
 

@@ -162,11 +162,13 @@ class Progress:
                     "with --workdir."
                 )
 
-    def evaluated(self, results: Mapping[str, float]) -> None:
-        """Logs the results of an evaluation at this step."""
-        self._write("eval", results)
-        shown = ", ".join(f"{k} {v:.2%}" if k == "accuracy" else f"{k} {v:.4g}" for k, v in results.items())
-        self.note(f"epoch {self._plan.epoch(self._step):.4g} (step {self._step}): {shown}")
+    def evaluated(self, results: Mapping[str, float], images: str) -> None:
+        """Logs the results of an evaluation at this step, on the `images` of this name."""
+        self._write(images, results)
+        shares = ("accuracy", "consistency")
+        shown = (f"{k} {v:.2%}" if k.endswith(shares) else f"{k} {v:.4g}" for k, v in results.items())
+        where = f"epoch {self._plan.epoch(self._step):.4g} (step {self._step}), {images}"
+        self.note(f"{where}: {', '.join(shown)}")
 
     def saved(self, directory: Path) -> None:
         """Remembers the newest checkpoint, which error messages name."""

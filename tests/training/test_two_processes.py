@@ -101,7 +101,7 @@ def test_processes_and_devices_change_nothing(alone, tmp_path, layout):
     assert mine["images"] == other["images"] == 43  # every image once
     assert mine["integer"]["pairs"] == 86 and mine["accuracy"] == other["accuracy"]
     assert mine["fractional"]["consistency"] == other["fractional"]["consistency"]
-    assert events(tmp_path / "run", "eval")[-1]["accuracy"] == events(alone, "eval")[-1]["accuracy"]
+    assert events(tmp_path / "run", "test")[-1]["accuracy"] == events(alone, "test")[-1]["accuracy"]
     whole, parts = parameters(alone), parameters(tmp_path / "run")
     for name, value in whole.items():
         np.testing.assert_allclose(parts[name], value, rtol=0, atol=1e-5, err_msg=name)
