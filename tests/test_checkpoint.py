@@ -12,6 +12,7 @@ from aliasfree_jax.checkpoint import (
     ModelCard,
     RunCheckpoints,
     differences,
+    how_chosen,
     keep_best,
     load_model,
     named_leaves,
@@ -250,6 +251,8 @@ def test_the_best_network_says_how_it_was_chosen(tmp_path):
     stored = json.loads((tmp_path / "best/results.json").read_text())
     chosen = {"chosen_by": "accuracy", "chosen_on": "validation"}
     assert stored == {"accuracy": 0.5, "raw_accuracy": 0.25, **chosen}
+    assert how_chosen(tmp_path / "best") == "the best accuracy of validation images"
+    assert how_chosen(tmp_path) == ""
 
 
 @pytest.mark.parametrize("moment", ["writing", "between the renamings", "before the clean-up"])

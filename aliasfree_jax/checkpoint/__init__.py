@@ -11,7 +11,7 @@ Evaluation so reads only `variables`, and a checkpoint of another network is rec
 before any array is read.
 """
 
-from aliasfree_jax.checkpoint.best import keep_best
+from aliasfree_jax.checkpoint.best import how_chosen, keep_best
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree, differences, leaf_shapes, named_leaves
 from aliasfree_jax.checkpoint.directory import finished_steps
 from aliasfree_jax.checkpoint.network import abstract_variables, load_model, newest_run, save_model
@@ -24,6 +24,7 @@ __all__ = [
     "abstract_variables",
     "differences",
     "finished_steps",
+    "how_chosen",
     "keep_best",
     "leaf_shapes",
     "load_model",

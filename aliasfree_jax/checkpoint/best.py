@@ -24,6 +24,17 @@ def _best_value(best: Path, metric: str, images: str) -> float:
         return float("-inf")
 
 
+def how_chosen(checkpoint: Path) -> str:
+    """How the network in `<run>/best/` was chosen, in words; "" for any other checkpoint."""
+    try:
+        kept = json.loads((checkpoint / RESULTS).read_text())
+        metric, images = kept[CHOSEN_BY], kept[CHOSEN_ON]
+    except (OSError, KeyError, TypeError, ValueError):
+        return ""
+    warning = ", so results on them are too good" if images == "test" else ""
+    return f"the best {metric} of {images} images{warning}"
+
+
 def _make_way(best: Path, new: Path, old: Path, value: float, metric: str, images: str) -> bool:
     """Whether `value` is better than what is kept; clears what an earlier process left behind, if so."""
     if old.exists() and not best.exists():  # it died between the two renamings of `keep_best`

@@ -67,8 +67,8 @@ def _about_evaluation(run: Parts, train: Source) -> list[str]:
         return [f"validation: {held} of {len(train)} training images are held out (data.validation)"]
     if run.evaluate and run.config.checkpoint.best:
         return [
-            "best by test images: data.validation=0, so the network in best/ is chosen on the evaluation split, "
-            "and its results there are too good; data.validation=0.1 holds training images out for the choice"
+            "best by test images: data.validation=0, so the network in best/ is chosen on the evaluation "
+            "split, and its results there are too good; data.validation=0.1 holds training images out for it"
         ]
     return []
 

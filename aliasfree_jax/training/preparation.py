@@ -17,6 +17,7 @@ from aliasfree_jax.data import Source, hold_out
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.models.convnext import ConvNeXt
+from aliasfree_jax.processes import total
 from aliasfree_jax.training.blending import blended_network, blended_options, starting_network
 from aliasfree_jax.training.initial import adopt
 from aliasfree_jax.training.mesh import evaluated_batches, own_eval_batches
@@ -30,6 +31,7 @@ from aliasfree_jax.training.step import TrainStep, make_predict, make_train_step
 
 # (images -> logits, batches) -> named results; passed in, so that training knows no evaluation.
 Evaluate = Callable[[Callable[[Any], jax.Array], Iterable[Mapping[str, Any]]], Mapping[str, float]]
+OF_IMAGES = ("images", "skipped")  # results that are the same for all weights
 VALIDATION, TEST = "validation", "test"  # images: part of the training split, or the evaluation split
 Initial = tuple[ModelCard, PyTree]  # weights to start from
 
@@ -88,11 +90,15 @@ def _make_evaluate(
     A network that blends is evaluated as it is at the state's step; the results say with which `share`.
     """
     predict, predict_blended = make_predict(module, mesh), make_predict(blended or module, mesh)
+    # Training images that are held out are left out if unreadable as the others are; of a test set none is.
+    skip = bool(config.data.validation) and config.data.corrupt == "skip"
 
     def results_of(variables: PyTree, now: Mapping[str, float]) -> dict[str, float]:
         compute = functools.partial(predict_blended if now else predict, variables, **now)
-        batches = own_eval_batches(source, config.data, config.eval.batch_size)
-        return dict(evaluate(compute, evaluated_batches(batches, mesh)))
+        batches = own_eval_batches(source, config.data, config.eval.batch_size, skip=skip)
+        found = dict(evaluate(compute, evaluated_batches(batches, mesh)))
+        skipped = total(batches.skipped) if skip else 0
+        return found | ({"skipped": skipped} if skipped else {})
 
     def results(state: TrainState) -> dict[str, float]:
         step = int(state.step)
@@ -100,7 +106,7 @@ def _make_evaluate(
         found = results_of(state.evaluated(), now)
         if state.ema is not None:
             raw = results_of(state.raw(), now)
-            found |= {f"{RAW}{name}": value for name, value in raw.items() if name != "images"}
+            found |= {f"{RAW}{name}": value for name, value in raw.items() if name not in OF_IMAGES}
         return found | now
 
     return results

@@ -112,7 +112,9 @@ def world(tiny_networks: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespa
 
         return Poisoned(batch_size, seed, start_step)
 
-    def own_eval_batches(source: Any, data: ConfigDict, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    def own_eval_batches(
+        source: Any, data: ConfigDict, batch_size: int, skip: bool
+    ) -> Iterator[dict[str, np.ndarray]]:
         batch = make_batch(99, batch_size)
         batch["mask"][-2:] = 0
         yield batch

@@ -9,6 +9,7 @@ import pytest
 
 from aliasfree_jax.checkpoint import load_model, named_leaves
 from aliasfree_jax.data import ArraySource, eval_batches, hold_out
+from aliasfree_jax.data.sources import Subset
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import integer_shifts
@@ -112,6 +113,27 @@ def test_too_few_images_to_hold_some_out(small, tmp_path):
     small.config.data.validation = 0.9
     with pytest.raises(ConfigError, match="exceeds the 4 training examples that data.validation = 0.9"):
         loop.run(small.config, tmp_path, sources=small.sources)
+
+
+def test_unreadable_images_that_are_held_out(small):
+    class Damaged(Subset):
+        def __getitem__(self, index):
+            if index == 2:  # the first of its class, so it is held out
+                raise DataError("c.png is no image")
+            return super().__getitem__(index)
+
+    held = hold_out(Damaged(small.sources[0], np.arange(36)), 1 / 3)[1]
+    looking, state = Looking(), SimpleNamespace(step=9, ema=None, evaluated=dict)
+
+    def evaluated():
+        sources = Damaged(small.sources[0], np.arange(36)), None
+        return prepare(small.config, make_mesh(1), *sources, "", looking).evaluate(state)
+
+    with pytest.raises(DataError, match="c.png is no image"):
+        evaluated()
+    small.config.data.corrupt = "skip"
+    assert evaluated() == {"accuracy": 0.0, "skipped": 1}
+    assert len(looking.images[-1]) == len(held) - 1
 
 
 def test_a_test_split_of_other_classes_is_found_before_training(small, tmp_path):
