@@ -241,18 +241,19 @@ def test_the_best_network_is_kept_apart(tmp_path):
 
 
 def test_the_best_network_says_how_it_was_chosen(tmp_path):
-    def offer(step, value, images):
-        results = {"accuracy": value, "raw_accuracy": 0.25}
-        return keep_best(tmp_path, card_at(step), variables_of(seed=step), results, "accuracy", images)
+    def offer(step, value, metric, images):
+        results = {"accuracy": value, "raw_accuracy": value}
+        return keep_best(tmp_path, card_at(step), variables_of(seed=step), results, metric, images)
 
-    assert offer(1, 0.9, "test")
-    # What test images said is nothing to compare with, however good.
-    assert offer(2, 0.5, "validation") and not offer(3, 0.4, "validation")
+    assert offer(1, 0.9, "accuracy", "test")
+    # What other images said, or of other weights, is nothing to compare with, however good.
+    assert offer(2, 0.5, "accuracy", "validation") and not offer(3, 0.4, "accuracy", "validation")
     stored = json.loads((tmp_path / "best/results.json").read_text())
     chosen = {"chosen_by": "accuracy", "chosen_on": "validation"}
-    assert stored == {"accuracy": 0.5, "raw_accuracy": 0.25, **chosen}
+    assert stored == {"accuracy": 0.5, "raw_accuracy": 0.5, **chosen}
     assert how_chosen(tmp_path / "best") == "the best accuracy of validation images"
     assert how_chosen(tmp_path) == ""
+    assert offer(4, 0.3, "raw_accuracy", "validation")
 
 
 @pytest.mark.parametrize("moment", ["writing", "between the renamings", "before the clean-up"])

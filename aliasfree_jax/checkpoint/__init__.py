@@ -7,8 +7,8 @@ one, is one such step directory without `state`:
     variables/      what is evaluated: the averaged parameters if the run averages, else the live ones
     state/          the rest of the training state (runs only)
 
-In `best/`, `results.json` says what was found and how the network was chosen; where that was by a result of the
-raw weights, `variables` are these.
+In `best/`, `results.json` says what was found and how the network was chosen; where that was by a result of
+the raw weights, `variables` are these.
 
 Evaluation so reads only `variables`, and a checkpoint of another network is recognised from the card,
 before any array is read.

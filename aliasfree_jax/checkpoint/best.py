@@ -16,10 +16,11 @@ CHOSEN_BY, CHOSEN_ON = "chosen_by", "chosen_on"  # in it: the metric, and the im
 
 
 def _best_value(best: Path, metric: str, images: str) -> float:
-    """The value of the network that is kept; minus infinity if there is none of the metric and images."""
+    """The value of the network that is kept; minus infinity if none was chosen by this metric and images."""
     try:
         kept = json.loads((best / RESULTS).read_text())
-        return float(kept[metric]) if kept[CHOSEN_ON] == images else float("-inf")
+        comparable = (kept[CHOSEN_BY], kept[CHOSEN_ON]) == (metric, images)
+        return float(kept[metric]) if comparable else float("-inf")
     except (OSError, KeyError, TypeError, ValueError):
         return float("-inf")
 
@@ -56,7 +57,7 @@ def keep_best(
 ) -> bool:
     """Writes the network to `<run>/best/` if none there has as large a `metric`; tells whether it did.
 
-    Its `results.json` says by which metric and on what `images` it was chosen. Others do not count.
+    Its `results.json` says by which metric and on what `images`: one chosen otherwise gives way.
     `load_model(run / "best")` reads it. The one before stays until the new one is whole on disk, also if
     the process dies in between. Of several processes the first decides and renames, all write.
 

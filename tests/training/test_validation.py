@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.checkpoint import load_model, named_leaves
+from aliasfree_jax.config import SHIFTS_DURING, result_names
 from aliasfree_jax.data import ArraySource, eval_batches, hold_out
 from aliasfree_jax.data.sources import Subset
 from aliasfree_jax.errors import ConfigError, DataError
@@ -170,3 +171,16 @@ def test_averaged_and_raw_weights_and_consistency_while_training(small, tmp_path
     assert not np.array_equal(averaged["params/conv/kernel"], raw["params/conv/kernel"])
     chosen = json.loads((tmp_path / "best/results.json").read_text())
     assert (chosen["chosen_by"], chosen["chosen_on"]) == (config.checkpoint.best, "validation")
+
+
+def test_every_kind_of_shifts_has_its_flat_name(config):
+    config.data.zero_pad, config.eval.shifts = 1, 2  # the shifts are those of the network's input
+    config.eval.during = SHIFTS_DURING
+
+    def brightest_row(images):
+        return np.asarray(images).mean((2, 3))
+
+    batch = {"image": np.eye(10, dtype=np.float32)[None, ..., None], "label": np.array([3])}
+    found = evaluation_while_training(config)(brightest_row, [batch | {"mask": np.ones(1)}])
+    assert list(found) == ["images", *result_names(config)][: len(found)]
+    assert len(found) == 5 and all(isinstance(value, int | float) for value in found.values())
