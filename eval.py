@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from aliasfree_jax import cli
-from aliasfree_jax.checkpoint import ModelCard, load_model, newest_run
+from aliasfree_jax.checkpoint import ModelCard, how_chosen, load_model, newest_run
 from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import Source, open_source
@@ -147,6 +147,9 @@ def main(config: ConfigDict) -> None:
     card, module, variables = load_pth(path) if path.is_file() else load_model(path)
     print(f"checkpoint     {path}, step {card.step}\nnetwork        {card.model} {card.options}")
     preparation = prepare(config.data, card, cli.overridden())
+    choice = how_chosen(path)
+    if choice:
+        print(f"chosen as      {choice}")
     source = open_source(config.data, train=False)
     check_channels(source, card)
     check_fits(card, len(source.class_names))
@@ -178,6 +181,7 @@ def main(config: ConfigDict) -> None:
     results["preparation"] = preparation
     print("\n" + format_table(results))
     about = {"checkpoint": str(path), "card": card.to_json(), "seed": config.seed}
+    about |= {"chosen_as": choice} if choice else {}
     about |= {section: config[section].to_dict() for section in ("data", "eval")}
     if is_first():
         written = write(output, about | circumstances() | results | ({IMAGE: pictured} if pictured else {}))

@@ -25,10 +25,10 @@ from aliasfree_jax.checkpoint import finished_steps, load_model
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import open_source
 from aliasfree_jax.errors import EXIT_INTERRUPTED, AliasFreeError, ConfigError
-from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
 from aliasfree_jax.evaluation.placement import predictor
 from aliasfree_jax.evaluation.report import format_table, shift_report
+from aliasfree_jax.evaluation.while_training import evaluation_while_training
 from aliasfree_jax.files import new_directory, write_json
 from aliasfree_jax.processes import is_first, text_from_first
 from aliasfree_jax.stored_config import CONFIG, read_config
@@ -99,6 +99,7 @@ def fresh_directory(path: Path) -> Iterator[Path]:
 def train_and_report(config: ConfigDict, workdir: Path) -> None:
     """Trains, prints the table and writes results.json."""
     initial = initial_weights(config, workdir)
+    evaluate = evaluation_while_training(config)
     summary = loop.run(
         config, workdir, initial=initial, evaluate=evaluate, origin=config_file(), accept=_ACCEPT.value
     )

@@ -14,6 +14,8 @@ CROPS = ("none", "padded", "random", "random_resized")
 IMAGE_BACKENDS = ("pillow", "fast")
 INTERPOLATIONS = ("bicubic", "bilinear")
 EVAL_VIEWS = ("auto", "crop", "warp")
+SHIFTS_DURING = ("integer", "fractional", "zero_filled")  # random shifts that need no larger images
+RAW = "raw_"  # before the names of results of weights that are not averaged
 
 
 def _data() -> ConfigDict:
@@ -46,6 +48,7 @@ def _data() -> ConfigDict:
     data.workers = 0  # processes that decode and augment; 0 = threads of this process
     data.train_limit = 0  # use only this many training examples (evenly spread); 0 = all
     data.eval_limit = 0
+    data.validation = 0.0  # share of each class's training images that evaluations while training look at
     return data
 
 
@@ -120,6 +123,7 @@ def base_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.batch_size = 100
     config.eval.every_epochs = 1.0
+    config.eval.during = ()  # consistency while training, under integer, fractional, zero_filled shifts
     config.eval.shifts = 8  # random shifts an image in the consistency metrics
     config.eval.max_shift = 32  # pixels, integer part of those shifts; at most the image's side
     config.eval.crop_margin = 16  # pixels around the input that windows may reach (eval.py --crop_shifts)
@@ -135,7 +139,7 @@ def base_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1.0
     config.checkpoint.keep = 2
-    config.checkpoint.best = "accuracy"  # result whose best network is kept in <run>/best; "" = none
+    config.checkpoint.best = "accuracy"  # of `result_names`: the best is kept in <run>/best; "" = none
 
     config.log = ConfigDict()
     config.log.every_steps = 50
@@ -145,6 +149,12 @@ def base_config() -> ConfigDict:
     config.lock()
     config.model.options.unlock()
     return config
+
+
+def result_names(config: ConfigDict) -> list[str]:
+    """What an evaluation while training finds: of the averaged weights if there are any, and of the raw."""
+    names = ["accuracy", *(f"{kind}_consistency" for kind in config.eval.during)]
+    return names + [f"{RAW}{name}" for name in names if config.train.ema_decay > 0]
 
 
 def _unknown_fields(config: ConfigDict, base: ConfigDict, prefix: str = "") -> list[str]:
@@ -171,7 +181,22 @@ def _choice_faults(config: ConfigDict) -> list[str]:
         "optimizer.schedule": (config.optimizer.schedule, ("cosine", "step")),
         "train.remat": (config.train.remat, ("auto", "none", "mlp", "block")),
     }
-    return [unknown(field, value, legal) for field, (value, legal) in choices.items() if value not in legal]
+    faults = [unknown(field, value, legal) for field, (value, legal) in choices.items() if value not in legal]
+    during = config.eval.during
+    faults += [
+        unknown("eval.during", kind, SHIFTS_DURING) + " Several are written \"('integer', 'fractional')\"."
+        for kind in during
+        if kind not in SHIFTS_DURING
+    ]
+    if len(set(during)) < len(during):
+        faults.append(f"eval.during names a kind of shifts twice: {', '.join(during)}.")
+    names = result_names(config)
+    if config.checkpoint.best not in ("", *names):
+        faults.append(
+            unknown("checkpoint.best", config.checkpoint.best, names)
+            + " Consistencies are there for the shifts in eval.during, raw_ ones if train.ema_decay > 0."
+        )
+    return faults
 
 
 def _augmentation_faults(config: ConfigDict) -> list[str]:
@@ -236,6 +261,11 @@ def _number_faults(config: ConfigDict) -> list[str]:
         faults.append(f"train.ema_decay must lie in [0, 1), got {config.train.ema_decay}.")
     if not 0 < config.data.eval_crop_ratio <= 1:
         faults.append(f"data.eval_crop_ratio must lie in (0, 1], got {config.data.eval_crop_ratio}.")
+    if not 0 <= config.data.validation < 1:
+        faults.append(
+            "data.validation is a share of the training images, 0 (none) or more and below 1, got "
+            f"{config.data.validation}."
+        )
     if config.eval.pictured_image < 0:
         faults.append(f"eval.pictured_image is a place from 0 on, got {config.eval.pictured_image}.")
     attack = config.eval.attack

@@ -23,6 +23,7 @@ def recipe(model: str) -> ConfigDict:
     config.data.crop = "padded"
     config.data.flip = True
     config.data.eval_crop_ratio = 1.0
+    config.data.validation = 0.1  # 5,000 images choose the best network, the test images never
 
     config.train.batch_size = 128
     config.train.total_epochs = 100.0
@@ -33,6 +34,7 @@ def recipe(model: str) -> ConfigDict:
     config.optimizer.warmup_epochs = 5.0
     config.optimizer.weight_decay = 0.05
 
+    config.checkpoint.best = "accuracy"
     config.eval.batch_size = 500
     config.eval.every_epochs = 5.0
     config.checkpoint.every_epochs = 5.0

@@ -29,5 +29,6 @@ def get_config() -> ConfigDict:
 
     config.eval.every_epochs = 2.0
     config.checkpoint.every_epochs = 5.0
+    config.checkpoint.best = ""  # all training images are trained on; the last network is reported
     config.log.every_steps = 20
     return config

@@ -39,6 +39,7 @@ def shortened(model: str, options: argparse.Namespace) -> ConfigDict:
     config = recipe(model)
     config.data.path, config.seed = options.data, options.seed
     config.data.train_limit, config.data.eval_limit = options.images, options.test_images
+    config.data.validation, config.checkpoint.best = 0.0, ""  # the last network is measured
     config.train.total_epochs, config.train.batch_size = options.epochs, options.batch_size
     config.train.ema_decay = 0.0
     config.optimizer.warmup_epochs = options.epochs / 16
@@ -63,7 +64,7 @@ def measured(config: ConfigDict, workdir: Path, initial: Initial | None) -> dict
         images=len(source),
     )
     evaluations = [
-        {k: e[k] for k in ("epoch", "accuracy", "share") if k in e} for e in events if e["split"] == "eval"
+        {k: e[k] for k in ("epoch", "accuracy", "share") if k in e} for e in events if e["split"] == "test"
     ]
     return {"model": config.model.name, "training_seconds": seconds, "evaluations": evaluations, **report}
 

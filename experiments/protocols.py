@@ -159,6 +159,7 @@ def configuration(protocol: Protocol, run: Run, data: str = "") -> ConfigDict:
     config.seed, config.data.path = run.seed, data
     # The recipe's padded crops of ConvNeXts are shifts too.
     config.data.crop, config.data.circular_shift = "none", AUGMENTATIONS[run.row.augmentation]
-    config.checkpoint.best = ""  # the last network is measured: no choice by test images
+    config.checkpoint.best = ""  # the last network is measured: nothing is chosen,
+    config.data.validation = 0.0  # so no images are held out for it
     protocol.shorten(config)
     return config

@@ -20,6 +20,7 @@ from aliasfree_jax.errors import ConfigError, command, unknown
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import circumstances
 from aliasfree_jax.training.loop import run as train
+from aliasfree_jax.training.preparation import TEST
 from aliasfree_jax.training.progress import read_events
 from benchmarks.timing import machine
 from experiments.matrix import Run
@@ -42,18 +43,15 @@ def commit() -> dict[str, Any]:
 
 def curve(events: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
     """Loss and accuracy of training images, accuracy of test images: means of what was told in each epoch."""
-    found: dict[str, dict[int, list[dict[str, Any]]]] = {
-        "train": defaultdict(list),
-        "eval": defaultdict(list),
-    }
+    found: dict[str, dict[int, list[dict[str, Any]]]] = {"train": defaultdict(list), TEST: defaultdict(list)}
     for event in events:
         found[event["split"]][math.ceil(event["epoch"])].append(event)
     curves = {}
-    for split, names in {"train": ("loss", "accuracy"), "eval": ("accuracy",)}.items():
+    for split, key, names in (("train", "train", ("loss", "accuracy")), (TEST, "eval", ("accuracy",))):
         epochs = sorted(found[split].items())
-        curves[split] = {"epoch": [float(epoch) for epoch, _ in epochs]}
+        curves[key] = {"epoch": [float(epoch) for epoch, _ in epochs]}
         for name in names:
-            curves[split][name] = [fmean(event[name] for event in of_epoch) for _, of_epoch in epochs]
+            curves[key][name] = [fmean(event[name] for event in of_epoch) for _, of_epoch in epochs]
     return curves
 
 

@@ -15,6 +15,7 @@ from aliasfree_jax.checkpoint import (
     ModelCard,
     RunCheckpoints,
     differences,
+    how_chosen,
     keep_best,
     load_model,
     named_leaves,
@@ -296,10 +297,10 @@ def test_a_directory_of_checkpoints_that_cannot_be_listed(tmp_path):
 
 
 def test_a_best_value_that_cannot_be_read_is_not_replaced(tmp_path):
-    keep_best(tmp_path, card_at(1), variables_of(), {"accuracy": 0.9}, "accuracy")
+    keep_best(tmp_path, card_at(1), variables_of(), {"accuracy": 0.9}, "accuracy", "test")
     replace_by_a_loop(tmp_path / "best/results.json")
     with pytest.raises(CheckpointError, match="cannot keep the best network in .*symbolic links"):
-        keep_best(tmp_path, card_at(2), variables_of(), {"accuracy": 0.1}, "accuracy")
+        keep_best(tmp_path, card_at(2), variables_of(), {"accuracy": 0.1}, "accuracy", "test")
     assert load_model(tmp_path / "best")[0].step == 1
 
 
@@ -314,7 +315,9 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(run):
 
 def test_the_best_network_is_kept_apart(tmp_path):
     def offer(step, value):
-        return keep_best(tmp_path, card_at(step), variables_of(seed=step), {"accuracy": value}, "accuracy")
+        return keep_best(
+            tmp_path, card_at(step), variables_of(seed=step), {"accuracy": value}, "accuracy", "test"
+        )
 
     assert offer(1, 0.5) and not offer(2, 0.4) and not offer(3, 0.5)
     assert load_model(tmp_path / "best")[0].step == 1
@@ -323,13 +326,31 @@ def test_the_best_network_is_kept_apart(tmp_path):
     assert card.step == 4
     assert_equal(variables, variables_of(seed=4))
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
-    assert not keep_best(tmp_path, card_at(5), variables_of(), {"accuracy": np.nan}, "accuracy")
+    assert not keep_best(tmp_path, card_at(5), variables_of(), {"accuracy": np.nan}, "accuracy", "test")
+
+
+def test_the_best_network_says_how_it_was_chosen(tmp_path):
+    def offer(step, value, metric, images):
+        results = {"accuracy": value, "raw_accuracy": value}
+        return keep_best(tmp_path, card_at(step), variables_of(seed=step), results, metric, images)
+
+    assert offer(1, 0.9, "accuracy", "test")
+    # What other images said, or of other weights, is nothing to compare with, however good.
+    assert offer(2, 0.5, "accuracy", "validation") and not offer(3, 0.4, "accuracy", "validation")
+    stored = json.loads((tmp_path / "best/results.json").read_text())
+    chosen = {"chosen_by": "accuracy", "chosen_on": "validation"}
+    assert stored == {"accuracy": 0.5, "raw_accuracy": 0.5, **chosen}
+    assert how_chosen(tmp_path / "best") == "the best accuracy of validation images"
+    assert how_chosen(tmp_path) == ""
+    assert offer(4, 0.3, "raw_accuracy", "validation")
 
 
 @pytest.mark.parametrize("moment", ["writing", "between the renamings", "before the clean-up"])
 def test_the_best_network_survives_a_death(tmp_path, moment):
     def offer(step, value):
-        return keep_best(tmp_path, card_at(step), variables_of(seed=step), {"accuracy": value}, "accuracy")
+        return keep_best(
+            tmp_path, card_at(step), variables_of(seed=step), {"accuracy": value}, "accuracy", "test"
+        )
 
     offer(1, 0.5)
     if moment == "writing":
@@ -348,7 +369,7 @@ def test_the_best_network_survives_a_death(tmp_path, moment):
 def test_a_best_network_that_cannot_be_written(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(CheckpointError, match="cannot keep the best network in .*/run/best"):
-        keep_best(tmp_path / "run", card_at(1), variables_of(), {"accuracy": 1.0}, "accuracy")
+        keep_best(tmp_path / "run", card_at(1), variables_of(), {"accuracy": 1.0}, "accuracy", "test")
 
 
 def test_an_unfinished_checkpoint_is_no_checkpoint(run):

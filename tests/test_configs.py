@@ -115,6 +115,44 @@ def test_faults_of_the_augmentation_are_named(field, value, message):
         validate(config)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.validation", 1.0, "data.validation is a share .* below 1, got 1.0"),
+        ("data.validation", -0.1, "data.validation is a share .*, got -0.1"),
+        ("data.validation", float("nan"), "data.validation is a share .*, got nan"),
+        ("eval.during", ("crop",), "unknown eval.during 'crop'.* Known: fractional, integer, zero_filled"),
+        ("eval.during", ("integer",) * 2, "eval.during names a kind of shifts twice: integer, integer"),
+        ("checkpoint.best", "acuracy", "unknown checkpoint.best 'acuracy'. .*Known: accuracy, integer_"),
+        ("checkpoint.best", "fractional_consistency", "Consistencies are there for the shifts in eval"),
+        ("checkpoint.best", "raw_accuracy", "raw_ ones if train.ema_decay > 0"),
+    ],
+)
+def test_faults_of_the_evaluation_while_training_are_named(field, value, message):
+    config = base_config()
+    config.eval.during = ("integer",)
+    for best in ("", "accuracy", "integer_consistency"):
+        config.checkpoint.best = best
+        validate(config)
+    section, name = field.split(".")
+    config[section][name] = value
+    with pytest.raises(ConfigError, match=message):
+        validate(config)
+
+
+def test_raw_results_are_there_beside_averages():
+    config = base_config()
+    config.train.ema_decay, config.eval.during = 0.9, ("fractional",)
+    for config.checkpoint.best in ("accuracy", "raw_accuracy", "raw_fractional_consistency"):
+        validate(config)
+
+
+@pytest.mark.parametrize("name", [*CIFAR10, "cifar10_resnet"])
+def test_recipes_for_cifar10_choose_by_training_images_held_out(name):
+    config = load(name)
+    assert (config.data.validation, config.checkpoint.best) == (0.1, "accuracy")
+
+
 def test_the_network_takes_the_padded_image():
     config = base_config()
     config.data.update({"image_size": 32, "zero_pad": 16})

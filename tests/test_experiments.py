@@ -209,7 +209,7 @@ def test_curves_are_means_over_epochs_and_time_is_that_of_updates():
     events = [
         {"split": "train", "step": 5, "epoch": 0.5, "loss": 3.0, "accuracy": 0.1},  # compiling: no speed
         {"split": "train", "step": 10, "epoch": 1.0, "loss": 1.0, "accuracy": 0.3, "images_per_second": 50.0},
-        {"split": "eval", "step": 10, "epoch": 1.0, "images": 9, "accuracy": 0.25},
+        {"split": "test", "step": 10, "epoch": 1.0, "images": 9, "accuracy": 0.25},
         {"split": "train", "step": 15, "epoch": 1.5, "loss": 0.5, "accuracy": 0.5, "images_per_second": 25.0},
     ]
     found = curve(events)

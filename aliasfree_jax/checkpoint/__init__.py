@@ -7,11 +7,14 @@ one, is one such step directory without `state`:
     variables/      what is evaluated: the averaged parameters if the run averages, else the live ones
     state/          the rest of the training state (runs only)
 
+In `best/`, `results.json` says what was found and how the network was chosen; where that was by a result of
+the raw weights, `variables` are these.
+
 Evaluation so reads only `variables`, and a checkpoint of another network is recognised from the card,
 before any array is read.
 """
 
-from aliasfree_jax.checkpoint.best import keep_best
+from aliasfree_jax.checkpoint.best import how_chosen, keep_best
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree, differences, leaf_shapes, named_leaves
 from aliasfree_jax.checkpoint.directory import finished_steps
 from aliasfree_jax.checkpoint.network import abstract_variables, load_model, newest_run, save_model
@@ -24,6 +27,7 @@ __all__ = [
     "abstract_variables",
     "differences",
     "finished_steps",
+    "how_chosen",
     "keep_best",
     "leaf_shapes",
     "load_model",

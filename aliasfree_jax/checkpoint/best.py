@@ -12,25 +12,39 @@ from aliasfree_jax.files import write_json
 from aliasfree_jax.processes import barrier, from_first, is_first
 
 RESULTS = "results.json"
+CHOSEN_BY, CHOSEN_ON = "chosen_by", "chosen_on"  # in it: the metric, and the images, "validation" or "test"
 
 
-def _best_value(best: Path, metric: str) -> float:
-    """The value of the network that is kept; minus infinity if there is none, or it has none.
+def _best_value(best: Path, metric: str, images: str) -> float:
+    """The value of the network that is kept; minus infinity if none was chosen by this metric and images.
 
     Raises:
       OSError: it cannot be read now, which says nothing of the network.
     """
     try:
-        return float(json.loads((best / RESULTS).read_bytes())[metric])
+        kept = json.loads((best / RESULTS).read_bytes())
+        comparable = (kept[CHOSEN_BY], kept[CHOSEN_ON]) == (metric, images)
+        return float(kept[metric]) if comparable else float("-inf")
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         return float("-inf")
 
 
-def _make_way(best: Path, new: Path, old: Path, value: float, metric: str) -> bool:
+def how_chosen(checkpoint: Path) -> str:
+    """How the network in `<run>/best/` was chosen, in words; "" for any other checkpoint."""
+    try:
+        kept = json.loads((checkpoint / RESULTS).read_text())
+        metric, images = kept[CHOSEN_BY], kept[CHOSEN_ON]
+    except (OSError, KeyError, TypeError, ValueError):
+        return ""
+    warning = ", so results on them are too good" if images == "test" else ""
+    return f"the best {metric} of {images} images{warning}"
+
+
+def _make_way(best: Path, new: Path, old: Path, value: float, metric: str, images: str) -> bool:
     """Whether `value` is better than what is kept; clears what an earlier process left behind, if so."""
     if old.exists() and not best.exists():  # it died between the two renamings of `keep_best`
         old.rename(best)
-    if not value > _best_value(best, metric):  # nor where it is not a number
+    if not value > _best_value(best, metric, images):  # nor where it is not a number
         return False
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
@@ -38,10 +52,16 @@ def _make_way(best: Path, new: Path, old: Path, value: float, metric: str) -> bo
 
 
 def keep_best(
-    run: str | Path, card: ModelCard, variables: PyTree, results: Mapping[str, float], metric: str
+    run: str | Path,
+    card: ModelCard,
+    variables: PyTree,
+    results: Mapping[str, float],
+    metric: str,
+    images: str,
 ) -> bool:
     """Writes the network to `<run>/best/` if none there has as large a `metric`; tells whether it did.
 
+    Its `results.json` says by which metric and on what `images`: one chosen otherwise gives way.
     `load_model(run / "best")` reads it. The one before stays until the new one is whole on disk, also if
     the process dies in between. Of several processes the first decides and renames, all write.
 
@@ -50,12 +70,12 @@ def keep_best(
     """
     best, new, old = (Path(run).absolute() / name for name in ("best", "best.new", "best.old"))
     try:
-        better = is_first() and _make_way(best, new, old, results[metric], metric)
+        better = is_first() and _make_way(best, new, old, results[metric], metric, images)
         if not from_first(better):
             return False
         save_model(new, card, variables)
         if is_first():
-            write_json(new / RESULTS, dict(results), indent=None)
+            write_json(new / RESULTS, {**results, CHOSEN_BY: metric, CHOSEN_ON: images}, indent=None)
             if best.exists():
                 best.rename(old)
             new.rename(best)

@@ -4,7 +4,7 @@ from aliasfree_jax.data.digits import DigitsSource
 from aliasfree_jax.data.folder import FolderSource
 from aliasfree_jax.data.opening import open_source
 from aliasfree_jax.data.pipeline import Batch, BatchStream, Share, eval_batches, train_batches
-from aliasfree_jax.data.sources import ArraySource, Example, Source, limit
+from aliasfree_jax.data.sources import ArraySource, Example, Source, hold_out, limit
 from aliasfree_jax.data.tfds import TfdsSource
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Source",
     "TfdsSource",
     "eval_batches",
+    "hold_out",
     "limit",
     "open_source",
     "train_batches",

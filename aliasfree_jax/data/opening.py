@@ -18,6 +18,8 @@ from aliasfree_jax.errors import ConfigError, DataError, unknown
 def open_source(data: ConfigDict, *, train: bool) -> Source:
     """Opens the training or evaluation split named by `config.data`, with its limit applied.
 
+    The training split has all its images: `sources.hold_out` divides off those of `data.validation`.
+
     Raises:
       ConfigError: unknown source, a field that the source needs is empty, or `arrays`.
       DataError: the data are missing or unreadable.

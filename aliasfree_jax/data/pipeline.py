@@ -44,7 +44,7 @@ WHOLE = Share(0, 1)
 
 
 class _Element(NamedTuple):
-    image: np.ndarray | None  # None: only fills up the last batch
+    image: np.ndarray | None  # None: only fills up a batch
     label: int
     skipped: tuple[str, ...]
 
@@ -92,9 +92,16 @@ class _EvalElement:
     source: Source
     how: Preprocessing
     backend: ImageBackend
+    skip: bool
 
     def __call__(self, index: int) -> _Element:
-        example, how = decoded(self.source[index], self.backend.decode), self.how
+        how = self.how
+        try:
+            example = decoded(self.source[index], self.backend.decode)
+        except DataError as error:
+            if not self.skip:
+                raise
+            return _FILLING._replace(skipped=(str(error),))
         image = np.asarray(example.image)
         view = evaluation_view(image, how.image_size, how.eval_crop_ratio, how.eval_view, self.backend.resize)
         image = zero_pad(normalize(view, how.mean, how.std), how.zero_pad)
@@ -142,7 +149,7 @@ class BatchStream(Iterator[Batch]):
     """An iterator of batches; `close` it if it is left before its end and has worker processes.
 
     Attributes:
-      skipped: unreadable images that were replaced in the batches handed out so far.
+      skipped: unreadable images that were replaced or left out in the batches handed out so far.
       first_skipped: what was wrong with the first few of them.
     """
 
@@ -248,16 +255,19 @@ def train_batches(
     return _stream(_Rows(elements, batch_size, share, start_step, end), how, threads, data.workers)
 
 
-def eval_batches(source: Source, data: ConfigDict, *, batch_size: int, share: Share = WHOLE) -> BatchStream:
+def eval_batches(
+    source: Source, data: ConfigDict, *, batch_size: int, share: Share = WHOLE, skip: bool = False
+) -> BatchStream:
     """Every example of `source` once, in order; the last batch is filled up with masked zeros.
 
     Yields `image` float32 [B, H, W, C], `label` int32 [B], `mask` float32 [B], 1 for real examples.
-    Arguments and errors as in `train_batches`, but an unreadable image is always an error.
+    Arguments and errors as in `train_batches`, but an unreadable image is an error unless `skip`, which puts
+    masked zeros in its place and counts it.
     """
     _check(source, batch_size, share)
     how = Preprocessing.from_config(data)
     backend = image_backend("pillow", data.interpolation, data.exif)
-    elements = grain.MapDataset.range(len(source)).map(_EvalElement(source, how, backend))
+    elements = grain.MapDataset.range(len(source)).map(_EvalElement(source, how, backend, skip))
     threads = 0 if data.workers else _threads(source)
     end = -(-len(source) // batch_size)
     return _stream(_Rows(elements, batch_size, share, 0, end), how, threads, data.workers)

@@ -37,7 +37,7 @@ class Source(Protocol):
     """Labelled images by position.
 
     A source that knows all labels without reading its images should also have `labels`, int [N]:
-    `limit` then balances the classes.
+    `limit` and `hold_out` then go class by class.
     """
 
     class_names: tuple[str, ...]
@@ -162,8 +162,67 @@ def limit(source: Source, count: int) -> Source:
         return source
     labels = getattr(source, "labels", None)
     if labels is None:
-        return Subset(source, np.arange(count) * len(source) // count)
-    members = [np.flatnonzero(labels == k) for k in range(len(source.class_names))]
+        return Subset(source, _spread(np.arange(len(source)), count))
+    members = _members(source, labels)
     quotas = balanced_quotas(np.asarray([len(m) for m in members]), count)
-    chosen = [m[np.arange(q) * len(m) // q] for m, q in zip(members, quotas, strict=True) if q]
-    return Subset(source, np.sort(np.concatenate(chosen)))
+    return Subset(source, _spread_in_each(members, quotas))
+
+
+def _members(source: Source, labels: np.ndarray) -> list[np.ndarray]:
+    """The positions of the examples of each class."""
+    ends = np.cumsum(np.bincount(labels, minlength=len(source.class_names)))
+    return np.split(np.argsort(labels, kind="stable"), ends[:-1])
+
+
+def _spread(positions: np.ndarray, count: int) -> np.ndarray:
+    """`count` of `positions`, evenly spread."""
+    return positions[np.arange(count) * len(positions) // max(1, count)]
+
+
+def _spread_in_each(members: Sequence[np.ndarray], quotas: np.ndarray) -> np.ndarray:
+    """So many of the positions of each class, in their order in the source."""
+    chosen = [_spread(of_class, quota) for of_class, quota in zip(members, quotas, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
+
+def proportional_quotas(sizes: np.ndarray, share: float) -> np.ndarray:
+    """`share` of each of `sizes` [K], off by less than one; int [K], in total as near to the share of all.
+
+    At least one of each and at most all but one, even if the total differs then; of an empty class none.
+    """
+    exact = share * sizes
+    most = np.maximum(sizes - 1, 0)
+    quotas = np.clip(np.floor(exact).astype(int), np.minimum(1, most), most)
+    missing = max(0, round(share * int(sizes.sum())) - int(quotas.sum()))
+    raisable = np.flatnonzero((quotas < exact) & (quotas < most))
+    first = raisable[np.argsort((quotas - exact)[raisable], kind="stable")]  # largest remainders
+    quotas[first[:missing]] += 1
+    return quotas
+
+
+def hold_out(source: Source, share: float) -> tuple[Source, Source]:
+    """Divides `source` into what is left and a `share` of it that is held out, the same every time.
+
+    Evenly spread over the source, class by class where the source knows its labels: of each class the share
+    is held out to within one example, at least one, and at least one is left. Order as in `source`.
+
+    Args:
+      source: at least two examples, and of each class that it has.
+      share: more than 0, less than 1.
+
+    Raises:
+      DataError: too few examples.
+    """
+    labels = getattr(source, "labels", None)
+    members = [np.arange(len(source))] if labels is None else _members(source, labels)
+    single = [k for k, of_class in enumerate(members) if len(of_class) == 1]
+    if single:
+        names = [repr(source.class_names[k]) for k in single[:5]] + ["..."] * (len(single) > 5)
+        raise DataError(
+            f"data.validation = {share:g} holds out images of every class, so each needs two or more in the "
+            f"training split; only one has {', '.join(names)}. Add images, leave the class out, use more of "
+            "the images (data.train_limit), or set data.validation = 0."
+        )
+    held = _spread_in_each(members, proportional_quotas(np.asarray([len(m) for m in members]), share))
+    left = np.setdiff1d(np.arange(len(source)), held, assume_unique=True)
+    return Subset(source, left), Subset(source, held)

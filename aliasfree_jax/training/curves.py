@@ -13,18 +13,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aliasfree_jax.config import RAW
 from aliasfree_jax.errors import ConfigError, DataError, command
 from aliasfree_jax.files import local_path, write_whole
 from aliasfree_jax.training.progress import read_events
 
 CURVES = "curves.png"
-PANELS = ("loss", "accuracy", "learning_rate")
+PANELS = ("loss", "accuracy", "consistency", "learning_rate")
+MARKS = "os^"  # of kinds of shifts
 HALF_LIFE = 0.02  # of the smoothing of training curves, as a share of the run
 Series = tuple[list[float], list[float]]  # epochs, values
 
 
+def panel_of(metric: str) -> str:
+    """Where a metric is drawn: "raw_accuracy" in the panel "accuracy". No panel has the name of others."""
+    return metric if metric in PANELS else metric.rpartition("_")[2]
+
+
 def read_series(run: Path) -> dict[tuple[str, str], Series]:
-    """(split, metric) -> its values over the epochs.
+    """(split, metric) -> its values over the epochs, of the metrics that have a panel.
 
     Raises:
       DataError: the run has no metrics.
@@ -32,7 +39,7 @@ def read_series(run: Path) -> dict[tuple[str, str], Series]:
     series: dict[tuple[str, str], Series] = {}
     try:
         for event in read_events(run):
-            for name in set(event) & set(PANELS):
+            for name in (name for name in event if panel_of(name) in PANELS):
                 epochs, values = series.setdefault((event["split"], name), ([], []))
                 epochs.append(event["epoch"])
                 values.append(event[name])
@@ -70,7 +77,9 @@ def figure_class(purpose: str) -> Any:
 
 
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
-    """Loss, accuracy and learning rate of each run: training pale and smoothed, evaluation with marks.
+    """Loss, accuracy, consistency if measured, and learning rate of each run.
+
+    Training is pale and smoothed, evaluation has marks; what is of raw weights beside averages is dashed.
 
     Raises:
       ConfigError: matplotlib is not installed.
@@ -79,15 +88,16 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     """
     figure_of = figure_class("curves")
     found = [read_series(run) for run in runs]
-    figure = figure_of(figsize=(4 * len(PANELS), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(PANELS))
-    for axes, metric in zip(panels, PANELS, strict=True):
+    there = {panel_of(metric) for series in found for _, metric in series}
+    shown = [panel for panel in PANELS if panel in there or panel != "consistency"]
+    figure = figure_of(figsize=(4 * len(shown), 3.2), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(shown)), shown, strict=True):
         for number, (run, series) in enumerate(zip(runs, found, strict=True)):
-            labels = (run.name, None) if len(runs) > 1 else ("training", "evaluation")
-            _draw(axes, series, metric, f"C{number}", labels)
-        axes.set(title=metric.replace("_", " "), xlabel="epoch")
+            _draw(axes, series, panel, f"C{number}", f"{run.name}, " if len(runs) > 1 else "")
+        axes.set(title=panel.replace("_", " "), xlabel="epoch")
         axes.spines[["top", "right"]].set_visible(False)
-    panels[1].legend(frameon=False)
+        if panel in ("accuracy", "consistency") and axes.lines:
+            axes.legend(frameon=False, fontsize="small")
     if len(runs) == 1:
         figure.suptitle(runs[0].name)
     picture = io.BytesIO()
@@ -95,20 +105,25 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     write_whole(out, picture.getvalue())
 
 
-def _draw(
-    axes: Any,
-    series: dict[tuple[str, str], Series],
-    metric: str,
-    colour: str,
-    labels: tuple[str, str | None],
-) -> None:
-    if train := series.get(("train", metric)):
-        if metric != "learning_rate":
+def _label(split: str, metric: str, panel: str) -> str:
+    """("validation", "raw_integer_consistency") -> "validation, integer, raw weights"."""
+    kind = metric.removeprefix(RAW).removesuffix(panel).rstrip("_")
+    return ", ".join(filter(None, (split, kind, "raw weights" if metric.startswith(RAW) else "")))
+
+
+def _draw(axes: Any, series: dict[tuple[str, str], Series], panel: str, colour: str, run: str) -> None:
+    if train := series.get(("train", panel)):
+        if panel != "learning_rate":
             axes.plot(*train, color=colour, alpha=0.25, linewidth=0.8)
-        shown = train[1] if metric == "learning_rate" else smoothed(train)
-        axes.plot(train[0], shown, color=colour, alpha=0.7, linewidth=1.2, label=labels[0])
-    if held_out := series.get(("eval", metric)):
-        axes.plot(*held_out, color=colour, marker="o", markersize=3, linewidth=1.5, label=labels[1])
+        shown = train[1] if panel == "learning_rate" else smoothed(train)
+        axes.plot(train[0], shown, color=colour, alpha=0.7, linewidth=1.2, label=f"{run}training")
+    evaluated = {key: of for key, of in series.items() if key[0] != "train" and panel_of(key[1]) == panel}
+    kinds = list(dict.fromkeys(metric.removeprefix(RAW) for _, metric in evaluated))
+    for (split, metric), values in evaluated.items():
+        mark = MARKS[kinds.index(metric.removeprefix(RAW)) % len(MARKS)]
+        style = "--" if metric.startswith(RAW) else "-"
+        label = run + _label(split, metric, panel)
+        axes.plot(*values, style, color=colour, marker=mark, markersize=3, linewidth=1.5, label=label)
 
 
 @command

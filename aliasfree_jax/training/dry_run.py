@@ -29,6 +29,7 @@ def shortened(config: ConfigDict, devices: int) -> ConfigDict:
     short.train.mixing.group = IMAGES
     short.train.total_epochs = 1.0
     short.data.train_limit = UPDATES * short.train.batch_size
+    short.data.validation = 0.0  # of so few images, most classes have one or none
     short.data.eval_limit = short.eval.batch_size = EVALUATED
     short.optimizer.warmup_epochs *= share
     short.optimizer.step_epochs = tuple(share * epoch for epoch in config.optimizer.step_epochs)

@@ -9,7 +9,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best
-from aliasfree_jax.config import validate
+from aliasfree_jax.config import RAW, validate
 from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
 from aliasfree_jax.files import write_json
 from aliasfree_jax.processes import is_first, total
@@ -18,7 +18,7 @@ from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sh
 from aliasfree_jax.training.identity import check_identity, sole_job, stored
 from aliasfree_jax.training.mesh import check_batch, make_mesh, own_share, put_batch
 from aliasfree_jax.training.network import check_network
-from aliasfree_jax.training.preparation import Evaluate, Initial, Parts, first_state, prepare
+from aliasfree_jax.training.preparation import VALIDATION, Evaluate, Initial, Parts, first_state, prepare
 from aliasfree_jax.training.profile import StepProfile
 from aliasfree_jax.training.progress import Progress
 from aliasfree_jax.training.state import TrainState
@@ -39,13 +39,17 @@ class Summary:
 
 
 def _keep_best(
-    workdir: Path, card: ModelCard, state: TrainState, results: Mapping[str, float], metric: str
+    workdir: Path, card: ModelCard, state: TrainState, results: Mapping[str, float], metric: str, images: str
 ) -> str:
-    """Keeps the network if it is the best so far by `metric`; says so, or why none is kept."""
+    """Keeps the network if it is the best so far by `metric`; says so, or why none is kept.
+
+    The weights that are kept are those that the metric is of: the raw ones, or those that are evaluated.
+    """
     if metric and metric not in results:
         return f"no best network is kept: checkpoint.best = {metric!r}, evaluated are {', '.join(results)}"
-    if metric and keep_best(workdir, card, state.evaluated(), results, metric):
-        return f"best {metric} so far: kept in {workdir / 'best'}"
+    variables = state.raw() if metric.startswith(RAW) else state.evaluated()
+    if metric and keep_best(workdir, card, variables, results, metric, images):
+        return f"best {metric} of {images} images so far: kept in {workdir / 'best'}"
     return ""
 
 
@@ -62,11 +66,24 @@ def _evaluate(
     results = run.evaluate(state, stop)
     # A network that still blends is not the one that is wanted, however good.
     metric = run.config.checkpoint.best if done >= run.plan.blend else ""
-    told = _keep_best(workdir, run.card_after(done), state, results, metric)
-    progress.evaluated(results)  # last: an evaluation without its line is made again
+    told = _keep_best(workdir, run.card_after(done), state, results, metric, run.looked_at)
+    progress.evaluated(results, run.looked_at)  # last: an evaluation without its line is made again
     if told:
         progress.note(told)
     return results
+
+
+def _about_evaluation(run: Parts, train: Source) -> list[str]:
+    """Which images evaluations while training look at, and so the choice of the best network."""
+    if run.looked_at == VALIDATION:
+        held = len(train) - len(run.train)
+        return [f"validation: {held} of {len(train)} training images are held out (data.validation)"]
+    if run.evaluate and run.config.checkpoint.best:
+        return [
+            "best by test images: data.validation=0, so the network in best/ is chosen on the evaluation "
+            "split, and its results there are too good; data.validation=0.1 holds training images out for it"
+        ]
+    return []
 
 
 def _train(
@@ -128,7 +145,6 @@ def _train(
 
 
 def _go_on(
-    source: Source,
     run: Parts,
     state: TrainState,
     start: int,
@@ -150,7 +166,7 @@ def _go_on(
             results = run.evaluate(state, stop_requested)
         return state, results, 0
     batches = train_batches(
-        source,
+        run.train,
         config.data,
         batch_size=config.train.batch_size,
         seed=config.seed,
@@ -189,8 +205,9 @@ def run(
       config: see `aliasfree_jax.config.base_config`.
       workdir: directory of this run; made if need be.
       initial: (card, variables) to start from; ignored where the run already has a checkpoint.
-      evaluate: (predict, batches) -> results, called on the evaluation split as the configuration
-        says and at the end; None: no evaluation.
+      evaluate: (predict, batches) -> results, called as the configuration says and at the end, on the
+        images that `data.validation` holds out of the training split, else on the evaluation split;
+        None: no evaluation.
       sources: training and evaluation data of your own, e.g. `data.ArraySource`s, for the source
         "arrays"; None: those that the configuration names.
       origin: what to write on the model card, e.g. the configuration's file.
@@ -219,7 +236,7 @@ def run(
         writers = make_writers(config, workdir, start) if is_first() else []
         sizes = {"start": start, "batch_size": config.train.batch_size}
         with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:
-            for note in notes + changes:
+            for note in notes + changes + _about_evaluation(parts, sources[0]):
                 progress.note(note)
             if start:
                 progress.saved(checkpoints.directory / str(start))
@@ -227,9 +244,7 @@ def run(
             if is_first():
                 write_json(workdir / CONFIG, stored(config, accepted))
             with watch_for_termination() as stop_requested:
-                state, results, skipped = _go_on(
-                    sources[0], parts, state, start, checkpoints, progress, stop_requested
-                )
+                state, results, skipped = _go_on(parts, state, start, checkpoints, progress, stop_requested)
     card = dataclasses.replace(parts.card, step=max(start, parts.plan.total))
     if stop_requested():  # during the last batch of the last evaluation
         raise TerminatedError(card.step)

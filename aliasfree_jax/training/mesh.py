@@ -81,10 +81,11 @@ def own_share() -> Share:
     return Share(jax.process_index(), jax.process_count())
 
 
-def own_eval_batches(source: Source, data: ConfigDict, batch_size: int) -> BatchStream:
+def own_eval_batches(source: Source, data: ConfigDict, batch_size: int, *, skip: bool = False) -> BatchStream:
     """`eval_batches` of this process's rows; `batch_size` is rounded up to a multiple of the processes."""
     share = own_share()
-    return eval_batches(source, data, batch_size=-(-batch_size // share.count) * share.count, share=share)
+    whole = -(-batch_size // share.count) * share.count
+    return eval_batches(source, data, batch_size=whole, share=share, skip=skip)
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

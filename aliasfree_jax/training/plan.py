@@ -43,8 +43,9 @@ def make_plan(config: ConfigDict, examples: int) -> Plan:
     """
     steps_per_epoch = examples // config.train.batch_size
     if not steps_per_epoch:
+        left = f" that data.validation = {config.data.validation:g} leaves" if config.data.validation else ""
         raise ConfigError(
-            f"train.batch_size = {config.train.batch_size} exceeds the {examples} training examples."
+            f"train.batch_size = {config.train.batch_size} exceeds the {examples} training examples{left}."
         )
 
     def steps(epochs: float) -> int:

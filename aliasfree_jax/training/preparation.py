@@ -12,10 +12,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints
-from aliasfree_jax.data import Source
+from aliasfree_jax.config import RAW
+from aliasfree_jax.data import Source, hold_out
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.models.convnext import ConvNeXt
+from aliasfree_jax.processes import total
 from aliasfree_jax.training.blending import blended_network, blended_options, starting_network
 from aliasfree_jax.training.initial import adopt
 from aliasfree_jax.training.mesh import evaluated_batches, own_eval_batches
@@ -30,6 +32,8 @@ from aliasfree_jax.training.stopping import until_termination
 
 # (images -> logits, batches) -> named results; passed in, so that training knows no evaluation.
 Evaluate = Callable[[Callable[[Any], jax.Array], Iterable[Mapping[str, Any]]], Mapping[str, float]]
+OF_IMAGES = ("images", "skipped")  # results that are the same for all weights
+VALIDATION, TEST = "validation", "test"  # images: part of the training split, or the evaluation split
 Initial = tuple[ModelCard, PyTree]  # weights to start from
 
 
@@ -39,6 +43,8 @@ class Parts:
 
     config: ConfigDict
     mesh: Mesh
+    train: Source  # without what is held out of it
+    looked_at: str  # which images evaluations see: VALIDATION or TEST
     plan: Plan
     module: nn.Module
     card: ModelCard
@@ -79,19 +85,33 @@ def _make_evaluate(
     source: Source,
     evaluate: Evaluate,
 ) -> Callable[[TrainState, Callable[[], bool]], dict[str, float]]:
-    """Binds `evaluate` to the evaluation split; it gets a state, and what tells whether to stop.
+    """Binds `evaluate` to the images of `source`; it gets a state, and what tells whether to stop.
 
+    Where the state has averages, the results are theirs, and under names with `RAW` those of the raw weights.
     A network that blends is evaluated as it is at the state's step; the results say with which `share`.
     """
     predict, predict_blended = make_predict(module, mesh), make_predict(blended or module, mesh)
+    # Training images that are held out are left out if unreadable as the others are; of a test set none is.
+    skip = bool(config.data.validation) and config.data.corrupt == "skip"
+
+    def results_of(
+        variables: PyTree, now: Mapping[str, float], step: int, stop_requested: Callable[[], bool]
+    ) -> dict[str, float]:
+        compute = functools.partial(predict_blended if now else predict, variables, **now)
+        batches = own_eval_batches(source, config.data, config.eval.batch_size, skip=skip)
+        until = until_termination(evaluated_batches(batches, mesh), step, stop_requested)
+        found = dict(evaluate(compute, until))
+        skipped = total(batches.skipped) if skip else 0
+        return found | ({"skipped": skipped} if skipped else {})
 
     def results(state: TrainState, stop_requested: Callable[[], bool]) -> dict[str, float]:
         step = int(state.step)
         now = {"share": step / plan.blend} if step < plan.blend else {}
-        compute = functools.partial(predict_blended if now else predict, state.evaluated(), **now)
-        batches = own_eval_batches(source, config.data, config.eval.batch_size)
-        until = until_termination(evaluated_batches(batches, mesh), step, stop_requested)
-        return dict(evaluate(compute, until)) | now
+        found = results_of(state.evaluated(), now, step, stop_requested)
+        if state.ema is not None:
+            raw = results_of(state.raw(), now, step, stop_requested)
+            found |= {f"{RAW}{name}": value for name, value in raw.items() if name not in OF_IMAGES}
+        return found | now
 
     return results
 
@@ -106,9 +126,17 @@ def prepare(
 ) -> Parts:
     """The parts of a run over the training source.
 
+    Args:
+      train: of which `data.validation` holds out a part.
+      held_out: images to evaluate on where nothing is held out of `train`.
+
     Raises:
       AliasFreeError: they do not fit each other, or the data.
     """
+    if held_out is not None:
+        _check_classes(train, held_out)
+    if config.data.validation:
+        train, held_out = hold_out(train, config.data.validation)
     plan = make_plan(config, len(train))
     card = make_card(config, train.class_names, origin)
     module = create_model(card.model, **card.options)
@@ -129,10 +157,20 @@ def prepare(
     blended_step = make_step(blended, share=share(plan)) if blended else None
     evaluator = None
     if evaluate is not None and held_out is not None:
-        _check_classes(train, held_out)
         evaluator = _make_evaluate(config, mesh, module, blended, plan, held_out, evaluate)
     return Parts(
-        config, mesh, plan, module, card, optimizer, make_step(module), blended, blended_step, evaluator
+        config,
+        mesh,
+        train,
+        VALIDATION if config.data.validation else TEST,
+        plan,
+        module,
+        card,
+        optimizer,
+        make_step(module),
+        blended,
+        blended_step,
+        evaluator,
     )
 
 

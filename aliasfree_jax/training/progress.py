@@ -161,11 +161,13 @@ class Progress:
                     "with --workdir."
                 )
 
-    def evaluated(self, results: Mapping[str, float]) -> None:
-        """Logs the results of an evaluation at this step."""
-        self._write("eval", results)
-        shown = ", ".join(f"{k} {v:.2%}" if k == "accuracy" else f"{k} {v:.4g}" for k, v in results.items())
-        self.note(f"epoch {self._plan.epoch(self._step):.4g} (step {self._step}): {shown}")
+    def evaluated(self, results: Mapping[str, float], images: str) -> None:
+        """Logs the results of an evaluation at this step, on the `images` of this name."""
+        self._write(images, results)
+        shares = ("accuracy", "consistency")
+        shown = (f"{k} {v:.2%}" if k.endswith(shares) else f"{k} {v:.4g}" for k, v in results.items())
+        where = f"epoch {self._plan.epoch(self._step):.4g} (step {self._step}), {images}"
+        self.note(f"{where}: {', '.join(shown)}")
 
     def saved(self, directory: Path) -> None:
         """Remembers the newest checkpoint, which error messages name."""
@@ -179,7 +181,8 @@ class Progress:
             self._file = self._path.open("a")
         except OSError as error:
             raise self._unwritable(error) from error
-        self.has_evaluation = {"step": start, "split": "eval"}.items() <= (events or [{}])[-1].items()
+        last = events[-1] if events else {}
+        self.has_evaluation = last.get("step") == start and last.get("split") != "train"
 
     def _unwritable(self, error: OSError) -> UnwritableError:
         reason = error.__cause__ if isinstance(error.__cause__, OSError) else error

@@ -27,7 +27,11 @@ class TrainState:
 
     def evaluated(self) -> dict[str, PyTree]:
         """The variables to evaluate: the averages if there are any, else the live ones."""
-        return {"params": self.params, **self.collections} if self.ema is None else self.ema
+        return self.raw() if self.ema is None else self.ema
+
+    def raw(self) -> dict[str, PyTree]:
+        """The variables that the updates change, never averages."""
+        return {"params": self.params, **self.collections}
 
     def rest(self) -> dict[str, Any]:
         """All but `evaluated`; the two together are what a checkpoint holds."""

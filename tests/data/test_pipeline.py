@@ -323,9 +323,14 @@ def test_nothing_but_corrupt_images_ends(damaged_tree, data_config):
         take(FolderSource(damaged_tree, "train"), data_config(corrupt="skip"), 1)
 
 
-def test_evaluation_never_skips(damaged_tree, data_config):
+def test_evaluation_never_skips_unasked(damaged_tree, data_config):
+    source, data = FolderSource(damaged_tree, "train"), data_config(corrupt="skip")
     with pytest.raises(DataError, match="train/cat/b.JPG: cannot decode"):
-        list(eval_batches(FolderSource(damaged_tree, "train"), data_config(corrupt="skip"), batch_size=2))
+        list(eval_batches(source, data, batch_size=2))
+    stream = eval_batches(source, data, batch_size=2, skip=True)
+    masks = [batch["mask"].tolist() for batch in stream]
+    assert masks == [[1, 0], [1, 1], [1, 0]]  # the second image, and the filling
+    assert stream.skipped == 1 and "b.JPG: cannot decode" in stream.first_skipped[0]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -3,8 +3,8 @@ import pickle
 import numpy as np
 import pytest
 
-from aliasfree_jax.data import ArraySource, DigitsSource, Example, limit, open_source
-from aliasfree_jax.data.sources import balanced_quotas
+from aliasfree_jax.data import ArraySource, DigitsSource, Example, hold_out, limit, open_source
+from aliasfree_jax.data.sources import balanced_quotas, proportional_quotas
 from aliasfree_jax.errors import ConfigError, DataError
 
 IMAGES = np.zeros((4, 2, 2, 1), np.uint8)
@@ -84,15 +84,6 @@ def test_limit_balances_classes_and_spreads():
 
 
 def test_limit_without_known_labels_is_evenly_spread():
-    class Unlabelled:
-        class_names = ("a",)
-
-        def __len__(self):
-            return 10
-
-        def __getitem__(self, index):
-            return Example(b"", 0, str(index))
-
     subset = limit(Unlabelled(), 4)
     assert [subset[i].name for i in range(len(subset))] == ["0", "2", "5", "7"]
 
@@ -102,6 +93,82 @@ def test_limit_bounds():
     assert limit(source, 0) is source and limit(source, 9) is source
     with pytest.raises(ConfigError, match="got -1"):
         limit(source, -1)
+
+
+class Unlabelled:
+    """Ten examples of unknown labels."""
+
+    class_names = ("a",)
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return Example(b"", 0, str(index))
+
+
+def make_numbered(labels, names=None):
+    """A source whose images are their own numbers."""
+    images = np.arange(len(labels), dtype=np.float32).reshape(-1, 1, 1, 1) / len(labels)
+    return ArraySource(images, labels, names)
+
+
+def numbers(source, total):
+    return [round(source[i].image.item() * total) for i in range(len(source))]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 1 / 3, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_share_of_every_class_is_held_out(seed, share):
+    rng = np.random.default_rng(seed)
+    sizes = [2, 3, *rng.integers(2, 200, rng.integers(1, 12)), 0, 1000]  # imbalanced; one class is empty
+    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    names = [f"class {k}" for k in range(len(sizes))]
+    source = make_numbered(labels, names)
+    left, held = hold_out(source, share)
+    assert sorted(numbers(left, len(labels)) + numbers(held, len(labels))) == list(range(len(labels)))
+    assert numbers(left, len(labels)) == sorted(numbers(left, len(labels)))  # in the order of the source
+    found = np.bincount(held.labels, minlength=len(sizes))
+    for size, of_class in zip(sizes, found, strict=True):
+        assert abs(of_class - share * size) < 1 and (size == 0 or 0 < of_class < size)
+    assert np.array_equal(np.bincount(left.labels, minlength=len(sizes)) + found, sizes)
+    if not (share * np.array(sizes) < 1).any() and share * max(sizes) <= max(sizes) - 1:
+        assert len(held) == round(share * len(labels))
+    assert left.class_names == held.class_names == source.class_names
+    again = hold_out(make_numbered(labels, names), share)[1]
+    assert numbers(again, len(labels)) == numbers(held, len(labels))
+
+
+def test_equal_classes_give_equally_many_and_evenly_spread():
+    source = make_numbered(np.repeat([0, 1, 2], 100))
+    left, held = hold_out(source, 0.29)  # 0.29 * 100 is a little less than 29
+    assert np.bincount(held.labels).tolist() == [29] * 3 and len(left) == 213
+    gaps = np.diff([n for n in numbers(held, 300) if n < 100])
+    assert set(gaps) == {3, 4}
+
+
+def test_what_is_held_out_of_few_is_in_total_the_share():
+    assert proportional_quotas(np.array([15] * 10), 0.1).tolist() == [2] * 5 + [1] * 5
+    assert proportional_quotas(np.array([5, 5, 5]), 0.1).tolist() == [1, 1, 1]  # one of each all the same
+    assert proportional_quotas(np.array([2, 0, 3]), 0.9).tolist() == [1, 0, 2]
+
+
+def test_a_limit_comes_before_what_is_held_out():
+    source = limit(make_numbered(np.repeat([0, 1], 50)), 20)
+    left, held = hold_out(source, 0.2)
+    assert np.bincount(left.labels).tolist() == [8, 8] and np.bincount(held.labels).tolist() == [2, 2]
+
+
+def test_held_out_without_known_labels_is_evenly_spread():
+    left, held = hold_out(Unlabelled(), 0.3)
+    assert [held[i].name for i in range(len(held))] == ["0", "3", "6"]
+    assert [left[i].name for i in range(len(left))] == ["1", "2", "4", "5", "7", "8", "9"]
+
+
+def test_a_class_of_one_image_cannot_be_divided():
+    source = make_numbered([0, 0, 1, 2, 2], ["cat", "dog", "owl"])
+    with pytest.raises(DataError, match="each needs two or more .*; only one has 'dog'.*data.validation = 0"):
+        hold_out(source, 0.5)
 
 
 def test_sources_survive_pickling():

@@ -38,6 +38,9 @@ def network(tmp_path_factory):
 
 
 def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
+    (network / "results.json").write_text(
+        '{"chosen_by": "accuracy", "chosen_on": "test"}'
+    )  # as in <run>/best
     ended = evaluate(
         f"--checkpoint={network}",
         QUICKSTART,
@@ -47,8 +50,11 @@ def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
         "--config.eval.batch_size=8",
     )
     assert ended.returncode == 0, ended.stderr
+    chosen = "the best accuracy of test images, so results on them are too good"
+    assert f"chosen as      {chosen}\n" in ended.stdout
     assert "network        convnext_aps_micro" in ended.stdout and "20 images, accuracy" in ended.stdout
     results = json.loads((network.parent / "random.eval.json").read_text())
+    assert results["chosen_as"] == chosen
     assert results["images"] == 20 and results["integer"]["pairs"] == 40
     assert results["data"]["mean"] == [0.25]  # the network's, not the configuration's
     assert "fractional" not in results

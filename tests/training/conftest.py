@@ -79,7 +79,14 @@ class Batches:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the networks alone."""
+    for module in (preparation, network, checkpoint_network):
+        monkeypatch.setattr(module, "create_model", create_tiny)
+
+
+@pytest.fixture
+def world(tiny_networks: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Replaces networks and data; its attributes change what the data is."""
     data_now = SimpleNamespace(opened=[], skipped=0, eval_classes=CLASSES, poison=None)
 
@@ -105,15 +112,14 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
         return Poisoned(batch_size, seed, start_step)
 
-    def own_eval_batches(source: Any, data: ConfigDict, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    def own_eval_batches(
+        source: Any, data: ConfigDict, batch_size: int, skip: bool
+    ) -> Iterator[dict[str, np.ndarray]]:
         batch = make_batch(99, batch_size)
         batch["mask"][-2:] = 0
         yield batch
 
     for module, name, value in (
-        (preparation, "create_model", create_tiny),
-        (network, "create_model", create_tiny),
-        (checkpoint_network, "create_model", create_tiny),
         (loop, "open_source", open_source),
         (loop, "train_batches", train_batches),
         (preparation, "own_eval_batches", own_eval_batches),

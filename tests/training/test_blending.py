@@ -127,7 +127,7 @@ def test_a_checkpoint_on_the_way_is_the_network_on_the_way(whole):
     assert card.options["blend"] == {"start": "convnext", "share": 0.5}
     compute = jax.jit(module.apply)
     assert shift_change(compute, variables) > 1e-3
-    on_the_way, done = events(whole.workdir, "eval")[0], events(whole.workdir, "eval")[1:]
+    on_the_way, done = events(whole.workdir, "test")[0], events(whole.workdir, "test")[1:]
     assert on_the_way["share"] == 0.5 and not any("share" in event for event in done)
     data = make_config().data
     batches = eval_batches(open_source(data, train=False), data, batch_size=8)
@@ -137,7 +137,7 @@ def test_a_checkpoint_on_the_way_is_the_network_on_the_way(whole):
 
 @pytest.mark.slow
 def test_the_best_network_is_an_alias_free_one(whole):
-    accuracies = [event["accuracy"] for event in events(whole.workdir, "eval")]
+    accuracies = [event["accuracy"] for event in events(whole.workdir, "test")]
     card = load_model(whole.workdir / "best")[0]
     assert card.step == (4, 6)[int(np.argmax(accuracies[1:]))] and "blend" not in card.options
 

@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from aliasfree_jax.errors import DataError
-from aliasfree_jax.training.curves import main, read_series, smoothed
+from aliasfree_jax.training.curves import draw_curves, main, read_series, smoothed
 
 
 @pytest.fixture
@@ -20,15 +21,40 @@ def run(tmp_path):
     for i in range(1, 41):
         values = {"loss": 2 / (1 + i), "accuracy": 0.1, "learning_rate": 0.1}
         events.append({"step": i, "epoch": i / 20, "split": "train", **values})
-    events += [{"step": i, "epoch": i / 20, "split": "eval", "accuracy": i / 80} for i in (20, 40)]
+    events += [{"step": i, "epoch": i / 20, "split": "validation", "accuracy": i / 80} for i in (20, 40)]
     (directory / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     return directory
 
 
 def test_what_is_read(run):
     series = read_series(run)
-    assert series["eval", "accuracy"] == ([1.0, 2.0], [0.25, 0.5])
-    assert len(series["train", "loss"][0]) == 40 and ("eval", "loss") not in series
+    assert series["validation", "accuracy"] == ([1.0, 2.0], [0.25, 0.5])
+    assert len(series["train", "loss"][0]) == 40 and ("validation", "loss") not in series
+
+
+def test_consistency_and_raw_weights_are_drawn(run, tmp_path, monkeypatch):
+    drawn, plot = {}, Axes.plot
+
+    def noted(axes, *values, label="", **style):
+        drawn[label] = list(values[1]), values[2] if len(values) > 2 else "", style.get("marker")
+        return plot(axes, *values, label=label, **style)
+
+    monkeypatch.setattr(Axes, "plot", noted)
+    values = {"images": 9, "accuracy": 0.5, "integer_consistency": 0.8, "fractional_consistency": 0.7}
+    values |= {"raw_accuracy": 0.4, "raw_integer_consistency": 0.6, "share": 0.5}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 50, "epoch": 2.5, "split": "validation", **values}) + "\n")
+    draw_curves([run], tmp_path / "one.png")
+    assert {label: of for label, of in drawn.items() if label.startswith("validation")} == {
+        "validation": ([0.25, 0.5, 0.5], "-", "o"),
+        "validation, raw weights": ([0.4], "--", "o"),
+        "validation, integer": ([0.8], "-", "o"),
+        "validation, fractional": ([0.7], "-", "s"),
+        "validation, integer, raw weights": ([0.6], "--", "o"),
+    }
+    assert np.asarray(Image.open(tmp_path / "one.png")).shape[:2] == (480, 2400)  # a fourth panel
+    draw_curves([run, run], tmp_path / "two.png")
+    assert "mine, validation, integer" in drawn
 
 
 def test_smoothing_keeps_constants_and_halves_a_step_in_its_time():

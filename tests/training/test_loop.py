@@ -142,21 +142,29 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_only(world, config, tmp_pat
 
 
 def test_the_best_network_is_not_the_newest(world, config, tmp_path, capfd):
+    config.train.ema_decay = 0.0
     accuracies = iter([0.75, 0.5])
     loop.run(config, tmp_path, evaluate=lambda predict, batches: {"accuracy": next(accuracies)})
     assert (load_model(tmp_path / "best")[0].step, load_model(tmp_path)[0].step) == (2, 4)
-    assert "best accuracy so far: kept in" in capfd.readouterr().err
-    config.checkpoint.best = "acuracy"
-    loop.run(config, tmp_path / "other", evaluate=lambda predict, batches: {"accuracy": 1.0})
+    assert "best accuracy of test images so far: kept in" in capfd.readouterr().err
+    # An evaluation of one's own without the result that the configuration asks for:
+    loop.run(config, tmp_path / "other", evaluate=lambda predict, batches: {"top5": 1.0})
     assert not (tmp_path / "other/best").exists()
-    assert "checkpoint.best = 'acuracy', evaluated are accuracy" in capfd.readouterr().err
+    assert "checkpoint.best = 'accuracy', evaluated are top5" in capfd.readouterr().err
+
+
+def test_an_unknown_best_result_is_found_before_any_data_is_opened(world, config, tmp_path):
+    config.checkpoint.best = "acuracy"
+    with pytest.raises(ConfigError, match="unknown checkpoint.best 'acuracy'. Did you mean .*'accuracy'"):
+        loop.run(config, tmp_path, evaluate=count_images)
+    assert world.opened == []
 
 
 def test_events_and_summary_and_a_finished_run(world, config, tmp_path, capfd):
     world.skipped = 3
     config.log.every_steps = 2
     summary = loop.run(config, tmp_path, evaluate=count_images, origin="configs/x.py")
-    train, evals = events(tmp_path, "train"), events(tmp_path, "eval")
+    train, evals = events(tmp_path, "train"), events(tmp_path, "test")
     assert [e["step"] for e in train] == [2, 4] and [e["epoch"] for e in train] == [1.0, 2.0]
     assert set(train[-1]) == {
         *("step", "epoch", "split", "loss", "accuracy", "learning_rate", "grad_norm"),
@@ -183,7 +191,7 @@ def test_the_evaluation_batch_is_a_multiple_of_the_devices(world, config, tmp_pa
 
     config.train.total_epochs = 1.0
     loop.run(config, tmp_path, evaluate=sizes_seen)
-    assert sizes == [8]
+    assert sizes == [8, 8]  # averaged and raw weights
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(world, config, tmp_path):

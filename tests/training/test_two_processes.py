@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = (
     "--config.model.options.depths=(1,)",
     "--config.model.options.widths=(32,)",  # its MLP is just large enough to be sharded
-    "--config.data.train_limit=128",
+    "--config.data.train_limit=160",
+    "--config.data.validation=0.2",
     "--config.data.eval_limit=43",
     "--config.train.batch_size=16",
     "--config.train.total_epochs=1.0",
@@ -29,6 +30,7 @@ ARGUMENTS = (
     "--config.train.ema_decay=0.9",
     "--config.optimizer.warmup_epochs=0.5",
     "--config.eval.batch_size=16",
+    "--config.eval.during=integer",
     "--config.eval.shifts=2",
     "--config.checkpoint.every_epochs=0.25",
     "--config.log.every_steps=1",
@@ -101,7 +103,10 @@ def test_processes_and_devices_change_nothing(alone, tmp_path, layout):
     assert mine["images"] == other["images"] == 43  # every image once
     assert mine["integer"]["pairs"] == 86 and mine["accuracy"] == other["accuracy"]
     assert mine["fractional"]["consistency"] == other["fractional"]["consistency"]
-    assert events(tmp_path / "run", "eval")[-1]["accuracy"] == events(alone, "eval")[-1]["accuracy"]
+    ((here,), (there,)) = (events(run, "validation") for run in (tmp_path / "run", alone))
+    for name in ("images", "accuracy", "raw_accuracy", "integer_consistency", "raw_integer_consistency"):
+        assert here[name] == there[name]
+    assert here["images"] == 32
     whole, parts = parameters(alone), parameters(tmp_path / "run")
     for name, value in whole.items():
         np.testing.assert_allclose(parts[name], value, rtol=0, atol=1e-5, err_msg=name)
