@@ -24,6 +24,7 @@ from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
+from aliasfree_jax.data.class_names import fit_classes
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.evaluator import Results
 from aliasfree_jax.evaluation.html_report import write_report
@@ -88,16 +89,19 @@ def output_path(checkpoint: Path) -> Path:
     return output
 
 
-def check_fits(config: ConfigDict, card: ModelCard, classes: int) -> None:
-    """Raises `ConfigError` if the network cannot classify these images."""
+def check_fits(config: ConfigDict, card: ModelCard, source: Source) -> Source:
+    """The images with labels that number the network's outputs.
+
+    Raises:
+      AliasFreeError: the network cannot classify them.
+    """
     if len(config.data.mean) != card.channels:
         raise ConfigError(
             f"the network takes {card.channels} channels, but data.mean has {len(config.data.mean)}: "
             "pass the configuration of the network's own data."
         )
-    known = card.options.get("num_classes", len(card.class_names))
-    if classes != known:
-        raise ConfigError(f"the network knows {known} classes, but the data has {classes}.")
+    accept = cli.ACCEPT_CLASS_NAMES.value
+    return fit_classes(source, card.outputs(), tell=print, subset=True, accept=accept)
 
 
 def measured(config: ConfigDict, predict: Predict, source: Source, chosen: Selection) -> Results:
@@ -126,7 +130,8 @@ def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
         return shift_report(predict, batches, chosen.plain, images=len(source), progress=False)
 
     bar = partial(tqdm, desc="ImageNet-C", unit=" sets", disable=not is_first())
-    return evaluate_corruptions(_IMAGENET_C.value, clean, measure, bar)
+    how = {"accept_class_names": cli.ACCEPT_CLASS_NAMES.value, "note": tqdm.write}
+    return evaluate_corruptions(_IMAGENET_C.value, clean, measure, bar, **how)
 
 
 def write(output: Path, results: Results) -> list[Path]:
@@ -147,8 +152,7 @@ def main(config: ConfigDict) -> None:
     output = output_path(path)
     card, module, variables = load_pth(path) if path.is_file() else load_model(path)
     print(f"checkpoint     {path}, step {card.step}\nnetwork        {card.model} {card.options}")
-    source = open_source(config.data, train=False)
-    check_fits(config, card, len(source.class_names))
+    source = check_fits(config, card, open_source(config.data, train=False))
     config.data.mean, config.data.std = card.mean, card.std  # belong to the weights, not to the data
     chosen = select(
         config,

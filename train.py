@@ -21,6 +21,7 @@ from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import finished_steps, load_model
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import open_source
+from aliasfree_jax.data.class_names import fit_classes
 from aliasfree_jax.errors import AliasFreeError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
@@ -63,8 +64,18 @@ def initial_weights(config: ConfigDict, workdir: Path) -> loop.Initial | None:
 def train_and_report(config: ConfigDict, workdir: Path) -> None:
     """Trains, prints the table and writes results.json."""
     initial = initial_weights(config, workdir)
-    summary = loop.run(config, workdir, initial=initial, evaluate=evaluate, origin=config_file())
+    accept = cli.ACCEPT_CLASS_NAMES.value
+    summary = loop.run(
+        config,
+        workdir,
+        initial=initial,
+        evaluate=evaluate,
+        origin=config_file(),
+        accept_class_names=accept,
+    )
     source = open_source(config.data, train=False)
+    # What there is to say of it, the run has said.
+    source = fit_classes(source, summary.card.outputs(), tell=lambda _: None, subset=True, accept=accept)
     draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
     results = shift_report(
         predictor(summary.module, summary.variables),

@@ -29,6 +29,9 @@ _LAUNCHER = flags.DEFINE_enum(
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of the first of several processes")
 _PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "number of processes that no launcher started")
 _PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "of this one of them, from 0")
+ACCEPT_CLASS_NAMES = flags.DEFINE_bool(
+    "accept_class_names", False, "take labels by position where the data's classes have other names"
+)
 
 
 def _reason(error: BaseException) -> str:

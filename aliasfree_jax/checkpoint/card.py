@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import jax
 
+from aliasfree_jax.data.class_names import placeholders
 from aliasfree_jax.errors import CheckpointError
 
 PyTree = Any
@@ -26,6 +27,11 @@ class ModelCard:
     eval_crop_ratio: float
     step: int  # parameter updates so far; 0 for foreign weights
     origin: str  # configuration or original file, for people to read
+
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the classes that the network's outputs stand for; numbers where it has no names."""
+        count = int(self.options.get("num_classes", len(self.class_names)))
+        return self.class_names if len(self.class_names) == count else placeholders(count)
 
     def to_json(self) -> dict[str, Any]:
         """The card as a dictionary that `json` can write and `from_json` reads back."""

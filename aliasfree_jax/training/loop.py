@@ -9,7 +9,7 @@ from pathlib import Path
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best
+from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best, newest_card
 from aliasfree_jax.config import validate
 from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
 from aliasfree_jax.errors import ConfigError
@@ -17,7 +17,7 @@ from aliasfree_jax.processes import is_first, total
 from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from aliasfree_jax.training.mesh import check_batch, make_mesh, own_share, put_batch
 from aliasfree_jax.training.network import check_network
-from aliasfree_jax.training.preparation import Evaluate, Initial, Parts, first_state, prepare
+from aliasfree_jax.training.preparation import Evaluate, Initial, Parts, first_state, fit_sources, prepare
 from aliasfree_jax.training.profile import StepProfile
 from aliasfree_jax.training.progress import Progress
 from aliasfree_jax.training.state import TrainState
@@ -145,6 +145,7 @@ def run(
     evaluate: Evaluate | None = None,
     sources: tuple[Source, Source | None] | None = None,
     origin: str = "",
+    accept_class_names: bool = False,
 ) -> Summary:
     """Trains a network and leaves checkpoints, `metrics.jsonl` and `config.json` in `workdir`.
 
@@ -163,6 +164,8 @@ def run(
       sources: training and evaluation data of your own, e.g. `data.ArraySource`s, for the source
         "arrays"; None: those that the configuration names.
       origin: what to write on the model card, e.g. the configuration's file.
+      accept_class_names: take labels by position where the run to go on with, or the evaluation split, has
+        as many classes with other names; and keep the head of initial weights.
 
     Raises:
       AliasFreeError: the configuration, data, initial weights or checkpoint cannot be used, or the
@@ -176,14 +179,18 @@ def run(
     if sources is None:
         train = open_source(config.data, train=True)
         sources = train, open_source(config.data, train=False) if evaluate else None
-    parts = prepare(config, mesh, *sources, origin, evaluate)
+    train, held_out = sources if evaluate else (sources[0], None)
+    train, held_out, told = fit_sources(
+        train, held_out, newest_card(workdir), accept_class_names=accept_class_names
+    )
+    parts = prepare(config, mesh, train, held_out, origin, evaluate)
     workdir = _make_workdir(Path(workdir))
     with RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
-        start, state, notes = first_state(parts, checkpoints, initial)
+        start, state, notes = first_state(parts, checkpoints, initial, accept_class_names=accept_class_names)
         writers = make_writers(config, workdir, start) if is_first() else []
         sizes = {"start": start, "batch_size": config.train.batch_size}
         with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:
-            for note in notes:
+            for note in told + notes:
                 progress.note(note)
             if start:
                 progress.saved(checkpoints.directory / str(start))
@@ -195,6 +202,6 @@ def run(
                 results = parts.evaluate(state) if parts.evaluate else {}
                 skipped = 0
             else:
-                state, results, skipped = _train_on(sources[0], parts, state, start, checkpoints, progress)
+                state, results, skipped = _train_on(train, parts, state, start, checkpoints, progress)
     card = dataclasses.replace(parts.card, step=max(start, parts.plan.total))
     return Summary(workdir, card, parts.module, state.evaluated(), results, skipped)

@@ -29,12 +29,14 @@ def command(monkeypatch, tmp_path):
     def run(config, workdir, **arguments):
         module.calls.append({"workdir": workdir, **arguments})
         workdir.mkdir(parents=True)
-        card = SimpleNamespace(to_json=lambda: {"model": "tiny"}, image_size=32)
+        card = SimpleNamespace(to_json=lambda: {"model": "tiny"}, image_size=32, outputs=lambda: ("a",))
         return SimpleNamespace(module=None, variables={}, card=card)
 
     monkeypatch.setattr(module.loop, "run", run)
     monkeypatch.setattr(module, "config_file", lambda: "somewhere/mine.py:small")
     monkeypatch.setattr(module, "open_source", lambda data, train: range(250))
+    monkeypatch.setattr(module, "fit_classes", lambda source, known, **how: source)
+    monkeypatch.setattr(module.cli, "ACCEPT_CLASS_NAMES", SimpleNamespace(value=False))
     monkeypatch.setattr(module, "own_eval_batches", lambda source, data, batch_size: [])
     monkeypatch.setattr(module, "predictor", lambda module, variables: None)
     monkeypatch.setattr(
