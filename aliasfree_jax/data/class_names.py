@@ -104,11 +104,12 @@ def match_classes(
         )
     once = {name: k for k, name in enumerate(ours) if times[name] == 1}
     if set(theirs) <= once.keys() and len(set(theirs)) == len(theirs) and (equal or subset):
-        kind = "other order than" if equal else f"only {len(found)} of the {len(known)} classes of"
+        kind = "the classes" if equal else f"only {len(found)} of the {len(known)} classes"
+        order = " in another order" if equal else ""
         return Match(
             tuple(once[name] for name in theirs),
             known,
-            f"class names: {data} has {kind} {owner}; labels are matched by name: {_listed(found)}",
+            f"class names: {data} has {kind} of {owner}{order}; labels are matched by name: {_listed(found)}",
         )
     if equal and (match := _by_position(known, found, owner, data)):
         return match

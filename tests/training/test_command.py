@@ -58,6 +58,14 @@ def test_a_run_is_named_after_its_configuration_and_ends_with_a_table(command, c
     assert results["card"] == {"model": "tiny"} and results["integer"] and results["fractional"]
 
 
+def test_names_of_classes_are_accepted_on_request_alone(command):
+    command.main(base_config())
+    command.cli.ACCEPT_CLASS_NAMES.value = True
+    command._WORKDIR.value = "mine"
+    command.main(base_config())
+    assert [call["accept_class_names"] for call in command.calls] == [False, True]
+
+
 def test_initial_weights_come_from_a_run_or_a_file(command, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "load_pth", lambda path: ("pth", None, path.name))
     monkeypatch.setattr(command, "load_model", lambda path: ("run", None, Path(path).name))
