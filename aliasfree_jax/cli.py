@@ -160,7 +160,8 @@ def _define_config(argv: list[str], default: Callable[[], ConfigDict] | None) ->
     config_flags.DEFINE_config_file(
         "config", None, "configuration file; --config.field=value overrides", **options
     )
-    flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])  # so that --help lists it
+    for name in ("config", ACCEPT_CLASS_NAMES.name):  # so that --help lists them
+        flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS[name])
 
 
 def _mistake_in(path: str, error: Exception) -> ConfigError:

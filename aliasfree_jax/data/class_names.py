@@ -142,20 +142,21 @@ def _by_position(known: tuple[str, ...], found: tuple[str, ...], owner: str, dat
 def _difference(known: tuple[str, ...], found: tuple[str, ...], owner: str, data: str) -> str:
     """The first of the differences."""
     ours, theirs = _compared(known), _compared(found)
-    strangers = [k for k, name in enumerate(theirs) if name not in ours]
+    there, here = set(ours), set(theirs)
+    strangers = [k for k, name in enumerate(theirs) if name not in there]
     if strangers:
         k = strangers[0]
-        there = f", whose class {k} is {known[k]!r}" if k < len(known) else ""
+        instead = f", whose class {k} is {known[k]!r}" if k < len(known) else ""
         lower = {name.casefold(): known[i] for i, name in enumerate(ours)}
         near = difflib.get_close_matches(theirs[k].casefold(), lower, n=1, cutoff=0.8)
         hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
         more = f"; so are {len(strangers) - 1} more" if strangers[1:] else ""
-        return f"{found[k]!r}, class {k} of {data}, is unknown to {owner}{there}{hint}{more}"
+        return f"{found[k]!r}, class {k} of {data}, is unknown to {owner}{instead}{hint}{more}"
     for whose, names in ((data, theirs), (owner, ours)):
         for name, count in Counter(names).items():
             if count > 1:
                 return f"{name!r} names {count} classes of {whose}, so names do not tell which is meant"
-    k = next(k for k, name in enumerate(ours) if name not in theirs)
+    k = next(k for k, name in enumerate(ours) if name not in here)
     return f"{known[k]!r}, class {k} of {owner}, is missing from {data}"
 
 

@@ -86,7 +86,7 @@ def adopt(
             "Set model.name and model.options as they were, or another init_from."
         )
     if drawn:
-        tell(f"drawn afresh for {len(new)} classes: {', '.join(drawn)}" + f". {why}" * bool(why))
+        tell(f"drawn afresh for {len(new)} classes: {', '.join(drawn)}" + f", since {why}" * bool(why))
     elif why:
         tell(why)
     taken = {name: leaf for name, leaf in named_leaves(variables).items() if name not in drawn}

@@ -1,5 +1,6 @@
 """From the originals' files and options to networks: options, recognition, command, checkpoint."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -55,6 +56,8 @@ def test_imagenets_classes_are_shipped():
     names = originals.class_names(originals._IMAGENET, 1000)
     assert list(names) == sorted(set(names)) and len(names) == 1000
     assert all(re.fullmatch(r"n\d{8}", name) for name in names)
+    folder = Path(importlib.util.find_spec("tensorflow_datasets").origin).parent  # a list of others
+    assert names == tuple((folder / "datasets/imagenet2012/labels.txt").read_text().split())
     # The classes that everybody knows by number.
     assert (names[0], names[1], names[207], names[281], names[999]) == (
         *("n01440764", "n01443537", "n02099601", "n02123045", "n15075141"),
@@ -74,22 +77,23 @@ def test_classes_of_other_data_are_numbered(prepared, count, expected):
     assert originals.class_names(prepared, count) == expected
 
 
-FIRST = {  # class of a network of every code base
-    "learnable_polyphase_sampling": "airplane",
-    "truly_shift_invariant_cnns/cifar10": "airplane",
-    "truly_shift_invariant_cnns": "n01440764",
-    "antialiased-cnns": "n01440764",
-}
-
-
 @pytest.mark.parametrize(
-    "source", [pytest.param(s, marks=[] if s.startswith("learn") else pytest.mark.slow) for s in FIRST]
+    ("name", "first"),
+    [
+        ("lps_basic_32", "airplane"),
+        ("cifar_resnet20_1_circular", "airplane"),
+        pytest.param("aps_resnet18_lpf1_64", "n01440764", marks=pytest.mark.slow),
+        pytest.param("blurpool_resnet18_lpf2_64", "n01440764", marks=pytest.mark.slow),
+        pytest.param("convnext_tiny_224", "n01440764", marks=pytest.mark.slow),
+        pytest.param("lps_resnet18_imagenet_224_logits_channels", "n01440764", marks=pytest.mark.slow),
+    ],
 )
-def test_converted_networks_name_their_classes(source):
-    case = next(c for c in map(golden.load, golden.cases()) if c.meta["source"] == source)
-    model, options, state = case.meta["model"], case.meta["options"], normalised(case.state_dict)
-    card, _, _ = originals._converted(source, model, options, state, "file", None)
-    assert card.class_names[0] == FIRST[source] and card.outputs() == card.class_names
+def test_converted_networks_name_their_classes(name, first):
+    """One of every code base and data set."""
+    case = golden.load(name)
+    source, model, options = (case.meta[key] for key in ("source", "model", "options"))
+    card, _, _ = originals._converted(source, model, options, normalised(case.state_dict), "file", None)
+    assert card.class_names[0] == first and card.outputs() == card.class_names
 
 
 def test_other_entry_of_the_checkpoint():

@@ -160,7 +160,10 @@ def test_a_head_for_the_same_classes_is_kept(world, config, names, new, order, s
 def test_a_head_for_as_many_other_classes_is_drawn_afresh(world, config):
     old, now, told = heads(config, CLASSES, OTHERS)
     assert now.shape == old.shape and np.abs(now - old).max() > 0.01
-    assert "drawn afresh for 3 classes: params/head/bias, params/head/kernel. the data has 3 classes" in told
+    assert (
+        "drawn afresh for 3 classes: params/head/bias, params/head/kernel, since the data has 3 classes"
+        in told
+    )
     assert "'wolf', class 0 of the data, is unknown to the initial network, whose class 0 is 'ant'" in told
     assert "pass --accept_class_names" in told
     old, now, told = heads(config, CLASSES, OTHERS, accept=True)
