@@ -25,6 +25,7 @@ from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
+from aliasfree_jax.data.class_names import fit_classes
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.evaluator import Results
 from aliasfree_jax.evaluation.html_report import write_report
@@ -93,11 +94,15 @@ def output_path(checkpoint: Path) -> Path:
     return output
 
 
-def check_fits(card: ModelCard, classes: int) -> None:
-    """Raises `ConfigError` if the network cannot classify these images."""
-    known = card.options.get("num_classes", len(card.class_names))
-    if classes != known:
-        raise ConfigError(f"the network knows {known} classes, but the data has {classes}.")
+def check_fits(card: ModelCard, source: Source) -> Source:
+    """The images with labels that number the network's outputs.
+
+    Raises:
+      AliasFreeError: the network cannot classify them.
+    """
+    check_channels(source, card)
+    accept = cli.ACCEPT_CLASS_NAMES.value
+    return fit_classes(source, card.outputs(), tell=print, subset=True, accept=accept)
 
 
 def measured(config: ConfigDict, predict: Predict, source: Source, chosen: Selection) -> Results:
@@ -125,7 +130,8 @@ def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
         return shift_report(predict, batches, measurements, images=len(source), progress=False)
 
     bar = partial(tqdm, desc="ImageNet-C", unit=" sets", disable=not is_first())
-    return evaluate_corruptions(_IMAGENET_C.value, clean, measure, bar)
+    how = {"accept_class_names": cli.ACCEPT_CLASS_NAMES.value, "note": tqdm.write}
+    return evaluate_corruptions(_IMAGENET_C.value, clean, measure, bar, **how)
 
 
 def write(output: Path, results: Results) -> list[Path]:
@@ -150,9 +156,7 @@ def main(config: ConfigDict) -> None:
     choice = how_chosen(path)
     if choice:
         print(f"chosen as      {choice}")
-    source = open_source(config.data, train=False)
-    check_channels(source, card)
-    check_fits(card, len(source.class_names))
+    source = check_fits(card, open_source(config.data, train=False))
     chosen = select(
         config,
         Preprocessing.from_config(config.data).input_size,

@@ -24,6 +24,7 @@ from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import finished_steps, load_model
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.data import open_source
+from aliasfree_jax.data.class_names import fit_classes
 from aliasfree_jax.errors import EXIT_INTERRUPTED, AliasFreeError, ConfigError
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
 from aliasfree_jax.evaluation.placement import predictor
@@ -99,12 +100,20 @@ def fresh_directory(path: Path) -> Iterator[Path]:
 def train_and_report(config: ConfigDict, workdir: Path) -> None:
     """Trains, prints the table and writes results.json."""
     initial = initial_weights(config, workdir)
-    evaluate = evaluation_while_training(config)
+    accept = cli.ACCEPT_CLASS_NAMES.value
     summary = loop.run(
-        config, workdir, initial=initial, evaluate=evaluate, origin=config_file(), accept=_ACCEPT.value
+        config,
+        workdir,
+        initial=initial,
+        evaluate=evaluation_while_training(config),
+        origin=config_file(),
+        accept_changes=_ACCEPT.value,
+        accept_class_names=accept,
     )
     with watch_for_termination() as stop_requested:
         source = open_source(config.data, train=False)
+        # What there is to say of it, the run has said.
+        source = fit_classes(source, summary.card.outputs(), tell=lambda _: None, subset=True, accept=accept)
         draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
         batches = own_eval_batches(source, config.data, config.eval.batch_size)
         results = shift_report(

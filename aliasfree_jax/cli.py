@@ -51,6 +51,9 @@ _LAUNCHER = flags.DEFINE_enum(
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of the first of several processes")
 _PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "number of processes that no launcher started")
 _PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "of this one of them, from 0")
+ACCEPT_CLASS_NAMES = flags.DEFINE_bool(
+    "accept_class_names", False, "take labels by position where the data's classes have other names"
+)
 
 
 def run_directory(checkpoint: Path) -> Path | None:
@@ -168,7 +171,8 @@ def _define_config(argv: list[str], default: Callable[[], ConfigDict] | None) ->
     config_flags.DEFINE_config_file(
         "config", None, "configuration file; --config.field=value overrides", **options
     )
-    flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])  # so that --help lists it
+    for name in ("config", ACCEPT_CLASS_NAMES.name):  # so that --help lists them
+        flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS[name])
 
 
 def _mistake_in(path: str, error: Exception) -> ConfigError:

@@ -82,7 +82,7 @@ def perform(store: Store, run: Run, data: str) -> Stored:
     code = commit()
     origin = f"experiments, {protocol.name}: {run.name}"
     # Where the data is may change: it is no setting.
-    summary = train(config, workdir, evaluate=evaluate, origin=origin, accept=("data.path",))
+    summary = train(config, workdir, evaluate=evaluate, origin=origin, accept_changes=("data.path",))
     events = read_events(workdir)
     began = time.perf_counter()
     results = measure(summary.module, summary.variables, config, protocol.measuring)

@@ -18,7 +18,7 @@ from aliasfree_jax.checkpoint.best import how_chosen, keep_best
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree, differences, leaf_shapes, named_leaves
 from aliasfree_jax.checkpoint.directory import finished_steps
 from aliasfree_jax.checkpoint.network import abstract_variables, load_model, newest_run, save_model
-from aliasfree_jax.checkpoint.run import RunCheckpoints
+from aliasfree_jax.checkpoint.run import RunCheckpoints, newest_card
 
 __all__ = [
     "ModelCard",
@@ -32,6 +32,7 @@ __all__ = [
     "leaf_shapes",
     "load_model",
     "named_leaves",
+    "newest_card",
     "newest_run",
     "save_model",
 ]

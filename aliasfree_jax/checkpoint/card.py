@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import jax
 
+from aliasfree_jax.data.class_names import placeholders
 from aliasfree_jax.errors import CheckpointError
 
 PyTree = Any
@@ -38,6 +39,11 @@ class ModelCard:
         names = ("zero_pad", "mean", "std", "eval_view", "eval_crop_ratio", "interpolation", "exif")
         side = self.image_size - 2 * self.zero_pad
         return {"image_size": side, **{name: getattr(self, name) for name in names}}
+
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the classes that the network's outputs stand for; numbers where it has no names."""
+        count = int(self.options.get("num_classes", len(self.class_names)))
+        return self.class_names if len(self.class_names) == count else placeholders(count)
 
     def to_json(self) -> dict[str, Any]:
         """The card as a dictionary that `json` can write and `from_json` reads back."""

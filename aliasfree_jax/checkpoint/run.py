@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,6 +29,19 @@ def _set_aside(directory: Path) -> Path:
         number += 1
         aside = directory.with_name(f"{directory.name}.damaged{number}")
     return directory.rename(aside)
+
+
+def newest_card(run: str | Path) -> ModelCard | None:
+    """The card of the newest checkpoint of a run that is sound enough to have one; None if there is none.
+
+    Raises:
+      CheckpointError: of another format.
+    """
+    checkpoints = Path(run).absolute() / "checkpoints"
+    for step in finished_steps(checkpoints)[::-1]:
+        with suppress(DamagedCheckpointError):
+            return read_card(checkpoints / str(step))[0]
+    return None
 
 
 class RunCheckpoints:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from aliasfree_jax.conversion.lightning import with_hyper_parameters
 from aliasfree_jax.conversion.recognition import recognise
 from aliasfree_jax.conversion.recognition_by_keys import normalised
 from aliasfree_jax.conversion.torch_file import read_entry, read_state_dict
+from aliasfree_jax.data.class_names import placeholders
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models import create_model
 
@@ -65,6 +67,8 @@ _IMAGENET = dataclasses.replace(_CONVNEXT, interpolation="bilinear")  # torchvis
 _CIFAR = Preparation(
     32, (0.49141738, 0.48219556, 0.44662726), (0.24703224, 0.24348514, 0.26158786), 1.0, "bicubic"
 )
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def from_original(
@@ -152,6 +156,13 @@ def _classes(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
     return {} if head is None else {"num_classes": len(state_dict[head])}
 
 
+def class_names(prepared: Preparation, count: int) -> tuple[str, ...]:
+    """The classes of the data set that `prepared` tells of; placeholders for another number of them."""
+    wnids = resources.files("aliasfree_jax.conversion") / "imagenet_wnids.txt"
+    names = CIFAR10 if prepared is _CIFAR else tuple(wnids.read_text().split())
+    return names if len(names) == count else placeholders(count)
+
+
 def _converted(
     source: str,
     model: str,
@@ -171,11 +182,10 @@ def _converted(
     side = side or prepared.image_size
     shapes = entries.target_shapes(module, side, channels)
     variables = entries.convert(state_dict, base.table(model, options), shapes)
-    classes = module.num_classes
     card = ModelCard(
         model=name,
         options=ours,
-        class_names=tuple(map(str, range(classes))),
+        class_names=class_names(prepared, module.num_classes),
         image_size=side,
         channels=channels,
         mean=prepared.mean,

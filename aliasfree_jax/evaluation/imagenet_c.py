@@ -10,6 +10,7 @@ from typing import Any
 
 from aliasfree_jax.data import FolderSource, Source
 from aliasfree_jax.data.archives import DirectoryTree
+from aliasfree_jax.data.class_names import ClassNamesError, fit_classes
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.files import local_path
 
@@ -73,20 +74,32 @@ def corruptions_in(directory: str | Path) -> dict[str, Path]:
     return found
 
 
-def open_corruption(path: Path, severity: str, clean: Source) -> Source:
-    """The images of one severity of the corruption in a folder.
+def open_corruption(
+    path: Path,
+    severity: str,
+    clean: Source,
+    *,
+    accept_class_names: bool = False,
+    note: Callable[[str], None] = lambda _: None,
+) -> Source:
+    """The images of one severity of the corruption in a folder, with the labels of the `clean` source.
+
+    Args:
+      path, severity: of the corruption.
+      clean: the source of uncorrupted images.
+      accept_class_names, note: `accept` and `tell` of `fit_classes`.
 
     Raises:
       DataError: unreadable, or its classes are not those of the `clean` source.
     """
     source = FolderSource(path, severity)
-    if tuple(source.class_names) != tuple(clean.class_names):
-        strangers = sorted(set(source.class_names) ^ set(clean.class_names))[:5]
-        raise DataError(
-            f"{path}/{severity} has {len(source.class_names)} classes, the clean data "
-            f"{len(clean.class_names)}; labels would not mean the same. In one only: {', '.join(strangers)}."
+    names = {"owner": "the clean data", "data": "ImageNet-C"}
+    try:
+        return fit_classes(
+            source, clean.class_names, subset=True, accept=accept_class_names, tell=note, **names
         )
-    return source
+    except ClassNamesError as error:
+        raise ClassNamesError(f"{path}/{severity}: {error}") from error
 
 
 def evaluate_corruptions(
@@ -94,6 +107,9 @@ def evaluate_corruptions(
     clean: Source,
     measure: Callable[[Source], Mapping[str, Any]],
     tell: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    *,
+    accept_class_names: bool = False,
+    note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measures every corruption and severity in a directory.
 
@@ -102,14 +118,24 @@ def evaluate_corruptions(
       clean: the source of uncorrupted images, for their classes.
       measure: results, with "accuracy", on a source; e.g. `evaluator.evaluate` over its batches.
       tell: wraps the list of (corruption, severity), for a progress bar.
+      accept_class_names: see `data.class_names`.
+      note: called once with each line on the classes' names.
 
     Returns:
       See `summarise`; "corruptions" has the results of every severity besides.
     """
     folders = corruptions_in(directory)
     results: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in folders}
+    notes: set[str] = set()
+
+    def note_once(text: str) -> None:
+        if text not in notes:
+            notes.add(text)
+            note(text)
+
+    how: dict[str, Any] = {"accept_class_names": accept_class_names, "note": note_once}
     for name, severity in tell([(name, severity) for name in folders for severity in SEVERITIES]):
-        results[name][severity] = measure(open_corruption(folders[name], severity, clean))
+        results[name][severity] = measure(open_corruption(folders[name], severity, clean, **how))
     return summarise(results)
 
 

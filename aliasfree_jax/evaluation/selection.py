@@ -62,7 +62,8 @@ def black(mean: Sequence[float], std: Sequence[float]) -> Fill:
     return tuple(-m / s for m, s in zip(mean, std, strict=True))
 
 
-def _random(kind: str, config: ConfigDict, side: int) -> Measurement:
+def random_shifts(kind: str, config: ConfigDict, side: int) -> Measurement:
+    """Random shifts of one of the kinds in `RANDOM`, as `config.eval` says, for inputs of this side."""
     settings = {"shifts": config.eval.shifts, "seed": config.seed}
     match kind:
         case "integer":
@@ -123,7 +124,7 @@ def select(
     Raises:
       ConfigError: an unknown name, or two that measure the same.
     """
-    chosen = [_random(kind, config, side) for kind in random]
+    chosen = [random_shifts(kind, config, side) for kind in random]
     chosen += [_adversarial(kind, config, side) for kind in adversarial]
     attack, outside = config.eval.attack, black(config.data.mean, config.data.std)
     if spatial:

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.evaluation.evaluator import Batch, evaluate
-from aliasfree_jax.evaluation.selection import select
+from aliasfree_jax.evaluation.selection import random_shifts
 from aliasfree_jax.evaluation.trial import Predict
 
 
@@ -20,7 +20,8 @@ def evaluation_while_training(config: ConfigDict) -> Callable[[Predict, Iterable
       ConfigError: the configuration's own fault.
     """
     kinds = tuple(config.eval.during)
-    measurements = select(config, Preprocessing.from_config(config.data).input_size, random=kinds).plain
+    side = Preprocessing.from_config(config.data).input_size
+    measurements = [random_shifts(kind, config, side) for kind in kinds]
 
     def results(predict: Predict, batches: Iterable[Batch]) -> dict[str, float]:
         found = evaluate(predict, batches, measurements)

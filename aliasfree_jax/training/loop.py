@@ -8,7 +8,7 @@ from pathlib import Path
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best
+from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best, newest_card
 from aliasfree_jax.config import RAW, validate
 from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
 from aliasfree_jax.files import write_json
@@ -18,7 +18,15 @@ from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sh
 from aliasfree_jax.training.identity import check_identity, sole_job, stored
 from aliasfree_jax.training.mesh import check_batch, make_mesh, own_share, put_batch
 from aliasfree_jax.training.network import check_network
-from aliasfree_jax.training.preparation import VALIDATION, Evaluate, Initial, Parts, first_state, prepare
+from aliasfree_jax.training.preparation import (
+    VALIDATION,
+    Evaluate,
+    Initial,
+    Parts,
+    first_state,
+    fit_sources,
+    prepare,
+)
 from aliasfree_jax.training.profile import StepProfile
 from aliasfree_jax.training.progress import Progress
 from aliasfree_jax.training.state import TrainState
@@ -190,7 +198,8 @@ def run(
     evaluate: Evaluate | None = None,
     sources: tuple[Source, Source | None] | None = None,
     origin: str = "",
-    accept: Sequence[str] = (),
+    accept_changes: Sequence[str] = (),
+    accept_class_names: bool = False,
 ) -> Summary:
     """Trains a network and leaves checkpoints, `metrics.jsonl` and `config.json` in `workdir`.
 
@@ -211,8 +220,10 @@ def run(
       sources: training and evaluation data of your own, e.g. `data.ArraySource`s, for the source
         "arrays"; None: those that the configuration names.
       origin: what to write on the model card, e.g. the configuration's file.
-      accept: fields, such as "data.path", that may differ from those of the run that goes on, although they
-        change the result; `config.json` keeps them.
+      accept_changes: fields, such as "data.path", that may differ from those of the run that goes on,
+        although they change the result; `config.json` keeps them.
+      accept_class_names: take labels by position where the run to go on with, or the evaluation split, has
+        as many classes with other names; and keep the head of initial weights.
 
     Raises:
       OccupiedError: another live job trains in `workdir`.
@@ -227,16 +238,19 @@ def run(
     if sources is None:
         train = open_source(config.data, train=True)
         sources = train, open_source(config.data, train=False) if evaluate else None
-    parts = prepare(config, mesh, *sources, origin, evaluate)
     workdir = Path(workdir)
-    keep = config.checkpoint.keep
-    with sole_job(workdir), RunCheckpoints(workdir, keep) as checkpoints:
-        accepted, changes = check_identity(workdir, config, checkpoints.latest_step(), accept)
-        start, state, notes = first_state(parts, checkpoints, initial)
+    train, held_out = sources if evaluate else (sources[0], None)
+    train, held_out, told = fit_sources(
+        train, held_out, newest_card(workdir), accept_class_names=accept_class_names
+    )
+    parts = prepare(config, mesh, train, held_out, origin, evaluate)
+    with sole_job(workdir), RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
+        accepted, changes = check_identity(workdir, config, checkpoints.latest_step(), accept_changes)
+        start, state, notes = first_state(parts, checkpoints, initial, accept_class_names=accept_class_names)
         writers = make_writers(config, workdir, start) if is_first() else []
         sizes = {"start": start, "batch_size": config.train.batch_size}
         with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:
-            for note in notes + changes + _about_evaluation(parts, sources[0]):
+            for note in told + notes + changes + _about_evaluation(parts, train):
                 progress.note(note)
             if start:
                 progress.saved(checkpoints.directory / str(start))

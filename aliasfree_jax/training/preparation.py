@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints
 from aliasfree_jax.config import RAW
 from aliasfree_jax.data import Source, hold_out
-from aliasfree_jax.errors import DataError
+from aliasfree_jax.data.class_names import ClassNamesError, fit_classes
 from aliasfree_jax.models import create_model
 from aliasfree_jax.models.convnext import ConvNeXt
 from aliasfree_jax.processes import total
@@ -67,13 +67,32 @@ class Parts:
         return dataclasses.replace(card, options=options)
 
 
-def _check_classes(train: Source, held_out: Source) -> None:
-    if list(train.class_names) != list(held_out.class_names):
-        found, wanted = len(held_out.class_names), len(train.class_names)
-        raise DataError(
-            f"the evaluation split has {found} classes, not the {wanted} of the training split: labels would "
-            "differ in meaning. Check data.train_split and data.eval_split."
-        )
+def fit_sources(
+    train: Source, held_out: Source | None, stored: ModelCard | None, *, accept_class_names: bool
+) -> tuple[Source, Source | None, list[str]]:
+    """Both splits with labels that mean the same, and what they mean in a run that goes on; notes on it.
+
+    Args:
+      stored: the card of the run that goes on; None for a new one.
+      accept_class_names: see `data.class_names`.
+
+    Raises:
+      ClassNamesError: the run, or the training split, has other classes.
+    """
+    notes: list[str] = []
+    how: dict[str, Any] = {"tell": notes.append, "accept": accept_class_names}
+    if stored is not None:
+        try:
+            train = fit_classes(train, stored.outputs(), owner="the run", data="the training split", **how)
+        except ClassNamesError as error:
+            raise ClassNamesError(
+                f"{error} To train on other classes, use another --workdir, with --config.init_from to start "
+                "from the weights of this run."
+            ) from error
+    if held_out is not None:
+        how |= {"owner": "the training split", "data": "the evaluation split", "subset": True}
+        held_out = fit_classes(held_out, train.class_names, **how)
+    return train, held_out, notes
 
 
 def _make_evaluate(
@@ -133,8 +152,6 @@ def prepare(
     Raises:
       AliasFreeError: they do not fit each other, or the data.
     """
-    if held_out is not None:
-        _check_classes(train, held_out)
     if config.data.validation:
         train, held_out = hold_out(train, config.data.validation)
     plan = make_plan(config, len(train))
@@ -175,7 +192,7 @@ def prepare(
 
 
 def first_state(
-    run: Parts, checkpoints: RunCheckpoints, initial: Initial | None
+    run: Parts, checkpoints: RunCheckpoints, initial: Initial | None, *, accept_class_names: bool = False
 ) -> tuple[int, TrainState, list[str]]:
     """Step and state to go on from, and what to tell of it.
 
@@ -194,9 +211,9 @@ def first_state(
     start = starting_network(run.blended, initial[0] if initial else None) if run.blended else None
     if initial is not None:
         card, weights = initial
-        variables, drawn = adopt(card, weights, run.module, run.card, seed=seed, start=start)
-        head = f"; drawn afresh for {len(run.card.class_names)} classes: {', '.join(drawn)}" if drawn else ""
-        notes.append(f"starting from the weights of {card.model} ({card.origin}, step {card.step}){head}")
+        notes.append(f"starting from the weights of {card.model} ({card.origin}, step {card.step})")
+        how: dict[str, Any] = {"seed": seed, "tell": notes.append, "accept_class_names": accept_class_names}
+        variables = adopt(card, weights, run.module, run.card, start=start, **how)
     state = create_state(
         run.module, run.optimizer, shape, run.mesh, seed=seed, average=average, variables=variables
     )

@@ -1,6 +1,8 @@
 """From the originals' files and options to networks: options, recognition, command, checkpoint."""
 
+import importlib.util
 import json
+import re
 from pathlib import Path
 
 import golden
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.checkpoint import load_model
-from aliasfree_jax.conversion import from_original, load_pth
+from aliasfree_jax.conversion import from_original, load_pth, originals
 from aliasfree_jax.conversion.__main__ import main
 from aliasfree_jax.conversion.recognition import recognise
+from aliasfree_jax.conversion.recognition_by_keys import normalised
 from aliasfree_jax.errors import ConversionError
 
 FILE = Path(__file__).parent / "data" / "convnext_afc_mini.pth"
@@ -47,6 +50,50 @@ def test_training_checkpoint_of_the_original():
     assert relative_error(logits(module, variables, case.inputs), case.output) < 1e-5
     assert (card.image_size, card.channels, len(card.class_names)) == (128, 3, 10)
     assert "convnext_afc_mini.pth" in card.origin
+
+
+def test_imagenets_classes_are_shipped():
+    names = originals.class_names(originals._IMAGENET, 1000)
+    assert list(names) == sorted(set(names)) and len(names) == 1000
+    assert all(re.fullmatch(r"n\d{8}", name) for name in names)
+    folder = Path(importlib.util.find_spec("tensorflow_datasets").origin).parent  # a list of others
+    assert names == tuple((folder / "datasets/imagenet2012/labels.txt").read_text().split())
+    # The classes that everybody knows by number.
+    assert (names[0], names[1], names[207], names[281], names[999]) == (
+        *("n01440764", "n01443537", "n02099601", "n02123045", "n15075141"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("prepared", "count", "expected"),
+    [
+        (originals._IMAGENET, 10, tuple("0123456789")),
+        (originals._CIFAR, 1000, tuple(map(str, range(1000)))),
+        (originals._CIFAR, 10, ("airplane", *"automobile bird cat deer dog frog horse ship truck".split())),
+        (originals._CIFAR, 2, ("0", "1")),
+    ],
+)
+def test_classes_of_other_data_are_numbered(prepared, count, expected):
+    assert originals.class_names(prepared, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("lps_basic_32", "airplane"),
+        ("cifar_resnet20_1_circular", "airplane"),
+        pytest.param("aps_resnet18_lpf1_64", "n01440764", marks=pytest.mark.slow),
+        pytest.param("blurpool_resnet18_lpf2_64", "n01440764", marks=pytest.mark.slow),
+        pytest.param("convnext_tiny_224", "n01440764", marks=pytest.mark.slow),
+        pytest.param("lps_resnet18_imagenet_224_logits_channels", "n01440764", marks=pytest.mark.slow),
+    ],
+)
+def test_converted_networks_name_their_classes(name, first):
+    """One of every code base and data set."""
+    case = golden.load(name)
+    source, model, options = (case.meta[key] for key in ("source", "model", "options"))
+    card, _, _ = originals._converted(source, model, options, normalised(case.state_dict), "file", None)
+    assert card.class_names[0] == first and card.outputs() == card.class_names
 
 
 def test_other_entry_of_the_checkpoint():

@@ -164,8 +164,10 @@ def test_other_classes_draw_a_head_and_keep_the_rest():
     blended = blended_network("convnext_afc_micro", make_card("").options, "convnext")
     start = starting_network(blended, card)
     module = blended.clone(blend=None)
-    taken, drawn = adopt(card, variables, module, make_card("convnext_afc_micro"), seed=0, start=start)
-    assert drawn == ["params/head/bias", "params/head/kernel"]
+    told, drawn = [], ("params/head/bias", "params/head/kernel")
+    mine = make_card("convnext_afc_micro")
+    taken = adopt(card, variables, module, mine, seed=0, start=start, tell=told.append)
+    assert told == [f"drawn afresh for {len(CLASSES)} classes: {', '.join(drawn)}"]
     old, new = named_leaves(variables), named_leaves(taken)
     assert set(old) < set(new)
     for name in set(old) - set(drawn):

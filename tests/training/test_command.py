@@ -32,12 +32,16 @@ def command(monkeypatch, tmp_path):
     def run(config, workdir, **arguments):
         module.calls.append({"workdir": workdir, **arguments})
         workdir.mkdir(parents=True, exist_ok=True)
-        card = SimpleNamespace(to_json=lambda: {"model": "tiny"}, image_size=32, step=9)
+        card = SimpleNamespace(
+            to_json=lambda: {"model": "tiny"}, image_size=32, step=9, outputs=lambda: ("a",)
+        )
         return SimpleNamespace(module=None, variables={}, card=card)
 
     monkeypatch.setattr(module.loop, "run", run)
     monkeypatch.setattr(module, "config_file", lambda: "somewhere/mine.py:small")
     monkeypatch.setattr(module, "open_source", lambda data, train: range(250))
+    monkeypatch.setattr(module, "fit_classes", lambda source, known, **how: source)
+    monkeypatch.setattr(module.cli, "ACCEPT_CLASS_NAMES", SimpleNamespace(value=False))
     monkeypatch.setattr(module, "own_eval_batches", lambda source, data, batch_size: [])
     monkeypatch.setattr(module, "predictor", lambda module, variables: None)
     monkeypatch.setattr(
@@ -57,6 +61,14 @@ def test_a_run_is_named_after_its_configuration_and_ends_with_a_table(command, c
     assert "TABLE of 250 images" in capsys.readouterr().out
     results = json.loads((run / "results.json").read_text())
     assert results["card"] == {"model": "tiny"} and results["integer"] and results["fractional"]
+
+
+def test_names_of_classes_are_accepted_on_request_alone(command):
+    command.main(base_config())
+    command.cli.ACCEPT_CLASS_NAMES.value = True
+    command._WORKDIR.value = "mine"
+    command.main(base_config())
+    assert [call["accept_class_names"] for call in command.calls] == [False, True]
 
 
 def test_initial_weights_come_from_a_run_or_a_file(command, monkeypatch, tmp_path):

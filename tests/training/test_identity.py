@@ -145,7 +145,7 @@ def test_a_run_is_refused_goes_on_and_remembers(world, config, tmp_path, capfd):
         loop.run(config, tmp_path)
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert {k: v for k, v in after.items() if k != "lock"} == {k: v for k, v in before.items() if k != "lock"}
-    assert loop.run(config, tmp_path, accept=["seed", "train.total_epochs"]).card.step == 4
+    assert loop.run(config, tmp_path, accept_changes=["seed", "train.total_epochs"]).card.step == 4
     assert "accepted change of seed: 0, 5" in capfd.readouterr().err
     assert read_config(tmp_path / "config.json").seed == 5
     accepted = json.loads((tmp_path / "config.json").read_text())["accepted"]
