@@ -25,12 +25,12 @@ SOURCE = "antialiased-cnns"
 TORCHVISION = "torchvision"
 Options = Mapping[str, Any]
 
-_MODELS = tuple(name for name in (*SIZES, *NETWORKS) if name != "basic")
+MODELS = tuple(name for name in (*SIZES, *NETWORKS) if name != "basic")
 
 
 def _check(source: str, model: str, options: Options, legal: set[str]) -> None:
-    if model not in _MODELS:
-        raise ConversionError(unknown(f"network of {source}", model, _MODELS))
+    if model not in MODELS:
+        raise ConversionError(unknown(f"network of {source}", model, MODELS))
     for option in options:
         if option not in legal:
             raise ConversionError(unknown(f"option of {source} {model}", option, legal))
