@@ -62,7 +62,7 @@ _PICTURES = flags.DEFINE_bool(
 )
 _WORKDIR = flags.DEFINE_string("workdir", "", "run to evaluate; default: the newest one under runs/")
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "", "run, checkpoint directory, converted directory or original .pth file"
+    "checkpoint", "", "run, checkpoint directory, converted directory or original file (.pth, .safetensors)"
 )
 _OUTPUT = flags.DEFINE_string(
     "output", "", "JSON file of the results, .md beside it; default: eval.json in the run"
