@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from aliasfree_jax.checkpoint import save_model
+from aliasfree_jax.conversion.inverse import SOURCES
 from aliasfree_jax.conversion.originals import load_pth
 from aliasfree_jax.conversion.to_files import write_original
 from aliasfree_jax.errors import ConversionError, command
@@ -46,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
         "input", help="the original's file; with --to a run, its best, a step, a converted directory"
     )
     parser.add_argument("output", help="where to write the checkpoint, with --to the file; must not exist")
-    parser.add_argument("--to", metavar="SOURCE", help="write a file of this original code base")
+    parser.add_argument(
+        "--to", metavar="SOURCE", help=f"write a file of this code base: {', '.join(SOURCES)}"
+    )
     parser.add_argument("--source", help="original code base, e.g. alias_free_convnets")
     parser.add_argument("--model", help="network of that code base, e.g. convnext_afc")
     parser.add_argument("--options", help="arguments of its constructor as JSON")
