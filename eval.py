@@ -68,7 +68,7 @@ _WORKDIR = flags.DEFINE(
     cli.LocalPath(), "workdir", "", "run to evaluate; default: the newest one under runs/"
 )
 _CHECKPOINT = flags.DEFINE(
-    cli.LocalPath(), "checkpoint", "", "run, checkpoint directory, converted directory or original .pth file"
+    cli.LocalPath(), "checkpoint", "", "run, checkpoint directory, converted directory or original file"
 )
 _OUTPUT = flags.DEFINE(
     cli.LocalPath(), "output", "", "JSON file of the results, .md beside it; default: eval.json in the run"

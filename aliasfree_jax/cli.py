@@ -182,6 +182,15 @@ def _mistake_in(path: str, error: Exception) -> ConfigError:
     return ConfigError(f"{path}:{lines[-1]}: {text}" if lines else f"{path}: {text}")
 
 
+def _own(error: BaseException) -> AliasFreeError | None:
+    """The error that a configuration file raised, which ml_collections and absl wrap with a traceback."""
+    found, inner = None, error.__cause__ or error.__context__
+    while inner is not None:
+        found = inner if isinstance(inner, AliasFreeError) else found
+        inner = inner.__cause__ or inner.__context__
+    return found
+
+
 def parse(argv: list[str], default: Callable[[], ConfigDict] | None = None) -> list[str]:
     """Defines `--config`, parses all absl flags and returns the positional arguments.
 
@@ -200,7 +209,7 @@ def parse(argv: list[str], default: Callable[[], ConfigDict] | None = None) -> l
     except (AttributeError, KeyError) as error:  # a field that the configuration file misspells
         raise _mistake_in((_config_file(argv) or "").split(":", 1)[0], error) from error
     except flags.Error as error:
-        raise ConfigError(f"{error} (--help lists the flags)") from error
+        raise _own(error) or ConfigError(f"{error} (--help lists the flags)") from error
     if len(positional) > 1:
         raise ConfigError(f"unexpected argument {positional[1]!r}: every argument is a flag, --name=value.")
     _expand_paths(flags.FLAGS.config)

@@ -109,7 +109,7 @@ def base_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.dry_run = False  # train.py: three updates of a few images with all components, to see that it runs
-    config.init_from = ""  # checkpoint, converted weights or original .pth to start from; "" = scratch
+    config.init_from = ""  # run, converted weights or original file (.pth, .safetensors); "" = scratch
 
     config.model = ConfigDict()
     config.model.name = "convnext_afc_micro"  # see aliasfree_jax.list_models()

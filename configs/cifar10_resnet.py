@@ -1,24 +1,43 @@
-"""ResNet-18 for CIFAR-10 with four samplers: plain, blur, aps or lps, by the recipe of APS.
+"""ResNets for CIFAR-10 with four samplers, by the recipe of APS (Chaman and Dokmanic, arXiv 2011.14214).
 
 python train.py --config=configs/cifar10_resnet.py --config.data.path=/data/cifar10
-python train.py --config=configs/cifar10_resnet.py:plain --config.data.path=/data/cifar10
+python train.py --config=configs/cifar10_resnet.py:resnet20,aps,5 --config.data.path=/data/cifar10
+python train.py --config=configs/cifar10_resnet.py:resnet18_lpf,3,zeros --config.data.path=/data/cifar10
 
-All four are circular and train alike (truly_shift_invariant_cnns: SGD, 250 epochs); blur and aps filter
-with 3 taps. The learned sampler's temperature falls as in the one full recipe of LPS (which chooses its best
-networks on test images; here none does). --config.eval.during=integer logs the consistency while training
-(APS: --validate_consistency).
+Behind the colon are words in any order (`GRAMMAR`): the network; its sampler, none for strided
+convolutions, `lpf` for BlurPool, `aps`, or `lps`; taps of the filter, 1 (none) to 7; the padding of
+convolutions, `circular` if left out; `shifts` for the original's data_augmentation_flag, shifts by up to
+3 pixels: circular ones, or with `zeros` crops of the padded image. All train alike: SGD, 250 epochs.
+--config.eval.during=integer logs the consistency while training (APS: --validate_consistency).
+
+lps is of another code base, learnable_polyphase_sampling, which chooses its best networks on test images (here
+none does). Its temperature falls as in the one full recipe there: `resnet18,lps,ComponentPerceptron,zeros` with
+--config.data.circular_shift=3.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.imagenet_blur import sgd_recipe
+from aliasfree_jax.conversion import learnable_polyphase_sampling, truly_shift_invariant_cnns
+from aliasfree_jax.errors import ConfigError
+from configs import SIZES, choices
+from configs.imagenet_blur import original, sgd_recipe
+from configs.imagenet_lps import network_options
 
-NETWORKS = {
-    "plain": ("resnet18_cifar_circular", {}),
-    "blur": ("resnet18_cifar_circular_blur", {"filter_size": 3}),
-    "aps": ("resnet18_cifar_aps", {"filter_size": 3}),
-    "lps": ("resnet18_cifar_lps", {}),
+WORDS: dict[str, dict[str, Any]] = {
+    "network": {f"resnet{depth}": f"resnet{depth}" for depth in (18, 20, 34, 50, 56)},
+    "sampler": {name: name for name in ("lpf", "aps", "lps")},
+    "filter size": {str(size): size for size in SIZES},
+    "padding": {"circular": "circular", "zeros": "zeros"},
+    "augmentation": {"shifts": 3},
+    "logits network": {name: name for name in learnable_polyphase_sampling.LOGITS},
 }
+GRAMMAR = (
+    "one word at most of each, between commas, such as resnet20,aps,5:\n"
+    + "\n".join(f"  {slot}: {', '.join(words)}" for slot, words in WORDS.items())
+    + "\n  (without a sampler convolutions are strided; lps: resnet18 only; logits networks: lps only)"
+)
 
 
 def recipe(model: str, *, learned: bool) -> ConfigDict:
@@ -46,11 +65,35 @@ def recipe(model: str, *, learned: bool) -> ConfigDict:
     return config
 
 
-def get_config(sampling: str = "aps") -> ConfigDict:
-    """The configuration of one of `NETWORKS`."""
-    if sampling not in NETWORKS:
-        raise ValueError(f"expected one of {', '.join(NETWORKS)}, got {sampling!r}")
-    name, options = NETWORKS[sampling]
-    config = recipe(name, learned=sampling == "lps")
-    config.model.options.update(options)
+def _network(chosen: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and options of `create_model`."""
+    network, sampler = chosen.get("network", "resnet18"), chosen.get("sampler")
+    size, padding = chosen.get("filter size"), chosen.get("padding", "circular")
+    if sampler == "lps":
+        if network != "resnet18":
+            raise ConfigError(f"lps for CIFAR-10 is of resnet18, not of {network}. Expected {GRAMMAR}")
+        filtered = {"filter": ("LowPassFilter", size, ())} if size and size > 1 else {}
+        options = network_options({**filtered, **chosen, "sampler": "LPS"})
+        return learnable_polyphase_sampling.translate(
+            "ResNet18Custom", {**options, "inc_conv1_support": False}
+        )
+    if "logits network" in chosen:
+        raise ConfigError(f"a logits network is of the sampler lps. Expected {GRAMMAR}")
+    if size and not sampler:
+        raise ConfigError(f"a filter size is of a sampler: lpf, aps or lps. Expected {GRAMMAR}")
+    name = f"{network}_{sampler}" if sampler else network
+    return truly_shift_invariant_cnns.translate_cifar(
+        name, {"filter_size": size or 1, "conv_pad_type": padding}
+    )
+
+
+def get_config(words: str = "resnet18,aps,3") -> ConfigDict:
+    """The configuration for words of `GRAMMAR`."""
+    chosen = choices(words, WORDS, GRAMMAR)
+    config = recipe("", learned=chosen.get("sampler") == "lps")
+    original(config, *_network(chosen))
+    if "augmentation" in chosen and chosen.get("padding") == "zeros":
+        config.data.crop, config.data.crop_padding = "padded", chosen["augmentation"]
+    elif "augmentation" in chosen:
+        config.data.circular_shift = chosen["augmentation"]
     return config

@@ -115,6 +115,17 @@ def test_mistakes_are_explained(parse, arguments, message):
         parse(*arguments)
 
 
+def test_a_configuration_files_own_error_is_the_whole_message(parse):
+    lines = (
+        "def get_config(word):",
+        "    from aliasfree_jax.errors import ConfigError",
+        "    raise ConfigError(word)",
+    )
+    Path("configs/raising.py").write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=r"\Awrong word\Z"):
+        parse("--config=configs/raising.py:wrong word")
+
+
 def test_all_misspelt_fields_are_named_at_once():
     with pytest.raises(ConfigError, match="(?s)'sed'.*'data.pth'"):
         cli.check_overrides(

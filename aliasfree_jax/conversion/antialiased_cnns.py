@@ -25,18 +25,18 @@ SOURCE = "antialiased-cnns"
 TORCHVISION = "torchvision"
 Options = Mapping[str, Any]
 
-_MODELS = tuple(name for name in (*SIZES, *NETWORKS) if name != "basic")
+MODELS = tuple(name for name in (*SIZES, *NETWORKS) if name != "basic")
 
 
 def _check(source: str, model: str, options: Options, legal: set[str]) -> None:
-    if model not in _MODELS:
-        raise ConversionError(unknown(f"network of {source}", model, _MODELS))
+    if model not in MODELS:
+        raise ConversionError(unknown(f"network of {source}", model, MODELS))
     for option in options:
         if option not in legal:
             raise ConversionError(unknown(f"option of {source} {model}", option, legal))
 
 
-def _pool_only(model: str) -> bool | None:
+def default_pool_only(model: str) -> bool | None:
     """The default of pool_only; None for networks without that option."""
     if model == "alexnet":
         return False
@@ -49,7 +49,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     Raises:
       ConversionError: unknown network or option.
     """
-    pool_only = _pool_only(model)
+    pool_only = default_pool_only(model)
     legal = {"filter_size", "num_classes"} | ({"pool_only"} if pool_only is not None else set())
     _check(SOURCE, model, options, legal | ({"relu_first"} if model == "alexnet" else set()))
     ours = {"filter_size": 4, "num_classes": 1000, **options}

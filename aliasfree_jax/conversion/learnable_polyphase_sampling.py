@@ -31,7 +31,7 @@ _PADDINGS = {
     "reflect": "reflect",
     "replicate": "replicate",
 }
-_LOGITS: dict[str, Options] = {
+LOGITS: dict[str, Options] = {
     "LPSLogitLayers": {"name": "conv"},
     "LPSLogitLayersSkip": {"name": "conv", "skip": True},
     "SAInner": {"name": "attention"},
@@ -100,7 +100,7 @@ def sampler(options: Options, antialias: bool = True) -> dict[str, Any]:
         return {"name": "polyphase", "tie_order": "rows", "odd_padding": "zero", **part}
     if pool != "LPS":
         raise ConversionError(unknown(f"pool of {SOURCE}", pool, ("LPS", "max_2_norm")))
-    logits = dict(_lookup("logits", options.get("logits", "LPSLogitLayers"), _LOGITS))
+    logits = dict(_lookup("logits", options.get("logits", "LPSLogitLayers"), LOGITS))
     logits["padding"] = _lookup("logits_pad", options.get("logits_pad", "circular"), _PADDINGS)
     logits["width_ratio"] = _width_ratio(options)
     if options.get("LPS_train_convex"):

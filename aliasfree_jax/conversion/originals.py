@@ -21,7 +21,7 @@ from aliasfree_jax.conversion import (
 from aliasfree_jax.conversion.lightning import with_hyper_parameters
 from aliasfree_jax.conversion.recognition import recognise
 from aliasfree_jax.conversion.recognition_by_keys import normalised
-from aliasfree_jax.conversion.torch_file import read_entry, read_state_dict
+from aliasfree_jax.conversion.weight_files import read_entry, read_state_dict
 from aliasfree_jax.data.class_names import placeholders
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models import create_model

@@ -19,11 +19,11 @@ CIFAR_SOURCE = f"{SOURCE}/cifar10"
 Options = Mapping[str, Any]
 
 _DEPTHS = ("18", "34", "50", "101", "152")
-_IMAGENET = {"resnet18_aps": "resnet18_aps"} | {
+IMAGENET = {"resnet18_aps": "resnet18_aps"} | {
     f"{size}_lpf": f"{size}_circular_blur"
     for size in (*(f"resnet{depth}" for depth in _DEPTHS), "resnext50_32x4d", "resnext101_32x8d")
 }
-_CIFAR = {
+CIFAR = {
     f"resnet{depth}{theirs}": f"resnet{depth}_cifar{ours}"
     for depth in (18, 20, 34, 50, 56)
     for theirs, ours in (("", "_circular"), ("_lpf", "_circular_blur"), ("_aps", "_aps"))
@@ -65,7 +65,7 @@ def _sampler(name: str, size: int, padding: str, options: Options, raw: bool) ->
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     """Name and options of `create_model` for an ImageNet network and its flags."""
     _check(SOURCE, options, {"filter_size", "apspool_criterion", "pool_only", "num_classes"})
-    name = _name(SOURCE, model, _IMAGENET)
+    name = _name(SOURCE, model, IMAGENET)
     ours = {"num_classes": options.get("num_classes", 1000), "pool_only": options.get("pool_only", False)}
     sampler = _sampler(name, options.get("filter_size", 1), "circular", options, False)
     return name, {**ours, "sampler": sampler}
@@ -92,7 +92,7 @@ def translate_cifar(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     """Name and options of `create_model` for a CIFAR-10 network and its flags."""
     legal = {"filter_size", "apspool_criterion", "conv_pad_type", "num_classes"}
     _check(CIFAR_SOURCE, options, legal)
-    name = _name(CIFAR_SOURCE, model, _CIFAR)
+    name = _name(CIFAR_SOURCE, model, CIFAR)
     mode = options.get("conv_pad_type", "circular")
     if mode not in _PADDINGS:  # replicate_pad, whose maps grow with every convolution
         raise ConversionError(unknown(f"conv_pad_type of {CIFAR_SOURCE}", mode, _PADDINGS))

@@ -72,7 +72,7 @@ def test_temperatures_at_named_epochs(name):
 
 def test_the_temperature_of_other_recipes():
     """tau_stepdecay_limit_p5 in the one full recipe of LPS; none without learned samplers."""
-    config = importlib.import_module("configs.cifar10_resnet").get_config("lps")
+    config = importlib.import_module("configs.cifar10_resnet").get_config("resnet18,lps")
     schedule = temperature(config.train.temperature, plan := make_plan(config, 256 * 100))
     for epoch, expected in ((9, 1), (10, 0.85), (30, 0.85**3), (50, 0.5), (250, 0.5)):
         assert float(schedule(epoch * plan.steps_per_epoch)) == pytest.approx(expected)

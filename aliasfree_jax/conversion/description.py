@@ -1,0 +1,126 @@
+"""What a network computes, as plain values that can be compared, and in what two networks differ."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+Description = dict[str, Any]
+
+KIND = "kind"
+# How a network starts, trains or is computed; not which function its weights make.
+_IRRELEVANT = {
+    *("parent", "name", "numerics", "remat", "mlp_grid", "any_size", "stride"),
+    *("drop_path_rate", "dropout_rate", "zero_init_residual", "init_std", "head_init_scale"),
+    *("initial", "scale_init", "group", "noise"),
+}
+
+
+def described(part: Any) -> Any:
+    """A network or part of one as nested dictionaries: its kind, and the fields that matter.
+
+    Two ways to write the same function are described alike.
+    """
+    if isinstance(part, tuple | list):
+        return tuple(map(described, part))
+    keywords: dict[str, Any] = {}
+    while isinstance(part, functools.partial):
+        part, keywords = part.func, {**part.keywords, **keywords}
+    if isinstance(part, nn.Module):
+        keywords = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+        part = type(part)
+    if not (isinstance(part, type) and issubclass(part, nn.Module)):
+        return part
+    fields = {
+        field.name: keywords.get(field.name, field.default)
+        for field in dataclasses.fields(part)
+        if field.name not in _IRRELEVANT
+        and keywords.get(field.name, field.default) is not dataclasses.MISSING
+    }
+    return _simplified({KIND: part.__name__, **{name: described(value) for name, value in fields.items()}})
+
+
+def _simplified(part: Description) -> Description:
+    """`part` without what has no effect on it."""
+    if part[KIND] == "BlurSampler" and part["size"] == 1:
+        return {KIND: "Subsample"}
+    if part.get("inner") == {KIND: "Subsample"} and "select_on" in part:
+        part = {**part, "select_on": "filtered"}
+    if part.get("train_scale"):
+        part = {name: value for name, value in part.items() if name not in ("in_scale", "out_scale")}
+    if "layer_scale_init" in part:
+        part = {**part, "layer_scale_init": part["layer_scale_init"] > 0}
+    if part[KIND] == "ResNet":
+        return _simplified_resnet(part)
+    return part
+
+
+def _simplified_resnet(part: Description) -> Description:
+    activation, stem = part["activation"], dict(part["stem"])
+    if stem[KIND] == "ImageStem":
+        stem["first_sampler"] = None if stem["strided"] else stem["first_sampler"] or part["sampler"]
+        if stem["first_sampler"] == {KIND: "Subsample"}:
+            stem |= {"strided": True, "first_sampler": None}  # both convolve with stride 2
+        if stem["pool_size"] == 1:
+            stem["pool_padding"] = "none"
+    if part["sampler"] == {KIND: "Subsample"}:
+        part = {**part, "sampler_position": "before"}
+    return {
+        **part,
+        "stem": stem,
+        "stem_activation": part["stem_activation"] or activation,
+        "sum_activation": part["sum_activation"] or activation,
+    }
+
+
+def look(part: Any, *path: str, default: Any = None) -> Any:
+    """The value at `path` of a description; `default` where there is none."""
+    for name in path:
+        if not isinstance(part, Mapping) or name not in part:
+            return default
+        part = part[name]
+    return part
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A field, or a whole part if the kinds differ, in which two networks differ; path "" is all."""
+
+    path: str
+    ours: Any
+    theirs: Any
+
+    def __str__(self) -> str:
+        if not self.path:
+            return f"network: {self.ours[KIND]}, there {self.theirs[KIND]}"
+        return f"{self.path}: {_short(self.ours)}, there {_short(self.theirs)}"
+
+    @property
+    def weight(self) -> int:
+        """For comparisons of how far two networks are apart."""
+        if not self.path:
+            return 1000
+        return 10 if isinstance(self.ours, Mapping) or isinstance(self.theirs, Mapping) else 1
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[Difference]:
+    """In what two descriptions differ; empty for the same network."""
+    if ours == theirs:
+        return []
+    if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping) or ours[KIND] != theirs[KIND]:
+        return [Difference(path, ours, theirs)]
+    found = []
+    for name in {**ours, **theirs}:
+        found += differences(ours.get(name), theirs.get(name), f"{path}.{name}".lstrip("."))
+    return found
+
+
+def _short(value: Any) -> str:
+    """A part in one line: its kind and its own numbers and words."""
+    if not isinstance(value, Mapping):
+        return repr(value)
+    fields = {name: part[KIND] if isinstance(part, Mapping) else repr(part) for name, part in value.items()}
+    del fields[KIND]
+    return f"{value[KIND]}({', '.join(f'{name}={text}' for name, text in fields.items())})"
