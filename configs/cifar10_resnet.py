@@ -10,9 +10,9 @@ convolutions, `circular` if left out; `shifts` for the original's data_augmentat
 3 pixels: circular ones, or with `zeros` crops of the padded image. All train alike: SGD, 250 epochs.
 --config.eval.during=integer logs the consistency while training (APS: --validate_consistency).
 
-lps is of another code base, learnable_polyphase_sampling, which chooses its best networks on test images (here
-none does). Its temperature falls as in the one full recipe there: `resnet18,lps,ComponentPerceptron,zeros` with
---config.data.circular_shift=3.
+lps is of another code base, learnable_polyphase_sampling, which chooses its best networks on test images;
+here none does. Its temperature falls as in the one full recipe there:
+`resnet18,lps,ComponentPerceptron,zeros` with --config.data.circular_shift=3.
 """
 
 from typing import Any
