@@ -15,6 +15,7 @@ import jax
 
 from aliasfree_jax.checkpoint import save_model
 from aliasfree_jax.conversion.originals import load_pth
+from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError, command
 
 
@@ -52,14 +53,18 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> None:
     """Runs the command."""
     args = _parser().parse_args(arguments)
-    card, _, variables = load_pth(
-        args.file,
-        source=args.source,
-        model=args.model,
-        options=_options(args.options),
-        key=args.key,
-        image_size=args.image_size,
-    )
+    try:
+        card, _, variables = load_pth(
+            args.file,
+            source=args.source,
+            model=args.model,
+            options=_options(args.options),
+            key=args.key,
+            image_size=args.image_size,
+            tell=lambda note: print(f"note: {note}"),
+        )
+    except UndecidedError as error:
+        raise error.for_conversion() from error
     written = save_model(args.directory, card, variables)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"{card.origin}: {card.model} {json.dumps(card.options)}")

@@ -47,6 +47,13 @@ def with_hyper_parameters(recognised: Options, hyper_parameters: object) -> dict
     return options
 
 
+def states_no_filter(hyper_parameters: object) -> bool:
+    """Whether the hyper-parameters describe the pooling layer, and no filter in it."""
+    layer = hyper_parameters.get("pooling_layer") if isinstance(hyper_parameters, Mapping) else None
+    name, keywords = _call(layer)
+    return bool(name) and keywords.get("antialias_layer") is None
+
+
 def _call(value: object) -> tuple[str, Options]:
     """Name, without its module, and keywords of a class or of a `functools.partial` of one."""
     keywords: Options = {}

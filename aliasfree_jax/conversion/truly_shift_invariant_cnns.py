@@ -19,7 +19,7 @@ CIFAR_SOURCE = f"{SOURCE}/cifar10"
 Options = Mapping[str, Any]
 
 _DEPTHS = ("18", "34", "50", "101", "152")
-_IMAGENET = {"resnet18_aps": "resnet18_aps"} | {
+NETWORKS = {"resnet18_aps": "resnet18_aps"} | {
     f"{size}_lpf": f"{size}_circular_blur"
     for size in (*(f"resnet{depth}" for depth in _DEPTHS), "resnext50_32x4d", "resnext101_32x8d")
 }
@@ -65,7 +65,7 @@ def _sampler(name: str, size: int, padding: str, options: Options, raw: bool) ->
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     """Name and options of `create_model` for an ImageNet network and its flags."""
     _check(SOURCE, options, {"filter_size", "apspool_criterion", "pool_only", "num_classes"})
-    name = _name(SOURCE, model, _IMAGENET)
+    name = _name(SOURCE, model, NETWORKS)
     ours = {"num_classes": options.get("num_classes", 1000), "pool_only": options.get("pool_only", False)}
     sampler = _sampler(name, options.get("filter_size", 1), "circular", options, False)
     return name, {**ours, "sampler": sampler}
