@@ -106,7 +106,7 @@ def load_pth(
     options: Mapping[str, Any] | None = None,
     key: str | None = None,
     image_size: int | None = None,
-    tell: Callable[[str], None] = warnings.warn,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[ModelCard, nn.Module, Any]:
     """Card, network and variables of a `.pth` file that one of the original programs wrote.
 
@@ -114,23 +114,30 @@ def load_pth(
       path: raw state dict or training checkpoint; read without executing anything in it.
       source, model, options: as in `from_original`; by default recognised from the weights
         (`recognition.recognise`) and, in checkpoints of LPS, the hyper-parameters beside them.
-      key: which entry of a training checkpoint to take; by default the averaged weights
-        ("model_ema") if there are any.
+      key: which entry of a training checkpoint to take; by default the averaged weights if there are any.
       image_size: that the weights are to be evaluated at, pixels; by default 224, and 32 for CIFAR-10.
-      tell: is called with what was assumed, if the file leaves anything open that is usually so.
+      tell: is called with what was assumed and what was left aside, if anything was; by default it warns.
 
     Raises:
       UndecidedError: the file could hold several networks; `source`, `model` or `options` decide.
       ConversionError: not a readable PyTorch file, not recognised, or weights that do not fit.
     """
-    stored = read_state_dict(path, key=key)
+    notes: list[str] = []
+    stored = read_state_dict(path, key=key, tell=notes.append)
     state_dict, masks = normalised(stored), any(name.endswith(".filt.rect") for name in stored)
     original = _named(path, state_dict, source, model, options or {})
     if source is None or original[0] != _BLUR.TORCHVISION:
         original = _decided(path, original, state_dict, options or {}, masks)
         if source is None and (assumed := assumption(original, masks)):
-            tell(f"{path}: {assumed}.")
-    return _converted(*original, state_dict, Path(path).name, image_size)
+            notes.append(f"{path}: {assumed}.")
+    converted = _converted(*original, state_dict, Path(path).name, image_size)
+    for note in notes:
+        (tell or _warn)(note)
+    return converted
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
 
 
 def _named(

@@ -17,6 +17,7 @@ from aliasfree_jax.conversion import (
     truly_shift_invariant_cnns,
 )
 from aliasfree_jax.conversion.undecided import UndecidedError
+from aliasfree_jax.conversion.weights import find_weights
 from aliasfree_jax.models.classic_variants import NETWORKS
 from aliasfree_jax.models.resnet_variants import CIFAR_SIZES, SIZES
 
@@ -24,20 +25,18 @@ State = Mapping[str, np.ndarray]
 Original = tuple[str, str, dict[str, Any]]
 
 
-def normalised(state: State) -> dict[str, np.ndarray]:
+def normalised(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The state dict in today's words.
 
-    Without the prefixes of DataParallel and of Lightning modules (`model.`), and without the masks of
-    ideal filters (`rect`), which are made for one size of images; blur filters of 2019 (`ds.1.weight`)
-    and DenseNet layers of 2017 (`norm.1.weight`) under their present names.
+    Without prefixes (`weights`), such as those of DataParallel, and without the masks of ideal filters
+    (`rect`), which are made for one size of images; blur filters of 2019 (`ds.1.weight`) and DenseNet layers
+    of 2017 (`norm.1.weight`) under their present names.
     """
-    result = {}
-    wrapped = bool(state) and all(key.startswith("model.") for key in state)
-    for key, value in state.items():
+    result: dict[str, np.ndarray] = {}
+    for key, value in find_weights(state).tensors.items() if state else ():
         if key.endswith(".rect"):
             continue
-        key = key.removeprefix("model.") if wrapped else key
-        key = re.sub(r"^module\.", "", re.sub(r"^features\.module\.", "features.", key))
+        key = re.sub(r"^features\.module\.", "features.", key)
         key = re.sub(r"\.ds\.1\.weight$", ".filt", key)
         key = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)
         result[key] = value
