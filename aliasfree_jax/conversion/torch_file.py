@@ -15,6 +15,7 @@ import numpy as np
 from aliasfree_jax.conversion.inert import Constructor, Description, NumpyArray, NumpyDtype, Record
 from aliasfree_jax.conversion.torch_container import Checkpoint, open_checkpoint
 from aliasfree_jax.conversion.torch_objects import Storage, Tensor
+from aliasfree_jax.conversion.unpickling import refused
 from aliasfree_jax.conversion.weights import find_weights
 from aliasfree_jax.errors import ConversionError
 
@@ -40,6 +41,8 @@ def read_torch_file(path: str | os.PathLike[str]) -> object:
     """
     with open_checkpoint(path) as checkpoint:
         try:
+            if type(checkpoint.content) is Constructor:
+                raise ConversionError(refused(checkpoint.content.name))
             return _Arrays(checkpoint).put_into(checkpoint.content)
         except RecursionError as error:
             raise ConversionError("its values are nested too deeply; refused") from error
@@ -91,7 +94,7 @@ class _Arrays:
         if type(value) is Tensor:
             result = self.array(value)
         elif type(value) is NumpyArray:
-            result = value.value
+            result = self.put_into(value.value)
         elif type(value) is NumpyDtype:
             result = value.dtype
         elif type(value) is Constructor:
@@ -106,6 +109,7 @@ class _Arrays:
         elif type(value) is Description:
             self.done[id(value)] = value, value
             value.arguments, value.state = self.put_into(value.arguments), self.put_into(value.state)
+            self.put_into(value.items)
         elif isinstance(value, dict | Record):
             self.done[id(value)] = value, value
             items = vars(value) if isinstance(value, Record) else value

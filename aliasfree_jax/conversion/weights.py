@@ -10,6 +10,7 @@ import re
 import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -147,16 +148,25 @@ def _is_tensor(value: object) -> bool:
 
 
 def _is_group(value: object) -> bool:
-    return isinstance(value, Mapping) or _module(value) is not None
+    return isinstance(value, Mapping) or type(value) is Description
 
 
-def _module(value: object) -> dict[object, object] | None:
+def _entries(value: object) -> Mapping[Any, object]:
+    """What a dictionary holds; or a described object, in its attributes or as a dictionary of its own kind."""
+    if type(value) is not Description:
+        return value if isinstance(value, Mapping) else {}
+    pairs = [pair for pair in value.items if type(pair) is tuple and len(pair) == 2 and type(pair[0]) is str]
+    state = value.state if isinstance(value.state, dict) else {}
+    return _module(value) or {**state, **dict(pairs)}
+
+
+def _module(value: object) -> dict[Any, object] | None:
     """The parameters, buffers and modules of a described torch.nn.Module."""
     state = value.state if type(value) is Description else None
     if not isinstance(state, dict) or not isinstance(state.get("_modules"), dict):
         return None
     lost = state.get("_non_persistent_buffers_set") or ()
-    found: dict[object, object] = {}
+    found: dict[Any, object] = {}
     for part in ("_parameters", "_buffers", "_modules"):
         entries = state.get(part)
         if isinstance(entries, dict):
@@ -176,8 +186,7 @@ class _Reader:
         if id(value) in self.open:  # it contains itself
             return found
         self.open.add(id(value))
-        entries = _module(value) or (value if isinstance(value, Mapping) else {})
-        for name, part in entries.items():
+        for name, part in _entries(value).items():
             self.left -= 1
             if self.left < 0:
                 raise ConversionError(f"it has more than {MAX_NODES:,} values; refused")
