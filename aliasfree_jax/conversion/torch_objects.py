@@ -152,7 +152,7 @@ _DESCRIBED_NAMES = {
     "types": "SimpleNamespace",
     "functools": "partial",
     "operator": "itemgetter attrgetter methodcaller",
-    "io": "BytesIO StringIO",
+    "_io": "BytesIO StringIO",
     "array": "_array_reconstructor array",
     "re": "_compile",
     "time": "struct_time",

@@ -144,7 +144,8 @@ def _entry(content: object, key: str) -> object:
 
 
 def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor | NumpyArray | np.ndarray)
+    value = value.value if isinstance(value, NumpyArray) else value
+    return isinstance(value, Tensor | np.ndarray)
 
 
 def _is_group(value: object) -> bool:
@@ -216,7 +217,7 @@ def _step(node: _Node, path: list[str]) -> tuple[_Node, str, dict[str, _Node]] |
     own = sum("." not in name or _is_own(name.split(".")[0], ranks) for name in node.tensors)
     if not ranks and not node.tensors:
         ranks = {name: 0 for name, size in sizes.items() if size and not _words(name) & _OTHER}
-    elif not ranks or own >= largest:
+    elif own >= largest and not set(ranks) & set(node.children):
         return None
     if not ranks:
         return None
