@@ -4,6 +4,7 @@ The originals save the filters of BlurPool as buffers. A file from which they we
 keys of a network without filters, or of one whose filters have size 1.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,13 @@ OPTION = {
     _APS: "filter_size",
     _CIFAR: "filter_size",
     _LPS: "antialias",
+}
+# What it is where there are no filters to save.
+_NONE: Options = {
+    "convnext_aps": {"filt_size": 1},
+    "convnext_afc": {"filter_type": "ideal"},
+    _APS: 1,
+    _LPS: None,
 }
 
 
@@ -67,9 +75,10 @@ def require_decision(original: Original, state: Collection[str], tables: Tables,
         if not _fits(tables(*original), set(state)):
             otherwise = ""
         elif other[:2] == original[:2]:
-            otherwise = ", or a network with none or with filters of size 1"
+            none = json.dumps(_NONE[model if theirs == _AFC else theirs])
+            otherwise = f", or one with none ({OPTION[theirs]} {none})"
         else:
-            otherwise = f", or {source}'s {model}, which has none (source={source!r})"
+            otherwise = f", or {source}'s {model}, which has none (source {source!r})"
         raise UndecidedError(
             f"it has no blur filters: it is a {name} of {theirs} from which they were left out{otherwise}.",
             {"source": theirs, "model": name, "options": {OPTION[theirs]: chosen[OPTION[theirs]]}},
@@ -99,7 +108,9 @@ def _is_filter(entry: Entry) -> bool:
 
 
 def _example(source: str, options: Options) -> Any:
-    return options.get(OPTION[source]) or {"filt_size": 3} if source == _AFC else options.get(OPTION[source], 3)
+    return (
+        options.get(OPTION[source]) or {"filt_size": 3} if source == _AFC else options.get(OPTION[source], 3)
+    )
 
 
 def _with_filters(source: str, model: str, options: Options) -> Iterator[Original]:
@@ -133,7 +144,12 @@ def stated(source: str, arch: object, args: object) -> dict[str, Any]:
       arch: its entry of that name, such as "resnet18_aps3".
       args: the arguments of the training command, as a mapping or record.
     """
-    if source in (_APS, _BLUR) and isinstance(arch, str) and arch[-4:-1] in ("aps", "lpf") and arch[-1].isdigit():
+    if (
+        source in (_APS, _BLUR)
+        and isinstance(arch, str)
+        and arch[-4:-1] in ("aps", "lpf")
+        and arch[-1].isdigit()
+    ):
         return {"filter_size": int(arch[-1])}
     values = args if isinstance(args, Mapping) else getattr(args, "__dict__", {})
     kwargs = values.get("blurpool_kwargs") if source == _AFC else None
@@ -143,5 +159,3 @@ def stated(source: str, arch: object, args: object) -> dict[str, Any]:
 def same_network(source: str, found: str) -> bool:
     """Whether weights recognised as those of `found` may be of `source`: torchvision's start BlurPool's."""
     return source == found or {source, found} == {_TORCHVISION, _BLUR}
-
-

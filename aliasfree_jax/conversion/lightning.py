@@ -19,6 +19,7 @@ _KEYWORDS = {
     "selection_noantialias": "selection_noantialias",
     "comp_convex": "LPS_convex",
     "comp_train_convex": "LPS_train_convex",
+    "comp_fix_train": "LPS_gumbel",
 }
 
 

@@ -141,7 +141,11 @@ def _warn(message: str) -> None:
 
 
 def _named(
-    path: str | os.PathLike, state_dict: Mapping[str, np.ndarray], source: str | None, model: str | None, options: Options
+    path: str | os.PathLike,
+    state_dict: Mapping[str, np.ndarray],
+    source: str | None,
+    model: str | None,
+    options: Options,
 ) -> tuple[str, str, Options]:
     """Source, model and options: those given, completed by what is recognised."""
     if model is not None:
@@ -219,6 +223,8 @@ def _converted(
 ) -> tuple[ModelCard, nn.Module, Any]:
     base, channels = _code_base(source), options.get("in_chans", 3)
     options = {**_classes(state_dict), **options}
+    if source == _LPS.SOURCE and (options.get("LPS_convex") or options.get("LPS_gumbel")):
+        options = {**_LPS.temperature(state_dict), **options}
     name, ours = base.translate(model, options)
     module = create_model(name, **ours)
     small = source != _AFC.SOURCE and ("_cifar" in name or name == "basic")

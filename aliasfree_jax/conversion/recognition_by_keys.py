@@ -33,13 +33,14 @@ def normalised(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     of 2017 (`norm.1.weight`) under their present names.
     """
     result: dict[str, np.ndarray] = {}
-    for key, value in find_weights(state).tensors.items() if state else ():
+    arrays = {key: np.asarray(value) for key, value in state.items()}
+    for key, value in find_weights(arrays).tensors.items() if arrays else ():
         if key.endswith(".rect"):
             continue
         key = re.sub(r"^features\.module\.", "features.", key)
         key = re.sub(r"\.ds\.1\.weight$", ".filt", key)
         key = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)
-        result[key] = value
+        result[key] = np.asarray(value)
     return result
 
 
@@ -107,8 +108,8 @@ def _cifar(size: str, taps: int | None, padding: str) -> Original:
     source = truly_shift_invariant_cnns.CIFAR_SOURCE
     if taps is not None:
         raise UndecidedError(
-            f"this is a {size} for CIFAR-10 of {source}, with APS ({size}_aps) or BlurPool ({size}_lpf): their "
-            "files are alike.",
+            f"this is a {size} for CIFAR-10 of {source}, with APS ({size}_aps) or BlurPool ({size}_lpf): "
+            "their files are alike.",
             {
                 "source": source,
                 "model": f"{size}_aps",

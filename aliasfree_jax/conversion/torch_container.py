@@ -94,7 +94,7 @@ class _Entries:
         return info
 
     def read(self, name: str, length: int | None = None) -> np.ndarray:
-        """The bytes of the entry `name`, a fresh array (n,) uint8; its checksum is verified if there is one."""
+        """The bytes of the entry `name`, a fresh array (n,) uint8; a checksum is verified if there is one."""
         info = self.find(name, length)
         if not self.checked and hasattr(info, "CRC"):
             del info.CRC  # zipfile verifies what is there

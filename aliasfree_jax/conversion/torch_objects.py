@@ -143,7 +143,8 @@ _GUARDED = {*sys.stdlib_module_names, "numpy", "torch", "aliasfree_jax"} - {"__m
 _GUARDED |= {"", "__builtin__", "commands", "cPickle", "copy_reg", "popen2", "urllib2"}
 _DESCRIBED = (
     "torch.nn torch.optim torch.amp torch.cuda.amp torch.distributed torch.utils.data numpy.random numpy.ma "
-    "numpy.rec typing datetime decimal fractions uuid ipaddress zoneinfo logging enum dataclasses random string"
+    "numpy.rec typing datetime decimal fractions uuid ipaddress zoneinfo logging enum dataclasses random "
+    "string"
 ).split()
 _DESCRIBED_NAMES = {
     "builtins": "dict list int str float tuple bool type range slice Ellipsis NotImplemented",

@@ -3,8 +3,9 @@
 A pickle is a program, and `pickle.Unpickler` is a generous machine for it: even with its look-up of
 names restricted it calls `__setstate__`, `append` or `setattr` on whatever the program points at,
 takes objects from a process-wide extension cache, and allocates what a length field demands. This
-machine knows only the instructions that `pickle` writes for data, of protocols 1 to 5. It never imports, never looks up an
-attribute of an object that the file made, and calls nothing but the constructors it was handed.
+machine knows only the instructions that `pickle` writes for data, of protocols 1 to 5. It never imports,
+never looks up an attribute of an object that the file made, and calls nothing but the constructors it was
+handed.
 """
 
 import pickle
@@ -198,9 +199,9 @@ def _checked_key(key: object) -> object:
 def refused(name: str) -> str:
     """The message for a file that asks for `name`, of a module's function or class."""
     return (
-        f"the file tries to run code: it asks for {name[:MAX_NAME_LENGTH]!r}, not one of the few names that weights need; "
-        f"{REFUSED}. If you trust its origin, load it with PyTorch in a sandbox and save only the "
-        "model's state_dict()"
+        f"the file tries to run code: it asks for {name[:MAX_NAME_LENGTH]!r}, not one of the few names that "
+        f"weights need; {REFUSED}. If you trust its origin, load it with PyTorch in a sandbox and save only "
+        "the model's state_dict()"
     )
 
 

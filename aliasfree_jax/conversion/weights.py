@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aliasfree_jax.conversion.inert import Description, NumpyArray, Record
+from aliasfree_jax.conversion.inert import Description, NumpyArray
 from aliasfree_jax.conversion.torch_objects import Tensor
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
@@ -97,10 +97,12 @@ def find_weights(content: object, key: str | None = None) -> Weights:
         if not node.names or len(empty) == len(node.names):
             raise ConversionError(f"{(empty or [place])[0]} is an empty dictionary, not weights")
         raise ConversionError(
-            f"{place} is not a state dict: not named tensors are {listing(node.names)} of its {len(node.names)} "
-            "entries. If another entry of the file holds the weights, name it with `key`"
+            f"{place} is not a state dict: not named tensors are {listing(node.names)} of its "
+            f"{len(node.names)} entries. If another entry of the file holds the weights, name it with `key`"
         )
-    aside += [_counted(".".join([*path, name]), child) for name, child in node.children.items() if child.size()]
+    aside += [
+        _counted(".".join([*path, name]), child) for name, child in node.children.items() if child.size()
+    ]
     tensors = node.tensors
     for other in map(_root, beside):
         tensors = _renamed(tensors, other.tensors)
@@ -153,7 +155,7 @@ def _is_group(value: object) -> bool:
 
 
 def _entries(value: object) -> Mapping[Any, object]:
-    """What a dictionary holds; or a described object, in its attributes or as a dictionary of its own kind."""
+    """What a dictionary holds; or a described object, in its attributes or by its keys."""
     if type(value) is not Description:
         return value if isinstance(value, Mapping) else {}
     pairs = [pair for pair in value.items if type(pair) is tuple and len(pair) == 2 and type(pair[0]) is str]

@@ -18,7 +18,6 @@ from aliasfree_jax.conversion.truly_shift_invariant_cnns import table as aps_tab
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import table_cifar, translate_cifar
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import translate as aps_translate
 from aliasfree_jax.conversion.undecided import UndecidedError
-from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
@@ -299,9 +298,29 @@ def test_the_command_converts_what_it_recognises(tmp_path, capsys, monkeypatch):
 
 def test_older_and_wrapped_files_are_read_alike():
     for older, today in (
-        ("module.features.denseblock1.denselayer2.norm.1.weight", "features.denseblock1.denselayer2.norm1.weight"),
+        (
+            "module.features.denseblock1.denselayer2.norm.1.weight",
+            "features.denseblock1.denselayer2.norm1.weight",
+        ),
         ("module.layer2.0.conv2.0.ds.1.weight", "layer2.0.conv2.0.filt"),
         ("features.module.3.weight", "features.3.weight"),
     ):
         value = np.zeros(1)
         assert list(normalised({older: value})) == list(normalised({today: value})) == [today]
+
+
+@pytest.mark.parametrize("option", ["LPS_gumbel", "LPS_convex"])
+def test_mixtures_of_evaluation_have_the_temperature_of_the_weights(option):
+    case = golden.load("lps_basic_32")
+    state = {
+        key: np.float32(0.25) if key.endswith("gumbel_tau") else value
+        for key, value in case.state_dict.items()
+    }
+    options = {**case.meta["options"], option: True}
+    module, variables = from_original(SOURCES["lps"], "BasicClassifier", options, state)
+    images = case.inputs.transpose(0, 2, 3, 1)
+    logits = module.apply(variables, images)  # without a random key
+    assert np.isfinite(logits).all() and module.sampler().evaluation_temperature == 0.25
+    several = state | {next(key for key in state if key.endswith("gumbel_tau")): np.float32(0.5)}
+    with pytest.raises(ConversionError, match=r"several temperatures gumbel_tau: \[0.25, 0.5\]"):
+        from_original(SOURCES["lps"], "BasicClassifier", options, several)

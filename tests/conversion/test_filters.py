@@ -10,6 +10,7 @@ from pickles import Code, code, name, numbers, tensor, zip_file
 from aliasfree_jax.conversion import from_original, originals
 from aliasfree_jax.conversion.__main__ import main
 from aliasfree_jax.conversion.originals import load_pth
+from aliasfree_jax.conversion.recognition import recognise
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
@@ -55,7 +56,7 @@ def shapes_of(source, model, options):
     base = originals._SOURCES[source]
     options = {"num_classes": 10, **options}
     network, ours = base.translate(model, options)
-    variables = originals.entries.target_shapes(create_model(network, **ours), 64)
+    variables = originals.entries.target_shapes(create_model(network, **ours), 128)
     table = base.table(model, options)
     flat = originals.entries._flat(variables)
     state = {}
@@ -121,13 +122,13 @@ def test_the_options_decide(case, load):
     assert found == (source, model, options)
 
 
-def test_filters_of_another_size_are_refused(load):
+def test_filters_of_another_size_are_refused():
     source, model, options = SAVED["resnet18_aps"]
     state = shapes_of(source, model, options)
     state["layer3.0.aps_down.filt"] = np.ones((256, 1, 2, 2), np.float32) / 4
-    found, name, chosen = load(state)
+    _, name, chosen = recognise(state)
     with pytest.raises(ConversionError, match="layer3.0.aps_down.filt .*: not the constant"):
-        originals.entries.convert(state, originals._table(found, name, {"num_classes": 10, **chosen}), {})
+        from_original(source, name, chosen, state)
 
 
 def test_the_file_itself_may_say(load):
@@ -162,7 +163,7 @@ def test_what_is_assumed_of_plain_networks_is_told(load):
 def test_dense_networks_of_two_libraries_are_told_apart(load):
     """torchvision's DenseNets have the keys of BlurPool's, less the filters."""
     state = shapes_of("torchvision", "densenet121", {})
-    with pytest.raises(UndecidedError, match=r"torchvision's densenet121, .*source='torchvision'"):
+    with pytest.raises(UndecidedError, match=r"torchvision's densenet121, .*source 'torchvision'"):
         load(state)
     assert load(state, source="torchvision")[:2] == ("torchvision", "densenet121")
     found = load(state, source=BLUR, options={"filter_size": 4})

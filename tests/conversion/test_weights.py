@@ -104,7 +104,9 @@ def test_small_tensors_of_an_averaged_name_are_no_weights():
 def test_whole_modules_that_were_pickled():
     def module(parameters, buffers, modules):
         made = Description("my.Net", ())
-        made.set_state({"_parameters": parameters, "_buffers": buffers, "_modules": modules, "training": True})
+        made.set_state(
+            {"_parameters": parameters, "_buffers": buffers, "_modules": modules, "training": True}
+        )
         return made
 
     inner = module({"weight": np.ones(2), "bias": None}, {"running_mean": np.ones(2)}, {})
@@ -120,7 +122,9 @@ def test_networks_that_nothing_tells_apart_are_asked_for():
 
 def test_lps_keeps_its_prefix():
     names = {f"core.{name}": np.ones(1) for name in (*NAMES, "layer2.0.conv2.1.weight")}
-    assert list(find_weights({f"model.{name}": array for name, array in names.items()}).tensors) == list(names)
+    assert list(find_weights({f"model.{name}": array for name, array in names.items()}).tensors) == list(
+        names
+    )
 
 
 def test_values_that_contain_themselves_or_multiply():
