@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from aliasfree_jax.checkpoint import ModelCard
+from aliasfree_jax.checkpoint import ModelCard, load_model
 from aliasfree_jax.conversion import (
     alias_free_convnets,
     antialiased_cnns,
@@ -180,6 +180,21 @@ def _decided(
             raise UndecidedError(f"{path}: {error.reason}", error.arguments) from None
         return source, model, {**options, **said}
     return original
+
+
+def load_weights(path: Path, flag: str) -> tuple[ModelCard, nn.Module, Any]:
+    """Card, network and variables for a command that takes a file or a checkpoint's directory with `flag`.
+
+    Raises:
+      ConversionError: as `load_pth`; where the file leaves its network open, it says how to convert it.
+      CheckpointError: as `load_model`.
+    """
+    if not path.is_file():
+        return load_model(path)
+    try:
+        return load_pth(path, tell=lambda note: print(f"note           {note}"))
+    except UndecidedError as error:
+        raise error.for_command(path, flag) from error
 
 
 def to_original(source: str, model: str, options: Options, variables: Any) -> dict[str, np.ndarray]:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from pickles import Code, code, name, numbers, tensor, zip_file
 
-from aliasfree_jax.conversion import from_original, originals
+from aliasfree_jax.conversion import from_original, load_weights, originals
 from aliasfree_jax.conversion.__main__ import main
 from aliasfree_jax.conversion.originals import load_pth
 from aliasfree_jax.conversion.recognition import recognise
+from aliasfree_jax.conversion.recognition_by_keys import normalised
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
@@ -199,3 +200,41 @@ def test_the_command_names_its_flags(monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().err
     options = json.dumps({"filter_size": 3})
     assert f"--source={APS} --model=resnet18_aps --options='{options}'" in printed
+
+
+def test_commands_that_take_files_say_how_to_convert_them(monkeypatch, tmp_path, capsys):
+    state = unfiltered(shapes_of(*SAVED["resnet18_aps"]))
+    monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: state)
+    path = zip_file(tmp_path / "weights.pth", {})
+    with pytest.raises(ConversionError) as error:
+        load_weights(path, "--checkpoint")
+    for text in (
+        f"python -m aliasfree_jax.conversion {path} converted --source={APS} --model=resnet18_aps --options=",
+        "Then pass --checkpoint=converted.",
+    ):
+        assert text in str(error.value)
+    monkeypatch.setattr(originals, "load_pth", lambda path, tell: tell("assumed"))
+    load_weights(path, "--checkpoint")
+    assert "note           assumed" in capsys.readouterr().out
+
+
+def test_networks_of_other_libraries_are_called_by_no_name(load):
+    """timm's resnet50d: a stem of three convolutions, average pools in the shortcuts."""
+    state = shapes_of("torchvision", "resnet50", {})
+    state = {key: value for key, value in state.items() if key != "conv1.weight"}
+    for number, shape in ((0, (32, 3, 3, 3)), (3, (32, 32, 3, 3)), (6, (64, 32, 3, 3))):
+        state[f"conv1.{number}.weight"] = np.broadcast_to(np.float32(0), shape)
+    for number in (1, 4):
+        state[f"conv1.{number}.weight"] = np.zeros(32)
+    with pytest.raises(ConversionError, match="none of the networks that can be recognised") as error:
+        load(state)
+    assert "resnet50_aps" not in str(error.value)
+
+
+def test_a_plain_network_around_which_core_is_a_prefix(load):
+    """Lightning modules call theirs `core`, as the ResNets of LPS do."""
+    plain = shapes_of("torchvision", "resnet18", {})
+    state = normalised({f"core.{key}": value for key, value in plain.items()})
+    assert load(state, source="torchvision")[:2] == ("torchvision", "resnet18")
+    lps = shapes_of(*SAVED["ResNet18Custom max"])
+    assert set(normalised({f"model.{key}": value for key, value in lps.items()})) == set(lps)

@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 from aliasfree_jax.config import base_config
+from aliasfree_jax.conversion import originals
 from aliasfree_jax.errors import CheckpointError
 from aliasfree_jax.training.stopping import TerminatedError
 
@@ -57,8 +58,8 @@ def test_a_run_is_named_after_its_configuration_and_ends_with_a_table(command, c
 
 
 def test_initial_weights_come_from_a_run_or_a_file(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "load_pth", lambda path: ("pth", None, path.name))
-    monkeypatch.setattr(command, "load_model", lambda path: ("run", None, Path(path).name))
+    monkeypatch.setattr(originals, "load_pth", lambda path, tell: ("pth", None, path.name))
+    monkeypatch.setattr(originals, "load_model", lambda path: ("run", None, Path(path).name))
     config = base_config()
     assert command.initial_weights(config, tmp_path) is None
     (tmp_path / "w.pth").touch()
