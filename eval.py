@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from aliasfree_jax import cli
-from aliasfree_jax.checkpoint import ModelCard, how_chosen, load_model, newest_run
+from aliasfree_jax.checkpoint import ModelCard, how_chosen, newest_run
 from aliasfree_jax.config import validate
-from aliasfree_jax.conversion import load_pth
+from aliasfree_jax.conversion import load_weights
 from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import fit_classes
@@ -150,7 +150,7 @@ def main(config: ConfigDict) -> None:
     validate(config)
     path = checkpoint_path()
     output = output_path(path)
-    card, module, variables = load_pth(path) if path.is_file() else load_model(path)
+    card, module, variables = load_weights(path, "--checkpoint")
     print(f"checkpoint     {path}, step {card.step}\nnetwork        {card.model} {card.options}")
     preparation = prepare(config.data, card, cli.overridden())
     choice = how_chosen(path)

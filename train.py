@@ -21,8 +21,8 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax import cli
-from aliasfree_jax.checkpoint import finished_steps, load_model
-from aliasfree_jax.conversion import load_pth
+from aliasfree_jax.checkpoint import finished_steps
+from aliasfree_jax.conversion import load_weights
 from aliasfree_jax.data import open_source
 from aliasfree_jax.data.class_names import fit_classes
 from aliasfree_jax.errors import EXIT_INTERRUPTED, AliasFreeError, ConfigError
@@ -66,7 +66,7 @@ def initial_weights(config: ConfigDict, workdir: Path) -> loop.Initial | None:
     path = Path(config.init_from)
     if not config.init_from or finished_steps(workdir / "checkpoints"):
         return None
-    card, _, variables = load_pth(path) if path.is_file() else load_model(path)
+    card, _, variables = load_weights(path, "--config.init_from")
     return card, variables
 
 

@@ -20,6 +20,7 @@ from aliasfree_jax.checkpoint import save_model
 from aliasfree_jax.conversion.inverse import SOURCES
 from aliasfree_jax.conversion.originals import load_pth
 from aliasfree_jax.conversion.to_files import write_original
+from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.data.views import described
 from aliasfree_jax.errors import ConversionError, command
 from aliasfree_jax.files import local_path
@@ -81,14 +82,18 @@ def main(arguments: list[str]) -> None:
     args = _parser().parse_args(arguments)
     if args.to is not None:
         return _to_original(args)
-    card, _, variables = load_pth(
-        args.input,
-        source=args.source,
-        model=args.model,
-        options=_options(args.options),
-        key=args.key,
-        image_size=args.image_size,
-    )
+    try:
+        card, _, variables = load_pth(
+            args.input,
+            source=args.source,
+            model=args.model,
+            options=_options(args.options),
+            key=args.key,
+            image_size=args.image_size,
+            tell=lambda note: print(f"note: {note}"),
+        )
+    except UndecidedError as error:
+        raise error.for_conversion() from error
     written = save_model(args.output, card, variables)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"{card.origin}: {card.model} {json.dumps(card.options)}")

@@ -3,7 +3,8 @@
 Options are the choices of its command line, as its checkpoints' hyper-parameters name them: pool ("LPS",
 "max_2_norm"), logits, logits_channels, logits_pad, antialias (kind, size, padding, groups), padding_mode,
 swap_conv_pool, inc_conv1_support and apply_maxpool (both false: CIFAR), conv1_stride, maxpool_zpad,
-selection_noantialias, LPS_train_convex, LPS_convex and LPS_gumbel. The network there ends with a
+selection_noantialias, LPS_train_convex, LPS_convex and LPS_gumbel. The temperature of the last two,
+gumbel_tau, is read off the weights. The network there ends with a
 log-softmax, here with the logits.
 """
 
@@ -56,6 +57,7 @@ _LEGAL = {
     "LPS_train_convex",
     "LPS_convex",
     "LPS_gumbel",
+    "gumbel_tau",
     "forward_pool_method",
     "num_classes",
 }
@@ -75,6 +77,18 @@ def _width_ratio(options: Options) -> float:
             f"logits_channels {channels} are no common multiple of the maps' channels {WIDTHS}."
         )
     return ratios.pop()
+
+
+def temperature(state_dict: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The option gumbel_tau, which all samplers share; empty if the weights lack it.
+
+    Raises:
+      ConversionError: they have several.
+    """
+    found = {float(value) for key, value in state_dict.items() if key.endswith(".gumbel_tau")}
+    if len(found) > 1:
+        raise ConversionError(f"the samplers have several temperatures gumbel_tau: {sorted(found)}.")
+    return {"gumbel_tau": found.pop()} if found else {}
 
 
 def _inner(options: Options) -> dict[str, Any]:
@@ -107,6 +121,7 @@ def sampler(options: Options, antialias: bool = True) -> dict[str, Any]:
         part["noise"] = False
     if options.get("LPS_convex") or options.get("LPS_gumbel"):
         part["evaluation"] = "convex" if options.get("LPS_convex") else "noisy"
+        part["evaluation_temperature"] = float(options.get("gumbel_tau", 1.0))
     return {"name": "learned_polyphase", "logits": logits, **part}
 
 
@@ -172,7 +187,7 @@ def pool_entries(options: Options, *, selects: bool, filters: bool) -> Any:
 
     def pool(key: str, path: str, channels: int) -> Iterator[Entry]:
         if options.get("pool", "LPS") == "LPS":
-            tau = np.ones((), np.float32)
+            tau = np.full((), options.get("gumbel_tau", 1), np.float32)
             yield Entry(f"{key}.component_selection.gumbel_tau", constant=tau, free=True)
             if selects:
                 kind = options.get("logits", "LPSLogitLayers")

@@ -19,6 +19,7 @@ _KEYWORDS = {
     "selection_noantialias": "selection_noantialias",
     "comp_convex": "LPS_convex",
     "comp_train_convex": "LPS_train_convex",
+    "comp_fix_train": "LPS_gumbel",
 }
 
 
@@ -45,6 +46,13 @@ def with_hyper_parameters(recognised: Options, hyper_parameters: object) -> dict
         kind, size, _, *groups = recognised["antialias"]
         options["antialias"] = [kind, size, padding, *groups]
     return options
+
+
+def states_no_filter(hyper_parameters: object) -> bool:
+    """Whether the hyper-parameters describe the pooling layer, and no filter in it."""
+    layer = hyper_parameters.get("pooling_layer") if isinstance(hyper_parameters, Mapping) else None
+    name, keywords = _call(layer)
+    return bool(name) and keywords.get("antialias_layer") is None
 
 
 def _call(value: object) -> tuple[str, Options]:

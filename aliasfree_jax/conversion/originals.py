@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from aliasfree_jax.checkpoint import ModelCard
+from aliasfree_jax.checkpoint import ModelCard, load_model
 from aliasfree_jax.conversion import (
     alias_free_convnets,
     antialiased_cnns,
@@ -18,9 +19,18 @@ from aliasfree_jax.conversion import (
     learnable_polyphase_sampling,
     truly_shift_invariant_cnns,
 )
-from aliasfree_jax.conversion.lightning import with_hyper_parameters
+from aliasfree_jax.conversion.filters import (
+    OPTION,
+    assumption,
+    require_decision,
+    require_filters,
+    same_network,
+    stated,
+)
+from aliasfree_jax.conversion.lightning import states_no_filter, with_hyper_parameters
 from aliasfree_jax.conversion.recognition import recognise
 from aliasfree_jax.conversion.recognition_by_keys import normalised
+from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.conversion.weight_files import read_entry, read_state_dict
 from aliasfree_jax.data.class_names import placeholders
 from aliasfree_jax.errors import ConversionError, unknown
@@ -82,14 +92,15 @@ def from_original(
       model: its network, e.g. "convnext_afc", "resnet50", "resnet18_aps", "ResNet18Custom".
       options: arguments of the original's constructor or command line; the number of classes is read
         off the weights.
-      state_dict: its parameters and buffers as arrays in PyTorch's layout; missing filter buffers
-        are fine.
+      state_dict: its parameters and buffers as arrays in PyTorch's layout. Filter buffers may be missing
+        if the options state their size.
 
     Returns:
       (module, variables): `module.apply(variables, images)` with NHWC images.
 
     Raises:
-      ConversionError: unknown source, network or option; or weights that do not fit.
+      ConversionError: unknown source, network or option; weights that do not fit; or blur filters that are
+        missing, of which the options do not state the size.
     """
     _, module, variables = _converted(source, model, options, normalised(state_dict), "arrays", None)
     return module, variables
@@ -103,6 +114,7 @@ def load_pth(
     options: Mapping[str, Any] | None = None,
     key: str | None = None,
     image_size: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[ModelCard, nn.Module, Any]:
     """Card, network and variables of a `.pth` file that one of the original programs wrote.
 
@@ -110,23 +122,87 @@ def load_pth(
       path: raw state dict or training checkpoint; read without executing anything in it.
       source, model, options: as in `from_original`; by default recognised from the weights
         (`recognition.recognise`) and, in checkpoints of LPS, the hyper-parameters beside them.
-      key: which entry of a training checkpoint to take; by default the averaged weights
-        ("model_ema") if there are any.
+      key: which entry of a training checkpoint to take; by default the averaged weights if there are any.
       image_size: that the weights are to be evaluated at, pixels; by default 224, and 32 for CIFAR-10.
+      tell: is called with what was assumed and what was left aside, if anything was; by default it warns.
 
     Raises:
+      UndecidedError: the file could hold several networks; `source`, `model` or `options` decide.
       ConversionError: not a readable PyTorch file, not recognised, or weights that do not fit.
     """
-    state_dict = normalised(read_state_dict(path, key=key))
-    if model is None:
-        found, model, recognised = recognise(state_dict)
-        if source not in (None, found):
-            raise ConversionError(f"{path} holds a {model} of {found}, not a network of {source!r}.")
-        if found == _LPS.SOURCE:
-            recognised = with_hyper_parameters(recognised, read_entry(path, "hyper_parameters"))
-        source, options = found, {**recognised, **(options or {})}
-    source = source or _AFC.SOURCE
-    return _converted(source, model, options or {}, state_dict, Path(path).name, image_size)
+    notes: list[str] = []
+    stored = read_state_dict(path, key=key, tell=notes.append)
+    state_dict, masks = normalised(stored), any(name.endswith(".filt.rect") for name in stored)
+    original = _named(path, state_dict, source, model, options or {})
+    if source is None or original[0] != _BLUR.TORCHVISION:
+        original = _decided(path, original, state_dict, options or {}, masks)
+        if source is None and (assumed := assumption(original, masks)):
+            notes.append(f"{path}: {assumed}.")
+    converted = _converted(*original, state_dict, Path(path).name, image_size)
+    for note in notes:
+        (tell or _warn)(note)
+    return converted
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
+
+
+def _named(
+    path: str | os.PathLike,
+    state_dict: Mapping[str, np.ndarray],
+    source: str | None,
+    model: str | None,
+    options: Options,
+) -> tuple[str, str, Options]:
+    """Source, model and options: those given, completed by what is recognised."""
+    if model is not None:
+        return source or _AFC.SOURCE, model, options
+    found, model, recognised = recognise(state_dict)
+    if source is not None and not same_network(source, found):
+        raise ConversionError(f"{path} holds a {model} of {found}, not a network of {source!r}.")
+    if found == _LPS.SOURCE:
+        recognised = with_hyper_parameters(recognised, read_entry(path, "hyper_parameters"))
+    return source or found, model, {**recognised, **options}
+
+
+def _decided(
+    path: str | os.PathLike,
+    original: tuple[str, str, Options],
+    state_dict: Mapping[str, np.ndarray],
+    given: Options,
+    masks: bool,
+) -> tuple[str, str, Options]:
+    """`original` with the filters that `given`, the weights or what lies beside them state."""
+    source, model, options = original
+    if OPTION.get(source) in given:
+        return original
+    try:
+        require_filters(original, _table(*original), state_dict)
+        require_decision(original, state_dict, _table, masks)
+    except UndecidedError as error:
+        said = stated(source, read_entry(path, "arch"), read_entry(path, "args"))
+        if not said and not (
+            source == _LPS.SOURCE and states_no_filter(read_entry(path, "hyper_parameters"))
+        ):
+            raise UndecidedError(f"{path}: {error.reason}", error.arguments) from None
+        return source, model, {**options, **said}
+    return original
+
+
+def load_weights(path: Path, flag: str) -> tuple[ModelCard, nn.Module, Any]:
+    """Card, network and variables for a command that takes a file or a checkpoint's directory with `flag`.
+
+    Raises:
+      ConversionError: as `load_pth`; where the file leaves its network open, it says how to convert it.
+      CheckpointError: as `load_model`.
+    """
+    if not path.is_file():
+        return load_model(path)
+    try:
+        return load_pth(path, tell=lambda note: print(f"note           {note}"))
+    except UndecidedError as error:
+        raise error.for_command(path, flag) from error
 
 
 def to_original(source: str, model: str, options: Options, variables: Any) -> dict[str, np.ndarray]:
@@ -143,6 +219,10 @@ def to_original(source: str, model: str, options: Options, variables: Any) -> di
       ConversionError: unknown source, network or option; other variables.
     """
     return entries.export(variables, _code_base(source).table(model, options))
+
+
+def _table(source: str, model: str, options: Options) -> list[entries.Entry]:
+    return _code_base(source).table(model, options)
 
 
 def _code_base(source: str) -> CodeBase:
@@ -173,6 +253,8 @@ def _converted(
 ) -> tuple[ModelCard, nn.Module, Any]:
     base, channels = _code_base(source), options.get("in_chans", 3)
     options = {**_classes(state_dict), **options}
+    if source == _LPS.SOURCE and (options.get("LPS_convex") or options.get("LPS_gumbel")):
+        options = {**_LPS.temperature(state_dict), **options}
     name, ours = base.translate(model, options)
     module = create_model(name, **ours)
     if source == _AFC.SOURCE:
@@ -181,7 +263,10 @@ def _converted(
         prepared = _CIFAR if "_cifar" in name or name == "basic" else _IMAGENET
     side = side or prepared.image_size
     shapes = entries.target_shapes(module, side, channels)
-    variables = entries.convert(state_dict, base.table(model, options), shapes)
+    table = base.table(model, options)
+    if OPTION.get(source) not in options:
+        require_filters((source, model, options), table, state_dict)
+    variables = entries.convert(state_dict, table, shapes)
     card = ModelCard(
         model=name,
         options=ours,

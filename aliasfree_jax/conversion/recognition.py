@@ -36,8 +36,8 @@ def recognise(state_dict: State) -> Original:
         shown = ", ".join(list(state_dict)[:5])
         raise ConversionError(
             f"these weights ({len(state_dict)} arrays: {shown}, ...) are none of the networks that can be "
-            f"recognised: no {error.args[0]}. Pass --source, --model and --options (the original "
-            "constructor's arguments as JSON) if it is one of them."
+            f"recognised: no {error.args[0]}. If it is one of them, name its source, model and options "
+            "(--source, --model and --options of python -m aliasfree_jax.conversion)."
         ) from error
     model, options = _convnext(state_dict)
     return alias_free_convnets.SOURCE, model, {**sizes, **options}

@@ -16,7 +16,8 @@ from aliasfree_jax.conversion import (
     learnable_polyphase_sampling,
     truly_shift_invariant_cnns,
 )
-from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.conversion.undecided import UndecidedError
+from aliasfree_jax.conversion.weights import find_weights
 from aliasfree_jax.models.classic_variants import NETWORKS
 from aliasfree_jax.models.resnet_variants import CIFAR_SIZES, SIZES
 
@@ -24,23 +25,22 @@ State = Mapping[str, np.ndarray]
 Original = tuple[str, str, dict[str, Any]]
 
 
-def normalised(state: State) -> dict[str, np.ndarray]:
+def normalised(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The state dict in today's words.
 
-    Without the prefixes of DataParallel and of Lightning modules (`model.`), and without the masks of
-    ideal filters (`rect`), which are made for one size of images; blur filters of 2019 (`ds.1.weight`)
-    and DenseNet layers of 2017 (`norm.1.weight`) under their present names.
+    Without prefixes (`weights`), such as those of DataParallel, and without the masks of ideal filters
+    (`rect`), which are made for one size of images; blur filters of 2019 (`ds.1.weight`) and DenseNet layers
+    of 2017 (`norm.1.weight`) under their present names.
     """
-    result = {}
-    wrapped = bool(state) and all(key.startswith("model.") for key in state)
-    for key, value in state.items():
+    result: dict[str, np.ndarray] = {}
+    arrays = {key: np.asarray(value) for key, value in state.items()}
+    for key, value in find_weights(arrays).tensors.items() if arrays else ():
         if key.endswith(".rect"):
             continue
-        key = key.removeprefix("model.") if wrapped else key
-        key = re.sub(r"^module\.", "", re.sub(r"^features\.module\.", "features.", key))
+        key = re.sub(r"^features\.module\.", "features.", key)
         key = re.sub(r"\.ds\.1\.weight$", ".filt", key)
         key = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)
-        result[key] = value
+        result[key] = np.asarray(value)
     return result
 
 
@@ -48,7 +48,7 @@ def recognise_by_keys(state: State) -> Original | None:
     """(source, model, options) for `from_original`; None if the keys are of no such network.
 
     Raises:
-      ConversionError: a network for CIFAR-10 that may be two.
+      UndecidedError: a network for CIFAR-10 that may be two.
     """
     if "core.conv1.weight" in state:
         return _learned(state)
@@ -89,14 +89,16 @@ def _resnet(state: State) -> Original | None:
     size, taps = _size(state), _filter_size(state)
     wrapped = "conv1.1.weight" in state
     stem = state["conv1.1.weight" if wrapped else "conv1.weight"]
-    if size is None:
+    if size is None or stem.ndim != 4:  # conv1.1 is a norm in networks with a stem of three convolutions
         return None
     if stem.shape[-1] == 3:
         return _cifar(size, taps, "circular" if wrapped else "zeros")
     if wrapped:
-        adaptive = taps is None or "layer2.0.aps_down.filt" in state
+        adaptive = "layer2.0.conv2.1.1.weight" not in state and "layer2.0.conv3.1.weight" not in state
         options = {"filter_size": taps or 1, "pool_only": "maxpool.2.filt" in state}
-        return truly_shift_invariant_cnns.SOURCE, f"{size}_{'aps' if adaptive else 'lpf'}", options
+        name = f"{size}_{'aps' if adaptive else 'lpf'}"
+        known = name in truly_shift_invariant_cnns.IMAGENET
+        return (truly_shift_invariant_cnns.SOURCE, name, options) if known else None
     if taps is None:
         return antialiased_cnns.TORCHVISION, size, {}
     return antialiased_cnns.SOURCE, size, {"filter_size": taps, "pool_only": "maxpool.0.filt" not in state}
@@ -105,10 +107,14 @@ def _resnet(state: State) -> Original | None:
 def _cifar(size: str, taps: int | None, padding: str) -> Original:
     source = truly_shift_invariant_cnns.CIFAR_SOURCE
     if taps is not None:
-        raise ConversionError(
-            f"this is a {size} for CIFAR-10 of {source}, with APS or BlurPool: their files are alike. Pass "
-            f"--source={source} and --model={size}_aps or {size}_lpf, and --options="
-            f'\'{{"filter_size": {taps}, "conv_pad_type": "{padding}"}}\'.'
+        raise UndecidedError(
+            f"this is a {size} for CIFAR-10 of {source}, with APS ({size}_aps) or BlurPool ({size}_lpf): "
+            "their files are alike.",
+            {
+                "source": source,
+                "model": f"{size}_aps",
+                "options": {"filter_size": taps, "conv_pad_type": padding},
+            },
         )
     return source, size, {"conv_pad_type": padding}
 

@@ -5,23 +5,20 @@ Here nothing of a file is ever executed (see `unpickling`), and every length it 
 against the bytes that are there, so files from strangers can be read.
 """
 
-import itertools
 import math
 import os
-import reprlib
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from aliasfree_jax.conversion.torch_container import Checkpoint, open_checkpoint
 from aliasfree_jax.conversion.torch_objects import Storage, Tensor
+from aliasfree_jax.conversion.weights import find_weights
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.pickles.inert import Constructor, Description, NumpyArray, NumpyDtype, Record
+from aliasfree_jax.pickles.unpickling import refused
 
-WRAPPERS = ("model_ema", "model", "module", "state_dict")
-PREFIX = "module."  # of every name if the network was wrapped for data parallelism
-SHOWN = 10  # names in an error
 # A tensor may repeat its elements (stride 0) and many may share one storage. Arrays of more bytes
 # than these in all, the second for each byte of the file, are an attack on the memory.
 FREE_BYTES, BYTES_PER_BYTE = 1 << 26, 8
@@ -44,38 +41,31 @@ def read_torch_file(path: str | os.PathLike[str]) -> object:
     """
     with open_checkpoint(path) as checkpoint:
         try:
+            if type(checkpoint.content) is Constructor:
+                raise ConversionError(refused(checkpoint.content.name))
             return _Arrays(checkpoint).put_into(checkpoint.content)
         except RecursionError as error:
             raise ConversionError("its values are nested too deeply; refused") from error
 
 
-def read_state_dict(path: str | os.PathLike[str], *, key: str | None = None) -> dict[str, np.ndarray]:
+def read_state_dict(
+    path: str | os.PathLike[str], *, key: str | None = None, tell: Callable[[str], None] | None = None
+) -> dict[str, np.ndarray]:
     """The weights in a file of `torch.save`: name -> array in PyTorch's layout and the stored dtype.
 
-    The file holds a state dict itself, or a dictionary with one under, in this order of preference,
-    `model_ema` (the averaged weights, which the alias-free code base evaluates), `model`, `module`
-    or `state_dict`; `key` names another entry. Only the chosen arrays are read. A `module.` before
-    every name is removed.
+    The file holds a state dict, or one in entries and behind prefixes of any nesting (`weights`): averaged
+    weights are preferred; `key` names another entry. Only the chosen arrays are read. `tell` is called with
+    what was taken and what left aside, if anything was.
 
     Raises:
-      ConversionError: as `read_torch_file`; also for an unknown `key`, or if what was chosen is not
-        a dictionary of named tensors only.
+      ConversionError: as `read_torch_file`; also for an unknown `key`, or if there are no named tensors.
     """
     with open_checkpoint(path) as checkpoint:
-        place, chosen = _choose(checkpoint.content, key)
-        odd = [
-            n for n, value in chosen.items() if type(n) is not str or type(value) not in (Tensor, NumpyArray)
-        ]
-        if odd:
-            raise ConversionError(
-                f"{place} is not a state dict: not named tensors are {_listing(odd)} of its {len(chosen)} "
-                "entries. If another entry of the file holds the weights, name it with `key`"
-            )
-        if not chosen:
-            raise ConversionError(f"{place} is an empty dictionary, not weights")
+        found = find_weights(checkpoint.content, key)
+        if tell is not None and found.aside:
+            tell(f"{path}: {found.note()}.")
         arrays = _Arrays(checkpoint)
-        prefix = PREFIX if all(name.startswith(PREFIX) for name in chosen) else ""
-        return {name.removeprefix(prefix): arrays.put_into(value) for name, value in chosen.items()}
+        return {name: arrays.put_into(value) for name, value in found.tensors.items()}
 
 
 def read_entry(path: str | os.PathLike[str], key: str) -> object:
@@ -83,31 +73,6 @@ def read_entry(path: str | os.PathLike[str], key: str) -> object:
     with open_checkpoint(path) as checkpoint:
         content = checkpoint.content
         return _Arrays(checkpoint).put_into(content.get(key)) if isinstance(content, dict) else None
-
-
-def _choose(content: object, key: str | None) -> tuple[str, dict[Any, object]]:
-    """How to call the dictionary that should be the state dict, and the dictionary."""
-    if not isinstance(content, dict):
-        raise ConversionError(f"it holds a {type(content).__name__}, not a dictionary of weights")
-    if key is None:
-        key = next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)
-        if key is None:
-            return "what it holds", content
-    if key not in content:
-        raise ConversionError(
-            f"it has no entry {key!r}; the entries are {_listing(content)}. Without `key`, the first of "
-            f"{', '.join(WRAPPERS)} is read, or the whole file"
-        )
-    chosen = content[key]
-    if not isinstance(chosen, dict):
-        raise ConversionError(f"its entry {key!r} is a {type(chosen).__name__}, not a dictionary of weights")
-    return f"its entry {key!r}", chosen
-
-
-def _listing(names: Collection[object]) -> str:
-    """The first names, and how many there are in all if that is more."""
-    shown = ", ".join(reprlib.repr(name) for name in itertools.islice(names, SHOWN))
-    return shown if len(names) <= SHOWN else f"{shown}, ... ({len(names)} in all)"
 
 
 class _Arrays:
@@ -129,7 +94,7 @@ class _Arrays:
         if type(value) is Tensor:
             result = self.array(value)
         elif type(value) is NumpyArray:
-            result = value.value
+            result = self.put_into(value.value)
         elif type(value) is NumpyDtype:
             result = value.dtype
         elif type(value) is Constructor:
@@ -144,6 +109,7 @@ class _Arrays:
         elif type(value) is Description:
             self.done[id(value)] = value, value
             value.arguments, value.state = self.put_into(value.arguments), self.put_into(value.state)
+            self.put_into(value.items)
         elif isinstance(value, dict | Record):
             self.done[id(value)] = value, value
             items = vars(value) if isinstance(value, Record) else value

@@ -7,6 +7,7 @@ of tensors are checked against their storage when they are made; their bytes are
 
 import math
 import reprlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,12 +28,17 @@ _STORAGES = {
     "CharStorage": np.dtype(np.int8),
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
+    "UntypedStorage": np.dtype(np.uint8),
+    "QInt8Storage": np.dtype(np.int8),
+    "QUInt8Storage": np.dtype(np.uint8),
+    "QInt32Storage": np.dtype(np.int32),
     "ComplexFloatStorage": np.dtype(np.complex64),
     "ComplexDoubleStorage": np.dtype(np.complex128),
 }
 _DTYPES = (
     "float64 float32 float16 bfloat16 float8_e4m3fn float8_e5m2 complex64 complex128 "
-    "int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool"
+    "int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex32 quint8 qint8 qint32 "
+    "float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu"
 ).split()
 
 
@@ -131,14 +137,50 @@ def _names() -> dict[tuple[str, str], object]:
 
 
 _NAMES = _names()
-# Packages whose objects training programs keep beside the weights. The names say what the network was
-# made of; nothing of that name is ever imported or called.
-_DESCRIBED = ("layers", "models", "pytorch_lightning", "torch.optim", "torch.nn")
+# Of these packages, whose functions can do harm where they are called, only named parts are described; so
+# a file that was made to attack says so. Of all others, every object is: nothing is imported or called.
+_GUARDED = {*sys.stdlib_module_names, "numpy", "torch", "aliasfree_jax"} - {"__main__"}
+_GUARDED |= {"", "__builtin__", "commands", "cPickle", "copy_reg", "popen2", "urllib2"}
+_DESCRIBED = (
+    "torch.nn torch.optim torch.amp torch.cuda.amp torch.distributed torch.utils.data numpy.random numpy.ma "
+    "numpy.rec typing datetime decimal fractions uuid ipaddress zoneinfo logging enum dataclasses random "
+    "string"
+).split()
+_DESCRIBED_NAMES = {
+    "builtins": "dict list int str float tuple bool type range slice Ellipsis NotImplemented",
+    "__builtin__": "dict list int str float tuple bool type range xrange slice object unicode long",
+    "collections": "deque ChainMap UserDict UserList UserString",
+    "types": "SimpleNamespace",
+    "functools": "partial",
+    "operator": "itemgetter attrgetter methodcaller",
+    "_io": "BytesIO StringIO",
+    "array": "_array_reconstructor array",
+    "re": "_compile",
+    "time": "struct_time",
+    "http": "HTTPStatus",
+    "platform": "uname_result",
+    "numpy": "matrix recarray record bool_ float16 float32 float64 int8 int16 int32 int64 uint8 str_ bytes_",
+    "torch": "Generator Tensor preserve_format contiguous_format channels_last channels_last_3d "
+    "per_tensor_affine per_channel_affine per_tensor_symmetric per_channel_symmetric",
+    "torch._utils": "_rebuild_tensor_v3 _rebuild_sparse_tensor _rebuild_qtensor _rebuild_nested_tensor "
+    "_rebuild_meta_tensor_no_storage _rebuild_parameter_with_state _rebuild_device_tensor_from_numpy "
+    "_rebuild_device_tensor_from_cpu_tensor",
+    "torch._tensor": "_rebuild_from_type_v2",
+    "torch.torch_version": "TorchVersion",
+    "torch.serialization": "_get_layout",
+}
+_EXCEPTIONS = ("Error", "Exception", "Warning")
 
 
 def look_up(module: str, name: str) -> object | None:
     """What a file gets for a name: a Constructor, a plain value, or None for a name off the list."""
     if (module, name) in _NAMES:
         return _NAMES[module, name]
-    described_here = any(f"{module}.".startswith(f"{package}.") for package in _DESCRIBED)
-    return described(module, name) if described_here or (module, name) == ("functools", "partial") else None
+    exception = module in ("builtins", "exceptions") and name.isidentifier() and name.endswith(_EXCEPTIONS)
+    if exception or name in _DESCRIBED_NAMES.get(module, "").split():
+        return described(module, name)
+    if not all(part.isidentifier() for part in f"{module}.{name}".split(".")):
+        return None
+    plain = name.isidentifier() and any(f"{module}.".startswith(f"{package}.") for package in _DESCRIBED)
+    foreign = module.split(".")[0] not in _GUARDED
+    return described(module, name) if plain or foreign else None

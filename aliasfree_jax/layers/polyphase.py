@@ -120,13 +120,16 @@ class LearnedPolyphaseSampler(ComponentSampler):
     Attributes:
       logits: module from components [N, K, h, w, C] to logits [N, K] (`layers.phase_logits`).
       noise: without it the training mixture has weights softmax(logits / t) ("train_convex").
-      evaluation: "hard", or the mixture without noise ("convex") or with it ("noisy").
+      evaluation: "hard", or the mixture without noise ("convex") or with it ("noisy"). Without a key for
+        "gumbel" the noise follows from the logits: of every image another, and the same again and again.
+      evaluation_temperature: of the mixtures of evaluation; None: the one that is passed.
     """
 
     odd_padding: Padding = "zero"
     logits: Callable[..., nn.Module] = ConvLogits
     noise: bool = True
     evaluation: Evaluation = "hard"
+    evaluation_temperature: float | None = None
 
     def choose(
         self, components: jax.Array, step: int, factor: int, train: bool, temperature: Temperature
@@ -140,5 +143,18 @@ class LearnedPolyphaseSampler(ComponentSampler):
             return best_phase(logits, (factor, factor), "rows")
         logits = logits.astype(accurate_dtype(logits.dtype))
         if self.noise if train else self.evaluation == "noisy":
-            logits += jax.random.gumbel(self.make_rng("gumbel"), logits.shape, logits.dtype)
+            if train or self.has_rng("gumbel"):
+                logits += jax.random.gumbel(self.make_rng("gumbel"), logits.shape, logits.dtype)
+            else:
+                logits += jax.vmap(_own_noise)(logits)
+        if not train and self.evaluation_temperature is not None:
+            temperature = self.evaluation_temperature
         return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype), axis=1)
+
+
+def _own_noise(logits: jax.Array) -> jax.Array:
+    """Gumbel noise for the logits [K] of one image, from a key that their bits make."""
+    key = jax.random.key(0)
+    for bits in jax.lax.bitcast_convert_type(logits.astype(jnp.float32), jnp.uint32):
+        key = jax.random.fold_in(key, bits)
+    return jax.random.gumbel(key, logits.shape, logits.dtype)

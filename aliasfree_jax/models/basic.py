@@ -11,8 +11,8 @@ from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import fan_in_uniform
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.models.inputs import check_input
 from aliasfree_jax.ops.padding import Padding
-from aliasfree_jax.ops.resample import check_images
 
 
 class BasicClassifier(nn.Module):
@@ -36,7 +36,7 @@ class BasicClassifier(nn.Module):
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits, in float32 (float64 for float64 inputs)."""
-        check_images(images)
+        check_input(images)
         x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
         for stage, width in enumerate(self.widths):
             for number in (1, 2):

@@ -25,8 +25,8 @@ from aliasfree_jax.layers.normalization import ChannelNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample, Temperature
 from aliasfree_jax.layers.stem import ActivatedStem
+from aliasfree_jax.models.inputs import check_input
 from aliasfree_jax.ops.padding import Padding, WindowPadding, same_padding
-from aliasfree_jax.ops.resample import check_images
 
 ModuleFactory = Callable[..., nn.Module]
 
@@ -225,7 +225,7 @@ class ConvNeXt(nn.Module):
         return sides
 
     def _check_size(self, images: jax.Array) -> None:
-        check_images(images)
+        check_input(images)
         smallest = {"circular": 3, "reflect": 4}.get(self.padding, 1)
         side = min(images.shape[1:3])
         sides = self.map_sides(side)

@@ -13,9 +13,9 @@ from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.pooling import SampledMaxPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.models.inputs import check_input
 from aliasfree_jax.ops.padding import Padding
 from aliasfree_jax.ops.pooling import PoolPadding, average_pool
-from aliasfree_jax.ops.resample import check_images
 
 ModuleFactory = Callable[..., nn.Module]
 BOTTLENECK = 4  # channels of a layer's 1 x 1 convolution, as a multiple of the growth
@@ -57,7 +57,7 @@ class DenseNet(nn.Module):
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
-        check_images(images)
+        check_input(images)
         x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
         x = self._stem(x, train, temperature)
         for stage, depth in enumerate(self.depths):

@@ -16,9 +16,9 @@ from aliasfree_jax.layers.initializers import Initializer, fan_in_uniform, kaimi
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.pooling import SampledMaxPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.models.inputs import check_input
 from aliasfree_jax.ops.padding import Padding, pad
 from aliasfree_jax.ops.pooling import adaptive_average_pool
-from aliasfree_jax.ops.resample import check_images
 
 ModuleFactory = Callable[..., nn.Module]
 
@@ -93,7 +93,7 @@ class AlexNet(nn.Module):
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
-        check_images(images)
+        check_input(images)
         x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
         sampler = self.sampler(stride=2, numerics=self.numerics, name="sampler")
         strided = self.strided or isinstance(sampler, Subsample)
@@ -155,7 +155,7 @@ class Vgg(nn.Module):
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
-        check_images(images)
+        check_input(images)
         x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for layer in range(depth):

@@ -12,8 +12,8 @@ from aliasfree_jax.layers.initializers import kaiming_normal_fan_out
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.models.inputs import check_input
 from aliasfree_jax.ops.padding import Padding
-from aliasfree_jax.ops.resample import check_images
 
 ModuleFactory = Callable[..., nn.Module]
 
@@ -97,7 +97,7 @@ class MobileNetV2(nn.Module):
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
-        check_images(images)
+        check_input(images)
         x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
         x = self._convolved(x, int(32 * self.width_mult), 3, 2, "stem", train)
         for stage, (expansion, width, depth, stride) in enumerate(STAGES):

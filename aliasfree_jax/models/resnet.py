@@ -18,9 +18,9 @@ from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.models.inputs import check_input
 from aliasfree_jax.models.resnet_stems import ImageStem
 from aliasfree_jax.ops.padding import Padding
-from aliasfree_jax.ops.resample import check_images
 
 ModuleFactory = Callable[..., nn.Module]
 BlockKind = Literal["basic", "bottleneck"]
@@ -150,7 +150,7 @@ class ResNet(nn.Module):
         Raises:
           ShapeError: not floating-point [N, H, W, C], or an image that is too small.
         """
-        check_images(images)
+        check_input(images)
         x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
         stem = self.stem(
             width=self.widths[0],

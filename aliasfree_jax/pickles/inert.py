@@ -66,14 +66,16 @@ class Description(Stateful):
       arguments: of its call.
       state: what pickle would have set on the object, or None. That of a `functools.partial` is
         (function, arguments, keywords, attributes).
+      items: what pickle would have put into the object: values, or pairs of key and value.
     """
 
-    __slots__ = ("arguments", "name", "state")
+    __slots__ = ("arguments", "items", "name", "state")
 
     def __init__(self, name: str, arguments: tuple[object, ...]) -> None:
         """Before its state has arrived."""
         self.name, self.arguments = name, arguments
         self.state: object = None
+        self.items: list[object] = []
 
     def set_state(self, state: object) -> None:
         """Keep `state` as it is."""
@@ -104,28 +106,41 @@ def lengths(what: str, value: object) -> tuple[int, ...]:
 class NumpyDtype(Stateful):
     """A numeric numpy dtype; its byte order arrives as its state."""
 
-    __slots__ = ("dtype",)
+    __slots__ = ("_dtype", "code")
 
     def __init__(self, code: object, align: object = False, copy: object = True) -> None:
         """As numpy pickles it: `code` without byte order, and two flags without effect."""
-        if code not in _NUMPY_DTYPES:
+        self.code = code
+        self._dtype = np.dtype(code) if type(code) is str and code in _NUMPY_DTYPES else None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype; ConversionError if its values are no numbers."""
+        if self._dtype is None:
             raise ConversionError(
-                f"it holds a numpy value of dtype {reprlib.repr(code)}, none of {' '.join(_NUMPY_DTYPES)}; "
-                f"{REFUSED}"
+                f"it holds a numpy value of dtype {reprlib.repr(self.code)}, none of "
+                f"{' '.join(_NUMPY_DTYPES)}; {REFUSED}"
             )
-        self.dtype = np.dtype(str(code))
+        return self._dtype
+
+    def is_numeric(self) -> bool:
+        """Whether arrays of this dtype hold numbers; others are described."""
+        return self._dtype is not None
 
     def set_state(self, state: object) -> None:
         """`state`: numpy's tuple (version, byte order, ...)."""
+        if self._dtype is None:
+            return
         if type(state) is not tuple or state[1:2] not in (("<",), (">",), ("|",), ("=",)):
             raise ConversionError("it holds a damaged numpy dtype. Download the file again")
-        self.dtype = self.dtype.newbyteorder(state[1])
+        self._dtype = self.dtype.newbyteorder(state[1])
 
 
 class NumpyArray(Stateful):
-    """An array of numbers; `value` is empty until its state has arrived."""
+    """An array; `value` is empty until its state has arrived, a description if that holds no numbers."""
 
     __slots__ = ("value",)
+    value: "np.ndarray | Description"
 
     def __init__(self) -> None:
         """An array without elements."""
@@ -136,6 +151,9 @@ class NumpyArray(Stateful):
         if type(state) is not tuple or len(state) != 5:
             raise ConversionError("it holds a damaged numpy array. Download the file again")
         _, shape, dtype, fortran, data = state
+        if type(dtype) is NumpyDtype and not dtype.is_numeric():
+            self.value = Description("numpy.ndarray", (shape, dtype.code))
+            return
         self.value = _numbers(dtype, data, lengths("numpy shape", shape), fortran is True)
 
 
@@ -169,8 +187,10 @@ def _latin1(text: object, encoding: object) -> bytes:
     return text.encode("latin-1")
 
 
-def _array(kind: object, shape: object, code: object) -> NumpyArray:
+def _array(kind: object, shape: object, code: object) -> Stateful:
     """`_reconstruct`: always an empty array of the plain class, completed by its state."""
+    if type(kind) is Constructor and kind.name.startswith("numpy."):  # a subclass of numpy's
+        return Description(kind.name, (shape, code))
     if kind != "numpy.ndarray":
         raise ConversionError(f"it holds a numpy array of the class {reprlib.repr(kind)}; {REFUSED}")
     return NumpyArray()
@@ -180,6 +200,15 @@ def _complex(real: object, imaginary: object) -> complex:
     if type(real) is not float or type(imaginary) is not float:
         raise ConversionError("it holds a damaged complex number. Download the file again")
     return complex(real, imaginary)
+
+
+def _bytes(content: object = b"", encoding: object = "latin-1") -> bytes:
+    """`bytearray`, made of bytes or, before protocol 3, of text."""
+    if type(content) is str and encoding == "latin-1":
+        return content.encode("latin-1")
+    if type(content) is not bytes:
+        raise ConversionError("it holds damaged bytes. Download the file again")
+    return content
 
 
 def _container(kind: type, what: str) -> Callable[..., Any]:
@@ -193,6 +222,29 @@ def _container(kind: type, what: str) -> Callable[..., Any]:
     return build
 
 
+def _buffer_array(data: object, dtype: object, shape: object, order: object) -> object:
+    """`numpy._core.numeric._frombuffer`, by which protocol 5 writes arrays."""
+    if type(dtype) is NumpyDtype and not dtype.is_numeric():
+        return Description("numpy.ndarray", (shape, dtype.code))
+    made = NumpyArray()
+    made.set_state((1, shape, dtype, order == "F", data))
+    return made
+
+
+def _attribute(owner: object, name: object) -> Constructor:
+    """`getattr`, by which protocol 2 refers to a class within a class."""
+    if type(owner) is not Constructor or type(name) is not str or not name.isidentifier():
+        raise ConversionError(f"the file tries to run code: it asks for an attribute {name!r}; {REFUSED}")
+    return described(owner.name, name)
+
+
+def _object(kind: object, base: object = None, state: object = None) -> object:
+    """`copyreg._reconstructor`, by which protocols 0 and 1 make objects of Python classes."""
+    if type(kind) is not Constructor:
+        raise ConversionError(f"the file makes an object of a {type(kind).__name__}; {REFUSED}")
+    return kind.build() if state is None else kind.build(state)
+
+
 def _path(*parts: object) -> str:
     if any(type(part) is not str for part in parts):
         raise ConversionError("it holds a damaged path. Download the file again")
@@ -200,6 +252,8 @@ def _path(*parts: object) -> str:
 
 
 def _scalar(dtype: object, data: object) -> object:
+    if type(dtype) is NumpyDtype and not dtype.is_numeric():
+        return Description("numpy.generic", (dtype.code, data))
     return _numbers(dtype, data, ())[()]
 
 
@@ -210,6 +264,9 @@ def plain_names() -> dict[tuple[str, str], object]:
         ("argparse", "Namespace"): Record,
         ("numpy", "dtype"): NumpyDtype,
         ("_codecs", "encode"): _latin1,
+        ("__builtin__", "getattr"): _attribute,
+        ("copyreg", "_reconstructor"): _object,
+        ("copy_reg", "_reconstructor"): _object,
         ("collections", "Counter"): _container(dict, "Counter"),
         ("collections", "defaultdict"): lambda factory=None: {},
         ("pytorch_lightning.utilities.parsing", "AttributeDict"): lambda: {},
@@ -217,13 +274,16 @@ def plain_names() -> dict[tuple[str, str], object]:
     }
     for module in ("builtins", "__builtin__"):
         calls[module, "complex"] = _complex
-        for name in ("set", "frozenset"):  # a list: what the file calls hashable need not be
-            calls[module, name] = _container(list, "set")
+        calls[module, "bytearray"] = _bytes
+        calls[module, "set"] = _container(list, "set")  # a list: what the file calls hashable need not be
+        calls[module, "frozenset"] = lambda content=(): tuple(_container(list, "set")(content or None))
     for module in ("pathlib", "pathlib._local"):
         calls |= {(module, f"{kind}Path"): _path for kind in ("Posix", "Windows", "PurePosix", "PureWindows")}
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         calls[module, "scalar"] = _scalar
         calls[module, "_reconstruct"] = _array
+    for module in ("numpy.core.numeric", "numpy._core.numeric"):
+        calls[module, "_frombuffer"] = _buffer_array
     return constructors(calls) | {("numpy", "ndarray"): "numpy.ndarray"}
 
 

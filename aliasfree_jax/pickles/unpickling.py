@@ -3,7 +3,7 @@
 A pickle is a program, and `pickle.Unpickler` is a generous machine for it: even with its look-up of
 names restricted it calls `__setstate__`, `append` or `setattr` on whatever the program points at,
 takes objects from a process-wide extension cache, and allocates what a length field demands. This
-machine knows only the instructions that `torch.save` and Python 2 write for plain data. It never imports,
+machine knows only the instructions that `pickle` writes for data, of protocols 1 to 5. It never imports,
 never looks up an attribute of an object that the file made, and calls nothing but the constructors it was
 handed.
 """
@@ -15,13 +15,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import BinaryIO
 
+import numpy as np
+
 from aliasfree_jax.errors import ConversionError
-from aliasfree_jax.pickles.inert import REFUSED, Constructor, Stateful
+from aliasfree_jax.pickles.inert import REFUSED, Constructor, Description, Stateful
 
 # Each instruction makes at most one small object, so this bounds the memory that a hostile pickle
 # can turn its bytes into; a checkpoint of 10,000 tensors needs about 300,000.
 MAX_INSTRUCTIONS = 10_000_000
 MAX_NAME_LENGTH = 500
+MAX_KEY_PARTS = 1000
+_KEYS = (str, int, float, bytes, complex, np.generic, Stateful, Constructor)
 
 
 def load_pickle(
@@ -100,11 +104,11 @@ class _Machine:
     def push_name(self, module: object, name: object) -> None:
         found = self.look_up(module, name) if type(module) is str and type(name) is str else None
         if found is None:
-            raise ConversionError(_refused(module, name))
+            raise ConversionError(refused(f"{module}.{name}"))
         self.stack.append(found)
 
     def refuse_instance(self) -> None:
-        raise ConversionError(_refused(self.line(), self.line()))
+        raise ConversionError(refused(f"{self.line()}.{self.line()}"))
 
     def construct(self) -> None:
         arguments, constructor = self.stack.pop(), self.stack.pop()
@@ -113,6 +117,14 @@ class _Machine:
                 f"the file tries to run code: it calls a {type(constructor).__name__}; {REFUSED}"
             )
         self.stack.append(constructor.build(*arguments))
+
+    def construct_with_keywords(self) -> None:
+        keywords = self.stack.pop()
+        if type(keywords) is not dict:
+            raise TypeError(f"keywords of type {type(keywords).__name__}")
+        if keywords:  # the constructors take none; a described class keeps them
+            self.stack[-1] = (*self.stack[-1], keywords)  # type: ignore[misc]
+        self.construct()
 
     def set_state(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
@@ -142,36 +154,54 @@ class _Machine:
 
     def extend(self, values: list[object]) -> None:
         target = self.stack[-1]
-        if type(target) is not list:
+        if type(target) is Description:
+            target.items.extend(values)
+        elif type(target) is list:
+            target.extend(values)
+        else:
             raise TypeError(f"append to a {type(target).__name__}")
-        target.extend(values)
 
     def update(self, values: list[object]) -> None:
         target = self.stack[-1]
-        if not isinstance(target, dict) or len(values) % 2:
+        pairs = zip(map(_checked_key, values[::2]), values[1::2], strict=True)
+        if type(target) is Description:
+            target.items.extend(pairs)
+        elif isinstance(target, dict):
+            target.update(pairs)
+        else:
             raise TypeError(f"{len(values)} keys and values for a {type(target).__name__}")
-        target.update(zip(map(_checked_key, values[::2]), values[1::2], strict=True))
+
+    def push_dictionary(self) -> None:
+        values = self.pop_mark()
+        self.stack.append({})
+        self.update(values)
 
 
 def _checked_key(key: object) -> object:
-    """`key` if it is a plain scalar or a tuple of them; the name of a class; else ConversionError.
+    """`key` if hashing it ends: a scalar, a description or tuples of them; the name of a class.
 
     Tuples that hold one tuple twice, a hundred levels deep, take for ever to hash.
     """
     if type(key) is Constructor:
         return key.name
-    for part in key if type(key) is tuple else (key,):
-        if part is not None and type(part) not in (str, int, float, bool, bytes):
-            raise ConversionError(f"its pickle has a dictionary key of {type(part)}; refused")
-    return key
+    parts = [key]
+    for count in range(MAX_KEY_PARTS):
+        if not parts:
+            return key
+        part = parts.pop()
+        if type(part) is tuple and count + len(part) < MAX_KEY_PARTS:
+            parts.extend(part)
+        elif part is not None and not isinstance(part, _KEYS):
+            break
+    raise ConversionError(f"its pickle has a dictionary key of {type(key)}; refused")
 
 
-def _refused(module: object, name: object) -> str:
-    wanted = f"{module}.{name}"[:MAX_NAME_LENGTH]
+def refused(name: str) -> str:
+    """The message for a file that asks for `name`, of a module's function or class."""
     return (
-        f"the file tries to run code: it asks for {wanted!r}, not one of the few names that plain data need; "
-        f"{REFUSED}. If you trust its origin, load it in a sandbox with the program that wrote it and save "
-        "plain data only; of a model, its state_dict()"
+        f"the file tries to run code: it asks for {name[:MAX_NAME_LENGTH]!r}, not one of the few names that "
+        f"plain data need; {REFUSED}. If you trust its origin, load it in a sandbox with the program that "
+        "wrote it and save plain data only; of a model, its state_dict()"
     )
 
 
@@ -179,6 +209,10 @@ def _unsupported(code: bytes) -> str:
     known = {op.code: op.name for op in pickletools.opcodes}
     name = known.get(code.decode("latin-1"), repr(code))
     return f"its pickle has the instruction {name}, which plain data never need; {REFUSED}"
+
+
+def _truth_or_integer(line: str) -> object:
+    return line == "01" if line in ("00", "01") else int(line)
 
 
 def _text(data: bytes) -> str:
@@ -208,6 +242,8 @@ def _push_counted(layout: str, convert: Callable[[bytes], object]) -> Callable[[
 _NUMBERS = {pickle.BININT: "<i", pickle.BININT1: "<B", pickle.BININT2: "<H", pickle.BINFLOAT: ">d"}
 _COUNTED: dict[bytes, tuple[str, Callable[[bytes], object]]] = {  # layout of the count, value of the bytes
     pickle.LONG1: ("<B", _integer),
+    pickle.LONG4: ("<I", _integer),
+    pickle.BYTEARRAY8: ("<Q", bytes),
     pickle.SHORT_BINUNICODE: ("<B", _text),
     pickle.BINUNICODE: ("<I", _text),
     pickle.BINUNICODE8: ("<Q", _text),
@@ -230,13 +266,18 @@ def _table() -> dict[bytes, Callable[[_Machine], object]]:
         pickle.NEWFALSE: lambda m: m.push(False),
         pickle.EMPTY_DICT: lambda m: m.push({}),
         pickle.EMPTY_LIST: lambda m: m.push([]),
+        pickle.EMPTY_SET: lambda m: m.push([]),  # a list: what the file calls hashable need not be
         pickle.EMPTY_TUPLE: lambda m: m.push(()),
         pickle.TUPLE: lambda m: m.push(tuple(m.pop_mark())),
+        pickle.LIST: lambda m: m.push(m.pop_mark()),
+        pickle.FROZENSET: lambda m: m.push(tuple(m.pop_mark())),
+        pickle.DICT: _Machine.push_dictionary,
         pickle.TUPLE1: lambda m: m.push_tuple(1),
         pickle.TUPLE2: lambda m: m.push_tuple(2),
         pickle.TUPLE3: lambda m: m.push_tuple(3),
         pickle.APPEND: lambda m: m.extend([m.stack.pop()]),
         pickle.APPENDS: lambda m: m.extend(m.pop_mark()),
+        pickle.ADDITEMS: lambda m: m.extend(m.pop_mark()),
         pickle.SETITEM: lambda m: m.update([m.stack.pop(), m.stack.pop()][::-1]),
         pickle.SETITEMS: lambda m: m.update(m.pop_mark()),
         pickle.GLOBAL: lambda m: m.push_name(m.line(), m.line()),
@@ -244,7 +285,13 @@ def _table() -> dict[bytes, Callable[[_Machine], object]]:
         pickle.INST: _Machine.refuse_instance,
         pickle.REDUCE: _Machine.construct,
         pickle.NEWOBJ: _Machine.construct,
+        pickle.NEWOBJ_EX: _Machine.construct_with_keywords,
         pickle.BUILD: _Machine.set_state,
+        pickle.POP: lambda m: m.stack.pop() if m.stack else m.pop_mark(),
+        pickle.POP_MARK: _Machine.pop_mark,
+        pickle.INT: lambda m: m.push(_truth_or_integer(m.line())),
+        pickle.LONG: lambda m: m.push(int(m.line().removesuffix("L"))),
+        pickle.READONLY_BUFFER: lambda m: None,
         pickle.BINPERSID: lambda m: m.push(m.load_persistent(m.stack.pop())),
         pickle.BINGET: lambda m: m.push(m.memo[m.number("<B")]),
         pickle.LONG_BINGET: lambda m: m.push(m.memo[m.number("<I")]),

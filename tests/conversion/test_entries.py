@@ -17,6 +17,7 @@ from aliasfree_jax.conversion.recognition_by_keys import normalised, recognise_b
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import table as aps_table
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import table_cifar, translate_cifar
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import translate as aps_translate
+from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
@@ -258,7 +259,7 @@ def test_networks_are_recognised_by_their_keys(name):
     shapes = {key: np.broadcast_to(np.float32(0), value.shape) for key, value in case.state_dict.items()}
     model = case.meta["model"].removesuffix(" (circular)")
     if case.meta["source"].endswith("cifar10") and model not in ("resnet18", "resnet20"):
-        with pytest.raises(ConversionError, match=f"--model={model.split('_')[0]}_aps or"):
+        with pytest.raises(UndecidedError, match=f"\\({model.split('_')[0]}_aps\\) or BlurPool"):
             recognise_by_keys(shapes)
         return
     if model == "BasicClassifier":
@@ -302,7 +303,7 @@ def test_a_converted_network_is_evaluated_as_by_its_original(source, monkeypatch
 def test_the_command_converts_what_it_recognises(tmp_path, capsys, monkeypatch):
     case = golden.load("cifar_resnet20_1_circular")
     wrapped = {f"module.{key}": value for key, value in case.state_dict.items()}
-    monkeypatch.setattr(originals, "read_state_dict", lambda path, key: wrapped)
+    monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: wrapped)
     assert main(["file.pt", str(tmp_path / "converted")]) == 0
     printed = capsys.readouterr().out
     assert "truly_shift_invariant_cnns/cifar10 resnet20: resnet20_cifar_circular" in printed
@@ -314,10 +315,30 @@ def test_the_command_converts_what_it_recognises(tmp_path, capsys, monkeypatch):
 
 
 def test_older_and_wrapped_files_are_read_alike():
-    today = {"features.denseblock1.denselayer2.norm1.weight", "layer2.0.conv2.0.filt", "features.3.weight"}
-    older = {
-        "module.features.denseblock1.denselayer2.norm.1.weight": 0,
-        "module.layer2.0.conv2.0.ds.1.weight": 0,
-        "features.module.3.weight": 0,
+    for older, today in (
+        (
+            "module.features.denseblock1.denselayer2.norm.1.weight",
+            "features.denseblock1.denselayer2.norm1.weight",
+        ),
+        ("module.layer2.0.conv2.0.ds.1.weight", "layer2.0.conv2.0.filt"),
+        ("features.module.3.weight", "features.3.weight"),
+    ):
+        value = np.zeros(1)
+        assert list(normalised({older: value})) == list(normalised({today: value})) == [today]
+
+
+@pytest.mark.parametrize("option", ["LPS_gumbel", "LPS_convex"])
+def test_mixtures_of_evaluation_have_the_temperature_of_the_weights(option):
+    case = golden.load("lps_basic_32")
+    state = {
+        key: np.float32(0.25) if key.endswith("gumbel_tau") else value
+        for key, value in case.state_dict.items()
     }
-    assert set(normalised(older)) == set(normalised(normalised(older))) == today
+    options = {**case.meta["options"], option: True}
+    module, variables = from_original(SOURCES["lps"], "BasicClassifier", options, state)
+    images = case.inputs.transpose(0, 2, 3, 1)
+    logits = module.apply(variables, images)  # without a random key
+    assert np.isfinite(logits).all() and module.sampler().evaluation_temperature == 0.25
+    several = state | {next(key for key in state if key.endswith("gumbel_tau")): np.float32(0.5)}
+    with pytest.raises(ConversionError, match=r"several temperatures gumbel_tau: \[0.25, 0.5\]"):
+        from_original(SOURCES["lps"], "BasicClassifier", options, several)

@@ -62,10 +62,14 @@ def partial(function, **keywords):
     return description
 
 
-@pytest.mark.parametrize("mixture", ["comp_convex", "comp_train_convex"])
+@pytest.mark.parametrize("mixture", ["comp_convex", "comp_train_convex", "comp_fix_train"])
 def test_mixtures(mixture):
     layer = partial("layers.polydown.PolyphaseInvariantDown2D", **{mixture: True})
-    option = {"comp_convex": "LPS_convex", "comp_train_convex": "LPS_train_convex"}[mixture]
+    option = {
+        "comp_convex": "LPS_convex",
+        "comp_train_convex": "LPS_train_convex",
+        "comp_fix_train": "LPS_gumbel",
+    }[mixture]
     assert with_hyper_parameters({}, {"pooling_layer": layer}) == {option: True}
 
 

@@ -99,7 +99,7 @@ def test_numpy_array_of_objects(tmp_path):
     pickle.loads(attack)
     target.rmdir()
     path = zip_file(tmp_path / "evil.pth", Code(attack[2:-1]))
-    with pytest.raises(ConversionError, match=f"numpy value of dtype 'O8'.*{NOT_EXECUTED}"):
+    with pytest.raises(ConversionError, match=f"'(posix|nt).mkdir'.*{NOT_EXECUTED}"):
         read_torch_file(path)
     assert not target.exists()
 

@@ -186,6 +186,26 @@ def test_noise_is_drawn_in_training_only(draw):
         LearnedPolyphaseSampler(logits=LinearLogits, evaluation="soft").apply(variables, x)
 
 
+def test_noisy_evaluation_needs_no_key(draw):
+    """As with a key: each image has noise of its own, and phases win in proportion to their weights."""
+    x = draw(2048, 4, 4, 1)
+    sampler = LearnedPolyphaseSampler(logits=LinearLogits, evaluation="noisy", evaluation_temperature=0.1)
+    variables = variables_of(sampler, x, draw)
+    own = sampler.apply(variables, x)[1][0]
+    np.testing.assert_array_equal(own, sampler.apply(variables, x)[1][0])
+    np.testing.assert_array_equal(own[5:7], sampler.apply(variables, x[5:7])[1][0])
+    keyed = sampler.apply(variables, x, rngs={"gumbel": jax.random.key(3)})[1][0]
+    assert float(jnp.abs(own - keyed).max()) > 0.5
+    # Weights lie in [0, 1], so a mean over 2048 images is off by at most 0.5 / 45 in the standard deviation,
+    # and the difference of two means by 0.016: five of those.
+    np.testing.assert_allclose(own.mean(0), keyed.mean(0), atol=0.08)
+    warm = LearnedPolyphaseSampler(logits=LinearLogits, evaluation="convex", evaluation_temperature=0.5)
+    plain = LearnedPolyphaseSampler(logits=LinearLogits, evaluation="convex")
+    np.testing.assert_array_equal(
+        warm.apply(variables, x)[1][0], plain.apply(variables, x, temperature=0.5)[1][0]
+    )
+
+
 @pytest.mark.parametrize("name", LOGITS)
 def test_logits_follow_their_components(name, draw, x64):
     components = draw(3, 4, 5, 6, 4)

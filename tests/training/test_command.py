@@ -11,6 +11,7 @@ import pytest
 from absl import flags
 
 from aliasfree_jax.config import base_config
+from aliasfree_jax.conversion import originals
 from aliasfree_jax.errors import CheckpointError, ConfigError
 from aliasfree_jax.training.stopping import TerminatedError
 
@@ -72,8 +73,8 @@ def test_names_of_classes_are_accepted_on_request_alone(command):
 
 
 def test_initial_weights_come_from_a_run_or_a_file(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "load_pth", lambda path: ("pth", None, path.name))
-    monkeypatch.setattr(command, "load_model", lambda path: ("run", None, Path(path).name))
+    monkeypatch.setattr(originals, "load_pth", lambda path, tell: ("pth", None, path.name))
+    monkeypatch.setattr(originals, "load_model", lambda path: ("run", None, Path(path).name))
     config = base_config()
     assert command.initial_weights(config, tmp_path) is None
     (tmp_path / "w.pth").touch()
