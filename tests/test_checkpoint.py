@@ -21,6 +21,7 @@ from aliasfree_jax.checkpoint import (
     network,
     newest_run,
     save_model,
+    set_best_aside,
 )
 from aliasfree_jax.checkpoint.directory import UnreadableCheckpointError
 from aliasfree_jax.errors import CheckpointError
@@ -308,6 +309,16 @@ def test_the_best_network_is_kept_apart(tmp_path):
     assert_equal(variables, variables_of(seed=4))
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
     assert not keep_best(tmp_path, card_at(5), variables_of(), {"accuracy": np.nan}, "accuracy")
+
+
+def test_the_best_network_of_an_earlier_run_is_out_of_the_way(tmp_path):
+    assert set_best_aside(tmp_path) == []
+    for name in ("best.earlier", "best.earlier2"):
+        keep_best(tmp_path, card_at(1), variables_of(), {"accuracy": 0.9}, "accuracy")
+        (told,) = set_best_aside(tmp_path)
+        assert told.endswith(f"is of an earlier run; it is now {tmp_path}/{name}")
+        assert load_model(tmp_path / name)[0].step == 1
+    assert keep_best(tmp_path, card_at(2), variables_of(), {"accuracy": 0.1}, "accuracy")
 
 
 @pytest.mark.parametrize("moment", ["writing", "between the renamings", "before the clean-up"])

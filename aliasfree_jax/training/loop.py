@@ -8,7 +8,7 @@ from pathlib import Path
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best
+from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best, set_best_aside
 from aliasfree_jax.config import validate
 from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
 from aliasfree_jax.files import write_json
@@ -216,6 +216,8 @@ def run(
     with sole_job(workdir), RunCheckpoints(workdir, keep) as checkpoints:
         accepted, changes = check_identity(workdir, config, checkpoints.latest_step(), accept)
         start, state, notes = first_state(parts, checkpoints, initial)
+        if not start and is_first():
+            notes += set_best_aside(workdir)
         writers = make_writers(config, workdir, start) if is_first() else []
         sizes = {"start": start, "batch_size": config.train.batch_size}
         with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:
