@@ -24,7 +24,7 @@ from aliasfree_jax.checkpoint import (
     set_best_aside,
 )
 from aliasfree_jax.checkpoint.directory import UnreadableCheckpointError
-from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.errors import CheckpointError, ConfigError
 
 CARD = ModelCard(
     model="dense",
@@ -371,6 +371,15 @@ def test_paths_that_hold_no_checkpoint(tmp_path):
         load_model(tmp_path)
     with pytest.raises(CheckpointError, match=r"no checkpoint in .*/checkpoints"):
         restore(tmp_path)
+
+
+def test_paths_are_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_model("~/model", CARD, variables_of())
+    assert load_model("~/model")[0] == load_model(tmp_path / "model")[0] == CARD
+    for use in (load_model, lambda path: save_model(path, CARD, variables_of())):
+        with pytest.raises(ConfigError, match="the path is 'gs://bucket/x', an address"):
+            use("gs://bucket/x")
 
 
 def test_newest_run(tmp_path):

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best, set_best_aside
 from aliasfree_jax.config import validate
 from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
-from aliasfree_jax.files import write_json
+from aliasfree_jax.files import local_path, write_json
 from aliasfree_jax.processes import is_first, total
 from aliasfree_jax.stored_config import CONFIG
 from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sheet
@@ -203,6 +203,7 @@ def run(
         is of another configuration, or the loss is no longer finite.
       TerminatedError: SIGTERM came; the checkpoint is written.
     """
+    workdir = local_path(workdir, "workdir")
     validate(config)
     mesh = make_mesh(config.train.devices, config.train.parameter_shards)
     check_batch(config.train.batch_size, config.train.accumulation_steps, mesh)
@@ -211,7 +212,6 @@ def run(
         train = open_source(config.data, train=True)
         sources = train, open_source(config.data, train=False) if evaluate else None
     parts = prepare(config, mesh, *sources, origin, evaluate)
-    workdir = Path(workdir)
     keep = config.checkpoint.keep
     with sole_job(workdir), RunCheckpoints(workdir, keep) as checkpoints:
         accepted, changes = check_identity(workdir, config, checkpoints.latest_step(), accept)
