@@ -158,7 +158,7 @@ def main(config: ConfigDict) -> None:
     fresh = not _WORKDIR.value
     if config.dry_run:  # its weights must never become those of the run itself
         config = shortened(config, make_mesh(config.train.devices, config.train.parameter_shards).size)
-        workdir, fresh = workdir.with_name(f"{workdir.name}-dry-run"), True
+        workdir, fresh = Path(f"{workdir.resolve()}-dry-run"), True
     with fresh_directory(workdir) if fresh else nullcontext(workdir) as directory:
         perform(config, directory)
 

@@ -115,6 +115,8 @@ def text_from_first(text: str) -> str:
         return text
     content = text.encode()
     shared = np.zeros(int(from_first(len(content))), np.uint8)
+    if not shared.size:
+        return ""
     if is_first():
         shared[:] = np.frombuffer(content, np.uint8)
     return bytes(np.asarray(multihost_utils.broadcast_one_to_all(shared), np.uint8)).decode()

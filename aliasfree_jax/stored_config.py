@@ -51,8 +51,10 @@ def _known(stored: Mapping[str, Any], base: ConfigDict, prefix: str = "") -> tup
 def _read(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the stored configuration {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the stored configuration {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"cannot read the stored configuration {path}: {error}.") from error
     if not isinstance(stored, dict):
         raise ConfigError(f"cannot read the stored configuration {path}: it is no JSON object.")
     return stored

@@ -22,9 +22,10 @@ from aliasfree_jax.checkpoint import (
     network,
     newest_run,
     save_model,
+    set_best_aside,
 )
 from aliasfree_jax.checkpoint.directory import UnreadableCheckpointError
-from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.errors import CheckpointError, ConfigError
 
 CARD = ModelCard(
     model="dense",
@@ -345,6 +346,16 @@ def test_the_best_network_says_how_it_was_chosen(tmp_path):
     assert offer(4, 0.3, "raw_accuracy", "validation")
 
 
+def test_the_best_network_of_an_earlier_run_is_out_of_the_way(tmp_path):
+    assert set_best_aside(tmp_path) == []
+    for name in ("best.earlier", "best.earlier2"):
+        keep_best(tmp_path, card_at(1), variables_of(), {"accuracy": 0.9}, "accuracy")
+        (told,) = set_best_aside(tmp_path)
+        assert told.endswith(f"is of an earlier run; it is now {tmp_path}/{name}")
+        assert load_model(tmp_path / name)[0].step == 1
+    assert keep_best(tmp_path, card_at(2), variables_of(), {"accuracy": 0.1}, "accuracy")
+
+
 @pytest.mark.parametrize("moment", ["writing", "between the renamings", "before the clean-up"])
 def test_the_best_network_survives_a_death(tmp_path, moment):
     def offer(step, value):
@@ -397,6 +408,15 @@ def test_paths_that_hold_no_checkpoint(tmp_path):
         load_model(tmp_path)
     with pytest.raises(CheckpointError, match=r"no checkpoint in .*/checkpoints"):
         restore(tmp_path)
+
+
+def test_paths_are_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_model("~/model", CARD, variables_of())
+    assert load_model("~/model")[0] == load_model(tmp_path / "model")[0] == CARD
+    for use in (load_model, lambda path: save_model(path, CARD, variables_of())):
+        with pytest.raises(ConfigError, match="the path is 'gs://bucket/x', an address"):
+            use("gs://bucket/x")
 
 
 def test_newest_run(tmp_path):

@@ -14,7 +14,7 @@ Evaluation so reads only `variables`, and a checkpoint of another network is rec
 before any array is read.
 """
 
-from aliasfree_jax.checkpoint.best import how_chosen, keep_best
+from aliasfree_jax.checkpoint.best import how_chosen, keep_best, set_best_aside
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree, differences, leaf_shapes, named_leaves
 from aliasfree_jax.checkpoint.directory import finished_steps
 from aliasfree_jax.checkpoint.network import abstract_variables, load_model, newest_run, save_model
@@ -35,4 +35,5 @@ __all__ = [
     "newest_card",
     "newest_run",
     "save_model",
+    "set_best_aside",
 ]

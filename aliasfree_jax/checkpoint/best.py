@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree
+from aliasfree_jax.checkpoint.directory import set_aside
 from aliasfree_jax.checkpoint.network import save_model
 from aliasfree_jax.errors import CheckpointError
 from aliasfree_jax.files import write_json
@@ -49,6 +50,15 @@ def _make_way(best: Path, new: Path, old: Path, value: float, metric: str, image
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     return True
+
+
+def set_best_aside(run: Path) -> list[str]:
+    """Renames the best network of an earlier run that left no checkpoint: nothing says what run that was.
+
+    To be called where a run begins; returns what to tell.
+    """
+    best = run / "best"
+    return [f"{best} is of an earlier run; it is now {set_aside(best, 'earlier')}"] if best.exists() else []
 
 
 def keep_best(

@@ -60,6 +60,15 @@ def finished_steps(checkpoints: Path) -> list[int]:
         raise UnreadableCheckpointError(f"{checkpoints} cannot be read: {error}.") from error
 
 
+def set_aside(directory: Path, word: str) -> Path:
+    """Renames a directory to <name>.<word>, with a number if there is one already."""
+    aside, number = directory.with_name(f"{directory.name}.{word}"), 1
+    while aside.exists():
+        number += 1
+        aside = directory.with_name(f"{directory.name}.{word}{number}")
+    return directory.rename(aside)
+
+
 def _faulty(directory: Path, error: Exception) -> CheckpointError:
     """That a checkpoint is damaged, if `error` proves it; otherwise that it cannot be read."""
     # Orbax and its libraries hand most of the system's errors on as ValueErrors.

@@ -11,6 +11,7 @@ from flax import linen as nn
 from aliasfree_jax.checkpoint.card import ModelCard, PyTree
 from aliasfree_jax.checkpoint.directory import contents, finished_steps, read_card, read_items
 from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.files import local_path
 from aliasfree_jax.models import create_model
 
 
@@ -30,7 +31,7 @@ def save_model(directory: str | Path, card: ModelCard, variables: PyTree) -> Pat
     Raises:
       CheckpointError: `directory` exists already.
     """
-    directory = Path(directory).absolute()
+    directory = local_path(directory).absolute()
     if directory.exists():
         raise CheckpointError(f"{directory} exists already: choose another directory, or remove it first.")
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
@@ -67,7 +68,7 @@ def load_model(path: str | Path) -> tuple[ModelCard, nn.Module, PyTree]:
     Raises:
       CheckpointError: nothing there, damaged, or the arrays do not fit the network that the card names.
     """
-    directory = _model_directory(Path(path))
+    directory = _model_directory(local_path(path))
     card, found = read_card(directory)
     module = create_model(card.model, **card.options)
     abstract = abstract_variables(module, card.image_size, card.channels)

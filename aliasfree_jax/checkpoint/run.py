@@ -17,18 +17,10 @@ from aliasfree_jax.checkpoint.directory import (
     finished_steps,
     read_card,
     read_items,
+    set_aside,
 )
 from aliasfree_jax.errors import CheckpointError
 from aliasfree_jax.processes import barrier, is_first, total
-
-
-def _set_aside(directory: Path) -> Path:
-    """Renames a step directory to <step>.damaged, with a number if there is one already."""
-    aside, number = directory.with_name(f"{directory.name}.damaged"), 1
-    while aside.exists():
-        number += 1
-        aside = directory.with_name(f"{directory.name}.damaged{number}")
-    return directory.rename(aside)
 
 
 def newest_card(run: str | Path) -> ModelCard | None:
@@ -122,7 +114,7 @@ class RunCheckpoints:
         barrier("damaged checkpoints found")  # by all, before they are gone
         if is_first():
             for step, reason in damaged.items():
-                aside = _set_aside(self.directory / str(step))
+                aside = set_aside(self.directory / str(step), "damaged")
                 tell(f"{reason} It is now {aside}; going on from step {good}.")
         barrier("damaged checkpoints set aside")
         self._manager.reload()

@@ -31,7 +31,8 @@ MAY_CHANGE = {
     "train.remat": _ROUNDING,
     "data.image_backend": _ROUNDING,  # of pixels; the crops are the same
     "data.corrupt": "unreadable images are treated otherwise from here on",
-    "data.eval_": _MEASURED,
+    "data.eval_split": _MEASURED,  # other than eval_view and eval_crop_ratio, which make training views too
+    "data.eval_limit": _MEASURED,
 }
 
 

@@ -8,10 +8,17 @@ from pathlib import Path
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best, newest_card
+from aliasfree_jax.checkpoint import (
+    ModelCard,
+    PyTree,
+    RunCheckpoints,
+    keep_best,
+    newest_card,
+    set_best_aside,
+)
 from aliasfree_jax.config import RAW, validate
 from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
-from aliasfree_jax.files import write_json
+from aliasfree_jax.files import local_path, write_json
 from aliasfree_jax.processes import is_first, total
 from aliasfree_jax.stored_config import CONFIG
 from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sheet
@@ -231,6 +238,7 @@ def run(
         is of another configuration, or the loss is no longer finite.
       TerminatedError: SIGTERM came; the checkpoint is written.
     """
+    workdir = local_path(workdir, "workdir")
     validate(config)
     mesh = make_mesh(config.train.devices, config.train.parameter_shards)
     check_batch(config.train.batch_size, config.train.accumulation_steps, mesh)
@@ -238,7 +246,6 @@ def run(
     if sources is None:
         train = open_source(config.data, train=True)
         sources = train, open_source(config.data, train=False) if evaluate else None
-    workdir = Path(workdir)
     train, held_out = sources if evaluate else (sources[0], None)
     train, held_out, told = fit_sources(
         train, held_out, newest_card(workdir), accept_class_names=accept_class_names
@@ -247,6 +254,8 @@ def run(
     with sole_job(workdir), RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
         accepted, changes = check_identity(workdir, config, checkpoints.latest_step(), accept_changes)
         start, state, notes = first_state(parts, checkpoints, initial, accept_class_names=accept_class_names)
+        if not start and is_first():
+            notes += set_best_aside(workdir)
         writers = make_writers(config, workdir, start) if is_first() else []
         sizes = {"start": start, "batch_size": config.train.batch_size}
         with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:

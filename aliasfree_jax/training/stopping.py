@@ -31,10 +31,16 @@ def watch_for_termination() -> Iterator[Callable[[], bool]]:
     equally often: JAX's coordination service, which handles it then, makes all stop at the same place.
     Outside the main thread, where Python handles no signals, a single process never stops.
     """
-    if jax.process_count() > 1:
-        yield lambda: multihost_utils.reached_preemption_sync_point(next(_ASKED))
-        return
     came = threading.Event()
+    if jax.process_count() > 1:
+
+        def agreed() -> bool:
+            if not came.is_set() and multihost_utils.reached_preemption_sync_point(next(_ASKED)):
+                came.set()  # the service says so only once
+            return came.is_set()
+
+        yield agreed
+        return
 
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set

@@ -135,7 +135,8 @@ def test_a_dry_run_never_touches_the_run(command, tmp_path, workdir):
     (tmp_path / "x/checkpoints/7").mkdir(parents=True)
     command.main(config)
     command.main(config)
-    assert [str(call["workdir"]) for call in command.calls] == ["x-dry-run", "x-dry-run-2"]
+    names = ["x-dry-run", "x-dry-run-2"]
+    assert [call["workdir"] for call in command.calls] == [tmp_path / name for name in names]
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["checkpoints"]
 
 

@@ -152,6 +152,13 @@ def test_a_run_is_refused_goes_on_and_remembers(world, config, tmp_path, capfd):
     assert {"step": 2, "field": "seed", "stored": 0, "now": 5} in accepted and len(accepted) == 2
 
 
+def test_a_run_at_an_address(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="workdir is 's3://bucket/run', an address"):
+        loop.run(config, "s3://bucket/run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_directory_in_which_another_job_trains(world, config, tmp_path):
     with sole_writer(tmp_path), pytest.raises(OccupiedError, match="another process writes to .*another dir"):
         loop.run(config, tmp_path)
