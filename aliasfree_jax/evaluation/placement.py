@@ -38,7 +38,9 @@ def collected(array: jax.Array, mesh: Mesh | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(array, replicated(mesh)) if mesh else array
 
 
-def predictor(module: nn.Module, variables: Mapping[str, Any], devices: int = 0) -> Callable[[Any], jax.Array]:
+def predictor(
+    module: nn.Module, variables: Mapping[str, Any], devices: int = 0
+) -> Callable[[Any], jax.Array]:
     """The compiled function images [B, H, W, C] -> logits [B, K] of a network, on `devices` (0 = all).
 
     Each computes its part of images that are divided over them, and the whole of others.

@@ -141,7 +141,9 @@ def test_shares_of_a_batch_hold_its_images_in_order_and_no_other():
     data.update({"image_size": SIDE, "mean": (0.5,), "std": (0.5,), "eval_crop_ratio": 1.0})
     for images, size, count in product((1, 7, 13), (1, 5, 8), (1, 2, 3, 4)):
         source = ArraySource(np.zeros((images, SIDE, SIDE, 1), np.uint8), np.arange(images) % 13)
-        shares = [list(eval_batches(source, data, batch_size=size, share=Share(i, count))) for i in range(count)]
+        shares = [
+            list(eval_batches(source, data, batch_size=size, share=Share(i, count))) for i in range(count)
+        ]
         assert len({batch["image"].shape for share in shares for batch in share}) == 1
         for number, rows in enumerate(zip(*shares, strict=True)):
             labels, mask = (np.concatenate([row[name] for row in rows]) for name in ("label", "mask"))

@@ -40,8 +40,9 @@ def command(monkeypatch, tmp_path):
     monkeypatch.setattr(
         module,
         "shift_report",
-        lambda predict, batches, kinds, images, devices: {"images": images}
-        | {kind.name: True for kind in kinds},
+        lambda predict, batches, kinds, images, devices: (
+            {"images": images} | {kind.name: True for kind in kinds}
+        ),
     )
     monkeypatch.setattr(module, "format_table", lambda results: f"TABLE of {results['images']} images")
     monkeypatch.chdir(tmp_path)

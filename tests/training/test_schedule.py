@@ -95,7 +95,12 @@ def short_configs():
     lps = importlib.import_module("configs.imagenet_lps")
     for name in [*lps.LINEAR, *lps.DECAY]:
         yield lps.get_config(name)
-    for epochs, targets in [((), ()), ((0.0,), (0.5,)), ((0.2, 0.3, 0.30001), (0.9, 0.5, 0.1)), ((1.0,), (0.2,))]:
+    for epochs, targets in [
+        ((), ()),
+        ((0.0,), (0.5,)),
+        ((0.2, 0.3, 0.30001), (0.9, 0.5, 0.1)),
+        ((1.0,), (0.2,)),
+    ]:
         config = lps.get_config()
         config.train.temperature.update({"at_epochs": epochs, "targets": targets})
         yield config
