@@ -49,8 +49,8 @@ def _visible(environment: Mapping[str, str]) -> int | None:
 def _own_devices(visible: int, tasks: int, rank: int, on_node: int) -> list[int]:
     """Which of the visible GPUs are those of the task `rank` of so many on a node that has `on_node`.
 
-    Either the launcher shows every task its own ones, which are then numbered from 0 in each, or all tasks see
-    the same ones and share them out.
+    Either the launcher shows every task its own ones, which it numbers from 0, or all tasks see the same
+    ones and share them out.
     """
     if visible < tasks or visible * tasks <= on_node:
         return list(range(visible))
@@ -69,7 +69,7 @@ def _initialize_arguments(launcher: str, environment: Mapping[str, str]) -> dict
         on_node = max(number["GPUS_ON_NODE"], tasks * number["GPUS_PER_TASK"])
         if visible is None and tasks == 1:
             visible = number["GPUS_ON_NODE"]
-        # JAX would give every task the GPU of its number on the node, also where it sees one, or alone sees all.
+        # JAX gives a task the GPU of its number on the node, also where it sees one only, or is alone with all.
         rank = int(environment["SLURM_LOCALID"]) if visible and tasks > 1 else 0
         return {"local_device_ids": _own_devices(visible, tasks, rank, on_node)} if visible else {}
     if launcher == "openmpi":  # not through JAX, which looks for variables that Open MPI 5 no longer sets

@@ -224,7 +224,7 @@ def test_predict_on_four_devices(run, tiny):
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("norm", ["batch", {"name": "batch", "group": 2}])
 def test_the_state_keeps_its_number_formats(norm, wide):
-    """In whatever format images come, and with everything that adds to the state: the next step fits the last.
+    """In whatever format images come, and with all that adds to the state: the next step fits the last.
 
     Under x64, flax starts running statistics in float32 and updates them in float64.
     """
