@@ -69,7 +69,7 @@ def _initialize_arguments(launcher: str, environment: Mapping[str, str]) -> dict
         on_node = max(number["GPUS_ON_NODE"], tasks * number["GPUS_PER_TASK"])
         if visible is None and tasks == 1:
             visible = number["GPUS_ON_NODE"]
-        # JAX gives a task the GPU of its number on the node, also where it sees one only, or is alone with all.
+        # JAX gives a task the GPU of its number on the node, also if it sees one only or is alone.
         rank = int(environment["SLURM_LOCALID"]) if visible and tasks > 1 else 0
         return {"local_device_ids": _own_devices(visible, tasks, rank, on_node)} if visible else {}
     if launcher == "openmpi":  # not through JAX, which looks for variables that Open MPI 5 no longer sets

@@ -29,7 +29,7 @@ Gradients = tuple[PyTree, dict[str, PyTree], Metrics]
 
 
 def _kept(new: PyTree, old: PyTree) -> PyTree:
-    """`new` in the number formats of `old`: under x64 a batch has wider statistics than those that it joins."""
+    """`new` in the number formats of `old`: under x64 a batch has wider statistics than its past."""
     return jax.tree.map(lambda n, o: n if n.dtype == o.dtype else n.astype(o.dtype), new, old)
 
 

@@ -120,7 +120,7 @@ PAPER = ("aps_consistency", "aps_cifar_circular", "lps_consistency", "afc_intege
 
 @pytest.mark.parametrize("paper", [False, True])
 def test_presets_draw_for_the_batches_that_were_asked_for(paper):
-    """One stream for two measurements, several passes, the mean of batches: the last has three images of five."""
+    """One stream for two measurements; the mean of batches, of which the last is not full."""
 
     def found(processes, local, size=5):
         setting = Setting(side=4 * SIDE, seed=1, margin=2)
