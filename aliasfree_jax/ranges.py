@@ -29,7 +29,8 @@ class Range:
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with `value`, behind "must"; None if nothing is. True and False are no numbers."""
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral if self.whole else numbers.Real):
+        kind: Any = numbers.Integral if self.whole else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, kind):
             return "be a whole number" if self.whole else "be a number"
         if not self.whole and not math.isfinite(value):
             return "be finite"

@@ -119,7 +119,7 @@ def test_which_norms_commute_with_shifts(name, draw, x64):
 
 
 def test_groups_must_divide_the_channels(draw):
-    with pytest.raises(ValueError, match="does not divide the number of channels"):
+    with pytest.raises(ShapeError, match="num_groups = 4 cannot divide 6 channels"):
         GroupNorm(4).init(jax.random.key(0), draw(1, 4, 4, 6))
 
 
@@ -185,8 +185,3 @@ def test_the_scale_starts_where_it_is_told_to(draw):
     for layer in (ChannelNorm, SpatialNorm, BatchNorm, functools.partial(GroupNorm, 2)):
         norm = layer(scale_init=nn.initializers.zeros)
         np.testing.assert_array_equal(norm.init_with_output(jax.random.key(0), x)[0], 0 * x)
-
-
-def test_a_group_norm_divides_the_channels(draw):
-    with pytest.raises(ShapeError, match="num_groups = 3 cannot divide 4 channels"):
-        GroupNorm(3).init(jax.random.key(0), draw(1, 2, 2, 4))
