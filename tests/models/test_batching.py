@@ -44,8 +44,8 @@ def loops(network, variables, images) -> int:
     return str(jax.make_jaxpr(network.apply)(variables, images)).count("= scan[")
 
 
-# Of the MLPs whose maps are too wide; of the stem; of convolutions of few channels over patches.
-LOOPS = {"convnext": 1, "convnext_aps": 1 + 1 + 1, "convnext_afc": 2 + 1 + 1}
+# Of the MLPs whose maps are too wide, of the stem, and of a convolution of few channels over patches.
+LOOPS = {"convnext": 1, "convnext_aps": 1 + 1 + 1, "convnext_afc": 2 + 1}
 OFTEN = [("convnext", "mlp"), ("convnext_aps", "auto"), ("convnext_afc", "auto"), ("convnext_afc", "block")]
 EVERY = itertools.product(("convnext", "convnext_aps", "convnext_afc"), ("auto", "none", "mlp", "block"))
 
