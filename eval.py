@@ -112,7 +112,10 @@ def measured(config: ConfigDict, predict: Predict, source: Source, chosen: Selec
     for data, measurements in views:
         batches = own_eval_batches(source, data, config.eval.batch_size)
         # The first pass is that of the usual view, whose accuracy is the network's.
-        results = shift_report(predict, batches, measurements, images=len(source)) | results
+        report = shift_report(
+            predict, batches, measurements, images=len(source), devices=config.train.devices
+        )
+        results = report | results
     published = chosen.published(results)
     return results | ({"published": published} if published else {})
 
@@ -127,7 +130,10 @@ def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
 
     def measure(source: Source) -> Results:
         batches = own_eval_batches(source, data, config.eval.batch_size)
-        return shift_report(predict, batches, measurements, images=len(source), progress=False)
+        devices = config.train.devices
+        return shift_report(
+            predict, batches, measurements, images=len(source), devices=devices, progress=False
+        )
 
     bar = partial(tqdm, desc="ImageNet-C", unit=" sets", disable=not is_first())
     how = {"accept_class_names": cli.ACCEPT_CLASS_NAMES.value, "note": tqdm.write}
@@ -176,7 +182,7 @@ def main(config: ConfigDict) -> None:
         figure_class("pictures")
     where = " ".join(filter(None, (config.data.source, config.data.name, config.data.path)))
     print(f"data           {where}, {len(source)} images\n{in_words(preparation)}", flush=True)
-    predict = predictor(module, variables)
+    predict = predictor(module, variables, config.train.devices)
     # First, as it fails soonest.
     pictured = image_results(module, variables, predict, source, config) if _PICTURES.value else None
     results = measured(config, predict, source, chosen)

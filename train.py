@@ -117,10 +117,11 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
         draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
         batches = own_eval_batches(source, config.data, config.eval.batch_size)
         results = shift_report(
-            predictor(summary.module, summary.variables),
+            predictor(summary.module, summary.variables, config.train.devices),
             until_termination(batches, summary.card.step, stop_requested),
             [kind(summary.card.image_size, **draws) for kind in (integer_shifts, fractional_shifts)],
             images=len(source),
+            devices=config.train.devices,
         )
     print(f"\n{format_table(results)}\n")
     if not is_first():

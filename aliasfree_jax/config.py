@@ -8,6 +8,7 @@ name. `validate` reports all faults of a configuration at once, before any devic
 from ml_collections import ConfigDict
 
 from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.ranges import range_faults
 
 SOURCES = ("digits", "folder", "records", "tfds", "arrays")
 CROPS = ("none", "padded", "random", "random_resized")
@@ -199,114 +200,60 @@ def _choice_faults(config: ConfigDict) -> list[str]:
     return faults
 
 
-def _augmentation_faults(config: ConfigDict) -> list[str]:
-    data, mixing, faults = config.data, config.train.mixing, []
-    if isinstance(data.circular_shift, bool) or not 0 <= data.circular_shift <= data.image_size // 2:
+def _cross_faults(config: ConfigDict) -> list[str]:
+    """What fields demand of each other, where each by itself is in its range."""
+    data, train, faults = config.data, config.train, []
+    if data.circular_shift > data.image_size // 2:
         faults.append(
             f"data.circular_shift is the largest shift in pixels, 0 (none) to {data.image_size // 2} "
             f"(half the image), got {data.circular_shift}."
         )
-    if isinstance(data.zero_pad, bool) or data.zero_pad < 0:
-        faults.append(f"data.zero_pad is a number of pixels, 0 (none) or more, got {data.zero_pad}.")
     if data.rand_augment and data.color_jitter:
         faults.append("data.rand_augment replaces data.color_jitter: set one of them only.")
-    for field, value in (
-        ("data.color_jitter", data.color_jitter),
-        ("train.mixing.mixup", mixing.mixup),
-        ("train.mixing.cutmix", mixing.cutmix),
-    ):
-        if value < 0:
-            faults.append(f"{field} must not be negative, got {value}.")
-    for field, value in (
-        ("data.erase_probability", data.erase_probability),
-        ("train.mixing.probability", mixing.probability),
-        ("train.mixing.switch", mixing.switch),
-    ):
-        if not 0 <= value <= 1:
-            faults.append(f"{field} must lie in [0, 1], got {value}.")
-    micro = config.train.batch_size // max(1, config.train.accumulation_steps)
+    if len(data.mean) != len(data.std):
+        faults.append(f"data.mean has {len(data.mean)} channels, data.std {len(data.std)}.")
+    micro, left = divmod(train.batch_size, train.accumulation_steps)
+    if left:
+        faults.append(
+            f"train.batch_size = {train.batch_size} is not a multiple of "
+            f"train.accumulation_steps = {train.accumulation_steps}."
+        )
+    mixing = train.mixing
     if max(mixing.mixup, mixing.cutmix) > 0 and (mixing.group < 2 or micro % mixing.group):
         faults.append(
             f"train.mixing.group = {mixing.group} images are mixed among themselves: it must be at least 2 "
             f"and divide the {micro} images of a micro-batch (train.batch_size / train.accumulation_steps)."
         )
-    return faults
-
-
-def _number_faults(config: ConfigDict) -> list[str]:
-    positive = {
-        "data.image_size": config.data.image_size,
-        "train.batch_size": config.train.batch_size,
-        "train.accumulation_steps": config.train.accumulation_steps,
-        "train.total_epochs": config.train.total_epochs,
-        "optimizer.learning_rate": config.optimizer.learning_rate,
-        "eval.batch_size": config.eval.batch_size,
-        "eval.shifts": config.eval.shifts,
-        "eval.crop_margin": config.eval.crop_margin,
-        "eval.worst_case_radius": config.eval.worst_case_radius,
-        "checkpoint.keep": config.checkpoint.keep,
-        "log.every_steps": config.log.every_steps,
-    }
-    faults = [f"{field} must be positive, got {value}." for field, value in positive.items() if value <= 0]
-    if config.train.accumulation_steps > 0 and config.train.batch_size % config.train.accumulation_steps:
-        faults.append(
-            f"train.batch_size = {config.train.batch_size} is not a multiple of "
-            f"train.accumulation_steps = {config.train.accumulation_steps}."
-        )
-    if not 0 < config.optimizer.layer_decay <= 1:
-        faults.append(f"optimizer.layer_decay must lie in (0, 1], got {config.optimizer.layer_decay}.")
-    if not 0 <= config.train.label_smoothing < 1:
-        faults.append(f"train.label_smoothing must lie in [0, 1), got {config.train.label_smoothing}.")
-    if not 0 <= config.train.ema_decay < 1:
-        faults.append(f"train.ema_decay must lie in [0, 1), got {config.train.ema_decay}.")
-    if not 0 < config.data.eval_crop_ratio <= 1:
-        faults.append(f"data.eval_crop_ratio must lie in (0, 1], got {config.data.eval_crop_ratio}.")
-    if not 0 <= config.data.validation < 1:
-        faults.append(
-            "data.validation is a share of the training images, 0 (none) or more and below 1, got "
-            f"{config.data.validation}."
-        )
-    if config.eval.pictured_image < 0:
-        faults.append(f"eval.pictured_image is a place from 0 on, got {config.eval.pictured_image}.")
-    attack = config.eval.attack
-    if config.eval.finest_fraction < 2:
-        faults.append(f"eval.finest_fraction must be at least 2 (halves), got {config.eval.finest_fraction}.")
-    if attack.rotation < 0 or not 0 <= attack.translation <= 1 or attack.enlargement < 1:
-        faults.append(
-            "eval.attack needs rotation >= 0, translation in [0, 1] (share of the side), enlargement >= 1; "
-            f"got {attack.rotation}, {attack.translation} and {attack.enlargement}."
-        )
-    if config.optimizer.warmup_epochs > config.train.total_epochs:
+    if config.optimizer.warmup_epochs > train.total_epochs:
         faults.append(
             f"optimizer.warmup_epochs = {config.optimizer.warmup_epochs} exceeds "
-            f"train.total_epochs = {config.train.total_epochs}."
+            f"train.total_epochs = {train.total_epochs}."
         )
-    if not 0 <= config.train.blend.epochs <= config.train.total_epochs:
+    if train.blend.epochs > train.total_epochs:
         faults.append(
-            f"train.blend.epochs must lie in [0, train.total_epochs = {config.train.total_epochs}], got "
-            f"{config.train.blend.epochs}: the run must end with the model's own layers."
+            f"train.blend.epochs must lie in [0, train.total_epochs = {train.total_epochs}], got "
+            f"{train.blend.epochs}: the run must end with the model's own layers."
         )
+    epochs, targets = tuple(train.temperature.at_epochs), tuple(train.temperature.targets)
+    if len(epochs) != len(targets):
+        faults.append(f"train.temperature needs as many targets as at_epochs, got {epochs} and {targets}.")
     profiled = tuple(config.log.profile_steps)
     if profiled and not (len(profiled) == 2 and 1 < profiled[0] <= profiled[1]):
         faults.append(
             "log.profile_steps must be (first, last) steps, from 2 on, since the first one compiles; got "
             f"{profiled}."
         )
-    epochs, values = config.train.temperature.at_epochs, config.train.temperature.targets
-    if len(epochs) != len(values) or list(epochs) != sorted(epochs) or min([1.0, *values]) <= 0:
-        faults.append(
-            f"train.temperature needs as many targets > 0 as ascending at_epochs, got {tuple(epochs)} and "
-            f"{tuple(values)}."
-        )
-    if len(config.data.mean) != len(config.data.std):
-        faults.append(f"data.mean has {len(config.data.mean)} channels, data.std {len(config.data.std)}.")
     return faults
 
 
 def validate(config: ConfigDict) -> None:
-    """Raises one `ConfigError` that lists every fault of `config`."""
+    """Raises one `ConfigError` that lists every fault of `config`.
+
+    What numbers demand of each other is looked at when each of them is in its range (`ranges`).
+    """
     faults = _unknown_fields(config, base_config())
     if not faults:
-        faults = _choice_faults(config) + _number_faults(config) + _augmentation_faults(config)
+        ranges = range_faults(config)
+        faults = _choice_faults(config) + (ranges or _cross_faults(config))
     if faults:
         raise ConfigError("invalid configuration:\n  - " + "\n  - ".join(faults))

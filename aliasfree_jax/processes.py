@@ -6,6 +6,7 @@ of them together. Files are written by the first process. With one process all f
 
 import os
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 import jax
@@ -17,6 +18,12 @@ from aliasfree_jax.errors import ConfigError, unknown
 LAUNCHERS = ("auto", "none", "slurm", "openmpi", "tpu")
 # Where each launcher tells a process how many there are.
 _COUNTS = {"slurm": "SLURM_STEP_NUM_TASKS", "openmpi": "OMPI_COMM_WORLD_SIZE"}
+
+# Where the GPUs are listed that a process may use, and what in such a list is none.
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+_NO_DEVICE = ("", "-1", "NoDevFiles")
+# Numbers in SLURM's environment, and what counts where they are missing.
+_SLURM_NUMBERS = {"STEP_NUM_TASKS": 1, "STEP_NUM_NODES": 1, "GPUS_ON_NODE": 0, "GPUS_PER_TASK": 0}
 
 
 def detect(environment: Mapping[str, str]) -> str:
@@ -31,16 +38,45 @@ def detect(environment: Mapping[str, str]) -> str:
     return "tpu" if "," in environment.get("TPU_WORKER_HOSTNAMES", "") else "none"
 
 
+def _visible(environment: Mapping[str, str]) -> int | None:
+    """How many GPUs this process is shown; None if nothing limits them."""
+    lists = [environment[name].split(",") for name in _VISIBLE if name in environment]
+    # As CUDA reads it: the list ends at the first name of no device.
+    counts = [len([*takewhile(lambda name: name.strip() not in _NO_DEVICE, names)]) for names in lists]
+    return min(counts, default=None)
+
+
+def _own_devices(visible: int, tasks: int, rank: int, on_node: int) -> list[int]:
+    """Which of the visible GPUs are those of the task `rank` of so many on a node that has `on_node`.
+
+    Either the launcher shows every task its own ones, which it numbers from 0, or all tasks see the same
+    ones and share them out.
+    """
+    if visible < tasks or visible * tasks <= on_node:
+        return list(range(visible))
+    share = visible // tasks
+    return list(range(rank * share, (rank + 1) * share))
+
+
 def _initialize_arguments(launcher: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """What `jax.distributed.initialize` does not find out by itself under a launcher."""
+    visible = _visible(environment)
     if launcher == "slurm":
-        tasks, nodes = (int(environment.get(f"SLURM_STEP_NUM_{what}", "1")) for what in ("TASKS", "NODES"))
-        gpus = int(environment.get("SLURM_GPUS_ON_NODE", "0"))
-        # JAX gives every task one GPU, by its number on the node: the rest would idle with one task a node.
-        return {"local_device_ids": list(range(gpus))} if tasks == nodes and gpus > 1 else {}
+        number = {
+            name: int(environment.get(f"SLURM_{name}", least)) for name, least in _SLURM_NUMBERS.items()
+        }
+        tasks = -(-number["STEP_NUM_TASKS"] // number["STEP_NUM_NODES"])
+        on_node = max(number["GPUS_ON_NODE"], tasks * number["GPUS_PER_TASK"])
+        if visible is None and tasks == 1:
+            visible = number["GPUS_ON_NODE"]
+        # JAX gives a task the GPU of its number on the node, also if it sees one only or is alone.
+        rank = int(environment["SLURM_LOCALID"]) if visible and tasks > 1 else 0
+        return {"local_device_ids": _own_devices(visible, tasks, rank, on_node)} if visible else {}
     if launcher == "openmpi":  # not through JAX, which looks for variables that Open MPI 5 no longer sets
         ranks = [int(environment[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK", "LOCAL_RANK")]
-        return {"num_processes": ranks[0], "process_id": ranks[1], "local_device_ids": [ranks[2]]}
+        here = int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", ranks[2] + 1))
+        own = _own_devices(visible, here, ranks[2], on_node=0) if visible else [ranks[2]]
+        return {"num_processes": ranks[0], "process_id": ranks[1], "local_device_ids": own}
     return {}
 
 

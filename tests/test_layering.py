@@ -17,6 +17,7 @@ PACKAGE = ROOT / "aliasfree_jax"
 # A module may import modules of a lower rank, and those of its own part of the package.
 RANKS = {
     "errors": 0,
+    "ranges": 0,
     "config": 1,
     "files": 1,
     "pickles": 1,

@@ -10,13 +10,49 @@ from aliasfree_jax.processes import connect, detect
 
 SLURM = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "4", "SLURM_GPUS_ON_NODE": "8"}
 MPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+# The second of four tasks on one node of eight GPUs, by what it is shown of them.
+FOUR = {
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_NUM_NODES": "1",
+    "SLURM_LOCALID": "1",
+    "SLURM_GPUS_ON_NODE": "8",
+}
+LIST, UUID = "CUDA_VISIBLE_DEVICES", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
+EIGHT = "0,1,2,3,4,5,6,7"
+SLURM_GPUS = [
+    (FOUR | {LIST: "1"}, [0]),  # bound, or one GPU a task in a cgroup: it is number 0 of those that JAX sees
+    (FOUR | {LIST: "0", "SLURM_GPUS_ON_NODE": "4"}, [0]),
+    (FOUR | {LIST: "0", "SLURM_GPUS_ON_NODE": "1"}, [0]),
+    (FOUR | {LIST: UUID}, [0]),
+    (FOUR | {"ROCR_VISIBLE_DEVICES": "3"}, [0]),
+    (FOUR | {"ROCR_VISIBLE_DEVICES": "0,1", "HIP_VISIBLE_DEVICES": "1"}, [0]),
+    (FOUR | {LIST: "2,-1,3"}, [0]),  # CUDA reads no further
+    (FOUR | {LIST: "2,3"}, [0, 1]),  # --gpus-per-task=2
+    (FOUR | {LIST: "0,1,2,3", "SLURM_GPUS_ON_NODE": "4"}, [1]),  # all see all: each takes its own
+    (FOUR | {LIST: "0,1,2,3"}, [1]),
+    (FOUR | {LIST: EIGHT}, [2, 3]),
+    ({k: v for k, v in FOUR.items() if k != "SLURM_GPUS_ON_NODE"} | {LIST: "0,1,2,3,4"}, [1]),
+    (FOUR | {LIST: "4,5,6,7", "SLURM_GPUS_ON_NODE": "0", "SLURM_GPUS_PER_TASK": "4"}, [0, 1, 2, 3]),
+    (SLURM_ALONE := FOUR | {"SLURM_STEP_NUM_NODES": "4", "SLURM_LOCALID": "0", LIST: EIGHT}, list(range(8))),
+    (SLURM_ALONE | {LIST: "5"}, [0]),
+]
+MPI_RANKS = {"num_processes": 4, "process_id": 2}
+MPI_GPUS = [
+    (MPI | {LIST: "1"}, [0]),
+    (MPI | {LIST: "", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, [1]),  # no GPU at all: JAX looks at none of them
+    (MPI | {LIST: "0,1,2,3", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, [1]),
+    (MPI | {LIST: EIGHT, "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, [2, 3]),
+    (MPI | {LIST: EIGHT, "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, [4, 5, 6, 7]),
+    (MPI | {LIST: "0,1", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, [0, 1]),
+]
 TPU = {"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"}
 
 
 @pytest.fixture
 def joined(monkeypatch):
     """What `jax.distributed.initialize` is called with; the environment is empty at first."""
-    for name in (*SLURM, *MPI, *TPU):
+    shown = (LIST, "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+    for name in (*SLURM, *FOUR, *MPI, *TPU, *shown, "SLURM_GPUS_PER_TASK", "OMPI_COMM_WORLD_LOCAL_SIZE"):
         monkeypatch.delenv(name, raising=False)
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: calls.append(arguments))
@@ -45,8 +81,12 @@ def test_traces_of_a_launcher(environment, launcher):
         # One task a node: all of its GPUs, not the first. One task a GPU: JAX's own rule.
         (SLURM, {"local_device_ids": list(range(8))}),
         (SLURM | {"SLURM_STEP_NUM_TASKS": "32"}, {}),
+        (FOUR | {LIST: ""}, {}),  # on the CPU
+        (FOUR | {LIST: "NoDevFiles"}, {}),
         (MPI, {"num_processes": 4, "process_id": 2, "local_device_ids": [1]}),
         (TPU, {}),
+        *((environment, {"local_device_ids": own}) for environment, own in SLURM_GPUS),
+        *((environment, MPI_RANKS | {"local_device_ids": own}) for environment, own in MPI_GPUS),
     ],
 )
 def test_a_launcher_tells_everything(joined, monkeypatch, environment, arguments):

@@ -118,14 +118,20 @@ class _Rows:
     first_batch: int
     end: int  # number of the last batch plus one; those that reach beyond the elements are filled up
 
+    @property
+    def own(self) -> int:
+        """Rows of this share; the last shares fill up what is missing to as many."""
+        return -(-self.batch_size // self.share.count)
+
     def __len__(self) -> int:
-        return (self.end - self.first_batch) * (self.batch_size // self.share.count)
+        return (self.end - self.first_batch) * self.own
 
     def __getitem__(self, index: int) -> _Element:
-        own = self.batch_size // self.share.count
-        batch, row = divmod(index, own)
-        position = (self.first_batch + batch) * self.batch_size + self.share.index * own + row
-        return self.elements[position] if position < len(self.elements) else _FILLING
+        batch, row = divmod(index, self.own)
+        row += self.share.index * self.own
+        position = (self.first_batch + batch) * self.batch_size + row
+        there = row < self.batch_size and position < len(self.elements)
+        return self.elements[position] if there else _FILLING
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,7 @@ def _threads(source: Source) -> int:
 
 
 def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> BatchStream:
-    size = rows.batch_size // rows.share.count
+    size = rows.own
     elements = grain.MapDataset.source(rows)
     collate = _Collate((how.input_size, how.input_size, len(how.mean)))
     if workers:
@@ -202,11 +208,8 @@ def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> Batc
 def _check(source: Source, batch_size: int, share: Share) -> None:
     if batch_size < 1:
         raise ConfigError(f"batch_size must be positive, got {batch_size}.")
-    if batch_size % share.count or not 0 <= share.index < share.count:
-        raise ConfigError(
-            f"a batch of {batch_size} cannot be read as block {share.index} of {share.count} equal ones: use "
-            "a multiple of the number of processes."
-        )
+    if not 0 <= share.index < share.count:
+        raise ConfigError(f"there is no block {share.index} of {share.count}: they count from 0.")
     if len(source) == 0:
         raise DataError("the source has no examples.")
 
@@ -241,6 +244,11 @@ def train_batches(
       DataError: no examples; while iterating, an unreadable image if data.corrupt = "raise".
     """
     _check(source, batch_size, share)
+    if batch_size % share.count:
+        raise ConfigError(
+            f"a batch of {batch_size} cannot be read as {share.count} equal blocks: use a multiple of the "
+            "number of processes."
+        )
     backend = image_backend(data.image_backend, data.interpolation, data.exif)
     threads = 0 if data.workers else _threads(source)
     if not threads and not data.workers:
@@ -259,6 +267,8 @@ def eval_batches(
     source: Source, data: ConfigDict, *, batch_size: int, share: Share = WHOLE, skip: bool = False
 ) -> BatchStream:
     """Every example of `source` once, in order; the last batch is filled up with masked zeros.
+
+    So are shares, to equal sizes, where their number does not divide the batch: its images stay the same.
 
     Yields `image` float32 [B, H, W, C], `label` int32 [B], `mask` float32 [B], 1 for real examples.
     Arguments and errors as in `train_batches`, but an unreadable image is an error unless `skip`, which puts

@@ -153,6 +153,14 @@ class Table:
             )
         return self.columns[column][self.visited]
 
+    def of_images(self) -> "Table":
+        """The same without padding."""
+        kept = self.mask
+        columns, still = (
+            {name: values[..., kept] for name, values in of.items()} for of in (self.columns, self.still)
+        )
+        return Table(self.where[:, kept], self.visited[:, kept], columns, still, kept[kept])
+
     def joined(self, other: "Table") -> "Table":
         """The shifts of both, of the same images."""
         columns = {name: np.concatenate([own, other.columns[name]]) for name, own in self.columns.items()}

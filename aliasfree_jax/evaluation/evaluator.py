@@ -89,8 +89,9 @@ class _Sums:
 
     def _count(self, part: str | None, table: Table) -> None:
         self.pairs[part].add(Counts({"pairs": int(table.visited.sum())}))
+        images = table.of_images()  # filling must not change even the order of a sum
         for counts, reduction in zip(self.counts[part], self.measurement.reductions, strict=True):
-            counts.add(reduction.count(table))
+            counts.add(reduction.count(images))
 
     def result(self) -> Results:
         """Results over all sets, then by set."""
@@ -132,7 +133,8 @@ def _trials(
             still=views[m.shifting.margin][1],
             label=label,
             mask=mask,
-            numbers=first + np.arange(len(label)),
+            # Filling has no place in the data set: its amount and position depend on devices and processes.
+            numbers=first + np.cumsum(mask) - mask,
             until_fooled=m.until_fooled,
             advance=advance,
         )
@@ -187,7 +189,7 @@ def evaluate(
         for counting, trial in zip(sums, trials, strict=True):
             if mask.any():
                 counting.add(trial)
-        first += len(mask)
+        first += int(mask.sum())
     images = int(head.total["images"])
     if not images:
         raise DataError("there is no image to evaluate: check data.eval_split and data.eval_limit.")

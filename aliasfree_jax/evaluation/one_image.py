@@ -140,7 +140,9 @@ def image_results(
     image, measurement = np.asarray(batch["image"])[0], slide(config.eval.worst_case_radius)
     # As all other measurements: every device takes part, and every process has the result.
     batches = own_eval_batches(alone, config.data, 1)
-    sliding = shift_report(predict, batches, [measurement], images=1, progress=False)[measurement.name]
+    devices = config.train.devices
+    results = shift_report(predict, batches, [measurement], images=1, devices=devices, progress=False)
+    sliding = results[measurement.name]
     return {
         "index": index,
         "label": source.class_names[int(batch["label"][0])],

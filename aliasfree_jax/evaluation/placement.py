@@ -38,11 +38,13 @@ def collected(array: jax.Array, mesh: Mesh | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(array, replicated(mesh)) if mesh else array
 
 
-def predictor(module: nn.Module, variables: Mapping[str, Any]) -> Callable[[Any], jax.Array]:
-    """The compiled function images [B, H, W, C] -> logits [B, K] of a network, on all devices.
+def predictor(
+    module: nn.Module, variables: Mapping[str, Any], devices: int = 0
+) -> Callable[[Any], jax.Array]:
+    """The compiled function images [B, H, W, C] -> logits [B, K] of a network, on `devices` (0 = all).
 
     Each computes its part of images that are divided over them, and the whole of others.
     """
-    mesh = make_mesh()
+    mesh = make_mesh(devices)
     predict, weights = make_predict(module, mesh), replicate(variables, mesh)
     return lambda images: predict(weights, images)

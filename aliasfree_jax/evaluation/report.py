@@ -30,15 +30,17 @@ def shift_report(
     measurements: Sequence[Measurement],
     *,
     images: int,
+    devices: int = 0,
     progress: bool = True,
 ) -> Results:
-    """`evaluator.evaluate` on all devices, with a progress bar on stderr.
+    """`evaluator.evaluate` on several devices, with a progress bar on stderr.
 
     Args:
       predict: images to logits, e.g. `placement.predictor(module, variables)`.
       batches: read once. With several processes, each gives its share of every batch.
       measurements: what to measure.
       images: how many there are, for the progress bar.
+      devices: that the work is divided over, the same as of `predict`; 0 = all. Results do not depend on it.
       progress: show it.
     """
     pairs = images * (1 + sum(m.count for m in measurements))
@@ -48,7 +50,8 @@ def shift_report(
     with tqdm(
         total=pairs, desc="evaluating", unit=" images", unit_scale=True, disable=hidden, mininterval=interval
     ) as bar:
-        return evaluate(predict, evaluated_batches(batches, make_mesh()), measurements, advance=bar.update)
+        placed = evaluated_batches(batches, make_mesh(devices))
+        return evaluate(predict, placed, measurements, advance=bar.update)
 
 
 def circumstances() -> dict[str, str]:

@@ -35,7 +35,7 @@ class Trial:
       images: [B, H, W, C] with their margins, see `placement.everywhere`.
       reference: outputs of the unshifted images.
       still: columns of the unshifted images, each [B].
-      label, mask, numbers: [B]; numbers are the images' places in the data set.
+      label, mask, numbers: [B]; numbers are the images' places in the data set, of filling the next one's.
       until_fooled: leave out the further shifts of an image once it is classified wrongly.
       advance: told how many (image, shift) pairs are done or left out.
     """
@@ -102,8 +102,12 @@ class Trial:
             self.advance(done)
             done = 0
         self.advance(done)
+        visited = visited.reshape(count, size)
+        if self.until_fooled:  # what was under way beyond an image's first failure depends on the batch
+            wrong = visited & ~columns["correct"].reshape(count, size)
+            visited &= np.cumsum(wrong, axis=0) - wrong == 0
         shaped = {name: column.reshape(count, size) for name, column in columns.items()}
-        return Table(where, visited.reshape(count, size), shaped, self.still, self.mask)
+        return Table(where, visited, shaped, self.still, self.mask)
 
 
 class Refine(Protocol):

@@ -22,10 +22,10 @@ def images_at_once(batch: int, bytes_each: int) -> int:
     """How many of `batch` images to take at a time, where the widest map of one has `bytes_each`.
 
     A divisor of the batch. With several devices the batch is divided already, and a loop over a
-    divided axis would gather it: then always the whole batch.
+    divided axis would gather it: then always the whole batch. So is one of no known size (`jax.export`).
     """
     limit = choices().working_set
-    if limit is None or jax.device_count() > 1:
+    if limit is None or jax.device_count() > 1 or not isinstance(batch, int):
         return batch
     most = max(1, limit // max(1, bytes_each))
     return max(divisor for divisor in range(1, batch + 1) if batch % divisor == 0 and divisor <= most)

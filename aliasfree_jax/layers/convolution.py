@@ -3,8 +3,9 @@
 import flax.linen as nn
 import jax
 
+from aliasfree_jax.layers.batching import images_at_once, over_images
 from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
-from aliasfree_jax.ops.convolution import conv2d
+from aliasfree_jax.ops.convolution import conv2d, wide_patches
 from aliasfree_jax.ops.depthwise import depthwise_conv
 from aliasfree_jax.ops.mean_convolution import mean_convolution
 from aliasfree_jax.ops.padding import Padding, WindowPadding
@@ -30,9 +31,14 @@ class Conv(nn.Module):
     use_bias: bool = True
     groups: int = 1
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Cross-correlation plus bias."""
+        large = wide_patches(x.shape, self.kernel_size, self.features, self.stride, groups=self.groups)
+        at_once = images_at_once(x.shape[0], large * x.dtype.itemsize) if large else x.shape[0]
+        return over_images(self, Conv._forward, x, at_once=at_once, remat="auto")
+
+    @nn.compact
+    def _forward(self, x: jax.Array) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None

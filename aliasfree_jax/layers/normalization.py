@@ -22,11 +22,12 @@ class ChannelNorm(nn.Module):
 
     epsilon: float = 1e-6
     numerics: Numerics = Numerics()
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[..., C] to [..., C]."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        scale = self.param("scale", self.scale_init, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         centred = _centred(x)
         variance = jnp.mean(centred**2, axis=-1, keepdims=True)
@@ -42,11 +43,12 @@ class SpatialNorm(nn.Module):
 
     epsilon: float = 1e-6
     numerics: Numerics = Numerics()
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        scale = self.param("scale", self.scale_init, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         centred = _centred(x)
         variance = jnp.mean(centred**2, axis=(1, 2, 3), keepdims=True)
@@ -145,11 +147,26 @@ class GroupNorm(nn.Module):
 
     num_groups: int
     numerics: Numerics = Numerics()
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]; C must be a multiple of `num_groups`."""
+        """[N, H, W, C] to [N, H, W, C].
+
+        Raises:
+          ShapeError: C is no multiple of `num_groups`.
+        """
+        if self.num_groups < 1 or x.shape[-1] % self.num_groups:
+            raise ShapeError(
+                f"a group norm with num_groups = {self.num_groups} cannot divide {x.shape[-1]} channels: let "
+                "it divide the channels of every layer."
+            )
         norm = nn.GroupNorm(
-            self.num_groups, epsilon=1e-5, dtype=self.numerics.dtype, use_fast_variance=False, name="norm"
+            self.num_groups,
+            epsilon=1e-5,
+            dtype=self.numerics.dtype,
+            scale_init=self.scale_init,
+            use_fast_variance=False,
+            name="norm",
         )
         return norm(x)

@@ -92,4 +92,10 @@ def build_resnet(family: str, size: str, options: Options) -> ResNet:
             raise ConfigError("pool_only is for ImageNet stems: the small stem samples nothing.")
         merged["stem"] = {**merged["stem"], "strided": merged.pop("pool_only")}
     _check(merged)
-    return build(ResNet, merged)
+    network = build(ResNet, merged)
+    if network.zero_init_residual and not hasattr(network.norm(parent=None), "scale_init"):
+        raise ConfigError(
+            "zero_init_residual starts the scale of a norm at 0, but the norm of this network has none "
+            f"({merged.get('norm')!r}): choose another norm, or leave zero_init_residual out."
+        )
+    return network

@@ -15,6 +15,25 @@ def patches(x: jax.Array, size: int) -> jax.Array:
     return jnp.concatenate([columns[:, i : i + h] for i in range(size)], axis=-1)
 
 
+def wide_patches(shape: tuple[int, ...], size: int, features: int, stride: int, *, groups: int) -> int:
+    """How many numbers an image the patches for `conv2d` have, of maps [N, H, W, C], that exceed its result.
+
+    0 where it needs no patches, or those are no wider than the result: that takes as much memory anyway.
+    """
+    _, h, w, channels = shape
+    narrow = stride == groups == 1 and channels <= choices().patches_to
+    return h * w * size**2 * channels if narrow and size**2 * channels > features else 0
+
+
+def _patches_fit(x: jax.Array, size: int, features: int) -> bool:
+    """Whether the patches of all images may be there at once; those of one image may."""
+    images, limit = x.shape[0], choices().working_set
+    large = wide_patches(x.shape, size, features, 1, groups=1) * x.dtype.itemsize
+    return (
+        not large or limit is None or (isinstance(images, int) and (images == 1 or images * large <= limit))
+    )
+
+
 def conv2d(
     x: jax.Array,
     kernel: jax.Array,
@@ -28,12 +47,14 @@ def conv2d(
 
     Padding keeps the size but for the stride, H' = ceil(H / stride); "none" takes full windows only.
     On the CPU the gradient of XLA's convolution of a few channels at full resolution (an image, in the
-    stem of an alias-free network) is 3 times slower than that of a product over patches.
+    stem of an alias-free network) is 3 times slower than that of a product over patches. Where these take
+    more than the working set, `layers.convolution.Conv` takes a few images at a time; this is XLA's then.
     """
     size, _, channels, features = kernel.shape
     if padding != "none":
         x = pad(x, (same_padding(size),) * 2, padding)
-    if stride == groups == 1 and channels <= choices().patches_to:
+    narrow = stride == groups == 1 and channels <= choices().patches_to
+    if narrow and _patches_fit(x, size, features):
         windows = patches(x, size)
         flat = windows.reshape(-1, size**2 * channels)
         y = jnp.matmul(flat, kernel.reshape(-1, features), precision=precision)

@@ -1,5 +1,7 @@
 """A whole recipe in miniature: every component, a few updates."""
 
+from collections.abc import Mapping
+
 from ml_collections import ConfigDict
 
 from aliasfree_jax.config import validate
@@ -13,7 +15,8 @@ def shortened(config: ConfigDict, devices: int) -> ConfigDict:
     """`config` with three updates of a few images, all schedules shortened in proportion.
 
     Network, augmentation, optimizer, precision, averaging, evaluation and checkpoints stay as they are:
-    what would fail after hours, or at the end, fails within minutes.
+    what would fail after hours, or at the end, fails within minutes. Groups of images, which are mixed or
+    normalised together, become those of a device.
 
     Args:
       devices: that the batch is divided over.
@@ -27,6 +30,9 @@ def shortened(config: ConfigDict, devices: int) -> ConfigDict:
     short.train.accumulation_steps = min(2, config.train.accumulation_steps)
     short.train.batch_size = IMAGES * devices * short.train.accumulation_steps
     short.train.mixing.group = IMAGES
+    norm = short.model.options.get("norm")
+    if isinstance(norm, Mapping | ConfigDict) and norm.get("group"):  # a batch norm of groups
+        short.model.options.norm = {**norm, "group": IMAGES}
     short.train.total_epochs = 1.0
     short.data.train_limit = UPDATES * short.train.batch_size
     short.data.validation = 0.0  # of so few images, most classes have one or none

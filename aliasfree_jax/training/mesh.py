@@ -82,10 +82,8 @@ def own_share() -> Share:
 
 
 def own_eval_batches(source: Source, data: ConfigDict, batch_size: int, *, skip: bool = False) -> BatchStream:
-    """`eval_batches` of this process's rows; `batch_size` is rounded up to a multiple of the processes."""
-    share = own_share()
-    whole = -(-batch_size // share.count) * share.count
-    return eval_batches(source, data, batch_size=whole, share=share, skip=skip)
+    """`eval_batches` of this process's rows; `batch_size` is that of all processes together."""
+    return eval_batches(source, data, batch_size=batch_size, share=own_share(), skip=skip)
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -108,7 +106,7 @@ def evaluated_batches(batches: Iterable[Batch], mesh: Mesh) -> Iterator[dict[str
 
     Args:
       batches: this process's rows; filled up with masked zeros to a multiple of its devices.
-      mesh: all devices.
+      mesh: devices that the images are divided over.
     """
     local = len(mesh.local_devices)
     for batch in batches:

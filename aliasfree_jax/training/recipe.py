@@ -27,7 +27,7 @@ def learning_rate(config: ConfigDict, plan: Plan) -> Schedule:
 def temperature(config: ConfigDict, plan: Plan) -> Schedule | None:
     """That of the section `train.temperature`; None where it is constant, that is 1."""
     if config.schedule == "decay":
-        every = plan.steps(config.every_epochs)
+        every = max(1, plan.steps(config.every_epochs))  # a short run decays with every update
         return decaying_temperature(config.factor, every=every, least=config.least)
     if config.schedule == "linear":
         steps = [plan.steps(epoch) for epoch in config.at_epochs]

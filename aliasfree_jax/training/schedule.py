@@ -49,7 +49,7 @@ def linear_share(steps: int) -> Schedule:
 
 
 def decaying_temperature(factor: float, *, every: int, least: float) -> Schedule:
-    """1, times `factor` after each `every` steps, never below `least` (StepDecay of LPS)."""
+    """1, times `factor` after each `every` (at least 1) steps, never below `least` (StepDecay of LPS)."""
 
     def temperature(step: jax.Array | int) -> jax.Array:
         return jnp.maximum(factor ** (jnp.asarray(step) // every), least).astype(jnp.float32)
@@ -60,11 +60,17 @@ def decaying_temperature(factor: float, *, every: int, least: float) -> Schedule
 def linear_temperature(steps: Sequence[int], values: Sequence[float], *, first: int = 0) -> Schedule:
     """1 up to step `first`, then piecewise linear through `values` at `steps`, then constant.
 
-    MultiStep of LPS, which starts to fall after the first epoch: `first` is its length.
+    MultiStep of LPS, which starts to fall after the first epoch: `first` is its length. A run so short that
+    the first of the ascending `steps` comes no later falls from its start on; of values that are due at the
+    same step, the last one counts.
     """
-    knots, heights = [first, *steps], [1.0, *values]
+    start = first if first < min(steps, default=0) else 0
+    heights = {start: 1.0} | dict(zip(steps, values, strict=True))
+    # Interpolation is exact at every knot but the last: without one more, rounding may fall below the target.
+    knots, reached = [*heights, max(heights) + 1], [*heights.values(), [*heights.values()][-1]]
 
     def temperature(step: jax.Array | int) -> jax.Array:
-        return jnp.interp(jnp.asarray(step, jnp.float32), jnp.asarray(knots), jnp.asarray(heights))
+        known = jnp.asarray(knots, jnp.float32), jnp.asarray(reached, jnp.float32)
+        return jnp.interp(jnp.asarray(step, jnp.float32), *known)
 
     return temperature

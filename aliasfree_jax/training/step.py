@@ -28,6 +28,11 @@ Predict = Callable[..., jax.Array]  # variables, images [B, H, W, C] -> logits [
 Gradients = tuple[PyTree, dict[str, PyTree], Metrics]
 
 
+def _kept(new: PyTree, old: PyTree) -> PyTree:
+    """`new` in the number formats of `old`: under x64 a batch has wider statistics than its past."""
+    return jax.tree.map(lambda n, o: n if n.dtype == o.dtype else n.astype(o.dtype), new, old)
+
+
 def _make_gradients(
     module: nn.Module, label_smoothing: float, mixing: Mixing | None
 ) -> Callable[..., Gradients]:
@@ -63,7 +68,7 @@ def _make_gradients(
             labels = jnp.where(share >= 0.5, labels, partners)
         loss = jnp.sum(losses * mask) / count
         accuracy = jnp.sum(correct(logits, labels) * mask) / count
-        return loss, (updated, {"loss": loss, "accuracy": accuracy})
+        return loss, (_kept(updated, collections), {"loss": loss, "accuracy": accuracy})
 
     def gradients(*args: Any) -> Gradients:
         grads, (collections, metrics) = jax.grad(loss_of, has_aux=True)(*args)
@@ -157,7 +162,7 @@ def make_train_step(
         ema = state.ema
         if ema is not None:
             live = {"params": params, **collections}
-            ema = jax.tree.map(lambda e, m: ema_decay * e + (1 - ema_decay) * m, ema, live)
+            ema = _kept(jax.tree.map(lambda e, m: ema_decay * e + (1 - ema_decay) * m, ema, live), ema)
         metrics |= {"learning_rate": schedule(state.step), "grad_norm": optax.tree.norm(grads)}
         new = dataclasses.replace(
             state, step=state.step + 1, params=params, collections=collections, opt_state=opt_state, ema=ema

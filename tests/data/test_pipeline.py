@@ -368,9 +368,8 @@ def test_shares_of_an_evaluation_count_every_example_once(data_config, count):
     assert np.concatenate(seen).tolist() == list(range(count))
 
 
-def test_a_share_must_be_equal(data_config):
-    for size, share in ((6, Share(0, 4)), (8, Share(4, 4))):
-        with pytest.raises(
-            ConfigError, match=f"a batch of {size} cannot be read as block {share.index} of 4"
-        ):
-            eval_batches(numbered(9), data_config(**GREY), batch_size=size, share=share)
+def test_a_share_exists_and_shares_of_training_are_equal(data_config):
+    with pytest.raises(ConfigError, match="there is no block 4 of 4: they count from 0"):
+        eval_batches(numbered(9), data_config(**GREY), batch_size=8, share=Share(4, 4))
+    with pytest.raises(ConfigError, match="a batch of 6 cannot be read as 4 equal blocks"):
+        train_batches(numbered(9), data_config(**GREY), batch_size=6, seed=0, share=Share(0, 4))

@@ -352,7 +352,7 @@ def test_an_image_that_is_not_there():
     with pytest.raises(ConfigError, match="pictured_image = 2, but there are 2 images: 0 to 1"):
         image_results(Striding(), {}, strided, source, config)
     config.eval.pictured_image = -1
-    with pytest.raises(ConfigError, match="eval.pictured_image is a place from 0 on, got -1"):
+    with pytest.raises(ConfigError, match="eval.pictured_image must not be negative, got -1"):
         validate(config)
 
 

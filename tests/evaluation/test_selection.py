@@ -128,6 +128,6 @@ def test_settings_that_make_no_sense_are_faults_of_the_configuration():
         "finest_fraction must be at least 2",
         "worst_case_radius",
         "crop_margin",
-        "enlargement >= 1",
+        "enlargement must be at least 1",
     ):
         assert field in str(caught.value)

@@ -1,5 +1,7 @@
 """Convolution modules."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
 from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.ops.choices import CHOICES
 
 
 def randomised(layer, x: jax.Array, draw) -> dict:
@@ -91,3 +94,38 @@ def test_small_maps_and_unknown_paddings_are_named(draw):
         DepthwiseConv(7).init(jax.random.key(0), draw(1, 2, 2, 3))
     with pytest.raises(ConfigError, match="unknown padding 'circle'. Did you mean 'circular'"):
         Conv(4, 3, padding="circle").init(jax.random.key(0), draw(1, 8, 8, 3))
+
+
+def of_one_device(monkeypatch, devices):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_the_memory_of_a_stem_on_the_cpu_does_not_grow_with_its_windows(monkeypatch, devices):
+    """Of a map of 8 features, not all windows of 7 x 7 pixels are there at once; nor in the gradient."""
+    of_one_device(monkeypatch, devices)
+    monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=2**20))
+    layer, images = Conv(8, 7, padding="circular"), jax.ShapeDtypeStruct((16, 32, 32, 3), "float32")
+    variables = jax.eval_shape(layer.init, jax.random.key(0), images)
+
+    def loss(variables, images):
+        return jnp.square(layer.apply(variables, images)).mean()
+
+    compiled = jax.jit(jax.grad(loss)).lower(variables, images).compile()
+    windows, result = (16 * 32 * 32 * numbers * 4 for numbers in (147, 8))
+    # The result, its gradient, the padded images twice; and the windows of one piece, in both directions.
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * result + 3 * 2**20 < windows / 1.8
+
+
+def test_pieces_of_a_batch_give_the_same_convolution(monkeypatch, draw, x64):
+    x, found = draw(6, 8, 8, 3), []
+    layer = Conv(5, 7, padding="zero")
+    variables = layer.init(jax.random.key(0), x)
+    of_one_device(monkeypatch, 1)
+    for limit in (None, 8 * 8 * 147 * 8 * 2):  # all; two images
+        monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=limit))
+        loss = jax.value_and_grad(lambda v, x: jnp.sin(layer.apply(v, x)).sum(), (0, 1))
+        assert ("scan" in str(jax.make_jaxpr(loss)(variables, x))) == (limit is not None)
+        found.append(jax.tree.leaves(loss(variables, x)))
+    for whole, pieces in zip(*found, strict=True):
+        np.testing.assert_allclose(pieces, whole, rtol=1e-12, atol=1e-12)  # sums in another order

@@ -1,14 +1,18 @@
 """Norms: by definition, with accurate statistics, and which of them keep shift equivariance."""
 
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from aliasfree_jax.errors import ShapeError
+from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, SpatialNorm
 from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.resample import ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -115,7 +119,7 @@ def test_which_norms_commute_with_shifts(name, draw, x64):
 
 
 def test_groups_must_divide_the_channels(draw):
-    with pytest.raises(ValueError, match="does not divide the number of channels"):
+    with pytest.raises(ShapeError, match="num_groups = 4 cannot divide 6 channels"):
         GroupNorm(4).init(jax.random.key(0), draw(1, 4, 4, 6))
 
 
@@ -155,3 +159,29 @@ def test_the_norm_of_each_device_needs_no_other_device(draw):
         return apply.lower(variables, x).compile().as_text().count("all-reduce(")
 
     assert collectives(BatchNorm(group=2)) == 0 < collectives(BatchNorm())
+
+
+BY_NAME = ["channel", "spatial", "batch", "instance"]
+BY_NAME += [{"name": "group", "num_groups": 2}, {"name": "batch", "group": 2}]
+
+
+@pytest.mark.parametrize("norm", BY_NAME, ids=str)
+def test_every_norm_starts_a_residual_block_at_zero_or_says_that_it_cannot(norm, draw):
+    options = {"norm": norm, "depths": (1,), "widths": (4,), "num_classes": 3, "zero_init_residual": True}
+    for block in ("basic", "bottleneck"):
+        if norm == "instance":
+            with pytest.raises(ConfigError, match="zero_init_residual starts the scale of a norm at 0, but"):
+                create_model("resnet20_cifar", block=block, **options)
+            continue
+        module, images = create_model("resnet20_cifar", block=block, **options), draw(2, 8, 8, 3)
+        variables = jax.eval_shape(module.init, jax.random.key(0), images)
+        train = functools.partial(module.apply, train=True, mutable=["batch_stats"])
+        jax.eval_shape(train, variables, images)
+    create_model("resnet20_cifar", **options | {"zero_init_residual": False})
+
+
+def test_the_scale_starts_where_it_is_told_to(draw):
+    x = draw(2, 4, 4, 4)
+    for layer in (ChannelNorm, SpatialNorm, BatchNorm, functools.partial(GroupNorm, 2)):
+        norm = layer(scale_init=nn.initializers.zeros)
+        np.testing.assert_array_equal(norm.init_with_output(jax.random.key(0), x)[0], 0 * x)

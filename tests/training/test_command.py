@@ -44,11 +44,13 @@ def command(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "fit_classes", lambda source, known, **how: source)
     monkeypatch.setattr(module.cli, "ACCEPT_CLASS_NAMES", SimpleNamespace(value=False))
     monkeypatch.setattr(module, "own_eval_batches", lambda source, data, batch_size: [])
-    monkeypatch.setattr(module, "predictor", lambda module, variables: None)
+    monkeypatch.setattr(module, "predictor", lambda module, variables, devices: None)
     monkeypatch.setattr(
         module,
         "shift_report",
-        lambda predict, batches, kinds, images: {"images": images, **{kind.name: True for kind in kinds}},
+        lambda predict, batches, kinds, images, devices: (
+            {"images": images} | {kind.name: True for kind in kinds}
+        ),
     )
     monkeypatch.setattr(module, "format_table", lambda results: f"TABLE of {results['images']} images")
     monkeypatch.chdir(tmp_path)

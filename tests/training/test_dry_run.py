@@ -5,15 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from aliasfree_jax import create_model
 from aliasfree_jax.config import base_config, validate
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.training.dry_run import shortened
+from aliasfree_jax.training.network import model_options
 from aliasfree_jax.training.plan import make_plan
-from configs import convnext_afc, convnext_afc_from_plain, imagenet_lps
+from configs import cifar10_resnet, convnext_afc, convnext_afc_from_plain, imagenet_lps
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "imagenet-sample.tar"
@@ -76,3 +79,16 @@ def test_the_papers_recipe_on_photographs(tmp_path, photographs):
     assert "step 3/3" in done.stderr and "fractional" in done.stdout
     assert Image.open(tmp_path / "run/augmented.png").size == (8 * 226, 226)
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["2", "3"]
+
+
+@pytest.mark.parametrize("group", [32, 3, 64])
+def test_groups_of_a_batch_norm_divide_the_shortened_batch(group):
+    config = cifar10_resnet.get_config("plain")
+    config.model.options.norm = {"name": "batch", "group": group}
+    short = shortened(config, 2)
+    assert config.model.options.norm.group == group
+    options = model_options(short, num_classes=10) | {"depths": (1,), "widths": (4,)}
+    module = create_model("resnet20_cifar", **options)
+    images = np.zeros((short.train.batch_size, 8, 8, 3), np.float32)
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), images, train=False))
+    jax.eval_shape(lambda v: module.apply(v, images, train=True, mutable=["batch_stats"]), variables)

@@ -1,8 +1,11 @@
 import importlib
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from aliasfree_jax.training.dry_run import shortened
 from aliasfree_jax.training.plan import make_plan
 from aliasfree_jax.training.recipe import learning_rate, temperature
 from aliasfree_jax.training.schedule import step_decay, warmup_cosine
@@ -85,3 +88,41 @@ def load_recipe(name):
 
 def plan_of(name):
     return make_plan(load_recipe(name), 256 * 100)
+
+
+def short_configs():
+    """All schedules of LPS, and some that are shorter than an epoch or than an update."""
+    lps = importlib.import_module("configs.imagenet_lps")
+    for name in [*lps.LINEAR, *lps.DECAY]:
+        yield lps.get_config(name)
+    for epochs, targets in [
+        ((), ()),
+        ((0.0,), (0.5,)),
+        ((0.2, 0.3, 0.30001), (0.9, 0.5, 0.1)),
+        ((1.0,), (0.2,)),
+    ]:
+        config = lps.get_config()
+        config.train.temperature.update({"at_epochs": epochs, "targets": targets})
+        yield config
+    config = lps.get_config("stepdecay_limit")
+    config.train.temperature.every_epochs = 1e-3
+    yield config
+
+
+@pytest.mark.parametrize("config", list(short_configs()))
+def test_temperatures_only_fall_however_short_the_run(config):
+    """Steps of several epochs become one, and the first epoch may be longer than the whole run."""
+    dry = shortened(config, 1)
+    for each, updates in [(dry, 3), *((config, updates) for updates in (1, 2, 3, 7, 50))]:
+        for epochs in (each.train.total_epochs, 0.5, 1.0):
+            each.train.total_epochs = epochs
+            plan = make_plan(each, updates * each.train.batch_size)
+            schedule = temperature(each.train.temperature, plan)
+            seen = np.asarray(jax.vmap(schedule)(jnp.arange(plan.total + 2)))
+            assert seen[0] <= 1 and (np.diff(seen) <= 0).all() and (seen > 0).all(), (updates, epochs, seen)
+
+
+def test_a_dry_run_sees_all_temperatures():
+    dry = shortened(load_recipe("imagenet_lps"), 1)
+    schedule = temperature(dry.train.temperature, make_plan(dry, 3 * dry.train.batch_size))
+    assert [float(schedule(step)) for step in (0, 1, 2, 3)] == pytest.approx([1, 0.75, 0.5, 0.01])

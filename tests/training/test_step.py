@@ -12,7 +12,7 @@ from aliasfree_jax.models import create_model
 from aliasfree_jax.training.losses import cross_entropy
 from aliasfree_jax.training.mesh import make_mesh, put_batch
 from aliasfree_jax.training.mixing import Mixing, mix
-from aliasfree_jax.training.state import create_state
+from aliasfree_jax.training.state import abstract_state, create_state
 from aliasfree_jax.training.step import make_predict, make_train_step
 
 RATE, BATCH = 0.05, 16
@@ -219,3 +219,33 @@ def test_predict_on_four_devices(run, tiny):
     logits = make_predict(module, mesh)(variables, images)
     # The same float32 sums, differently split.
     np.testing.assert_allclose(logits, module.apply(variables, images), atol=1e-6)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("norm", ["batch", {"name": "batch", "group": 2}])
+def test_the_state_keeps_its_number_formats(norm, wide):
+    """In whatever format images come, and with all that adds to the state: the next step fits the last.
+
+    Under x64, flax starts running statistics in float32 and updates them in float64.
+    """
+    for precision, steps, group, decay in (("float32", 1, 0, 0.9), ("bfloat16", 2, 4, 0.9)):
+        with jax.enable_x64(wide):
+            module = create_model("resnet20_cifar", depths=(1,), widths=(4,), norm=norm, precision=precision)
+            optimizer, mesh = optax.adamw(RATE), make_mesh(1)
+            state = abstract_state(module, optimizer, (8, 8, 3), mesh, average=decay > 0)
+            step = make_train_step(
+                module,
+                optimizer,
+                lambda _: jnp.float32(RATE),
+                mesh,
+                mixing=Mixing(mixup=0.8, cutmix=1.0, group=group) if group else None,
+                accumulation_steps=steps,
+                ema_decay=decay,
+            )
+            images = {"image": (BATCH, 8, 8, 3), "label": (BATCH,), "mask": (BATCH,)}
+            batch = {
+                name: jax.ShapeDtypeStruct(shape, "int32" if name == "label" else "float32")
+                for name, shape in images.items()
+            }
+            after, _ = jax.eval_shape(step, state, batch)
+            assert jax.tree.map(lambda a: a.dtype, after) == jax.tree.map(lambda a: a.dtype, state)
