@@ -28,7 +28,7 @@ from aliasfree_jax.errors import (
     ConfigError,
     unknown,
 )
-from aliasfree_jax.files import local_path
+from aliasfree_jax.files import PathError, local_path
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
 from aliasfree_jax.stored_config import CONFIG, read_config, reason
 
@@ -183,10 +183,14 @@ def _mistake_in(path: str, error: Exception) -> ConfigError:
 
 
 def _own(error: BaseException) -> AliasFreeError | None:
-    """The error that a configuration file raised, which ml_collections and absl wrap with a traceback."""
+    """The error that a configuration file raised, which ml_collections and absl wrap with a traceback.
+
+    A flag's own, of a path, is not meant: absl's message names the flag.
+    """
     found, inner = None, error.__cause__ or error.__context__
     while inner is not None:
-        found = inner if isinstance(inner, AliasFreeError) else found
+        own = isinstance(inner, AliasFreeError) and not isinstance(inner, PathError)
+        found = inner if own else found
         inner = inner.__cause__ or inner.__context__
     return found
 

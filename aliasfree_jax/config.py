@@ -191,12 +191,6 @@ def _choice_faults(config: ConfigDict) -> list[str]:
     ]
     if len(set(during)) < len(during):
         faults.append(f"eval.during names a kind of shifts twice: {', '.join(during)}.")
-    names = result_names(config)
-    if config.checkpoint.best not in ("", *names):
-        faults.append(
-            unknown("checkpoint.best", config.checkpoint.best, names)
-            + " Consistencies are there for the shifts in eval.during, raw_ ones if train.ema_decay > 0."
-        )
     return faults
 
 
@@ -237,6 +231,12 @@ def _cross_faults(config: ConfigDict) -> list[str]:
     epochs, targets = tuple(train.temperature.at_epochs), tuple(train.temperature.targets)
     if len(epochs) != len(targets):
         faults.append(f"train.temperature needs as many targets as at_epochs, got {epochs} and {targets}.")
+    names = result_names(config)
+    if config.checkpoint.best not in ("", *names):
+        faults.append(
+            unknown("checkpoint.best", config.checkpoint.best, names)
+            + " Consistencies are there for the shifts in eval.during, raw_ ones if train.ema_decay > 0."
+        )
     profiled = tuple(config.log.profile_steps)
     if profiled and not (len(profiled) == 2 and 1 < profiled[0] <= profiled[1]):
         faults.append(

@@ -349,11 +349,11 @@ def test_the_best_network_says_how_it_was_chosen(tmp_path):
 def test_the_best_network_of_an_earlier_run_is_out_of_the_way(tmp_path):
     assert set_best_aside(tmp_path) == []
     for name in ("best.earlier", "best.earlier2"):
-        keep_best(tmp_path, card_at(1), variables_of(), {"accuracy": 0.9}, "accuracy")
+        keep_best(tmp_path, card_at(1), variables_of(), {"accuracy": 0.9}, "accuracy", "test")
         (told,) = set_best_aside(tmp_path)
         assert told.endswith(f"is of an earlier run; it is now {tmp_path}/{name}")
         assert load_model(tmp_path / name)[0].step == 1
-    assert keep_best(tmp_path, card_at(2), variables_of(), {"accuracy": 0.1}, "accuracy")
+    assert keep_best(tmp_path, card_at(2), variables_of(), {"accuracy": 0.1}, "accuracy", "test")
 
 
 @pytest.mark.parametrize("moment", ["writing", "between the renamings", "before the clean-up"])

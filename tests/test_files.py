@@ -64,7 +64,7 @@ def _hold(directory, ready):
 
 @pytest.fixture
 def holder(tmp_path):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     ready = context.Event()
     process = context.Process(target=_hold, args=(str(tmp_path), ready))
     process.start()

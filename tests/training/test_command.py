@@ -145,13 +145,16 @@ def test_a_dry_run_never_touches_the_run(command, tmp_path, workdir):
 def test_accepted_changes_reach_the_loop(command):
     command._ACCEPT.value = ["seed"]
     command.main(base_config())
-    assert command.calls[0]["accept"] == ["seed"] and command.calls[0]["origin"] == "somewhere/mine.py:small"
+    assert (
+        command.calls[0]["accept_changes"] == ["seed"]
+        and command.calls[0]["origin"] == "somewhere/mine.py:small"
+    )
 
 
 def test_sigterm_ends_the_last_report(command, monkeypatch, tmp_path, capsys):
     seen = []
 
-    def report(predict, batches, kinds, images):
+    def report(predict, batches, kinds, images, devices):
         for batch in batches:
             seen.append(batch)
             os.kill(os.getpid(), signal.SIGTERM)
