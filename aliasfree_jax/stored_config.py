@@ -14,6 +14,7 @@ from aliasfree_jax.errors import ConfigError
 
 CONFIG = "config.json"  # in a run's directory
 ACCEPTED = "accepted"  # key beside the fields: the changes that a run went on with
+FORMAT_KEY, FORMAT = "format", 1  # another one beside them; a file without is of the first format
 NOT_SET = "(not set)"  # stands for the value of an option of a network that is not named
 
 
@@ -57,6 +58,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read the stored configuration {path}: {error}.") from error
     if not isinstance(stored, dict):
         raise ConfigError(f"cannot read the stored configuration {path}: it is no JSON object.")
+    written = stored.pop(FORMAT_KEY, 1)
+    if written != FORMAT:
+        raise ConfigError(
+            f"the stored configuration {path} has format {written}, this version of aliasfree_jax reads "
+            f"format {FORMAT}: use the version that wrote it."
+        )
     return stored
 
 

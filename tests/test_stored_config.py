@@ -32,6 +32,12 @@ def test_accepted_changes_are_no_field(tmp_path):
     assert read_accepted(path) == [{"field": "seed"}] and read_accepted(stored(tmp_path)) == []
 
 
+def test_another_format_is_refused_naming_both(tmp_path):
+    assert read_config(stored(tmp_path, format=1)).to_dict() == base_config().to_dict()
+    with pytest.raises(ConfigError, match="has format 2, this version of aliasfree_jax reads format 1"):
+        read_config(stored(tmp_path, format=2))
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\0\0"])
 def test_what_is_no_configuration(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

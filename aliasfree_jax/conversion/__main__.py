@@ -61,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="network of that code base, e.g. convnext_afc")
     parser.add_argument("--options", help="arguments of its constructor as JSON")
     parser.add_argument(
-        "--key", help="entry of a training checkpoint, e.g. model (default: model_ema if present)"
+        "--key",
+        help="entry of a training checkpoint, e.g. model (default: averaged weights, if any)",
     )
     parser.add_argument("--image_size", type=int, help="pixels (default 224; 32 for CIFAR-10)")
     return parser

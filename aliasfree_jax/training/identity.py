@@ -12,7 +12,16 @@ from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.files import OccupiedError, sole_writer
 from aliasfree_jax.processes import is_first, total
-from aliasfree_jax.stored_config import ACCEPTED, CONFIG, differences, fields, read_accepted, read_config
+from aliasfree_jax.stored_config import (
+    ACCEPTED,
+    CONFIG,
+    FORMAT,
+    FORMAT_KEY,
+    differences,
+    fields,
+    read_accepted,
+    read_config,
+)
 
 _ROUNDING = "numbers are rounded otherwise from here on"
 _MEASURED = "evaluations before and after this step cannot be compared, nor can the best network"
@@ -104,7 +113,7 @@ def check_identity(
 
 def stored(config: ConfigDict, accepted: list[dict[str, Any]]) -> dict[str, Any]:
     """What a run writes as its `config.json`."""
-    return config.to_dict() | ({ACCEPTED: accepted} if accepted else {})
+    return {FORMAT_KEY: FORMAT} | config.to_dict() | ({ACCEPTED: accepted} if accepted else {})
 
 
 @contextmanager
