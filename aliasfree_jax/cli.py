@@ -187,10 +187,11 @@ def _own(error: BaseException) -> AliasFreeError | None:
 
     A flag's own, of a path, is not meant: absl's message names the flag.
     """
-    found, inner = None, error.__cause__ or error.__context__
+    found: AliasFreeError | None = None
+    inner = error.__cause__ or error.__context__
     while inner is not None:
-        own = isinstance(inner, AliasFreeError) and not isinstance(inner, PathError)
-        found = inner if own else found
+        if isinstance(inner, AliasFreeError) and not isinstance(inner, PathError):
+            found = inner
         inner = inner.__cause__ or inner.__context__
     return found
 

@@ -127,7 +127,8 @@ class _Contents:
         """Images [N, H, W, 3] and their labels, which the list `key` holds."""
         labels, data = self.listed(key, int), self._part("data")
         pixels = data.value if type(data) is NumpyArray else None
-        pixels = pixels if isinstance(pixels, np.ndarray) else np.empty(0)
+        if not isinstance(pixels, np.ndarray):
+            raise DataError(f"{self._name}: its 'data' are no array of numbers.")
         if pixels.dtype != np.uint8 or pixels.shape != (len(labels), int(np.prod(SHAPE))):
             raise DataError(
                 f"{self._name}: expected 'data' of uint8[{len(labels)}, {np.prod(SHAPE)}], one row a label, "

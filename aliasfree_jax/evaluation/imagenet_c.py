@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aliasfree_jax.data import FolderSource, Source
 from aliasfree_jax.data.archives import DirectoryTree
 from aliasfree_jax.data.class_names import ClassNamesError, fit_classes
@@ -90,16 +92,23 @@ def open_corruption(
       accept_class_names, note: `accept` and `tell` of `fit_classes`.
 
     Raises:
-      DataError: unreadable, or its classes are not those of the `clean` source.
+      DataError: unreadable, its classes are not those of the `clean` source, or some of these are missing.
     """
     source = FolderSource(path, severity)
     names = {"owner": "the clean data", "data": "ImageNet-C"}
     try:
-        return fit_classes(
+        fitted = fit_classes(
             source, clean.class_names, subset=True, accept=accept_class_names, tell=note, **names
         )
     except ClassNamesError as error:
         raise ClassNamesError(f"{path}/{severity}: {error}") from error
+    known = [set(np.unique(getattr(images, "labels", ())).tolist()) for images in (clean, fitted)]
+    if lacking := sorted(clean.class_names[k] for k in known[0] - known[1]):
+        raise DataError(
+            f"{path}/{severity} has no images of {len(lacking)} classes that the clean data has: "
+            f"{', '.join(lacking[:5])}{', ...' if lacking[5:] else ''}. Is it unpacked whole?"
+        )
+    return fitted
 
 
 def evaluate_corruptions(

@@ -153,8 +153,9 @@ class LearnedPolyphaseSampler(ComponentSampler):
 
 
 def _own_noise(logits: jax.Array) -> jax.Array:
-    """Gumbel noise for the logits [K] of one image, from a key that their bits make."""
+    """Gumbel noise for the logits [K] of one image, from a key that they make."""
     key = jax.random.key(0)
-    for bits in jax.lax.bitcast_convert_type(logits.astype(jnp.float32), jnp.uint32):
+    # Of their first digits, which do not depend on the size of the batch as the last ones do.
+    for bits in jax.lax.bitcast_convert_type(logits.astype(jnp.bfloat16), jnp.uint16):
         key = jax.random.fold_in(key, bits)
     return jax.random.gumbel(key, logits.shape, logits.dtype)

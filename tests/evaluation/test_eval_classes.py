@@ -1,9 +1,6 @@
 """eval.py on data whose classes are, or are not, those of the network."""
 
-import importlib.util
 import json
-from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,24 +13,7 @@ from aliasfree_jax.checkpoint import ModelCard, save_model
 from aliasfree_jax.config import base_config
 from aliasfree_jax.data import FolderSource
 from aliasfree_jax.data.class_names import ClassNamesError
-from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.imagenet_c import CORRUPTIONS, evaluate_corruptions
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def command(monkeypatch):
-    """The module eval.py with flags of its own."""
-    for kind in ("bool", "list", "string"):
-        monkeypatch.setattr(
-            flags, f"DEFINE_{kind}", lambda name, default, text: SimpleNamespace(value=default)
-        )
-    spec = importlib.util.spec_from_file_location("eval_under_test", ROOT / "eval.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module.cli, "ACCEPT_CLASS_NAMES", SimpleNamespace(value=False))
-    return module
 
 
 def folders(root, sizes):
@@ -51,7 +31,7 @@ def card(names, **changes):
     )
 
 
-def test_numbered_folders_are_the_classes_of_these_numbers(command, tmp_path, capsys):
+def test_numbered_folders_are_the_classes_of_these_numbers(eval_program, monkeypatch, tmp_path, capsys):
     """Folders sort as text, 0, 1, 10, 2; the network that always says 2 is right on folder 2."""
     path = folders(tmp_path / "data/val", {str(i): 3 if i == 2 else 1 for i in range(11)}).parent
     about = card([str(i) for i in range(11)])
@@ -63,45 +43,43 @@ def test_numbered_folders_are_the_classes_of_these_numbers(command, tmp_path, ca
     config = base_config()
     config.data.update({"source": "folder", "path": str(path), "image_size": 8, "eval_crop_ratio": 1.0})
     config.eval.batch_size = 16
-    command._CHECKPOINT.value, command._OUTPUT.value = str(tmp_path / "net"), str(tmp_path / "o.json")
-    command.main(config)
+    flags.FLAGS.checkpoint, flags.FLAGS.output = str(tmp_path / "net"), str(tmp_path / "o.json")
+    monkeypatch.setattr(eval_program.cli, "overridden", frozenset)
+    eval_program.main(config)
     said = capsys.readouterr().out
     assert "in another order; labels are matched by name: 0, 1, 10, 2, 3" in said
     assert json.loads((tmp_path / "o.json").read_text())["accuracy"] == pytest.approx(3 / 13)
 
 
-def test_other_classes_are_refused_and_accepted(command, tmp_path, capsys):
+def test_other_classes_are_refused_and_accepted(eval_program, tmp_path, capsys):
     source = FolderSource(folders(tmp_path / "val", {"wolf": 1, "yak": 1, "zebra": 1}).parent, "val")
-    config, about = base_config(), card(("ant", "bee", "cat"))
+    about = card(("ant", "bee", "cat"))
     with pytest.raises(ClassNamesError, match="'wolf', class 0 of the data, .* whose class 0 is 'ant'"):
-        command.check_fits(config, about, source)
-    command.cli.ACCEPT_CLASS_NAMES.value = True
-    assert command.check_fits(config, about, source) is source
+        eval_program.check_fits(about, source)
+    flags.FLAGS.accept_class_names = True
+    assert eval_program.check_fits(about, source) is source
     assert "class names: not compared (--accept_class_names)" in capsys.readouterr().out
     with pytest.raises(ClassNamesError, match="the data has 3 classes, the network has 4"):
-        command.check_fits(config, card("abcd"), source)
-    config.data.mean = (0.5,)
-    with pytest.raises(ConfigError, match="the network takes 3 channels, but data.mean has 1"):
-        command.check_fits(config, about, source)
+        eval_program.check_fits(card("abcd"), source)
 
 
-def test_some_classes_and_no_names(command, tmp_path, capsys):
+def test_some_classes_and_no_names(eval_program, tmp_path, capsys):
     source = FolderSource(folders(tmp_path / "val", {"yak": 1, "zebra": 2}).parent, "val")
-    fitted = command.check_fits(base_config(), card(("wolf", "zebra", "yak")), source)
+    fitted = eval_program.check_fits(card(("wolf", "zebra", "yak")), source)
     assert fitted.labels.tolist() == [2, 1, 1]
     assert "only 2 of the 3 classes of the network; labels are matched by name" in capsys.readouterr().out
-    assert command.check_fits(base_config(), card("01"), source) is source  # as a converted network has them
+    assert eval_program.check_fits(card("01"), source) is source  # as a converted network has them
     assert "folders are taken in order: yak = 0, zebra = 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("known", "clean"), [(("zebra", "yak"), ("yak", "zebra")), (("0", "1"), ("yak", "zebra"))]
 )
-def test_imagenet_c_has_the_labels_of_the_clean_images(command, tmp_path, known, clean):
+def test_imagenet_c_has_the_labels_of_the_clean_images(eval_program, tmp_path, known, clean):
     for severity in "12345":
         folders(tmp_path / "c" / CORRUPTIONS[0] / severity, {"yak": 1, "zebra": 1})
     source = FolderSource(folders(tmp_path / "val", dict.fromkeys(clean, 1)).parent, "val")
-    fitted = command.check_fits(base_config(), card(known), source)
+    fitted = eval_program.check_fits(card(known), source)
     labels, told = [], []
 
     def measure(corrupted):

@@ -111,7 +111,7 @@ def check_pictures(output, results):
 def test_what_cannot_be_measured_is_explained(network):
     ended = evaluate(f"--checkpoint={network}", QUICKSTART, "--imagenet_c=/nowhere", "--crop_shifts")
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
-    assert "no corruption in /nowhere" in ended.stderr  # before anything is measured
+    assert "no directory /nowhere (--imagenet_c)" in ended.stderr  # before anything is measured
 
 
 def test_without_a_configuration_it_says_which_to_pass(network):

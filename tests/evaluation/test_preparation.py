@@ -1,6 +1,5 @@
 """How eval.py prepares images: as the weights are used to, unless a field is overridden by name."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -95,31 +94,29 @@ def test_another_number_of_channels_is_explained():
 
 
 @pytest.fixture
-def evaluate(monkeypatch, capsys, tmp_path):
+def evaluate(eval_program, monkeypatch, capsys, tmp_path):
     """Runs eval.py in this process, without a network, on the images of a folder.
 
     Returns its results, what it printed, and for each pass the names of what is measured and the images.
     """
-    before = set(flags.FLAGS)
-    spec = importlib.util.spec_from_file_location("eval_under_test", ROOT / "eval.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    own, passes = set(flags.FLAGS) - before, []
+    module = eval_program
+    passes = []
 
-    def shift_report(predict, batches, measurements, images, progress=True):
+    def shift_report(predict, batches, measurements, images, devices, progress=True):
         seen = np.concatenate([batch["image"] for batch in batches])[:images]
         passes.append(([m.name for m in measurements], denormalize(seen, MEAN, STD)))
         return {"images": images, "accuracy": 0.5, **{m.name: {"pairs": images} for m in measurements}}
 
     monkeypatch.setattr(module, "shift_report", shift_report)
     monkeypatch.setattr(module.Selection, "published", lambda selection, results: {})
-    monkeypatch.setattr(module, "predictor", lambda module, variables: None)
-    monkeypatch.setattr(module, "load_model", lambda path: (CARD, None, {}))
+    monkeypatch.setattr(module, "predictor", lambda module, variables, devices: None)
+    monkeypatch.setattr(module, "load_weights", lambda path, flag: (CARD, None, {}))
 
     def run(images: Path, *arguments: str):
-        for name in own:
+        for name in module.own_flags:
             flags.FLAGS[name].unparse()
-        forget(name for name in flags.FLAGS if name.split(".")[0] == "config")
+        for name in [name for name in flags.FLAGS if name.split(".")[0] == "config"]:
+            delattr(flags.FLAGS, name)
         always = [f"--checkpoint={tmp_path}", f"--config={ROOT}/configs/quickstart.py"]
         always += ["--config.data.source=folder", f"--config.data.path={images}"]
         cli.parse(["eval.py", *always, f"--output={tmp_path}/out.json", *arguments])
@@ -128,13 +125,7 @@ def evaluate(monkeypatch, capsys, tmp_path):
         return json.loads((tmp_path / "out.json").read_text()), capsys.readouterr().out, passes
 
     run.module = module
-    yield run
-    forget(name for name in flags.FLAGS if name not in before)
-
-
-def forget(names) -> None:
-    for name in list(names):
-        delattr(flags.FLAGS, name)
+    return run
 
 
 PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 18, 3), dtype=np.uint8))
@@ -216,7 +207,7 @@ def test_corrupted_images_are_prepared_for_the_weights(evaluate, images, monkeyp
     """Except that they have been cropped already: ratio 1."""
     seen = []
 
-    def measured_once(directory, clean, measure, tell):
+    def measured_once(directory, clean, measure, tell, **how):
         seen.append(measure(clean))
         return {"corruptions": {}, "mce": None, "mean_error": 0.0, "missing": []}
 

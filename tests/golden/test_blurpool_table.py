@@ -69,7 +69,7 @@ def row_id(row: tuple) -> str:
 )
 def test_logits_of_the_specification(row):
     model, side, options, first, total = row
-    options = {**options, "num_classes": 10}
+    options = {"filter_size": 4, **options, "num_classes": 10}  # the original's default, stated
     name, ours = translate(model, options)
     flat = jax.tree_util.tree_flatten_with_path(target_shapes(create_model(name, **ours), side))[0]
     here = {"/".join(p.key for p in path): leaf.shape for path, leaf in flat}

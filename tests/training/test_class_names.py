@@ -39,6 +39,7 @@ def go(world, config, monkeypatch, capfd):
     def run(workdir, names, *, epochs=1.0, **how):
         read.clear()
         config.train.total_epochs = epochs
+        how["accept_changes"] = ("train.total_epochs",)
         summary = loop.run(config, workdir, sources=(source(names), None), **how)
         return summary, read[0], capfd.readouterr().err
 

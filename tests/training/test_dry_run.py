@@ -83,7 +83,7 @@ def test_the_papers_recipe_on_photographs(tmp_path, photographs):
 
 @pytest.mark.parametrize("group", [32, 3, 64])
 def test_groups_of_a_batch_norm_divide_the_shortened_batch(group):
-    config = cifar10_resnet.get_config("plain")
+    config = cifar10_resnet.get_config("resnet18")
     config.model.options.norm = {"name": "batch", "group": group}
     short = shortened(config, 2)
     assert config.model.options.norm.group == group

@@ -104,8 +104,9 @@ def signalling(at, batches_before):
 def test_sigterm_ends_an_evaluation_and_a_restart_makes_up_for_it(
     world, config, tmp_path, monkeypatch, saves, last
 ):
-    monkeypatch.setattr(preparation, "own_eval_batches", lambda *_: iter([world.batch(i) for i in range(5)]))
-    config.eval.batch_size = 12
+    batches = [world.batch(i) for i in range(5)]
+    monkeypatch.setattr(preparation, "own_eval_batches", lambda *_, **__: iter(batches))
+    config.eval.batch_size, config.train.ema_decay = 12, 0.0  # one evaluation at a time
     config.checkpoint.every_epochs = 1.0 if saves else 0.0
     step = 4 if last else 2
     evaluate = signalling(2 if last else 1, 1)
@@ -113,22 +114,23 @@ def test_sigterm_ends_an_evaluation_and_a_restart_makes_up_for_it(
         loop.run(config, tmp_path, evaluate=evaluate)
     assert evaluate.after == [1]  # not one batch more
     assert finished_steps(tmp_path / "checkpoints")[-1] == step
-    assert [event["step"] for event in events(tmp_path, "eval")] == ([2] if last else [])
+    assert [event["step"] for event in events(tmp_path, "test")] == ([2] if last else [])
     accuracies = iter([0.75] if last else [0.75, 0.25])
     summary = loop.run(config, tmp_path, evaluate=lambda *_: {"accuracy": next(accuracies)})
-    assert [event["step"] for event in events(tmp_path, "eval")] == [2, 4]
+    assert [event["step"] for event in events(tmp_path, "test")] == [2, 4]
     assert [event["step"] for event in events(tmp_path, "train")] == [1, 2, 3, 4]
     assert load_model(tmp_path / "best")[0].step == step and next(accuracies, None) is None
     assert summary.results == {"accuracy": 0.75 if last else 0.25}
     # Once more: evaluated for the summary, told before.
     loop.run(config, tmp_path, evaluate=lambda *_: {"accuracy": 0.0})
-    assert [event["step"] for event in events(tmp_path, "eval")] == [2, 4]
+    assert [event["step"] for event in events(tmp_path, "test")] == [2, 4]
 
 
 def test_sigterm_during_the_last_batch_is_not_forgotten(world, config, tmp_path):
+    config.train.ema_decay = 0.0
     with pytest.raises(TerminatedError, match="after step 4"):
         loop.run(config, tmp_path, evaluate=signalling(2, 0))
-    assert [event["step"] for event in events(tmp_path, "eval")] == [2, 4]
+    assert [event["step"] for event in events(tmp_path, "test")] == [2, 4]
 
 
 def test_a_damaged_newest_checkpoint_costs_its_steps_only(world, config, tmp_path, capfd):
@@ -246,17 +248,17 @@ def test_accepted_changes_that_the_arrays_do_not_allow(world, config, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"another model or optimizer.*\n  unexpected: state/collections"
     ):
-        loop.run(config, tmp_path, accept=accept)
+        loop.run(config, tmp_path, accept_changes=accept)
     config.train.ema_decay = 0.9
     config.model.options.width = 6
     with pytest.raises(
         CheckpointError, match=r"another model.*\n  wrong shape: variables/\w+/.* \(4,\) \(expected \(6,\)\)"
     ):
-        loop.run(config, tmp_path, accept=accept)
+        loop.run(config, tmp_path, accept_changes=accept)
     stored = (tmp_path / "config.json").read_text()
     config.model.name = "other"
     with pytest.raises(CheckpointError, match="is of the model 'tiny', the configuration asks for 'other'"):
-        loop.run(config, tmp_path, accept=accept)
+        loop.run(config, tmp_path, accept_changes=accept)
     assert (tmp_path / "config.json").read_text() == stored  # the run can still go on
 
 

@@ -25,7 +25,7 @@ def make_source(count, seed, classes=3):
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     images = rng.uniform(0, 0.2, (count, 8, 8, 1)) + np.linspace(0, 0.7, count)[:, None, None, None]
-    return ArraySource(images, labels, list("abc"[:classes]))
+    return ArraySource(images, labels, list("abcd"[:classes]))
 
 
 def events(workdir, split):
@@ -90,7 +90,7 @@ def test_what_is_held_out_is_never_trained_on(small):
 def test_the_division_is_the_same_for_every_seed_and_number_of_devices(small, devices, seed):
     small.config.seed, looking = seed, Looking()
     parts = prepare(small.config, make_mesh(devices), *small.sources, "", looking)
-    parts.evaluate(SimpleNamespace(step=9, ema=None, evaluated=dict))
+    parts.evaluate(SimpleNamespace(step=9, ema=None, evaluated=dict), lambda: False)
     expected = as_inputs(hold_out(small.sources[0], 1 / 3)[1], small.config)
     np.testing.assert_array_equal(looking.images[0], expected)
 
@@ -128,7 +128,7 @@ def test_unreadable_images_that_are_held_out(small):
 
     def evaluated():
         sources = Damaged(small.sources[0], np.arange(36)), None
-        return prepare(small.config, make_mesh(1), *sources, "", looking).evaluate(state)
+        return prepare(small.config, make_mesh(1), *sources, "", looking).evaluate(state, lambda: False)
 
     with pytest.raises(DataError, match="c.png is no image"):
         evaluated()
@@ -138,8 +138,8 @@ def test_unreadable_images_that_are_held_out(small):
 
 
 def test_a_test_split_of_other_classes_is_found_before_training(small, tmp_path):
-    sources = small.sources[0], make_source(20, 1, classes=2)
-    with pytest.raises(DataError, match="evaluation split has 2 classes, not the 3"):
+    sources = small.sources[0], make_source(20, 1, classes=4)
+    with pytest.raises(DataError, match="evaluation split has 4 classes, the training split has 3"):
         loop.run(small.config, tmp_path, sources=sources, evaluate=Looking())
 
 

@@ -46,7 +46,7 @@ def test_a_run_writes_its_numbers_to_both(packages, world, config, tmp_path):
     assert end[0] == "close" and packages.tensorboard.arguments == (f"{tmp_path}/mine/tensorboard",)
     named = [(arguments[0], arguments[2]) for name, arguments, _ in scalars if name == "add_scalar"]
     assert [step for name, step in named if name == "train/loss"] == [1, 2, 3, 4]
-    assert [step for name, step in named if name == "eval/accuracy"] == [2, 4]
+    assert [step for name, step in named if name == "test/accuracy"] == [2, 4]
     *logs, end = packages.wandb.calls
     assert end[0] == "finish"
     assert packages.wandb.options["project"] == "shifts" and packages.wandb.options["name"] == "mine"
