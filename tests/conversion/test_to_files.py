@@ -94,7 +94,9 @@ NONE = {"stated": {"antialias": None}}  # a file without filters may have lost t
         network(APS, "resnet18_circular", 32, {"num_classes": 10}, slow=True),  # their resnet18_lpf1
         network(CIFAR, "resnet20_cifar_circular", 32, {"num_classes": 10}),
         network(CIFAR, "resnet20_cifar_aps", 32, {"num_classes": 10}, slow=True, model="resnet20_aps"),
-        network(LPS, "resnet18_cifar_lps", 32, {"num_classes": 10}, slow=True),
+        network(
+            LPS, "resnet18_cifar_lps", 32, {"num_classes": 10}, slow=True, model="ResNet18Custom", **NONE
+        ),
         *(
             network(
                 LPS, "basic", 32, {"sampler": "learned_polyphase"}, suffix, model="BasicClassifier", **NONE

@@ -94,6 +94,7 @@ def test_the_first_step_is_the_plain_networks(whole, tmp_path):
 @pytest.mark.slow
 def test_a_run_that_stops_while_it_blends_goes_on_bit_by_bit(whole, tmp_path):
     shutil.copytree(whole.workdir / "checkpoints/2", tmp_path / "checkpoints/2")
+    shutil.copy(whole.workdir / "config.json", tmp_path)
     again = loop.run(make_config(), tmp_path)  # without the plain weights
     for name, leaf in named_leaves(whole.summary.variables).items():
         np.testing.assert_array_equal(leaf, named_leaves(again.variables)[name], err_msg=name)

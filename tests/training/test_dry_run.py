@@ -77,8 +77,8 @@ def test_the_papers_recipe_on_photographs(tmp_path, photographs):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=alone)
     assert done.returncode == 0, done.stderr
     assert "step 3/3" in done.stderr and "fractional" in done.stdout
-    assert Image.open(tmp_path / "run/augmented.png").size == (8 * 226, 226)
-    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["2", "3"]
+    assert Image.open(tmp_path / "run-dry-run/augmented.png").size == (8 * 226, 226)
+    assert sorted(path.name for path in (tmp_path / "run-dry-run/checkpoints").iterdir()) == ["2", "3"]
 
 
 @pytest.mark.parametrize("group", [32, 3, 64])
