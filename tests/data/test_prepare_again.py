@@ -133,12 +133,23 @@ def test_ctrl_c_is_one_line(folders, tmp_path, monkeypatch, capsys):
     assert told == f"interrupted: give the same command again to go on in {tmp_path / 'out'}\n"
 
 
+@pytest.fixture
+def many(folders, tmp_path):
+    """So many images that the work lasts until a signal comes."""
+    shutil.copytree(folders, tmp_path / "in")
+    image = next((tmp_path / "in/train").rglob("*.jpg"))
+    for copy in range(300):
+        shutil.copy(image, image.with_name(f"copy{copy}.jpg"))
+    return tmp_path / "in"
+
+
 @pytest.mark.slow
-def test_a_worker_that_is_killed(folders, tmp_path):
+def test_a_worker_that_is_killed(many, tmp_path):
     """As the system does when memory runs out: one sentence, and it goes on."""
-    command = [sys.executable, "-m", "aliasfree_jax.data.prepare", folders, tmp_path, "--images_per_shard=1"]
+    command = [sys.executable, "-m", "aliasfree_jax.data.prepare", str(many), str(tmp_path / "out")]
+    command.append("--images_per_shard=1")
     job = subprocess.Popen([*command, "--workers=1"], text=True, stderr=subprocess.PIPE)
-    while job.poll() is None and not list(tmp_path.glob("*-of-*.json")):
+    while job.poll() is None and not list((tmp_path / "out").glob("*-of-*.json")):
         time.sleep(0.002)
     children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
     for child in children:
@@ -151,20 +162,21 @@ def test_a_worker_that_is_killed(folders, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_the_workers_start_and_work(folders, tmp_path):
+def test_ctrl_c_while_the_workers_start_and_work(many, tmp_path):
     """To the whole group of processes, at several moments: no traceback, status 130, and it goes on."""
-    command = [sys.executable, "-m", "aliasfree_jax.data.prepare", folders, tmp_path / "out", "--workers=1"]
-    command = [*map(str, command), "--images_per_shard=1"]
-    for awaited in (LOCK, "*-of-*.part", "*-of-*.json"):
+    program = [sys.executable, "-m", "aliasfree_jax.data.prepare", str(many)]
+    for number, awaited in enumerate((LOCK, "*-of-*.part", "*-of-*.json")):
+        out = tmp_path / f"out{number}"  # where nothing is left of an earlier moment
+        command = [*program, str(out), "--workers=1", "--images_per_shard=1"]
         job = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True)
-        while job.poll() is None and not list((tmp_path / "out").glob(awaited)):
+        while job.poll() is None and not list(out.glob(awaited)):
             time.sleep(0.002)
         os.killpg(job.pid, signal.SIGINT)
         told = job.communicate()[1]
         assert job.returncode == 130, told
         assert "Traceback" not in told and told.splitlines()[-1].startswith("interrupted: give the same")
     assert subprocess.run(command).returncode == 0
-    assert len(RecordSource(tmp_path / "out", "train")) == 9
+    assert len(RecordSource(out, "train")) == 309
 
 
 def test_other_options_are_refused_before_anything_is_lost(folders, tmp_path, monkeypatch):
