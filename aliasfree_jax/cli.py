@@ -20,14 +20,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_USER_ERROR,
-    AliasFreeError,
-    CheckpointError,
-    ConfigError,
-    unknown,
-)
+from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, command, unknown
 from aliasfree_jax.files import PathError, local_path
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
 from aliasfree_jax.stored_config import CONFIG, read_config, reason
@@ -241,11 +234,7 @@ def run(main: Callable[[ConfigDict], None], *, default: Callable[[], ConfigDict]
         with nullcontext() if is_first() else redirect_stdout(open(os.devnull, "w")):
             main(flags.FLAGS.config)
 
-    try:
-        app.run(quietly, flags_parser=lambda argv: parse(argv, default))
-    except AliasFreeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    def program(arguments: list[str]) -> None:
+        app.run(quietly, arguments, flags_parser=lambda argv: parse(argv, default))
+
+    sys.exit(command(program)(sys.argv))
