@@ -129,7 +129,6 @@ class _GroupedBatchNorm(Layer):
 class InstanceNorm(Layer):
     """Normalises each channel of each sample over its positions; no parameters, epsilon 1e-5."""
 
-
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""

@@ -74,9 +74,7 @@ class Sampler(Layer):
 
     strides: Pair = 2
 
-    def __call__(
-        self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
         """The sampled map, [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C].
 
         Args:

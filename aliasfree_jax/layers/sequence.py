@@ -35,9 +35,7 @@ class IdealDownsample1D(Layer):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, L, C] to [N, ceil(L / stride), C]. Raises `ShapeError` for other arrays."""
-        return ideal_downsample_1d(
-            self.cast(x), self.strides, any_size=self.any_size, precision=self.exact
-        )
+        return ideal_downsample_1d(self.cast(x), self.strides, any_size=self.any_size, precision=self.exact)
 
 
 class IdealUpsample1D(Layer):

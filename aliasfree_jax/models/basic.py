@@ -1,6 +1,5 @@
 """Four convolutions and two samplers: the smallest network of learnable_polyphase_sampling."""
 
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

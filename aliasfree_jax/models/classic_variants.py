@@ -53,7 +53,11 @@ def build_classic(family: str, size: str, options: Options) -> nn.Module:
     strides = "strided" in module.__dataclass_fields__
     check_options(f"{size}_{family}".rstrip("_"), module, options, ("pool_only",) if strides else ())
     if family == "blur":
-        base = {**base, "sampler": {"name": "blur", "kernel_size": 4, "padding": "REFLECT"}, **_BLUR.get(module, {})}
+        base = {
+            **base,
+            "sampler": {"name": "blur", "kernel_size": 4, "padding": "REFLECT"},
+            **_BLUR.get(module, {}),
+        }
     else:
         base = {**base, **_PLAIN.get(module, {})}
     merged = {**base, **options}

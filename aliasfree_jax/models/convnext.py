@@ -20,14 +20,13 @@ from aliasfree_jax.layers.blend import Share, blend
 from aliasfree_jax.layers.convolution import DepthwiseConv
 from aliasfree_jax.layers.drop_path import DropPath
 from aliasfree_jax.layers.initializers import Initializer, normal
+from aliasfree_jax.layers.layer import Factory, Layer, ModuleFactory, accurate_dtype, part
 from aliasfree_jax.layers.mlp import Mlp, MlpGrid, hidden_width
 from aliasfree_jax.layers.normalization import ChannelNorm
-from aliasfree_jax.layers.layer import Factory, Layer, ModuleFactory, accurate_dtype, part
 from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample, Temperature
 from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding, same_padding
-
 
 
 class Block(Layer):
@@ -210,7 +209,9 @@ class ConvNeXt(Network):
 
     def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
         accurate = accurate_dtype(x.dtype)
-        pooled = ChannelNorm(param_dtype=self.param_dtype, name="norm")(jnp.mean(x.astype(accurate), axis=(1, 2)))
+        pooled = ChannelNorm(param_dtype=self.param_dtype, name="norm")(
+            jnp.mean(x.astype(accurate), axis=(1, 2))
+        )
 
         def head_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
             return self.head_init_scale * kernel_init(key, shape, dtype)

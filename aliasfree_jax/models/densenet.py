@@ -1,6 +1,5 @@
 """DenseNet (Huang et al. 2017, arXiv 1608.06993) with injected sampling, activation, norm and padding."""
 
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,8 +7,8 @@ import jax.numpy as jnp
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_in
-from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.layer import ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.pooling import MaxBlurPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.network import Network

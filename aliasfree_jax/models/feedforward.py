@@ -4,10 +4,8 @@ Both are a chain of convolutions and max pools before fully connected layers, wi
 torchvision's networks with `Subsample`, BlurPool's with a blur.
 """
 
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.convolution import Conv
@@ -18,7 +16,6 @@ from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding, pad
 from aliasfree_jax.ops.pooling import adaptive_average_pool
-
 
 
 class Classifier(Network):

@@ -1,6 +1,5 @@
 """MobileNet-v2 (Sandler et al. 2018, arXiv 1801.04381) with injected sampling, norm and padding."""
 
-
 import itertools
 import operator
 
@@ -11,12 +10,11 @@ import jax.numpy as jnp
 from aliasfree_jax.layers.activation import Relu6
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
 from aliasfree_jax.layers.initializers import kaiming_normal_fan_out, normal
-from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding
-
 
 # Expansion, channels, blocks and first stride of each stage.
 STAGES = (

@@ -10,8 +10,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax import layers
+from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.layers import activation
 from aliasfree_jax.layers.layer import Factory, ModuleFactory
 from aliasfree_jax.models.resnet_stems import ImageStem, SmallStem

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_out
-from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.models.resnet_stems import ImageStem

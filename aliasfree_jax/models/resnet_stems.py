@@ -1,6 +1,5 @@
 """How a ResNet begins: sampling by 4 for images of ImageNet, not at all for those of CIFAR."""
 
-
 from typing import ClassVar
 
 import flax.linen as nn
@@ -13,7 +12,6 @@ from aliasfree_jax.layers.pooling import MaxBlurPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.ops.padding import Padding, WindowPadding
 from aliasfree_jax.ops.resample import remove_nyquist
-
 
 
 class ImageStem(Layer):

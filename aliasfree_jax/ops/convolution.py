@@ -19,7 +19,7 @@ from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 
 def patches(x: jax.Array, window: tuple[int, int]) -> jax.Array:
-    """The full windows of [N, H, W, C] at stride 1, flat: [N, H - rows + 1, W - columns + 1, rows columns C]."""
+    """The full windows of [N, H, W, C] at stride 1, flat: [N, H - kh + 1, W - kw + 1, kh kw C]."""
     h, w = (side - size + 1 for side, size in zip(x.shape[1:3], window, strict=True))
     columns = jnp.concatenate([x[:, :, j : j + w] for j in range(window[1])], axis=-1)
     return jnp.concatenate([columns[:, i : i + h] for i in range(window[0])], axis=-1)
@@ -67,7 +67,7 @@ def conv2d(
     more than the working set, `layers.convolution.Conv` takes a few images at a time; this is XLA's then.
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C], channels that do not fit the kernel, a map that is too small.
+      ShapeError: not floating-point [N, H, W, C], channels that do not fit the kernel, a small map.
       ConfigError: unknown padding.
     """
     *window, channels, features = kernel.shape

@@ -15,7 +15,7 @@ Padding = Literal["CIRCULAR", "ZERO", "REFLECT", "REPLICATE"]
 WindowPadding = (
     Literal["CIRCULAR", "ZERO", "REFLECT", "REPLICATE", "SAME", "VALID"] | int | Sequence[int | Sequence[int]]
 )
-"""What a layer with windows can be given, besides: as `nn.Conv`, "SAME", "VALID" (full windows only) or samples.
+"""What a layer with windows can be given; "SAME", "VALID" (full windows only) and samples as for `nn.Conv`.
 
 Samples are one number, or for rows and columns one number or (before, behind) each; they are zeros. "ZERO"
 differs from "SAME" where windows are strided: it always pads as at stride 1, like PyTorch.
@@ -96,9 +96,7 @@ def pad_windows(
       ConfigError: unknown padding.
       ShapeError: the map is smaller than the padding, or the result smaller than the window.
     """
-    if isinstance(padding, str) and padding not in ("SAME", "VALID"):
-        if padding not in _NUMPY_MODE:
-            raise ConfigError(unknown("padding", padding, (*_NUMPY_MODE, "SAME", "VALID")))
+    if padding in ("CIRCULAR", "ZERO", "REFLECT", "REPLICATE"):
         padded = pad(x, (same_padding(window[0]), same_padding(window[1])), padding)
     else:
         amounts = _samples(x.shape[1:3], window, strides, padding)
@@ -118,6 +116,8 @@ def _samples(
     sides: Sequence[int], window: tuple[int, int], strides: tuple[int, int], padding: Any
 ) -> Amounts:
     """Before and behind rows and columns."""
+    if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+        raise ConfigError(unknown("padding", padding, (*_NUMPY_MODE, "SAME", "VALID")))
     if padding == "VALID":
         return _NONE
     if padding == "SAME":  # XLA's rule: ceil(side / stride) windows, the odd sample behind
@@ -133,7 +133,7 @@ def _samples(
             "expected padding as a word, a number of samples or ((top, bottom), (left, right)), got "
             f"{padding!r}."
         )
-    return amounts  # type: ignore[return-value]
+    return amounts
 
 
 def padded_places(side: int, amount: tuple[int, int], mode: Padding) -> np.ndarray:

@@ -22,9 +22,7 @@ TieOrder = Literal["columns", "rows"]
 CRITERIA = ("l2", "l1", "l_infty", "non_abs_max", "l2_min", "l1_min")
 
 
-def pad_to_multiple(
-    x: jax.Array, strides: Pair = 2, padding: Padding = "CIRCULAR"
-) -> jax.Array:
+def pad_to_multiple(x: jax.Array, strides: Pair = 2, padding: Padding = "CIRCULAR") -> jax.Array:
     """Appends rows and columns to [N, H, W, C] until the strides divide the sides.
 
     Circular as in APS (its aps_pad), zeros as in LPS; neither keeps the network exactly equivariant.

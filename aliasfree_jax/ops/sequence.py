@@ -23,7 +23,7 @@ def _column(x: jax.Array) -> jax.Array:
 
 
 def blur_1d(x: jax.Array, kernel_size: int = 3, strides: int = 1, padding: Padding = "CIRCULAR") -> jax.Array:
-    """Binomial blur of `kernel_size` taps, then every `strides`-th sample (BlurPool1D, whose default size is 3).
+    """Binomial blur of `kernel_size` taps, then every `strides`-th sample (BlurPool1D of antialiased-cnns).
 
     [N, L, C] to [N, ceil(L / stride), C]. Raises as `ops.blur`.
     """
