@@ -136,7 +136,7 @@ def test_the_checker_finds(part, source, fault):
 @pytest.mark.parametrize(
     ("part", "source"),
     [
-        ("layers", "import flax.linen as nn\nfrom aliasfree_jax.ops.blur import blur"),
+        ("layers", "import flax.linen as nn\nfrom aliasfree_jax.ops.blurring import blur"),
         ("layers", "from aliasfree_jax.layers.numerics import Numerics"),
         (
             "conversion",

@@ -6,7 +6,7 @@ import aliasfree_jax
 from aliasfree_jax import create_model, list_models
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.normalization import InstanceNorm
-from aliasfree_jax.layers.sampling import BlurSampler
+from aliasfree_jax.layers.sampling import BlurPool
 
 SIZES = ("tiny", "small", "base", "large", "xlarge", "micro", "cifar")
 FAMILIES = ("convnext", "convnext_circular", "convnext_aps", "convnext_afc", "convnext_afg")
@@ -90,7 +90,7 @@ def test_the_package_offers_both_and_nothing_else():
         ("convnext_tiny", {"any_size": True}, "any_size=True needs the ideal sampler, got 'subsample'"),
         (
             "convnext_afc_tiny",
-            {"any_size": True, "sampler": BlurSampler},
+            {"any_size": True, "sampler": BlurPool},
             "any_size=True needs the ideal sampler",
         ),
         ("convnext_afc_tiny", {"stem_stride": 1}, "with stem_stride=1 use stem_activation=None"),
@@ -112,16 +112,16 @@ def test_parts_by_name_dictionary_and_class():
         stem_activation=None,
         activation="relu",
     )
-    assert network.sampler(stride=4).size == 5
+    assert network.sampler(strides=4).size == 5
     assert network.norm is InstanceNorm
     assert type(network.activation()).__name__ == "Relu"
 
 
 def test_any_size_reaches_the_sampler():
-    assert create_model("convnext_afc_tiny", any_size=True).sampler(stride=2).any_size
-    assert not create_model("convnext_afc_tiny", any_size=False).sampler(stride=2).any_size
+    assert create_model("convnext_afc_tiny", any_size=True).sampler(strides=2).any_size
+    assert not create_model("convnext_afc_tiny", any_size=False).sampler(strides=2).any_size
     sampler = {"name": "ideal", "any_size": True}
-    assert create_model("convnext_circular_tiny", sampler=sampler).sampler(stride=2).any_size
+    assert create_model("convnext_circular_tiny", sampler=sampler).sampler(strides=2).any_size
 
 
 @pytest.mark.parametrize(("stride", "cutoff"), [(4, 0.75), (2, 0.5)])
