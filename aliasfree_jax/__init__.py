@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 __all__ = ["__version__", "create_model", "list_models"]
 
-if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].startswith(f"{__name__}."):
+if sys.argv[:1] == ["-m"] and f" -m {__name__}." in " ".join(sys.orig_argv):
     # Python looks for a command of this package; its imports may fail.
     from aliasfree_jax.errors import excepthook
 
