@@ -7,6 +7,7 @@ import importlib.util
 import shlex
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import ModuleType, TracebackType
 
 EXIT_USER_ERROR = 2
@@ -79,7 +80,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
 
 def _installed(module: str) -> bool:
     try:
-        return importlib.util.find_spec(module) is not None
+        return bool(sys.modules.get(module) or importlib.util.find_spec(module))
     except ImportError:
         return False
 
@@ -87,9 +88,12 @@ def _installed(module: str) -> bool:
 def _missing(purpose: str, module: str, reason: ImportError) -> MissingPackageError:
     """Says that `purpose` needs `module`; if that is a dependency, names all others that are missing too."""
     others = [m for m in REQUIRED if m != module and not _installed(m)] if module in REQUIRED else []
-    needed = [module, *others]
-    line = shlex.join(["pip", "install", *map((REQUIRED | OPTIONAL).__getitem__, needed)])
-    return MissingPackageError(f"{purpose} needs {', '.join(needed)} ({reason}): {line}")
+    asked = [(REQUIRED | OPTIONAL)[module]]
+    if others:  # the package itself: pip completes it
+        repository = Path(__file__).parents[1]
+        asked = ["-e", str(repository)] if (repository / "pyproject.toml").exists() else ["aliasfree_jax"]
+    line = shlex.join(["pip", "install", *asked])
+    return MissingPackageError(f"{purpose} needs {', '.join([module, *others])} ({reason}): {line}")
 
 
 def needed(module: str, purpose: str) -> ModuleType:

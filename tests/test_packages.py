@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from aliasfree_jax import errors
 from aliasfree_jax.errors import OPTIONAL, REQUIRED, MissingPackageError, command, excepthook, needed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -206,13 +207,16 @@ def test_a_module_of_a_namespace_counts_as_its_package(monkeypatch, capsys):
     assert said.endswith("): pip install orbax-checkpoint\n")
 
 
-def test_all_that_is_missing_is_named_at_once(monkeypatch, capsys):
+@pytest.mark.parametrize(("place", "line"), [(ROOT, f"-e {ROOT}"), (Path("/site-packages"), "aliasfree_jax")])
+def test_all_that_is_missing_is_named_at_once(place, line, monkeypatch, capsys):
+    """In a checkout, and installed."""
+    monkeypatch.setattr(errors, "__file__", str(place / "aliasfree_jax/errors.py"))
     for module in ("PIL", "tqdm"):
         monkeypatch.setitem(sys.modules, module, None)
     assert importing("grain", monkeypatch, "eval.py") == 2
     said = capsys.readouterr().err
     assert said.startswith("error: python eval.py needs grain, PIL, tqdm (")
-    assert said.endswith("): pip install grain pillow tqdm\n")
+    assert said.endswith(f"): pip install {line}\n")
 
 
 def test_what_one_option_needs(monkeypatch):
