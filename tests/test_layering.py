@@ -140,7 +140,7 @@ def test_the_checker_finds(part, source, fault):
     ("part", "source"),
     [
         ("layers", "import flax.linen as nn\nfrom aliasfree_jax.ops.blurring import blur"),
-        ("layers", "from aliasfree_jax.layers.numerics import Numerics"),
+        ("layers", "from aliasfree_jax.layers.layer import Layer"),
         (
             "conversion",
             "from aliasfree_jax.models import create_model\nfrom aliasfree_jax.errors import unknown",

@@ -117,7 +117,7 @@ def test_the_self_gate_starts_as_the_identity_and_commutes_with_every_shift(draw
 
 def stem(sampler=IdealDownsample, residual: bool = False, cutoff: float = 0.75) -> ActivatedStem:
     activation = functools.partial(LowpassGate, in_scale=0.7, out_scale=1.3, cutoff=cutoff)
-    return ActivatedStem(5, 4, 4, sampler, "CIRCULAR", activation, residual, jax.nn.initializers.normal(0.5))
+    return ActivatedStem(5, 4, 4, sampler, activation, "CIRCULAR", residual, jax.nn.initializers.normal(0.5))
 
 
 @pytest.mark.parametrize("residual", [False, True])
