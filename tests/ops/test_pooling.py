@@ -81,5 +81,5 @@ def test_wrong_arguments_are_named(draw):
         max_pool(x, 5)
     with pytest.raises(ShapeError, match="sampling by 2 x 2 needs a map of at least that size, got 1 x 4"):
         average_pool(x[:, :1])
-    with pytest.raises(ShapeError, match="got size 3, 3 channels and 2 groups"):
+    with pytest.raises(ShapeError, match="got 3 x 3, 3 channels and 2 groups"):
         adaptive_blur(x, draw(1, 4, 4, 2, 3, 3))
