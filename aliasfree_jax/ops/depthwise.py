@@ -1,27 +1,33 @@
 """Depthwise convolution with its own gradient (fast_exact rule 6).
 
 XLA's grouped convolution on the CPU is 15 to 50 times slower than a sum over shifted slices, which
-fuses into one loop; automatic differentiation of that sum is slow again. Hence a custom gradient:
-towards the input the same sum with the flipped kernel, towards the kernel one reduction a tap, one
-after the other (several in one fusion are 2 to 10 times slower on the CPU).
+fuses into one loop; automatic differentiation of that sum is slow again. Hence two primitives of JAX,
+which every transformation of JAX knows how to handle: the sum over taps, and the reductions that give
+its gradient towards the kernel, one tap after the other (several in one fusion are 2 to 10 times
+slower on the CPU). Both are linear in each operand, and the gradients of each are the two again.
 """
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 from aliasfree_jax.ops.choices import choices
-from aliasfree_jax.ops.padding import Padding, pad, same_padding
+from aliasfree_jax.ops.padding import Amounts, Padding, check_amounts, pad, same_padding
 from aliasfree_jax.ops.resample import Precision
 
 DepthwiseMethod = Literal["shifted", "conv", "auto"]
 
 
-def _shifted_sum(padded: jax.Array, kernel: jax.Array) -> jax.Array:
-    """VALID depthwise correlation of [N, H, W, C] with [k, k, C], accumulated in float32 or better."""
+def _shifted_sum(x: jax.Array, kernel: jax.Array, *, amounts: Amounts, padding: Padding) -> jax.Array:
+    """Depthwise correlation of padded maps with [rows, columns, C], accumulated in float32 or better."""
+    padded = pad(x, amounts, padding)
     rows, columns = kernel.shape[:2]
     n, h, w, c = padded.shape[0], padded.shape[1] - rows + 1, padded.shape[2] - columns + 1, padded.shape[3]
     accurate = jnp.promote_types(padded.dtype, jnp.float32)
@@ -40,49 +46,98 @@ def _shifted_sum(padded: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.cond(number, total, lambda _: jnp.full((n, h, w, c), jnp.nan, padded.dtype), padded)
 
 
-def _padded(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    return pad(x, (same_padding(kernel.shape[0]), same_padding(kernel.shape[1])), padding)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _depthwise(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    return _shifted_sum(_padded(x, kernel, padding), kernel)
-
-
-def _forward(
-    x: jax.Array, kernel: jax.Array, padding: Padding
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _depthwise(x, kernel, padding), (x, kernel)
-
-
-def _backward(
-    padding: Padding, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
-    padded, unpad = jax.vjp(lambda z: _padded(z, kernel, padding), x)
-    flipped, sizes = kernel[::-1, ::-1], kernel.shape[:2]
-    if padding in ("circular", "zero"):  # the adjoint pads alike, with before and after exchanged
-        rows, columns = (same_padding(size)[::-1] for size in sizes)
-        d_x = _shifted_sum(pad(dy, (rows, columns), padding), flipped)
-    else:
-        rows, columns = ((size - 1, size - 1) for size in sizes)
-        (d_x,) = unpad(_shifted_sum(pad(dy, (rows, columns), "zero"), flipped))
-    return d_x, _kernel_gradient(padded, dy, sizes).astype(kernel.dtype)
-
-
-def _kernel_gradient(padded: jax.Array, dy: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
-    """Correlation of the padded input with `dy` at each of the taps: [rows, columns, C]."""
+def _tap_sums(x: jax.Array, dy: jax.Array, *, amounts: Amounts, padding: Padding) -> jax.Array:
+    """Sums of padded maps times `dy` at each tap, [rows, columns, C], in float32 or better."""
+    padded = pad(x, amounts, padding)
+    rows, columns = (padded.shape[axis] - dy.shape[axis] + 1 for axis in (1, 2))
     accurate = jnp.promote_types(dy.dtype, jnp.float32)
     dy = dy.astype(accurate)
 
     def tap(index: jax.Array) -> jax.Array:
-        start = (0, index // sizes[1], index % sizes[1], 0)
+        start = (0, index // columns, index % columns, 0)
         return jnp.sum(jax.lax.dynamic_slice(padded, start, dy.shape).astype(accurate) * dy, axis=(0, 1, 2))
 
-    return jax.lax.map(tap, jnp.arange(sizes[0] * sizes[1])).reshape(*sizes, -1)
+    return jax.lax.map(tap, jnp.arange(rows * columns)).reshape(rows, columns, padded.shape[3])
 
 
-_depthwise.defvjp(_forward, _backward)
+# Two primitives, each linear in both operands; the gradients of each are the two again. They pad by
+# zeros, less than the kernel's size on each side, or circularly by what keeps the size of the map: then
+# the gradient towards the map is the same sum, padded alike, with the flipped kernel.
+shifted_sum = Primitive("depthwise_shifted_sum")
+tap_sums = Primitive("depthwise_tap_sums")
+
+
+def _sums_type(x: ShapedArray, kernel: ShapedArray, *, amounts: Amounts, padding: Padding) -> ShapedArray:
+    h, w = (x.shape[axis] + sum(amounts[axis - 1]) + 1 - kernel.shape[axis - 1] for axis in (1, 2))
+    return x.update(shape=(x.shape[0], h, w, x.shape[3]), weak_type=False)
+
+
+def _taps_type(x: ShapedArray, dy: ShapedArray, *, amounts: Amounts, padding: Padding) -> ShapedArray:
+    rows, columns = (x.shape[axis] + sum(amounts[axis - 1]) + 1 - dy.shape[axis] for axis in (1, 2))
+    channels = NamedSharding(x.sharding.mesh, PartitionSpec(None, None, x.sharding.spec[3]))
+    accurate = jnp.promote_types(dy.dtype, jnp.float32)
+    return x.update(shape=(rows, columns, x.shape[3]), dtype=accurate, weak_type=False, sharding=channels)
+
+
+def _towards_map(dy: jax.Array, kernel: jax.Array, amounts: Amounts, padding: Padding) -> jax.Array:
+    missing = tuple(
+        (size - 1 - before, size - 1 - after)
+        for size, (before, after) in zip(kernel.shape[:2], amounts, strict=True)
+    )
+    return shifted_sum.bind(dy, kernel[::-1, ::-1], amounts=missing, padding=padding)
+
+
+ad.defbilinear(
+    shifted_sum,
+    lambda dy, x, kernel, **how: _towards_map(dy, kernel, **how),
+    lambda dy, x, kernel, **how: tap_sums.bind(x, dy, **how).astype(kernel.aval.dtype),
+)
+ad.defbilinear(
+    tap_sums,
+    lambda taps, x, dy, **how: _towards_map(dy, taps, **how),
+    lambda taps, x, dy, **how: shifted_sum.bind(x, taps, **how),
+)
+
+
+def _batch(
+    primitive: Primitive, operands: tuple[jax.Array, jax.Array], axes: tuple[Any, Any], **how: Any
+) -> tuple[jax.Array, int]:
+    """A batch of calls as one: of more images if only the maps of a sum differ, else of more channels."""
+    batch = next(a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None)
+    if primitive is shifted_sum and axes[1] is None:
+        x = jnp.moveaxis(operands[0], axes[0], 0)
+        y = primitive.bind(x.reshape(batch * x.shape[1], *x.shape[2:]), operands[1], **how)
+        return y.reshape(batch, x.shape[1], *y.shape[1:]), 0
+    stacked = [
+        a[..., None, :] if axis is None else jnp.moveaxis(a, axis, -2)
+        for a, axis in zip(operands, axes, strict=True)
+    ]
+    stacked = [jnp.broadcast_to(a, (*a.shape[:-2], batch, a.shape[-1])) for a in stacked]
+    channels = stacked[0].shape[-1]
+    y = primitive.bind(*(a.reshape(*a.shape[:-2], batch * channels) for a in stacked), **how)
+    return y.reshape(*y.shape[:-1], batch, channels), y.ndim - 1
+
+
+for _primitive, _run, _type in (
+    (shifted_sum, _shifted_sum, _sums_type),
+    (tap_sums, _tap_sums, _taps_type),
+):
+    _primitive.def_impl(jax.jit(_run, static_argnames=("amounts", "padding")))
+    _primitive.def_abstract_eval(_type)
+    mlir.register_lowering(_primitive, mlir.lower_fun(_run, multiple_results=False))
+    batching.primitive_batchers[_primitive] = functools.partial(_batch, _primitive)
+
+
+def _same(kernel: jax.Array) -> Amounts:
+    return same_padding(kernel.shape[0]), same_padding(kernel.shape[1])
+
+
+def _shifted(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    amounts = _same(kernel)
+    check_amounts(x.shape, amounts, padding)
+    if padding in ("circular", "zero"):
+        return shifted_sum.bind(x, kernel, amounts=amounts, padding=padding)
+    return shifted_sum.bind(pad(x, amounts, padding), kernel, amounts=((0, 0), (0, 0)), padding="zero")
 
 
 def depthwise_conv_ref(
@@ -90,7 +145,7 @@ def depthwise_conv_ref(
 ) -> jax.Array:
     """The same by XLA's grouped convolution: twin of the shifted sum, and the choice on accelerators."""
     return jax.lax.conv_general_dilated(
-        _padded(x, kernel, padding),
+        pad(x, _same(kernel), padding),
         kernel[:, :, None, :],
         window_strides=(1, 1),
         padding="VALID",
@@ -130,4 +185,4 @@ def depthwise_conv(
         raise ConfigError(unknown("depthwise method", method, ("shifted", "conv", "auto")))
     if (choices().depthwise if method == "auto" else method) == "conv":
         return depthwise_conv_ref(x, kernel, padding, precision)
-    return _depthwise(x, kernel, padding)
+    return _shifted(x, kernel, padding)
