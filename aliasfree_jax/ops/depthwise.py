@@ -29,7 +29,7 @@ def _shifted_sum(x: jax.Array, kernel: jax.Array, *, amounts: Amounts, padding: 
     """Depthwise correlation of padded maps with [rows, columns, C], accumulated in float32 or better."""
     padded = pad(x, amounts, padding)
     rows, columns = kernel.shape[:2]
-    n, h, w, c = padded.shape[0], padded.shape[1] - rows + 1, padded.shape[2] - columns + 1, padded.shape[3]
+    h, w = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
     accurate = jnp.promote_types(padded.dtype, jnp.float32)
 
     def total(padded: jax.Array) -> jax.Array:
@@ -41,9 +41,9 @@ def _shifted_sum(x: jax.Array, kernel: jax.Array, *, amounts: Amounts, padding: 
 
     # Left to itself, XLA cuts the sum in two for the sake of the padding before it and a norm after it:
     # 7 times slower. It removes optimization barriers before it fuses, but never fuses over the border
-    # of a conditional; and this condition it cannot decide, though nothing but a nan makes it false.
-    number = kernel[0, 0, 0] == kernel[0, 0, 0]
-    return jax.lax.cond(number, total, lambda _: jnp.full((n, h, w, c), jnp.nan, padded.dtype), padded)
+    # of a conditional; and it does not know that no sign, nor a nan, is above 1.
+    impossible = jnp.sign(kernel[0, 0, :1].sum()) > 1
+    return jax.lax.cond(impossible, lambda padded: jnp.zeros_like(padded[:, :h, :w]), total, padded)
 
 
 def _tap_sums(x: jax.Array, dy: jax.Array, *, amounts: Amounts, padding: Padding) -> jax.Array:
@@ -132,9 +132,19 @@ def _same(kernel: jax.Array) -> Amounts:
     return same_padding(kernel.shape[0]), same_padding(kernel.shape[1])
 
 
+def _varying(x: jax.Array) -> frozenset[str]:
+    return jax.typeof(x).mat.varying
+
+
 def _shifted(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     amounts = _same(kernel)
     check_amounts(x.shape, amounts, padding)
+    # Within `jax.shard_map` a kernel that all devices share varies over them from here on: so its gradient
+    # is their sum.
+    x, kernel = (
+        jax.lax.pcast(a, tuple(_varying(b) - _varying(a)), to="varying")
+        for a, b in ((x, kernel), (kernel, x))
+    )
     if padding in ("circular", "zero"):
         return shifted_sum.bind(x, kernel, amounts=amounts, padding=padding)
     return shifted_sum.bind(pad(x, amounts, padding), kernel, amounts=((0, 0), (0, 0)), padding="zero")
