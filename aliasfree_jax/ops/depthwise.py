@@ -25,39 +25,44 @@ from aliasfree_jax.ops.resample import Precision
 DepthwiseMethod = Literal["shifted", "conv", "auto"]
 
 
+def _padded(x: jax.Array, amounts: Amounts, padding: Padding) -> jax.Array:
+    return jax.vmap(lambda x: _padded(x, amounts, padding))(x) if x.ndim > 4 else pad(x, amounts, padding)
+
+
 def _shifted_sum(x: jax.Array, kernel: jax.Array, *, amounts: Amounts, padding: Padding) -> jax.Array:
-    """Depthwise correlation of padded maps with [rows, columns, C], accumulated in float32 or better."""
-    padded = pad(x, amounts, padding)
+    """Correlation of padded maps [..., H, W, C] with [rows, columns, C], summed in float32 or better."""
+    padded = _padded(x, amounts, padding)
     rows, columns = kernel.shape[:2]
-    h, w = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
+    h, w = padded.shape[-3] - rows + 1, padded.shape[-2] - columns + 1
     accurate = jnp.promote_types(padded.dtype, jnp.float32)
 
     def total(padded: jax.Array) -> jax.Array:
         y = jnp.zeros((), accurate)
         for i in range(rows):
             for j in range(columns):
-                y = y + padded[:, i : i + h, j : j + w].astype(accurate) * kernel[i, j].astype(accurate)
+                y = y + padded[..., i : i + h, j : j + w, :].astype(accurate) * kernel[i, j].astype(accurate)
         return y.astype(padded.dtype)
 
     # Left to itself, XLA cuts the sum in two for the sake of the padding before it and a norm after it:
     # 7 times slower. It removes optimization barriers before it fuses, but never fuses over the border
     # of a conditional; and it does not know that no sign, nor a nan, is above 1.
-    impossible = jnp.sign(kernel[0, 0, :1].sum()) > 1
-    return jax.lax.cond(impossible, lambda padded: jnp.zeros_like(padded[:, :h, :w]), total, padded)
+    impossible = jnp.sign(kernel[0, 0].sum()) > 1
+    return jax.lax.cond(impossible, lambda padded: jnp.zeros_like(padded[..., :h, :w, :]), total, padded)
 
 
 def _tap_sums(x: jax.Array, dy: jax.Array, *, amounts: Amounts, padding: Padding) -> jax.Array:
     """Sums of padded maps times `dy` at each tap, [rows, columns, C], in float32 or better."""
-    padded = pad(x, amounts, padding)
-    rows, columns = (padded.shape[axis] - dy.shape[axis] + 1 for axis in (1, 2))
+    padded = _padded(x, amounts, padding)
+    rows, columns = (padded.shape[axis] - dy.shape[axis] + 1 for axis in (-3, -2))
+    others = (0,) * (dy.ndim - 3)
     accurate = jnp.promote_types(dy.dtype, jnp.float32)
     dy = dy.astype(accurate)
 
     def tap(index: jax.Array) -> jax.Array:
-        start = (0, index // columns, index % columns, 0)
-        return jnp.sum(jax.lax.dynamic_slice(padded, start, dy.shape).astype(accurate) * dy, axis=(0, 1, 2))
+        window = jax.lax.dynamic_slice(padded, (*others, index // columns, index % columns, 0), dy.shape)
+        return jnp.sum(window.astype(accurate) * dy, axis=tuple(range(dy.ndim - 1)))
 
-    return jax.lax.map(tap, jnp.arange(rows * columns)).reshape(rows, columns, padded.shape[3])
+    return jax.lax.map(tap, jnp.arange(rows * columns)).reshape(rows, columns, dy.shape[-1])
 
 
 # Two primitives, each linear in both operands; the gradients of each are the two again. They pad by
@@ -67,16 +72,24 @@ shifted_sum = Primitive("depthwise_shifted_sum")
 tap_sums = Primitive("depthwise_tap_sums")
 
 
+def _places(x: ShapedArray, amounts: Amounts, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """At how many places along each side a window of these sizes fits into the padded map."""
+    return tuple(
+        side + sum(amount) + 1 - size
+        for side, amount, size in zip(x.shape[-3:-1], amounts, sizes, strict=True)
+    )
+
+
 def _sums_type(x: ShapedArray, kernel: ShapedArray, *, amounts: Amounts, padding: Padding) -> ShapedArray:
-    h, w = (x.shape[axis] + sum(amounts[axis - 1]) + 1 - kernel.shape[axis - 1] for axis in (1, 2))
-    return x.update(shape=(x.shape[0], h, w, x.shape[3]), weak_type=False)
+    h, w = _places(x, amounts, kernel.shape[:2])
+    return x.update(shape=(*x.shape[:-3], h, w, x.shape[-1]), weak_type=False)
 
 
 def _taps_type(x: ShapedArray, dy: ShapedArray, *, amounts: Amounts, padding: Padding) -> ShapedArray:
-    rows, columns = (x.shape[axis] + sum(amounts[axis - 1]) + 1 - dy.shape[axis] for axis in (1, 2))
-    channels = NamedSharding(x.sharding.mesh, PartitionSpec(None, None, x.sharding.spec[3]))
+    channels = NamedSharding(x.sharding.mesh, PartitionSpec(None, None, x.sharding.spec[-1]))
+    shape = (*_places(x, amounts, dy.shape[-3:-1]), x.shape[-1])
     accurate = jnp.promote_types(dy.dtype, jnp.float32)
-    return x.update(shape=(rows, columns, x.shape[3]), dtype=accurate, weak_type=False, sharding=channels)
+    return x.update(shape=shape, dtype=accurate, weak_type=False, sharding=channels)
 
 
 def _towards_map(dy: jax.Array, kernel: jax.Array, amounts: Amounts, padding: Padding) -> jax.Array:
@@ -103,18 +116,21 @@ def _batch(
     primitive: Primitive, operands: tuple[jax.Array, jax.Array], axes: tuple[Any, Any], **how: Any
 ) -> tuple[jax.Array, int]:
     """A batch of calls as one: of more images if only the maps of a sum differ, else of more channels."""
-    batch = next(a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None)
     if primitive is shifted_sum and axes[1] is None:
-        x = jnp.moveaxis(operands[0], axes[0], 0)
-        y = primitive.bind(x.reshape(batch * x.shape[1], *x.shape[2:]), operands[1], **how)
-        return y.reshape(batch, x.shape[1], *y.shape[1:]), 0
+        return shifted_sum.bind(jnp.moveaxis(operands[0], axes[0], 0), operands[1], **how), 0
+    batch = next(a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None)
     stacked = [
         a[..., None, :] if axis is None else jnp.moveaxis(a, axis, -2)
         for a, axis in zip(operands, axes, strict=True)
     ]
-    stacked = [jnp.broadcast_to(a, (*a.shape[:-2], batch, a.shape[-1])) for a in stacked]
     channels = stacked[0].shape[-1]
-    y = primitive.bind(*(a.reshape(*a.shape[:-2], batch * channels) for a in stacked), **how)
+    y = primitive.bind(
+        *(
+            jnp.broadcast_to(a, (*a.shape[:-2], batch, channels)).reshape(*a.shape[:-2], batch * channels)
+            for a in stacked
+        ),
+        **how,
+    )
     return y.reshape(*y.shape[:-1], batch, channels), y.ndim - 1
 
 
