@@ -119,10 +119,10 @@ def test_wrong_kernels_methods_and_maps_are_named(draw):
         depthwise_conv(x, jnp.ones((3, 3, 1, 3)))
     with pytest.raises(ConfigError, match="unknown depthwise method 'shift'. Did you mean 'shifted'"):
         depthwise_conv(x, jnp.ones((3, 3, 3)), method="shift")
-    with pytest.raises(ConfigError, match="unknown padding 'zeros'. Did you mean 'zero'"):
-        depthwise_conv(x, jnp.ones((3, 3, 3)), "zeros")
+    with pytest.raises(ConfigError, match="unknown padding 'ZEROS'. Did you mean 'ZERO'"):
+        depthwise_conv(x, jnp.ones((3, 3, 3)), "ZEROS")
     for method in ("shifted", "conv"):
-        with pytest.raises(ShapeError, match=r"circular padding by \(3, 3\) needs a larger map: width is 2"):
+        with pytest.raises(ShapeError, match=r"CIRCULAR padding by \(3, 3\) needs a larger map: width is 2"):
             depthwise_conv(x[:, :, :2], jnp.ones((7, 7, 3)), method=method)
 
 
