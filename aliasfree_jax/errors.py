@@ -73,7 +73,8 @@ class MissingPackageError(AliasFreeError, ImportError):
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """Text for an unknown `name` of some `kind`: the near names first, then all known ones."""
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=3)
+    words = {word.lower(): word for word in known}
+    near = [words[word] for word in difflib.get_close_matches(str(name).lower(), words, n=3)]
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
 

@@ -8,6 +8,7 @@ from aliasfree_jax.ops.padding import Padding
 from aliasfree_jax.ops.polyphase import Criterion
 from aliasfree_jax.ops.sequence import (
     blur_1d,
+    check_sequences,
     ideal_downsample_1d,
     ideal_upsample_1d,
     polyphase_downsample_1d,
@@ -24,6 +25,7 @@ class BlurPool1D(Layer):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, L, C] to [N, ceil(L / stride), C]. Raises `ShapeError` for other arrays."""
+        check_sequences(x, self.strides)
         return blur_1d(self.cast(x), self.kernel_size, self.strides, self.padding)
 
 
@@ -35,6 +37,7 @@ class IdealDownsample1D(Layer):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, L, C] to [N, ceil(L / stride), C]. Raises `ShapeError` for other arrays."""
+        check_sequences(x, self.strides)
         return ideal_downsample_1d(self.cast(x), self.strides, any_size=self.any_size, precision=self.exact)
 
 
@@ -65,6 +68,7 @@ class AdaptivePolyphase1D(Layer):
 
     def with_phase(self, x: jax.Array, phase: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """The sampled sequence and its phase [N]: the one that is passed, if any."""
+        check_sequences(x, self.strides)
         return polyphase_downsample_1d(
             self.cast(x), self.criterion, phase, strides=self.strides, padding=self.padding
         )

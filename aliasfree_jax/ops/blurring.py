@@ -49,7 +49,7 @@ def blur(
     """
     sizes, steps = pair(kernel_size, "kernel_size"), pair(strides, "strides")
     rows, columns = binomial_taps(sizes[0]), binomial_taps(sizes[1])
-    check_images(x, steps)
+    check_images(x)
     padded = pad_windows(x, sizes, steps, padding)
     if sizes == (1, 1):
         return padded[:, :: steps[0], :: steps[1]]

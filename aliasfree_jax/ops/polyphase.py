@@ -124,10 +124,10 @@ def polyphase_downsample(
       The component [N, ceil(H/R), ceil(W/S), C], and the phase [N] it was taken from.
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C], sides smaller than the strides.
+      ShapeError: not floating-point [N, H, W, C].
       ConfigError: unknown criterion or padding.
     """
-    check_images(x, pair(strides, "strides"))
+    check_images(x)
     components = polyphase_components(pad_to_multiple(x, strides, padding), strides)
     if phase is None:
         phase = best_phase(component_scores(jax.lax.stop_gradient(components), criterion), strides)

@@ -29,11 +29,11 @@ def max_pool(
         for the stride (even windows reach one sample further behind, as in APS and LPS).
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C], a map smaller than the window or the strides.
+      ShapeError: not floating-point [N, H, W, C], a map smaller than the window.
       ConfigError: unknown padding.
     """
     window, steps = pair(window_shape, "window_shape"), pair(strides, "strides")
-    check_images(x, steps)
+    check_images(x)
     x = pad_windows(x, window, steps, padding, fill=-jnp.inf)
     return _max_axis(_max_axis(x, 1, window[0], steps[0]), 2, window[1], steps[1])
 

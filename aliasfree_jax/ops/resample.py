@@ -212,11 +212,11 @@ def ideal_downsample(
     equivariance; `any_size` reads them evenly (`ideal_resample`) and is exact for every size.
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C], sides smaller than the strides.
+      ShapeError: not floating-point [N, H, W, C].
       ConfigError: unknown method.
     """
     rows, columns = pair(strides, "strides")
-    check_images(x, (rows, columns))
+    check_images(x)
     h, w = x.shape[1:3]
     if any_size:
         return ideal_resample(x, (-(-h // rows), -(-w // columns)), method=method, precision=precision)
@@ -241,7 +241,7 @@ def ideal_strided_taps(
     stride `taps` and no padding. `first` is the offset of tap 0 (minus the padding before the axis).
     """
     steps = pair(strides, "strides")
-    check_images(x, steps)
+    check_images(x)
     matrices = []
     for n, stride, count, offset in zip(x.shape[1:3], steps, pair(taps, "taps"), first, strict=True):
         positions = spectrum.strided_positions(n, stride, taps=count, first=offset, any_size=any_size)

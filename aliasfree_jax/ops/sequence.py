@@ -1,6 +1,7 @@
 """Sampling of sequences [N, L, C]: the 2-D operations along the rows of maps one column wide."""
 
 import jax
+import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.ops.blurring import blur
@@ -15,10 +16,19 @@ from aliasfree_jax.ops.resample import (
 )
 
 
+def check_sequences(x: jax.Array, stride: int = 1) -> None:
+    """Raises `ShapeError` unless `x` is a floating-point array [N, L, C] that this stride can sample."""
+    if x.ndim != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ShapeError(f"expected floating-point sequences [N, L, C], got {x.dtype}{list(x.shape)}.")
+    if x.shape[1] < stride:
+        raise ShapeError(
+            f"sampling by {stride} needs sequences of at least that length, got {list(x.shape)}."
+        )
+
+
 def _column(x: jax.Array) -> jax.Array:
     """[N, L, C] as a map [N, L, 1, C]."""
-    if x.ndim != 3:
-        raise ShapeError(f"expected sequences [N, L, C], got {x.dtype}{list(x.shape)}.")
+    check_sequences(x)
     return x[:, :, None]
 
 

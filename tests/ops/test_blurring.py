@@ -80,7 +80,7 @@ def test_jit_equals_eager_and_dtypes_stay(size, draw):
 
 def test_unknown_paddings_and_small_maps_are_named(draw):
     for size in (1, 3):
-        with pytest.raises(ConfigError, match="unknown padding 'reflekt'. Did you mean 'reflect'"):
+        with pytest.raises(ConfigError, match="unknown padding 'reflekt'. Did you mean 'REFLECT'"):
             blur(draw(1, 8, 8, 1), size, padding="reflekt")
-    with pytest.raises(ShapeError, match=r"circular padding by \(3, 3\) needs a larger map: height is 2"):
+    with pytest.raises(ShapeError, match=r"CIRCULAR padding by \(3, 3\) needs a larger map: height is 2"):
         blur(draw(1, 2, 8, 1), 7)
