@@ -136,8 +136,8 @@ def test_the_checker_finds(part, source, fault):
 @pytest.mark.parametrize(
     ("part", "source"),
     [
-        ("layers", "import flax.linen as nn\nfrom aliasfree_jax.ops.blur import blur"),
-        ("layers", "from aliasfree_jax.layers.numerics import Numerics"),
+        ("layers", "import flax.linen as nn\nfrom aliasfree_jax.ops.blurring import blur"),
+        ("layers", "from aliasfree_jax.layers.layer import Layer"),
         (
             "conversion",
             "from aliasfree_jax.models import create_model\nfrom aliasfree_jax.errors import unknown",

@@ -46,7 +46,7 @@ SILENT = {
     "dry_run": True,
 }
 TOLD = {
-    "train.precision": "bfloat16",
+    "train.precision": "float32",
     "train.remat": "block",
     "data.image_backend": "fast",
     "data.corrupt": "skip",
