@@ -192,6 +192,22 @@ def test_a_chosen_grid_is_allowed_for_fractions_where_nothing_aliases(draw):
     assert not broken(found) and layers["last"].after < 1e-12
 
 
+@pytest.mark.parametrize("sampler", ["polyphase", "blur"])
+def test_samplers_that_a_network_asks_for_their_phase_are_looked_at(sampler, draw):
+    """A ResNet calls `with_phase`, so that the shortcut is sampled where the branch is."""
+    sizes = {"depths": (1, 1), "widths": (4, 4), "norm": "channel"}
+    module = create_model("resnet20_cifar_circular", sampler=sampler, num_classes=3, **sizes)
+    found, layers = report(module, draw, (1, 1))
+    samplers = ["stage1_block0/sampler", "stage1_block0/shortcut_sampler"]
+    assert [path for path in layers if path.endswith("sampler")] == samplers
+    for path in samplers:
+        assert layers[path].shape == (2, 4, 4, 4) and layers[path].before < 1e-12
+    if sampler == "polyphase":
+        assert not broken(found) and all(layers[path].aligned for path in samplers)
+    else:
+        assert broken(found) == samplers and found.finding.endswith('row "a sampler that aliases".')
+
+
 class Lowpassed(nn.Module):
     """The activation aliases into frequencies that the sampler removes, or that nothing does."""
 

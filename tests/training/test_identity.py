@@ -46,7 +46,7 @@ SILENT = {
     "dry_run": True,
 }
 TOLD = {
-    "train.precision": "float32",
+    "train.precision": "bfloat16",
     "train.remat": "block",
     "data.image_backend": "fast",
     "data.corrupt": "skip",
@@ -100,6 +100,15 @@ def test_what_changes_nothing_goes_on_silently(workdir, field):
 def test_what_hardly_changes_anything_goes_on_with_a_word(workdir, field):
     accepted, (note,) = check_identity(workdir, changed(field, TOLD[field]), 4, [])
     assert accepted == [] and note.startswith(f"{field}: ") and json.dumps(TOLD[field]) in note
+
+
+def test_a_float32_run_goes_on_in_the_networks_own_precision_with_a_word(workdir):
+    before = changed("train.precision", "float32")
+    (workdir / "config.json").write_text(json.dumps(before.to_dict()))
+    assert check_identity(workdir, before, 4, []) == ([], [])
+    accepted, (note,) = check_identity(workdir, base_config(), 4, [])
+    assert accepted == []
+    assert note == 'train.precision: "float32", "default": numbers are rounded otherwise from here on'
 
 
 def test_every_field_that_changes_the_result_is_listed_at_once(workdir):
