@@ -26,8 +26,11 @@ from aliasfree_jax.evaluation.audit.remedies import ROWS
 from aliasfree_jax.layers import (
     ActivatedStem,
     AdaptivePolyphase,
+    BlurPool,
     IdealDownsample,
     LowpassPolynomial,
+    MaxBlurPool,
+    PolyphaseUpsample,
     Subsample,
 )
 from aliasfree_jax.layers.activation import Relu
@@ -496,6 +499,21 @@ class Between(nn.Module):
 def test_functions_between_layers_are_told_by_what_they_do(function, shift, row, draw):
     found, _ = report(Between(function), draw, shift)
     assert "look at what it calls after conv and before last" in found.finding
+    assert found.finding.endswith(f'row "{row}".')
+
+
+@pytest.mark.parametrize(
+    ("layer", "row"),
+    [
+        (PolyphaseUpsample(2, BlurPool), "upsampling by s"),
+        (MaxBlurPool(2, 2), "max pool of k by s"),
+        (BlurPool(2), "a sampler that aliases"),
+        (AdaptivePolyphase(2), "a sampler that aliases"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_layers_that_change_the_grid_are_told_by_their_kind(layer, row, draw):
+    found, _ = report(nn.Sequential([nn.Conv(4, (1, 1)), layer]), draw, (0.5, 0.5))
     assert found.finding.endswith(f'row "{row}".')
 
 
