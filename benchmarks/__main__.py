@@ -21,6 +21,7 @@ if __name__ == "__main__":  # before what may be missing is imported
 
 import jax
 
+from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.files import local_path, write_json
 from benchmarks import input_pipeline, memory, networks, operations, precision
 from benchmarks.timing import machine
@@ -36,7 +37,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="images a step; default 4 on a CPU, 256 elsewhere")
     parser.add_argument("--repetitions", type=int, help="default 7; with --quick 3")
     parser.add_argument(
-        "--precision", default=None, help="of the networks; default float32, bfloat16 on GPUs"
+        "--precision", choices=PRECISIONS, help="of the networks; default float32, bfloat16 on GPUs"
     )
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=SECTIONS, help="sections to measure")
     parser.add_argument(

@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from aliasfree_jax.ops.blur import blur
 
 from aliasfree_jax.evaluation.comparison import CompareFeatures
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
@@ -23,6 +22,7 @@ from aliasfree_jax.evaluation.measurements import (
 from aliasfree_jax.evaluation.reductions import Change
 from aliasfree_jax.evaluation.report import format_table, shift_report
 from aliasfree_jax.evaluation.shift_sets import Grid
+from aliasfree_jax.ops import blur
 
 SIDE, CLASSES, IMAGES, BATCH = 32, 5, 64, 32
 
@@ -44,7 +44,7 @@ class Network(nn.Module):
     def features(self, images: jax.Array) -> jax.Array:
         """[N, H, W, 3] to the last map [N, H / 2, W / 2, 16]."""
         x = nn.gelu(self.first(images))
-        x = blur(x, 5, stride=2) if self.anti_aliased else x[:, ::2, ::2]
+        x = blur(x, 5, strides=2) if self.anti_aliased else x[:, ::2, ::2]
         return nn.gelu(self.second(x))
 
 

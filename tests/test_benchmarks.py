@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import input_pipeline, networks, page, roofline
+from benchmarks.__main__ import parsed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,6 +28,13 @@ def test_bounds_are_those_of_a_hand_computed_case():
     assert device.milliseconds(0.5, 3) == 6e3
     rows = roofline.measure()
     assert rows[-1]["MLP, fused"] == pytest.approx(sum(row["MLP, fused"] for row in rows[:-1]))
+
+
+def test_a_precision_that_does_not_exist_is_refused_before_anything_runs(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parsed(["--precision=float16"])
+    assert ended.value.code == 2
+    assert "'float16'" in (said := capsys.readouterr().err) and "bfloat16" in said
 
 
 def test_a_worker_that_fails_ends_the_measurement():

@@ -122,16 +122,16 @@ def sampler_of(network):
 @pytest.mark.parametrize(
     ("name", "words", "kind", "size", "filter_padding", "padding"),
     [
-        ("imagenet_blur", "resnet50_lpf5", "BlurPool", 5, "reflect", "zero"),
-        ("imagenet_blur", "resnet50", "Subsample", None, None, "zero"),
-        ("imagenet_aps", "resnet18_aps3", "AdaptivePolyphase", 3, "circular", "circular"),
-        ("imagenet_aps", "resnext50_32x4d_lpf2", "BlurPool", 2, "circular", "circular"),
-        ("imagenet_lps", "resnet50,lpf3,zero", "LearnedPolyphase", 3, "zero", "zero"),
-        ("imagenet_lps", "resnet101,ddac3", "LearnedPolyphase", 3, "circular", "circular"),
-        ("imagenet_lps", "resnet18,aps,lpf2", "AdaptivePolyphase", 2, "circular", "circular"),
-        ("cifar10_resnet", "resnet20,aps,5", "AdaptivePolyphase", 5, "circular", "circular"),
-        ("cifar10_resnet", "resnet18_lpf,3,zeros", "BlurPool", 3, "reflect", "zero"),
-        ("cifar10_resnet", "resnet56", "Subsample", None, None, "circular"),
+        ("imagenet_blur", "resnet50_lpf5", "BlurPool", 5, "REFLECT", "ZERO"),
+        ("imagenet_blur", "resnet50", "Subsample", None, None, "ZERO"),
+        ("imagenet_aps", "resnet18_aps3", "AdaptivePolyphase", 3, "CIRCULAR", "CIRCULAR"),
+        ("imagenet_aps", "resnext50_32x4d_lpf2", "BlurPool", 2, "CIRCULAR", "CIRCULAR"),
+        ("imagenet_lps", "resnet50,lpf3,zero", "LearnedPolyphase", 3, "ZERO", "ZERO"),
+        ("imagenet_lps", "resnet101,ddac3", "LearnedPolyphase", 3, "CIRCULAR", "CIRCULAR"),
+        ("imagenet_lps", "resnet18,aps,lpf2", "AdaptivePolyphase", 2, "CIRCULAR", "CIRCULAR"),
+        ("cifar10_resnet", "resnet20,aps,5", "AdaptivePolyphase", 5, "CIRCULAR", "CIRCULAR"),
+        ("cifar10_resnet", "resnet18_lpf,3,zeros", "BlurPool", 3, "REFLECT", "ZERO"),
+        ("cifar10_resnet", "resnet56", "Subsample", None, None, "CIRCULAR"),
     ],
 )
 def test_the_named_networks_are_the_originals(name, words, kind, size, filter_padding, padding):
@@ -139,7 +139,7 @@ def test_the_named_networks_are_the_originals(name, words, kind, size, filter_pa
     sampler = sampler_of(network)
     filters = sampler if not hasattr(sampler, "inner") else sampler.inner(parent=None)
     assert type(sampler).__name__ == kind
-    assert getattr(filters, "size", None) == size
+    assert getattr(filters, "kernel_size", None) == size
     assert getattr(filters, "padding", None) == filter_padding
     assert network.padding == padding
 
@@ -150,7 +150,7 @@ def test_what_chooses_is_the_originals():
     for words, name in (("resnet18", "ConvLogits"), ("resnet18,componentperceptron", "LinearLogits")):
         for file, rest in (("imagenet_lps", ""), ("cifar10_resnet", ",lps")):
             logits = sampler_of(built(file, words + rest)).logits(parent=None)
-            assert type(logits).__name__ == name and logits.padding == "circular"
+            assert type(logits).__name__ == name and logits.padding == "CIRCULAR"
     config = load("imagenet_lps", "stepdecay_limit_1e")
     assert config.train.temperature.to_dict() | {"every_epochs": 1.0, "factor": 0.97, "least": 0.1} == (
         config.train.temperature.to_dict()
@@ -193,7 +193,7 @@ def test_the_samplers_of_the_cifar_comparison_differ_in_nothing_else():
     for config in configs:
         validate(config)
         module = create_model(config.model.name, **model_options(config, num_classes=10))
-        assert module.padding == "circular"
+        assert module.padding == "CIRCULAR"
         config.model.name = config.train.temperature.schedule = ""
         config.model.options = {}
     assert all(config.to_dict() == configs[0].to_dict() for config in configs)

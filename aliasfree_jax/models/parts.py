@@ -77,7 +77,7 @@ def frozen(value: Any) -> Any:
 
 
 def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> ModuleFactory:
-    """The factory that `part` names among `table`.
+    """The class, or factory, that `part` names among `table`.
 
     Raises:
       ConfigError: unknown name or field, with the near ones; a field without default left out.
@@ -103,4 +103,5 @@ def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> Modu
     for field, (inner, names) in _NESTED.items():
         if fields.get(field) is not None:
             fields[field] = resolve(inner, fields[field], names)
-    return Factory(module, **{field: frozen(value) for field, value in fields.items()})
+    # A class by itself, so that a part and its name alone are equal, and so are their networks.
+    return Factory(module, **{field: frozen(value) for field, value in fields.items()}) if fields else module

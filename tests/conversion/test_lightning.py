@@ -42,18 +42,18 @@ def test_plain_values_beside_them(hyper_parameters):
 
 def test_the_network_has_the_options_of_its_training():
     card, module, _ = load_pth(FILE)
-    assert (card.model, card.options["padding"]) == ("resnet18_lps", "zero")
-    assert card.options["stem"]["pool_padding"] == "zero"
+    assert (card.model, card.options["padding"]) == ("resnet18_lps", "ZERO")
+    assert card.options["stem"]["pool_padding"] == "ZERO"
     sampler = card.options["sampler"]
-    assert sampler["inner"] == {"name": "blur", "size": 2, "padding": "reflect"}
-    assert sampler["logits"] == {"name": "conv", "skip": True, "padding": "zero", "width_ratio": 1.0}
+    assert sampler["inner"] == {"name": "blur", "kernel_size": 2, "padding": "REFLECT"}
+    assert sampler["logits"] == {"name": "conv", "skip": True, "padding": "ZERO", "width_ratio": 1.0}
     assert sampler["select_on"] == "raw"
     assert module.num_classes == 10
 
 
 def test_options_given_by_name_win():
     card, _, _ = load_pth(FILE, options={"padding_mode": "circular"})
-    assert card.options["padding"] == "circular"
+    assert card.options["padding"] == "CIRCULAR"
 
 
 def partial(function, **keywords):

@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 from absl import flags
 
+from aliasfree_jax import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -21,6 +23,6 @@ def eval_program() -> Iterator[ModuleType]:
     module.own_flags = set(flags.FLAGS) - before
     flags.FLAGS.mark_as_parsed()
     yield module
-    flags.FLAGS.accept_class_names = False
+    setattr(flags.FLAGS, cli.ACCEPT_CLASS_NAMES.name, False)
     for name in [name for name in flags.FLAGS if name not in before]:
         delattr(flags.FLAGS, name)

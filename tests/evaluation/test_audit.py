@@ -23,10 +23,17 @@ from aliasfree_jax.evaluation.audit.alignment import (
     tolerance,
 )
 from aliasfree_jax.evaluation.audit.remedies import ROWS
-from aliasfree_jax.layers.activation import LowpassPolynomial, Relu
-from aliasfree_jax.layers.polyphase import AdaptivePolyphase
-from aliasfree_jax.layers.sampling import IdealDownsample, Subsample
-from aliasfree_jax.layers.stem import ActivatedStem
+from aliasfree_jax.layers import (
+    ActivatedStem,
+    AdaptivePolyphase,
+    BlurPool,
+    IdealDownsample,
+    LowpassPolynomial,
+    MaxBlurPool,
+    PolyphaseUpsample,
+    Subsample,
+)
+from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.choices import CHOICES
 from aliasfree_jax.ops.resample import ideal_lowpass, remove_nyquist
@@ -169,7 +176,7 @@ class Polyphase(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.Conv(4, (3, 3), padding="CIRCULAR", name="conv")(x)
-        x = AdaptivePolyphase(4, inner=self.inner, name="sampler")(x)[0]
+        x = AdaptivePolyphase(4, inner=self.inner, name="sampler")(x)
         return nn.Conv(3, (3, 3), padding="CIRCULAR", name="last")(x)
 
 
@@ -188,6 +195,22 @@ def test_a_chosen_grid_is_allowed_for_fractions_where_nothing_aliases(draw):
     assert not broken(found) and layers["last"].after < 1e-12
 
 
+@pytest.mark.parametrize("sampler", ["polyphase", "blur"])
+def test_samplers_that_a_network_asks_for_their_phase_are_looked_at(sampler, draw):
+    """A ResNet calls `with_phase`, so that the shortcut is sampled where the branch is."""
+    sizes = {"depths": (1, 1), "widths": (4, 4), "norm": "channel"}
+    module = create_model("resnet20_cifar_circular", sampler=sampler, num_classes=3, **sizes)
+    found, layers = report(module, draw, (1, 1))
+    samplers = ["stage1_block0/sampler", "stage1_block0/shortcut_sampler"]
+    assert [path for path in layers if path.endswith("sampler")] == samplers
+    for path in samplers:
+        assert layers[path].shape == (2, 4, 4, 4) and layers[path].before < 1e-12
+    if sampler == "polyphase":
+        assert not broken(found) and all(layers[path].aligned for path in samplers)
+    else:
+        assert broken(found) == samplers and found.finding.endswith('row "a sampler that aliases".')
+
+
 class Lowpassed(nn.Module):
     """The activation aliases into frequencies that the sampler removes, or that nothing does."""
 
@@ -197,7 +220,7 @@ class Lowpassed(nn.Module):
     def __call__(self, x):
         x = nn.Conv(4, (3, 3), padding="CIRCULAR", name="conv")(x)
         x = LowpassPolynomial(cutoff=0.5, name="act")(x)
-        x = IdealDownsample(2, name="sampler")(x)[0] if self.sampled else x
+        x = IdealDownsample(2, name="sampler")(x) if self.sampled else x
         return nn.Conv(3, (3, 3), padding="SAME", name="last")(x)
 
 
@@ -329,7 +352,7 @@ def test_a_stem_that_runs_in_pieces_and_again_is_looked_at(activation, mends, dr
     monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=1))
     monkeypatch.setattr(jax, "device_count", lambda: 1)  # several devices take no pieces
     normal = nn.initializers.normal(1.0)
-    stem = ActivatedStem(4, 3, 2, IdealDownsample, "circular", activation, residual=True, kernel_init=normal)
+    stem = ActivatedStem(4, 3, 2, IdealDownsample, activation, residual=True, kernel_init=normal)
     found, layers = report(stem, draw, (0.5, 0.5))
     assert not found.notes and layers["conv"].state == "exact"
     assert not any(layer.note for layer in found.layers)  # whole batches: the moved half is there too
@@ -476,6 +499,21 @@ class Between(nn.Module):
 def test_functions_between_layers_are_told_by_what_they_do(function, shift, row, draw):
     found, _ = report(Between(function), draw, shift)
     assert "look at what it calls after conv and before last" in found.finding
+    assert found.finding.endswith(f'row "{row}".')
+
+
+@pytest.mark.parametrize(
+    ("layer", "row"),
+    [
+        (PolyphaseUpsample(2, BlurPool), "upsampling by s"),
+        (MaxBlurPool(2, 2), "max pool of k by s"),
+        (BlurPool(2), "a sampler that aliases"),
+        (AdaptivePolyphase(2), "a sampler that aliases"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_layers_that_change_the_grid_are_told_by_their_kind(layer, row, draw):
+    found, _ = report(nn.Sequential([nn.Conv(4, (1, 1)), layer]), draw, (0.5, 0.5))
     assert found.finding.endswith(f'row "{row}".')
 
 

@@ -102,6 +102,15 @@ def test_what_hardly_changes_anything_goes_on_with_a_word(workdir, field):
     assert accepted == [] and note.startswith(f"{field}: ") and json.dumps(TOLD[field]) in note
 
 
+def test_a_float32_run_goes_on_in_the_networks_own_precision_with_a_word(workdir):
+    before = changed("train.precision", "float32")
+    (workdir / "config.json").write_text(json.dumps(before.to_dict()))
+    assert check_identity(workdir, before, 4, []) == ([], [])
+    accepted, (note,) = check_identity(workdir, base_config(), 4, [])
+    assert accepted == []
+    assert note == 'train.precision: "float32", "default": numbers are rounded otherwise from here on'
+
+
 def test_every_field_that_changes_the_result_is_listed_at_once(workdir):
     config = changed("seed", 1)
     config.data.path, config.log.every_steps = "x", 1

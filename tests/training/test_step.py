@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from aliasfree_jax.checkpoint import named_leaves
+from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.models import create_model
 from aliasfree_jax.training.losses import cross_entropy
 from aliasfree_jax.training.mesh import make_mesh, put_batch
@@ -230,7 +231,9 @@ def test_the_state_keeps_its_number_formats(norm, wide):
     """
     for precision, steps, group, decay in (("float32", 1, 0, 0.9), ("bfloat16", 2, 4, 0.9)):
         with jax.enable_x64(wide):
-            module = create_model("resnet20_cifar", depths=(1,), widths=(4,), norm=norm, precision=precision)
+            module = create_model(
+                "resnet20_cifar", depths=(1,), widths=(4,), norm=norm, **PRECISIONS[precision]
+            )
             optimizer, mesh = optax.adamw(RATE), make_mesh(1)
             state = abstract_state(module, optimizer, (8, 8, 3), mesh, average=decay > 0)
             step = make_train_step(

@@ -71,12 +71,12 @@ class Break:
             return SAMPLER
         if issubclass(self.call.module, MaxBlurPool):
             return POOL
+        if result[1:3] > source[1:3]:
+            return UPSAMPLING
         if windowed or self.call.stride > 1:
             return CONVOLUTION if self.call.stride > 1 else PADDING
         if shrinks:
             return POOL
-        if result[1:3] > source[1:3]:
-            return UPSAMPLING
         if "Norm" in kind and not self._outside:
             return NORM
         return ACTIVATION if _fractional(shift) else PADDING
