@@ -69,7 +69,13 @@ def sequence(name: str, options: Any = None, other: Any = None, gives: Any = (4,
 
 SCALED = {"in_scale": 2.0, "train_scale": True}
 STEM = {
-    **{"width": 4, "kernel_size": 4, "strides": 2, "sampler": layers.IdealDownsample, "padding": "CIRCULAR"},
+    **{
+        "features": 4,
+        "kernel_size": 4,
+        "strides": 2,
+        "sampler": layers.IdealDownsample,
+        "padding": "CIRCULAR",
+    },
     **{"activation": Factory(layers.LowpassPolynomial, cutoff=0.5), "residual": True},
 }
 COMPONENTS = {"given": (4, 4, 4, 4), "gives": (4,), "rank": 5}
@@ -105,7 +111,13 @@ LAYERS = [
     row("UpSelfGate", SCALED, {"in_scale": 3.0}),
     row("LowpassGate", SCALED, {"cutoff": 0.5}, (8, 8, 2)),
     row("Conv", {"features": 3, "kernel_size": 3}, {"use_bias": False}, (8, 8, 3)),
-    sampler("Conv", {"features": 4, "kernel_size": 3, "strides": 2, "padding": "SAME"}, label="strided"),
+    row(
+        "Conv",
+        {"features": 4, "kernel_size": 3, "strides": 2, "padding": "SAME"},
+        {"strides": 4},
+        (4, 4, 4),
+        label="strided",
+    ),
     row("DepthwiseConv", {"kernel_size": 3}, {"padding": "ZERO"}),
     sampler("SampledConv", {"features": 4, "kernel_size": 3}, {"sampler": layers.IdealDownsample}),
     row("Mlp", {"hidden": 8, "activation": layers.UpPolynomial}, {"hidden": 16}),

@@ -34,7 +34,7 @@ def test_each_axis_has_a_stride_of_its_own(case):
         rows, columns = (8 * s if "Upsample" in case.name else 8 // s for s in strides)
         if case.name == "MaxBlurPool" and module.padding == "VALID":  # pooled without padding, then sampled
             rows, columns = (7 if s == 1 else 4 for s in strides)
-        assert y.shape == (*x.shape[:1], rows, columns, x.shape[-1])
+        assert y.shape == (len(x), rows, columns, case.gives[-1])
 
 
 def test_in_a_sequential():
@@ -63,10 +63,19 @@ def test_flaxs_words_of_padding_at_stride_1(padding, draw):
     close(ours.apply(variables, x), theirs.apply(variables, x))
 
 
-@pytest.mark.parametrize("case", parameters([case for case in LAYERS if hasattr(case.make(), "padding")]))
-def test_unknown_padding_is_named(case):
+PADDED = [
+    pytest.param(case, field, id=f"{name.id}-{field}")
+    for case, name in zip(LAYERS, parameters(LAYERS), strict=True)
+    for field in ("padding", "odd_padding")
+    if hasattr(case.make(), field)
+]
+
+
+@pytest.mark.parametrize(("case", "field"), PADDED)
+def test_unknown_padding_is_named(case, field):
+    """Also where this map needs none."""
     with pytest.raises(ConfigError, match="unknown padding 'CIRCLAR'.*'CIRCULAR'"):
-        init_shapes(case.make(padding="CIRCLAR"), images(case))
+        init_shapes(case.make(**{field: "CIRCLAR"}), images(case))
 
 
 @pytest.mark.parametrize("case", parameters([case for case in LAYERS if hasattr(case.make(), "with_phase")]))

@@ -1,5 +1,8 @@
 """What JAX makes of a function, it makes of every layer and network."""
 
+import dataclasses
+import inspect
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -77,6 +80,27 @@ def test_hessian_vector_products(case):
     assert abs(dot(hu, v) - dot(u, hv)) <= 1e-4 * size  # symmetric
 
 
+TRAINED = [case for case in CASES if "train" in inspect.signature(type(case.make()).__call__).parameters]
+
+
+@over(TRAINED)
+def test_gradients_in_training(case):
+    module, variables, x, y = sample(case)
+    rngs = {name: jax.random.key(0) for name in ("gumbel", "drop_path", "dropout")}
+
+    def loss(params, x):
+        at = {**variables, "params": params}
+        y, state = module.apply(at, x, train=True, rngs=rngs, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(y)), (y, state)
+
+    slopes, (result, state) = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(
+        variables.get("params", {}), x
+    )
+    assert result.shape == y.shape
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((slopes, result, state)))
+    assert jax.tree.structure(state.get("batch_stats")) == jax.tree.structure(variables.get("batch_stats"))
+
+
 @over(CASES)
 def test_vmap(case):
     module, variables, x, y = sample(case)
@@ -87,9 +111,8 @@ def test_vmap(case):
 @over(CASES)
 def test_remat(case):
     module, variables, x, y = sample(case)
-    fields = {
-        name: getattr(module, name) for name in module.__dataclass_fields__ if name not in ("parent", "name")
-    }
+    names = {field.name for field in dataclasses.fields(module) if field.init} - {"parent", "name"}
+    fields = {name: getattr(module, name) for name in names}
     again = nn.remat(type(module))(**fields)
 
     def value(variables, x):
