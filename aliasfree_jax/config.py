@@ -11,6 +11,14 @@ from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.ranges import range_faults
 
 SOURCES = ("digits", "folder", "records", "tfds", "arrays")
+# Options of the network for each `train.precision`; what they cost in exactness: docs/benchmarks.md.
+PRECISIONS: dict[str, dict[str, str]] = {
+    "default": {},  # the network's own: exact where its promise rests on it, else JAX's
+    "float32": {"precision": "highest"},
+    # Float32 maps; products of 10 mantissa bits on NVIDIA GPUs, of three bfloat16 passes on TPUs.
+    "tf32": {"precision": "high"},
+    "bfloat16": {"dtype": "bfloat16", "precision": "default"},
+}
 CROPS = ("none", "padded", "random", "random_resized")
 IMAGE_BACKENDS = ("pillow", "fast")
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -67,7 +75,7 @@ def _train() -> ConfigDict:
     train.mixing.switch = 0.5  # share of CutMix where both are on
     train.mixing.group = 32  # consecutive images that are mixed among themselves, with one draw
     train.ema_decay = 0.0  # decay of the averaged parameters that are evaluated; 0 = off
-    train.precision = "float32"  # arithmetic of the network: float32 | tf32 | bfloat16
+    train.precision = "default"  # the network's own; or of all layers: float32 | tf32 | bfloat16
     train.remat = "auto"  # computed again in the gradient: auto | none | mlp | block
     train.devices = 0  # that a batch is divided over; 0 = all
     train.parameter_shards = 1  # devices that share one copy of parameters and optimizer state
@@ -176,7 +184,7 @@ def _choice_faults(config: ConfigDict) -> list[str]:
         "data.image_backend": (config.data.image_backend, IMAGE_BACKENDS),
         "data.interpolation": (config.data.interpolation, INTERPOLATIONS),
         "data.corrupt": (config.data.corrupt, ("raise", "skip")),
-        "train.precision": (config.train.precision, ("float32", "tf32", "bfloat16")),
+        "train.precision": (config.train.precision, tuple(PRECISIONS)),
         "train.temperature.schedule": (config.train.temperature.schedule, ("constant", "decay", "linear")),
         "optimizer.name": (config.optimizer.name, ("adamw", "sgd", "lamb")),
         "optimizer.schedule": (config.optimizer.schedule, ("cosine", "step")),

@@ -14,10 +14,8 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax import create_model
+from aliasfree_jax.layers import DepthwiseConv, Factory, SpatialNorm
 from aliasfree_jax.layers.batching import Remat
-from aliasfree_jax.layers.convolution import DepthwiseConv
-from aliasfree_jax.layers.normalization import SpatialNorm
-from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.models.convnext import Block
 from benchmarks.operations import POLYNOMIAL, chosen
 from benchmarks.timing import compiled, in_turn
@@ -65,10 +63,8 @@ def scanned(quick: bool, batch: int, repetitions: int) -> list[Row]:
     """The third stage's nine blocks one by one, and as one block in a scan over stacked parameters."""
     depth, side, width = (2, 7, 24) if quick else (9, 14, 384)
     init = nn.initializers.normal(0.02)
-    depthwise = functools.partial(DepthwiseConv, 7, "circular", init)
-    make = functools.partial(
-        Block, depthwise, SpatialNorm, POLYNOMIAL, 0.0, 0.1, 4.0, "auto", "auto", init, Numerics()
-    )
+    depthwise = Factory(DepthwiseConv, kernel_init=init)
+    make = functools.partial(Block, depthwise, SpatialNorm, POLYNOMIAL, 0.0, 0.1, 4.0, "auto", "auto", init)
     x = jax.random.normal(jax.random.key(0), (batch, side, side, width))
 
     class Unrolled(nn.Module):

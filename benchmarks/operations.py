@@ -17,24 +17,31 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, UpPolynomial
+from aliasfree_jax.config import PRECISIONS
+from aliasfree_jax.layers import (
+    ActivatedStem,
+    Factory,
+    IdealDownsample,
+    LowpassPolynomial,
+    Mlp,
+    UpGate,
+    UpPolynomial,
+)
+from aliasfree_jax.layers.activation import Gelu
 from aliasfree_jax.layers.batching import Remat
-from aliasfree_jax.layers.gate import UpGate
-from aliasfree_jax.layers.mlp import Mlp, hidden_width
-from aliasfree_jax.layers.numerics import PRECISIONS, Numerics
-from aliasfree_jax.layers.sampling import IdealSampler
-from aliasfree_jax.layers.stem import ActivatedStem
+from aliasfree_jax.layers.mlp import hidden_width
 from aliasfree_jax.ops import depthwise, resample
 from aliasfree_jax.ops.activation import polynomial, up_polynomial_down
 from aliasfree_jax.ops.choices import CHOICES, choices
-from aliasfree_jax.ops.gate import up_gate_down, up_gate_down_ref
+from aliasfree_jax.ops.gating import up_gate_down, up_gate_down_ref
 from benchmarks.timing import in_turn, lowered
 
 Row = dict[str, Any]
+Numerics = Mapping[str, Any]  # of `config.PRECISIONS`
 STAGES = ((56, 96), (28, 192), (14, 384), (7, 768))
 QUICK_STAGES = ((14, 24),)
-POLYNOMIAL = functools.partial(UpPolynomial, in_scale=7.0, out_scale=7.0, train_scale=True)
-GATE = functools.partial(UpGate, in_scale=7.0, out_scale=7.0, train_scale=True)
+POLYNOMIAL = Factory(UpPolynomial, in_scale=7.0, out_scale=7.0, train_scale=True)
+GATE = Factory(UpGate, in_scale=7.0, out_scale=7.0, train_scale=True)
 
 
 def normal(*shape: int) -> jax.Array:
@@ -105,11 +112,11 @@ def activations(quick: bool, batch: int, repetitions: int, numerics: Numerics) -
     rows = []
     for side, channels in QUICK_STAGES if quick else STAGES:
         maps = normal(batch, side, side, 4 * channels)
-        arguments = maps.astype(numerics.dtype or maps.dtype), normal(4 * channels, 3)
-        apply = functools.partial(up_polynomial_down, precision=numerics.precision)
+        arguments = maps.astype(numerics.get("dtype", maps.dtype)), normal(4 * channels, 3)
+        apply = functools.partial(up_polynomial_down, precision=numerics.get("precision"))
         methods: dict[str, Callable[..., jax.Array]] = {
             "3/2 grid": functools.partial(apply, method="matmul"),
-            "2N grid": functools.partial(on_double_grid, precision=numerics.precision),
+            "2N grid": functools.partial(on_double_grid, precision=numerics.get("precision")),
             "3/2 grid, FFT": functools.partial(apply, method="fft"),
         }
         if choices().activation == "fused" or jax.default_backend() == "gpu":
@@ -158,37 +165,37 @@ def mlps(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[
     rows, pieces = [], 2**14 if quick else 24 * 2**20
     for side, channels in QUICK_STAGES if quick else STAGES:
         x = normal(batch, side, side, channels)
-        make = functools.partial(Mlp, 4 * channels, numerics=numerics)
-        gated = functools.partial(Mlp, hidden_width(channels, GATE), GATE, numerics=numerics)
+        make = functools.partial(Mlp, 4 * channels, activation=POLYNOMIAL, **numerics)
+        gated = functools.partial(Mlp, hidden_width(channels, GATE), activation=GATE, **numerics)
         variables = {
-            "polynomial": make(POLYNOMIAL).init(jax.random.key(0), x),
+            "polynomial": make().init(jax.random.key(0), x),
             "gate": gated().init(jax.random.key(0), x),
         }
-        methods = {"GELU": _applied(make(Gelu), "polynomial")}
+        methods = {"GELU": _applied(make(activation=Gelu), "polynomial")}
         for order in ("fine", "coarse"):
-            whole = make(POLYNOMIAL, order, "none")
+            whole = make(grid=order, remat="none")
             methods[order] = _applied(whole, "polynomial", working_set=None)
-            methods[f"{order}, pieces"] = _applied(make(POLYNOMIAL, order), "polynomial", working_set=pieces)
-            methods[f"gate, {order}"] = _applied(gated(order, "none"), "gate", working_set=None)
-            methods[f"gate, {order}, pieces"] = _applied(gated(order), "gate", working_set=pieces)
+            methods[f"{order}, pieces"] = _applied(make(grid=order), "polynomial", working_set=pieces)
+            methods[f"gate, {order}"] = _applied(gated(grid=order, remat="none"), "gate", working_set=None)
+            methods[f"gate, {order}, pieces"] = _applied(gated(grid=order), "gate", working_set=pieces)
         if jax.default_backend() == "gpu":
-            fused = make(POLYNOMIAL, "coarse", "none")
+            fused = make(grid="coarse", remat="none")
             methods["coarse, fused"] = _applied(fused, "polynomial", activation="fused")
-        x = x.astype(numerics.dtype or x.dtype)
+        x = x.astype(numerics.get("dtype", x.dtype))
         rows += table(methods, (variables, x), repetitions, side=side, channels=channels)
     return rows
 
 
 def depthwise_convolutions(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[Row]:
     """7 x 7 circular depthwise convolution by each method."""
-    rows, apply = [], functools.partial(depthwise.depthwise_conv, precision=numerics.precision)
+    rows, apply = [], functools.partial(depthwise.depthwise_conv, precision=numerics.get("precision"))
     for side, channels in QUICK_STAGES if quick else STAGES:
         methods = {
             "shifted sum": functools.partial(apply, method="shifted"),
             "XLA convolution": functools.partial(apply, method="conv"),
         }
         maps, kernel = normal(batch, side, side, channels), normal(7, 7, channels)
-        arguments = tuple(z.astype(numerics.dtype or z.dtype) for z in (maps, kernel))
+        arguments = tuple(z.astype(numerics.get("dtype", z.dtype)) for z in (maps, kernel))
         rows += table(methods, arguments, repetitions, side=side, channels=channels)
     return rows
 
@@ -201,12 +208,13 @@ def _towards_parameters(apply: Callable[..., Any], images: jax.Array, variables:
 def stems(quick: bool, batch: int, repetitions: int) -> list[Row]:
     """The alias-free stem: XLA's convolution or a product over patches, whole or in pieces."""
     side, width = (32, 16) if quick else (224, 96)
-    quadratic = functools.partial(LowpassPolynomial, in_scale=7.0, out_scale=7.0, train_scale=True)
+    quadratic = Factory(LowpassPolynomial, in_scale=7.0, out_scale=7.0, train_scale=True)
     init = jax.nn.initializers.normal(0.2)
     x = normal(batch, side, side, 3)
 
     def stem(remat: Remat) -> ActivatedStem:
-        return ActivatedStem(width, 4, 4, IdealSampler, "circular", quadratic, True, init, remat)
+        shape = (width, 4, 4, IdealDownsample, quadratic)
+        return ActivatedStem(*shape, residual=True, kernel_init=init, remat=remat)
 
     variables = stem("none").init(jax.random.key(0), x)
     methods = {}

@@ -1,7 +1,7 @@
-"""What each precision of `create_model` costs in exactness: errors of logits and of equivariance.
+"""What each precision of the configuration costs in exactness: errors of logits and of equivariance.
 
 `measure` runs ConvNeXt-T at 224 pixels, alias-free and, to compare with, circular only, in every mode of
-`layers.numerics.PRECISIONS`. The weights are random (`random_variables`) and no part of the network is
+`config.PRECISIONS`. The weights are random (`random_variables`) and no part of the network is
 hidden by a small gain; how often such a network changes its mind would say nothing, so only errors count.
 
 Hardware without TF32 emulates it (`benchmarks.tf32`). All modes run the program of a GPU (the row "gpu" of
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax import create_model
-from aliasfree_jax.layers.numerics import PRECISIONS
+from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.ops.choices import CHOICES
 from benchmarks.tf32 import has_tf32, rounded_products
@@ -113,7 +113,7 @@ def _reference(name: str, variables: Any, images: np.ndarray) -> np.ndarray:
 def _row(
     name: str, precision: str, variables: Any, images: np.ndarray, moved: Moved, reference: np.ndarray
 ) -> dict[str, Any]:
-    apply = create_model(name, precision=precision).apply
+    apply = create_model(name, **PRECISIONS[precision]).apply
     emulated = precision == "tf32" and not has_tf32()
     logits = _compiled(rounded_products(apply) if emulated else apply, variables, images)
     unmoved = logits(images)
@@ -150,7 +150,11 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         name = f"{family}_{size}"
         variables = random_variables(create_model(name), side)
         reference = _reference(name, variables, images)
-        rows += [_row(name, precision, variables, images, moved, reference) for precision in PRECISIONS]
+        rows += [
+            _row(name, precision, variables, images, moved, reference)
+            for precision in PRECISIONS
+            if precision != "default"
+        ]
     return rows
 
 

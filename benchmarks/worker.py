@@ -23,6 +23,7 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
     import optax
 
     from aliasfree_jax import create_model
+    from aliasfree_jax.config import PRECISIONS
     from aliasfree_jax.training.losses import cross_entropy
     from aliasfree_jax.training.mesh import make_mesh
     from aliasfree_jax.training.state import create_state
@@ -30,7 +31,9 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
     from benchmarks.timing import machine, milliseconds
 
     batch, side = task["batch"], task["side"]
-    network = create_model(task["network"], num_classes=1000, precision=task["precision"], **task["options"])
+    network = create_model(
+        task["network"], num_classes=1000, **PRECISIONS[task["precision"]], **task["options"]
+    )
     images = jax.random.normal(jax.random.key(0), (batch, side, side, 3))
     labels = jnp.arange(batch)
     optimizer, mesh = optax.adamw(1e-6), make_mesh(1)

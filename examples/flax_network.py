@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from aliasfree_jax.ops.blur import blur
 
 from aliasfree_jax.evaluation.comparison import CompareFeatures
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
@@ -22,7 +23,6 @@ from aliasfree_jax.evaluation.measurements import (
 from aliasfree_jax.evaluation.reductions import Change
 from aliasfree_jax.evaluation.report import format_table, shift_report
 from aliasfree_jax.evaluation.shift_sets import Grid
-from aliasfree_jax.ops.blur import blur
 
 SIDE, CLASSES, IMAGES, BATCH = 32, 5, 64, 32
 

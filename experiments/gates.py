@@ -5,23 +5,20 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 
-from aliasfree_jax.layers.gate import UpGate
-from aliasfree_jax.layers.normalization import SpatialNorm
-from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.layers import Layer, SpatialNorm, UpGate
 from aliasfree_jax.models.parts import GATED_ACTIVATIONS
 
 
-class NormedUpGate(nn.Module):
+class NormedUpGate(Layer):
     """`UpGate` with an alias-free norm after it, on the map's own grid, where the variance is exact."""
 
-    numerics: Numerics = Numerics()
     arity: ClassVar[int] = 2
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, 2 C] to [N, H, W, C]."""
-        gate = UpGate(7.0, 7.0, True, numerics=self.numerics, name="gate")
-        y: jax.Array = SpatialNorm(numerics=self.numerics, name="norm")(gate(x))
+        gate = UpGate(7.0, 7.0, True, **self.numerics, name="gate")
+        y: jax.Array = SpatialNorm(**self.numerics, name="norm")(gate(x))
         return y
 
 

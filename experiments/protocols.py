@@ -161,5 +161,6 @@ def configuration(protocol: Protocol, run: Run, data: str = "") -> ConfigDict:
     config.data.crop, config.data.circular_shift = "none", AUGMENTATIONS[run.row.augmentation]
     config.checkpoint.best = ""  # the last network is measured: nothing is chosen,
     config.data.validation = 0.0  # so no images are held out for it
+    config.train.precision = "float32"  # of all networks alike
     protocol.shorten(config)
     return config

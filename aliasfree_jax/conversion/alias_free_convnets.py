@@ -63,13 +63,13 @@ _ACTIVATIONS = {
 }
 _NORMS = {"C": "channel", "CHW2": "spatial", "batch": "batch", "instance": "instance", "group": "group"}
 _PADDINGS = {
-    "circular": "circular",
-    "zero": "zero",
-    "reflect": "reflect",
-    "refl": "reflect",
-    "replicate": "replicate",
-    "repl": "replicate",
-    "replicate_pad": "replicate",
+    "circular": "CIRCULAR",
+    "zero": "ZERO",
+    "reflect": "REFLECT",
+    "refl": "REFLECT",
+    "replicate": "REPLICATE",
+    "repl": "REPLICATE",
+    "replicate_pad": "REPLICATE",
 }
 
 
@@ -99,7 +99,7 @@ def _sampler(kwargs: Options) -> dict[str, Any]:
         return {"name": "subsample"}
     else:
         padding = _lookup("padding", kwargs.get("pad_type", "circular"), _PADDINGS)
-        part = {"name": "blur", "size": kwargs["filt_size"], "padding": padding}
+        part = {"name": "blur", "kernel_size": kwargs["filt_size"], "padding": padding}
     return {"name": "norm_preserving", "inner": part} if kwargs.get("scale_l2", False) else part
 
 
@@ -108,7 +108,7 @@ def _polyphase(kwargs: Options) -> dict[str, Any]:
     padding = _lookup("padding", kwargs.get("pad_type", "circular"), _PADDINGS)
     return {
         "name": "polyphase",
-        "inner": {"name": "blur", "size": kwargs.get("filt_size", 3), "padding": padding},
+        "inner": {"name": "blur", "kernel_size": kwargs.get("filt_size", 3), "padding": padding},
         "criterion": kwargs.get("apspool_criterion", "l2"),
     }
 
@@ -154,7 +154,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     activation = _activation(options.get("activation", "gelu"), options.get("activation_kwargs", {}))
     ours |= {"padding": padding, "sampled_padding": padding, "activation": activation}
     if model == "convnext_circ":
-        return _name("convnext_circular", ours), ours | {"sampled_padding": "none"}
+        return _name("convnext_circular", ours), ours | {"sampled_padding": "VALID"}
     ours["norm"] = _norm(options)
     if model == "convnext_aps":
         ours["sampler"] = _polyphase(options.get("blurpool_kwargs", {}))

@@ -16,7 +16,7 @@ from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models import create_model
 from aliasfree_jax.models.classic_variants import NETWORKS
 from aliasfree_jax.models.densenet import DenseNet
-from aliasfree_jax.models.feedforward import AlexNet, Vgg
+from aliasfree_jax.models.feedforward import VGG, AlexNet
 from aliasfree_jax.models.mobilenet import MobileNetV2
 from aliasfree_jax.models.resnet import ResNet
 from aliasfree_jax.models.resnet_variants import SIZES
@@ -97,7 +97,7 @@ def _entries(network: nn.Module, style: Style) -> Iterator[Entry]:
             return resnet(network, style)
         case AlexNet():
             return alexnet(network, style)
-        case Vgg():
+        case VGG():
             return vgg(network, style)
         case DenseNet():
             return densenet(network, style)

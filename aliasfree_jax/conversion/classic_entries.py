@@ -16,7 +16,7 @@ from aliasfree_jax.conversion.entries import (
 )
 from aliasfree_jax.conversion.resnet_entries import Style
 from aliasfree_jax.models.densenet import DenseNet
-from aliasfree_jax.models.feedforward import AlexNet, Vgg
+from aliasfree_jax.models.feedforward import VGG, AlexNet
 from aliasfree_jax.models.mobilenet import STAGES, MobileNetV2
 
 
@@ -39,7 +39,7 @@ def alexnet(network: AlexNet, style: Style) -> Iterator[Entry]:
         yield from linear(f"classifier.{key}", f"classifier/{name}", layout)
 
 
-def vgg(network: Vgg, style: Style) -> Iterator[Entry]:
+def vgg(network: VGG, style: Style) -> Iterator[Entry]:
     """VGG: (convolution, (norm), ReLU) several times, max pool, (sampler), ..."""
     index = 0
     for stage, (depth, width) in enumerate(zip(network.depths, network.widths, strict=True)):

@@ -1,18 +1,19 @@
 """What a network computes, as plain values that can be compared, and in what two networks differ."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+
+from aliasfree_jax.layers import Factory
 
 Description = dict[str, Any]
 
 KIND = "kind"
 # How a network starts, trains or is computed; not which function its weights make.
 _IRRELEVANT = {
-    *("parent", "name", "numerics", "remat", "mlp_grid", "any_size", "stride"),
+    *("parent", "name", "dtype", "param_dtype", "precision", "remat", "mlp_grid", "any_size", "strides"),
     *("drop_path_rate", "dropout_rate", "zero_init_residual", "init_std", "head_init_scale"),
     *("initial", "scale_init", "group", "noise"),
 }
@@ -26,25 +27,30 @@ def described(part: Any) -> Any:
     if isinstance(part, tuple | list):
         return tuple(map(described, part))
     keywords: dict[str, Any] = {}
-    while isinstance(part, functools.partial):
-        part, keywords = part.func, {**part.keywords, **keywords}
+    if isinstance(part, Factory):
+        part, keywords = part.module, dict(part.fields)
     if isinstance(part, nn.Module):
         keywords = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
         part = type(part)
     if not (isinstance(part, type) and issubclass(part, nn.Module)):
         return part
+    values = {field.name: keywords.get(field.name, _default(field)) for field in dataclasses.fields(part)}
     fields = {
-        field.name: keywords.get(field.name, field.default)
-        for field in dataclasses.fields(part)
-        if field.name not in _IRRELEVANT
-        and keywords.get(field.name, field.default) is not dataclasses.MISSING
+        name: described(value)
+        for name, value in values.items()
+        if name not in _IRRELEVANT and value is not dataclasses.MISSING
     }
-    return _simplified({KIND: part.__name__, **{name: described(value) for name, value in fields.items()}})
+    return _simplified({KIND: part.__name__, **fields})
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def _simplified(part: Description) -> Description:
     """`part` without what has no effect on it."""
-    if part[KIND] == "BlurSampler" and part["size"] == 1:
+    if part[KIND] == "BlurPool" and part["kernel_size"] == 1:
         return {KIND: "Subsample"}
     if part.get("inner") == {KIND: "Subsample"} and "select_on" in part:
         part = {**part, "select_on": "filtered"}
@@ -64,7 +70,7 @@ def _simplified_resnet(part: Description) -> Description:
         if stem["first_sampler"] == {KIND: "Subsample"}:
             stem |= {"strided": True, "first_sampler": None}  # both convolve with stride 2
         if stem["pool_size"] == 1:
-            stem["pool_padding"] = "none"
+            stem["pool_padding"] = "VALID"
     if part["sampler"] == {KIND: "Subsample"}:
         part = {**part, "sampler_position": "before"}
     return {

@@ -14,7 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from aliasfree_jax.errors import ConversionError
-from aliasfree_jax.ops.blur import binomial_taps
+from aliasfree_jax.ops.blurring import binomial_taps
 
 
 @dataclasses.dataclass(frozen=True)

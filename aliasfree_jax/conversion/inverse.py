@@ -38,7 +38,7 @@ _NORMS = {
     "InstanceNorm": "instance",
     "GroupNorm": "group",
 }
-_CIFAR_PADDINGS = {"circular": "circular", "zero": "zeros", "reflect": "reflect"}
+_CIFAR_PADDINGS = {"CIRCULAR": "circular", "ZERO": "zeros", "REFLECT": "reflect"}
 _LOGITS = {
     ("ConvLogits", False): "LPSLogitLayers",
     ("ConvLogits", True): "LPSLogitLayersSkip",
@@ -51,7 +51,7 @@ _LOGITS = {
 
 def _taps(sampler: Description) -> int:
     """Taps of a sampler's blur, 1 if it has none."""
-    return int(look(sampler, "inner", "size", default=look(sampler, "size", default=1)))
+    return int(look(sampler, "inner", "kernel_size", default=look(sampler, "kernel_size", default=1)))
 
 
 def _torchvision(network: Description) -> Candidates:
@@ -88,19 +88,19 @@ def _shift_invariant_cifar(network: Description) -> Candidates:
 
 def _zeros(padding: str, theirs: str = "zeros") -> str:
     """The original's word for a padding: it has three for zeros."""
-    return theirs if padding == "zero" else padding
+    return theirs if padding == "ZERO" else padding.lower()
 
 
 def _learnable(network: Description) -> Candidates:
     sampler, stem = network["sampler"], look(network, "stem", default={})
     options: dict[str, Any] = {"padding_mode": _zeros(network["padding"])}
-    options["pool"] = "LPS" if sampler[KIND] == "LearnedPolyphaseSampler" else "max_2_norm"
+    options["pool"] = "LPS" if sampler[KIND] == "LearnedPolyphase" else "max_2_norm"
     options["selection_noantialias"] = look(sampler, "select_on") == "raw"
     inner = look(sampler, "inner", default={})
-    if look(inner, KIND) == "BlurSampler":
-        options["antialias"] = ["LowPassFilter", inner["size"], _zeros(inner["padding"], "constant")]
-    elif look(inner, KIND) == "AdaptiveBlurSampler":
-        options["antialias"] = ["DDAC", inner["size"], inner["padding"], inner["groups"]]
+    if look(inner, KIND) == "BlurPool":
+        options["antialias"] = ["LowPassFilter", inner["kernel_size"], _zeros(inner["padding"], "constant")]
+    elif look(inner, KIND) == "AdaptiveBlurPool":
+        options["antialias"] = ["DDAC", inner["kernel_size"], inner["padding"].lower(), inner["groups"]]
     if "logits" in sampler:
         logits = sampler["logits"]
         kind = logits[KIND], bool(logits.get("skip") or logits.get("batch_norm"))
@@ -113,7 +113,7 @@ def _learnable(network: Description) -> Candidates:
         options["swap_conv_pool"] = network["sampler_position"] == "after"
         options["inc_conv1_support"] = stem[KIND] != "SmallStem"
         options["conv1_stride"] = bool(stem.get("strided"))
-        options["maxpool_zpad"] = stem.get("pool_padding") == "zero"
+        options["maxpool_zpad"] = stem.get("pool_padding") == "ZERO"
     yield from ((model, options) for model in _LPS.MODELS)
 
 
@@ -138,22 +138,22 @@ def _convnext(network: Description) -> Candidates:
     common = sizes | {"activation": activation, "activation_kwargs": kwargs}
     yield "convnext", sizes
     yield "convnext_poly", common
-    common["conv_pad_type"] = network["padding"]
+    common["conv_pad_type"] = network["padding"].lower()
     yield "convnext_circ", common
     norm = network["norm"]
     common["normalization_type"] = _NORMS.get(norm[KIND], "C")
-    sampler, scaled = network["sampler"], network["sampler"][KIND] == "NormPreservingSampler"
+    sampler, scaled = network["sampler"], network["sampler"][KIND] == "NormPreserving"
     inner = sampler["inner"] if "inner" in sampler else sampler
     blur = {
-        "filt_size": look(inner, "size", default=1),
-        "pad_type": look(inner, "padding", default="circular"),
+        "filt_size": look(inner, "kernel_size", default=1),
+        "pad_type": look(inner, "padding", default="CIRCULAR").lower(),
     }
     if norm[KIND] != "GroupNorm":
         criterion = {"apspool_criterion": sampler.get("criterion", "l2")}
         yield "convnext_aps", common | {"blurpool_kwargs": {**blur, **criterion}}
     else:
         common["normalization_kwargs"] = {"num_groups": norm["num_groups"]}
-    ideal = inner[KIND] == "IdealSampler"
+    ideal = inner[KIND] == "IdealDownsample"
     common["blurpool_kwargs"] = {**({"filter_type": "ideal"} if ideal else blur), "scale_l2": scaled}
     if network["stem_activation"]:
         common["stem_mode"] = "activation_residual" if network["stem_residual"] else "activation"

@@ -25,12 +25,12 @@ Options = Mapping[str, Any]
 MODELS = {"ResNet18Custom": "resnet18", "ResNet50Custom": "resnet50", "ResNet101Custom": "resnet101"}
 MODELS["BasicClassifier"] = "basic"
 _PADDINGS = {
-    "circular": "circular",
-    "zeros": "zero",
-    "zero": "zero",
-    "constant": "zero",
-    "reflect": "reflect",
-    "replicate": "replicate",
+    "circular": "CIRCULAR",
+    "zeros": "ZERO",
+    "zero": "ZERO",
+    "constant": "ZERO",
+    "reflect": "REFLECT",
+    "replicate": "REPLICATE",
 }
 LOGITS: dict[str, Options] = {
     "LPSLogitLayers": {"name": "conv"},
@@ -98,9 +98,9 @@ def _inner(options: Options) -> dict[str, Any]:
     kind, size, mode = antialias[:3]
     padding = _lookup("antialias padding", mode, _PADDINGS)
     if kind == "LowPassFilter":
-        return {"name": "blur", "size": size, "padding": padding}
+        return {"name": "blur", "kernel_size": size, "padding": padding}
     if kind == "DDAC":
-        return {"name": "adaptive_blur", "size": size, "padding": padding, "groups": antialias[3]}
+        return {"name": "adaptive_blur", "kernel_size": size, "padding": padding, "groups": antialias[3]}
     raise ConversionError(unknown(f"antialias of {SOURCE}", kind, ("LowPassFilter", "DDAC")))
 
 
@@ -111,7 +111,7 @@ def sampler(options: Options, antialias: bool = True) -> dict[str, Any]:
     if options.get("selection_noantialias"):
         part["select_on"] = "raw"
     if pool == "max_2_norm":
-        return {"name": "polyphase", "tie_order": "rows", "odd_padding": "zero", **part}
+        return {"name": "polyphase", "tie_order": "rows", "odd_padding": "ZERO", **part}
     if pool != "LPS":
         raise ConversionError(unknown(f"pool of {SOURCE}", pool, ("LPS", "max_2_norm")))
     logits = dict(_lookup("logits", options.get("logits", "LPSLogitLayers"), LOGITS))
@@ -153,7 +153,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     ours["stem"] = {
         "name": "image",
         "strided": options.get("conv1_stride", False),
-        "pool_padding": "zero" if options.get("maxpool_zpad", False) else "circular",
+        "pool_padding": "ZERO" if options.get("maxpool_zpad", False) else "CIRCULAR",
         "first_sampler": sampler(options, antialias=False),
     }
     return f"{size}_lps", ours

@@ -28,7 +28,7 @@ CIFAR = {
     for depth in (18, 20, 34, 50, 56)
     for theirs, ours in (("", "_circular"), ("_lpf", "_circular_blur"), ("_aps", "_aps"))
 }
-_PADDINGS = {"circular": "circular", "zeros": "zero", "reflect": "reflect"}
+_PADDINGS = {"circular": "CIRCULAR", "zeros": "ZERO", "reflect": "REFLECT"}
 
 
 def filters(size: int) -> Any:
@@ -54,7 +54,7 @@ def _name(source: str, model: str, table: Mapping[str, str]) -> str:
 
 
 def _sampler(name: str, size: int, padding: str, options: Options, raw: bool) -> Any:
-    blur = {"name": "blur", "size": size, "padding": padding}
+    blur = {"name": "blur", "kernel_size": size, "padding": padding}
     if not name.endswith("_aps"):
         return blur
     criterion = options.get("apspool_criterion", "l2")
@@ -67,7 +67,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     _check(SOURCE, options, {"filter_size", "apspool_criterion", "pool_only", "num_classes"})
     name = _name(SOURCE, model, IMAGENET)
     ours = {"num_classes": options.get("num_classes", 1000), "pool_only": options.get("pool_only", False)}
-    sampler = _sampler(name, options.get("filter_size", 1), "circular", options, False)
+    sampler = _sampler(name, options.get("filter_size", 1), "CIRCULAR", options, False)
     return name, {**ours, "sampler": sampler}
 
 
@@ -99,14 +99,14 @@ def translate_cifar(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     ours = {"num_classes": options.get("num_classes", 10), "padding": _PADDINGS[mode]}
     if name.endswith("_circular"):
         return name, ours
-    padding = "circular" if mode == "circular" else "reflect"
+    padding = "CIRCULAR" if mode == "circular" else "REFLECT"
     return name, {**ours, "sampler": _sampler(name, options.get("filter_size", 1), padding, options, True)}
 
 
 def table_cifar(model: str, options: Options) -> list[Entry]:
     """The state dict of a CIFAR-10 network."""
     name, ours = translate_cifar(model, options)
-    wrapped, plain = ours["padding"] != "zero", name.endswith("_circular")
+    wrapped, plain = ours["padding"] != "ZERO", name.endswith("_circular")
     pool = filters(options.get("filter_size", 1))
     return _entries(name, ours, Style(wrapped=wrapped, sampled=not plain, pool=pool, shortcut_pool=pool))
 

@@ -1,1 +1,69 @@
-"""Linen modules: parameters around the pure functions of `aliasfree_jax.ops`, one concept a file."""
+"""Linen modules for networks that shifts of the image do not confuse: arrays in, arrays out.
+
+Samplers, upsamplers, activations, norms and convolutions, as layers of your own network:
+`nn.Sequential([nn.Conv(16, (3, 3)), BlurPool(2), nn.relu])`.
+"""
+
+from aliasfree_jax.layers.activation import LowpassPolynomial, Polynomial, UpPolynomial
+from aliasfree_jax.layers.adaptive_blur import AdaptiveBlurPool
+from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
+from aliasfree_jax.layers.drop_path import DropPath
+from aliasfree_jax.layers.gate import Gate, LowpassGate, UpGate, UpSelfGate
+from aliasfree_jax.layers.layer import Factory, Layer
+from aliasfree_jax.layers.mlp import Mlp
+from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, SpatialNorm
+from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
+from aliasfree_jax.layers.polyphase import AdaptivePolyphase, LearnedPolyphase
+from aliasfree_jax.layers.pooling import MaxBlurPool
+from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, NormPreserving, SampledConv, Subsample
+from aliasfree_jax.layers.sequence import (
+    AdaptivePolyphase1D,
+    BlurPool1D,
+    IdealDownsample1D,
+    IdealUpsample1D,
+    PolyphaseUpsample1D,
+)
+from aliasfree_jax.layers.stem import ActivatedStem
+from aliasfree_jax.layers.upsampling import IdealUpsample, PolyphaseUpsample
+
+__all__ = [
+    "ActivatedStem",
+    "AdaptiveBlurPool",
+    "AdaptivePolyphase",
+    "AdaptivePolyphase1D",
+    "AttentionLogits",
+    "BatchNorm",
+    "BlurPool",
+    "BlurPool1D",
+    "ChannelNorm",
+    "Conv",
+    "ConvLogits",
+    "DepthwiseConv",
+    "DropPath",
+    "Factory",
+    "Gate",
+    "GraphLogits",
+    "GroupNorm",
+    "IdealDownsample",
+    "IdealDownsample1D",
+    "IdealUpsample",
+    "IdealUpsample1D",
+    "InstanceNorm",
+    "Layer",
+    "LearnedPolyphase",
+    "LinearLogits",
+    "LowpassGate",
+    "LowpassPolynomial",
+    "MaxBlurPool",
+    "Mlp",
+    "NormPreserving",
+    "Polynomial",
+    "PolyphaseUpsample",
+    "PolyphaseUpsample1D",
+    "SampledConv",
+    "SpatialNorm",
+    "Subsample",
+    "UpGate",
+    "UpPolynomial",
+    "UpSelfGate",
+]

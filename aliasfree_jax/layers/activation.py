@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.layers.layer import Layer, accurate_dtype
 from aliasfree_jax.ops.activation import (
     GELU_QUADRATIC,
     Scale,
@@ -23,47 +23,39 @@ from aliasfree_jax.ops.activation import (
 from aliasfree_jax.ops.resample import ideal_lowpass, ideal_resample
 
 
-class Identity(nn.Module):
+class Identity(Layer):
     """No activation, where a network takes one."""
-
-    numerics: Numerics = Numerics()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., C], as it is."""
-        return x
+        return self.cast(x)
 
 
-class Gelu(nn.Module):
+class Gelu(Layer):
     """The exact GELU, x Phi(x)."""
 
-    numerics: Numerics = Numerics()
-
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., C] to [..., C]."""
-        return jax.nn.gelu(x, approximate=False)
+        return jax.nn.gelu(self.cast(x), approximate=False)
 
 
-class Relu(nn.Module):
+class Relu(Layer):
     """max(x, 0)."""
 
-    numerics: Numerics = Numerics()
-
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., C] to [..., C]."""
-        return jax.nn.relu(x)
+        return jax.nn.relu(self.cast(x))
 
 
-class Relu6(nn.Module):
+class Relu6(Layer):
     """min(max(x, 0), 6)."""
 
-    numerics: Numerics = Numerics()
-
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., C] to [..., C]."""
-        return jax.nn.relu6(x)
+        return jax.nn.relu6(self.cast(x))
 
 
-class Scaled(nn.Module):
+class Scaled(Layer):
     """What polynomials and gates have in common.
 
     Attributes:
@@ -74,14 +66,15 @@ class Scaled(nn.Module):
     in_scale: float = 1.0
     out_scale: float = 1.0
     train_scale: bool = False
-    numerics: Numerics = Numerics()
     arity: ClassVar[int] = 1
 
     def scales(self) -> tuple[Scale, Scale]:
         """`in_scale` and `out_scale`; to be read in the one compact method."""
 
         def scale(name: str, value: float) -> Scale:
-            return self.param(name, nn.initializers.constant(value), (1,)) if self.train_scale else value
+            if not self.train_scale:
+                return value
+            return self.param(name, nn.initializers.constant(value), (1,), self.param_dtype)
 
         return scale("in_scale", self.in_scale), scale("out_scale", self.out_scale)
 
@@ -91,14 +84,12 @@ def arity(activation: Callable[..., nn.Module]) -> int:
     return int(getattr(activation(parent=None), "arity", 1))
 
 
-class FinerGrid:
+class FinerGrid(Layer):
     """Interpolation to the smallest grid where an activation of this degree is exact, and the way back.
 
     `up`, `pointwise` and `down` are the three steps of such an activation, for a caller with more to do on
     the fine grid (`layers.mlp`); a call is free to take them in one.
     """
-
-    numerics: Numerics
 
     @property
     def degree(self) -> int:
@@ -108,7 +99,7 @@ class FinerGrid:
     def up(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] on the fine grid."""
         grid = polynomial_grid((x.shape[1], x.shape[2]), self.degree)
-        return ideal_resample(x, grid, precision=self.numerics.precision)
+        return ideal_resample(self.cast(x), grid, precision=self.exact)
 
     def pointwise(self, x: jax.Array) -> jax.Array:
         """The activation at every sample of [..., C], wherever the samples are."""
@@ -116,7 +107,7 @@ class FinerGrid:
 
     def down(self, x: jax.Array, shape: tuple[int, int]) -> jax.Array:
         """Low-pass filter and return from the fine grid to `shape` (rows, columns)."""
-        return ideal_resample(x, shape, precision=self.numerics.precision)
+        return ideal_resample(x, shape, precision=self.exact)
 
 
 class Polynomial(Scaled):
@@ -137,12 +128,12 @@ class Polynomial(Scaled):
     def parameters(self, channels: int) -> tuple[jax.Array, Scale, Scale]:
         """The coefficients [channels, d + 1] and both scales."""
         in_scale, out_scale = self.scales()
-        rows = jnp.asarray(self.initial, jnp.float32)
+        rows = jnp.asarray(self.initial, self.param_dtype)
         return self.param("coefficients", lambda _: jnp.tile(rows, (channels, 1))), in_scale, out_scale
 
     def pointwise(self, x: jax.Array) -> jax.Array:
         """The polynomial at every sample of [..., C], wherever the samples are."""
-        return polynomial(x, *self.parameters(x.shape[-1]))
+        return polynomial(self.cast(x), *self.parameters(x.shape[-1]))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., C] to [..., C]; aliases, unless the input is band-limited accordingly."""
@@ -154,7 +145,7 @@ class UpPolynomial(Polynomial, FinerGrid):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]; one kernel or matrix products (`ops.choices`)."""
-        return up_polynomial_down(x, *self.parameters(x.shape[-1]), precision=self.numerics.precision)
+        return up_polynomial_down(self.cast(x), *self.parameters(x.shape[-1]), precision=self.exact)
 
 
 class LowpassPolynomial(Polynomial):
@@ -175,6 +166,7 @@ class LowpassPolynomial(Polynomial):
 
         `lowpassed` is `ideal_lowpass(x, cutoff)` where the caller has a cheaper way to it.
         """
+        x = self.cast(x)
         if lowpassed is None:
-            lowpassed = ideal_lowpass(x, self.cutoff, precision=self.numerics.precision)
+            lowpassed = ideal_lowpass(x, self.cutoff, precision=self.exact)
         return lowpass_polynomial(x, lowpassed, self.scaled(x.shape[-1]))

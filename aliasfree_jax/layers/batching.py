@@ -25,7 +25,7 @@ def images_at_once(batch: int, bytes_each: int) -> int:
     divided axis would gather it: then always the whole batch. So is one of no known size (`jax.export`).
     """
     limit = choices().working_set
-    if limit is None or jax.device_count() > 1 or not isinstance(batch, int):
+    if limit is None or jax.device_count() > 1 or not isinstance(batch, int) or batch == 0:
         return batch
     most = max(1, limit // max(1, bytes_each))
     return max(divisor for divisor in range(1, batch + 1) if batch % divisor == 0 and divisor <= most)
@@ -50,7 +50,8 @@ def over_images(
     whole = at_once >= x.shape[0]
     recompute = remat == "mlp" or (remat == "auto" and not whole)
     run = nn.remat(method, prevent_cse=whole) if recompute else method
-    if whole or module.is_initializing():
+    # Captured outputs of the pieces would be lost: who looks at inner maps gets those of the whole batch.
+    if whole or module.is_initializing() or module.is_mutable_collection("intermediates"):
         return run(module, x)
     loop = nn.scan(
         lambda inner, carry, piece: (carry, run(inner, piece)),

@@ -1,7 +1,5 @@
 """Two layers as one, on the way from the first to the second: what fine-tuning into another network needs."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,15 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.layers.layer import Factory, Layer, ModuleFactory, accurate_dtype
 
 Share = jax.Array | float
 """How much of the second layer there is: 0 (none) to 1 (it alone)."""
 
-LayerFactory = Callable[..., nn.Module]
 
-
-class Blend(nn.Module):
+class Blend(Layer):
     """`(1 - share) start(x) + share end(x)`; parameters of the same name are one parameter.
 
     The variables are those of both layers together, under the names that either has by itself: where the
@@ -30,11 +26,10 @@ class Blend(nn.Module):
         rolled back by as many rows and columns, so that both results are of the same place.
     """
 
-    start: LayerFactory
-    end: LayerFactory
+    start: ModuleFactory
+    end: ModuleFactory
     share: Share
     lead: int = 0
-    numerics: Numerics = Numerics()
 
     @nn.compact
     def __call__(self, x: jax.Array, **options: Any) -> jax.Array:
@@ -45,7 +40,7 @@ class Blend(nn.Module):
         """
         # Each layer finds the whole scope free, and its parameters where the other has made them.
         layers: list[Any] = [
-            layer(numerics=self.numerics, parent=self._scope().rewound()) for layer in (self.start, self.end)
+            layer(**self.numerics, parent=self._scope().rewound()) for layer in (self.start, self.end)
         ]
         rolled = jnp.roll(x, (-self.lead, -self.lead), axis=(1, 2)) if self.lead else x
         first, last = layers[0](x, **options), layers[1](rolled, **options)
@@ -65,16 +60,8 @@ class Blend(nn.Module):
         return self.scope
 
 
-def described(layer: Any) -> Any:
-    """What a factory makes, so that two of them can be compared: class and fields, not identity."""
-    if not isinstance(layer, functools.partial):
-        return layer
-    fields = {name: described(value) for name, value in layer.keywords.items()}
-    return (layer.func, tuple(map(described, layer.args)), fields) if layer.args or fields else layer.func
-
-
-def blend(start: LayerFactory, end: LayerFactory, share: Share, *, lead: int = 0) -> LayerFactory:
+def blend(start: ModuleFactory, end: ModuleFactory, share: Share, *, lead: int = 0) -> ModuleFactory:
     """A factory of the `Blend` of two layers; of the one layer if both are the same."""
-    if described(start) == described(end):
+    if start == end:
         return end
-    return functools.partial(Blend, start, end, share, lead)
+    return Factory(Blend, start=start, end=end, share=share, lead=lead)

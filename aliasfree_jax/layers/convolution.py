@@ -1,54 +1,63 @@
-"""Convolutions with injected padding."""
+"""Convolutions whose padding can be circular."""
 
 import flax.linen as nn
 import jax
 
 from aliasfree_jax.layers.batching import images_at_once, over_images
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
-from aliasfree_jax.ops.convolution import conv2d, wide_patches
+from aliasfree_jax.layers.initializers import Initializer, lecun_normal, normal
+from aliasfree_jax.layers.layer import Layer, accurate_dtype
+from aliasfree_jax.ops.convolution import conv2d, mean_convolution, wide_patches
 from aliasfree_jax.ops.depthwise import depthwise_conv
-from aliasfree_jax.ops.mean_convolution import mean_convolution
 from aliasfree_jax.ops.padding import Padding, WindowPadding
+from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
-Initializer = nn.initializers.Initializer
 
+class Conv(Layer):
+    """A convolution [N, H, W, C] to [N, H', W', features], circular unless told otherwise.
 
-class Conv(nn.Module):
-    """A k x k convolution [N, H, W, C] to [N, H', W', features].
+    `nn.Conv` for maps, with the paddings of `ops.padding.WindowPadding` and, on CPUs, a faster gradient for
+    few channels.
 
     Attributes:
-      padding: "none" (only full windows), or how the map continues; then H' = ceil(H / stride).
-      groups: of channels, each convolved by itself; divides C and features.
+      feature_group_count: groups of channels, each convolved by itself; divides C and features.
     """
 
     features: int
-    kernel_size: int
-    stride: int = 1
-    padding: WindowPadding = "none"
-    kernel_init: Initializer = nn.initializers.normal(0.02)
-    numerics: Numerics = Numerics()
-    bias_init: Initializer = nn.initializers.zeros
+    kernel_size: Pair
+    strides: Pair = 1
+    padding: WindowPadding = "CIRCULAR"
+    feature_group_count: int = 1
     use_bias: bool = True
-    groups: int = 1
+    kernel_init: Initializer = lecun_normal
+    bias_init: Initializer = nn.initializers.zeros
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Cross-correlation plus bias."""
-        large = wide_patches(x.shape, self.kernel_size, self.features, self.stride, groups=self.groups)
+        """Cross-correlation plus bias.
+
+        Raises:
+          ShapeError: not floating-point [N, H, W, C], or a map that is too small.
+          ConfigError: unknown padding.
+        """
+        check_images(x)
+        window, strides = pair(self.kernel_size, "kernel_size"), pair(self.strides, "strides")
+        large = wide_patches(x.shape, window, self.features, strides, groups=self.feature_group_count)
         at_once = images_at_once(x.shape[0], large * x.dtype.itemsize) if large else x.shape[0]
         return over_images(self, Conv._forward, x, at_once=at_once, remat="auto")
 
     @nn.compact
     def _forward(self, x: jax.Array) -> jax.Array:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.numerics.dtype)
-        precision = self.numerics.precision
-        y = conv2d(x, kernel, self.stride, self.padding, precision, groups=self.groups)
+        window, groups = pair(self.kernel_size, "kernel_size"), self.feature_group_count
+        shape = (*window, x.shape[-1] // groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv2d(x, kernel, self.strides, self.padding, self.precision, groups=groups)
         return y if bias is None else y + bias
 
 
-class MeanConv(nn.Module):
+class MeanConv(Layer):
     """`Conv` at stride 1 followed by the mean over all positions, [N, H, W, C] to [N, features].
 
     With the same parameters, computed without the convolution (`ops.mean_convolution`) and, for half
@@ -57,35 +66,40 @@ class MeanConv(nn.Module):
 
     features: int
     kernel_size: int
-    padding: Padding = "circular"
-    kernel_init: Initializer = nn.initializers.normal(0.02)
+    padding: Padding = "CIRCULAR"
+    kernel_init: Initializer = lecun_normal
     bias_init: Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """The mean of cross-correlation plus bias."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", self.bias_init, (self.features,))
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
         accurate = accurate_dtype(x.dtype)
         return mean_convolution(x.astype(accurate), kernel.astype(accurate), self.padding) + bias
 
 
-class DepthwiseConv(nn.Module):
-    """A k x k filter for each channel at stride 1, keeping the size of the map."""
+class DepthwiseConv(Layer):
+    """A filter for each channel at stride 1, keeping the size of the map [N, H, W, C].
 
-    kernel_size: int = 7
-    padding: Padding = "circular"
-    kernel_init: Initializer = nn.initializers.normal(0.02)
-    numerics: Numerics = Numerics()
+    On CPUs many times faster than XLA's grouped convolution (`ops.depthwise`).
+    """
+
+    kernel_size: Pair = 7
+    padding: Padding = "CIRCULAR"
     use_bias: bool = True
+    kernel_init: Initializer = normal(0.02)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1])
-        kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.numerics.dtype)
-        y = depthwise_conv(x, kernel, self.padding, precision=self.numerics.precision)
+        """[N, H, W, C] to [N, H, W, C]. Raises `ShapeError` for unfit maps, `ConfigError` for padding."""
+        check_images(x)
+        shape = (*pair(self.kernel_size, "kernel_size"), x.shape[-1])
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = depthwise_conv(x, kernel, self.padding, precision=self.precision)
         return y if bias is None else y + bias

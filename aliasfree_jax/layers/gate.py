@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import FinerGrid, Scaled
-from aliasfree_jax.layers.numerics import accurate_dtype
+from aliasfree_jax.layers.layer import accurate_dtype
 from aliasfree_jax.ops.activation import Scale
-from aliasfree_jax.ops.gate import gate, up_gate_down
+from aliasfree_jax.ops.gating import gate, up_gate_down
 from aliasfree_jax.ops.resample import ideal_lowpass
 
 
@@ -40,7 +40,7 @@ class Gate(Scaled):
 
     def pointwise(self, x: jax.Array) -> jax.Array:
         """The gate at every sample of [..., 2 C], wherever the samples are."""
-        x, by = _halves(x)
+        x, by = _halves(self.cast(x))
         return gate(x, by, *self.parameters())
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -57,9 +57,9 @@ class UpGate(Gate, FinerGrid):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, 2 C] to [N, H, W, C]."""
-        x, by = _halves(x)
+        x, by = _halves(self.cast(x))
         in_scale, out_scale = self.parameters()
-        return up_gate_down(x, by, in_scale, out_scale, precision=self.numerics.precision)
+        return up_gate_down(x, by, in_scale, out_scale, precision=self.exact)
 
 
 class UpSelfGate(Scaled):
@@ -73,17 +73,18 @@ class UpSelfGate(Scaled):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""
         # V commutes with the interpolation; on the coarse grid it has fewer samples.
-        precision = self.numerics.precision
+        x = self.cast(x)
         linear = nn.Dense(
             x.shape[-1],
             kernel_init=nn.initializers.zeros,
-            dtype=self.numerics.dtype,
-            precision=precision,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            precision=self.exact,
             name="linear",
         )
         by = linear(x)
         in_scale, out_scale = self.scales()
-        return up_gate_down(x, by.astype(x.dtype), in_scale, out_scale, precision=precision)
+        return up_gate_down(x, by.astype(x.dtype), in_scale, out_scale, precision=self.exact)
 
 
 class LowpassGate(Gate):
@@ -103,5 +104,5 @@ class LowpassGate(Gate):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, 2 C] to [N, H, W, C]."""
-        x, by = _halves(x)
-        return gate(x, ideal_lowpass(by, self.cutoff, precision=self.numerics.precision), *self.parameters())
+        x, by = _halves(self.cast(x))
+        return gate(x, ideal_lowpass(by, self.cutoff, precision=self.exact), *self.parameters())

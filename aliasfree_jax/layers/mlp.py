@@ -1,7 +1,6 @@
 """The pointwise part of a ConvNeXt block, in whichever order costs less (fast_exact rule 3)."""
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
@@ -10,9 +9,11 @@ import jax
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.layers.activation import FinerGrid, Gelu, Relu, Scaled, arity
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
-from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.layers.initializers import Initializer, normal
+from aliasfree_jax.layers.layer import Layer, ModuleFactory
 from aliasfree_jax.ops.activation import polynomial_grid
 from aliasfree_jax.ops.choices import choices
+from aliasfree_jax.ops.shapes import check_images
 
 MlpGrid = Literal["auto", "fine", "coarse"]
 
@@ -39,7 +40,7 @@ def mlp_costs(
     }
 
 
-def hidden_width(channels: int, activation: Callable[..., nn.Module], ratio: float = 4.0) -> int:
+def hidden_width(channels: int, activation: ModuleFactory, ratio: float = 4.0) -> int:
     """Hidden channels of an MLP with 2 ratio C^2 weights: ratio C, or 2/3 of that where it is gated.
 
     Rounded to a multiple of 8 if it is no whole number.
@@ -48,7 +49,7 @@ def hidden_width(channels: int, activation: Callable[..., nn.Module], ratio: flo
     return round(width) if width == round(width) else 8 * max(1, round(width / 8))
 
 
-class Mlp(nn.Module):
+class Mlp(Layer):
     """Expand, activate, project: [N, H, W, C] to [N, H, W, C].
 
     Linear layers with bias commute with ideal resampling, which keeps constants; so an activation with a
@@ -62,14 +63,15 @@ class Mlp(nn.Module):
     """
 
     hidden: int
-    activation: Callable[..., nn.Module]
+    activation: ModuleFactory
     grid: MlpGrid = "auto"
     remat: Remat = "auto"
-    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
-    numerics: Numerics = Numerics()
+    kernel_init: Initializer = normal(0.02)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""
+        check_images(x)
+        x = self.cast(x)
         return over_images(self, Mlp._forward, x, at_once=self._at_once(x), remat=self.remat)
 
     @nn.compact
@@ -78,14 +80,13 @@ class Mlp(nn.Module):
             return nn.Dense(
                 features,
                 kernel_init=self.kernel_init,
-                dtype=self.numerics.dtype,
-                precision=self.numerics.precision,
+                **self.numerics,
                 name=name,
             )
 
         shape, channels = (x.shape[1], x.shape[2]), x.shape[-1]
         expand, project = dense(arity(self.activation) * self.hidden, "expand"), dense(channels, "project")
-        activation = self.activation(numerics=self.numerics, name="activation")
+        activation = self.activation(**self.numerics, name="activation")
         if isinstance(activation, FinerGrid) and self._grid(shape, channels, activation) == "fine":
             return activation.down(project(activation.pointwise(expand(activation.up(x)))), shape)
         return project(activation(expand(x)))

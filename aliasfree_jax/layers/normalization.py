@@ -12,29 +12,28 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.layers.layer import Layer, accurate_dtype
 
 _MOMENTUM, _EPSILON = 0.9, 1e-5  # of batch norms
 
 
-class ChannelNorm(nn.Module):
+class ChannelNorm(Layer):
     """Layer norm over the channels of each pixel (ConvNeXt; type "C" of alias_free_convnets)."""
 
     epsilon: float = 1e-6
-    numerics: Numerics = Numerics()
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[..., C] to [..., C]."""
-        scale = self.param("scale", self.scale_init, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        scale = self.param("scale", self.scale_init, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         centred = _centred(x)
         variance = jnp.mean(centred**2, axis=-1, keepdims=True)
         return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
 
 
-class SpatialNorm(nn.Module):
+class SpatialNorm(Layer):
     """Alias-free layer norm (type "CHW2"): mean over channels at each pixel, one variance a sample.
 
     The variance is the mean over channels and positions of the centred squares, a number that no
@@ -42,14 +41,13 @@ class SpatialNorm(nn.Module):
     """
 
     epsilon: float = 1e-6
-    numerics: Numerics = Numerics()
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""
-        scale = self.param("scale", self.scale_init, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        scale = self.param("scale", self.scale_init, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         centred = _centred(x)
         variance = jnp.mean(centred**2, axis=(1, 2, 3), keepdims=True)
         return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
@@ -60,7 +58,7 @@ def _centred(x: jax.Array) -> jax.Array:
     return accurate - jnp.mean(accurate, axis=-1, keepdims=True)
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(Layer):
     """Batch norm with PyTorch's constants: momentum 0.1 there is 0.9 here, epsilon 1e-5.
 
     Under `jit` over a mesh the statistics are those of the global batch. With a `group`, every so many
@@ -74,7 +72,6 @@ class BatchNorm(nn.Module):
       group: images with common statistics in training; 0: all of the (micro-)batch.
     """
 
-    numerics: Numerics = Numerics()
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     group: int = 0
 
@@ -86,12 +83,13 @@ class BatchNorm(nn.Module):
           ShapeError: in training, N is no multiple of `group`.
         """
         if self.group and train:
-            return _GroupedBatchNorm(self.group, self.scale_init, name="norm")(x)
+            return _GroupedBatchNorm(self.group, self.scale_init, **self.numerics, name="norm")(self.cast(x))
         # The "fast" variance E[x^2] - E[x]^2 loses all digits where the mean is large.
         norm = nn.BatchNorm(
             momentum=_MOMENTUM,
             epsilon=_EPSILON,
-            dtype=self.numerics.dtype,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
             scale_init=self.scale_init,
             use_fast_variance=False,
             name="norm",
@@ -99,7 +97,7 @@ class BatchNorm(nn.Module):
         return norm(x, use_running_average=not train)
 
 
-class _GroupedBatchNorm(nn.Module):
+class _GroupedBatchNorm(Layer):
     """The training half of `BatchNorm` with groups, with the variables of flax's `nn.BatchNorm`."""
 
     group: int
@@ -113,8 +111,8 @@ class _GroupedBatchNorm(nn.Module):
                 f"batch norm with group = {self.group} cannot divide {images} images: let the group divide "
                 "the images of a micro-batch, better those of each device."
             )
-        scale = self.param("scale", self.scale_init, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_variance = self.variable("batch_stats", "var", jnp.ones, (channels,))
         accurate = x.astype(accurate_dtype(x.dtype))
@@ -128,10 +126,8 @@ class _GroupedBatchNorm(nn.Module):
         return (normal.reshape(x.shape) * scale + bias).astype(x.dtype)
 
 
-class InstanceNorm(nn.Module):
+class InstanceNorm(Layer):
     """Normalises each channel of each sample over its positions; no parameters, epsilon 1e-5."""
-
-    numerics: Numerics = Numerics()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -142,11 +138,10 @@ class InstanceNorm(nn.Module):
         return (centred * jax.lax.rsqrt(variance + 1e-5)).astype(x.dtype)
 
 
-class GroupNorm(nn.Module):
+class GroupNorm(Layer):
     """Normalises groups of neighbouring channels over their positions, epsilon 1e-5."""
 
     num_groups: int
-    numerics: Numerics = Numerics()
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
@@ -164,7 +159,8 @@ class GroupNorm(nn.Module):
         norm = nn.GroupNorm(
             self.num_groups,
             epsilon=1e-5,
-            dtype=self.numerics.dtype,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
             scale_init=self.scale_init,
             use_fast_variance=False,
             name="norm",

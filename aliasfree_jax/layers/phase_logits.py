@@ -14,33 +14,42 @@ import jax.numpy as jnp
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.convolution import Conv, MeanConv
 from aliasfree_jax.layers.initializers import fan_in_uniform
+from aliasfree_jax.layers.layer import Layer, accurate_dtype
 from aliasfree_jax.layers.normalization import BatchNorm
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.ops.padding import Padding
 
 
-class _ComponentNetwork(nn.Module):
+class _ComponentNetwork(Layer):
     """What the networks below share: their width, and convolutions of all components at once."""
 
-    padding: Padding = "circular"
+    padding: Padding = "CIRCULAR"
     width_ratio: float = 1.0
-    numerics: Numerics = Numerics()
 
     def _hidden(self, components: jax.Array) -> int:
         return max(1, round(components.shape[-1] * self.width_ratio))
 
     def _conv(self, features: int, fan_in: int, name: str, use_bias: bool = True) -> Conv:
         init = fan_in_uniform(fan_in * 9)
-        return Conv(features, 3, 1, self.padding, init, self.numerics, init, use_bias=use_bias, name=name)
+        return Conv(
+            features,
+            3,
+            padding=self.padding,
+            use_bias=use_bias,
+            kernel_init=init,
+            bias_init=init,
+            **self.numerics,
+            name=name,
+        )
 
     def _mean_conv(self, features: int, size: int, fan_in: int, name: str) -> MeanConv:
         """A convolution that ends a network: the mean follows it, so the convolution is not needed."""
         init = fan_in_uniform(fan_in * size**2)
-        return MeanConv(features, size, self.padding, init, init, name=name)
+        return MeanConv(features, size, self.padding, init, init, **self.numerics, name=name)
 
 
 def _flat(components: jax.Array) -> jax.Array:
-    return components.reshape(-1, *components.shape[2:])
+    n, k, *rest = components.shape
+    return components.reshape(n * k, *rest)
 
 
 def _mean(y: jax.Array) -> jax.Array:
@@ -86,7 +95,7 @@ class AttentionLogits(_ComponentNetwork):
             first = self._conv(hidden, channels, f"{name}_conv1", use_bias=not self.batch_norm)
             y = jax.nn.relu(first(_flat(components)))
             if self.batch_norm:
-                y = BatchNorm(self.numerics, name=f"{name}_norm")(y, train=train)
+                y = BatchNorm(**self.numerics, name=f"{name}_norm")(y, train=train)
             return _by_image(self._mean_conv(hidden, 3, hidden, f"{name}_conv2")(y), components)
 
         queries, keys, values = branch("phi"), branch("psi"), branch("beta").mean(axis=-1)
@@ -106,7 +115,14 @@ class GraphLogits(_ComponentNetwork):
 
         def dense(features: int, fan_in: int, name: str) -> Any:
             init = fan_in_uniform(fan_in)
-            return nn.Dense(features, kernel_init=init, bias_init=init, precision="highest", name=name)
+            return nn.Dense(
+                features,
+                kernel_init=init,
+                bias_init=init,
+                param_dtype=self.param_dtype,
+                precision="highest",
+                name=name,
+            )
 
         pairs = (*nodes.shape[:2], count, hidden)  # [N, receiver, sender, hidden]
         senders = jnp.broadcast_to(nodes[:, None], pairs)

@@ -4,7 +4,6 @@ The choice depends on the set of components only, which an integer circular shif
 so sampling commutes with every such shift, wherever the stride divides the map.
 """
 
-from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
@@ -12,11 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.layers.layer import ModuleFactory, accurate_dtype, part
 from aliasfree_jax.layers.phase_logits import ConvLogits
 from aliasfree_jax.layers.sampling import (
-    FilteredSampler,
     Phase,
+    Sampler,
+    SamplerFactory,
     Subsample,
     Temperature,
     steps_of,
@@ -32,12 +32,13 @@ from aliasfree_jax.ops.polyphase import (
     polyphase_components,
     select_component,
 )
+from aliasfree_jax.ops.shapes import pair
 
 SelectOn = Literal["filtered", "raw"]
 Evaluation = Literal["hard", "convex", "noisy"]
 
 
-class ComponentSampler(nn.Module):
+class ComponentSampler(Sampler):
     """Filters, splits the map into polyphase components and keeps the one that `choose` names.
 
     Strides are taken in prime factors, one choice each.
@@ -49,46 +50,51 @@ class ComponentSampler(nn.Module):
       odd_padding: for sides that the stride does not divide.
     """
 
-    stride: int = 2
-    inner: Callable[..., FilteredSampler] = Subsample
+    inner: SamplerFactory = part(Subsample)
     select_on: SelectOn = "filtered"
-    odd_padding: Padding = "circular"
-    numerics: Numerics = Numerics()
+    odd_padding: Padding = "CIRCULAR"
 
     def choose(
-        self, components: jax.Array, step: int, factor: int, train: bool, temperature: Temperature
+        self,
+        components: jax.Array,
+        step: int,
+        factors: tuple[int, int],
+        train: bool,
+        temperature: Temperature,
     ) -> jax.Array:
         """The phase [N], or weights [N, K], for components [N, K, h, w, C] of step number `step`."""
         raise NotImplementedError
 
     @nn.compact
-    def __call__(
+    def with_phase(
         self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
     ) -> tuple[jax.Array, Phase]:
-        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C], and the phases of all steps."""
+        """See `Sampler.with_phase`; the phases are those of all steps."""
+        x = self.checked(x)
         if self.select_on not in get_args(SelectOn):
             raise ConfigError(unknown("select_on", self.select_on, get_args(SelectOn)))
-        steps, chosen = steps_of(self.stride), []
-        warn_uneven(x, self.stride, "")
-        for step, factor in enumerate(steps):
-            inner: Any = self.inner(stride=factor, numerics=self.numerics, name=f"inner{step}")
-            components = self._components(inner.filter(x, train=train), factor)
+        chosen = []
+        warn_uneven(x, pair(self.strides, "strides"), "")
+        for step, factors in enumerate(steps_of(self.strides)):
+            inner: Any = self.inner(strides=factors, **self.numerics, name=f"inner{step}")
+            components = self._components(inner.filter(x, train=train), factors)
             if phase is None:
-                seen = components if self.select_on == "filtered" else self._components(x, factor)
-                index = self.choose(seen, step, factor, train, temperature)
+                seen = components if self.select_on == "filtered" else self._components(x, factors)
+                index = self.choose(seen, step, factors, train, temperature)
             else:
                 index = phase[step]
             x = select_component(components, index)
             chosen.append(index)
         return x, tuple(chosen) or None
 
-    def _components(self, x: jax.Array, factor: int) -> jax.Array:
-        stride = (factor, factor)
-        return polyphase_components(pad_to_multiple(x, stride, self.odd_padding), stride)
+    def _components(self, x: jax.Array, factors: tuple[int, int]) -> jax.Array:
+        return polyphase_components(pad_to_multiple(x, factors, self.odd_padding), factors)
 
 
-class PolyphaseSampler(ComponentSampler):
-    """Adaptive polyphase sampling (APS): the component with the best score; no gradient through it.
+class AdaptivePolyphase(ComponentSampler):
+    """Adaptive polyphase sampling (APS): the component with the best score; no gradient through the choice.
+
+    Chaman & Dokmanic 2021 (arXiv 2011.14214). Exact for every integer circular shift.
 
     Attributes:
       criterion: `ops.polyphase.component_scores`. Behind a max pool at stride 1 the components tie in
@@ -102,14 +108,19 @@ class PolyphaseSampler(ComponentSampler):
     tie_order: TieOrder = "columns"
 
     def choose(
-        self, components: jax.Array, step: int, factor: int, train: bool, temperature: Temperature
+        self,
+        components: jax.Array,
+        step: int,
+        factors: tuple[int, int],
+        train: bool,
+        temperature: Temperature,
     ) -> jax.Array:
         """The phase [N] of the best score."""
         scores = component_scores(jax.lax.stop_gradient(components), self.criterion)
-        return best_phase(scores, (factor, factor), self.tie_order)
+        return best_phase(scores, factors, self.tie_order)
 
 
-class LearnedPolyphaseSampler(ComponentSampler):
+class LearnedPolyphase(ComponentSampler):
     """Learnable polyphase sampling (LPS): a small network scores the components.
 
     In training the output is a mixture of all components with weights softmax((logits + g) / t), g
@@ -125,22 +136,27 @@ class LearnedPolyphaseSampler(ComponentSampler):
       evaluation_temperature: of the mixtures of evaluation; None: the one that is passed.
     """
 
-    odd_padding: Padding = "zero"
-    logits: Callable[..., nn.Module] = ConvLogits
+    odd_padding: Padding = "ZERO"
+    logits: ModuleFactory = part(ConvLogits)
     noise: bool = True
     evaluation: Evaluation = "hard"
     evaluation_temperature: float | None = None
 
     def choose(
-        self, components: jax.Array, step: int, factor: int, train: bool, temperature: Temperature
+        self,
+        components: jax.Array,
+        step: int,
+        factors: tuple[int, int],
+        train: bool,
+        temperature: Temperature,
     ) -> jax.Array:
         """Weights [N, K] in training, the phase [N] in "hard" evaluation."""
         if self.evaluation not in get_args(Evaluation):
             raise ConfigError(unknown("evaluation", self.evaluation, get_args(Evaluation)))
-        network: Any = self.logits(numerics=self.numerics, name=f"logits{step}")
+        network: Any = self.logits(**self.numerics, name=f"logits{step}")
         logits = network(components, train=train)
         if not train and self.evaluation == "hard":
-            return best_phase(logits, (factor, factor), "rows")
+            return best_phase(logits, factors, "rows")
         logits = logits.astype(accurate_dtype(logits.dtype))
         if self.noise if train else self.evaluation == "noisy":
             if train or self.has_rng("gumbel"):

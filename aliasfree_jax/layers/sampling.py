@@ -1,71 +1,106 @@
 """Downsamplers, behind one interface, and the convolution that samples through one.
 
-A sampler is a module `sampler(x, phase=None, train=False, temperature=1.0) -> (y, phase)`: the map
-[N, H, W, C] sampled by its `stride`, and the polyphase components it chose (None where there is nothing
-to choose), which another branch or an upsampler can reuse. Samplers that are linear and
-shift-invariant before they drop samples commute with circular convolutions; `LinearSampler.taps` uses
-that to filter the narrower side and to convolve on the coarse grid only.
+A sampler is called as any layer, `y = sampler(x)`, and gives the map [N, H, W, C] sampled by its `strides`.
+`y, phase = sampler.with_phase(x)` also gives the polyphase components it chose (None where there is nothing
+to choose), which another branch or an upsampler can reuse: `sampler.with_phase(z, phase)`. Samplers that are
+linear and shift-invariant before they drop samples commute with circular convolutions; `LinearSampler.taps`
+uses that to filter the narrower side and to convolve on the coarse grid only.
 """
 
+import itertools
 import warnings
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.convolution import Conv, Initializer
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
-from aliasfree_jax.ops.blur import blur
-from aliasfree_jax.ops.padding import Padding, WindowPadding, pad, same_padding
+from aliasfree_jax.layers.convolution import Conv
+from aliasfree_jax.layers.initializers import Initializer, lecun_normal
+from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, part
+from aliasfree_jax.ops.blurring import blur
+from aliasfree_jax.ops.padding import WindowPadding, pad, same_padding
 from aliasfree_jax.ops.polyphase import polyphase_downsample
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_strided_taps
+from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 Phase = tuple[jax.Array, ...] | None
 """One array a step of sampling (`steps_of`): integers [N], or weights [N, K] of the K components."""
 
 Temperature = jax.Array | float
-SamplerFactory = Callable[..., nn.Module]
+SamplerFactory = ModuleFactory
 
 
-def steps_of(stride: int) -> list[int]:
-    """The prime factors of a stride, in which polyphase sampling takes it: 4 is 2 and 2, as in APS.
-
-    Raises:
-      ConfigError: a stride below 1.
-    """
-    if stride < 1:
-        raise ConfigError(f"strides are 1, 2, 3, ..., got {stride}.")
+def _prime_factors(number: int) -> list[int]:
     factors, candidate = [], 2
-    while stride > 1:
-        while stride % candidate == 0:
+    while number > 1:
+        while number % candidate == 0:
             factors.append(candidate)
-            stride //= candidate
+            number //= candidate
         candidate += 1
     return factors
 
 
-def warn_uneven(x: jax.Array, stride: int, remedy: str) -> None:
+def steps_of(strides: Pair) -> list[tuple[int, int]]:
+    """The steps of rows and columns in which polyphase sampling takes its strides, as in APS.
+
+    They are the prime factors: 4 is (2, 2) and (2, 2).
+
+    Raises:
+      ConfigError: a stride below 1.
+    """
+    rows, columns = map(_prime_factors, pair(strides, "strides"))
+    return list(itertools.zip_longest(rows, columns, fillvalue=1))
+
+
+def warn_uneven(x: jax.Array, strides: tuple[int, int], remedy: str) -> None:
     """Warns, once a trace, that an exact sampler is not exact on the map `x` [N, H, W, C]."""
-    if x.shape[1] % stride or x.shape[2] % stride:
+    if x.shape[1] % strides[0] or x.shape[2] % strides[1]:
+        by = strides[0] if strides[0] == strides[1] else f"{strides[0]} x {strides[1]}"
         warnings.warn(
-            f"a map of {x.shape[1]} x {x.shape[2]} is sampled by {stride}, which does not divide it: "
+            f"a map of {x.shape[1]} x {x.shape[2]} is sampled by {by}, which does not divide it: "
             "the network is not exactly shift-equivariant at this image size. "
             f"Multiples of its total stride are{remedy}.",
             stacklevel=1,  # the callers are flax's wrappers
         )
 
 
-class FilteredSampler(nn.Module):
-    """A filter, then every `stride`-th sample; or the samples of a phase that another branch chose.
+class Sampler(Layer):
+    """What all samplers have in common.
 
-    Samplers are called as `sampler(x, phase, train=..., temperature=...)`: batch statistics of learned
-    filters and the temperature of learned selections need the last two.
+    Attributes:
+      strides: every how many-th row and column is kept.
     """
 
-    stride: int = 2
-    numerics: Numerics = Numerics()
+    strides: Pair = 2
+
+    def __call__(self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
+        """The sampled map, [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C].
+
+        Args:
+          train: uses and updates the batch statistics of learned filters.
+          temperature: of learned selections in training.
+
+        Raises:
+          ShapeError: not floating-point [N, H, W, C], or sides smaller than the strides.
+        """
+        return self.with_phase(x, train=train, temperature=temperature)[0]
+
+    def with_phase(
+        self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> tuple[jax.Array, Phase]:
+        """The sampled map, and the phase it was sampled at: the one that is passed, if any."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def checked(self, x: jax.Array) -> jax.Array:
+        """`x` in the layer's dtype. Raises `ShapeError` for maps that it cannot sample."""
+        check_images(x, pair(self.strides, "strides"))
+        return self.cast(x)
+
+
+class FilteredSampler(Sampler):
+    """A filter, then every `strides`-th sample; or the samples of a phase that another branch chose."""
 
     def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """The filtered map at full size."""
@@ -73,113 +108,131 @@ class FilteredSampler(nn.Module):
 
     def sample(self, x: jax.Array, train: bool) -> jax.Array:
         """The filtered map at phase 0."""
-        return self.filter(x, train=train)[:, :: self.stride, :: self.stride]
+        rows, columns = pair(self.strides, "strides")
+        return self.filter(x, train=train)[:, ::rows, ::columns]
 
-    def __call__(
+    def with_phase(
         self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
     ) -> tuple[jax.Array, Phase]:
-        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C], and the `phase` passed in."""
+        """See `Sampler.with_phase`."""
+        x = self.checked(x)
         if phase is None:
             return self.sample(x, train), None
         y = self.filter(x, train=train)
-        for factor, index in zip(steps_of(self.stride), phase, strict=True):
-            y = polyphase_downsample(y, phase=index, stride=(factor, factor))[0]
+        for factors, index in zip(steps_of(self.strides), phase, strict=True):
+            y = polyphase_downsample(y, phase=index, strides=factors)[0]
         return y, phase
 
 
 class LinearSampler(FilteredSampler):
     """A shift-invariant linear filter, then sampling."""
 
+    @nn.nowrap
     def circular(self) -> bool:
         """Whether the filter is circular, so that it commutes with circular convolutions."""
         return True
 
-    def taps(self, x: jax.Array, count: int) -> tuple[jax.Array, int]:
-        """The filtered map as a circular convolution of `count` taps and this stride is to read it.
+    def taps(self, x: jax.Array, window: tuple[int, int]) -> tuple[jax.Array, tuple[int, int]]:
+        """The filtered map as a circular convolution with this window and these strides is to read it.
 
-        Returns a map and a stride: the convolution over its full windows with that stride has the
+        Returns a map and strides: the convolution over its full windows with those strides has the
         outputs of one at stride 1 with circular padding, followed by this sampler.
         """
-        before = same_padding(count)[0]
+        strides = pair(self.strides, "strides")
         y = self.filter(x)
-        lengths = [(-(-side // self.stride) - 1) * self.stride + count for side in x.shape[1:3]]
+        axes = list(zip(x.shape[1:3], window, strides, strict=True))
+        lengths = [(-(-side // stride) - 1) * stride + count for side, count, stride in axes]
+        before = [same_padding(count)[0] for count in window]
         rows, columns = (
-            (before, max(n - before - side, 0)) for n, side in zip(lengths, x.shape[1:3], strict=True)
+            (first, max(length - first - side, 0))
+            for first, length, side in zip(before, lengths, x.shape[1:3], strict=True)
         )
-        return pad(y, (rows, columns), "circular")[:, : lengths[0], : lengths[1]], self.stride
+        return pad(y, (rows, columns), "CIRCULAR")[:, : lengths[0], : lengths[1]], strides
 
 
 class Subsample(LinearSampler):
-    """Every `stride`-th sample, nothing else: what strided convolutions do. Aliases."""
+    """Every `strides`-th sample, nothing else: what strided convolutions do. Aliases."""
 
 
-class BlurSampler(LinearSampler):
-    """Binomial blur of `size` taps, then every `stride`-th sample (Zhang 2019)."""
+class BlurPool(LinearSampler):
+    """Binomial blur of `kernel_size` taps, then every `strides`-th sample (Zhang 2019, arXiv 1904.11486).
 
-    size: int = 3
-    padding: Padding = "circular"
+    Attributes:
+      kernel_size: 1 to 7 taps; antialiased-cnns takes 4 for its published networks.
+      padding: circular, as the shifts of this package are; antialiased-cnns pads by "REFLECT".
+    """
+
+    kernel_size: Pair = 3
+    padding: WindowPadding = "CIRCULAR"
 
     def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """The blurred map."""
-        return blur(x, self.size, padding=self.padding)
+        return blur(x, self.kernel_size, padding=self.padding)
 
+    @nn.nowrap
     def circular(self) -> bool:
         """Whether the blur is circular."""
-        return self.padding == "circular"
+        return self.padding == "CIRCULAR"
 
     def sample(self, x: jax.Array, train: bool) -> jax.Array:
         """The blurred map at phase 0, without computing the rest."""
-        return blur(x, self.size, self.stride, self.padding)
+        return blur(x, self.kernel_size, self.strides, self.padding)
 
 
-class IdealSampler(LinearSampler):
+class IdealDownsample(LinearSampler):
     """Ideal low-pass filter at 1 / stride, then sampling: exact for every fractional shift.
 
-    Exact where the stride divides the map, like the original; with `any_size` for every map
-    (`ops.resample.ideal_downsample`).
+    Michaeli et al. 2023 (arXiv 2303.08085), section 3.1. Exact where the stride divides the map, like the
+    original; with `any_size` for every map (`ops.ideal_downsample`).
     """
 
     any_size: bool = False
 
     def _warn(self, x: jax.Array) -> None:
         if not self.any_size:
-            warn_uneven(x, self.stride, "; any_size=True is exact for every size")
+            warn_uneven(x, pair(self.strides, "strides"), "; any_size=True is exact for every size")
 
     def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """The low-passed map at full size."""
-        return ideal_lowpass(x, 1 / self.stride, precision=self.numerics.precision)
+        return ideal_lowpass(x, self._cutoffs(), precision=self.exact)
 
-    def taps(self, x: jax.Array, count: int) -> tuple[jax.Array, int]:
+    def _cutoffs(self) -> tuple[float, float]:
+        rows, columns = pair(self.strides, "strides")
+        return 1 / rows, 1 / columns
+
+    def taps(self, x: jax.Array, window: tuple[int, int]) -> tuple[jax.Array, tuple[int, int]]:
         """See `LinearSampler.taps`; one matrix an axis filters and lays the windows side by side."""
         self._warn(x)
-        first, precision = -same_padding(count)[0], self.numerics.precision
+        first = -same_padding(window[0])[0], -same_padding(window[1])[0]
         y = ideal_strided_taps(
-            x, self.stride, taps=count, first=first, any_size=self.any_size, precision=precision
+            x, self.strides, taps=window, first=first, any_size=self.any_size, precision=self.exact
         )
-        return y, count
+        return y, window
 
     def sample(self, x: jax.Array, train: bool) -> jax.Array:
         """The low-passed map at phase 0, without computing the rest."""
         self._warn(x)
-        return ideal_downsample(x, self.stride, any_size=self.any_size, precision=self.numerics.precision)
+        return ideal_downsample(x, self.strides, any_size=self.any_size, precision=self.exact)
 
 
-class NormPreservingSampler(nn.Module):
+class NormPreserving(Sampler):
     """A linear sampler whose filtered map is scaled back to the norm of its input ("scale_l2").
 
     One factor a sample and channel: |x| / (|filter(x)| + 1e-6), norms over all positions.
+
+    Attributes:
+      inner: the sampler.
     """
 
-    inner: Callable[..., LinearSampler]
-    stride: int = 2
-    numerics: Numerics = Numerics()
+    inner: SamplerFactory = part(BlurPool)
 
     @nn.compact
-    def __call__(
+    def with_phase(
         self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
     ) -> tuple[jax.Array, Phase]:
-        """[N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]."""
-        inner = self.inner(stride=self.stride, numerics=self.numerics, name="inner")
+        """See `Sampler.with_phase`."""
+        x = self.checked(x)
+        inner = self.inner(strides=self.strides, **self.numerics, name="inner")
         if not isinstance(inner, LinearSampler):
             raise ConfigError(f"only linear samplers can preserve norms, got {type(inner).__name__}.")
 
@@ -187,39 +240,39 @@ class NormPreservingSampler(nn.Module):
             power = jnp.sum(z.astype(accurate_dtype(z.dtype)) ** 2, axis=(1, 2), keepdims=True)
             return jnp.sqrt(jnp.maximum(power, jnp.finfo(power.dtype).tiny))  # gradient 0, not nan, at 0
 
-        y, phase = inner(x, phase)
+        y, phase = inner.with_phase(x, phase)
         return y * (norm(x) / (norm(inner.filter(x)) + 1e-6)).astype(y.dtype), phase
 
 
-class SampledConv(nn.Module):
-    """A convolution followed by a sampler (`padding` "circular", ...), or plainly strided ("none")."""
+class SampledConv(Layer):
+    """A convolution followed by a sampler, [N, H, W, C] to [N, H / stride, W / stride, features].
+
+    Attributes:
+      padding: of the convolution at stride 1. With "VALID" and `Subsample` the convolution itself is strided.
+    """
 
     features: int
-    kernel_size: int
-    stride: int
-    sampler: SamplerFactory
-    padding: WindowPadding = "circular"
-    kernel_init: Initializer = nn.initializers.normal(0.02)
-    numerics: Numerics = Numerics()
-
-    def _conv(self, stride: int, padding: WindowPadding) -> Conv:
-        return Conv(
-            self.features,
-            self.kernel_size,
-            stride,
-            padding,
-            kernel_init=self.kernel_init,
-            numerics=self.numerics,
-            name="conv",
-        )
+    kernel_size: Pair
+    strides: Pair = 2
+    sampler: SamplerFactory = part(BlurPool)
+    padding: WindowPadding = "CIRCULAR"
+    kernel_init: Initializer = lecun_normal
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
-        """[N, H, W, C] to [N, H / stride, W / stride, features]."""
-        sampler = self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")
-        if self.padding == "none" and isinstance(sampler, Subsample):
-            return self._conv(self.stride, "none")(x)
-        if self.padding == "circular" and isinstance(sampler, LinearSampler) and sampler.circular():
-            taps, stride = sampler.taps(x, self.kernel_size)
-            return self._conv(stride, "none")(taps)
-        return sampler(self._conv(1, self.padding)(x), train=train, temperature=temperature)[0]
+        """Convolve and sample. Raises `ShapeError` for maps that are too small."""
+        strides = pair(self.strides, "strides")
+        check_images(x, strides)
+
+        def conv(strides: tuple[int, int], padding: WindowPadding) -> Conv:
+            shape = (self.features, self.kernel_size, strides, padding)
+            return Conv(*shape, kernel_init=self.kernel_init, **self.numerics, name="conv")
+
+        sampler = self.sampler(strides=self.strides, **self.numerics, name="sampler")
+        if self.padding == "VALID" and isinstance(sampler, Subsample):
+            return conv(strides, "VALID")(x)
+        if self.padding == "CIRCULAR" and isinstance(sampler, LinearSampler) and sampler.circular():
+            taps, strides = sampler.taps(self.cast(x), pair(self.kernel_size, "kernel_size"))
+            return conv(strides, "VALID")(taps)
+        y: jax.Array = sampler(conv((1, 1), self.padding)(x), train=train, temperature=temperature)
+        return y

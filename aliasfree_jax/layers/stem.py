@@ -1,6 +1,5 @@
 """The stem with an activation at full resolution, before it samples."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,16 +8,18 @@ import jax.numpy as jnp
 
 from aliasfree_jax.layers.activation import LowpassPolynomial, arity
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
-from aliasfree_jax.layers.convolution import Conv, Initializer
+from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.gate import LowpassGate
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
+from aliasfree_jax.layers.initializers import Initializer, lecun_normal
+from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype
 from aliasfree_jax.layers.sampling import LinearSampler, SamplerFactory, Temperature
 from aliasfree_jax.ops.padding import WindowPadding
 from aliasfree_jax.ops.resample import ideal_lowpass
+from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 
-class ActivatedStem(nn.Module):
-    """Images [N, H, W, channels] to maps [N, H / stride, W / stride, width]: convolve, activate, sample.
+class ActivatedStem(Layer):
+    """Images [N, H, W, channels] to maps [N, H / stride, W / stride, features]: convolve, activate, sample.
 
     The convolution runs at full resolution, as the activation needs. `residual` adds the activation,
     times a learned gain that starts at 0, to the convolution ("activation_residual" of the original).
@@ -27,25 +28,26 @@ class ActivatedStem(nn.Module):
       remat: unless "none", the gradient keeps the images only (`layers.batching`).
     """
 
-    width: int
-    kernel_size: int
-    stride: int
+    features: int
+    kernel_size: Pair
+    strides: Pair
     sampler: SamplerFactory
-    padding: WindowPadding
-    activation: Callable[..., nn.Module]
-    residual: bool
-    kernel_init: Initializer
+    activation: ModuleFactory
+    padding: WindowPadding = "CIRCULAR"
+    residual: bool = False
+    kernel_init: Initializer = lecun_normal
     remat: Remat = "auto"
-    numerics: Numerics = Numerics()
 
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """Convolve, activate, sample."""
+        """Convolve, activate, sample. Raises `ShapeError` for images that are too small."""
+        check_images(images, pair(self.strides, "strides"))
+        images = self.cast(images)
         if not self._commutes():
             return self._forward(images, train, temperature)
         _, h, w, _ = images.shape
-        at_once = images_at_once(images.shape[0], h * w * self.width * images.dtype.itemsize)
+        at_once = images_at_once(images.shape[0], h * w * self.features * images.dtype.itemsize)
         # Convolving 3 channels again is cheaper on any backend than keeping maps of full resolution.
         remat: Remat = "none" if self.remat == "none" else "mlp"
         return over_images(self, ActivatedStem._forward, images, at_once=at_once, remat=remat)
@@ -55,27 +57,29 @@ class ActivatedStem(nn.Module):
         activation, sampler = self.activation(parent=None), self.sampler(parent=None)
         quadratic = isinstance(activation, LowpassPolynomial | LowpassGate)
         linear = isinstance(sampler, LinearSampler) and sampler.circular()
-        return quadratic and linear and self.padding == "circular"
+        return quadratic and linear and self.padding == "CIRCULAR"
 
     @nn.compact
     def _forward(self, images: jax.Array, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
         def conv(name: str) -> Conv:
-            return Conv(
-                self.width, self.kernel_size, 1, self.padding, self.kernel_init, self.numerics, name=name
-            )
+            shape = (self.features, self.kernel_size, 1, self.padding)
+            return Conv(*shape, kernel_init=self.kernel_init, **self.numerics, name=name)
 
         # A gate multiplies two convolutions of the images.
         convs = [conv(name) for name in ("conv", "gate_conv")[: arity(self.activation)]]
-        activation = self.activation(numerics=self.numerics, name="activation")
-        sampler: Any = self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")
-        gain = self.param("gain", nn.initializers.zeros, (1,)) if self.residual else None
+        activation = self.activation(**self.numerics, name="activation")
+        sampler: Any = self.sampler(strides=self.strides, **self.numerics, name="sampler")
+        gain = None
+        if self.residual:
+            gain = self.param("gain", nn.initializers.zeros, (1,), self.param_dtype)
         if isinstance(activation, LowpassPolynomial | LowpassGate) and self._commutes():
             return self._quadratic(images, convs, activation, sampler, gain)
         maps = [conv(images) for conv in convs]
         y, activated = maps[0], activation(jnp.concatenate(maps, axis=-1))
         if gain is not None:
             activated = y + gain.astype(y.dtype) * activated
-        return sampler(activated, train=train, temperature=temperature)[0]
+        y = sampler(activated, train=train, temperature=temperature)
+        return y
 
     def _quadratic(
         self,
@@ -91,11 +95,11 @@ class ActivatedStem(nn.Module):
         The low-pass filter of v commutes with the convolution and is cheaper before it (fast_exact rule
         5); the sampler S keeps constants.
         """
-        lowpassed = ideal_lowpass(images, activation.cutoff, precision=self.numerics.precision)
-        c0, c1, c2 = jnp.moveaxis(activation.scaled(self.width), -1, 0)
+        lowpassed = ideal_lowpass(images, activation.cutoff, precision=self.exact)
+        c0, c1, c2 = jnp.moveaxis(activation.scaled(self.features), -1, 0)
         if gain is not None:
             c0, c1, c2 = gain * c0, 1 + gain * c1, gain * c2
         accurate = accurate_dtype(images.dtype)
         y, v = convs[0](images).astype(accurate), convs[-1](lowpassed).astype(accurate)
-        sampled = sampler((y * (c1 + c2 * v)).astype(images.dtype))[0]
+        sampled = sampler((y * (c1 + c2 * v)).astype(images.dtype))
         return (c0 + sampled.astype(accurate)).astype(images.dtype)

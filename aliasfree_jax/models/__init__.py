@@ -1,5 +1,24 @@
 """Networks, assembled from layers by injecting their parts."""
 
+from aliasfree_jax.models.basic import BasicClassifier
+from aliasfree_jax.models.convnext import ConvNeXt
+from aliasfree_jax.models.densenet import DenseNet
+from aliasfree_jax.models.feedforward import VGG, AlexNet
+from aliasfree_jax.models.mobilenet import MobileNetV2
+from aliasfree_jax.models.network import Network, Stage
 from aliasfree_jax.models.registry import create_model, list_models
+from aliasfree_jax.models.resnet import ResNet
 
-__all__ = ["create_model", "list_models"]
+__all__ = [
+    "VGG",
+    "AlexNet",
+    "BasicClassifier",
+    "ConvNeXt",
+    "DenseNet",
+    "MobileNetV2",
+    "Network",
+    "ResNet",
+    "Stage",
+    "create_model",
+    "list_models",
+]

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers.numerics import PRECISIONS
-from aliasfree_jax.models.parts import ACTIVATIONS, NORMS, SAMPLERS, STEMS, Part, resolve
+from aliasfree_jax.models.parts import ACTIVATIONS, NORMS, SAMPLERS, STEMS, Part, frozen, resolve
 from aliasfree_jax.ops.padding import check_padding
 
 Options = Mapping[str, Any]
@@ -15,16 +16,15 @@ Options = Mapping[str, Any]
 Table = Mapping[str, type[nn.Module]]
 
 _PARTS: dict[str, Table] = {"sampler": SAMPLERS, "norm": NORMS, "stem": STEMS}
-_SHARED = ("precision", "any_size", "filter_size")
+_SHARED = ("any_size", "filter_size")
 
 
 def options_of(module: type[nn.Module]) -> frozenset[str]:
     """Every option of a network: its fields, with JSON-able parts, and the shared ones.
 
-    Those are precision ("float32", "tf32", "bfloat16": `layers.numerics.PRECISIONS`), any_size (ideal
-    samplers only) and filter_size (taps of the sampler's blur, 1 to 7).
+    Those are any_size (ideal samplers only) and filter_size (taps of the sampler's blur, 1 to 7).
     """
-    return frozenset({*module.__dataclass_fields__, *_SHARED} - {"numerics", "parent", "name"})
+    return frozenset({*module.__dataclass_fields__, *_SHARED} - {"parent", "name"})
 
 
 def any_size(sampler: Part) -> Part:
@@ -45,11 +45,11 @@ def with_filter(sampler: Part, size: int) -> Part:
         raise ConfigError(f"filter_size is for samplers given by name, got {sampler!r}.")
     name = fields.get("name")
     if name == "blur":
-        return {**fields, "size": size}
+        return {**fields, "kernel_size": size}
     if name in ("polyphase", "learned_polyphase"):
         inner = fields.get("inner", "subsample")
         kept = inner if isinstance(inner, Mapping) and inner.get("name") == "blur" else {"name": "blur"}
-        return {**fields, "inner": {**kept, "size": size}}
+        return {**fields, "inner": {**kept, "kernel_size": size}}
     raise ConfigError(f"filter_size is for samplers that blur (blur, polyphase, ...), got {sampler!r}.")
 
 
@@ -68,6 +68,21 @@ def _default(module: type[nn.Module], field: str) -> Any:
     return None if declared is None else declared.default
 
 
+def _numerics(fields: Options) -> dict[str, Any]:
+    """The options dtype, param_dtype and precision, as far as they are given; names become objects of JAX."""
+    found = {name: fields[name] for name in ("dtype", "param_dtype", "precision") if name in fields}
+    for name, value in found.items():
+        try:
+            if name == "precision":
+                jax.lax.Precision(value)
+            elif value is not None:
+                found[name] = jnp.dtype(value)
+        except (TypeError, ValueError):
+            example = "highest" if name == "precision" else "bfloat16"
+            raise ConfigError(f'{name} is a word of JAX, such as "{example}", got {value!r}.') from None
+    return found
+
+
 def build(module: type[nn.Module], options: Options, activations: Table = ACTIVATIONS) -> Any:
     """The network with these options, checked by `check_options`: parts resolved, lists made tuples.
 
@@ -78,9 +93,7 @@ def build(module: type[nn.Module], options: Options, activations: Table = ACTIVA
       ConfigError: an unknown part or value.
     """
     fields = dict(options)
-    precision = fields.pop("precision", "float32")
-    if precision not in PRECISIONS:
-        raise ConfigError(unknown("precision", precision, PRECISIONS))
+    fields |= _numerics(fields)
     if fields.pop("any_size", False):
         fields["sampler"] = any_size(fields.get("sampler", "subsample"))
     if fields.get("filter_size") is not None:
@@ -92,11 +105,11 @@ def build(module: type[nn.Module], options: Options, activations: Table = ACTIVA
         left_out = fields.get(field) is None and _default(module, field) is None
         if field in fields and not left_out:
             fields[field] = resolve(field, fields[field], table)
-    check_padding(fields.get("padding", "zero"))
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    check_padding(fields.get("padding", "ZERO"))
+    fields = {name: frozen(value) for name, value in fields.items()}
     declared = module.__dataclass_fields__
     if {"depths", "widths"} <= set(declared):
         depths, widths = (fields.get(name, declared[name].default) for name in ("depths", "widths"))
         if len(depths) != len(widths):
             raise ConfigError(f"depths {depths} and widths {widths} differ in their number of stages.")
-    return module(**fields, numerics=PRECISIONS[precision])
+    return module(**fields)

@@ -11,7 +11,7 @@ import flax.linen as nn
 from aliasfree_jax.models.basic import BasicClassifier
 from aliasfree_jax.models.building import build, check_options
 from aliasfree_jax.models.densenet import DenseNet
-from aliasfree_jax.models.feedforward import AlexNet, Vgg
+from aliasfree_jax.models.feedforward import VGG, AlexNet
 from aliasfree_jax.models.mobilenet import MobileNetV2
 
 Options = Mapping[str, Any]
@@ -25,8 +25,8 @@ _VGG = {
 
 NETWORKS: dict[str, tuple[type[nn.Module], Options]] = {
     "alexnet": (AlexNet, {}),
-    **{name: (Vgg, {"depths": depths}) for name, depths in _VGG.items()},
-    **{f"{name}_bn": (Vgg, {"depths": depths, "norm": "batch"}) for name, depths in _VGG.items()},
+    **{name: (VGG, {"depths": depths}) for name, depths in _VGG.items()},
+    **{f"{name}_bn": (VGG, {"depths": depths, "norm": "batch"}) for name, depths in _VGG.items()},
     "densenet121": (DenseNet, {"depths": (6, 12, 24, 16)}),
     "densenet169": (DenseNet, {"depths": (6, 12, 32, 32)}),
     "densenet201": (DenseNet, {"depths": (6, 12, 48, 32)}),
@@ -53,7 +53,11 @@ def build_classic(family: str, size: str, options: Options) -> nn.Module:
     strides = "strided" in module.__dataclass_fields__
     check_options(f"{size}_{family}".rstrip("_"), module, options, ("pool_only",) if strides else ())
     if family == "blur":
-        base = {**base, "sampler": {"name": "blur", "size": 4, "padding": "reflect"}, **_BLUR.get(module, {})}
+        base = {
+            **base,
+            "sampler": {"name": "blur", "kernel_size": 4, "padding": "REFLECT"},
+            **_BLUR.get(module, {}),
+        }
     else:
         base = {**base, **_PLAIN.get(module, {})}
     merged = {**base, **options}

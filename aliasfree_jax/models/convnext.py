@@ -5,9 +5,8 @@ only in the parts they are built from (`models/variants.py`).
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -18,20 +17,19 @@ from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import Gelu
 from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.layers.blend import Share, blend
-from aliasfree_jax.layers.convolution import DepthwiseConv, Initializer
+from aliasfree_jax.layers.convolution import DepthwiseConv
 from aliasfree_jax.layers.drop_path import DropPath
+from aliasfree_jax.layers.initializers import Initializer, normal
+from aliasfree_jax.layers.layer import Factory, Layer, ModuleFactory, accurate_dtype, part
 from aliasfree_jax.layers.mlp import Mlp, MlpGrid, hidden_width
 from aliasfree_jax.layers.normalization import ChannelNorm
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample, Temperature
 from aliasfree_jax.layers.stem import ActivatedStem
-from aliasfree_jax.models.inputs import check_input
-from aliasfree_jax.ops.padding import Padding, WindowPadding, same_padding
-
-ModuleFactory = Callable[..., nn.Module]
+from aliasfree_jax.models.network import Network
+from aliasfree_jax.ops.padding import Padding, same_padding
 
 
-class Block(nn.Module):
+class Block(Layer):
     """x + DropPath(layer_scale * Mlp(norm(depthwise(x)))), [N, H, W, C] to [N, H, W, C]."""
 
     depthwise: ModuleFactory
@@ -43,21 +41,19 @@ class Block(nn.Module):
     mlp_grid: MlpGrid
     remat: Remat
     kernel_init: Initializer
-    numerics: Numerics
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """The residual block."""
         channels = x.shape[-1]
-        y = self.depthwise(numerics=self.numerics, name="depthwise")(x)
-        y = self.norm(numerics=self.numerics, name="norm")(y, train=train)
-        mlp = (self.activation, self.mlp_grid, self.remat, self.kernel_init, self.numerics)
+        y = self.depthwise(**self.numerics, name="depthwise")(x)
+        y = self.norm(**self.numerics, name="norm")(y, train=train)
+        mlp = (self.activation, self.mlp_grid, self.remat, self.kernel_init)
         hidden = hidden_width(channels, self.activation, self.mlp_ratio)
-        y = Mlp(hidden, *mlp, name="mlp")(y)
+        y = Mlp(hidden, *mlp, **self.numerics, name="mlp")(y)
         if self.layer_scale_init > 0:
-            layer_scale = self.param(
-                "layer_scale", nn.initializers.constant(self.layer_scale_init), (channels,)
-            )
+            init = nn.initializers.constant(self.layer_scale_init)
+            layer_scale = self.param("layer_scale", init, (channels,), self.param_dtype)
             y = y * layer_scale.astype(y.dtype)
         return x + DropPath(self.drop_path_rate, name="drop_path")(y, train=train)
 
@@ -74,7 +70,7 @@ class Blending:
     share: Share
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(Network):
     """Images [N, H, W, channels] to class logits [N, num_classes], float32.
 
     Attributes:
@@ -82,7 +78,7 @@ class ConvNeXt(nn.Module):
       sampler: of the stem and between stages.
       activation, norm: of the blocks (the final norm is always over channels).
       padding: of the 7x7 depthwise convolutions.
-      sampled_padding: of the stem's and the downsampling convolutions; "none" means full windows.
+      sampled_padding: of the stem's and the downsampling convolutions; "VALID" means full windows.
       stem_kernel, stem_stride: 4 and 4 for ImageNet; a smaller stride for small images.
       stem_activation, stem_residual: see `ActivatedStem`.
       drop_path_rate: of the last block; grows linearly from 0 over the blocks.
@@ -93,7 +89,6 @@ class ConvNeXt(nn.Module):
       remat: what the gradient computes again instead of keeping it: "none", "mlp" (stem and MLPs, whose
         hidden maps are the largest), "block" (whole blocks too), or "auto" (`layers.batching`).
       blend: that the layers are on the way from another network's.
-      numerics: number format and precision.
 
     Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream
     "drop_path", and from "gumbel" where the sampler is learned; `temperature` is its softmax's.
@@ -103,11 +98,11 @@ class ConvNeXt(nn.Module):
     num_classes: int = 1000
     depths: tuple[int, ...] = (3, 3, 9, 3)
     widths: tuple[int, ...] = (96, 192, 384, 768)
-    sampler: SamplerFactory = Subsample
-    activation: ModuleFactory = Gelu
-    norm: ModuleFactory = ChannelNorm
-    padding: Padding = "zero"
-    sampled_padding: WindowPadding = "none"
+    sampler: SamplerFactory = part(Subsample)
+    activation: ModuleFactory = part(Gelu)
+    norm: ModuleFactory = part(ChannelNorm)
+    padding: Padding = "ZERO"
+    sampled_padding: Padding | Literal["VALID"] = "VALID"
     stem_kernel: int = 4
     stem_stride: int = 4
     stem_activation: ModuleFactory | None = None
@@ -120,7 +115,6 @@ class ConvNeXt(nn.Module):
     mlp_grid: MlpGrid = "auto"
     remat: Remat = "auto"
     blend: Blending | None = None
-    numerics: Numerics = Numerics()
 
     @nn.compact
     def __call__(
@@ -138,26 +132,26 @@ class ConvNeXt(nn.Module):
         Raises:
           ShapeError: not floating-point [N, H, W, C], or an image that is too small.
         """
+        x = self.prepared(images)
         self._check_size(images)
         # The original cuts at an absolute 2, a hundred deviations: it never happens.
-        kernel_init = nn.initializers.normal(self.init_std)
+        kernel_init = normal(self.init_std)
         depthwise = self._layer(
-            lambda net: functools.partial(DepthwiseConv, 7, net.padding, kernel_init), share
+            lambda net: Factory(DepthwiseConv, padding=net.padding, kernel_init=kernel_init), share
         )
         norm = self._layer(lambda net: net.norm, share)
         activation = self._layer(lambda net: net.activation, share)
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
-        x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
         block_type = nn.remat(Block, static_argnums=(2,)) if self.remat == "block" else Block
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             sampled = self._sampled(stage, width, kernel_init, share)
             if stage == 0:
-                stem = sampled(numerics=self.numerics, name="stem")
+                stem = sampled(**self.numerics, name="stem")
                 x = stem(x, train=train, temperature=temperature)
-                x = norm(numerics=self.numerics, name="stem_norm")(x, train=train)
+                x = norm(**self.numerics, name="stem_norm")(x, train=train)
             else:
-                x = norm(numerics=self.numerics, name=f"downsample{stage}_norm")(x, train=train)
-                down = sampled(numerics=self.numerics, name=f"downsample{stage}")
+                x = norm(**self.numerics, name=f"downsample{stage}_norm")(x, train=train)
+                down = sampled(**self.numerics, name=f"downsample{stage}")
                 x = down(x, train=train, temperature=temperature)
             for block in range(depth):
                 x = block_type(
@@ -170,9 +164,10 @@ class ConvNeXt(nn.Module):
                     self.mlp_grid,
                     self.remat,
                     kernel_init,
-                    self.numerics,
+                    **self.numerics,
                     name=f"stage{stage}_block{block}",
                 )(x, train)
+            self.sow("intermediates", f"stage{stage}", x)
         self.sow("intermediates", "features", x)
         return self._classify(x, kernel_init)
 
@@ -191,42 +186,54 @@ class ConvNeXt(nn.Module):
         kernel, stride = (self.stem_kernel, self.stem_stride) if stage == 0 else (2, 2)
 
         def of(network: ConvNeXt) -> ModuleFactory:
-            shape = (width, kernel, stride, network.sampler, network.sampled_padding)
+            fields = {
+                "features": width,
+                "kernel_size": kernel,
+                "strides": stride,
+                "sampler": network.sampler,
+                "padding": network.sampled_padding,
+                "kernel_init": kernel_init,
+            }
             if stage or network.stem_activation is None:
-                return functools.partial(SampledConv, *shape, kernel_init)
-            activation = (network.stem_activation, network.stem_residual)
-            return functools.partial(ActivatedStem, *shape, *activation, kernel_init, self.remat)
+                return Factory(SampledConv, **fields)
+            activation, residual = network.stem_activation, network.stem_residual
+            return Factory(
+                ActivatedStem, **fields, activation=activation, residual=residual, remat=self.remat
+            )
 
         def padded(network: ConvNeXt) -> int:
-            return 0 if network.sampled_padding == "none" else same_padding(kernel)[0]
+            return 0 if network.sampled_padding == "VALID" else same_padding(kernel)[0]
 
         lead = padded(self) - padded(self.blend.start) if self.blend else 0
         return self._layer(of, share, lead)
 
     def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
         accurate = accurate_dtype(x.dtype)
-        pooled = ChannelNorm(name="norm")(jnp.mean(x.astype(accurate), axis=(1, 2)))
+        pooled = ChannelNorm(param_dtype=self.param_dtype, name="norm")(
+            jnp.mean(x.astype(accurate), axis=(1, 2))
+        )
 
         def head_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
             return self.head_init_scale * kernel_init(key, shape, dtype)
 
-        head = nn.Dense(
-            self.num_classes, kernel_init=head_init, precision=self.numerics.precision, name="head"
-        )
-        return head(pooled).astype(accurate)
+        return self.classified(pooled, head_init)
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """See `Network`."""
+        return tuple(self.stem_stride * 2**stage for stage in range(len(self.depths)))
 
     def map_sides(self, side: int) -> list[int]:
         """The side of the map in each stage, for images of `side` pixels."""
         sides = []
         for stage in range(len(self.depths)):
             stride, kernel = (self.stem_stride, self.stem_kernel) if stage == 0 else (2, 2)
-            side = (side - kernel) // stride + 1 if self.sampled_padding == "none" else -(-side // stride)
+            side = (side - kernel) // stride + 1 if self.sampled_padding == "VALID" else -(-side // stride)
             sides.append(side)
         return sides
 
     def _check_size(self, images: jax.Array) -> None:
-        check_input(images)
-        smallest = {"circular": 3, "reflect": 4}.get(self.padding, 1)
+        smallest = {"CIRCULAR": 3, "REFLECT": 4}.get(self.padding, 1)
         side = min(images.shape[1:3])
         sides = self.map_sides(side)
         if min(sides) < smallest:

@@ -1,7 +1,5 @@
 """DenseNet (Huang et al. 2017, arXiv 1608.06993) with injected sampling, activation, norm and padding."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,19 +7,18 @@ import jax.numpy as jnp
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_in
+from aliasfree_jax.layers.layer import ModuleFactory, accurate_dtype, part
 from aliasfree_jax.layers.normalization import BatchNorm
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
-from aliasfree_jax.layers.pooling import SampledMaxPool
+from aliasfree_jax.layers.pooling import MaxBlurPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
-from aliasfree_jax.models.inputs import check_input
-from aliasfree_jax.ops.padding import Padding
-from aliasfree_jax.ops.pooling import PoolPadding, average_pool
+from aliasfree_jax.models.network import Network
+from aliasfree_jax.ops.padding import Padding, WindowPadding
+from aliasfree_jax.ops.pooling import average_pool
 
-ModuleFactory = Callable[..., nn.Module]
 BOTTLENECK = 4  # channels of a layer's 1 x 1 convolution, as a multiple of the growth
 
 
-class DenseNet(nn.Module):
+class DenseNet(Network):
     """Images [N, H, W, channels] to class logits [N, num_classes], float32.
 
     Attributes:
@@ -42,58 +39,56 @@ class DenseNet(nn.Module):
     depths: tuple[int, ...] = (6, 12, 24, 16)
     growth: int = 32
     width: int = 64
-    sampler: SamplerFactory = Subsample
+    sampler: SamplerFactory = part(Subsample)
     average: bool = False
     strided: bool = True
-    pool_padding: PoolPadding = "ignore"
-    activation: ModuleFactory = Relu
-    norm: ModuleFactory = BatchNorm
-    padding: Padding = "zero"
+    pool_padding: WindowPadding = 1
+    activation: ModuleFactory = part(Relu)
+    norm: ModuleFactory = part(BatchNorm)
+    padding: Padding = "ZERO"
     dropout_rate: float = 0.0
-    numerics: Numerics = Numerics()
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """See `Network`."""
+        return tuple(2 ** (stage + 2) for stage in range(len(self.depths)))
 
     @nn.compact
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
-        check_input(images)
-        x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
+        x = self.prepared(images)
         x = self._stem(x, train, temperature)
         for stage, depth in enumerate(self.depths):
             if stage > 0:
                 x = self._transition(x, stage, train, temperature)
             for layer in range(depth):
                 x = self._layer(x, f"stage{stage}_layer{layer}", train)
+            self.sow("intermediates", f"stage{stage}", x)
         x = self._activated(x, "", train)
         self.sow("intermediates", "features", x)
-        accurate = accurate_dtype(x.dtype)
-        pooled = jnp.mean(x.astype(accurate), axis=(1, 2))
-        head = nn.Dense(
-            self.num_classes,
-            kernel_init=fan_in_uniform(pooled.shape[-1]),
-            precision=self.numerics.precision,
-            name="head",
-        )
-        return head(pooled).astype(accurate)
+        pooled = jnp.mean(x.astype(accurate_dtype(x.dtype)), axis=(1, 2))
+        return self.classified(pooled, fan_in_uniform(pooled.shape[-1]))
 
     def _conv(self, features: int, size: int, stride: int, name: str) -> Conv:
-        padding = self.padding if size > 1 else "none"
-        init = kaiming_normal_fan_in
-        return Conv(features, size, stride, padding, init, self.numerics, use_bias=False, name=name)
+        padding = self.padding if size > 1 else "VALID"
+        shape = (features, size, stride, padding)
+        return Conv(*shape, use_bias=False, kernel_init=kaiming_normal_fan_in, **self.numerics, name=name)
 
     def _activated(self, x: jax.Array, prefix: str, train: bool, number: str = "") -> jax.Array:
-        x = self.norm(numerics=self.numerics, name=f"{prefix}norm{number}")(x, train=train)
-        return self.activation(numerics=self.numerics, name=f"{prefix}activation{number}")(x)
+        x = self.norm(**self.numerics, name=f"{prefix}norm{number}")(x, train=train)
+        return self.activation(**self.numerics, name=f"{prefix}activation{number}")(x)
 
     def _stem(self, x: jax.Array, train: bool, temperature: Temperature) -> jax.Array:
-        first = self.sampler(stride=2, numerics=self.numerics, name="stem_sampler")
+        first = self.sampler(strides=2, **self.numerics, name="stem_sampler")
         strided = self.strided or isinstance(first, Subsample)
         x = self._activated(self._conv(self.width, 7, 2 if strided else 1, "stem_conv")(x), "stem_", train)
         if not strided:
-            x, _ = first(x, train=train, temperature=temperature)
-        pool = SampledMaxPool(3, self.sampler, self.pool_padding, numerics=self.numerics, name="stem_pool")
-        return pool(x, train=train, temperature=temperature)[0]
+            x = first(x, train=train, temperature=temperature)
+        pool = MaxBlurPool(3, 2, self.pool_padding, self.sampler, **self.numerics, name="stem_pool")
+        y: jax.Array = pool(x, train=train, temperature=temperature)
+        return y
 
     def _layer(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C + growth]."""
@@ -110,5 +105,6 @@ class DenseNet(nn.Module):
         x = self._conv(x.shape[-1] // 2, 1, 1, f"{name}_conv")(x)
         if self.average:
             return average_pool(x, 2)
-        sampler = self.sampler(stride=2, numerics=self.numerics, name=f"{name}_sampler")
-        return sampler(x, train=train, temperature=temperature)[0]
+        sampler = self.sampler(strides=2, **self.numerics, name=f"{name}_sampler")
+        y: jax.Array = sampler(x, train=train, temperature=temperature)
+        return y

@@ -4,26 +4,21 @@ Both are a chain of convolutions and max pools before fully connected layers, wi
 torchvision's networks with `Subsample`, BlurPool's with a blur.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.convolution import Conv
-from aliasfree_jax.layers.initializers import Initializer, fan_in_uniform, kaiming_normal_fan_out
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
-from aliasfree_jax.layers.pooling import SampledMaxPool
+from aliasfree_jax.layers.initializers import Initializer, fan_in_uniform, kaiming_normal_fan_out, normal
+from aliasfree_jax.layers.layer import ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.pooling import MaxBlurPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
-from aliasfree_jax.models.inputs import check_input
+from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding, pad
 from aliasfree_jax.ops.pooling import adaptive_average_pool
 
-ModuleFactory = Callable[..., nn.Module]
 
-
-class Classifier(nn.Module):
+class Classifier(Network):
     """Adaptive average pool, then three linear layers with ReLU and dropout: AlexNet's and VGG's head.
 
     Attributes:
@@ -33,12 +28,10 @@ class Classifier(nn.Module):
       weight_std: of normal initial weights with zero biases (VGG); None: PyTorch's default.
     """
 
-    num_classes: int
-    side: int
-    dropout_first: bool
+    side: int = 7
+    dropout_first: bool = False
     dropout_rate: float = 0.5
     weight_std: float | None = None
-    numerics: Numerics = Numerics()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -48,21 +41,31 @@ class Classifier(nn.Module):
         for number in (1, 2):
             if self.dropout_first:
                 x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-            x = jax.nn.relu(self._dense(4096, x.shape[-1], f"hidden{number}")(x))
+            x = jax.nn.relu(self._hidden(x, f"hidden{number}"))
             if not self.dropout_first:
                 x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-        return self._dense(self.num_classes, x.shape[-1], "head")(x)
+        return self.classified(x, *self._initial(x.shape[-1]))
 
-    def _dense(self, features: int, fan_in: int, name: str) -> nn.Dense:
-        kernel, bias = fan_in_uniform(fan_in), fan_in_uniform(fan_in)
-        if self.weight_std is not None:
-            kernel, bias = nn.initializers.normal(self.weight_std), nn.initializers.zeros
-        return nn.Dense(
-            features, kernel_init=kernel, bias_init=bias, precision=self.numerics.precision, name=name
+    def _initial(self, fan_in: int) -> tuple[Initializer, Initializer]:
+        """Of kernels and biases."""
+        if self.weight_std is None:
+            return fan_in_uniform(fan_in), fan_in_uniform(fan_in)
+        return normal(self.weight_std), nn.initializers.zeros
+
+    def _hidden(self, x: jax.Array, name: str) -> jax.Array:
+        kernel, bias = self._initial(x.shape[-1])
+        dense = nn.Dense(
+            4096,
+            kernel_init=kernel,
+            bias_init=bias,
+            param_dtype=self.param_dtype,
+            precision=self.precision,
+            name=name,
         )
+        return dense(x)
 
 
-class AlexNet(nn.Module):
+class AlexNet(Network):
     """Images [N, H, W, channels] to class logits [N, num_classes], float32.
 
     Attributes:
@@ -79,55 +82,65 @@ class AlexNet(nn.Module):
     """
 
     num_classes: int = 1000
-    sampler: SamplerFactory = Subsample
-    activation: ModuleFactory = Relu
-    padding: Padding = "zero"
+    sampler: SamplerFactory = part(Subsample)
+    activation: ModuleFactory = part(Relu)
+    padding: Padding = "ZERO"
     strided: bool = False
     activate_first: bool = True
     sample_first: bool = False
     dropout_rate: float = 0.5
-    numerics: Numerics = Numerics()
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """See `Network`; of the maps before the max pools."""
+        return 4, 8, 16
+
+    @property
+    def total_stride(self) -> int:
+        """Behind the last max pool."""
+        return 2 * self.stage_strides[-1]
 
     @nn.compact
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
-        check_input(images)
-        x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
-        sampler = self.sampler(stride=2, numerics=self.numerics, name="sampler")
+        x = self.prepared(images)
+        sampler = self.sampler(strides=2, **self.numerics, name="sampler")
         strided = self.strided or isinstance(sampler, Subsample)
         x = self._conv(pad(x, ((2, 2), (2, 2)), self.padding), 64, 11, 4 if strided else 2, "conv1")
         if self.sample_first and not strided:
-            x, _ = sampler(x, train=train, temperature=temperature)
+            x = sampler(x, train=train, temperature=temperature)
         if self.activate_first:
-            x = self.activation(numerics=self.numerics, name="activation1")(x)
+            x = self.activation(**self.numerics, name="activation1")(x)
         if not (self.sample_first or strided):
-            x, _ = sampler(x, train=train, temperature=temperature)
+            x = sampler(x, train=train, temperature=temperature)
         for number, (width, size) in enumerate(((192, 5), (384, 3), (256, 3), (256, 3)), 2):
             if number < 4:
+                self.sow("intermediates", f"stage{number - 2}", x)
                 x = self._pool(x, number - 1, train, temperature)
             amount = size // 2
             padded = pad(x, ((amount, amount), (amount, amount)), self.padding)
             x = self._conv(padded, width, size, 1, f"conv{number}")
-            x = self.activation(numerics=self.numerics, name=f"activation{number}")(x)
+            x = self.activation(**self.numerics, name=f"activation{number}")(x)
+        self.sow("intermediates", "stage2", x)
         x = self._pool(x, 3, train, temperature)
         self.sow("intermediates", "features", x)
-        head = Classifier(
-            self.num_classes, 6, True, self.dropout_rate, numerics=self.numerics, name="classifier"
-        )
-        return head(x, train=train)
+        shape = (self.num_classes, 6, True, self.dropout_rate)
+        return Classifier(*shape, **self.numerics, name="classifier")(x, train=train)
 
     def _conv(self, x: jax.Array, width: int, size: int, stride: int, name: str) -> jax.Array:
         init: Initializer = fan_in_uniform(x.shape[-1] * size**2)
-        return Conv(width, size, stride, "none", init, self.numerics, init, name=name)(x)
+        fields = {"kernel_init": init, "bias_init": init, **self.numerics}
+        return Conv(width, size, stride, "VALID", **fields, name=name)(x)
 
     def _pool(self, x: jax.Array, number: int, train: bool, temperature: Temperature) -> jax.Array:
-        pool = SampledMaxPool(3, self.sampler, numerics=self.numerics, name=f"pool{number}")
-        return pool(x, train=train, temperature=temperature)[0]
+        pool = MaxBlurPool(3, sampler=self.sampler, **self.numerics, name=f"pool{number}")
+        y: jax.Array = pool(x, train=train, temperature=temperature)
+        return y
 
 
-class Vgg(nn.Module):
+class VGG(Network):
     """Images [N, H, W, channels] to class logits [N, num_classes], float32.
 
     Attributes:
@@ -143,40 +156,46 @@ class Vgg(nn.Module):
     num_classes: int = 1000
     depths: tuple[int, ...] = (1, 1, 2, 2, 2)
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
-    sampler: SamplerFactory = Subsample
-    activation: ModuleFactory = Relu
+    sampler: SamplerFactory = part(Subsample)
+    activation: ModuleFactory = part(Relu)
     norm: ModuleFactory | None = None
-    padding: Padding = "zero"
+    padding: Padding = "ZERO"
     dropout_rate: float = 0.5
-    numerics: Numerics = Numerics()
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """See `Network`; of the maps before the max pools."""
+        return tuple(2**stage for stage in range(len(self.depths)))
+
+    @property
+    def total_stride(self) -> int:
+        """Behind the last max pool."""
+        return 2 * self.stage_strides[-1]
 
     @nn.compact
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
-        check_input(images)
-        x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
+        x = self.prepared(images)
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for layer in range(depth):
                 name = f"stage{stage}_{{}}{layer}"
                 conv = Conv(
                     width,
                     3,
-                    1,
-                    self.padding,
-                    kaiming_normal_fan_out,
-                    self.numerics,
+                    padding=self.padding,
+                    kernel_init=kaiming_normal_fan_out,
+                    **self.numerics,
                     name=name.format("conv"),
                 )
                 x = conv(x)
                 if self.norm is not None:
-                    x = self.norm(numerics=self.numerics, name=name.format("norm"))(x, train=train)
-                x = self.activation(numerics=self.numerics, name=name.format("activation"))(x)
-            pool = SampledMaxPool(2, self.sampler, numerics=self.numerics, name=f"pool{stage}")
-            x, _ = pool(x, train=train, temperature=temperature)
+                    x = self.norm(**self.numerics, name=name.format("norm"))(x, train=train)
+                x = self.activation(**self.numerics, name=name.format("activation"))(x)
+            self.sow("intermediates", f"stage{stage}", x)
+            pool = MaxBlurPool(2, sampler=self.sampler, **self.numerics, name=f"pool{stage}")
+            x = pool(x, train=train, temperature=temperature)
         self.sow("intermediates", "features", x)
-        head = Classifier(
-            self.num_classes, 7, False, self.dropout_rate, 0.01, numerics=self.numerics, name="classifier"
-        )
-        return head(jnp.asarray(x), train=train)
+        shape = (self.num_classes, 7, False, self.dropout_rate, 0.01)
+        return Classifier(*shape, **self.numerics, name="classifier")(x, train=train)

@@ -1,6 +1,7 @@
 """MobileNet-v2 (Sandler et al. 2018, arXiv 1801.04381) with injected sampling, norm and padding."""
 
-from collections.abc import Callable
+import itertools
+import operator
 
 import flax.linen as nn
 import jax
@@ -8,14 +9,12 @@ import jax.numpy as jnp
 
 from aliasfree_jax.layers.activation import Relu6
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
-from aliasfree_jax.layers.initializers import kaiming_normal_fan_out
+from aliasfree_jax.layers.initializers import kaiming_normal_fan_out, normal
+from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, part
 from aliasfree_jax.layers.normalization import BatchNorm
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
-from aliasfree_jax.models.inputs import check_input
+from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding
-
-ModuleFactory = Callable[..., nn.Module]
 
 # Expansion, channels, blocks and first stride of each stage.
 STAGES = (
@@ -29,7 +28,7 @@ STAGES = (
 )
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(Layer):
     """Expand by 1 x 1, filter by 3 x 3 depthwise, sample, project by 1 x 1; residual where shapes allow.
 
     The depthwise convolution runs at stride 1 under every sampler.
@@ -42,7 +41,6 @@ class InvertedResidual(nn.Module):
     activation: ModuleFactory
     norm: ModuleFactory
     padding: Padding
-    numerics: Numerics
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
@@ -50,26 +48,26 @@ class InvertedResidual(nn.Module):
         y, hidden = x, x.shape[-1] * self.expansion
         if self.expansion != 1:
             y = self._activated(self._pointwise(hidden, "expand")(y), "expand", train)
-        init = nn.initializers.normal((2 / (9 * hidden)) ** 0.5)  # PyTorch's fan_out of depthwise kernels
-        depthwise = DepthwiseConv(3, self.padding, init, self.numerics, use_bias=False, name="depthwise")
+        init = normal((2 / (9 * hidden)) ** 0.5)  # PyTorch's fan_out of depthwise kernels
+        depthwise = DepthwiseConv(3, self.padding, False, init, **self.numerics, name="depthwise")
         y = self._activated(depthwise(y), "depthwise", train)
         if self.stride > 1:
-            sampler = self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")
-            y, _ = sampler(y, train=train, temperature=temperature)
+            sampler = self.sampler(strides=self.stride, **self.numerics, name="sampler")
+            y = sampler(y, train=train, temperature=temperature)
         y = self._pointwise(self.features, "project")(y)
-        y = self.norm(numerics=self.numerics, name="project_norm")(y, train=train)
+        y = self.norm(**self.numerics, name="project_norm")(y, train=train)
         return x + y if y.shape == x.shape and self.stride == 1 else y
 
     def _pointwise(self, features: int, name: str) -> Conv:
         init = kaiming_normal_fan_out
-        return Conv(features, 1, 1, "none", init, self.numerics, use_bias=False, name=name)
+        return Conv(features, 1, use_bias=False, kernel_init=init, **self.numerics, name=name)
 
     def _activated(self, y: jax.Array, name: str, train: bool) -> jax.Array:
-        y = self.norm(numerics=self.numerics, name=f"{name}_norm")(y, train=train)
-        return self.activation(numerics=self.numerics, name=f"{name}_activation")(y)
+        y = self.norm(**self.numerics, name=f"{name}_norm")(y, train=train)
+        return self.activation(**self.numerics, name=f"{name}_activation")(y)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Network):
     """Images [N, H, W, channels] to class logits [N, num_classes], float32.
 
     Attributes:
@@ -85,20 +83,23 @@ class MobileNetV2(nn.Module):
 
     num_classes: int = 1000
     width_mult: float = 1.0
-    sampler: SamplerFactory = Subsample
-    activation: ModuleFactory = Relu6
-    norm: ModuleFactory = BatchNorm
-    padding: Padding = "zero"
+    sampler: SamplerFactory = part(Subsample)
+    activation: ModuleFactory = part(Relu6)
+    norm: ModuleFactory = part(BatchNorm)
+    padding: Padding = "ZERO"
     dropout_rate: float = 0.2
-    numerics: Numerics = Numerics()
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """See `Network`."""
+        return tuple(itertools.accumulate((stride for *_, stride in STAGES), operator.mul, initial=2))[1:]
 
     @nn.compact
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
-        check_input(images)
-        x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
+        x = self.prepared(images)
         x = self._convolved(x, int(32 * self.width_mult), 3, 2, "stem", train)
         for stage, (expansion, width, depth, stride) in enumerate(STAGES):
             for block in range(depth):
@@ -110,17 +111,15 @@ class MobileNetV2(nn.Module):
                     self.activation,
                     self.norm,
                     self.padding,
-                    self.numerics,
+                    **self.numerics,
                     name=f"stage{stage}_block{block}",
                 )(x, train=train, temperature=temperature)
+            self.sow("intermediates", f"stage{stage}", x)
         x = self._convolved(x, int(1280 * max(1.0, self.width_mult)), 1, 1, "last", train)
         self.sow("intermediates", "features", x)
-        accurate = accurate_dtype(x.dtype)
-        pooled = jnp.mean(x.astype(accurate), axis=(1, 2))
+        pooled = jnp.mean(x.astype(accurate_dtype(x.dtype)), axis=(1, 2))
         pooled = nn.Dropout(self.dropout_rate)(pooled, deterministic=not train)
-        init = nn.initializers.normal(0.01)
-        head = nn.Dense(self.num_classes, kernel_init=init, precision=self.numerics.precision, name="head")
-        return head(pooled).astype(accurate)
+        return self.classified(pooled, normal(0.01))
 
     def _convolved(
         self, x: jax.Array, width: int, size: int, stride: int, name: str, train: bool
@@ -129,11 +128,11 @@ class MobileNetV2(nn.Module):
             width,
             size,
             stride,
-            self.padding if size > 1 else "none",
-            kaiming_normal_fan_out,
-            self.numerics,
+            self.padding if size > 1 else "VALID",
             use_bias=False,
+            kernel_init=kaiming_normal_fan_out,
+            **self.numerics,
             name=f"{name}_conv",
         )
-        x = self.norm(numerics=self.numerics, name=f"{name}_norm")(conv(x), train=train)
-        return self.activation(numerics=self.numerics, name=f"{name}_activation")(x)
+        x = self.norm(**self.numerics, name=f"{name}_norm")(conv(x), train=train)
+        return self.activation(**self.numerics, name=f"{name}_activation")(x)

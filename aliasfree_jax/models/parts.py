@@ -1,68 +1,60 @@
 """Names of the parts that networks are built from, and how a JSON-able option names one.
 
 A part is given as its name ("ideal"), as a dictionary of its name and fields
-({"name": "blur", "size": 3}), or as a module class or factory of your own.
+({"name": "blur", "kernel_size": 3}), or as a module class or factory of your own.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 
+from aliasfree_jax import layers
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers import (
-    activation,
-    adaptive_blur,
-    gate,
-    normalization,
-    phase_logits,
-    polyphase,
-    sampling,
-)
+from aliasfree_jax.layers import activation
+from aliasfree_jax.layers.layer import Factory, ModuleFactory
 from aliasfree_jax.models.resnet_stems import ImageStem, SmallStem
 
-ModuleFactory = Callable[..., nn.Module]
 Part = str | Mapping[str, Any] | ModuleFactory
 
 SAMPLERS: dict[str, type[nn.Module]] = {
-    "subsample": sampling.Subsample,
-    "blur": sampling.BlurSampler,
-    "ideal": sampling.IdealSampler,
-    "adaptive_blur": adaptive_blur.AdaptiveBlurSampler,
-    "polyphase": polyphase.PolyphaseSampler,
-    "learned_polyphase": polyphase.LearnedPolyphaseSampler,
-    "norm_preserving": sampling.NormPreservingSampler,
+    "subsample": layers.Subsample,
+    "blur": layers.BlurPool,
+    "ideal": layers.IdealDownsample,
+    "adaptive_blur": layers.AdaptiveBlurPool,
+    "polyphase": layers.AdaptivePolyphase,
+    "learned_polyphase": layers.LearnedPolyphase,
+    "norm_preserving": layers.NormPreserving,
 }
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "identity": activation.Identity,
     "gelu": activation.Gelu,
     "relu": activation.Relu,
     "relu6": activation.Relu6,
-    "polynomial": activation.Polynomial,
-    "up_polynomial": activation.UpPolynomial,
-    "lowpass_polynomial": activation.LowpassPolynomial,
-    "up_self_gate": gate.UpSelfGate,
+    "polynomial": layers.Polynomial,
+    "up_polynomial": layers.UpPolynomial,
+    "lowpass_polynomial": layers.LowpassPolynomial,
+    "up_self_gate": layers.UpSelfGate,
 }
 # Of networks whose layer before the activation makes as many maps as it takes.
 GATED_ACTIVATIONS: dict[str, type[nn.Module]] = ACTIVATIONS | {
-    "gate": gate.Gate,
-    "up_gate": gate.UpGate,
-    "lowpass_gate": gate.LowpassGate,
+    "gate": layers.Gate,
+    "up_gate": layers.UpGate,
+    "lowpass_gate": layers.LowpassGate,
 }
 NORMS: dict[str, type[nn.Module]] = {
-    "channel": normalization.ChannelNorm,
-    "spatial": normalization.SpatialNorm,
-    "batch": normalization.BatchNorm,
-    "instance": normalization.InstanceNorm,
-    "group": normalization.GroupNorm,
+    "channel": layers.ChannelNorm,
+    "spatial": layers.SpatialNorm,
+    "batch": layers.BatchNorm,
+    "instance": layers.InstanceNorm,
+    "group": layers.GroupNorm,
 }
 LOGITS: dict[str, type[nn.Module]] = {
-    "conv": phase_logits.ConvLogits,
-    "attention": phase_logits.AttentionLogits,
-    "graph": phase_logits.GraphLogits,
-    "linear": phase_logits.LinearLogits,
+    "conv": layers.ConvLogits,
+    "attention": layers.AttentionLogits,
+    "graph": layers.GraphLogits,
+    "linear": layers.LinearLogits,
 }
 STEMS: dict[str, type[nn.Module]] = {"image": ImageStem, "small": SmallStem}
 
@@ -74,9 +66,14 @@ _NESTED = {
 }
 
 # Fields that the network fills in itself.
-_RESERVED = {"name", "parent", "numerics", "stride", "scale_init"}
+_RESERVED = {"name", "parent", "dtype", "param_dtype", "precision", "strides", "scale_init"}
 # ... of a stem, besides.
 _RESERVED_IN_STEMS = {"width", "sampler", "activation", "norm", "padding"}
+
+
+def frozen(value: Any) -> Any:
+    """`value` with tuples in place of lists, so that networks can be hashed."""
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> ModuleFactory:
@@ -106,4 +103,4 @@ def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> Modu
     for field, (inner, names) in _NESTED.items():
         if fields.get(field) is not None:
             fields[field] = resolve(inner, fields[field], names)
-    return functools.partial(module, **fields)
+    return Factory(module, **{field: frozen(value) for field, value in fields.items()})

@@ -5,7 +5,6 @@ truly_shift_invariant_cnns (APS) and learnable_polyphase_sampling (LPS), in Imag
 ResNeXts and wide ResNets are choices of `groups` and `group_width`.
 """
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -15,20 +14,19 @@ import jax.numpy as jnp
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_out
+from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, part
 from aliasfree_jax.layers.normalization import BatchNorm
-from aliasfree_jax.layers.numerics import Numerics, accurate_dtype
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
-from aliasfree_jax.models.inputs import check_input
+from aliasfree_jax.models.network import Network
 from aliasfree_jax.models.resnet_stems import ImageStem
 from aliasfree_jax.ops.padding import Padding
 
-ModuleFactory = Callable[..., nn.Module]
 BlockKind = Literal["basic", "bottleneck"]
 SamplerPosition = Literal["before", "after"]
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Layer):
     """Two 3 x 3 convolutions ("basic") or 1 x 1, 3 x 3, 1 x 1 ("bottleneck") beside a shortcut.
 
     A block of stride 2 samples its map before (or after) its last convolution and the shortcut's input
@@ -48,33 +46,33 @@ class ResidualBlock(nn.Module):
     norm: ModuleFactory
     padding: Padding
     zero_init: bool
-    numerics: Numerics
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
         """[N, H, W, C] to [N, H / stride, W / stride, expansion * width]."""
-        sampler = self.sampler(stride=self.stride, numerics=self.numerics, name="sampler")
+        sampler = self.sampler(strides=self.stride, **self.numerics, name="sampler")
         samples = self.stride > 1 and not isinstance(sampler, Subsample)
         convolutions = self._convolutions(1 if samples else self.stride)
         y, phase = x, None
         for number, conv in enumerate(convolutions, 1):
             last = number == len(convolutions)
             if last and samples and self.sampler_position == "before":
-                y, phase = sampler(y, train=train, temperature=temperature)
+                y, phase = sampler.with_phase(y, train=train, temperature=temperature)
             y = conv(y)
             if last and samples and self.sampler_position == "after":
-                y, phase = sampler(y, train=train, temperature=temperature)
+                y, phase = sampler.with_phase(y, train=train, temperature=temperature)
             norm: dict[str, Any] = {"scale_init": nn.initializers.zeros} if last and self.zero_init else {}
-            y = self.norm(numerics=self.numerics, name=f"norm{number}", **norm)(y, train=train)
+            y = self.norm(**self.numerics, name=f"norm{number}", **norm)(y, train=train)
             if not last:
-                y = self.activation(numerics=self.numerics, name=f"activation{number}")(y)
+                y = self.activation(**self.numerics, name=f"activation{number}")(y)
         if self.stride > 1 or y.shape[-1] != x.shape[-1]:
             if samples:
-                again = self.sampler(stride=self.stride, numerics=self.numerics, name="shortcut_sampler")
-                x, _ = again(x, phase, train=train, temperature=temperature)
+                again = self.sampler(strides=self.stride, **self.numerics, name="shortcut_sampler")
+                x, _ = again.with_phase(x, phase, train=train, temperature=temperature)
             x = self._conv(y.shape[-1], 1, 1 if samples else self.stride, "shortcut_conv")(x)
-            x = self.norm(numerics=self.numerics, name="shortcut_norm")(x, train=train)
-        return self.sum_activation(numerics=self.numerics, name="activation")(x + y)
+            x = self.norm(**self.numerics, name="shortcut_norm")(x, train=train)
+        y = self.sum_activation(**self.numerics, name="activation")(x + y)
+        return y
 
     def _convolutions(self, stride: int) -> list[Conv]:
         if self.kind == "basic":
@@ -94,16 +92,16 @@ class ResidualBlock(nn.Module):
             features,
             size,
             stride,
-            self.padding if size > 1 else "none",
-            kaiming_normal_fan_out,
-            self.numerics,
+            self.padding if size > 1 else "VALID",
+            feature_group_count=groups,
             use_bias=False,
-            groups=groups,
+            kernel_init=kaiming_normal_fan_out,
+            **self.numerics,
             name=name,
         )
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """Images [N, H, W, channels] to class logits [N, num_classes], float32.
 
     Attributes:
@@ -128,16 +126,21 @@ class ResNet(nn.Module):
     widths: tuple[int, ...] = (64, 128, 256, 512)
     groups: int = 1
     group_width: int = 64
-    stem: ModuleFactory = ImageStem
-    sampler: SamplerFactory = Subsample
+    stem: ModuleFactory = part(ImageStem)
+    sampler: SamplerFactory = part(Subsample)
     sampler_position: SamplerPosition = "before"
-    activation: ModuleFactory = Relu
+    activation: ModuleFactory = part(Relu)
     stem_activation: ModuleFactory | None = None
     sum_activation: ModuleFactory | None = None
-    norm: ModuleFactory = BatchNorm
-    padding: Padding = "zero"
+    norm: ModuleFactory = part(BatchNorm)
+    padding: Padding = "ZERO"
     zero_init_residual: bool = False
-    numerics: Numerics = Numerics()
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """See `Network`."""
+        first = getattr(self._stem(parent=None), "total_stride", 1)
+        return tuple(first * 2**stage for stage in range(len(self.depths)))
 
     @nn.compact
     def __call__(
@@ -150,18 +153,8 @@ class ResNet(nn.Module):
         Raises:
           ShapeError: not floating-point [N, H, W, C], or an image that is too small.
         """
-        check_input(images)
-        x = images if self.numerics.dtype is None else images.astype(self.numerics.dtype)
-        stem = self.stem(
-            width=self.widths[0],
-            sampler=self.sampler,
-            activation=self.stem_activation or self.activation,
-            norm=self.norm,
-            padding=self.padding,
-            numerics=self.numerics,
-            name="stem",
-        )
-        x = stem(x, train=train, temperature=temperature)
+        x = self.prepared(images)
+        x = self._stem(name="stem")(x, train=train, temperature=temperature)
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for block in range(depth):
                 x = ResidualBlock(
@@ -177,14 +170,23 @@ class ResNet(nn.Module):
                     self.norm,
                     self.padding,
                     self.zero_init_residual,
-                    self.numerics,
+                    **self.numerics,
                     name=f"stage{stage}_block{block}",
                 )(x, train=train, temperature=temperature)
+            self.sow("intermediates", f"stage{stage}", x)
         self.sow("intermediates", "features", x)
-        accurate = accurate_dtype(x.dtype)
-        pooled = jnp.mean(x.astype(accurate), axis=(1, 2))
+        pooled = jnp.mean(x.astype(accurate_dtype(x.dtype)), axis=(1, 2))
         init = fan_in_uniform(pooled.shape[-1])
-        head = nn.Dense(
-            self.num_classes, kernel_init=init, bias_init=init, precision=self.numerics.precision, name="head"
+        return self.classified(pooled, init, init)
+
+    @nn.nowrap
+    def _stem(self, **fields: Any) -> Any:
+        return self.stem(
+            width=self.widths[0],
+            sampler=self.sampler,
+            activation=self.stem_activation or self.activation,
+            norm=self.norm,
+            padding=self.padding,
+            **self.numerics,
+            **fields,
         )
-        return head(pooled).astype(accurate)

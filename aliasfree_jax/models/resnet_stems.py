@@ -1,23 +1,20 @@
 """How a ResNet begins: sampling by 4 for images of ImageNet, not at all for those of CIFAR."""
 
-from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import kaiming_normal_fan_out
-from aliasfree_jax.layers.numerics import Numerics
-from aliasfree_jax.layers.pooling import SampledMaxPool
+from aliasfree_jax.layers.layer import Layer, ModuleFactory
+from aliasfree_jax.layers.pooling import MaxBlurPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
-from aliasfree_jax.ops.padding import Padding
-from aliasfree_jax.ops.pooling import PoolPadding
+from aliasfree_jax.ops.padding import Padding, WindowPadding
 from aliasfree_jax.ops.resample import remove_nyquist
 
-ModuleFactory = Callable[..., nn.Module]
 
-
-class ImageStem(nn.Module):
+class ImageStem(Layer):
     """7 x 7 convolution, norm, activation, sample by 2, max pool, sample by 2: for ImageNet.
 
     Attributes:
@@ -34,36 +31,35 @@ class ImageStem(nn.Module):
     padding: Padding
     strided: bool = False
     pool_size: int = 2
-    pool_padding: PoolPadding = "none"
+    pool_padding: WindowPadding = "VALID"
     first_sampler: SamplerFactory | None = None
-    numerics: Numerics = Numerics()
+    total_stride: ClassVar[int] = 4
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
         """[N, H, W, channels] to [N, H / 4, W / 4, width]."""
-        first = (self.first_sampler or self.sampler)(stride=2, numerics=self.numerics, name="first_sampler")
+        first = (self.first_sampler or self.sampler)(strides=2, **self.numerics, name="first_sampler")
         in_convolution = self.strided or isinstance(first, Subsample)
         conv = Conv(
             self.width,
             7,
             2 if in_convolution else 1,
             self.padding,
-            kaiming_normal_fan_out,
-            self.numerics,
             use_bias=False,
+            kernel_init=kaiming_normal_fan_out,
+            **self.numerics,
             name="conv",
         )
-        x = self.norm(numerics=self.numerics, name="norm")(conv(x), train=train)
-        x = self.activation(numerics=self.numerics, name="activation")(x)
+        x = self.norm(**self.numerics, name="norm")(conv(x), train=train)
+        x = self.activation(**self.numerics, name="activation")(x)
         if not in_convolution:
-            x, _ = first(x, train=train, temperature=temperature)
-        pool = SampledMaxPool(
-            self.pool_size, self.sampler, self.pool_padding, numerics=self.numerics, name="pool"
-        )
-        return pool(x, train=train, temperature=temperature)[0]
+            x = first(x, train=train, temperature=temperature)
+        pool = MaxBlurPool(self.pool_size, 2, self.pool_padding, self.sampler, **self.numerics, name="pool")
+        y: jax.Array = pool(x, train=train, temperature=temperature)
+        return y
 
 
-class SmallStem(nn.Module):
+class SmallStem(Layer):
     """3 x 3 convolution, norm and activation at full resolution: for CIFAR.
 
     Attributes:
@@ -77,14 +73,23 @@ class SmallStem(nn.Module):
     norm: ModuleFactory
     padding: Padding
     without_nyquist: bool = False
-    numerics: Numerics = Numerics()
+    total_stride: ClassVar[int] = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
         """[N, H, W, channels] to [N, H, W, width]."""
         if self.without_nyquist:
-            x = remove_nyquist(x, self.numerics.precision)
-        init = kaiming_normal_fan_out
-        x = Conv(self.width, 3, 1, self.padding, init, self.numerics, use_bias=False, name="conv")(x)
-        x = self.norm(numerics=self.numerics, name="norm")(x, train=train)
-        return self.activation(numerics=self.numerics, name="activation")(x)
+            x = remove_nyquist(x, self.exact)
+        conv = Conv(
+            self.width,
+            3,
+            padding=self.padding,
+            use_bias=False,
+            kernel_init=kaiming_normal_fan_out,
+            **self.numerics,
+            name="conv",
+        )
+        x = conv(x)
+        x = self.norm(**self.numerics, name="norm")(x, train=train)
+        y: jax.Array = self.activation(**self.numerics, name="activation")(x)
+        return y

@@ -30,8 +30,8 @@ CIFAR_SIZES: dict[str, Options] = {
     **{f"{name}_cifar": SIZES[name] for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
 }
 
-_CIRCULAR = {"padding": "circular"}
-_CIRCULAR_STEM = {"name": "image", "pool_padding": "circular"}
+_CIRCULAR = {"padding": "CIRCULAR"}
+_CIRCULAR_STEM = {"name": "image", "pool_padding": "CIRCULAR"}
 # Maximum pooling aliases: an alias-free stem leaves it out. Its first sampling by 2 allows a quadratic
 # with one low-passed factor (`layers.activation.LowpassPolynomial`) at full resolution.
 _AFC_STEM = {"name": "image", "pool_size": 1}
@@ -40,15 +40,15 @@ _AFC_STEM_ACTIVATION = {"name": "lowpass_polynomial", "cutoff": 0.5}
 # Parts of each family, and its ImageNet stem.
 FAMILIES: dict[str, Options] = {
     # torchvision's.
-    "": {"stem": {"name": "image", "strided": True, "pool_size": 3, "pool_padding": "ignore"}},
+    "": {"stem": {"name": "image", "strided": True, "pool_size": 3, "pool_padding": 1}},
     # antialiased-cnns: reflecting blurs in a zero-padded network; only pools are sampled in the stem.
     "blur": {
-        "sampler": {"name": "blur", "size": 4, "padding": "reflect"},
+        "sampler": {"name": "blur", "kernel_size": 4, "padding": "REFLECT"},
         "stem": {"name": "image", "strided": True},
     },
     # truly_shift_invariant_cnns: the circular baseline, BlurPool on the circle and APS.
     "circular": {**_CIRCULAR, "stem": _CIRCULAR_STEM},
-    "circular_blur": {**_CIRCULAR, "sampler": {"name": "blur", "size": 3}, "stem": _CIRCULAR_STEM},
+    "circular_blur": {**_CIRCULAR, "sampler": {"name": "blur", "kernel_size": 3}, "stem": _CIRCULAR_STEM},
     "aps": {**_CIRCULAR, "sampler": "polyphase", "stem": _CIRCULAR_STEM},
     # learnable_polyphase_sampling.
     "lps": {**_CIRCULAR, "sampler": "learned_polyphase", "stem": _CIRCULAR_STEM},
@@ -60,6 +60,7 @@ FAMILIES: dict[str, Options] = {
         "sum_activation": "identity",
         "stem": _AFC_STEM,
         "stem_activation": _AFC_STEM_ACTIVATION,
+        "precision": "highest",
     },
 }
 

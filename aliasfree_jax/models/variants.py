@@ -28,15 +28,18 @@ SIZES: dict[str, Options] = {
 # Scales of the paper's training commands.
 _SCALES = {"in_scale": 7.0, "out_scale": 7.0, "train_scale": True}
 
-_ALIAS_FREE = {"padding": "circular", "sampled_padding": "circular", "sampler": "ideal", "norm": "spatial"}
+_ALIAS_FREE = {
+    **{"padding": "CIRCULAR", "sampled_padding": "CIRCULAR", "sampler": "ideal", "norm": "spatial"},
+    "precision": "highest",
+}
 
 FAMILIES: dict[str, Options] = {
     # The network of Liu et al.
     "convnext": {},
     # Its twin on the circle, the baseline of Michaeli et al.; aliases.
-    "convnext_circular": {"padding": "circular", "sampled_padding": "circular"},
+    "convnext_circular": {"padding": "CIRCULAR", "sampled_padding": "CIRCULAR"},
     # Adaptive polyphase sampling: exact for integer shifts.
-    "convnext_aps": {"padding": "circular", "sampled_padding": "circular", "sampler": "polyphase"},
+    "convnext_aps": {"padding": "CIRCULAR", "sampled_padding": "CIRCULAR", "sampler": "polyphase"},
     # Alias-free: exact for every shift.
     "convnext_afc": {
         **_ALIAS_FREE,
@@ -76,7 +79,7 @@ def _stem_activation(part: Part, stride: int) -> Part:
 
 
 def _check_names(options: Options) -> None:
-    if options.get("sampled_padding", "none") != "none":
+    if options.get("sampled_padding", "VALID") != "VALID":
         check_padding(options["sampled_padding"])
     for name, legal in (("mlp_grid", get_args(MlpGrid)), ("remat", get_args(Remat))):
         if options.get(name, "auto") not in legal:

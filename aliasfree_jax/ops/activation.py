@@ -14,6 +14,7 @@ from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 from aliasfree_jax.ops import spectrum
 from aliasfree_jax.ops.choices import choices
 from aliasfree_jax.ops.resample import Precision, ideal_resample
+from aliasfree_jax.ops.shapes import check_images
 
 Scale = jax.Array | float
 ActivationMethod = Literal["matmul", "fft", "fused", "auto"]
@@ -108,6 +109,7 @@ def up_polynomial_down(
     """
     if method not in get_args(ActivationMethod):
         raise ConfigError(unknown("activation method", method, get_args(ActivationMethod)))
+    check_images(x)
     method = choices().activation if method == "auto" else method
     if method == "fused":
         # Imported where it runs: Pallas takes a while to load, and JAX has announced its backend's end.

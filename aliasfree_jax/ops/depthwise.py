@@ -61,12 +61,12 @@ def _backward(
     x, kernel = residuals
     padded, unpad = jax.vjp(lambda z: _padded(z, kernel, padding), x)
     flipped, sizes = kernel[::-1, ::-1], kernel.shape[:2]
-    if padding in ("circular", "zero"):  # the adjoint pads alike, with before and after exchanged
+    if padding in ("CIRCULAR", "ZERO"):  # the adjoint pads alike, with before and after exchanged
         rows, columns = (same_padding(size)[::-1] for size in sizes)
         d_x = _shifted_sum(pad(dy, (rows, columns), padding), flipped)
     else:
         rows, columns = ((size - 1, size - 1) for size in sizes)
-        (d_x,) = unpad(_shifted_sum(pad(dy, (rows, columns), "zero"), flipped))
+        (d_x,) = unpad(_shifted_sum(pad(dy, (rows, columns), "ZERO"), flipped))
     return d_x, _kernel_gradient(padded, dy, sizes).astype(kernel.dtype)
 
 
@@ -86,7 +86,7 @@ _depthwise.defvjp(_forward, _backward)
 
 
 def depthwise_conv_ref(
-    x: jax.Array, kernel: jax.Array, padding: Padding = "circular", precision: Precision = "highest"
+    x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCULAR", precision: Precision = None
 ) -> jax.Array:
     """The same by XLA's grouped convolution: twin of the shifted sum, and the choice on accelerators."""
     return jax.lax.conv_general_dilated(
@@ -103,10 +103,10 @@ def depthwise_conv_ref(
 def depthwise_conv(
     x: jax.Array,
     kernel: jax.Array,
-    padding: Padding = "circular",
+    padding: Padding = "CIRCULAR",
     *,
     method: DepthwiseMethod = "auto",
-    precision: Precision = "highest",
+    precision: Precision = None,
 ) -> jax.Array:
     """Correlates each channel with its own filter at stride 1, keeping the size of the map.
 

@@ -33,7 +33,8 @@ from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops import spectrum
 from aliasfree_jax.ops.fused_kernels import Program, backward_kernel, forward_kernel
 from aliasfree_jax.ops.fused_tiles import SMALLEST, plan_tiles
-from aliasfree_jax.ops.resample import Precision, check_images
+from aliasfree_jax.ops.resample import Precision
+from aliasfree_jax.ops.shapes import check_images
 
 # Of 32 threads with up to 255 registers each. Compiled for maps of 56 in bfloat16, 4 spill and so do 16.
 WARPS = 8

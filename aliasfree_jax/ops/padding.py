@@ -1,5 +1,6 @@
 """Padding of the two spatial axes, with the asymmetric sizes of the original code bases."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -8,19 +9,29 @@ import numpy as np
 
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 
-Padding = Literal["circular", "zero", "reflect", "replicate"]
-WindowPadding = Literal["none", "circular", "zero", "reflect", "replicate"]  # none: full windows only
+Padding = Literal["CIRCULAR", "ZERO", "REFLECT", "REPLICATE"]
+"""How a map continues beyond its border; a filter at stride 1 then keeps its size."""
+
+WindowPadding = (
+    Literal["CIRCULAR", "ZERO", "REFLECT", "REPLICATE", "SAME", "VALID"] | int | Sequence[int | Sequence[int]]
+)
+"""What a layer with windows can be given; "SAME", "VALID" (full windows only) and samples as for `nn.Conv`.
+
+Samples are one number, or for rows and columns one number or (before, behind) each; they are zeros. "ZERO"
+differs from "SAME" where windows are strided: it always pads as at stride 1, like PyTorch.
+"""
+
 Amounts = tuple[tuple[int, int], tuple[int, int]]
 
 _NUMPY_MODE: dict[str, Any] = {
-    "circular": "wrap",
-    "zero": "constant",
-    "reflect": "reflect",
-    "replicate": "edge",
+    "CIRCULAR": "wrap",
+    "ZERO": "constant",
+    "REFLECT": "reflect",
+    "REPLICATE": "edge",
 }
 
 
-def check_padding(mode: str) -> None:
+def check_padding(mode: Any) -> None:
     """Raises `ConfigError` unless `mode` is one of the four padding modes."""
     if mode not in _NUMPY_MODE:
         raise ConfigError(unknown("padding", mode, _NUMPY_MODE))
@@ -44,7 +55,7 @@ def check_amounts(shape: tuple[int, ...], amounts: Amounts, mode: Padding) -> No
     """
     check_padding(mode)
     for name, side, sizes in zip(("height", "width"), shape[1:3], amounts, strict=True):
-        most = {"circular": side, "reflect": side - 1}.get(mode, max(sizes))
+        most = {"CIRCULAR": side, "REFLECT": side - 1}.get(mode, max(sizes))
         if max(sizes) > most:
             raise ShapeError(
                 f"{mode} padding by {sizes} needs a larger map: {name} is {side}, shape {shape}. "
@@ -58,8 +69,8 @@ def pad(x: jax.Array, amounts: Amounts, mode: Padding) -> jax.Array:
     Args:
       x: [N, H, W, C].
       amounts: ((top, bottom), (left, right)) in samples.
-      mode: "circular" continues the image periodically, "reflect" mirrors it without repeating the
-        border, "replicate" repeats the border, "zero" adds zeros.
+      mode: "CIRCULAR" continues the image periodically, "REFLECT" mirrors it without repeating the
+        border, "REPLICATE" repeats the border, "ZERO" adds zeros.
 
     Raises:
       ShapeError, ConfigError: as `check_amounts`.
@@ -68,9 +79,66 @@ def pad(x: jax.Array, amounts: Amounts, mode: Padding) -> jax.Array:
     return jnp.pad(x, ((0, 0), *amounts, (0, 0)), mode=_NUMPY_MODE[mode])
 
 
+def pad_windows(
+    x: jax.Array,
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    padding: WindowPadding,
+    fill: float = 0.0,
+) -> jax.Array:
+    """Pads [N, H, W, C] so that the full windows of the result are those of `x` with this padding.
+
+    Args:
+      window, strides: of rows and columns.
+      fill: value outside the map, with "SAME" and with a number of samples.
+
+    Raises:
+      ConfigError: unknown padding.
+      ShapeError: the map is smaller than the padding, or the result smaller than the window.
+    """
+    if padding in ("CIRCULAR", "ZERO", "REFLECT", "REPLICATE"):
+        padded = pad(x, (same_padding(window[0]), same_padding(window[1])), padding)
+    else:
+        amounts = _samples(x.shape[1:3], window, strides, padding)
+        padded = jnp.pad(x, ((0, 0), *amounts, (0, 0)), constant_values=fill) if amounts != _NONE else x
+    if padded.shape[1] < window[0] or padded.shape[2] < window[1]:
+        raise ShapeError(
+            f"windows of {window[0]} x {window[1]} need a larger map than {x.shape[1]} x {x.shape[2]} with "
+            f"padding {padding!r}, shape {list(x.shape)}: use larger images."
+        )
+    return padded
+
+
+_NONE: Amounts = ((0, 0), (0, 0))
+
+
+def _samples(
+    sides: Sequence[int], window: tuple[int, int], strides: tuple[int, int], padding: Any
+) -> Amounts:
+    """Before and behind rows and columns."""
+    if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+        raise ConfigError(unknown("padding", padding, (*_NUMPY_MODE, "SAME", "VALID")))
+    if padding == "VALID":
+        return _NONE
+    if padding == "SAME":  # XLA's rule: ceil(side / stride) windows, the odd sample behind
+        total = [
+            max((-(-side // stride) - 1) * stride + size - side, 0)
+            for side, size, stride in zip(sides, window, strides, strict=True)
+        ]
+        return (total[0] // 2, total[0] - total[0] // 2), (total[1] // 2, total[1] - total[1] // 2)
+    axes = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    amounts = tuple((n, n) if isinstance(n, int) else tuple(n) for n in axes)
+    if len(amounts) != 2 or any(len(n) != 2 or min(n) < 0 for n in amounts):
+        raise ConfigError(
+            "expected padding as a word, a number of samples or ((top, bottom), (left, right)), got "
+            f"{padding!r}."
+        )
+    return amounts
+
+
 def padded_places(side: int, amount: tuple[int, int], mode: Padding) -> np.ndarray:
     """Which place of an axis each place of the padded axis shows; -1 for a zero."""
     places = np.arange(side)
-    if mode == "zero":
+    if mode == "ZERO":
         return np.pad(places, amount, constant_values=-1)
     return np.pad(places, amount, mode=_NUMPY_MODE[mode])

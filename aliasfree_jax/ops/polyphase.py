@@ -14,6 +14,7 @@ import numpy as np
 
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 from aliasfree_jax.ops.padding import Padding, pad
+from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 Criterion = Literal["l2", "l1", "l_infty", "non_abs_max", "l2_min", "l1_min"]
 TieOrder = Literal["columns", "rows"]
@@ -21,24 +22,22 @@ TieOrder = Literal["columns", "rows"]
 CRITERIA = ("l2", "l1", "l_infty", "non_abs_max", "l2_min", "l1_min")
 
 
-def pad_to_multiple(
-    x: jax.Array, stride: tuple[int, int] = (2, 2), padding: Padding = "circular"
-) -> jax.Array:
+def pad_to_multiple(x: jax.Array, strides: Pair = 2, padding: Padding = "CIRCULAR") -> jax.Array:
     """Appends rows and columns to [N, H, W, C] until the strides divide the sides.
 
     Circular as in APS (its aps_pad), zeros as in LPS; neither keeps the network exactly equivariant.
     """
-    rows, columns = (-side % s for side, s in zip(x.shape[1:3], stride, strict=True))
+    rows, columns = (-side % s for side, s in zip(x.shape[1:3], pair(strides, "strides"), strict=True))
     return pad(x, ((0, rows), (0, columns)), padding) if rows or columns else x
 
 
-def polyphase_components(x: jax.Array, stride: tuple[int, int] = (2, 2)) -> jax.Array:
-    """Splits [N, H, W, C] into its components [N, R S, H/R, W/S, C] for `stride` (R, S), in phase order.
+def polyphase_components(x: jax.Array, strides: Pair = 2) -> jax.Array:
+    """Splits [N, H, W, C] into its components [N, R S, H/R, W/S, C] for `strides` (R, S), in phase order.
 
     Raises:
       ShapeError: a stride that does not divide its side.
     """
-    (n, h, w, c), (r, s) = x.shape, stride
+    (n, h, w, c), (r, s) = x.shape, pair(strides, "strides")
     if h % r or w % s:
         raise ShapeError(
             f"polyphase components by {r} x {s} need sides that these divide, got {h} x {w}; "
@@ -76,21 +75,20 @@ def component_scores(components: jax.Array, criterion: Criterion = "l2") -> jax.
     raise ConfigError(unknown("polyphase criterion", criterion, CRITERIA))
 
 
-def row_order(stride: tuple[int, int] = (2, 2)) -> np.ndarray:
+def row_order(strides: Pair = 2) -> np.ndarray:
     """The phases in the order in which LPS numbers them, along the rows: [0, 2, 1, 3] for stride 2."""
-    return np.array([column * stride[0] + row for row in range(stride[0]) for column in range(stride[1])])
+    rows, columns = pair(strides, "strides")
+    return np.array([column * rows + row for row in range(rows) for column in range(columns)])
 
 
-def best_phase(
-    scores: jax.Array, stride: tuple[int, int] = (2, 2), tie_order: TieOrder = "columns"
-) -> jax.Array:
+def best_phase(scores: jax.Array, strides: Pair = 2, tie_order: TieOrder = "columns") -> jax.Array:
     """The phase [N] of the largest score in [N, K].
 
     Equal scores go to the first phase down the columns as in APS, or along the "rows" as in LPS.
     """
     if tie_order == "columns":
         return jnp.argmax(scores, axis=1)
-    order = row_order(stride)
+    order = row_order(strides)
     return jnp.asarray(order)[jnp.argmax(scores[:, order], axis=1)]
 
 
@@ -110,8 +108,8 @@ def polyphase_downsample(
     criterion: Criterion = "l2",
     phase: jax.Array | None = None,
     *,
-    stride: tuple[int, int] = (2, 2),
-    padding: Padding = "circular",
+    strides: Pair = 2,
+    padding: Padding = "CIRCULAR",
 ) -> tuple[jax.Array, jax.Array]:
     """Keeps the polyphase component with the best score: exactly shift-equivariant subsampling.
 
@@ -124,20 +122,26 @@ def polyphase_downsample(
 
     Returns:
       The component [N, ceil(H/R), ceil(W/S), C], and the phase [N] it was taken from.
+
+    Raises:
+      ShapeError: not floating-point [N, H, W, C], sides smaller than the strides.
+      ConfigError: unknown criterion or padding.
     """
-    components = polyphase_components(pad_to_multiple(x, stride, padding), stride)
+    check_images(x, pair(strides, "strides"))
+    components = polyphase_components(pad_to_multiple(x, strides, padding), strides)
     if phase is None:
-        phase = best_phase(component_scores(jax.lax.stop_gradient(components), criterion), stride)
+        phase = best_phase(component_scores(jax.lax.stop_gradient(components), criterion), strides)
     return select_component(components, phase), phase
 
 
-def polyphase_upsample(x: jax.Array, phase: jax.Array, stride: tuple[int, int] = (2, 2)) -> jax.Array:
+def polyphase_upsample(x: jax.Array, phase: jax.Array, strides: Pair = 2) -> jax.Array:
     """Writes [N, h, w, C] at the `phase` it was sampled at into zeros: [N, R h, S w, C].
 
     The transpose of the selection (ApsUp; LPU, Rojas-Gomez et al. 2022): weights [N, K] instead of
     integers spread the map over all phases.
     """
-    (n, h, w, c), (r, s) = x.shape, stride
+    check_images(x)
+    (n, h, w, c), (r, s) = x.shape, pair(strides, "strides")
     if not jnp.issubdtype(phase.dtype, jnp.floating):
         phase = jax.nn.one_hot(phase, r * s, dtype=x.dtype)
     weights = phase.astype(x.dtype).reshape(n, s, r).transpose(0, 2, 1)  # [N, row offset, column offset]

@@ -1,17 +1,14 @@
 """Maximum and average pooling, with the paddings of the originals."""
 
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.errors import ConfigError, ShapeError, unknown
-from aliasfree_jax.ops.padding import pad, same_padding
+from aliasfree_jax.ops.padding import WindowPadding, pad_windows
 from aliasfree_jax.ops.resample import apply_matrices
-
-PoolPadding = Literal["none", "ignore", "circular", "zero", "reflect", "replicate"]
+from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 
 def _max_axis(x: jax.Array, axis: int, size: int, stride: int) -> jax.Array:
@@ -21,28 +18,24 @@ def _max_axis(x: jax.Array, axis: int, size: int, stride: int) -> jax.Array:
     return functools.reduce(jnp.maximum, slices)
 
 
-def max_pool(x: jax.Array, size: int, stride: int = 1, padding: PoolPadding = "none") -> jax.Array:
-    """The largest value of each size x size window of [N, H, W, C].
+def max_pool(
+    x: jax.Array, window_shape: Pair, strides: Pair = 1, padding: WindowPadding = "VALID"
+) -> jax.Array:
+    """The largest value of each window of [N, H, W, C].
 
     Args:
-      padding: "none" takes full windows only, "ignore" leaves out what lies outside the map (PyTorch's
-        padding of max pools), the others continue the map; all but "none" keep its size, but for the
-        stride (even windows reach one sample further behind, as in APS and LPS).
+      padding: as `nn.max_pool` has it: "VALID" takes full windows only; "SAME" and numbers of samples leave
+        out what lies outside the map (PyTorch's padding). The modes continue the map and keep its size, but
+        for the stride (even windows reach one sample further behind, as in APS and LPS).
 
     Raises:
-      ShapeError: a map smaller than the window.
+      ShapeError: not floating-point [N, H, W, C], a map smaller than the window or the strides.
       ConfigError: unknown padding.
     """
-    if padding not in ("none", "ignore", "circular", "zero", "reflect", "replicate"):
-        raise ConfigError(unknown("pool padding", padding, ("none", "ignore", "circular", "zero")))
-    amounts = same_padding(size), same_padding(size)
-    if padding == "ignore":
-        x = jnp.pad(x, ((0, 0), *amounts, (0, 0)), constant_values=-jnp.inf)
-    elif padding != "none":
-        x = pad(x, amounts, padding)
-    if min(x.shape[1:3]) < size:
-        raise ShapeError(f"a {size} x {size} max pool needs a larger map than {x.shape[1]} x {x.shape[2]}.")
-    return _max_axis(_max_axis(x, 1, size, stride), 2, size, stride)
+    window, steps = pair(window_shape, "window_shape"), pair(strides, "strides")
+    check_images(x, steps)
+    x = pad_windows(x, window, steps, padding, fill=-jnp.inf)
+    return _max_axis(_max_axis(x, 1, window[0], steps[0]), 2, window[1], steps[1])
 
 
 @functools.cache
@@ -65,8 +58,7 @@ def adaptive_average_pool(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
     """The mean of each size x size block of [N, H, W, C]; incomplete blocks at the end are left out."""
+    check_images(x, (size, size))
     n, h, w, c = x.shape
-    if min(h, w) < size:
-        raise ShapeError(f"a {size} x {size} average pool needs a larger map than {h} x {w}.")
     whole = x[:, : h // size * size, : w // size * size]
     return whole.reshape(n, h // size, size, w // size, size, c).mean(axis=(2, 4))

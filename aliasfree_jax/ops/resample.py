@@ -16,15 +16,10 @@ import numpy as np
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 from aliasfree_jax.ops import spectrum
 from aliasfree_jax.ops.choices import choices
+from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 Method = Literal["matmul", "fft", "auto"]
 Precision = jax.lax.Precision | str | None
-
-
-def check_images(x: jax.Array) -> None:
-    """Raises `ShapeError` unless `x` is a floating-point array [N, H, W, C]."""
-    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ShapeError(f"expected floating-point images [N, H, W, C], got {x.dtype}{list(x.shape)}.")
 
 
 def _check_target(shape: tuple[int, int]) -> None:
@@ -60,12 +55,12 @@ def apply_matrices(
 
 def _multiply_rows(x: jax.Array, matrix: np.ndarray, precision: Precision) -> jax.Array:
     n, h, w, c = x.shape
-    return _batched_product(matrix, x.reshape(n, h, w * c), precision).reshape(n, -1, w, c)
+    return _batched_product(matrix, x.reshape(n, h, w * c), precision).reshape(n, len(matrix), w, c)
 
 
 def _multiply_columns(x: jax.Array, matrix: np.ndarray, precision: Precision) -> jax.Array:
     n, h, w, c = x.shape
-    return _batched_product(matrix, x.reshape(n * h, w, c), precision).reshape(n, h, -1, c)
+    return _batched_product(matrix, x.reshape(n * h, w, c), precision).reshape(n, h, len(matrix), c)
 
 
 def _batched_product(matrix: np.ndarray, maps: jax.Array, precision: Precision) -> jax.Array:
@@ -125,7 +120,7 @@ def resample_uniformly(
 
 def ideal_lowpass(
     x: jax.Array,
-    cutoff: float = 0.5,
+    cutoff: float | tuple[float, float] = 0.5,
     *,
     band: int | None = None,
     method: Method = "matmul",
@@ -135,19 +130,20 @@ def ideal_lowpass(
 
     Args:
       x: [N, H, W, C], any sides.
-      cutoff: in (0, 1]; see `spectrum.lowpass_weights` for the exact rule.
+      cutoff: in (0, 1], of both axes or of each; see `spectrum.lowpass_weights` for the exact rule.
       band: if given, pass |k| <= band // 2 cycles an image instead ("fixed_size" of the original).
 
     Raises:
       ConfigError: cutoff outside (0, 1], unknown method.
       ShapeError: not floating-point [N, H, W, C].
     """
-    if not 0.0 < cutoff <= 1.0:
+    rows, columns = cutoff if isinstance(cutoff, tuple) else (cutoff, cutoff)
+    if not (0.0 < rows <= 1.0 and 0.0 < columns <= 1.0):
         raise ConfigError(f"cutoff must lie in (0, 1] (a fraction of the Nyquist frequency), got {cutoff}.")
     check_images(x)
     h, w = x.shape[1:3]
     if band is None:
-        weights = spectrum.lowpass_weights(h, cutoff), spectrum.lowpass_weights(w, cutoff)
+        weights = spectrum.lowpass_weights(h, rows), spectrum.lowpass_weights(w, columns)
     else:
         weights = spectrum.band_weights(h, band // 2), spectrum.band_weights(w, band // 2)
     return resample_uniformly(x, (h, w), weights, method, precision)
@@ -173,7 +169,7 @@ def remove_nyquist(x: jax.Array, precision: Precision = "highest") -> jax.Array:
 
 def ideal_upsample(
     x: jax.Array,
-    factor: int = 2,
+    factor: Pair = 2,
     *,
     masks: Literal["exact", "original"] = "exact",
     method: Method = "matmul",
@@ -186,50 +182,55 @@ def ideal_upsample(
     loses a column where the width is odd; this one does not.
 
     Raises:
-      ConfigError: unknown masks or method.
-      ShapeError: not floating-point [N, H, W, C], a factor below 1.
+      ConfigError: unknown masks or method, a factor below 1.
+      ShapeError: not floating-point [N, H, W, C].
     """
     check_images(x)
     h, w = x.shape[1:3]
-    _check_target((h * factor, w * factor))
+    rows, columns = pair(factor, "factor")
     if masks not in ("exact", "original"):
         raise ConfigError(unknown("masks", masks, ("exact", "original")))
     if masks == "original":
-        weights = spectrum.original_upsample_weights(h, factor), spectrum.original_upsample_weights(w, factor)
+        weights = spectrum.original_upsample_weights(h, rows), spectrum.original_upsample_weights(w, columns)
     else:
-        weights = spectrum.resample_weights(h, h * factor), spectrum.resample_weights(w, w * factor)
-    return resample_uniformly(x, (h * factor, w * factor), weights, method, precision)
+        weights = spectrum.resample_weights(h, h * rows), spectrum.resample_weights(w, w * columns)
+    return resample_uniformly(x, (h * rows, w * columns), weights, method, precision)
 
 
 def ideal_downsample(
     x: jax.Array,
-    stride: int = 2,
+    strides: Pair = 2,
     *,
     any_size: bool = False,
     method: Method = "matmul",
     precision: Precision = "highest",
 ) -> jax.Array:
-    """Low-pass filter at 1 / stride of the Nyquist frequency, then every `stride`-th sample.
+    """Low-pass filter at 1 / stride of the Nyquist frequency, then every `strides`-th sample.
 
     [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]. As in the original, sides that are no
     multiple of the stride are read unevenly round the circle, which breaks fractional (and integer)
     equivariance; `any_size` reads them evenly (`ideal_resample`) and is exact for every size.
+
+    Raises:
+      ShapeError: not floating-point [N, H, W, C], sides smaller than the strides.
+      ConfigError: unknown method.
     """
-    check_images(x)
+    rows, columns = pair(strides, "strides")
+    check_images(x, (rows, columns))
     h, w = x.shape[1:3]
     if any_size:
-        return ideal_resample(x, (-(-h // stride), -(-w // stride)), method=method, precision=precision)
+        return ideal_resample(x, (-(-h // rows), -(-w // columns)), method=method, precision=precision)
     if _use_fft(method, x.shape):
-        return ideal_lowpass(x, 1 / stride, method="fft")[:, ::stride, ::stride]
-    return ideal_strided_taps(x, stride, precision=precision)
+        return ideal_lowpass(x, (1 / rows, 1 / columns), method="fft")[:, ::rows, ::columns]
+    return ideal_strided_taps(x, strides, precision=precision)
 
 
 def ideal_strided_taps(
     x: jax.Array,
-    stride: int,
+    strides: Pair,
     *,
-    taps: int = 1,
-    first: int = 0,
+    taps: Pair = 1,
+    first: tuple[int, int] = (0, 0),
     any_size: bool = False,
     precision: Precision = "highest",
 ) -> jax.Array:
@@ -239,11 +240,12 @@ def ideal_strided_taps(
     reads samples taps i, ..., taps i + taps - 1 of the result, so the convolution that follows has
     stride `taps` and no padding. `first` is the offset of tap 0 (minus the padding before the axis).
     """
-    check_images(x)
+    steps = pair(strides, "strides")
+    check_images(x, steps)
     matrices = []
-    for n in x.shape[1:3]:
-        positions = spectrum.strided_positions(n, stride, taps=taps, first=first, any_size=any_size)
-        outputs = len(positions) // taps
+    for n, stride, count, offset in zip(x.shape[1:3], steps, pair(taps, "taps"), first, strict=True):
+        positions = spectrum.strided_positions(n, stride, taps=count, first=offset, any_size=any_size)
+        outputs = len(positions) // count
         weights = (
             spectrum.resample_weights(n, outputs) if any_size else spectrum.lowpass_weights(n, 1 / stride)
         )

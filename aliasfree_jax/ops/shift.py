@@ -6,7 +6,8 @@ import numpy as np
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops import spectrum
-from aliasfree_jax.ops.resample import Method, Precision, check_images, resample_uniformly
+from aliasfree_jax.ops.resample import Method, Precision, resample_uniformly
+from aliasfree_jax.ops.shapes import check_images
 
 ShiftLike = tuple[float, float] | jax.Array | np.ndarray
 

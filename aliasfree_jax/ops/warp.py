@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.ops.resample import check_images
+from aliasfree_jax.ops.shapes import check_images
 
 
 def bilinear_sample(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:

@@ -10,7 +10,6 @@ from typing import Any
 
 from aliasfree_jax.checkpoint import ModelCard
 from aliasfree_jax.errors import CheckpointError, ConfigError
-from aliasfree_jax.layers.blend import described
 from aliasfree_jax.models import create_model
 from aliasfree_jax.models.convnext import ConvNeXt
 
@@ -54,9 +53,7 @@ def starting_network(blended: ConvNeXt, card: ModelCard | None) -> ConvNeXt:
             "(a run, a converted or an original file), or set train.blend.epochs = 0."
         )
     given = create_model(card.model, **card.options)
-    different = [
-        name for name in _FUNCTION if described(getattr(given, name, None)) != described(getattr(start, name))
-    ]
+    different = [name for name in _FUNCTION if getattr(given, name, None) != getattr(start, name)]
     if different:
         raise CheckpointError(
             f"the weights of {card.model!r} ({card.origin}) are not of the family that train.blend.start "

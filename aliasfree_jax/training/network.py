@@ -7,6 +7,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables
+from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.models import create_model
 from aliasfree_jax.training.blending import blended_network
@@ -15,7 +16,7 @@ from aliasfree_jax.training.blending import blended_network
 def model_options(config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """The keyword arguments of `create_model` that a configuration and the number of classes imply."""
     return {
-        "precision": config.train.precision,
+        **PRECISIONS[config.train.precision],
         # Only ConvNeXts have the option.
         **({} if config.train.remat == "auto" else {"remat": config.train.remat}),
         **config.model.options.to_dict(),

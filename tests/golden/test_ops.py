@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.ops.blur import blur
 from golden import load_ops
 from rule import make_array
 
@@ -25,7 +26,6 @@ from aliasfree_jax.layers.sampling import BlurSampler
 from aliasfree_jax.layers.upsampling import PolyphaseUpsampler
 from aliasfree_jax.models.parts import SAMPLERS, resolve
 from aliasfree_jax.ops.activation import lowpass_polynomial, polynomial, up_polynomial_down
-from aliasfree_jax.ops.blur import blur
 from aliasfree_jax.ops.polyphase import row_order
 from aliasfree_jax.ops.resample import ideal_lowpass, ideal_resample, ideal_upsample
 from aliasfree_jax.ops.shift import fractional_shift

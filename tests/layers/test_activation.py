@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.layers.numerics import Numerics
 
 from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, Polynomial, Relu, UpPolynomial
-from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.activation import GELU_QUADRATIC, lowpass_polynomial, polynomial, up_polynomial_down
 from aliasfree_jax.ops.resample import ideal_lowpass
 

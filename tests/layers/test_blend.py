@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.layers.numerics import PRECISIONS
 
 from aliasfree_jax.checkpoint import leaf_shapes
 from aliasfree_jax.errors import ShapeError
@@ -13,7 +14,6 @@ from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, UpPolynomia
 from aliasfree_jax.layers.blend import Blend, blend, described
 from aliasfree_jax.layers.convolution import DepthwiseConv
 from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, SpatialNorm
-from aliasfree_jax.layers.numerics import PRECISIONS
 from aliasfree_jax.layers.sampling import IdealSampler, SampledConv, Subsample
 from aliasfree_jax.layers.stem import ActivatedStem
 

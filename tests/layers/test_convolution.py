@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.layers.numerics import Numerics
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
-from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.choices import CHOICES
 
 

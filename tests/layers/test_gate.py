@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.ops.gate import gate, up_gate_down, up_gate_down_ref
 
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import Gelu, UpPolynomial, arity
@@ -13,7 +14,6 @@ from aliasfree_jax.layers.gate import Gate, LowpassGate, UpGate, UpSelfGate
 from aliasfree_jax.layers.mlp import Mlp, hidden_width, mlp_costs
 from aliasfree_jax.layers.sampling import IdealSampler, Subsample
 from aliasfree_jax.layers.stem import ActivatedStem
-from aliasfree_jax.ops.gate import gate, up_gate_down, up_gate_down_ref
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.layers.numerics import Numerics
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.activation import Gelu, UpPolynomial
 from aliasfree_jax.layers.mlp import Mlp, mlp_costs, resampling_cost
-from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.activation import polynomial
 
 ACTIVATION = functools.partial(UpPolynomial, in_scale=0.7, out_scale=1.3, train_scale=True)

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.layers.numerics import Numerics
 from jax.sharding import NamedSharding, PartitionSpec
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, SpatialNorm
-from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.resample import ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift

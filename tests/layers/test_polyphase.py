@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.ops.blur import blur
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.adaptive_blur import AdaptiveBlurSampler
@@ -14,7 +15,6 @@ from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, Graph
 from aliasfree_jax.layers.polyphase import LearnedPolyphaseSampler, PolyphaseSampler
 from aliasfree_jax.layers.sampling import BlurSampler, IdealSampler, Subsample, steps_of
 from aliasfree_jax.layers.upsampling import IdealUpsampler, PolyphaseUpsampler
-from aliasfree_jax.ops.blur import blur
 from aliasfree_jax.ops.polyphase import polyphase_components, polyphase_downsample, row_order
 from aliasfree_jax.ops.resample import ideal_upsample
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.layers.numerics import Numerics
+from aliasfree_jax.ops.blur import blur
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.layers.polyphase import PolyphaseSampler
 from aliasfree_jax.layers.sampling import (
     BlurSampler,
@@ -18,7 +19,6 @@ from aliasfree_jax.layers.sampling import (
     SampledConv,
     Subsample,
 )
-from aliasfree_jax.ops.blur import blur
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 from aliasfree_jax.ops.shift import fractional_shift
 

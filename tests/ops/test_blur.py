@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.ops.blur import binomial_taps, blur, blur_ref
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.ops.blur import binomial_taps, blur, blur_ref
 
 
 @pytest.mark.parametrize("size", range(1, 8))

@@ -5,9 +5,9 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from aliasfree_jax.ops.mean_convolution import mean_convolution, mean_convolution_ref
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.ops.mean_convolution import mean_convolution, mean_convolution_ref
 
 PADDINGS = ("circular", "zero", "reflect", "replicate")
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.ops.adaptive_blur import adaptive_blur
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.ops.adaptive_blur import adaptive_blur
 from aliasfree_jax.ops.pooling import adaptive_average_pool, average_pool, max_pool
 
 NUMPY_MODE = {"circular": "wrap", "zero": "constant", "replicate": "edge", "reflect": "reflect"}

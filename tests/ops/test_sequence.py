@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from aliasfree_jax.ops.blur import binomial_taps
 
 from aliasfree_jax.ops import sequence
-from aliasfree_jax.ops.blur import binomial_taps
 
 # Float64 sums of at most 30 terms of order 1.
 EXACT = 1e-12

@@ -20,7 +20,8 @@ from aliasfree_jax.evaluation.audit.alignment import Shift, moved_along, pair, t
 from aliasfree_jax.evaluation.audit.judging import DECIDABLE, Judge, limits_of
 from aliasfree_jax.evaluation.audit.recording import Recorder, record
 from aliasfree_jax.evaluation.audit.remedies import Break, describe
-from aliasfree_jax.ops.resample import check_images, remove_nyquist
+from aliasfree_jax.ops.resample import remove_nyquist
+from aliasfree_jax.ops.shapes import check_images
 
 # A whole pixel shows what sampling and padding break, half a pixel also what non-linearities do; the third
 # lies on no grid.

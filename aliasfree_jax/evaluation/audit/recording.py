@@ -17,7 +17,6 @@ import numpy as np
 
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.evaluation.audit.alignment import Shift, equivariance_error, tolerance
-from aliasfree_jax.layers.numerics import Numerics
 from aliasfree_jax.ops.choices import CHOICES, choices
 
 
@@ -83,7 +82,8 @@ class Recorder:
         module = context.module
         if self.wide:
             _widen(module)
-        if context.method_name != "__call__":
+        # A sampler's call is its `with_phase`, which a network may call by itself.
+        if context.method_name != ("with_phase" if hasattr(module, "with_phase") else "__call__"):
             return call(*args, **kwargs)
         path = "/".join(map(str, module.path))
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
@@ -146,13 +146,12 @@ def _widen(module: nn.Module) -> None:
     """Lets a bound module, which lives for one `apply`, compute in float64 whatever type it was given."""
     if "dtype" in getattr(module, "__dataclass_fields__", ()) and module.dtype is not None:
         object.__setattr__(module, "dtype", jnp.float64)  # modules are frozen
-    numerics = getattr(module, "numerics", None)
-    if isinstance(numerics, Numerics):
-        object.__setattr__(module, "numerics", Numerics())
+    if getattr(module, "precision", None) is not None:
+        object.__setattr__(module, "precision", "highest")
 
 
 def _stride(module: nn.Module) -> int:
-    strides = getattr(module, "strides", None) or getattr(module, "stride", None)
+    strides = getattr(module, "strides", None) or getattr(module, "stride", None)  # of foreign modules, too
     numbers = [n for n in jax.tree.leaves(strides) if isinstance(n, int)]
     return max(numbers, default=1)
 

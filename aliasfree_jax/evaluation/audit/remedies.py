@@ -5,6 +5,8 @@ import math
 
 from aliasfree_jax.evaluation.audit.alignment import Shift, pair
 from aliasfree_jax.evaluation.audit.recording import Call
+from aliasfree_jax.layers import MaxBlurPool
+from aliasfree_jax.layers.sampling import Sampler
 
 GUIDE = "docs/changing_your_network.md"
 
@@ -65,8 +67,10 @@ class Break:
             return ACTIVATION if _fractional(shift) else None
         if len(source) != 4 or len(result) != 4:
             return None
-        if "Sampler" in kind:
+        if issubclass(self.call.module, Sampler):
             return SAMPLER
+        if issubclass(self.call.module, MaxBlurPool):
+            return POOL
         if windowed or self.call.stride > 1:
             return CONVOLUTION if self.call.stride > 1 else PADDING
         if shrinks:

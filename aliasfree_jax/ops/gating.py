@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.ops.activation import Scale, polynomial_grid
-from aliasfree_jax.ops.resample import Method, Precision, check_images, ideal_resample
+from aliasfree_jax.ops.resample import Method, Precision, ideal_resample
+from aliasfree_jax.ops.shapes import check_images
 
 
 def gate(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_scale: Scale = 1.0) -> jax.Array:

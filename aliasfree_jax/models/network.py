@@ -1,0 +1,99 @@
+"""What all networks have in common: how they take images, name their stages and end in a linear layer."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+
+from aliasfree_jax.errors import ShapeError
+from aliasfree_jax.layers.initializers import Initializer, lecun_normal
+from aliasfree_jax.layers.layer import Layer, accurate_dtype
+from aliasfree_jax.ops.shapes import check_images
+
+
+@flax.struct.dataclass
+class Stage:
+    """The map [N, H / stride, W / stride, C] that a stage of a network ends with."""
+
+    map: jax.Array
+    stride: int = flax.struct.field(pytree_node=False)
+
+
+class Network(Layer):
+    """Images [N, H, W, channels] to class logits [N, num_classes], in float32 (float64 for float64 images).
+
+    Attributes:
+      num_classes: 0 for the pooled features that the last linear layer would take.
+
+    The map of every stage is sown as "stage0", "stage1", ... in the collection "intermediates", the one
+    that is pooled as "features".
+    """
+
+    num_classes: int = 1000
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """Pixels of the image for each of the map, in every stage."""
+        raise NotImplementedError
+
+    @property
+    def total_stride(self) -> int:
+        """Pixels of the image for each of the last map: the smallest image has as many."""
+        return self.stage_strides[-1]
+
+    @nn.nowrap
+    def stages(self, variables: Any, images: jax.Array, **options: Any) -> list[Stage]:
+        """The maps of all stages with their strides, as timm's `features_only` gives them.
+
+        Args:
+          options: of the call, `temperature` say, and `rngs`.
+        """
+        _, sown = self.apply(variables, images, mutable=["intermediates"], **options)
+        maps = sown["intermediates"]
+        return [Stage(maps[f"stage{i}"][0], stride) for i, stride in enumerate(self.stage_strides)]
+
+    @nn.nowrap
+    def prepared(self, images: jax.Array) -> jax.Array:
+        """The images in the network's `dtype`.
+
+        Raises:
+          ShapeError: not floating-point [N, H, W, C] ([N, C, H, W] is seen), or too small.
+        """
+        check_images(images)
+        count, height, width, channels = images.shape
+        if height in (1, 3) and channels > 4:
+            raise ShapeError(
+                f"expected images [N, H, W, C], got {list(images.shape)}, which looks like PyTorch's "
+                f"[N, C, H, W]. Pass [{count}, {width}, {channels}, {height}]: images.transpose(0, 2, 3, 1)."
+            )
+        if min(height, width) < self.total_stride:
+            raise ShapeError(
+                f"images of {height} x {width} are too small for this network, which samples them by "
+                f"{self.total_stride} in all: use images of at least {self.total_stride} pixels."
+            )
+        return self.cast(images)
+
+    @nn.nowrap
+    def classified(
+        self,
+        pooled: jax.Array,
+        kernel_init: Initializer = lecun_normal,
+        bias_init: Initializer = nn.initializers.zeros,
+        name: str = "head",
+    ) -> jax.Array:
+        """Logits of pooled features [N, C]; the features themselves with num_classes=0.
+
+        To be called in the one compact method.
+        """
+        if self.num_classes == 0:
+            return pooled
+        head = nn.Dense(
+            self.num_classes,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            param_dtype=self.param_dtype,
+            precision=self.precision,
+            name=name,
+        )
+        return head(pooled).astype(accurate_dtype(pooled.dtype))

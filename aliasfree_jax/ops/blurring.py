@@ -1,0 +1,96 @@
+"""Blurs: binomial low-pass filters (Zhang 2019, arXiv 1904.11486), and a filter of its own at every place."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.ops.padding import Padding, WindowPadding, pad, pad_windows, same_padding
+from aliasfree_jax.ops.shapes import Pair, check_images, pair
+
+LARGEST_FILTER = 7
+
+
+def binomial_taps(size: int) -> np.ndarray:
+    """The normalised binomial filter of 1 to 7 taps, float64: 2 is [1, 1] / 2, 3 is [1, 2, 1] / 4.
+
+    Raises:
+      ConfigError: size outside 1..7, the range of the originals.
+    """
+    if not 1 <= size <= LARGEST_FILTER:
+        raise ConfigError(f"blur filters have 1 to {LARGEST_FILTER} taps, got {size}.")
+    taps = np.ones(1)
+    for _ in range(size - 1):
+        taps = np.convolve(taps, [1.0, 1.0])
+    return taps / taps.sum()
+
+
+def _blur_axis(x: jax.Array, axis: int, taps: np.ndarray, stride: int) -> jax.Array:
+    """Weighted sum of strided slices along one padded axis (VALID correlation)."""
+    outputs = (x.shape[axis] - len(taps)) // stride + 1
+    slices = (
+        float(tap) * jax.lax.slice_in_dim(x, i, i + (outputs - 1) * stride + 1, stride, axis)
+        for i, tap in enumerate(taps)
+    )
+    return sum(slices, start=jnp.zeros((), x.dtype))
+
+
+def blur(
+    x: jax.Array, kernel_size: Pair = 3, strides: Pair = 1, padding: WindowPadding = "CIRCULAR"
+) -> jax.Array:
+    """Blurs each channel with the binomial filter of `kernel_size` taps and keeps every `strides`-th sample.
+
+    [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]. Even filters are padded by one sample
+    more behind than before, as in the originals. Size 1 is plain subsampling.
+
+    Raises:
+      ConfigError: filter size or padding unknown.
+      ShapeError: not floating-point [N, H, W, C], or a map that is too small.
+    """
+    sizes, steps = pair(kernel_size, "kernel_size"), pair(strides, "strides")
+    rows, columns = binomial_taps(sizes[0]), binomial_taps(sizes[1])
+    check_images(x, steps)
+    padded = pad_windows(x, sizes, steps, padding)
+    if sizes == (1, 1):
+        return padded[:, :: steps[0], :: steps[1]]
+    return _blur_axis(_blur_axis(padded, 1, rows, steps[0]), 2, columns, steps[1])
+
+
+def blur_ref(x: np.ndarray, size: int, stride: int = 1) -> np.ndarray:
+    """Twin of circular `blur` by definition: correlation with the outer product, one tap at a time."""
+    taps = binomial_taps(size)
+    before = (size - 1) // 2
+    y = np.zeros_like(x)
+    for i in range(size):
+        for j in range(size):
+            y += taps[i] * taps[j] * np.roll(x, (before - i, before - j), axis=(1, 2))
+    return y[:, ::stride, ::stride]
+
+
+def adaptive_blur(x: jax.Array, weights: jax.Array, padding: Padding = "CIRCULAR") -> jax.Array:
+    """Filters each position with the weights found there (DDAC, Zou et al. 2020).
+
+    Args:
+      x: [N, H, W, C].
+      weights: [N, H, W, G, k, k], k odd; channel c belongs to group c // (C / G).
+      padding: how the map continues.
+
+    Returns:
+      [N, H, W, C]: sums over the k x k neighbourhood, as cross-correlation.
+
+    Raises:
+      ShapeError: channels that the groups do not divide, or an even k.
+    """
+    n, h, w, c = x.shape
+    groups, size = weights.shape[3:5]
+    if c % groups or size % 2 == 0:
+        raise ShapeError(
+            f"an adaptive blur needs an odd size and channels that its groups divide, got size {size}, "
+            f"{c} channels and {groups} groups."
+        )
+    padded = pad(x, (same_padding(size),) * 2, padding)
+    padded = padded.reshape(n, *padded.shape[1:3], groups, c // groups)
+    total = sum(
+        padded[:, i : i + h, j : j + w] * weights[..., i, j, None] for i in range(size) for j in range(size)
+    )
+    return jnp.asarray(total).reshape(n, h, w, c)
