@@ -138,7 +138,7 @@ def test_what_a_network_says_about_its_images(case):
         (x.astype(jnp.uint8), "float.*uint8"),
         (x[:, :small], rf"{small} x {x.shape[2]} .*at least \d+"),
         (x[:, :, :small], rf"{x.shape[1]} x {small} .*at least \d+"),
-        (x[:, :0], r"0 x .*at least \d+"),
+        (x[:, :0], rf"0 x {x.shape[2]}"),
     ]:
         with pytest.raises(ShapeError, match=f"(?s){words}"):
             init_shapes(module, wrong)

@@ -162,7 +162,8 @@ def test_stages_of_a_network(case):
     for number, stage in enumerate(stages):
         (sown,) = state["intermediates"][f"stage{number}"]
         assert stage.map.shape == sown.shape
-        assert stage.map.shape[:3] == (BATCH, *(-(-side // stage.stride) for side in x.shape[1:3]))
+        # AlexNet's windows do not cover the border.
+        assert len(stage.map) == BATCH and 0 <= x.shape[1] / stage.stride - stage.map.shape[1] <= 1
     assert [stage.stride for stage in stages] == sorted(stage.stride for stage in stages)
 
 
@@ -172,9 +173,13 @@ def test_pooled_features(case):
     whole, headless = case.make(), case.make(num_classes=0)
     variables, fewer = init_shapes(whole, x), init_shapes(headless, x)
     features = jax.eval_shape(headless.apply, fewer, x)
-    kernels = [leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 2 and leaf.shape[1] == 3]
-    assert features.shape == (BATCH, kernels[-1].shape[0])
+    own = [
+        {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (variables, fewer)
+    ]
+    (bias, kernel) = [own[0][path].shape for path in sorted(own[0].keys() - own[1].keys())]
+    assert (bias, kernel) == ((3,), (features.shape[1], 3))
+    assert len(own[0]) == len(own[1]) + 2
     assert features.dtype == jnp.float32
-    # The weights of the whole network serve: its own parts have the same names.
+    # The weights of the whole network serve.
     assert jax.eval_shape(headless.apply, variables, x).shape == features.shape
-    assert len(jax.tree.leaves(variables)) - len(jax.tree.leaves(fewer)) == 2  # kernel and bias of the head
