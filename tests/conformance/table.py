@@ -144,12 +144,11 @@ TWO_STAGES = {"depths": (1, 1), "widths": (4, 8)}
 STEM_BY_2 = {"stem_kernel": 2, "stem_stride": 2}
 NETWORKS = [
     network("convnext_afc_micro", TWO_STAGES | STEM_BY_2, 16),
-    network("convnext_aps_micro", TWO_STAGES | STEM_BY_2, 16),
     network("resnet20_cifar_lps", TWO_STAGES, 8, smallest=2),
-    network("basic_blur", {"widths": (4, 8)}, 8),
+    network("basic_blur", {"widths": (4, 8)}, 8, weight=1),
     *(
         network(f"convnext{kind}_micro", TWO_STAGES | STEM_BY_2, 16, weight=1)
-        for kind in ("", "_circular", "_afg")
+        for kind in ("", "_circular", "_aps", "_afg")
     ),
     *(
         network(f"resnet20_cifar{kind}", TWO_STAGES, 8, smallest=2, weight=1)
