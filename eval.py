@@ -12,8 +12,14 @@ belongs to the weights, whatever --config has: size, view, crop ratio, interpola
 Only an override by name changes it, e.g. --config.data.image_size=256; the table says so.
 """
 
+import sys
 from functools import partial
 from pathlib import Path
+
+from aliasfree_jax.errors import ConfigError, excepthook
+
+if __name__ == "__main__":  # before what may be missing is imported
+    sys.excepthook = excepthook
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -26,7 +32,6 @@ from aliasfree_jax.conversion import load_weights
 from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import fit_classes
-from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.evaluator import Results
 from aliasfree_jax.evaluation.html_report import write_report
 from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
@@ -179,7 +184,7 @@ def main(config: ConfigDict) -> None:
     if _IMAGENET_C.value:
         corruptions_in(_IMAGENET_C.value)
     if _PICTURES.value:
-        figure_class("pictures")
+        figure_class()
     where = " ".join(filter(None, (config.data.source, config.data.name, config.data.path)))
     print(f"data           {where}, {len(source)} images\n{in_words(preparation)}", flush=True)
     predict = predictor(module, variables, config.train.devices)

@@ -17,6 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from aliasfree_jax.errors import EXIT_INTERRUPTED, AliasFreeError, ConfigError, excepthook
+
+if __name__ == "__main__":  # before what may be missing is imported
+    sys.excepthook = excepthook
+
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -25,7 +30,6 @@ from aliasfree_jax.checkpoint import finished_steps
 from aliasfree_jax.conversion import load_weights
 from aliasfree_jax.data import open_source
 from aliasfree_jax.data.class_names import fit_classes
-from aliasfree_jax.errors import EXIT_INTERRUPTED, AliasFreeError, ConfigError
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
 from aliasfree_jax.evaluation.placement import predictor
 from aliasfree_jax.evaluation.report import format_table, shift_report

@@ -2,11 +2,44 @@
 
 import difflib
 import functools
+import importlib
+import importlib.util
+import shlex
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType, TracebackType
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # by Ctrl-C
+
+# The modules of other projects that this one imports, and what pip installs for each: first the dependencies
+# in pyproject.toml, then what single functions need.
+REQUIRED = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "array_record": "array-record",
+    "flax": "flax",
+    "grain": "grain",
+    "importlib_resources": "importlib-resources",
+    "jax": "jax",
+    "ml_collections": "ml-collections",
+    "ml_dtypes": "ml-dtypes",
+    "numpy": "numpy",
+    "optax": "optax",
+    "orbax": "orbax-checkpoint",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "tensorflow_datasets": "tensorflow-datasets",
+    "tqdm": "tqdm",
+}
+OPTIONAL = {
+    "cykooz_resizer": "aliasfree_jax[fast]",
+    "matplotlib": "aliasfree_jax[figures]",
+    "simplejpeg": "aliasfree_jax[fast]",
+    "tensorboardX": "tensorboardX",
+    "wandb": "wandb",
+}
 
 
 class AliasFreeError(Exception):
@@ -33,12 +66,62 @@ class ConversionError(AliasFreeError, ValueError):
     """Foreign weights that cannot be read or do not fit the network."""
 
 
+class MissingPackageError(AliasFreeError, ImportError):
+    """A package that is not installed, or cannot be imported."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """Text for an unknown `name` of some `kind`: the near names first, then all known ones."""
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+
+
+def _installed(module: str) -> bool:
+    try:
+        return bool(sys.modules.get(module) or importlib.util.find_spec(module))
+    except ImportError:
+        return False
+
+
+def _missing(purpose: str, module: str, reason: ImportError) -> MissingPackageError:
+    """Says that `purpose` needs `module`; if that is a dependency, names all others that are missing too."""
+    others = [m for m in REQUIRED if m != module and not _installed(m)] if module in REQUIRED else []
+    asked = [(REQUIRED | OPTIONAL)[module]]
+    if others:  # the package itself: pip completes it
+        repository = Path(__file__).parents[1]
+        asked = ["-e", str(repository)] if (repository / "pyproject.toml").exists() else ["aliasfree_jax"]
+    line = shlex.join(["pip", "install", *asked])
+    return MissingPackageError(f"{purpose} needs {', '.join([module, *others])} ({reason}): {line}")
+
+
+def needed(module: str, purpose: str) -> ModuleType:
+    """Imports `module`, of a package that only `purpose` needs, e.g. "data.source = 'tfds'".
+
+    Raises:
+      MissingPackageError: it is missing; the message has the line for pip.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise _missing(purpose, module.partition(".")[0], error) from error
+
+
+def _tell(error: BaseException) -> int | None:
+    """Says on stderr what the user can do about `error`; returns the exit status, None for a bug."""
+    if isinstance(error, KeyboardInterrupt):
+        print("\ninterrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if isinstance(error, ModuleNotFoundError):
+        module = (error.name or "").partition(".")[0]
+        if module in REQUIRED | OPTIONAL:
+            typed = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]  # the program and its options
+            error = _missing(" ".join(["python", *typed]), module, error)
+    if isinstance(error, AliasFreeError):
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return None
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[list[str]], int]:
@@ -51,12 +134,19 @@ def command(main: Callable[[list[str]], None]) -> Callable[[list[str]], int]:
     def program(arguments: list[str]) -> int:
         try:
             main(arguments)
-        except AliasFreeError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return EXIT_USER_ERROR
-        except KeyboardInterrupt:
-            print("\ninterrupted", file=sys.stderr)
-            return EXIT_INTERRUPTED
+        except BaseException as error:
+            status = _tell(error)
+            if status is None:
+                raise
+            return status
         return 0
 
     return program
+
+
+def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """`sys.excepthook` of programs: what their imports raise ends them as `command` ends them."""
+    status = _tell(error)
+    if status is not None:
+        sys.exit(status)
+    sys.__excepthook__(kind, error, trace)

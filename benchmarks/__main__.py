@@ -14,9 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from aliasfree_jax.errors import command, excepthook
+
+if __name__ == "__main__":  # before what may be missing is imported
+    sys.excepthook = excepthook
+
 import jax
 
-from aliasfree_jax.errors import command
 from aliasfree_jax.files import local_path, write_json
 from benchmarks import input_pipeline, memory, networks, operations, precision
 from benchmarks.timing import machine

@@ -17,7 +17,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aliasfree_jax.errors import ConfigError, DataError, command
+from aliasfree_jax.errors import ConfigError, DataError, command, excepthook
+
+if __name__ == "__main__":  # before what may be missing is imported
+    sys.excepthook = excepthook
+
 from aliasfree_jax.files import local_path, sole_writer
 from experiments.matrix import Run
 from experiments.page import write_page

@@ -51,7 +51,7 @@ def _mean(summary: Summary, *keys: str) -> float:
 
 def consistency_figure(summaries: Sequence[Summary]) -> Any:
     """Accuracy against consistency under three kinds of shift, without and with shifted training images."""
-    figure = figure_class("pictures")(figsize=(13, 5.4), layout="constrained")
+    figure = figure_class()(figsize=(13, 5.4), layout="constrained")
     panels = figure.subplots(1, len(KINDS), sharey=True)
     for axes, (kind, title) in zip(panels, KINDS.items(), strict=True):
         points: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
@@ -106,7 +106,7 @@ def _panels(
     shown = [s for s in summaries if s.row.augmentation == "none"]
     families = _families(shown) or [*MARKERS]
     size = (13 if len(families) > 1 else 8), 0.6 + 4.2 * len(curves)  # inches
-    figure = figure_class("pictures")(figsize=size, layout="constrained")
+    figure = figure_class()(figsize=size, layout="constrained")
     grid = figure.subplots(len(curves), len(families), sharex="col", sharey="row", squeeze=False)
     for panels, (name, curve) in zip(grid, curves.items(), strict=True):
         for axes, family in zip(panels, families, strict=True):

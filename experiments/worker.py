@@ -13,10 +13,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from aliasfree_jax.errors import ConfigError, command, excepthook, unknown
+
+if __name__ == "__main__":  # before what may be missing is imported
+    sys.excepthook = excepthook
+
 from absl import logging
 from ml_collections import ConfigDict
 
-from aliasfree_jax.errors import ConfigError, command, unknown
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import circumstances
 from aliasfree_jax.training.loop import run as train

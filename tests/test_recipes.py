@@ -122,15 +122,15 @@ def sampler_of(network):
 @pytest.mark.parametrize(
     ("name", "words", "kind", "size", "filter_padding", "padding"),
     [
-        ("imagenet_blur", "resnet50_lpf5", "BlurSampler", 5, "reflect", "zero"),
+        ("imagenet_blur", "resnet50_lpf5", "BlurPool", 5, "reflect", "zero"),
         ("imagenet_blur", "resnet50", "Subsample", None, None, "zero"),
-        ("imagenet_aps", "resnet18_aps3", "PolyphaseSampler", 3, "circular", "circular"),
-        ("imagenet_aps", "resnext50_32x4d_lpf2", "BlurSampler", 2, "circular", "circular"),
-        ("imagenet_lps", "resnet50,lpf3,zero", "LearnedPolyphaseSampler", 3, "zero", "zero"),
-        ("imagenet_lps", "resnet101,ddac3", "LearnedPolyphaseSampler", 3, "circular", "circular"),
-        ("imagenet_lps", "resnet18,aps,lpf2", "PolyphaseSampler", 2, "circular", "circular"),
-        ("cifar10_resnet", "resnet20,aps,5", "PolyphaseSampler", 5, "circular", "circular"),
-        ("cifar10_resnet", "resnet18_lpf,3,zeros", "BlurSampler", 3, "reflect", "zero"),
+        ("imagenet_aps", "resnet18_aps3", "AdaptivePolyphase", 3, "circular", "circular"),
+        ("imagenet_aps", "resnext50_32x4d_lpf2", "BlurPool", 2, "circular", "circular"),
+        ("imagenet_lps", "resnet50,lpf3,zero", "LearnedPolyphase", 3, "zero", "zero"),
+        ("imagenet_lps", "resnet101,ddac3", "LearnedPolyphase", 3, "circular", "circular"),
+        ("imagenet_lps", "resnet18,aps,lpf2", "AdaptivePolyphase", 2, "circular", "circular"),
+        ("cifar10_resnet", "resnet20,aps,5", "AdaptivePolyphase", 5, "circular", "circular"),
+        ("cifar10_resnet", "resnet18_lpf,3,zeros", "BlurPool", 3, "reflect", "zero"),
         ("cifar10_resnet", "resnet56", "Subsample", None, None, "circular"),
     ],
 )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from aliasfree_jax.data.sources import ArraySource, balanced_quotas
-from aliasfree_jax.errors import ConfigError, DataError, unknown
+from aliasfree_jax.errors import ConfigError, needed, unknown
 from aliasfree_jax.ops.resample import ideal_resample
 
 VAL_EXAMPLES = 297
@@ -19,20 +19,14 @@ class DigitsSource(ArraySource):
 
     Raises:
       ConfigError: another split.
-      DataError: scikit-learn is not installed.
+      MissingPackageError: scikit-learn is not installed.
     """
 
     def __init__(self, split: str, image_size: int):
         if split not in ("train", "val"):
             raise ConfigError(unknown("split of digits", split, ("train", "val")))
-        try:
-            from sklearn.datasets import load_digits  # an optional dependency
-        except ImportError as error:
-            raise DataError(
-                "data.source = 'digits' reads the digits bundled with scikit-learn, which is not installed: "
-                "pip install scikit-learn."
-            ) from error
-        data = load_digits()
+        # Slow to import, and other sources do not need it.
+        data = needed("sklearn.datasets", "data.source = 'digits'").load_digits()
         indices = _split_indices(data.target, split)
         images = (data.images[indices, :, :, None] / GREY_LEVELS).astype(np.float32)
         resized = np.asarray(ideal_resample(images, (image_size, image_size)))

@@ -21,7 +21,7 @@ from PIL import Image
 from aliasfree_jax.config import IMAGE_BACKENDS, INTERPOLATIONS
 from aliasfree_jax.data.decode import DAMAGE, UPRIGHT, Decoder, decode, orientation
 from aliasfree_jax.data.views import Resize, resize
-from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.errors import ConfigError, needed, unknown
 
 # Markers of JPEG files (ISO/IEC 10918-1, table B.1).
 FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
@@ -101,7 +101,8 @@ def image_backend(name: str, interpolation: str = "bicubic", exif: bool = False)
       interpolation, exif: as in `config.data`.
 
     Raises:
-      ConfigError: unknown name, unknown interpolation, or a package that the backend needs is missing.
+      ConfigError: unknown name or interpolation.
+      MissingPackageError: a package that the backend needs.
     """
     if interpolation not in INTERPOLATIONS:
         raise ConfigError(unknown("data.interpolation", interpolation, INTERPOLATIONS))
@@ -109,14 +110,8 @@ def image_backend(name: str, interpolation: str = "bicubic", exif: bool = False)
         case "pillow":
             chosen: tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]] = (decode, resize)
         case "fast":
-            try:
-                import cykooz_resizer  # noqa: F401
-                import simplejpeg  # noqa: F401
-            except ImportError as error:
-                raise ConfigError(
-                    f"data.image_backend = 'fast' needs simplejpeg and cykooz-resizer ({error}): "
-                    "pip install 'aliasfree_jax[fast]', or take data.image_backend = 'pillow'."
-                ) from error
+            for package in ("cykooz_resizer", "simplejpeg"):
+                needed(package, "data.image_backend = 'fast' (the other is 'pillow')")
             chosen = (fast_decode, fast_resize)
         case _:
             raise ConfigError(unknown("data.image_backend", name, IMAGE_BACKENDS))

@@ -1,7 +1,7 @@
 """Prepared TensorFlow Datasets, read without TensorFlow.
 
 Only data sets stored as array_record have random access. TensorFlow is needed once, to prepare
-most of them, but never to read them; `tensorflow_datasets` itself is an optional dependency.
+most of them, but never to read them.
 """
 
 import re
@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from aliasfree_jax.data.sources import Example, split_names
-from aliasfree_jax.errors import DataError, unknown
+from aliasfree_jax.errors import DataError, needed, unknown
 
 
 class TfdsSource:
@@ -22,12 +22,12 @@ class TfdsSource:
       data_dir: where it was prepared; "" is TFDS's default, ~/tensorflow_datasets.
 
     Raises:
-      DataError: tensorflow_datasets is missing, the data set is not prepared, not as array_record,
-        has no such split, or other features.
+      DataError: the data set is not prepared, not as array_record, has no such split, or other features.
+      MissingPackageError: tensorflow_datasets is missing.
     """
 
     def __init__(self, name: str, split: str, data_dir: str = ""):
-        tfds = _import_tfds()
+        tfds = needed("tensorflow_datasets", "data.source = 'tfds'")  # slow to import
         builder = _open_builder(tfds, name, data_dir)
         self.split = _resolve_split(split, tuple(builder.info.splits), name)
         features = builder.info.features
@@ -58,17 +58,6 @@ class TfdsSource:
         own_name = record.get("file_name") or record.get("id") or b""
         name = f"{self._name}[{index}] {own_name.decode()}".rstrip()
         return Example(record["image"], int(record["label"]), name)
-
-
-def _import_tfds() -> ModuleType:
-    try:
-        import tensorflow_datasets  # optional, and slow to import
-    except ImportError as error:
-        raise DataError(
-            f"data.source = 'tfds' needs the package tensorflow_datasets ({error}): "
-            "pip install tensorflow-datasets importlib_resources."
-        ) from error
-    return tensorflow_datasets
 
 
 def _command(name: str, data_dir: str) -> str:

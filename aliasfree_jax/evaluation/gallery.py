@@ -65,7 +65,7 @@ def draw_pictures(networks: Sequence[Evaluated]) -> dict[str, bytes | DataError]
     """Every picture as a file's content, by its name; or what the results lack for it.
 
     Raises:
-      ConfigError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
     """
     drawn: dict[str, bytes | DataError] = {}
     for picture in PICTURES:

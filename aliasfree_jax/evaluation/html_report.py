@@ -185,7 +185,8 @@ def write_report(networks: Sequence[Evaluated], out: Path) -> None:
     """Writes the page, and its pictures as `<out without .html>_<picture>` beside it.
 
     Raises:
-      ConfigError: matplotlib is not installed; two networks of one name.
+      ConfigError: two networks of one name.
+      MissingPackageError: matplotlib is not installed.
     """
     if len({network.name for network in networks}) < len(networks):
         names = ", ".join(network.name for network in networks)

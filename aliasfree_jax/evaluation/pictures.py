@@ -45,13 +45,13 @@ def map_figure(networks: Sequence[Evaluated], column: str) -> Any:
     """Heat maps of the "accuracy" or "consistency" over the plane of shifts, all on one scale.
 
     Raises:
-      ConfigError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
       DataError: a network was not measured under the shifts of the plane.
     """
     planes = [shift_plane(network, column) for network in networks]
     columns = min(COLUMNS, len(planes))
     rows = math.ceil(len(planes) / columns)
-    figure = figure_class("pictures")(figsize=(3.2 * columns + 1.2, 3.5 * rows), layout="constrained")
+    figure = figure_class()(figsize=(3.2 * columns + 1.2, 3.5 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     highest = max(100 * plane.values.max() for plane in planes)
     # One percent at least: differences in the last digit are no picture.
@@ -76,11 +76,11 @@ def radius_figure(networks: Sequence[Evaluated]) -> Any:
     """Curves of the worst-case accuracy over all shifts of up to so many pixels each way.
 
     Raises:
-      ConfigError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
       DataError: a network was not measured so.
     """
     curves = [100 * worst_by_radius(network) for network in networks]
-    figure = figure_class("pictures")(figsize=(6.4, 3.8), layout="constrained")
+    figure = figure_class()(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     for number, (network, curve) in enumerate(zip(networks, curves, strict=True)):
         style = {"color": colour(number), "marker": "o", "markersize": 4, "clip_on": False}
@@ -102,11 +102,11 @@ def feature_figure(networks: Sequence[Evaluated]) -> Any:
     A row has one scale: the difference is as visible as it is large.
 
     Raises:
-      ConfigError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
       DataError: a network's maps were not kept.
     """
     found = [network.part(IMAGE, "features") for network in networks]
-    figure = figure_class("pictures")(figsize=(9.4, 3.1 * len(networks)), layout="constrained")
+    figure = figure_class()(figsize=(9.4, 3.1 * len(networks)), layout="constrained")
     panels = figure.subplots(len(networks), 3, squeeze=False)
     for row, network, features in zip(panels, networks, found, strict=True):
         still, difference = (np.asarray(features[name], float) for name in ("still", "difference"))

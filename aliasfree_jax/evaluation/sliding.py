@@ -42,11 +42,11 @@ def frames(networks: Sequence[Evaluated]) -> Iterator[np.ndarray]:
     """The pictures [h, w, 3] of the animation: the image on the left, the curves so far on the right.
 
     Raises:
-      ConfigError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
       DataError: a network's slide was not measured, or is another one than that of the first.
     """
     slides = _same_way(networks)
-    figure = figure_class("pictures")(figsize=SIZE, dpi=DPI, layout="constrained")
+    figure = figure_class()(figsize=SIZE, dpi=DPI, layout="constrained")
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # there, as the Figure is
 
     canvas = FigureCanvasAgg(figure)

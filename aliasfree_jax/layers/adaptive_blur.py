@@ -10,6 +10,7 @@ from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampling import FilteredSampler
 from aliasfree_jax.ops.blurring import adaptive_blur
 from aliasfree_jax.ops.padding import Padding
+from aliasfree_jax.ops.shapes import Pair, pair
 
 
 class AdaptiveBlurPool(FilteredSampler):
@@ -23,17 +24,17 @@ class AdaptiveBlurPool(FilteredSampler):
       groups: of channels that share a filter; must divide the channels.
     """
 
-    kernel_size: int = 3
+    kernel_size: Pair = 3
     groups: int = 8
     padding: Padding = "CIRCULAR"
 
     @nn.compact
     def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """The filtered map at full size; `train` uses and updates the batch statistics."""
-        size = self.kernel_size
+        rows, columns = pair(self.kernel_size, "kernel_size")
         conv = Conv(
-            self.groups * size**2,
-            size,
+            self.groups * rows * columns,
+            (rows, columns),
             padding=self.padding,
             use_bias=False,
             kernel_init=kaiming_normal_fan_out,
@@ -42,4 +43,4 @@ class AdaptiveBlurPool(FilteredSampler):
         )
         logits = BatchNorm(**self.numerics, name="norm")(conv(x), train=train)
         weights = jax.nn.softmax(logits.astype(accurate_dtype(x.dtype)), axis=-1).astype(x.dtype)
-        return adaptive_blur(x, weights.reshape(*x.shape[:3], self.groups, size, size), self.padding)
+        return adaptive_blur(x, weights.reshape(*x.shape[:3], self.groups, rows, columns), self.padding)

@@ -72,25 +72,27 @@ def adaptive_blur(x: jax.Array, weights: jax.Array, padding: Padding = "CIRCULAR
 
     Args:
       x: [N, H, W, C].
-      weights: [N, H, W, G, k, k], k odd; channel c belongs to group c // (C / G).
+      weights: [N, H, W, G, kh, kw], both odd; channel c belongs to group c // (C / G).
       padding: how the map continues.
 
     Returns:
-      [N, H, W, C]: sums over the k x k neighbourhood, as cross-correlation.
+      [N, H, W, C]: sums over the neighbourhood, as cross-correlation.
 
     Raises:
-      ShapeError: channels that the groups do not divide, or an even k.
+      ShapeError: channels that the groups do not divide, or an even size.
     """
     n, h, w, c = x.shape
-    groups, size = weights.shape[3:5]
-    if c % groups or size % 2 == 0:
+    groups, rows, columns = weights.shape[3:]
+    if c % groups or not rows % 2 == columns % 2 == 1:
         raise ShapeError(
-            f"an adaptive blur needs an odd size and channels that its groups divide, got size {size}, "
+            f"an adaptive blur needs odd sizes and channels that its groups divide, got {rows} x {columns}, "
             f"{c} channels and {groups} groups."
         )
-    padded = pad(x, (same_padding(size),) * 2, padding)
+    padded = pad(x, (same_padding(rows), same_padding(columns)), padding)
     padded = padded.reshape(n, *padded.shape[1:3], groups, c // groups)
     total = sum(
-        padded[:, i : i + h, j : j + w] * weights[..., i, j, None] for i in range(size) for j in range(size)
+        padded[:, i : i + h, j : j + w] * weights[..., i, j, None]
+        for i in range(rows)
+        for j in range(columns)
     )
     return jnp.asarray(total).reshape(n, h, w, c)

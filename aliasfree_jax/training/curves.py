@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aliasfree_jax.config import RAW
-from aliasfree_jax.errors import ConfigError, DataError, command
+from aliasfree_jax.errors import DataError, command, needed
 from aliasfree_jax.files import local_path, write_whole
 from aliasfree_jax.training.progress import read_events
 
@@ -61,19 +61,13 @@ def smoothed(series: Series) -> list[float]:
     return result
 
 
-def figure_class(purpose: str) -> Any:
+def figure_class() -> Any:
     """Matplotlib's `Figure`, used without pyplot: no state and no display. It is optional.
 
     Raises:
-      ConfigError: matplotlib is not installed; `purpose` needs it.
+      MissingPackageError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(
-            f"{purpose} need matplotlib ({error}): pip install 'aliasfree_jax[figures]'."
-        ) from error
-    return Figure
+    return needed("matplotlib.figure", "a picture").Figure
 
 
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
@@ -82,11 +76,11 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     Training is pale and smoothed, evaluation has marks; what is of raw weights beside averages is dashed.
 
     Raises:
-      ConfigError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
       DataError: a run has no metrics.
       UnwritableError: the picture cannot be written.
     """
-    figure_of = figure_class("curves")
+    figure_of = figure_class()
     found = [read_series(run) for run in runs]
     there = {panel_of(metric) for series in found for _, metric in series}
     shown = [panel for panel in PANELS if panel in there or panel != "consistency"]

@@ -1,14 +1,13 @@
 """Metrics to TensorBoard and Weights & Biases, for runs that ask for it; `metrics.jsonl` is always there."""
 
-import importlib
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ml_collections import ConfigDict
 
-from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.errors import needed
 from aliasfree_jax.files import write_whole
 
 WANDB_ID = "wandb_id"  # file in the run's directory
@@ -29,7 +28,7 @@ class TensorBoard:
 
     def __init__(self, workdir: Path, start: int) -> None:
         """Events of steps after `start`, left by a part of the run that is done again, are dropped."""
-        module = _import("tensorboardX", "log.tensorboard")
+        module = needed("tensorboardX", "log.tensorboard")
         self._writer = module.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -47,7 +46,7 @@ class WeightsAndBiases:
 
     def __init__(self, workdir: Path, config: ConfigDict) -> None:
         """Starts or resumes the run there."""
-        module = _import("wandb", "log.wandb")
+        module = needed("wandb", "log.wandb")
         names = {"project": config.log.wandb, "name": workdir.absolute().name, "id": _wandb_id(workdir)}
         self._run = module.init(**names, dir=str(workdir), resume="allow", config=config.to_dict())
 
@@ -68,18 +67,11 @@ def _wandb_id(workdir: Path) -> str:
     return path.read_text().strip()
 
 
-def _import(package: str, field: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ConfigError(f"{field} needs the package {package} ({error}): pip install {package}.") from error
-
-
 def make_writers(config: ConfigDict, workdir: Path, start: int) -> list[Writer]:
     """Those that the section `log` asks for.
 
     Raises:
-      ConfigError: a package is missing.
+      MissingPackageError: a package is missing.
     """
     writers: list[Writer] = []
     if config.log.tensorboard:

@@ -167,7 +167,7 @@ def test_every_golden_network_is_named_as_it_was(meta):
             "there 'reflect'",
         ),
         (BLUR, "resnet18_blur", {}, 1, "channels of the images: 1, there 3"),
-        (VISION, "resnet18_blur", {}, 3, "sampler: BlurSampler.*there Subsample.*--to=antialiased-cnns"),
+        (VISION, "resnet18_blur", {}, 3, "sampler: BlurPool.*there Subsample.*--to=antialiased-cnns"),
         (APS, "resnet50_aps", {}, 3, "nearest, .*resnet.*differs"),
         (CIFAR, "resnet20_cifar_aps", {"filter_size": 3}, 3, "select_on: 'filtered', there 'raw'"),
         (
@@ -177,7 +177,7 @@ def test_every_golden_network_is_named_as_it_was(meta):
             3,
             r"depths: \(1, 1, 1, 1\), there \(2, 2, 2, 2\)",
         ),
-        (LPS, "resnet18_lps", {"filter_size": 3}, 3, "first_sampler.inner: BlurSampler.*there Subsample"),
+        (LPS, "resnet18_lps", {"filter_size": 3}, 3, "first_sampler.inner: BlurPool.*there Subsample"),
         ("timm", "resnet18", {}, 3, "unknown source 'timm'.*torchvision"),
     ],
 )

@@ -15,7 +15,7 @@ from aliasfree_jax.data.augment import random_box, random_resized_crop
 from aliasfree_jax.data.decode import decode
 from aliasfree_jax.data.image_backends import fast_decode, fast_resize, image_backend
 from aliasfree_jax.data.views import resize
-from aliasfree_jax.errors import ConfigError, DataError
+from aliasfree_jax.errors import ConfigError, DataError, MissingPackageError
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet-sample.tar"
 
@@ -181,7 +181,7 @@ def test_crops_of_photographs_agree():
 
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
-    with pytest.raises(ConfigError, match=r"needs simplejpeg and .*pip install 'aliasfree_jax\[fast\]'"):
+    with pytest.raises(MissingPackageError, match=r"needs simplejpeg .*pip install 'aliasfree_jax\[fast\]'"):
         image_backend("fast")
 
 

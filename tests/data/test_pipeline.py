@@ -18,7 +18,7 @@ from aliasfree_jax.data import (
 )
 from aliasfree_jax.data.sources import Example
 from aliasfree_jax.data.views import FILTERS
-from aliasfree_jax.errors import ConfigError, DataError
+from aliasfree_jax.errors import ConfigError, DataError, MissingPackageError
 from configs.convnext_afc import recipe
 
 needs_fast = pytest.mark.usefixtures("fast_packages")
@@ -173,7 +173,7 @@ def test_backends_draw_the_same_views(photographs, data_config, interpolation):
 
 def test_missing_package_is_told_before_the_first_batch(data_config, monkeypatch):
     monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
-    with pytest.raises(ConfigError, match="pip install 'aliasfree_jax.fast.'"):
+    with pytest.raises(MissingPackageError, match="pip install 'aliasfree_jax.fast.'"):
         train_batches(numbered(4), data_config(image_backend="fast", **GREY), batch_size=2, seed=0)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from aliasfree_jax.data import FolderSource, TfdsSource, eval_batches, open_source
 from aliasfree_jax.data.decode import decode
-from aliasfree_jax.errors import DataError
+from aliasfree_jax.errors import DataError, MissingPackageError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -152,5 +152,5 @@ def test_tfrecord_is_refused_with_the_way_out(data_dir, tmp_path):
 
 def test_package_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(DataError, match="pip install tensorflow-datasets"):
+    with pytest.raises(MissingPackageError, match="'tfds' needs tensorflow_datasets .*pip install tens"):
         TfdsSource("cifar10", "train", "")

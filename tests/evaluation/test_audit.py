@@ -24,8 +24,8 @@ from aliasfree_jax.evaluation.audit.alignment import (
 )
 from aliasfree_jax.evaluation.audit.remedies import ROWS
 from aliasfree_jax.layers.activation import LowpassPolynomial, Relu
-from aliasfree_jax.layers.polyphase import PolyphaseSampler
-from aliasfree_jax.layers.sampling import IdealSampler, Subsample
+from aliasfree_jax.layers.polyphase import AdaptivePolyphase
+from aliasfree_jax.layers.sampling import IdealDownsample, Subsample
 from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.choices import CHOICES
@@ -169,7 +169,7 @@ class Polyphase(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.Conv(4, (3, 3), padding="CIRCULAR", name="conv")(x)
-        x = PolyphaseSampler(4, inner=self.inner, name="sampler")(x)[0]
+        x = AdaptivePolyphase(4, inner=self.inner, name="sampler")(x)[0]
         return nn.Conv(3, (3, 3), padding="CIRCULAR", name="last")(x)
 
 
@@ -184,7 +184,7 @@ def test_a_chosen_grid_is_allowed_for_whole_pixels(draw):
 
 
 def test_a_chosen_grid_is_allowed_for_fractions_where_nothing_aliases(draw):
-    found, layers = report(Polyphase(IdealSampler), draw, (1.5, 0.7))
+    found, layers = report(Polyphase(IdealDownsample), draw, (1.5, 0.7))
     assert not broken(found) and layers["last"].after < 1e-12
 
 
@@ -197,7 +197,7 @@ class Lowpassed(nn.Module):
     def __call__(self, x):
         x = nn.Conv(4, (3, 3), padding="CIRCULAR", name="conv")(x)
         x = LowpassPolynomial(cutoff=0.5, name="act")(x)
-        x = IdealSampler(2, name="sampler")(x)[0] if self.sampled else x
+        x = IdealDownsample(2, name="sampler")(x)[0] if self.sampled else x
         return nn.Conv(3, (3, 3), padding="SAME", name="last")(x)
 
 
@@ -329,7 +329,7 @@ def test_a_stem_that_runs_in_pieces_and_again_is_looked_at(activation, mends, dr
     monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=1))
     monkeypatch.setattr(jax, "device_count", lambda: 1)  # several devices take no pieces
     normal = nn.initializers.normal(1.0)
-    stem = ActivatedStem(4, 3, 2, IdealSampler, "circular", activation, residual=True, kernel_init=normal)
+    stem = ActivatedStem(4, 3, 2, IdealDownsample, "circular", activation, residual=True, kernel_init=normal)
     found, layers = report(stem, draw, (0.5, 0.5))
     assert not found.notes and layers["conv"].state == "exact"
     assert not any(layer.note for layer in found.layers)  # whole batches: the moved half is there too

@@ -267,7 +267,7 @@ def test_what_the_command_refuses(tmp_path, capsys, monkeypatch):
     assert "two networks have the same name: a, a. Name them by --names." in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main([str(file)]) == 2
-    assert "pictures need matplotlib" in (message := capsys.readouterr().err)
+    assert "a picture needs matplotlib" in (message := capsys.readouterr().err)
     assert "pip install 'aliasfree_jax[figures]'" in message
 
 

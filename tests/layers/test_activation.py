@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aliasfree_jax.layers.numerics import Numerics
 
 from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, Polynomial, Relu, UpPolynomial
 from aliasfree_jax.ops.activation import GELU_QUADRATIC, lowpass_polynomial, polynomial, up_polynomial_down
@@ -54,10 +53,10 @@ def test_modules_compute_the_pure_function(module, trained, draw, x64):
     np.testing.assert_allclose(layer.apply({"params": params}, x), expected, atol=1e-13)  # the same sums
 
 
-@pytest.mark.parametrize("precision", ["highest", "default"])
+@pytest.mark.parametrize("precision", ["highest", "default", None])
 def test_a_call_takes_the_three_steps_at_its_precision(precision, draw):
-    x, numerics = draw(2, 7, 6, 3), Numerics(precision=precision)
-    layer = UpPolynomial(in_scale=0.7, out_scale=1.3, train_scale=True, numerics=numerics)
+    x = draw(2, 7, 6, 3)
+    layer = UpPolynomial(in_scale=0.7, out_scale=1.3, train_scale=True, precision=precision)
     variables = layer.init(jax.random.key(0), x)
 
     def stepwise(layer, x):
@@ -68,7 +67,7 @@ def test_a_call_takes_the_three_steps_at_its_precision(precision, draw):
         return str(jax.make_jaxpr(apply)(variables, x)), jax.jit(apply)(variables, x)
 
     (ours, y), (theirs, expected) = program(None), program(stepwise)
-    assert ours == theirs and ("Precision.HIGHEST" in ours) == (precision == "highest")
+    assert ours == theirs and ("Precision.HIGHEST" in ours) == (precision != "default")
     np.testing.assert_array_equal(y, expected)
 
 

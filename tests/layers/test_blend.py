@@ -1,29 +1,27 @@
 """A blend of two layers: linear in its share, with shared parameters, and either layer at its ends."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aliasfree_jax.layers.numerics import PRECISIONS
 
 from aliasfree_jax.checkpoint import leaf_shapes
 from aliasfree_jax.errors import ShapeError
+from aliasfree_jax.layers import Factory
 from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, UpPolynomial
-from aliasfree_jax.layers.blend import Blend, blend, described
+from aliasfree_jax.layers.blend import Blend, blend
 from aliasfree_jax.layers.convolution import DepthwiseConv
 from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, SpatialNorm
-from aliasfree_jax.layers.sampling import IdealSampler, SampledConv, Subsample
+from aliasfree_jax.layers.sampling import IdealDownsample, SampledConv, Subsample
 from aliasfree_jax.layers.stem import ActivatedStem
 
-INIT = jax.nn.initializers.normal(0.5)
-PLAIN = functools.partial(SampledConv, 6, 4, 4, Subsample, "none", INIT)
-STEM = functools.partial(ActivatedStem, 6, 4, 4, IdealSampler, "circular", LowpassPolynomial, True, INIT)
+SHAPE = {"features": 6, "kernel_size": 4, "strides": 4, "kernel_init": jax.nn.initializers.normal(0.5)}
+PLAIN = Factory(SampledConv, **SHAPE, sampler=Subsample, padding="VALID")
+STEM = Factory(ActivatedStem, **SHAPE, sampler=IdealDownsample, activation=LowpassPolynomial, residual=True)
 PAIRS = {
-    "activation": (Gelu, functools.partial(UpPolynomial, train_scale=True)),
+    "activation": (Gelu, Factory(UpPolynomial, train_scale=True)),
     "norm": (ChannelNorm, SpatialNorm),
-    "padding": (functools.partial(DepthwiseConv, 7, "zero"), functools.partial(DepthwiseConv, 7, "circular")),
+    "padding": (Factory(DepthwiseConv, padding="ZERO"), Factory(DepthwiseConv, padding="CIRCULAR")),
     "stem": (PLAIN, STEM),
 }
 
@@ -72,7 +70,7 @@ def test_gradients_reach_both_layers(draw, x64):
 def test_windows_of_both_layers_lie_at_the_same_place(draw, x64):
     """A padded convolution reads windows that begin before the map; with `lead` they are the other's."""
     x = draw(1, 16, 16, 3)
-    padded = functools.partial(SampledConv, 6, 4, 4, Subsample, "circular", INIT)
+    padded = Factory(SampledConv, **SHAPE, sampler=Subsample)
     variables = PLAIN().init(jax.random.key(0), x)
     apart = [Blend(PLAIN, padded, share, lead) for share, lead in ((1.0, 1), (1.0, 0))]
     together, off = (layer.apply(variables, x) for layer in apart)
@@ -83,7 +81,7 @@ def test_windows_of_both_layers_lie_at_the_same_place(draw, x64):
 
 def test_statistics_and_formats_are_those_of_the_layers(draw):
     x = draw(4, 6, 6, 3).astype(jnp.bfloat16)
-    layer = Blend(BatchNorm, SpatialNorm, 0.3, numerics=PRECISIONS["bfloat16"])
+    layer = Blend(BatchNorm, SpatialNorm, 0.3, dtype=jnp.bfloat16)
     variables = layer.init(jax.random.key(0), x)
     y, updated = layer.apply(variables, x, train=True, mutable=["batch_stats"])
     assert y.dtype == jnp.bfloat16
@@ -91,18 +89,15 @@ def test_statistics_and_formats_are_those_of_the_layers(draw):
 
 
 def test_a_layer_with_itself_is_the_layer():
-    first, second = (functools.partial(DepthwiseConv, 7, "zero") for _ in range(2))
+    first, second = (Factory(DepthwiseConv, padding="ZERO") for _ in range(2))
     assert blend(first, second, 0.5) is second
-    assert blend(Gelu, functools.partial(Gelu), 0.5).func is Gelu
-    assert blend(*PAIRS["padding"], 0.5).func is Blend
-    nested = [
-        functools.partial(SampledConv, sampler=functools.partial(IdealSampler, any_size=a)) for a in (0, 0, 1)
-    ]
-    assert described(nested[0]) == described(nested[1]) != described(nested[2])
+    assert blend(*PAIRS["padding"], 0.5).module is Blend
+    nested = [Factory(SampledConv, sampler=Factory(IdealDownsample, any_size=a)) for a in (0, 0, 1)]
+    assert nested[0] == nested[1] != nested[2]
 
 
 def test_maps_of_two_sizes_cannot_be_blended(draw):
-    padded = functools.partial(SampledConv, 6, 4, 4, Subsample, "circular", INIT)
+    padded = Factory(SampledConv, **SHAPE, sampler=Subsample)
     with pytest.raises(
         ShapeError, match=r"blends maps of \(2, 4\) and \(3, 4\): image sides must be multiples"
     ):

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aliasfree_jax.layers.numerics import Numerics
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
+from aliasfree_jax.layers import Conv, DepthwiseConv
+from aliasfree_jax.layers.initializers import normal
 from aliasfree_jax.ops.choices import CHOICES
 
 
@@ -42,13 +42,13 @@ def by_definition(
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "mode"),
     [
-        (4, 4, "none", None),
-        (2, 2, "none", None),
-        (4, 1, "circular", "wrap"),
-        (2, 1, "circular", "wrap"),
-        (3, 2, "zero", "constant"),
-        (4, 1, "reflect", "reflect"),
-        (3, 1, "replicate", "edge"),
+        (4, 4, "VALID", None),
+        (2, 2, "VALID", None),
+        (4, 1, "CIRCULAR", "wrap"),
+        (2, 1, "CIRCULAR", "wrap"),
+        (3, 2, "ZERO", "constant"),
+        (4, 1, "REFLECT", "reflect"),
+        (3, 1, "REPLICATE", "edge"),
     ],
 )
 def test_convolutions_by_definition(kernel, stride, padding, mode, draw, x64):
@@ -63,7 +63,7 @@ def test_convolutions_by_definition(kernel, stride, padding, mode, draw, x64):
     np.testing.assert_allclose(y, expected, atol=1e-13)  # float64 sums of 48 products
 
 
-@pytest.mark.parametrize(("padding", "mode"), [("circular", "wrap"), ("zero", "constant")])
+@pytest.mark.parametrize(("padding", "mode"), [("CIRCULAR", "wrap"), ("ZERO", "constant")])
 def test_depthwise_convolution_by_definition(padding, mode, draw, x64):
     x, layer = draw(2, 9, 8, 3), DepthwiseConv(7, padding)
     variables = randomised(layer, x, draw)
@@ -75,25 +75,25 @@ def test_depthwise_convolution_by_definition(padding, mode, draw, x64):
 
 
 def test_initial_weights(draw):
-    params = Conv(64, 4).init(jax.random.key(0), draw(1, 8, 8, 16))["params"]
+    params = Conv(64, 4, kernel_init=normal(0.02)).init(jax.random.key(0), draw(1, 8, 8, 16))["params"]
     assert float(params["kernel"].std()) == pytest.approx(0.02, rel=0.05)  # 16 384 draws: 0.5 % at one sigma
     np.testing.assert_array_equal(params["bias"], 0.0)
 
 
 @pytest.mark.parametrize("layer", [Conv, DepthwiseConv])
 def test_bfloat16_from_float32_weights(layer, draw):
-    numerics, x = Numerics(jnp.bfloat16), draw(1, 8, 8, 3)
-    module = Conv(4, 3, numerics=numerics) if layer is Conv else DepthwiseConv(3, numerics=numerics)
+    x, dtype = draw(1, 8, 8, 3), jnp.bfloat16
+    module = Conv(4, 3, dtype=dtype) if layer is Conv else DepthwiseConv(3, dtype=dtype)
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     assert jax.eval_shape(module.apply, variables, x).dtype == jnp.bfloat16
 
 
 def test_small_maps_and_unknown_paddings_are_named(draw):
-    with pytest.raises(ShapeError, match="circular padding .* needs a larger map"):
+    with pytest.raises(ShapeError, match="CIRCULAR padding .* needs a larger map"):
         DepthwiseConv(7).init(jax.random.key(0), draw(1, 2, 2, 3))
-    with pytest.raises(ConfigError, match="unknown padding 'circle'. Did you mean 'circular'"):
-        Conv(4, 3, padding="circle").init(jax.random.key(0), draw(1, 8, 8, 3))
+    with pytest.raises(ConfigError, match="unknown padding 'CIRCLE'. Did you mean 'CIRCULAR'"):
+        Conv(4, 3, padding="CIRCLE").init(jax.random.key(0), draw(1, 8, 8, 3))
 
 
 def of_one_device(monkeypatch, devices):
@@ -105,7 +105,7 @@ def test_the_memory_of_a_stem_on_the_cpu_does_not_grow_with_its_windows(monkeypa
     """Of a map of 8 features, not all windows of 7 x 7 pixels are there at once; nor in the gradient."""
     of_one_device(monkeypatch, devices)
     monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=2**20))
-    layer, images = Conv(8, 7, padding="circular"), jax.ShapeDtypeStruct((16, 32, 32, 3), "float32")
+    layer, images = Conv(8, 7, padding="CIRCULAR"), jax.ShapeDtypeStruct((16, 32, 32, 3), "float32")
     variables = jax.eval_shape(layer.init, jax.random.key(0), images)
 
     def loss(variables, images):
@@ -119,7 +119,7 @@ def test_the_memory_of_a_stem_on_the_cpu_does_not_grow_with_its_windows(monkeypa
 
 def test_pieces_of_a_batch_give_the_same_convolution(monkeypatch, draw, x64):
     x, found = draw(6, 8, 8, 3), []
-    layer = Conv(5, 7, padding="zero")
+    layer = Conv(5, 7, padding="ZERO")
     variables = layer.init(jax.random.key(0), x)
     of_one_device(monkeypatch, 1)
     for limit in (None, 8 * 8 * 147 * 8 * 2):  # all; two images

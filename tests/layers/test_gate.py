@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aliasfree_jax.ops.gate import gate, up_gate_down, up_gate_down_ref
 
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import Gelu, UpPolynomial, arity
 from aliasfree_jax.layers.gate import Gate, LowpassGate, UpGate, UpSelfGate
 from aliasfree_jax.layers.mlp import Mlp, hidden_width, mlp_costs
-from aliasfree_jax.layers.sampling import IdealSampler, Subsample
+from aliasfree_jax.layers.sampling import IdealDownsample, Subsample
 from aliasfree_jax.layers.stem import ActivatedStem
+from aliasfree_jax.ops.gating import gate, up_gate_down, up_gate_down_ref
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -115,9 +115,9 @@ def test_the_self_gate_starts_as_the_identity_and_commutes_with_every_shift(draw
         np.testing.assert_allclose(act(moved), fractional_shift(act(odd), shift), atol=1e-11)
 
 
-def stem(sampler=IdealSampler, residual: bool = False, cutoff: float = 0.75) -> ActivatedStem:
+def stem(sampler=IdealDownsample, residual: bool = False, cutoff: float = 0.75) -> ActivatedStem:
     activation = functools.partial(LowpassGate, in_scale=0.7, out_scale=1.3, cutoff=cutoff)
-    return ActivatedStem(5, 4, 4, sampler, "circular", activation, residual, jax.nn.initializers.normal(0.5))
+    return ActivatedStem(5, 4, 4, sampler, activation, "CIRCULAR", residual, jax.nn.initializers.normal(0.5))
 
 
 @pytest.mark.parametrize("residual", [False, True])

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aliasfree_jax.layers.numerics import Numerics
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.activation import Gelu, UpPolynomial
@@ -102,7 +101,7 @@ def test_other_activations_stay_on_the_map(draw, x64):
 
 
 def test_bfloat16_in_bfloat16_out(draw):
-    layer, x = mlp(numerics=Numerics(jnp.bfloat16)), draw(1, 6, 6, 3).astype(jnp.bfloat16)
+    layer, x = mlp(dtype=jnp.bfloat16), draw(1, 6, 6, 3).astype(jnp.bfloat16)
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
     assert jax.eval_shape(layer.apply, variables, x).dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aliasfree_jax.layers.numerics import Numerics
 from jax.sharding import NamedSharding, PartitionSpec
 
 from aliasfree_jax.errors import ConfigError, ShapeError
@@ -71,7 +70,7 @@ def test_large_means_cost_no_more_than_their_own_rounding(name, draw):
 @pytest.mark.parametrize("name", NORMS)
 def test_bfloat16_maps_have_float32_statistics(name, draw):
     x = (100 + 10 * draw(2, 16, 16, 6)).astype(jnp.bfloat16)
-    y = run(name, x, numerics=Numerics(jnp.bfloat16))[0]
+    y = run(name, x, dtype=jnp.bfloat16)[0]
     assert y.dtype == jnp.bfloat16
     # The result alone is rounded to eight bits; values reach 4.
     np.testing.assert_allclose(y.astype(jnp.float32), expected(name, x.astype(jnp.float32)), atol=0.03)

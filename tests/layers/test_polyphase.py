@@ -7,21 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aliasfree_jax.ops.blur import blur
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.adaptive_blur import AdaptiveBlurSampler
+from aliasfree_jax.layers.adaptive_blur import AdaptiveBlurPool
 from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
-from aliasfree_jax.layers.polyphase import LearnedPolyphaseSampler, PolyphaseSampler
-from aliasfree_jax.layers.sampling import BlurSampler, IdealSampler, Subsample, steps_of
-from aliasfree_jax.layers.upsampling import IdealUpsampler, PolyphaseUpsampler
+from aliasfree_jax.layers.polyphase import AdaptivePolyphase, LearnedPolyphase
+from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, Subsample, steps_of
+from aliasfree_jax.layers.upsampling import IdealUpsample, PolyphaseUpsample
+from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.polyphase import polyphase_components, polyphase_downsample, row_order
 from aliasfree_jax.ops.resample import ideal_upsample
 
 # Float64 sums of at most 10,000 terms of order 1.
 EXACT = 1e-12
+PHASED = {"method": "with_phase"}
 
-BLUR = functools.partial(BlurSampler, size=3)
+BLUR = functools.partial(BlurPool, kernel_size=3)
 LOGITS = {
     "conv": ConvLogits,
     "skip": functools.partial(ConvLogits, skip=True),
@@ -31,15 +32,13 @@ LOGITS = {
     "linear": LinearLogits,
 }
 SAMPLERS = {
-    "l2": PolyphaseSampler,
-    "l1 after a blur": functools.partial(PolyphaseSampler, criterion="l1", inner=BLUR),
-    "l2 on the raw map": functools.partial(PolyphaseSampler, inner=BLUR, select_on="raw"),
+    "l2": AdaptivePolyphase,
+    "l1 after a blur": functools.partial(AdaptivePolyphase, criterion="l1", inner=BLUR),
+    "l2 on the raw map": functools.partial(AdaptivePolyphase, inner=BLUR, select_on="raw"),
     "largest, content-adaptive": functools.partial(
-        PolyphaseSampler, criterion="l_infty", inner=functools.partial(AdaptiveBlurSampler, groups=2)
+        AdaptivePolyphase, criterion="l_infty", inner=functools.partial(AdaptiveBlurPool, groups=2)
     ),
-    **{
-        f"learned, {name}": functools.partial(LearnedPolyphaseSampler, logits=LOGITS[name]) for name in LOGITS
-    },
+    **{f"learned, {name}": functools.partial(LearnedPolyphase, logits=LOGITS[name]) for name in LOGITS},
 }
 
 
@@ -55,25 +54,28 @@ def variables_of(module, x, draw):
 
 
 def test_strides_are_taken_in_prime_factors(draw):
-    assert [steps_of(n) for n in (1, 2, 3, 4, 6, 12)] == [[], [2], [3], [2, 2], [2, 3], [2, 2, 3]]
+    assert [steps_of(n) for n in (1, 2, 3, 4, 6, 12)] == [
+        [(prime, prime) for prime in primes] for primes in ([], [2], [3], [2, 2], [2, 3], [2, 2, 3])
+    ]
+    assert steps_of((4, 3)) == [(2, 3), (2, 1)]
     x = draw(4, 8, 8, 3)
-    y, phases = PolyphaseSampler(stride=4).apply({}, x)
+    y, phases = AdaptivePolyphase(strides=4).apply({}, x, **PHASED)
     half, first = polyphase_downsample(x)
     quarter, second = polyphase_downsample(half)
     np.testing.assert_array_equal(y, quarter)
     np.testing.assert_array_equal(jnp.stack(phases), jnp.stack([first, second]))
-    same, none = PolyphaseSampler(stride=1).apply({}, x)
+    same, none = AdaptivePolyphase(strides=1).apply({}, x, **PHASED)
     assert none is None
     np.testing.assert_array_equal(same, x)
-    with pytest.raises(ConfigError, match=r"strides are 1, 2, 3, ..., got 0"):
-        PolyphaseSampler(stride=0).apply({}, x)
+    with pytest.raises(ConfigError, match="strides is an integer of at least 1, or a pair of them, got 0"):
+        AdaptivePolyphase(strides=0).apply({}, x, **PHASED)
 
 
 @pytest.mark.parametrize("stride", [2, 3, 4, 6])
 @pytest.mark.parametrize("name", ["l2", "l1 after a blur", "l2 on the raw map", "learned, conv"])
 def test_every_stride_commutes_with_every_integer_shift(name, stride, draw, x64):
     x = draw(1, 12, 12, 2)
-    sampler = SAMPLERS[name](stride=stride)
+    sampler = SAMPLERS[name](strides=stride)
     variables = variables_of(sampler, x, draw)
     shifts = list(itertools.product(range(stride), range(stride)))
     moved = jnp.concatenate([jnp.roll(x, shift, (1, 2)) for shift in shifts])
@@ -94,8 +96,8 @@ def test_down_and_up_commute_with_every_integer_shift(name, draw, x64):
 
     @jax.jit
     def there_and_back(x):
-        y, phase = sampler.apply(variables, x)
-        return PolyphaseUpsampler(inner=BLUR).apply({}, y, phase)
+        y, phase = sampler.apply(variables, x, **PHASED)
+        return PolyphaseUpsample(inner=BLUR).apply({}, y, phase)
 
     expected = there_and_back(x)[0]
     shifts = list(itertools.product(range(6), range(8)))
@@ -106,37 +108,37 @@ def test_down_and_up_commute_with_every_integer_shift(name, draw, x64):
 
 def test_a_shortcut_reuses_the_phase(draw):
     x, other = draw(4, 8, 8, 3), draw(4, 8, 8, 5, seed=1)
-    for sampler in (PolyphaseSampler(inner=BLUR), PolyphaseSampler(stride=4)):
-        _, phase = sampler.apply({}, x)
-        y, returned = sampler.apply({}, other, phase)
+    for sampler in (AdaptivePolyphase(inner=BLUR), AdaptivePolyphase(strides=4)):
+        _, phase = sampler.apply({}, x, **PHASED)
+        y, returned = sampler.apply({}, other, phase, **PHASED)
         assert all((a == b).all() for a, b in zip(phase, returned, strict=True))
-        assert float(jnp.abs(y - sampler.apply({}, other)[0]).max()) > 0.1
+        assert float(jnp.abs(y - sampler.apply({}, other, **PHASED)[0]).max()) > 0.1
     # Samplers that choose nothing read the phase they are given.
-    _, phase = PolyphaseSampler().apply({}, x)
-    y, returned = BLUR().apply({}, other, phase)
+    _, phase = AdaptivePolyphase().apply({}, x, **PHASED)
+    y, returned = BLUR().apply({}, other, phase, **PHASED)
     np.testing.assert_allclose(y, polyphase_downsample(blur(other, 3), phase=phase[0])[0], atol=1e-6)
     assert returned is phase
-    assert Subsample().apply({}, other)[1] is None
+    assert Subsample().apply({}, other, **PHASED)[1] is None
 
 
 def test_the_criterion_looks_at_the_filtered_or_the_raw_map(draw):
     x = draw(64, 8, 8, 1)
-    filtered = PolyphaseSampler(inner=BLUR).apply({}, x)
-    raw = PolyphaseSampler(inner=BLUR, select_on="raw").apply({}, x)
+    filtered = AdaptivePolyphase(inner=BLUR).apply({}, x, **PHASED)
+    raw = AdaptivePolyphase(inner=BLUR, select_on="raw").apply({}, x, **PHASED)
     np.testing.assert_array_equal(filtered[1][0], polyphase_downsample(blur(x, 3))[1])
     np.testing.assert_array_equal(raw[1][0], polyphase_downsample(x)[1])
     # The specification counts 102 of 200 random maps on which the two differ.
     assert 16 < int((filtered[1][0] != raw[1][0]).sum()) < 48
     np.testing.assert_array_equal(raw[0], polyphase_downsample(blur(x, 3), phase=raw[1][0])[0])
     with pytest.raises(ConfigError, match="unknown select_on 'blurred'"):
-        PolyphaseSampler(select_on="blurred").apply({}, x)
+        AdaptivePolyphase(select_on="blurred").apply({}, x, **PHASED)
 
 
 def test_ties_go_along_the_columns_in_aps_and_along_the_rows_in_lps():
     # Components 1 (row offset 1) and 2 (column offset 1) are equal, and larger than the others.
     x = jnp.zeros((1, 4, 4, 1)).at[:, 1::2, ::2].set(1.0).at[:, ::2, 1::2].set(1.0)
-    assert PolyphaseSampler().apply({}, x)[1][0].tolist() == [1]
-    assert PolyphaseSampler(tie_order="rows").apply({}, x)[1][0].tolist() == [2]
+    assert AdaptivePolyphase().apply({}, x, **PHASED)[1][0].tolist() == [1]
+    assert AdaptivePolyphase(tie_order="rows").apply({}, x, **PHASED)[1][0].tolist() == [2]
     assert row_order().tolist() == [0, 2, 1, 3]
     assert row_order((2, 3)).tolist() == [0, 2, 4, 1, 3, 5]
 
@@ -145,64 +147,75 @@ def test_odd_maps_are_padded_circularly_in_aps_and_by_zeros_in_lps():
     x = jnp.arange(1.0, 26.0).reshape(1, 5, 5, 1)
     phase = (jnp.array([3]),)
     with pytest.warns(UserWarning, match="5 x 5 is sampled by 2"):
-        circular = PolyphaseSampler().apply({}, x, phase)[0]
-        zeros = PolyphaseSampler(odd_padding="zero").apply({}, x, phase)[0]
+        circular = AdaptivePolyphase().apply({}, x, phase, **PHASED)[0]
+        zeros = AdaptivePolyphase(odd_padding="ZERO").apply({}, x, phase, **PHASED)[0]
     assert circular[0, :, :, 0].tolist() == [[7, 9, 6], [17, 19, 16], [2, 4, 1]]
     assert zeros[0, :, :, 0].tolist() == [[7, 9, 0], [17, 19, 0], [0, 0, 0]]  # spec B1
 
 
 def test_training_mixes_the_components(draw):
     x = draw(3, 8, 8, 4)
-    sampler = LearnedPolyphaseSampler(noise=False)
+    sampler = LearnedPolyphase(noise=False)
     variables = variables_of(sampler, x, draw)
     logits = ConvLogits().apply({"params": variables["params"]["logits0"]}, polyphase_components(x))
     for temperature in (1.0, 0.1):
-        y, (weights,) = sampler.apply(variables, x, train=True, temperature=temperature)
+        y, (weights,) = sampler.apply(variables, x, train=True, temperature=temperature, **PHASED)
         np.testing.assert_allclose(weights, jax.nn.softmax(logits / temperature), rtol=1e-5)
         mixture = jnp.einsum("nk,nkhwc->nhwc", weights, polyphase_components(x), precision="highest")
         np.testing.assert_allclose(y, mixture, atol=1e-5)
-    cold, _ = sampler.apply(variables, x, train=True, temperature=1e-4)
-    np.testing.assert_allclose(cold, sampler.apply(variables, x)[0], atol=1e-5)
-    gradient = jax.grad(lambda v: sampler.apply(v, x, train=True)[0][:, 0].sum())(variables)
+    cold, _ = sampler.apply(variables, x, train=True, temperature=1e-4, **PHASED)
+    np.testing.assert_allclose(cold, sampler.apply(variables, x, **PHASED)[0], atol=1e-5)
+    gradient = jax.grad(lambda v: sampler.apply(v, x, train=True, **PHASED)[0][:, 0].sum())(variables)
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
 
 
 def test_noise_is_drawn_in_training_only(draw):
     x = draw(64, 4, 4, 2)
-    sampler = LearnedPolyphaseSampler(logits=LinearLogits)
+    sampler = LearnedPolyphase(logits=LinearLogits)
     variables = jax.tree.map(jnp.zeros_like, variables_of(sampler, x, draw))
     draws = [
-        sampler.apply(variables, x, train=True, temperature=0.01, rngs={"gumbel": jax.random.key(seed)})[1][0]
+        sampler.apply(
+            variables,
+            x,
+            train=True,
+            temperature=0.01,
+            rngs={"gumbel": jax.random.key(seed)},
+            **PHASED,
+        )[1][0]
         for seed in (0, 0, 1)
     ]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert float(jnp.abs(draws[0] - draws[2]).max()) > 0.5
     # Equal logits: Gumbel noise makes every phase win about as often, a quarter of 64.
     assert 6 < int(jnp.bincount(draws[0].argmax(1), length=4).min())
-    assert sampler.apply(variables, x)[1][0].tolist() == [0] * 64  # no rng needed
-    noisy = LearnedPolyphaseSampler(logits=LinearLogits, evaluation="noisy")
-    assert noisy.apply(variables, x, rngs={"gumbel": jax.random.key(0)})[1][0].shape == (64, 4)
+    assert sampler.apply(variables, x, **PHASED)[1][0].tolist() == [0] * 64  # no rng needed
+    noisy = LearnedPolyphase(logits=LinearLogits, evaluation="noisy")
+    assert noisy.apply(variables, x, rngs={"gumbel": jax.random.key(0)}, **PHASED)[1][0].shape == (
+        64,
+        4,
+    )
     with pytest.raises(ConfigError, match="unknown evaluation 'soft'"):
-        LearnedPolyphaseSampler(logits=LinearLogits, evaluation="soft").apply(variables, x)
+        LearnedPolyphase(logits=LinearLogits, evaluation="soft").apply(variables, x, **PHASED)
 
 
 def test_noisy_evaluation_needs_no_key(draw):
     """As with a key: each image has noise of its own, and phases win in proportion to their weights."""
     x = draw(2048, 4, 4, 1)
-    sampler = LearnedPolyphaseSampler(logits=LinearLogits, evaluation="noisy", evaluation_temperature=0.1)
+    sampler = LearnedPolyphase(logits=LinearLogits, evaluation="noisy", evaluation_temperature=0.1)
     variables = variables_of(sampler, x, draw)
-    own = sampler.apply(variables, x)[1][0]
-    np.testing.assert_array_equal(own, sampler.apply(variables, x)[1][0])
-    np.testing.assert_array_equal(own[5:7], sampler.apply(variables, x[5:7])[1][0])
-    keyed = sampler.apply(variables, x, rngs={"gumbel": jax.random.key(3)})[1][0]
+    own = sampler.apply(variables, x, **PHASED)[1][0]
+    np.testing.assert_array_equal(own, sampler.apply(variables, x, **PHASED)[1][0])
+    np.testing.assert_array_equal(own[5:7], sampler.apply(variables, x[5:7], **PHASED)[1][0])
+    keyed = sampler.apply(variables, x, rngs={"gumbel": jax.random.key(3)}, **PHASED)[1][0]
     assert float(jnp.abs(own - keyed).max()) > 0.5
     # Weights lie in [0, 1], so a mean over 2048 images is off by at most 0.5 / 45 in the standard deviation,
     # and the difference of two means by 0.016: five of those.
     np.testing.assert_allclose(own.mean(0), keyed.mean(0), atol=0.08)
-    warm = LearnedPolyphaseSampler(logits=LinearLogits, evaluation="convex", evaluation_temperature=0.5)
-    plain = LearnedPolyphaseSampler(logits=LinearLogits, evaluation="convex")
+    warm = LearnedPolyphase(logits=LinearLogits, evaluation="convex", evaluation_temperature=0.5)
+    plain = LearnedPolyphase(logits=LinearLogits, evaluation="convex")
     np.testing.assert_array_equal(
-        warm.apply(variables, x)[1][0], plain.apply(variables, x, temperature=0.5)[1][0]
+        warm.apply(variables, x, **PHASED)[1][0],
+        plain.apply(variables, x, temperature=0.5, **PHASED)[1][0],
     )
 
 
@@ -229,20 +242,20 @@ def test_logits_have_a_width(draw):
 
 def test_upsampling_keeps_constants_and_writes_at_the_phase(draw):
     ones = jnp.ones((2, 4, 5, 1))
-    for inner in (functools.partial(BlurSampler, size=2), BLUR, IdealSampler):
-        np.testing.assert_allclose(PolyphaseUpsampler(inner=inner).apply({}, ones), 1.0, atol=1e-6)
+    for inner in (functools.partial(BlurPool, kernel_size=2), BLUR, IdealDownsample):
+        np.testing.assert_allclose(PolyphaseUpsample(inner=inner).apply({}, ones), 1.0, atol=1e-6)
     x, phase = draw(4, 3, 3, 2), (jnp.arange(4), jnp.array([3, 1, 0, 2]))
-    y = PolyphaseUpsampler(stride=4, gain=1.0).apply({}, x, phase)
-    np.testing.assert_array_equal(PolyphaseSampler(stride=4).apply({}, y, phase)[0], x)
+    y = PolyphaseUpsample(strides=4, gain=1.0).apply({}, x, phase)
+    np.testing.assert_array_equal(AdaptivePolyphase(strides=4).apply({}, y, phase, **PHASED)[0], x)
     assert int((y != 0).sum()) == x.size
 
 
 def test_ideal_upsampling_takes_the_phase_too(draw, x64):
     x, phase = draw(4, 5, 7, 2), (jnp.arange(4),)
-    y = IdealUpsampler().apply({}, x, phase)
-    np.testing.assert_allclose(PolyphaseSampler().apply({}, y, phase)[0], x, atol=EXACT)
-    np.testing.assert_allclose(IdealUpsampler().apply({}, x), ideal_upsample(x, 2), atol=EXACT)
-    np.testing.assert_allclose(y, PolyphaseUpsampler(inner=IdealSampler).apply({}, x, phase), atol=EXACT)
+    y = IdealUpsample().apply({}, x, phase)
+    np.testing.assert_allclose(AdaptivePolyphase().apply({}, y, phase, **PHASED)[0], x, atol=EXACT)
+    np.testing.assert_allclose(IdealUpsample().apply({}, x), ideal_upsample(x, 2), atol=EXACT)
+    np.testing.assert_allclose(y, PolyphaseUpsample(inner=IdealDownsample).apply({}, x, phase), atol=EXACT)
     twice = (jnp.arange(4), jnp.array([3, 1, 0, 2]))
-    z = IdealUpsampler(stride=4).apply({}, x, twice)
-    np.testing.assert_allclose(PolyphaseSampler(stride=4).apply({}, z, twice)[0], x, atol=EXACT)
+    z = IdealUpsample(strides=4).apply({}, x, twice)
+    np.testing.assert_allclose(AdaptivePolyphase(strides=4).apply({}, z, twice, **PHASED)[0], x, atol=EXACT)

@@ -7,18 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aliasfree_jax.layers.numerics import Numerics
-from aliasfree_jax.ops.blur import blur
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.polyphase import PolyphaseSampler
+from aliasfree_jax.layers.polyphase import AdaptivePolyphase
 from aliasfree_jax.layers.sampling import (
-    BlurSampler,
-    IdealSampler,
-    NormPreservingSampler,
+    BlurPool,
+    IdealDownsample,
+    NormPreserving,
     SampledConv,
     Subsample,
 )
+from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -27,10 +26,10 @@ EXACT = 1e-12
 
 LINEAR = {
     "subsample": Subsample,
-    "blur 3": functools.partial(BlurSampler, size=3),
-    "blur 4": functools.partial(BlurSampler, size=4),
-    "ideal": IdealSampler,
-    "ideal, any size": functools.partial(IdealSampler, any_size=True),
+    "blur 3": functools.partial(BlurPool, kernel_size=3),
+    "blur 4": functools.partial(BlurPool, kernel_size=4),
+    "ideal": IdealDownsample,
+    "ideal, any size": functools.partial(IdealDownsample, any_size=True),
 }
 
 
@@ -52,11 +51,12 @@ def test_samplers_compute_their_op(stride, draw):
         "ideal, any size": ideal_downsample(x, stride, any_size=True),
     }
     for name, factory in LINEAR.items():
-        y, phase = factory(stride=stride).apply({}, x)
+        y, phase = factory(strides=stride).apply({}, x, method="with_phase")
         assert phase is None
+        np.testing.assert_array_equal(factory(strides=stride).apply({}, x), y)
         np.testing.assert_array_equal(y, expected[name], err_msg=name)
     for name in ("subsample", "blur 3", "ideal"):
-        filtered = LINEAR[name](stride=stride).apply({}, x, method="filter")
+        filtered = LINEAR[name](strides=stride).apply({}, x, method="filter")
         # Filtering first and reading single positions round differently.
         np.testing.assert_allclose(filtered[:, ::stride, ::stride], expected[name], atol=1e-5, err_msg=name)
 
@@ -73,32 +73,32 @@ def test_sampling_before_the_convolution_is_the_same(name, kernel, stride, draw,
     @jax.jit
     def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         full = SampledConv(4, kernel, 1, Subsample).apply(variables, x)
-        return layer.apply(variables, x), sampler(stride=stride).apply({}, full)[0]
+        return layer.apply(variables, x), sampler(strides=stride).apply({}, full)
 
     cheap, expected = both(x)
     assert cheap.shape == (2, -(-16 // stride), -(-9 // stride), 4)
     np.testing.assert_allclose(cheap, expected, atol=EXACT)
 
 
-@pytest.mark.parametrize("sampler", [functools.partial(BlurSampler, padding="zero"), PolyphaseSampler])
+@pytest.mark.parametrize("sampler", [functools.partial(BlurPool, padding="ZERO"), AdaptivePolyphase])
 def test_what_does_not_commute_runs_after_the_convolution(sampler, draw, x64):
     x, layer = draw(2, 8, 8, 3), SampledConv(4, 2, 2, sampler)
     variables = jax.tree.map(
         lambda leaf: draw(*leaf.shape, seed=1), jax.eval_shape(layer.init, jax.random.key(0), x)
     )
     full = SampledConv(4, 2, 1, Subsample).apply(variables, x)
-    expected = sampler(stride=2).apply({}, full)[0]
+    expected = sampler(strides=2).apply({}, full)
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=EXACT)
 
 
 def test_only_circular_blurs_commute_with_circular_convolutions():
-    assert Subsample().circular() and IdealSampler().circular() and BlurSampler().circular()
-    assert not BlurSampler(padding="reflect").circular()
+    assert Subsample().circular() and IdealDownsample().circular() and BlurPool().circular()
+    assert not BlurPool(padding="REFLECT").circular()
 
 
 @pytest.mark.parametrize("kernel", [2, 4])
 def test_without_padding_it_is_a_strided_convolution(kernel, draw, x64):
-    x, layer = draw(2, 9, 12, 3), SampledConv(4, kernel, kernel, Subsample, "none")
+    x, layer = draw(2, 9, 12, 3), SampledConv(4, kernel, kernel, Subsample, "VALID")
     variables = jax.tree.map(
         lambda leaf: draw(*leaf.shape, seed=1), jax.eval_shape(layer.init, jax.random.key(0), x)
     )
@@ -115,50 +115,50 @@ def test_without_padding_it_is_a_strided_convolution(kernel, draw, x64):
 @pytest.mark.parametrize("inner", ["subsample", "blur 3", "ideal", "ideal, any size"])
 def test_norms_are_preserved_channel_by_channel(inner, draw, x64):
     x = draw(2, 8, 9, 3) * jnp.array([1.0, 10.0, 0.1])
-    y, _ = NormPreservingSampler(LINEAR[inner], stride=2).apply({}, x)
-    filtered = LINEAR[inner](stride=2).apply({}, x, method="filter")
+    y = NormPreserving(inner=LINEAR[inner]).apply({}, x)
+    filtered = LINEAR[inner](strides=2).apply({}, x, method="filter")
 
     def norm(z: jax.Array) -> np.ndarray:
         return np.sqrt(np.sum(np.asarray(z) ** 2, axis=(1, 2), keepdims=True))
 
-    expected = LINEAR[inner](stride=2).apply({}, x)[0] * norm(x) / (norm(filtered) + 1e-6)
+    expected = LINEAR[inner](strides=2).apply({}, x) * norm(x) / (norm(filtered) + 1e-6)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=EXACT)
 
 
 def test_norm_preservation_has_a_gradient_at_empty_channels(draw):
     x = draw(1, 8, 8, 2).at[..., 1].set(0.0)
-    layer = NormPreservingSampler(IdealSampler)
-    y, gradient = jax.value_and_grad(lambda x: jnp.sum(layer.apply({}, x)[0] ** 2))(x)
+    layer = NormPreserving(inner=IdealDownsample)
+    y, gradient = jax.value_and_grad(lambda x: jnp.sum(layer.apply({}, x) ** 2))(x)
     assert bool(jnp.isfinite(gradient).all()) and bool(jnp.isfinite(y))
-    np.testing.assert_array_equal(layer.apply({}, x)[0][..., 1], 0.0)
+    np.testing.assert_array_equal(layer.apply({}, x)[..., 1], 0.0)
 
 
 def test_only_linear_samplers_preserve_norms(draw):
-    with pytest.raises(ConfigError, match="only linear samplers can preserve norms, got PolyphaseSampler"):
-        NormPreservingSampler(PolyphaseSampler).apply({}, draw(1, 8, 8, 1))
+    with pytest.raises(ConfigError, match="only linear samplers can preserve norms, got AdaptivePolyphase"):
+        NormPreserving(inner=AdaptivePolyphase).apply({}, draw(1, 8, 8, 1))
 
 
 @pytest.mark.parametrize("any_size", [False, True])
 def test_ideal_sampling_commutes_with_shifts(any_size, draw, x64):
     side, shift = (9 if any_size else 8), (0.5, -1 / 3)
-    x, sampler = draw(1, side, side, 2), IdealSampler(any_size=any_size)
-    y = sampler.apply({}, x)[0]
+    x, sampler = draw(1, side, side, 2), IdealDownsample(any_size=any_size)
+    y = sampler.apply({}, x)
     ratio = y.shape[1] / side
-    moved = sampler.apply({}, fractional_shift(x, shift))[0]
+    moved = sampler.apply({}, fractional_shift(x, shift))
     np.testing.assert_allclose(moved, fractional_shift(y, (shift[0] * ratio, shift[1] * ratio)), atol=EXACT)
 
 
 EXACT_SAMPLERS = {
-    "ideal": IdealSampler,
-    "polyphase": PolyphaseSampler,
-    "norm preserving": functools.partial(NormPreservingSampler, IdealSampler),
+    "ideal": IdealDownsample,
+    "polyphase": AdaptivePolyphase,
+    "norm preserving": functools.partial(NormPreserving, inner=IdealDownsample),
 }
 
 
 @pytest.mark.parametrize("name", EXACT_SAMPLERS)
 def test_uneven_maps_warn(name):
     def sample(stride: int, *size: int) -> None:
-        sampler = EXACT_SAMPLERS[name](stride=stride)
+        sampler = EXACT_SAMPLERS[name](strides=stride)
         jax.eval_shape(lambda: sampler.apply({}, jnp.zeros((1, *size, 1))))
 
     with pytest.warns(UserWarning, match="a map of 9 x 8 is sampled by 2, which does not divide it"):
@@ -176,7 +176,7 @@ def test_the_convolution_warns_too_and_any_size_does_not():
         jax.eval_shape(lambda: layer.init(jax.random.key(0), jnp.zeros((1, 9, 9, 1))))
 
     with pytest.warns(UserWarning, match="any_size=True is exact for every size"):
-        trace(IdealSampler)
+        trace(IdealDownsample)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trace(LINEAR["ideal, any size"])
@@ -185,9 +185,9 @@ def test_the_convolution_warns_too_and_any_size_does_not():
 
 @pytest.mark.parametrize("name", [*LINEAR, "polyphase"])
 def test_bfloat16_networks_keep_bfloat16_maps(name, draw):
-    numerics, x = Numerics(jnp.bfloat16), draw(1, 8, 8, 3)
-    sampler = {**LINEAR, "polyphase": PolyphaseSampler}[name]
-    layer = SampledConv(4, 2, 2, sampler, numerics=numerics)
+    x = draw(1, 8, 8, 3)
+    sampler = {**LINEAR, "polyphase": AdaptivePolyphase}[name]
+    layer = SampledConv(4, 2, 2, sampler, dtype=jnp.bfloat16)
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
     assert variables["params"]["conv"]["kernel"].dtype == jnp.float32  # master weights
     assert jax.eval_shape(layer.apply, variables, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
@@ -195,7 +195,7 @@ def test_bfloat16_networks_keep_bfloat16_maps(name, draw):
 
 def test_the_precision_reaches_the_filters(draw):
     def text(precision: str) -> str:
-        layer = SampledConv(4, 2, 2, IdealSampler, numerics=Numerics(precision=precision))
+        layer = SampledConv(4, 2, 2, IdealDownsample, precision=precision)
         x = draw(1, 8, 8, 3)
         variables = jax.eval_shape(layer.init, jax.random.key(0), x)
         return str(jax.make_jaxpr(layer.apply)(variables, x)).upper()
@@ -206,5 +206,5 @@ def test_the_precision_reaches_the_filters(draw):
 
 def test_the_filter_alone_is_the_ops(draw):
     x = draw(1, 8, 8, 2)
-    filtered = IdealSampler(stride=4).apply({}, x, method="filter")
+    filtered = IdealDownsample(strides=4).apply({}, x, method="filter")
     np.testing.assert_array_equal(filtered, ideal_lowpass(x, 0.25))

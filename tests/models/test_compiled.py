@@ -57,10 +57,14 @@ def test_the_precision_reaches_every_product(family):
         program = jax.make_jaxpr(jax.grad(lambda v: network.apply(v, images).sum()))(variables)
         return [precision for _, precision in products(program.jaxpr)]
 
-    exact, fast = precisions(), precisions(precision="tf32")
+    exact, fast, own = precisions(precision="highest"), precisions(precision="high"), precisions()
     assert len(exact) == len(fast) > 30  # forward and backward, of 4 blocks and both samplings
     assert all("HIGHEST" in precision for precision in exact)
     assert not any("HIGHEST" in precision for precision in fast)
+    # The network's own: highest where its promise rests on it, JAX's elsewhere; ideal filters always.
+    assert own == (exact if family in ("convnext_afc", "convnext_afg") else ["NONE"] * len(exact))
+    filters = precisions(sampler="ideal", precision=None)
+    assert any("HIGHEST" in precision for precision in filters) and "NONE" in filters
 
 
 @pytest.fixture(scope="module")

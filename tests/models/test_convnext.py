@@ -12,10 +12,11 @@ import pytest
 from flax.errors import InvalidRngError
 
 from aliasfree_jax import create_model
+from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import LowpassPolynomial
 from aliasfree_jax.layers.convolution import Conv
-from aliasfree_jax.layers.sampling import IdealSampler
+from aliasfree_jax.layers.sampling import IdealDownsample
 from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.ops.activation import lowpass_polynomial
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
@@ -111,7 +112,9 @@ def test_no_layer_scale():
 @pytest.mark.parametrize("family", ["convnext_aps", "convnext_afc"])
 def test_bfloat16_maps_and_float32_logits(family, draw, randomised):
     images = draw(2, 32, 32, 3)
-    exact, rough = (create_model(f"{family}_micro", **MICRO, precision=p) for p in ("float32", "bfloat16"))
+    exact, rough = (
+        create_model(f"{family}_micro", **MICRO, **PRECISIONS[p]) for p in ("float32", "bfloat16")
+    )
     variables = randomised(exact, *images.shape)
     expected = compiled(exact.apply)(variables, images)
     logits, state = compiled(lambda v, x: rough.apply(v, x, mutable=["intermediates"]))(variables, images)
@@ -141,11 +144,11 @@ def test_the_stems_shortcut_is_the_plain_order(draw, randomised, x64):
     images = draw(1, 32, 32, 3)
     network = create_model("convnext_afc_micro", **MICRO)
     stem = randomised(network, *images.shape)["params"]["stem"]
-    y = Conv(8, 4, 1, "circular").apply({"params": stem["conv"]}, images)
+    y = Conv(8, 4, 1, "CIRCULAR").apply({"params": stem["conv"]}, images)
     activated = lowpass_polynomial(y, ideal_lowpass(y, 0.75), **stem["activation"])
     expected = ideal_downsample(y + stem["gain"] * activated, 4)
     lowpass = functools.partial(LowpassPolynomial, train_scale=True)
-    layer = ActivatedStem(8, 4, 4, IdealSampler, "circular", lowpass, True, nn.initializers.zeros)
+    layer = ActivatedStem(8, 4, 4, IdealDownsample, lowpass, "CIRCULAR", True, nn.initializers.zeros)
     # Float64 sums of at most 48 products.
     np.testing.assert_allclose(compiled(layer.apply)({"params": stem}, images), expected, atol=1e-12)
 
@@ -155,9 +158,9 @@ def test_the_stems_shortcut_is_the_plain_order(draw, randomised, x64):
     [
         ("convnext_afc_tiny", {}, 65),  # spec section 0, trap 4
         ("convnext_aps_tiny", {}, 65),
-        ("convnext_circular_tiny", {"sampled_padding": "none"}, 96),
+        ("convnext_circular_tiny", {"sampled_padding": "VALID"}, 96),
         ("convnext_tiny", {}, 32),
-        ("convnext_tiny", {"padding": "reflect"}, 128),
+        ("convnext_tiny", {"padding": "REFLECT"}, 128),
         ("convnext_afc_micro", {}, 17),
         ("convnext_afc_cifar", {}, 17),
         ("convnext_micro", {}, 8),

@@ -201,10 +201,10 @@ def test_names():
         ("resnet18_cifar_blur", {"pool_only": True}, "pool_only is for ImageNet stems"),
         ("resnet18", {"block": "bottle"}, "unknown block 'bottle'. Did you mean 'bottleneck'"),
         ("resnet18", {"depths": (1, 1)}, "differ in their number of stages"),
-        ("resnet18_aps", {"sampler": {"name": "polyphase", "size": 3}}, "unknown option of sampler"),
+        ("resnet18_aps", {"sampler": {"name": "polyphase", "kernel_size": 3}}, "unknown option of sampler"),
         ("resnet18", {"stem": {"name": "image", "width": 3}}, "unknown option of stem 'image' 'width'"),
         ("resnet18", {"any_size": True}, "any_size=True needs the ideal sampler"),
-        ("densenet121", {"precision": "half"}, "unknown precision 'half'"),
+        ("densenet121", {"precision": "half"}, "precision is a word of JAX"),
     ],
 )
 def test_wrong_options_are_named(name, options, message):
@@ -220,12 +220,12 @@ def test_plain_networks_do_not_compute_what_they_drop():
         variables = jax.eval_shape(module.init, jax.random.key(0), x)
         return jax.jit(module.apply).lower(variables, x).cost_analysis()["flops"]
 
-    assert flops("resnet18") < 0.8 * flops("resnet18", sampler={"name": "blur", "size": 1})
+    assert flops("resnet18") < 0.8 * flops("resnet18", sampler={"name": "blur", "kernel_size": 1})
 
 
 def test_a_blur_of_one_tap_is_plain_subsampling(draw):
     plain = create_model("resnet18_circular", **NARROW)
-    one = create_model("resnet18_circular", **NARROW, sampler={"name": "blur", "size": 1})
+    one = create_model("resnet18_circular", **NARROW, sampler={"name": "blur", "kernel_size": 1})
     x, variables = draw(1, 64, 64, 3), variables_of(plain, 64, draw)
     # Float32 rounding of sums in another order, through ten layers.
     np.testing.assert_allclose(plain.apply(variables, x), one.apply(variables, x), rtol=2e-4, atol=1e-5)

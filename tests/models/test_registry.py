@@ -6,7 +6,7 @@ import aliasfree_jax
 from aliasfree_jax import create_model, list_models
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.normalization import InstanceNorm
-from aliasfree_jax.layers.sampling import BlurSampler
+from aliasfree_jax.layers.sampling import BlurPool
 
 SIZES = ("tiny", "small", "base", "large", "xlarge", "micro", "cifar")
 FAMILIES = ("convnext", "convnext_circular", "convnext_aps", "convnext_afc", "convnext_afg")
@@ -58,29 +58,30 @@ def test_the_package_offers_both_and_nothing_else():
         ),
         (
             "convnext_tiny",
-            {"sampler": {"name": "blur", "sze": 3}},
-            "unknown option of sampler 'blur' 'sze'.*'size'",
+            {"sampler": {"name": "blur", "kernel_sze": 3}},
+            "unknown option of sampler 'blur' 'kernel_sze'.*'kernel_size'",
         ),
         (
             "convnext_tiny",
-            {"sampler": {"name": "blur", "stride": 3}},
-            "unknown option of sampler 'blur' 'stride'",
-        ),
-        (
-            "convnext_tiny",
-            {"sampler": "norm_preserving"},
-            "sampler 'norm_preserving' needs the option 'inner'",
+            {"sampler": {"name": "blur", "strides": 3}},
+            "unknown option of sampler 'blur' 'strides'",
         ),
         (
             "convnext_tiny",
             {"sampler": {"name": "norm_preserving", "inner": "ideel"}},
             "unknown sampler 'ideel'. Did you mean 'ideal'",
         ),
-        ("convnext_tiny", {"padding": "circlar"}, "unknown padding 'circlar'. Did you mean 'circular'"),
+        ("convnext_tiny", {"padding": "CIRCLAR"}, "unknown padding 'CIRCLAR'. Did you mean 'CIRCULAR'"),
         ("convnext_tiny", {"sampled_padding": "wrap"}, "unknown padding 'wrap'"),
         ("convnext_tiny", {"mlp_grid": "fin"}, "unknown mlp_grid 'fin'. Did you mean 'fine'"),
         ("convnext_tiny", {"remat": "blok"}, "unknown remat 'blok'. Did you mean 'block'"),
-        ("convnext_tiny", {"precision": "bfloat"}, "unknown precision 'bfloat'. Did you mean 'bfloat16'"),
+        (
+            "convnext_tiny",
+            {"precision": "hihest"},
+            'precision is a word of JAX, such as "highest", got .hihest.',
+        ),
+        ("convnext_tiny", {"dtype": "bfloat"}, 'dtype is a word of JAX, such as "bfloat16", got .bfloat.'),
+        ("convnext_tiny", {"param_dtype": 3}, "param_dtype is a word of JAX"),
         (
             "convnext_tiny",
             {"depths": (1, 1)},
@@ -90,7 +91,7 @@ def test_the_package_offers_both_and_nothing_else():
         ("convnext_tiny", {"any_size": True}, "any_size=True needs the ideal sampler, got 'subsample'"),
         (
             "convnext_afc_tiny",
-            {"any_size": True, "sampler": BlurSampler},
+            {"any_size": True, "sampler": BlurPool},
             "any_size=True needs the ideal sampler",
         ),
         ("convnext_afc_tiny", {"stem_stride": 1}, "with stem_stride=1 use stem_activation=None"),
@@ -107,21 +108,21 @@ def test_mistakes_are_named(name, options, message):
 def test_parts_by_name_dictionary_and_class():
     network = create_model(
         "convnext_micro",
-        sampler={"name": "blur", "size": 5},
+        sampler={"name": "blur", "kernel_size": 5},
         norm=InstanceNorm,
         stem_activation=None,
         activation="relu",
     )
-    assert network.sampler(stride=4).size == 5
+    assert network.sampler(strides=4).kernel_size == 5
     assert network.norm is InstanceNorm
     assert type(network.activation()).__name__ == "Relu"
 
 
 def test_any_size_reaches_the_sampler():
-    assert create_model("convnext_afc_tiny", any_size=True).sampler(stride=2).any_size
-    assert not create_model("convnext_afc_tiny", any_size=False).sampler(stride=2).any_size
+    assert create_model("convnext_afc_tiny", any_size=True).sampler(strides=2).any_size
+    assert not create_model("convnext_afc_tiny", any_size=False).sampler(strides=2).any_size
     sampler = {"name": "ideal", "any_size": True}
-    assert create_model("convnext_circular_tiny", sampler=sampler).sampler(stride=2).any_size
+    assert create_model("convnext_circular_tiny", sampler=sampler).sampler(strides=2).any_size
 
 
 @pytest.mark.parametrize(("stride", "cutoff"), [(4, 0.75), (2, 0.5)])

@@ -25,7 +25,7 @@ def patches_to(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("padding", ["none", "circular", "zero", "reflect"])
+@pytest.mark.parametrize("padding", ["VALID", "CIRCULAR", "ZERO", "REFLECT"])
 def test_patches_give_the_same_value_and_gradients(size, padding, draw, x64, patches_to):
     x, kernel = draw(2, 9, 11, 3), draw(size, size, 3, 5, seed=1)
 
@@ -54,6 +54,6 @@ def test_only_narrow_maps_at_stride_1_run_over_patches(draw, patches_to):
 
 def test_patches_by_definition(draw):
     x = draw(1, 5, 6, 2)
-    windows = patches(x, 3)
+    windows = patches(x, (3, 3))
     assert windows.shape == (1, 3, 4, 18)
     np.testing.assert_array_equal(windows[0, 1, 2], x[0, 1:4, 2:5].ravel())

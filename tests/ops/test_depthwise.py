@@ -29,7 +29,7 @@ def value_and_gradients(x, kernel, weights, padding, method):
 
 @pytest.mark.parametrize(
     ("size", "padding"),
-    [(7, "circular"), (3, "zero"), (3, "reflect"), (3, "replicate"), (2, "circular"), (1, "zero")],
+    [(7, "CIRCULAR"), (3, "ZERO"), (3, "REFLECT"), (3, "REPLICATE"), (2, "CIRCULAR"), (1, "ZERO")],
 )
 def test_both_methods_agree_in_value_and_gradients(size, padding, draw, x64):
     x, kernel, weights = draw(2, 9, 7, 3), draw(size, size, 3, seed=1), draw(2, 9, 7, 3, seed=2)
@@ -50,14 +50,14 @@ def test_value_by_definition(draw, x64):
 def test_float32_methods_agree(draw):
     x, kernel, weights = draw(2, 9, 7, 3), draw(7, 7, 3, seed=1), draw(2, 9, 7, 3, seed=2)
     shifted, conv = (
-        value_and_gradients(x, kernel, weights, "circular", method) for method in ("shifted", "conv")
+        value_and_gradients(x, kernel, weights, "CIRCULAR", method) for method in ("shifted", "conv")
     )
     for ours, theirs in zip(shifted, conv, strict=True):
         assert ours.dtype == theirs.dtype == jnp.float32
         np.testing.assert_allclose(ours, theirs, atol=10 * SINGLE)  # gradients sum 126 products
 
 
-@pytest.mark.parametrize("padding", ["circular", "reflect"])
+@pytest.mark.parametrize("padding", ["CIRCULAR", "REFLECT"])
 def test_own_gradient_against_finite_differences(padding, draw, x64):
     x, kernel = draw(1, 5, 6, 2), draw(3, 3, 2, seed=1)
     shifted = jax.jit(functools.partial(depthwise_conv, padding=padding, method="shifted"))
@@ -69,9 +69,9 @@ def test_bfloat16_in_bfloat16_out(method, draw):
     x, kernel, weights = (
         a.astype(jnp.bfloat16) for a in (draw(2, 9, 7, 3), draw(7, 7, 3, seed=1), draw(2, 9, 7, 3, seed=2))
     )
-    rough = value_and_gradients(x, kernel, weights, "circular", method)
+    rough = value_and_gradients(x, kernel, weights, "CIRCULAR", method)
     wide = (a.astype(jnp.float32) for a in (x, kernel, weights))
-    for ours, theirs in zip(rough, value_and_gradients(*wide, "circular", method), strict=True):
+    for ours, theirs in zip(rough, value_and_gradients(*wide, "CIRCULAR", method), strict=True):
         assert ours.dtype == jnp.bfloat16
         # The inputs are the same numbers; one rounding of the result to eight bits, and one more
         # where the gradient of the border is added to that of the interior.

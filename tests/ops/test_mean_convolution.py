@@ -5,18 +5,18 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from aliasfree_jax.ops.mean_convolution import mean_convolution, mean_convolution_ref
 
 from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.ops.convolution import mean_convolution, mean_convolution_ref
 
-PADDINGS = ("circular", "zero", "reflect", "replicate")
+PADDINGS = ("CIRCULAR", "ZERO", "REFLECT", "REPLICATE")
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (5, 8), (3, 2), (16, 7)])
 @pytest.mark.parametrize(("taps", "padding"), list(itertools.product((1, 2, 3, 5), PADDINGS)))
 def test_it_is_the_mean_of_the_convolution(taps, padding, shape, draw, x64):
     x, kernel = draw(2, *shape, 3), draw(taps, taps, 3, 4, seed=1)
-    if padding in ("circular", "reflect") and taps // 2 > min(shape) - (padding == "reflect"):
+    if padding in ("CIRCULAR", "REFLECT") and taps // 2 > min(shape) - (padding == "REFLECT"):
         with pytest.raises(ShapeError, match="needs a larger map"):
             mean_convolution(x, kernel, padding)
         return
@@ -29,7 +29,7 @@ def test_it_is_the_mean_of_the_convolution(taps, padding, shape, draw, x64):
 @pytest.mark.parametrize("side", [1, 2])
 def test_the_smallest_maps(side, draw, x64):
     x, kernel = draw(3, side, side, 2), draw(3, 3, 2, 2, seed=1)
-    for padding in ("zero", "replicate", "circular"):
+    for padding in ("ZERO", "REPLICATE", "CIRCULAR"):
         np.testing.assert_allclose(
             mean_convolution(x, kernel, padding), mean_convolution_ref(x, kernel, padding), rtol=0, atol=1e-13
         )
@@ -53,7 +53,7 @@ def test_no_convolution_is_left():
     """One pass over the map: fewer than 4 operations an element, where the convolution has 2 * 9 * 32."""
     x = jax.ShapeDtypeStruct((4, 64, 64, 32), np.float32)
     kernel = jax.ShapeDtypeStruct((3, 3, 32, 32), np.float32)
-    cost = jax.jit(mean_convolution, static_argnums=2).lower(x, kernel, "zero").compile().cost_analysis()
+    cost = jax.jit(mean_convolution, static_argnums=2).lower(x, kernel, "ZERO").compile().cost_analysis()
     assert cost["flops"] < 4 * 4 * 64 * 64 * 32
 
 

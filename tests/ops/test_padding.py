@@ -11,10 +11,10 @@ from aliasfree_jax.ops.padding import check_padding, pad, same_padding
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [
-        ("circular", [3, 4, 1, 2, 3, 4, 1]),
-        ("zero", [0, 0, 1, 2, 3, 4, 0]),
-        ("reflect", [3, 2, 1, 2, 3, 4, 3]),
-        ("replicate", [1, 1, 1, 2, 3, 4, 4]),
+        ("CIRCULAR", [3, 4, 1, 2, 3, 4, 1]),
+        ("ZERO", [0, 0, 1, 2, 3, 4, 0]),
+        ("REFLECT", [3, 2, 1, 2, 3, 4, 3]),
+        ("REPLICATE", [1, 1, 1, 2, 3, 4, 4]),
     ],
 )
 def test_each_mode_continues_a_row_its_own_way(mode, expected):
@@ -28,7 +28,7 @@ def test_each_mode_continues_a_row_its_own_way(mode, expected):
 
 def test_rows_and_columns_take_their_own_amounts(draw):
     x = draw(2, 5, 6, 3)
-    y = pad(x, ((1, 2), (3, 0)), "circular")
+    y = pad(x, ((1, 2), (3, 0)), "CIRCULAR")
     assert y.shape == (2, 8, 9, 3)
     np.testing.assert_array_equal(y[:, 1:6, 3:], x)
     np.testing.assert_array_equal(y[:, 0, 3:], x[:, -1])
@@ -46,12 +46,12 @@ def test_even_filters_get_the_extra_sample_behind(size, amounts):
 @pytest.mark.parametrize(
     ("mode", "side", "amount", "fits"),
     [
-        ("circular", 3, 3, True),
-        ("circular", 2, 3, False),
-        ("reflect", 4, 3, True),
-        ("reflect", 3, 3, False),
-        ("zero", 1, 3, True),
-        ("replicate", 1, 3, True),
+        ("CIRCULAR", 3, 3, True),
+        ("CIRCULAR", 2, 3, False),
+        ("REFLECT", 4, 3, True),
+        ("REFLECT", 3, 3, False),
+        ("ZERO", 1, 3, True),
+        ("REPLICATE", 1, 3, True),
     ],
 )
 def test_pytorchs_rule_of_the_smallest_map(mode, side, amount, fits):
@@ -72,16 +72,16 @@ def test_pytorchs_rule_of_the_smallest_map(mode, side, amount, fits):
 
 def test_the_larger_of_two_uneven_amounts_counts():
     with pytest.raises(ShapeError, match=r"padding by \(0, 3\)"):
-        pad(jnp.zeros((1, 2, 2, 1)), ((0, 3), (0, 0)), "circular")
+        pad(jnp.zeros((1, 2, 2, 1)), ((0, 3), (0, 0)), "CIRCULAR")
 
 
 def test_an_unknown_mode_names_the_near_one():
-    with pytest.raises(ConfigError, match="unknown padding 'circulr'. Did you mean 'circular'"):
-        check_padding("circulr")
-    with pytest.raises(ConfigError, match="Known: circular, reflect, replicate, zero"):
+    with pytest.raises(ConfigError, match="unknown padding 'CIRCULR'. Did you mean 'CIRCULAR'"):
+        check_padding("CIRCULR")
+    with pytest.raises(ConfigError, match="Known: CIRCULAR, REFLECT, REPLICATE, ZERO"):
         pad(jnp.zeros((1, 4, 4, 1)), ((1, 1), (1, 1)), "wrap")
 
 
-@pytest.mark.parametrize("mode", ["circular", "zero", "reflect", "replicate"])
+@pytest.mark.parametrize("mode", ["CIRCULAR", "ZERO", "REFLECT", "REPLICATE"])
 def test_bfloat16_stays(mode, draw):
     assert pad(draw(1, 4, 4, 1, dtype="bfloat16"), ((1, 1), (1, 1)), mode).dtype == jnp.bfloat16

@@ -43,7 +43,7 @@ def test_odd_sides_continue_round_the_circle(draw):
     np.testing.assert_array_equal(y[:, :5], x)
     np.testing.assert_array_equal(y[:, 5], x[:, 0])
     np.testing.assert_array_equal(pad_to_multiple(x.transpose(0, 2, 1, 3))[:, :, 5], x[:, 0])
-    np.testing.assert_array_equal(pad_to_multiple(x, padding="zero")[:, 5], jnp.zeros((1, 6, 2)))
+    np.testing.assert_array_equal(pad_to_multiple(x, padding="ZERO")[:, 5], jnp.zeros((1, 6, 2)))
     assert pad_to_multiple(y) is y
     assert polyphase_downsample(x)[0].shape == (1, 3, 3, 2)
     assert polyphase_downsample(draw(1, 7, 9, 1))[0].shape == (1, 4, 5, 1)

@@ -6,24 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aliasfree_jax.ops.adaptive_blur import adaptive_blur
 
 from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.ops.blurring import adaptive_blur
 from aliasfree_jax.ops.pooling import adaptive_average_pool, average_pool, max_pool
 
-NUMPY_MODE = {"circular": "wrap", "zero": "constant", "replicate": "edge", "reflect": "reflect"}
+NUMPY_MODE = {"CIRCULAR": "wrap", "ZERO": "constant", "REPLICATE": "edge", "REFLECT": "reflect"}
 
 
 @pytest.mark.parametrize(("size", "stride"), list(itertools.product((1, 2, 3), (1, 2))))
-@pytest.mark.parametrize("padding", ["none", "ignore", *NUMPY_MODE])
+@pytest.mark.parametrize("padding", ["VALID", "SAMPLES", *NUMPY_MODE])
 def test_max_pool(size, stride, padding, draw):
     x = draw(2, 7, 8, 3) - 3  # negative, so that zeros from outside would win
     before, after = (size - 1) // 2, size // 2
     amounts = ((0, 0), (before, after), (before, after), (0, 0))
     wide = np.asarray(x)
-    if padding == "ignore":
-        wide = np.pad(wide, amounts, constant_values=-np.inf)
-    elif padding != "none":
+    if padding == "SAMPLES":
+        wide, padding = np.pad(wide, amounts, constant_values=-np.inf), amounts[1:3]
+    elif padding != "VALID":
         wide = np.pad(wide, amounts, mode=NUMPY_MODE[padding])
     windows = np.lib.stride_tricks.sliding_window_view(wide, (size, size), axis=(1, 2))
     np.testing.assert_array_equal(
@@ -35,11 +35,11 @@ def test_max_pool_is_xlas(draw):
     x = draw(2, 9, 8, 3)
     pads = ((0, 0), (1, 1), (1, 1), (0, 0))
     expected = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
-    np.testing.assert_array_equal(max_pool(x, 3, 2, "ignore"), expected)
+    np.testing.assert_array_equal(max_pool(x, 3, 2, 1), expected)
     weights = draw(*expected.shape, seed=1)
 
     def ours(x):
-        return jnp.sum(weights * max_pool(x, 3, 2, "ignore"))
+        return jnp.sum(weights * max_pool(x, 3, 2, 1))
 
     def xlas(x):
         y = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
@@ -75,11 +75,11 @@ def test_adaptive_blur_by_definition(draw):
 
 def test_wrong_arguments_are_named(draw):
     x = draw(1, 4, 4, 3)
-    with pytest.raises(ConfigError, match="unknown pool padding 'same'"):
+    with pytest.raises(ConfigError, match="unknown padding 'same'"):
         max_pool(x, 2, 1, "same")
-    with pytest.raises(ShapeError, match="a 5 x 5 max pool needs a larger map than 4 x 4"):
+    with pytest.raises(ShapeError, match="windows of 5 x 5 need a larger map than 4 x 4"):
         max_pool(x, 5)
-    with pytest.raises(ShapeError, match="a 2 x 2 average pool needs a larger map than 1 x 4"):
+    with pytest.raises(ShapeError, match="sampling by 2 x 2 needs a map of at least that size, got 1 x 4"):
         average_pool(x[:, :1])
-    with pytest.raises(ShapeError, match="got size 3, 3 channels and 2 groups"):
+    with pytest.raises(ShapeError, match="got 3 x 3, 3 channels and 2 groups"):
         adaptive_blur(x, draw(1, 4, 4, 2, 3, 3))

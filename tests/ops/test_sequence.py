@@ -3,22 +3,22 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aliasfree_jax.ops.blur import binomial_taps
 
 from aliasfree_jax.ops import sequence
+from aliasfree_jax.ops.blurring import binomial_taps
 
 # Float64 sums of at most 30 terms of order 1.
 EXACT = 1e-12
 
 
-@pytest.mark.parametrize("padding", ["circular", "reflect", "replicate", "zero"])
+@pytest.mark.parametrize("padding", ["CIRCULAR", "REFLECT", "REPLICATE", "ZERO"])
 @pytest.mark.parametrize(("size", "stride"), [(1, 2), (2, 2), (3, 1), (3, 2), (4, 3), (7, 2)])
 def test_blur_is_a_correlation(size, stride, padding, draw, x64):
     x = draw(2, 13, 3)
-    mode = {"circular": "wrap", "reflect": "reflect", "replicate": "edge", "zero": "constant"}[padding]
+    mode = {"CIRCULAR": "wrap", "REFLECT": "reflect", "REPLICATE": "edge", "ZERO": "constant"}[padding]
     wide = np.pad(np.asarray(x), ((0, 0), ((size - 1) // 2, size // 2), (0, 0)), mode=mode)
     expected = sum(tap * wide[:, i : i + 13] for i, tap in enumerate(binomial_taps(size)))[:, ::stride]
-    np.testing.assert_allclose(sequence.blur(x, size, stride, padding), expected, atol=EXACT)
+    np.testing.assert_allclose(sequence.blur_1d(x, size, stride, padding), expected, atol=EXACT)
 
 
 @pytest.mark.parametrize("length", [7, 12])
@@ -27,11 +27,11 @@ def test_ideal_filters_by_fft(length, draw, x64):
     spectrum = np.fft.rfft(x, axis=1)
     spectrum[:, int(length / 4 + 0.999) :] = 0
     expected = np.fft.irfft(spectrum, length, axis=1)
-    np.testing.assert_allclose(sequence.ideal_lowpass(jnp.asarray(x)), expected, atol=EXACT)
-    fine = sequence.ideal_resample(jnp.asarray(x), 3 * length)
+    np.testing.assert_allclose(sequence.ideal_lowpass_1d(jnp.asarray(x)), expected, atol=EXACT)
+    fine = sequence.ideal_resample_1d(jnp.asarray(x), 3 * length)
     np.testing.assert_allclose(fine[:, ::3], x, atol=EXACT)
     np.testing.assert_allclose(
-        sequence.ideal_resample(jnp.asarray(expected), 2 * length)[:, ::2], expected, atol=EXACT
+        sequence.ideal_resample_1d(jnp.asarray(expected), 2 * length)[:, ::2], expected, atol=EXACT
     )
 
 
@@ -41,16 +41,16 @@ def test_polyphase_sampling_commutes_with_every_shift(stride, draw):
     expected = None
     for shift in range(6 * stride):
         moved = jnp.roll(x, shift, axis=1)
-        y, phase = sequence.polyphase_downsample(moved, stride=stride)
+        y, phase = sequence.polyphase_downsample_1d(moved, strides=stride)
         np.testing.assert_array_equal(y, moved[:, int(phase[0]) :: stride])
-        back = jnp.roll(sequence.polyphase_upsample(y, phase, stride=stride), -shift, axis=1)
+        back = jnp.roll(sequence.polyphase_upsample_1d(y, phase, strides=stride), -shift, axis=1)
         expected = back if expected is None else expected
         np.testing.assert_array_equal(back, expected)
-    again, _ = sequence.polyphase_downsample(x, phase=jnp.array([1]), stride=stride)
+    again, _ = sequence.polyphase_downsample_1d(x, phase=jnp.array([1]), strides=stride)
     np.testing.assert_array_equal(again, x[:, 1::stride])
 
 
 def test_odd_lengths_are_padded(draw):
     x = draw(1, 5, 1)
-    y, _ = sequence.polyphase_downsample(x, phase=jnp.array([1]), padding="zero")
+    y, _ = sequence.polyphase_downsample_1d(x, phase=jnp.array([1]), padding="ZERO")
     assert y.shape == (1, 3, 1) and float(y[0, 2, 0]) == 0

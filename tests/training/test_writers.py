@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from aliasfree_jax.config import base_config, validate
-from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.errors import ConfigError, MissingPackageError
 from aliasfree_jax.training import loop
 from aliasfree_jax.training.profile import StepProfile
 from aliasfree_jax.training.writers import make_writers
@@ -80,7 +80,7 @@ def test_a_missing_package(package, field, value, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, package, None)
     config = base_config()
     config.log[field] = value
-    with pytest.raises(ConfigError, match=f"log.{field} needs the package {package} .*pip install {package}"):
+    with pytest.raises(MissingPackageError, match=f"log.{field} needs {package} .*pip install {package}"):
         make_writers(config, tmp_path, 0)
 
 

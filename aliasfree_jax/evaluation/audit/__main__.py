@@ -86,9 +86,7 @@ def _audits(options: argparse.Namespace) -> list[Audit]:
     shifts = [_shift(text) for text in options.shift] if options.shift else SHIFTS
     asked = _image(options.image) if options.image else None
     if options.plot:
-        figure_class(
-            "pictures of audits"
-        )  # that matplotlib is missing is to be said before anything is measured
+        figure_class()  # that matplotlib is missing is to be said before anything is measured
     targets = [from_checkpoint(path) for path in options.checkpoint] + [
         from_function(str(t)) for t in options.targets
     ]

@@ -19,12 +19,12 @@ def draw_audits(audits: Sequence[Audit], out: Path) -> None:
     Layers whose error is mended behind them are pale dots beside the line.
 
     Raises:
-      ConfigError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
     """
     shifts, networks = (
         list(dict.fromkeys(key)) for key in zip(*((a.shift, a.network) for a in audits), strict=True)
     )
-    figure = figure_class("pictures of audits")(figsize=(2.4 + 4.2 * len(shifts), 3.8), layout="constrained")
+    figure = figure_class()(figsize=(2.4 + 4.2 * len(shifts), 3.8), layout="constrained")
     panels = figure.subplots(1, len(shifts), sharey=True, squeeze=False)[0]
     for axes, shift in zip(panels, shifts, strict=True):
         for number, network in enumerate(networks):
