@@ -119,13 +119,7 @@ def activations(quick: bool, batch: int, repetitions: int, numerics: Numerics) -
             "2N grid": functools.partial(on_double_grid, precision=numerics.get("precision")),
             "3/2 grid, FFT": functools.partial(apply, method="fft"),
         }
-        if choices().activation == "fused" or jax.default_backend() == "gpu":
-            methods["fused"] = functools.partial(apply, method="fused")
-        facts: Row = {"side": side, "channels": 4 * channels}
-        if "fused" in methods:  # a kernel that is wrong need not be fast
-            exact, fused = (methods[name](*arguments) for name in ("3/2 grid", "fused"))
-            facts["fused differs by"] = float(jnp.abs(fused - exact).max() / jnp.abs(exact).max())
-        rows += table(methods, arguments, repetitions, **facts)
+        rows += table(methods, arguments, repetitions, side=side, channels=4 * channels)
     return rows
 
 
@@ -178,9 +172,6 @@ def mlps(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[
             methods[f"{order}, pieces"] = _applied(make(grid=order), "polynomial", working_set=pieces)
             methods[f"gate, {order}"] = _applied(gated(grid=order, remat="none"), "gate", working_set=None)
             methods[f"gate, {order}, pieces"] = _applied(gated(grid=order), "gate", working_set=pieces)
-        if jax.default_backend() == "gpu":
-            fused = make(grid="coarse", remat="none")
-            methods["coarse, fused"] = _applied(fused, "polynomial", activation="fused")
         x = x.astype(numerics.get("dtype", x.dtype))
         rows += table(methods, (variables, x), repetitions, side=side, channels=channels)
     return rows

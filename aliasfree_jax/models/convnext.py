@@ -5,6 +5,7 @@ only in the parts they are built from (`models/variants.py`).
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -13,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import Gelu
 from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.layers.blend import Share, blend
@@ -133,7 +133,6 @@ class ConvNeXt(Network):
           ShapeError: not floating-point [N, H, W, C], or an image that is too small.
         """
         x = self.prepared(images)
-        self._check_size(images)
         # The original cuts at an absolute 2, a hundred deviations: it never happens.
         kernel_init = normal(self.init_std)
         depthwise = self._layer(
@@ -223,6 +222,12 @@ class ConvNeXt(Network):
         """See `Network`."""
         return tuple(self.stem_stride * 2**stage for stage in range(len(self.depths)))
 
+    @property
+    def smallest_side(self) -> int:
+        """Where the padding of the 7x7 convolutions, by 3, fits every stage's map."""
+        least = {"CIRCULAR": 3, "REFLECT": 4}.get(self.padding, 1)
+        return next(s for s in itertools.count(self.total_stride) if min(self.map_sides(s)) >= least)
+
     def map_sides(self, side: int) -> list[int]:
         """The side of the map in each stage, for images of `side` pixels."""
         sides = []
@@ -231,16 +236,3 @@ class ConvNeXt(Network):
             side = (side - kernel) // stride + 1 if self.sampled_padding == "VALID" else -(-side // stride)
             sides.append(side)
         return sides
-
-    def _check_size(self, images: jax.Array) -> None:
-        smallest = {"CIRCULAR": 3, "REFLECT": 4}.get(self.padding, 1)
-        side = min(images.shape[1:3])
-        sides = self.map_sides(side)
-        if min(sides) < smallest:
-            needed = next(s for s in range(side, 100_000) if min(self.map_sides(s)) >= smallest)
-            raise ShapeError(
-                f"images of {images.shape[1]} x {images.shape[2]} are too small: the stages' maps would have "
-                f"sides {sides}, and {self.padding} padding of the 7x7 convolutions needs {smallest}. "
-                f"Use images of at least {needed} pixels, or a network with fewer stages or a smaller "
-                "stem_stride (the sizes micro and cifar are made for 32 pixels)."
-            )

@@ -4,6 +4,8 @@ Both are a chain of convolutions and max pools before fully connected layers, wi
 torchvision's networks with `Subsample`, BlurPool's with a blur.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 
@@ -37,7 +39,7 @@ class Classifier(Network):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[N, H, W, C] to logits [N, num_classes], float32."""
         x = adaptive_average_pool(x, (self.side, self.side))
-        x = x.reshape(x.shape[0], -1).astype(accurate_dtype(x.dtype))
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:])).astype(accurate_dtype(x.dtype))
         for number in (1, 2):
             if self.dropout_first:
                 x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)

@@ -39,8 +39,13 @@ class Network(Layer):
 
     @property
     def total_stride(self) -> int:
-        """Pixels of the image for each of the last map: the smallest image has as many."""
+        """Pixels of the image for each of the last map."""
         return self.stage_strides[-1]
+
+    @property
+    def smallest_side(self) -> int:
+        """Pixels that an image needs on each side."""
+        return self.total_stride
 
     @nn.nowrap
     def stages(self, variables: Any, images: jax.Array, **options: Any) -> list[Stage]:
@@ -67,10 +72,11 @@ class Network(Layer):
                 f"expected images [N, H, W, C], got {list(images.shape)}, which looks like PyTorch's "
                 f"[N, C, H, W]. Pass [{count}, {width}, {channels}, {height}]: images.transpose(0, 2, 3, 1)."
             )
-        if min(height, width) < self.total_stride:
+        if min(height, width) < self.smallest_side:
             raise ShapeError(
-                f"images of {height} x {width} are too small for this network, which samples them by "
-                f"{self.total_stride} in all: use images of at least {self.total_stride} pixels."
+                f"images of {height} x {width} are too small: this network samples them by "
+                f"{self.total_stride} in all. Use images of at least {self.smallest_side} pixels, or a network "
+                "with fewer stages or strides (those named micro and cifar are made for 32 pixels)."
             )
         return self.cast(images)
 

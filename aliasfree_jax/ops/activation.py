@@ -5,19 +5,15 @@ fine enough grid they fit without aliasing; an ideal low-pass filter then return
 The result commutes with every fractional shift (Michaeli et al. 2023, section 3.2).
 """
 
-from typing import Literal, get_args
-
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.errors import ConfigError, ShapeError, unknown
+from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops import spectrum
-from aliasfree_jax.ops.choices import choices
-from aliasfree_jax.ops.resample import Precision, ideal_resample
+from aliasfree_jax.ops.resample import Method, Precision, ideal_resample
 from aliasfree_jax.ops.shapes import check_images
 
 Scale = jax.Array | float
-ActivationMethod = Literal["matmul", "fft", "fused", "auto"]
 
 # Least-squares fit of GELU by a quadratic: the initial coefficients of the original.
 GELU_QUADRATIC = (0.0169394634313126, 0.5, 0.3078363963999393)
@@ -85,7 +81,7 @@ def up_polynomial_down(
     in_scale: Scale = 1.0,
     out_scale: Scale = 1.0,
     *,
-    method: ActivationMethod = "auto",
+    method: Method = "matmul",
     precision: Precision = "highest",
 ) -> jax.Array:
     """Alias-free polynomial activation: interpolate, apply the polynomial, low-pass, return.
@@ -96,28 +92,17 @@ def up_polynomial_down(
     Args:
       x: [N, H, W, C].
       coefficients, in_scale, out_scale: as in `polynomial`.
-      method: "matmul" or "fft" (`ideal_resample`), "fused" (one kernel, `ops.fused_activation`: GPUs
-        only), or "auto" (`ops.choices`).
-      precision: of the products ("matmul" and "fused").
+      method: of `ideal_resample`.
+      precision: of the products with the resampling matrices.
 
     Returns:
       [N, H, W, C], without the Nyquist frequency of even sides.
 
     Raises:
       ShapeError: not floating-point [N, H, W, C], another number of rows of coefficients than channels.
-      ConfigError: unknown method; "fused" without a GPU, in float16 or with maps too large for it.
+      ConfigError: unknown method.
     """
-    if method not in get_args(ActivationMethod):
-        raise ConfigError(unknown("activation method", method, get_args(ActivationMethod)))
     check_images(x)
-    method = choices().activation if method == "auto" else method
-    if method == "fused":
-        # Imported where it runs: Pallas takes a while to load, and JAX has announced its backend's end.
-        from aliasfree_jax.ops.fused_activation import fused_up_polynomial_down
-
-        accurate = jnp.promote_types(x.dtype, jnp.float32)
-        scaled = scaled_coefficients(coefficients, in_scale, out_scale, accurate)
-        return fused_up_polynomial_down(x, scaled, precision=precision)
     grid = polynomial_grid((x.shape[1], x.shape[2]), coefficients.shape[-1] - 1)
     fine = ideal_resample(x, grid, method=method, precision=precision)
     y = polynomial(fine, coefficients, in_scale, out_scale)

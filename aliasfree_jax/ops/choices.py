@@ -1,7 +1,7 @@
 """What "auto" means on each backend: one table, and where each of its entries comes from.
 
 Entries are read while a function is traced, for `jax.default_backend()`. Those of the CPU were measured
-(`python -m benchmarks`, docs/benchmarks.md), and so was the activation of GPUs. The others of GPUs and TPUs
+(`python -m benchmarks`, docs/benchmarks.md). Those of GPUs and TPUs
 follow from the arithmetic on the same page and are what `python -m benchmarks` there is to settle.
 """
 
@@ -24,7 +24,6 @@ class Choices:
       patches_to: stride-1 convolutions of at most this many channels run as a product over patches.
       mlp_grid: where the linear layers of an alias-free MLP run: on the "fine" or the "coarse" grid, or
         where it takes "fewer" multiply-adds (`layers.mlp`).
-      activation: up-polynomial-down as matrix products ("matmul") or by the fused kernel.
       working_set: bytes that the widest map of an MLP or stem should not exceed: a larger batch is
         taken in pieces (`layers.batching`). None: always the whole batch.
     """
@@ -34,7 +33,6 @@ class Choices:
     repeat_matrix_from: float
     patches_to: int
     mlp_grid: Literal["fewer", "fine", "coarse"]
-    activation: Literal["matmul", "fused"]
     working_set: int | None
 
 
@@ -44,7 +42,6 @@ _ACCELERATOR = Choices(
     repeat_matrix_from=float("inf"),
     patches_to=0,
     mlp_grid="fine",  # bound by memory: the other order moves up to 4 times as many wide maps
-    activation="matmul",  # the fused kernel is faster on small maps only, and slower on the largest
     working_set=None,  # one large product fills the device better than many small ones
 )
 
@@ -55,7 +52,6 @@ CHOICES: dict[str, Choices] = {
         repeat_matrix_from=1 / 8,
         patches_to=4,
         mlp_grid="fewer",
-        activation="matmul",
         working_set=24 * 2**20,  # measured where the last-level cache is 32 MiB
     ),
     "gpu": _ACCELERATOR,

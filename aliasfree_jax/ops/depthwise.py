@@ -1,88 +1,171 @@
-"""Depthwise convolution with its own gradient (fast_exact rule 6).
+"""Depthwise convolution with its own gradient.
 
 XLA's grouped convolution on the CPU is 15 to 50 times slower than a sum over shifted slices, which
-fuses into one loop; automatic differentiation of that sum is slow again. Hence a custom gradient:
-towards the input the same sum with the flipped kernel, towards the kernel one reduction a tap, one
-after the other (several in one fusion are 2 to 10 times slower on the CPU).
+fuses into one loop; automatic differentiation of that sum is slow again. Hence two primitives of JAX,
+which every transformation of JAX knows how to handle: the sum over taps, and the reductions that give
+its gradient towards the kernel, one tap after the other (several in one fusion are 2 to 10 times
+slower on the CPU). Both are linear in each operand, and the gradients of each are the two again.
 """
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 from aliasfree_jax.ops.choices import choices
-from aliasfree_jax.ops.padding import Padding, pad, same_padding
+from aliasfree_jax.ops.padding import Amounts, Padding, check_amounts, pad, same_padding
 from aliasfree_jax.ops.resample import Precision
 
 DepthwiseMethod = Literal["shifted", "conv", "auto"]
 
 
-def _shifted_sum(padded: jax.Array, kernel: jax.Array) -> jax.Array:
-    """VALID depthwise correlation of [N, H, W, C] with [k, k, C], accumulated in float32 or better."""
+def _padded(x: jax.Array, amounts: Amounts, padding: Padding) -> jax.Array:
+    return jax.vmap(lambda x: _padded(x, amounts, padding))(x) if x.ndim > 4 else pad(x, amounts, padding)
+
+
+def _shifted_sum(x: jax.Array, kernel: jax.Array, *, amounts: Amounts, padding: Padding) -> jax.Array:
+    """Correlation of padded maps [..., H, W, C] with [rows, columns, C], summed in float32 or better."""
+    padded = _padded(x, amounts, padding)
     rows, columns = kernel.shape[:2]
-    n, h, w, c = padded.shape[0], padded.shape[1] - rows + 1, padded.shape[2] - columns + 1, padded.shape[3]
+    h, w = padded.shape[-3] - rows + 1, padded.shape[-2] - columns + 1
     accurate = jnp.promote_types(padded.dtype, jnp.float32)
 
     def total(padded: jax.Array) -> jax.Array:
         y = jnp.zeros((), accurate)
         for i in range(rows):
             for j in range(columns):
-                y = y + padded[:, i : i + h, j : j + w].astype(accurate) * kernel[i, j].astype(accurate)
+                y = y + padded[..., i : i + h, j : j + w, :].astype(accurate) * kernel[i, j].astype(accurate)
         return y.astype(padded.dtype)
 
     # Left to itself, XLA cuts the sum in two for the sake of the padding before it and a norm after it:
     # 7 times slower. It removes optimization barriers before it fuses, but never fuses over the border
-    # of a conditional; and this condition it cannot decide, though nothing but a nan makes it false.
-    number = kernel[0, 0, 0] == kernel[0, 0, 0]
-    return jax.lax.cond(number, total, lambda _: jnp.full((n, h, w, c), jnp.nan, padded.dtype), padded)
+    # of a conditional; and it does not know that no sign, nor a nan, is above 1.
+    impossible = jnp.sign(kernel[0, 0].sum()) > 1
+    return jax.lax.cond(impossible, lambda padded: jnp.zeros_like(padded[..., :h, :w, :]), total, padded)
 
 
-def _padded(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    return pad(x, (same_padding(kernel.shape[0]), same_padding(kernel.shape[1])), padding)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _depthwise(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    return _shifted_sum(_padded(x, kernel, padding), kernel)
-
-
-def _forward(
-    x: jax.Array, kernel: jax.Array, padding: Padding
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _depthwise(x, kernel, padding), (x, kernel)
-
-
-def _backward(
-    padding: Padding, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
-    padded, unpad = jax.vjp(lambda z: _padded(z, kernel, padding), x)
-    flipped, sizes = kernel[::-1, ::-1], kernel.shape[:2]
-    if padding in ("CIRCULAR", "ZERO"):  # the adjoint pads alike, with before and after exchanged
-        rows, columns = (same_padding(size)[::-1] for size in sizes)
-        d_x = _shifted_sum(pad(dy, (rows, columns), padding), flipped)
-    else:
-        rows, columns = ((size - 1, size - 1) for size in sizes)
-        (d_x,) = unpad(_shifted_sum(pad(dy, (rows, columns), "ZERO"), flipped))
-    return d_x, _kernel_gradient(padded, dy, sizes).astype(kernel.dtype)
-
-
-def _kernel_gradient(padded: jax.Array, dy: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
-    """Correlation of the padded input with `dy` at each of the taps: [rows, columns, C]."""
+def _tap_sums(x: jax.Array, dy: jax.Array, *, amounts: Amounts, padding: Padding) -> jax.Array:
+    """Sums of padded maps times `dy` at each tap, [rows, columns, C], in float32 or better."""
+    padded = _padded(x, amounts, padding)
+    rows, columns = (padded.shape[axis] - dy.shape[axis] + 1 for axis in (-3, -2))
+    others = (0,) * (dy.ndim - 3)
     accurate = jnp.promote_types(dy.dtype, jnp.float32)
     dy = dy.astype(accurate)
 
     def tap(index: jax.Array) -> jax.Array:
-        start = (0, index // sizes[1], index % sizes[1], 0)
-        return jnp.sum(jax.lax.dynamic_slice(padded, start, dy.shape).astype(accurate) * dy, axis=(0, 1, 2))
+        window = jax.lax.dynamic_slice(padded, (*others, index // columns, index % columns, 0), dy.shape)
+        return jnp.sum(window.astype(accurate) * dy, axis=tuple(range(dy.ndim - 1)))
 
-    return jax.lax.map(tap, jnp.arange(sizes[0] * sizes[1])).reshape(*sizes, -1)
+    return jax.lax.map(tap, jnp.arange(rows * columns)).reshape(rows, columns, dy.shape[-1])
 
 
-_depthwise.defvjp(_forward, _backward)
+# Two primitives, each linear in both operands; the gradients of each are the two again. They pad by
+# zeros, less than the kernel's size on each side, or circularly by what keeps the size of the map: then
+# the gradient towards the map is the same sum, padded alike, with the flipped kernel.
+shifted_sum = Primitive("depthwise_shifted_sum")
+tap_sums = Primitive("depthwise_tap_sums")
+
+
+def _places(x: ShapedArray, amounts: Amounts, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """At how many places along each side a window of these sizes fits into the padded map."""
+    return tuple(
+        side + sum(amount) + 1 - size
+        for side, amount, size in zip(x.shape[-3:-1], amounts, sizes, strict=True)
+    )
+
+
+def _sums_type(x: ShapedArray, kernel: ShapedArray, *, amounts: Amounts, padding: Padding) -> ShapedArray:
+    h, w = _places(x, amounts, kernel.shape[:2])
+    return x.update(shape=(*x.shape[:-3], h, w, x.shape[-1]), weak_type=False)
+
+
+def _taps_type(x: ShapedArray, dy: ShapedArray, *, amounts: Amounts, padding: Padding) -> ShapedArray:
+    channels = NamedSharding(x.sharding.mesh, PartitionSpec(None, None, x.sharding.spec[-1]))
+    shape = (*_places(x, amounts, dy.shape[-3:-1]), x.shape[-1])
+    accurate = jnp.promote_types(dy.dtype, jnp.float32)
+    return x.update(shape=shape, dtype=accurate, weak_type=False, sharding=channels)
+
+
+def _towards_map(dy: jax.Array, kernel: jax.Array, amounts: Amounts, padding: Padding) -> jax.Array:
+    missing = tuple(
+        (size - 1 - before, size - 1 - after)
+        for size, (before, after) in zip(kernel.shape[:2], amounts, strict=True)
+    )
+    return shifted_sum.bind(dy, kernel[::-1, ::-1], amounts=missing, padding=padding)
+
+
+ad.defbilinear(
+    shifted_sum,
+    lambda dy, x, kernel, **how: _towards_map(dy, kernel, **how),
+    lambda dy, x, kernel, **how: tap_sums.bind(x, dy, **how).astype(kernel.aval.dtype),
+)
+ad.defbilinear(
+    tap_sums,
+    lambda taps, x, dy, **how: _towards_map(dy, taps, **how),
+    lambda taps, x, dy, **how: shifted_sum.bind(x, taps, **how),
+)
+
+
+def _batch(
+    primitive: Primitive, operands: tuple[jax.Array, jax.Array], axes: tuple[Any, Any], **how: Any
+) -> tuple[jax.Array, int]:
+    """A batch of calls as one: of more images if only the maps of a sum differ, else of more channels."""
+    if primitive is shifted_sum and axes[1] is None:
+        return shifted_sum.bind(jnp.moveaxis(operands[0], axes[0], 0), operands[1], **how), 0
+    batch = next(a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None)
+    stacked = [
+        a[..., None, :] if axis is None else jnp.moveaxis(a, axis, -2)
+        for a, axis in zip(operands, axes, strict=True)
+    ]
+    channels = stacked[0].shape[-1]
+    y = primitive.bind(
+        *(
+            jnp.broadcast_to(a, (*a.shape[:-2], batch, channels)).reshape(*a.shape[:-2], batch * channels)
+            for a in stacked
+        ),
+        **how,
+    )
+    return y.reshape(*y.shape[:-1], batch, channels), y.ndim - 1
+
+
+for _primitive, _run, _type in (
+    (shifted_sum, _shifted_sum, _sums_type),
+    (tap_sums, _tap_sums, _taps_type),
+):
+    _primitive.def_impl(jax.jit(_run, static_argnames=("amounts", "padding")))
+    _primitive.def_abstract_eval(_type)
+    mlir.register_lowering(_primitive, mlir.lower_fun(_run, multiple_results=False))
+    batching.primitive_batchers[_primitive] = functools.partial(_batch, _primitive)
+
+
+def _same(kernel: jax.Array) -> Amounts:
+    return same_padding(kernel.shape[0]), same_padding(kernel.shape[1])
+
+
+def _varying(x: jax.Array) -> frozenset[str]:
+    # Read with care: the name has changed in JAX before, and only `jax.shard_map` needs it.
+    found: frozenset[str] = getattr(getattr(jax.typeof(x), "mat", None), "varying", frozenset())
+    return found
+
+
+def _shifted(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    amounts = _same(kernel)
+    check_amounts(x.shape, amounts, padding)
+    # Within `jax.shard_map` a kernel that all devices share varies over them from here on: so its gradient
+    # is their sum.
+    x, kernel = (
+        jax.lax.pcast(a, tuple(_varying(b) - _varying(a)), to="varying")
+        for a, b in ((x, kernel), (kernel, x))
+    )
+    if padding in ("CIRCULAR", "ZERO"):
+        return shifted_sum.bind(x, kernel, amounts=amounts, padding=padding)
+    return shifted_sum.bind(pad(x, amounts, padding), kernel, amounts=((0, 0), (0, 0)), padding="ZERO")
 
 
 def depthwise_conv_ref(
@@ -90,7 +173,7 @@ def depthwise_conv_ref(
 ) -> jax.Array:
     """The same by XLA's grouped convolution: twin of the shifted sum, and the choice on accelerators."""
     return jax.lax.conv_general_dilated(
-        _padded(x, kernel, padding),
+        pad(x, _same(kernel), padding),
         kernel[:, :, None, :],
         window_strides=(1, 1),
         padding="VALID",
@@ -112,7 +195,7 @@ def depthwise_conv(
 
     Args:
       x: [N, H, W, C].
-      kernel: [k, k, C].
+      kernel: [kh, kw, C].
       padding: how the map continues beyond its border.
       method: "shifted" (sum over slices, own gradient), "conv" (XLA's grouped convolution), or
         "auto" (`ops.choices`).
@@ -124,10 +207,10 @@ def depthwise_conv(
     """
     if kernel.ndim != 3 or kernel.shape[-1] != x.shape[-1]:
         raise ShapeError(
-            f"expected a kernel [k, k, {x.shape[-1]}] for maps {list(x.shape)}, got {list(kernel.shape)}."
+            f"expected a kernel [kh, kw, {x.shape[-1]}] for maps {list(x.shape)}, got {list(kernel.shape)}."
         )
     if method not in ("shifted", "conv", "auto"):
         raise ConfigError(unknown("depthwise method", method, ("shifted", "conv", "auto")))
     if (choices().depthwise if method == "auto" else method) == "conv":
         return depthwise_conv_ref(x, kernel, padding, precision)
-    return _depthwise(x, kernel, padding)
+    return _shifted(x, kernel, padding)

@@ -119,7 +119,7 @@ def test_the_memory_of_a_stem_on_the_cpu_does_not_grow_with_its_windows(monkeypa
 
 def test_pieces_of_a_batch_give_the_same_convolution(monkeypatch, draw, x64):
     x, found = draw(6, 8, 8, 3), []
-    layer = Conv(5, 7, padding="ZERO")
+    layer = Conv(5, 7, padding="ZERO", param_dtype=jnp.float64)
     variables = layer.init(jax.random.key(0), x)
     of_one_device(monkeypatch, 1)
     for limit in (None, 8 * 8 * 147 * 8 * 2):  # all; two images

@@ -79,7 +79,7 @@ def test_every_stride_commutes_with_every_integer_shift(name, stride, draw, x64)
     variables = variables_of(sampler, x, draw)
     shifts = list(itertools.product(range(stride), range(stride)))
     moved = jnp.concatenate([jnp.roll(x, shift, (1, 2)) for shift in shifts])
-    ys, phases = jax.jit(sampler.apply)(variables, moved)
+    ys, phases = jax.jit(functools.partial(sampler.apply, **PHASED))(variables, moved)
     # The same samples, moved by whole pixels of the coarse grid: the set of values stays.
     values = np.sort(np.asarray(ys).reshape(len(shifts), -1), axis=1)
     np.testing.assert_allclose(values, np.broadcast_to(values[0], values.shape), atol=EXACT)

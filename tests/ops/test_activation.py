@@ -1,9 +1,6 @@
 """Polynomial activations: against the original's way, on the smallest grid, under every shift."""
 
-import dataclasses
 import functools
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.ops import activation, choices, fused_activation
+from aliasfree_jax.ops import activation
 from aliasfree_jax.ops.activation import (
     GELU_QUADRATIC,
     lowpass_polynomial,
@@ -136,40 +133,6 @@ def test_lowpass_polynomial_by_definition(draw, x64):
     np.testing.assert_allclose(lowpass_polynomial(x, x, c, 0.5, 3.0), polynomial(x, c, 0.5, 3.0), atol=1e-14)
 
 
-@pytest.fixture
-def fused_calls(monkeypatch):
-    """Interprets the fused kernel on the CPU; returns a list of the options of its calls."""
-    kernel, calls = fused_activation.fused_up_polynomial_down, []
-
-    def interpreted(x, coefficients, **options):
-        calls.append(options)
-        return kernel(x, coefficients, interpret=True, **options)
-
-    monkeypatch.setattr(fused_activation, "fused_up_polynomial_down", interpreted)
-    return calls
-
-
-def test_the_fused_kernel_takes_scales_and_precision(fused_calls, draw, x64):
-    x, coefficients = draw(1, 7, 6, 3), draw(3, 3, seed=1)
-    fused = functools.partial(up_polynomial_down, method="fused", precision="high")
-    actual = jax.jit(fused)(x, coefficients, 0.8, jnp.array([1.3]))
-    expected = up_polynomial_down(x, coefficients, 0.8, 1.3, method="matmul")
-    np.testing.assert_allclose(actual, expected, atol=EXACT)
-    assert fused_calls == [{"precision": "high"}]
-
-
-def test_auto_follows_the_table(fused_calls, draw, monkeypatch):
-    x, coefficients = draw(1, 7, 6, 3), draw(3, 3, seed=1)
-    expected = up_polynomial_down(x, coefficients, method="matmul")
-    np.testing.assert_array_equal(up_polynomial_down(x, coefficients, method="auto"), expected)
-    np.testing.assert_array_equal(up_polynomial_down(x, coefficients), expected)
-    assert not fused_calls
-    row = dataclasses.replace(choices.CHOICES["cpu"], activation="fused")
-    monkeypatch.setitem(choices.CHOICES, "cpu", row)
-    up_polynomial_down(x, coefficients)
-    assert len(fused_calls) == 1
-
-
 @pytest.mark.parametrize("method", ["matmul", "auto"])
 @pytest.mark.parametrize("precision", ["highest", "default"])
 def test_products_have_the_wanted_precision(method, precision, draw):
@@ -177,16 +140,6 @@ def test_products_have_the_wanted_precision(method, precision, draw):
     program = str(jax.make_jaxpr(act)(draw(1, 7, 6, 3), jnp.array(GELU_QUADRATIC)))
     products, exact = program.count("dot_general["), program.count("precision=(Precision.HIGHEST")
     assert products == 4 and exact == (4 if precision == "highest" else 0)
-
-
-def test_pallas_is_loaded_for_the_fused_method_only():
-    code = """if True:
-        import sys, jax.numpy as jnp
-        from aliasfree_jax.ops.activation import up_polynomial_down
-        up_polynomial_down(jnp.zeros((1, 2, 2, 1)), jnp.ones(3))
-        assert "jax.experimental.pallas" not in sys.modules
-    """
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_gradients_reach_maps_coefficients_and_scales(draw, x64):
@@ -216,10 +169,8 @@ def test_wrong_coefficients_and_maps_are_named(draw):
         lowpass_polynomial(x, x, jnp.ones((3, 4)))
     with pytest.raises(ShapeError, match="expected floating-point images"):
         up_polynomial_down(x[0], jnp.ones(3))
-    with pytest.raises(ConfigError, match="unknown activation method 'fuse'. Did you mean 'fused'"):
-        up_polynomial_down(x, jnp.ones(3), method="fuse")
-    with pytest.raises(ConfigError, match="kernel for GPUs and does not run on 'cpu'; use method='matmul'"):
-        up_polynomial_down(x, jnp.ones(3), method="fused")
+    with pytest.raises(ConfigError, match="unknown method 'matmull'. Did you mean 'matmul'"):
+        up_polynomial_down(x, jnp.ones(3), method="matmull")
 
 
 def test_the_module_keeps_the_grid_in_one_place(draw, monkeypatch):
