@@ -16,6 +16,7 @@ from aliasfree_jax.layers.layer import accurate_dtype
 from aliasfree_jax.ops.activation import Scale
 from aliasfree_jax.ops.gating import gate, up_gate_down
 from aliasfree_jax.ops.resample import ideal_lowpass
+from aliasfree_jax.ops.shapes import check_images
 
 
 def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -57,6 +58,7 @@ class UpGate(Gate, FinerGrid):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, 2 C] to [N, H, W, C]."""
+        check_images(x)
         x, by = _halves(self.cast(x))
         in_scale, out_scale = self.parameters()
         return up_gate_down(x, by, in_scale, out_scale, precision=self.exact)
@@ -104,5 +106,6 @@ class LowpassGate(Gate):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, 2 C] to [N, H, W, C]."""
+        check_images(x)
         x, by = _halves(self.cast(x))
         return gate(x, ideal_lowpass(by, self.cutoff, precision=self.exact), *self.parameters())

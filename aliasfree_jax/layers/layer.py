@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.ops.resample import Precision
 
 ModuleFactory = Callable[..., nn.Module]
@@ -40,7 +41,11 @@ class Layer(nn.Module, kw_only=True):
 
     @nn.nowrap
     def cast(self, x: jax.Array) -> jax.Array:
-        """`x` in the layer's `dtype`, if it has one."""
+        """`x` in the layer's `dtype`, if it has one. Raises `ShapeError` for integers."""
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ShapeError(
+                f"expected floating-point values, got {x.dtype}{list(x.shape)}: x.astype(float)."
+            )
         return x if self.dtype is None else x.astype(self.dtype)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.layer import Layer, accurate_dtype
+from aliasfree_jax.ops.shapes import check_images
 
 _MOMENTUM, _EPSILON = 0.9, 1e-5  # of batch norms
 
@@ -26,6 +27,7 @@ class ChannelNorm(Layer):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[..., C] to [..., C]."""
+        x = self.cast(x)
         scale = self.param("scale", self.scale_init, (x.shape[-1],), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         centred = _centred(x)
@@ -46,6 +48,8 @@ class SpatialNorm(Layer):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""
+        check_images(x)
+        x = self.cast(x)
         scale = self.param("scale", self.scale_init, (x.shape[-1],), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         centred = _centred(x)
@@ -82,6 +86,7 @@ class BatchNorm(Layer):
         Raises:
           ShapeError: in training, N is no multiple of `group`.
         """
+        check_images(x)
         if self.group and train:
             return _GroupedBatchNorm(self.group, self.scale_init, **self.numerics, name="norm")(self.cast(x))
         # The "fast" variance E[x^2] - E[x]^2 loses all digits where the mean is large.
@@ -132,6 +137,8 @@ class InstanceNorm(Layer):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""
+        check_images(x)
+        x = self.cast(x)
         accurate: Any = x.astype(accurate_dtype(x.dtype))
         centred = accurate - jnp.mean(accurate, axis=(1, 2), keepdims=True)
         variance = jnp.mean(centred**2, axis=(1, 2), keepdims=True)
@@ -151,6 +158,7 @@ class GroupNorm(Layer):
         Raises:
           ShapeError: C is no multiple of `num_groups`.
         """
+        check_images(x)
         if self.num_groups < 1 or x.shape[-1] % self.num_groups:
             raise ShapeError(
                 f"a group norm with num_groups = {self.num_groups} cannot divide {x.shape[-1]} channels: let "

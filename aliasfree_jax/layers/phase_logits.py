@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers.convolution import Conv, MeanConv
 from aliasfree_jax.layers.initializers import fan_in_uniform
 from aliasfree_jax.layers.layer import Layer, accurate_dtype
@@ -48,6 +48,9 @@ class _ComponentNetwork(Layer):
 
 
 def _flat(components: jax.Array) -> jax.Array:
+    if components.ndim != 5 or not jnp.issubdtype(components.dtype, jnp.floating):
+        got = f"{components.dtype}{list(components.shape)}"
+        raise ShapeError(f"expected floating-point components [N, K, h, w, C], got {got}.")
     n, k, *rest = components.shape
     return components.reshape(n * k, *rest)
 

@@ -77,6 +77,8 @@ def _numerics(fields: Options) -> dict[str, Any]:
                 jax.lax.Precision(value)
             elif value is not None:
                 found[name] = jnp.dtype(value)
+                if not jnp.issubdtype(value, jnp.floating):
+                    raise TypeError
         except (TypeError, ValueError):
             example = "highest" if name == "precision" else "bfloat16"
             raise ConfigError(f'{name} is a word of JAX, such as "{example}", got {value!r}.') from None
@@ -106,6 +108,10 @@ def build(module: type[nn.Module], options: Options, activations: Table = ACTIVA
         if field in fields and not left_out:
             fields[field] = resolve(field, fields[field], table)
     check_padding(fields.get("padding", "ZERO"))
+    if fields.get("num_classes", 0) < 0:
+        raise ConfigError(
+            f"num_classes is a number of classes, or 0 for features, got {fields['num_classes']}."
+        )
     fields = {name: frozen(value) for name, value in fields.items()}
     declared = module.__dataclass_fields__
     if {"depths", "widths"} <= set(declared):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
-from aliasfree_jax.ops.padding import Padding, pad
+from aliasfree_jax.ops.padding import Padding, check_padding, pad
 from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 Criterion = Literal["l2", "l1", "l_infty", "non_abs_max", "l2_min", "l1_min"]
@@ -27,6 +27,7 @@ def pad_to_multiple(x: jax.Array, strides: Pair = 2, padding: Padding = "CIRCULA
 
     Circular as in APS (its aps_pad), zeros as in LPS; neither keeps the network exactly equivariant.
     """
+    check_padding(padding)
     rows, columns = (-side % s for side, s in zip(x.shape[1:3], pair(strides, "strides"), strict=True))
     return pad(x, ((0, rows), (0, columns)), padding) if rows or columns else x
 

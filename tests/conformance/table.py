@@ -1,0 +1,223 @@
+"""Every exported layer and a network of each family, as small as can be: what all checks run over."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aliasfree_jax import create_model, layers
+from aliasfree_jax.layers import Factory
+
+BATCH = 4  # divides over the four devices, and is cut into pieces of one image
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A module, made by its public name.
+
+    Attributes:
+      name: of the layer, or of the network.
+      options: for its constructor.
+      other: options that make it another module.
+      given, gives: shapes of one image's input and output.
+      rank: that inputs must have; None where any has a meaning.
+      smallest: side of the map (or length) that it takes at least, where there is such a limit.
+      weight: 0; 1 for a network that is compiled by the slow tests only, 2 for one traced by them only.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    other: Mapping[str, Any]
+    given: tuple[int, ...]
+    gives: tuple[int, ...]
+    rank: int | None = 4
+    smallest: int = 1
+    weight: int = 0
+    label: str = ""  # tells rows of one layer apart
+
+    @property
+    def network(self) -> bool:
+        """Whether it is a network and not a layer."""
+        return not hasattr(layers, self.name)
+
+    def make(self, **changes: Any) -> nn.Module:
+        """A new module, with these options changed."""
+        options = {**self.options, **changes}
+        return create_model(self.name, **options) if self.network else getattr(layers, self.name)(**options)
+
+
+def row(name: str, options: Any = None, other: Any = None, gives: Any = (8, 8, 4), **more: Any) -> Case:
+    """A layer's row: by default of a map of 8 x 8 with 4 channels."""
+    return Case(name, options or {}, other or {}, more.pop("given", (8, 8, 4)), gives, **more)
+
+
+def sampler(name: str, options: Any = None, other: Any = None, **more: Any) -> Case:
+    """A row of a layer that halves the map."""
+    return row(name, options, other or {"strides": 4}, (4, 4, 4), smallest=2, **more)
+
+
+def sequence(name: str, options: Any = None, other: Any = None, gives: Any = (4, 4), **more: Any) -> Case:
+    """A row of a one-dimensional layer."""
+    return row(name, options, other or {"strides": 4}, gives, given=(8, 4), rank=3, **more)
+
+
+SCALED = {"in_scale": 2.0, "train_scale": True}
+STEM = {
+    **{
+        "features": 4,
+        "kernel_size": 4,
+        "strides": 2,
+        "sampler": layers.IdealDownsample,
+        "padding": "CIRCULAR",
+    },
+    **{"activation": Factory(layers.LowpassPolynomial, cutoff=0.5), "residual": True},
+}
+COMPONENTS = {"given": (4, 4, 4, 4), "gives": (4,), "rank": 5}
+# Of another activation than the usual one, or with another part: what differs in code, not only in a number.
+LAYERS = [
+    sampler("Subsample"),
+    sampler("BlurPool", None, {"kernel_size": 5}),
+    sampler("IdealDownsample", None, {"any_size": True}),
+    sampler("AdaptiveBlurPool", {"groups": 2}, {"groups": 4}),
+    sampler("NormPreserving", None, {"inner": layers.IdealDownsample}),
+    sampler("AdaptivePolyphase", None, {"criterion": "l1"}),
+    sampler("AdaptivePolyphase", {"inner": layers.BlurPool, "select_on": "raw"}, label="blurred"),
+    sampler("LearnedPolyphase", None, {"logits": layers.LinearLogits}),
+    row("ConvLogits", None, {"width_ratio": 2.0}, **COMPONENTS),
+    row("AttentionLogits", None, {"width_ratio": 2.0}, **COMPONENTS),
+    row("GraphLogits", None, {"width_ratio": 2.0}, **COMPONENTS),
+    row("LinearLogits", None, {"padding": "ZERO"}, **COMPONENTS),
+    sampler("MaxBlurPool", None, {"sampler": Factory(layers.BlurPool, kernel_size=5)}),
+    sampler("MaxBlurPool", {"padding": "CIRCULAR", "sampler": layers.AdaptivePolyphase}, label="adaptive"),
+    sampler("MaxBlurPool", {"sampler": layers.Subsample}, label="plain"),
+    row("PolyphaseUpsample", None, {"gain": 1.0}, (16, 16, 4)),
+    row("IdealUpsample", None, {"strides": 3}, (16, 16, 4)),
+    sequence("BlurPool1D", None, {"kernel_size": 5}, smallest=2),
+    sequence("IdealDownsample1D", smallest=2),
+    sequence("IdealUpsample1D", gives=(16, 4)),
+    sequence("AdaptivePolyphase1D", None, {"criterion": "l1"}, smallest=2),
+    sequence("PolyphaseUpsample1D", gives=(16, 4)),
+    row("Polynomial", SCALED, {"initial": (0.0, 1.0)}, rank=None),
+    row("UpPolynomial", SCALED, {"in_scale": 3.0}),
+    row("LowpassPolynomial", SCALED, {"cutoff": 0.5}),
+    row("Gate", SCALED, {"in_scale": 3.0}, (8, 8, 2), rank=None),
+    row("UpGate", SCALED, {"in_scale": 3.0}, (8, 8, 2)),
+    row("UpSelfGate", SCALED, {"in_scale": 3.0}),
+    row("LowpassGate", SCALED, {"cutoff": 0.5}, (8, 8, 2)),
+    row("Conv", {"features": 3, "kernel_size": 3}, {"use_bias": False}, (8, 8, 3)),
+    row(
+        "Conv",
+        {"features": 4, "kernel_size": 3, "strides": 2, "padding": "SAME"},
+        {"strides": 4},
+        (4, 4, 4),
+        label="strided",
+    ),
+    row("DepthwiseConv", {"kernel_size": 3}, {"padding": "ZERO"}),
+    sampler("SampledConv", {"features": 4, "kernel_size": 3}, {"sampler": layers.IdealDownsample}),
+    row("Mlp", {"hidden": 8, "activation": layers.UpPolynomial}, {"hidden": 16}),
+    row("Mlp", {"hidden": 8, "activation": layers.UpGate}, {"hidden": 16}, label="gated"),
+    sampler("ActivatedStem", STEM, {"residual": False}),
+    row("DropPath", {"rate": 0.5}, {"rate": 0.4}, rank=None),
+    row("ChannelNorm", None, {"epsilon": 1e-3}, rank=None),
+    row("SpatialNorm", None, {"epsilon": 1e-3}),
+    row("BatchNorm", None, {"group": 2}),
+    row("InstanceNorm", None, {"dtype": jnp.bfloat16}),
+    row("GroupNorm", {"num_groups": 2}, {"num_groups": 1}),
+]
+
+
+def network(name: str, options: Any, side: int, **more: Any) -> Case:
+    """A network's row: of a square image with 3 channels."""
+    smallest = more.pop("smallest", 4)
+    other = {"padding": "REPLICATE"}
+    options = {"num_classes": 3, **options}
+    return Case(name, options, other, (side, side, 3), (3,), smallest=smallest, **more)
+
+
+TWO_STAGES = {"depths": (1, 1), "widths": (4, 8)}
+STEM_BY_2 = {"stem_kernel": 2, "stem_stride": 2}
+NETWORKS = [
+    network("convnext_afc_micro", TWO_STAGES | STEM_BY_2, 16),
+    network("resnet20_cifar_lps", TWO_STAGES, 8, smallest=2),
+    network("basic_blur", {"widths": (4, 8)}, 8, weight=1),
+    *(
+        network(f"convnext{kind}_micro", TWO_STAGES | STEM_BY_2, 16, weight=1)
+        for kind in ("", "_circular", "_aps", "_afg")
+    ),
+    *(
+        network(f"resnet20_cifar{kind}", TWO_STAGES, 8, smallest=2, weight=1)
+        for kind in ("", "_blur", "_aps", "_afc")
+    ),
+    network("resnet18_afc", TWO_STAGES, 16, smallest=8, weight=1),
+    network("densenet121_blur", {"depths": (1, 1), "growth": 4, "width": 4}, 16, smallest=8, weight=1),
+    network("mobilenet_v2_blur", {"width_mult": 0.1}, 96, smallest=32, weight=2),
+    network("vgg11_bn_blur", TWO_STAGES, 16, weight=1),
+    network("alexnet_blur", {}, 128, smallest=32, weight=1),
+]
+
+CASES = LAYERS + NETWORKS
+NOT_LAYERS = {"Layer", "Factory"}  # the base class, and what injects parts
+
+
+def parameters(cases: list[Case], *, light: bool = False) -> list[Any]:
+    """Of `pytest.mark.parametrize`: slow where the case weighs too much; a `light` check compiles nothing."""
+    return [
+        pytest.param(
+            case,
+            id=f"{case.name}-{case.label}".rstrip("-"),
+            marks=pytest.mark.slow if case.weight > light else (),
+        )
+        for case in cases
+    ]
+
+
+def over(cases: list[Case], *, light: bool = False) -> Any:
+    """The decorator of a check over these cases."""
+    return pytest.mark.parametrize("case", parameters(cases, light=light))
+
+
+def images(case: Case, batch: int = BATCH, dtype: str = "float32", seed: int = 0) -> jax.Array:
+    """Normal random inputs."""
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((batch, *case.given)), dtype)
+
+
+def filled(shapes: Any) -> Any:
+    """Random variables of these shapes: initial values such as zero gains would hide most of a module."""
+    rng = np.random.default_rng(1)
+
+    def value(path: Any, leaf: Any) -> jax.Array:
+        centre = 1.0 if path[-1].key in ("scale", "var", "in_scale", "out_scale") else 0.0
+        spread = 1 / np.sqrt(max(1, np.prod(leaf.shape[:-1]))) if path[-1].key == "kernel" else 0.1
+        return jnp.asarray(centre + spread * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+def init_shapes(module: nn.Module, x: jax.Array) -> Any:
+    """Shapes and dtypes of the variables."""
+    return jax.eval_shape(lambda x: module.init(jax.random.key(0), x), x)
+
+
+@functools.cache
+def sample(case: Case) -> tuple[nn.Module, Any, jax.Array, jax.Array]:
+    """The module, random variables, a batch, and the compiled result of it: computed once a case."""
+    module, x = case.make(), images(case)
+    variables = filled(init_shapes(module, x))
+    return module, variables, x, jax.jit(module.apply)(variables, x)
+
+
+def close(result: Any, expected: Any, tolerance: float = 1e-4) -> None:
+    """Equal but for rounding: of float32 sums of up to some thousand products, in another order."""
+    for one, other in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+        assert one.shape == other.shape
+        one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+        assert np.all(np.isfinite(one)), "not finite"
+        np.testing.assert_allclose(
+            one, other, rtol=0, atol=tolerance * max(1.0, np.abs(other).max(initial=0))
+        )

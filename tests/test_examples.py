@@ -1,0 +1,98 @@
+"""The examples of docs/layers.md and of the README run, with all that only training needs blocked."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aliasfree_jax import layers
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "layers.md").read_text()
+FOR_TRAINING = (
+    *("grain", "orbax", "tensorflow_datasets", "ml_collections", "optax"),
+    *("PIL", "sklearn", "tqdm", "matplotlib"),  # absl is what flax itself imports
+)
+MOST_LINES = 8  # besides imports and the frame of a class
+
+RUNNER = """
+import sys
+from importlib.abc import MetaPathFinder
+
+blocked, blocks = {blocked!r}, {blocks!r}
+
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocker())
+for place, block in blocks:
+    exec(compile(block, place, "exec"), {{"__name__": "example"}})
+print(len(blocks))
+"""
+
+
+def blocks(text, place):
+    """The Python blocks of a page, and where they stand."""
+    found = re.finditer(r"```python\n(.*?)```", text, re.DOTALL)
+    return [(f"{place}:{text[: match.start()].count(chr(10)) + 1}", match[1]) for match in found]
+
+
+def library_section():
+    """Of the README: its examples without files."""
+    text = (ROOT / "README.md").read_text()
+    section = re.search(r"^## (?:Use|As a library|Library)$.*?(?=^## )", text, re.DOTALL | re.MULTILINE)
+    assert section, "the README has no section that shows the library"
+    return section[0]
+
+
+EXAMPLES = blocks(PAGE, "docs/layers.md") + blocks(library_section(), "README.md")
+NNX = [(place, block) for place, block in EXAMPLES if "nnx" in block]
+LARGE = [(place, block) for place, block in EXAMPLES if "_tiny" in block]  # compiles for a minute
+LINEN = [example for example in EXAMPLES if example not in NNX + LARGE]
+
+
+RUNS = [
+    pytest.param(LINEN, (), id="linen"),
+    pytest.param(NNX, ("optax",), id="nnx"),
+    pytest.param(LARGE, (), id="large", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("examples", "allowed"), RUNS)
+def test_examples_run_without_what_training_needs(examples, allowed):
+    blocked = [name for name in FOR_TRAINING if name not in allowed]
+    code = RUNNER.format(blocked=blocked, blocks=examples)
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.split()[-1] == str(len(examples))
+
+
+def test_there_are_examples_of_everything():
+    assert len(LINEN) >= 5 and len(NNX) == 1
+
+
+@pytest.mark.parametrize(("place", "block"), EXAMPLES, ids=[place for place, _ in EXAMPLES])
+def test_examples_are_short(place, block):
+    lines = [
+        line
+        for line in block.splitlines()
+        if line.strip() and not re.match(r"(import|from|class) | *@", line)
+    ]
+    assert len(lines) <= MOST_LINES
+    if place.startswith("docs"):
+        assert "assert" in block
+
+
+def test_the_page_names_every_layer():
+    table = {
+        name for line in PAGE.splitlines() if line.startswith("|") for name in re.findall(r"`(\w+)", line)
+    }
+    assert not {*layers.__all__} - table
