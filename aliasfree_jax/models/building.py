@@ -68,20 +68,25 @@ def _default(module: type[nn.Module], field: str) -> Any:
     return None if declared is None else declared.default
 
 
+_PRECISIONS = (None, "default", "high", "highest")  # JAX's other words for them name number formats
+
+
 def _numerics(fields: Options) -> dict[str, Any]:
     """The options dtype, param_dtype and precision, as far as they are given; names become objects of JAX."""
-    found = {name: fields[name] for name in ("dtype", "param_dtype", "precision") if name in fields}
+    precision = fields.get("precision")
+    if not isinstance(precision, jax.lax.Precision) and precision not in _PRECISIONS:
+        raise ConfigError(
+            unknown("precision", precision, _PRECISIONS[1:])
+            + ' Number formats are other options: dtype="bfloat16", param_dtype.'
+        )
+    found = {name: fields[name] for name in ("dtype", "param_dtype") if fields.get(name) is not None}
     for name, value in found.items():
         try:
-            if name == "precision":
-                jax.lax.Precision(value)
-            elif value is not None:
-                found[name] = jnp.dtype(value)
-                if not jnp.issubdtype(value, jnp.floating):
-                    raise TypeError
-        except (TypeError, ValueError):
-            example = "highest" if name == "precision" else "bfloat16"
-            raise ConfigError(f'{name} is a word of JAX, such as "{example}", got {value!r}.') from None
+            found[name] = jnp.dtype(value)
+        except TypeError:
+            found[name] = jnp.dtype(int)
+        if not jnp.issubdtype(found[name], jnp.floating):
+            raise ConfigError(f'{name} is a number format of JAX, such as "bfloat16", got {value!r}.')
     return found
 
 

@@ -75,8 +75,8 @@ class Network(Layer):
         if min(height, width) < self.smallest_side:
             raise ShapeError(
                 f"images of {height} x {width} are too small: this network samples them by "
-                f"{self.total_stride} in all. Use images of at least {self.smallest_side} pixels, or a network "
-                "with fewer stages or strides (those named micro and cifar are made for 32 pixels)."
+                f"{self.total_stride} in all. Use images of at least {self.smallest_side} pixels, or a "
+                "network with fewer stages or strides (those named micro and cifar are made for 32 pixels)."
             )
         return self.cast(images)
 

@@ -149,9 +149,9 @@ def test_what_a_network_says_about_its_images(case):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "bfloat61"}, "dtype is a word of JAX, such as \"bfloat16\", got 'bfloat61'"),
-        ({"param_dtype": "int8"}, "param_dtype is a word of JAX, .*'int8'"),
-        ({"precision": "hihgest"}, "precision is a word of JAX, .*'hihgest'"),
+        ({"dtype": "bfloat61"}, "dtype is a number format of JAX, such as \"bfloat16\", got 'bfloat61'"),
+        ({"param_dtype": "int8"}, "param_dtype is a number format of JAX, .*'int8'"),
+        ({"precision": "hihgest"}, "unknown precision 'hihgest'"),
         ({"padding": "CIRCLAR"}, "unknown padding 'CIRCLAR'.*'CIRCULAR'"),
         ({"num_classes": -1}, "num_classes.*-1"),
     ],

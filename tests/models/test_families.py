@@ -204,7 +204,7 @@ def test_names():
         ("resnet18_aps", {"sampler": {"name": "polyphase", "kernel_size": 3}}, "unknown option of sampler"),
         ("resnet18", {"stem": {"name": "image", "width": 3}}, "unknown option of stem 'image' 'width'"),
         ("resnet18", {"any_size": True}, "any_size=True needs the ideal sampler"),
-        ("densenet121", {"precision": "half"}, "precision is a word of JAX"),
+        ("densenet121", {"precision": "half"}, "unknown precision 'half'"),
     ],
 )
 def test_wrong_options_are_named(name, options, message):

@@ -78,10 +78,15 @@ def test_the_package_offers_both_and_nothing_else():
         (
             "convnext_tiny",
             {"precision": "hihest"},
-            'precision is a word of JAX, such as "highest", got .hihest.',
+            "unknown precision 'hihest'. Did you mean 'highest'",
         ),
-        ("convnext_tiny", {"dtype": "bfloat"}, 'dtype is a word of JAX, such as "bfloat16", got .bfloat.'),
-        ("convnext_tiny", {"param_dtype": 3}, "param_dtype is a word of JAX"),
+        (
+            "convnext_tiny",
+            {"dtype": "bfloat"},
+            'dtype is a number format of JAX, such as "bfloat16", got .bfloat.',
+        ),
+        ("convnext_tiny", {"precision": "bfloat16"}, 'Number formats are other options: dtype="bfloat16"'),
+        ("convnext_tiny", {"param_dtype": 3}, "param_dtype is a number format of JAX"),
         (
             "convnext_tiny",
             {"depths": (1, 1)},

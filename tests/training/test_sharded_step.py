@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from aliasfree_jax import create_model
+from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.training.mesh import make_mesh, put_batch
 from aliasfree_jax.training.mixing import Mixing
 from aliasfree_jax.training.state import create_state
@@ -73,7 +74,7 @@ def test_compiled_step_only_reduces(built):
 
 @pytest.mark.slow
 def test_bfloat16_computes_in_half_precision_and_keeps_float32_parameters(losses):
-    mesh, state, step = build(1, precision="bfloat16")
+    mesh, state, step = build(1, **PRECISIONS["bfloat16"])
     assert "bf16" in step.as_text()
     rough, params = train(mesh, state, step)
     # bfloat16 has 8 bits: each product is off by up to 0.4 %, and the updates drift apart.
