@@ -75,7 +75,7 @@ CROP = ("random_resized", 0)
 @pytest.mark.parametrize(
     ("name", "words", "expected"),
     [
-        # Of antialiased-cnns, spec section 4.3. For VGG: the sum of two gradients as twice their mean.
+        # Of antialiased-cnns. For VGG: the sum of two gradients as twice their mean.
         ("imagenet_blur", "resnet50_lpf4", (0.1, STEPS, 1e-4, 90, 256, *CROP)),
         ("imagenet_blur", "resnet50", (0.1, STEPS, 1e-4, 90, 256, *CROP)),
         ("imagenet_blur", "densenet121_lpf2", (0.1, STEPS, 1e-4, 90, 256, *CROP)),

@@ -84,7 +84,7 @@ def _activation(name: str, kwargs: Options) -> dict[str, Any]:
     if part["name"] in ("gelu", "relu"):
         return part
     part |= {key: kwargs[key] for key in ("in_scale", "out_scale", "train_scale") if key in kwargs}
-    # The original evaluates a quadratic whatever the number of coefficients (spec section 1.6).
+    # The original evaluates a quadratic whatever the number of coefficients.
     part["initial"] = tuple(kwargs.get("coef", GELU_QUADRATIC))[:3]
     if part["name"] == "lowpass_polynomial":
         part["cutoff"] = kwargs.get("cutoff", 0.5)

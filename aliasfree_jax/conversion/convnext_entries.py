@@ -1,4 +1,4 @@
-"""State-dict tables of the ConvNeXts of alias_free_convnets (spec section 3.1)."""
+"""State-dict tables of the ConvNeXts of alias_free_convnets."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -73,7 +73,7 @@ def polynomial(kwargs: Options, prefix: str = "") -> ModuleEntries:
     def there(value: np.ndarray) -> np.ndarray:
         return np.pad(value, ((0, 0), (0, count - value.shape[1])))[..., None, None]
 
-    # The original evaluates a quadratic whatever the number of coefficients (spec section 1.6).
+    # The original evaluates a quadratic whatever the number of coefficients.
     coefficients = Layout(lambda value: value[:, :3, 0, 0], there)
 
     def entries(key: str, path: str) -> Iterator[Entry]:

@@ -1,7 +1,7 @@
 """What the Lightning checkpoints of learnable_polyphase_sampling say of their networks besides weights.
 
 Their hyper-parameters are Python objects of the training program. They are read as descriptions, of
-which this takes the choices that leave no trace in the weights (spec section B5).
+which this takes the choices that leave no trace in the weights.
 """
 
 from collections.abc import Mapping

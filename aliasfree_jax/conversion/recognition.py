@@ -1,8 +1,8 @@
 """Which original network a state dict belongs to, read off its keys and shapes.
 
 Sizes, activation and stem are there to read; what leaves no trace (scales of the polynomials that
-are not learned, cutoffs, the norm's kind) is taken from the published training commands (spec
-section 2). Whoever trained something else passes the network and its options instead.
+are not learned, cutoffs, the norm's kind) is taken from the published training commands. Whoever trained
+something else passes the network and its options instead.
 """
 
 import re

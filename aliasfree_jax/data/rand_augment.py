@@ -1,7 +1,7 @@
 """RandAugment (Cubuk et al. 2020, arXiv 1909.13719) with the operations of timm's `rand-...-inc1`.
 
 Fifteen operations of Pillow, whose severity grows with a magnitude from 0 to 10. The constants are those
-of the recipe of ConvNeXt (spec section 4.5).
+of the recipe of ConvNeXt.
 """
 
 import re

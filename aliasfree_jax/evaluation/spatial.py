@@ -1,7 +1,7 @@
 """Rotations, scalings and translations of the image, with a border of nothing: the spatial attack.
 
 After Engstrom et al., *Exploring the landscape of spatial robustness* (ICML 2019), whose code the alias-free
-paper's authors used (specification, section 6).
+paper's authors used.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Taking a batch in pieces, and computing again in the gradient what need not be kept.
 
-The hidden maps of an alias-free network on the finer grid are its largest by far (fast_exact rule 7).
+The hidden maps of an alias-free network on the finer grid are its largest by far.
 Where the images do not depend on one another, a piece of the batch at a time keeps them in the cache of
 a CPU; and what has left it is computed again as fast as it is read back, in a fifth of the memory.
 """

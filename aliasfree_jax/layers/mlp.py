@@ -1,4 +1,4 @@
-"""The pointwise part of a ConvNeXt block, in whichever order costs less (fast_exact rule 3)."""
+"""The pointwise part of a ConvNeXt block, in whichever order costs less."""
 
 import math
 from typing import Literal

@@ -92,8 +92,8 @@ class ActivatedStem(Layer):
         """`c0 + S(y (c1 + c2 v))`, with y and v the convolved images and low-passed images (of a gate: by
         its second convolution).
 
-        The low-pass filter of v commutes with the convolution and is cheaper before it (fast_exact rule
-        5); the sampler S keeps constants.
+        The low-pass filter of v commutes with the convolution and is cheaper before it; the sampler S keeps
+        constants.
         """
         lowpassed = ideal_lowpass(images, activation.cutoff, precision=self.exact)
         c0, c1, c2 = jnp.moveaxis(activation.scaled(self.features), -1, 0)

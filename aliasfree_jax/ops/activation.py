@@ -70,7 +70,7 @@ def scaled_coefficients(
 def polynomial_grid(shape: tuple[int, int], degree: int) -> tuple[int, int]:
     """The smallest grid (rows, columns) on which the polynomial of a map of `shape` is exact.
 
-    Never finer than the original's, twice the map, for degree 2 (fast_exact rule 2).
+    Never finer than the original's, twice the map, for degree 2.
     """
     return spectrum.exact_grid(shape[0], degree), spectrum.exact_grid(shape[1], degree)
 

@@ -1,7 +1,7 @@
 """Products of two maps, which create a bounded number of new frequencies, and their exact use.
 
 The product of two maps with frequencies up to K has frequencies up to 2 K and no more, as the square of one
-map has: what `ops.activation` says of quadratics holds for products, on the same grid (fast_exact rule 2).
+map has: what `ops.activation` says of quadratics holds for products, on the same grid.
 """
 
 import jax

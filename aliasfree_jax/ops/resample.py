@@ -3,7 +3,7 @@
 Everything is separable, so a 2-D operation is one small constant matrix along the rows and one along
 the columns: no FFT, any size, any dtype, and it stays local when the batch is sharded. The FFT is
 the second implementation (`method="fft"`). Sources: Michaeli et al. 2023 (arXiv 2303.08085), section
-3; fast_exact rules 1, 4 and 9.
+3.
 """
 
 from collections.abc import Sequence
@@ -234,7 +234,7 @@ def ideal_strided_taps(
     any_size: bool = False,
     precision: Precision = "highest",
 ) -> jax.Array:
-    """The low-passed map at every position that a strided convolution reads (fast_exact rule 4).
+    """The low-passed map at every position that a strided convolution reads.
 
     [N, H, W, C] to [N, taps ceil(H / stride), taps ceil(W / stride), C]: output i of the convolution
     reads samples taps i, ..., taps i + taps - 1 of the result, so the convolution that follows has

@@ -63,7 +63,7 @@ def fractional_shift(
 
     The image between its samples is the band-limited periodic function through them. The Nyquist
     frequency of an even side has no direction: it is multiplied by cos(pi shift), as in the
-    original's upsample, roll and subsample (spec section 5), which moves by `-shift` instead.
+    original's upsample, roll and subsample, which moves by `-shift` instead.
 
     Args:
       x: [N, H, W, C] floating-point.

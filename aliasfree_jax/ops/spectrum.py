@@ -21,9 +21,8 @@ Weights = tuple[float, ...]
 def lowpass_weights(n: int, cutoff: float) -> Weights:
     """Weights of the ideal low-pass filter of an axis of `n` samples.
 
-    `cutoff` is a fraction of the Nyquist frequency. The rule is that of alias_free_convnets (spec
-    section 1.2): frequencies up to floor(n cutoff / 2) pass, the last of them only if n is not a
-    multiple of 4, so that the new Nyquist frequency is dropped. For n = 4 j with odd n cutoff / 2
+    `cutoff` is a fraction of the Nyquist frequency. The rule is that of alias_free_convnets: frequencies
+    up to floor(n cutoff / 2) pass, the last of them only if n is not a multiple of 4, so that the new Nyquist frequency is dropped. For n = 4 j with odd n cutoff / 2
     (36 at 1/4, say) this also drops the highest legal frequency: kept, since published weights
     were trained with it; it costs nothing in equivariance. DC always passes (the original fails
     where it would not). A frequency exactly at the cutoff is dropped for every n, not only for
@@ -50,7 +49,7 @@ def resample_weights(n: int, m: int) -> Weights:
     """Weights of ideal resampling from `n` to `m` samples.
 
     Upwards everything passes, with half of the Nyquist frequency on either side; downwards what the
-    coarse grid can hold without ambiguity: |k| <= (m - 1) // 2 (fast_exact rule 1).
+    coarse grid can hold without ambiguity: |k| <= (m - 1) // 2.
     """
     return band_weights(n, n // 2 if m >= n else (m - 1) // 2)
 
@@ -60,14 +59,14 @@ def original_upsample_weights(n: int, factor: int) -> Weights:
 
     Its mask halves the last bin whenever the fine grid is a multiple of 4. That is right for factor
     2, but also halves the highest legal frequency of an odd axis (7 by 4) and passes twice the
-    Nyquist frequency of 14 by 3 (spec section 1.2 b and c).
+    Nyquist frequency of 14 by 3.
     """
     last = 0.5 if (n * factor) % 4 == 0 else 1.0
     return (*[1.0] * (n // 2), last) if n > 1 else (1.0,)
 
 
 def exact_grid(n: int, degree: int) -> int:
-    """Samples on which a polynomial of `degree` can be taken without harm (fast_exact rule 2).
+    """Samples on which a polynomial of `degree` can be taken without harm.
 
     The input reaches frequency K = n // 2, the product degree K; only |k| <= R = (n - 1) // 2 is
     kept afterwards. Aliases miss the kept band iff the grid has more than degree K + R samples.

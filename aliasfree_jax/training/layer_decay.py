@@ -15,7 +15,7 @@ def depth(path: str) -> int:
     """Depth of a ConvNeXt's parameter, 0 (stem) to 13 (head), from a path such as "stage2_block4/norm/scale".
 
     Three blocks of the third stage share a depth; the other stages are one depth each. The numbers of the
-    original for its sizes with 27 blocks there (spec section 4.3); others use fewer of them.
+    original for its sizes with 27 blocks there; others use fewer of them.
 
     Raises:
       ConfigError: of another network.

@@ -21,7 +21,7 @@ from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
-# Parameters, keys of BlurPool's state dict and of torchvision's (spec section 2.8).
+# Parameters, keys of BlurPool's state dict and of torchvision's.
 NETWORKS = {
     "alexnet": (61100840, 20, 16),
     "vgg11": (132863336, 27, 22),
@@ -61,7 +61,7 @@ def test_parameters_and_keys_of_all_23_networks(name):
     assert (len(table(name, {})), len(table_torchvision(name, {}))) == (keys, plain)
 
 
-# Keys and parameters (spec sections A2, A3 and B5).
+# Keys and parameters.
 OTHERS = {
     ("aps", "resnet18_aps", ()): (122, 11689512),
     ("aps", "resnet18_aps", (("filter_size", 3),)): (130, 11689512),
@@ -209,7 +209,7 @@ def test_filters_of_another_size_do_not_fit(small):
         from_original(source, model, {**options, "filter_size": 3}, state)
 
 
-def test_filters_are_the_binomials_of_the_specification():
+def test_filters_are_binomials():
     entry = blur_filter("filt", 2, 4)
     assert entry.constant.shape == (2, 1, 4, 4)
     np.testing.assert_array_equal(entry.constant[1, 0] * 64, np.outer([1, 3, 3, 1], [1, 3, 3, 1]))

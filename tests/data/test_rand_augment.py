@@ -1,4 +1,4 @@
-"""The operations of RandAugment at the magnitudes of the specification, and how they are drawn."""
+"""The operations of RandAugment at the original's magnitudes, and how they are drawn."""
 
 import numpy as np
 import pytest

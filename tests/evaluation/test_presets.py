@@ -45,7 +45,7 @@ class Constant:
         ("aft_bilinear_shift", {"margin": 2, "finest": 4}, 1 + 8 * (1 + 2 + 3 + 4)),
     ],
 )
-def test_forwards_as_the_specification_counts_them(name, options, forwards):
+def test_forwards_are_counted(name, options, forwards):
     setting, predict = Setting(SIDE, **options), Constant()
     chosen = preset(name, setting, paper=True)
     margin = chosen.measurements[0].shifting.margin
@@ -145,7 +145,7 @@ def test_the_rings_are_those_of_the_original():
 
 
 def subpixel_shift(images, up, rows, columns):
-    """As the specification has it (section 5): enlarged, rolled against the shift, subsampled."""
+    """As the original does it: enlarged, rolled against the shift, subsampled."""
     side = images.shape[1]
     large = np.asarray(ideal_resample(images, (up * side, up * side)))
     return np.roll(large, (-rows, -columns), (1, 2))[:, ::up, ::up]
@@ -261,9 +261,7 @@ def test_afc_translation_grid_by_hand():
     images = smooth_noise(count, side)
     batch = labelled(strided, images)
     batch["label"][0] = (batch["label"][0] + 1) % 5  # wrong unshifted
-    positions = (
-        np.arange(side) * side / (side - 1) - 0.5
-    )  # specification: sample i lies at i N / (N - 1) - 1/2
+    positions = np.arange(side) * side / (side - 1) - 0.5  # sample i lies at i N / (N - 1) - 1/2
     padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), constant_values=black)
     shifts = np.linspace(-c / 280 * side, c / 280 * side, 64)
     distance = np.abs((positions - shifts[:, None] + 4)[..., None] - np.arange(side + 8))

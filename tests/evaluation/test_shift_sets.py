@@ -105,7 +105,7 @@ def test_shared_draws():
         np.testing.assert_array_equal(drawn, np.broadcast_to(inner.draw(np.array([first])), (3, 6, 2)))
     stream = np.random.RandomState(0)
     shared = Stream(2, lambda: stream.randint(-32, 32, size=(2, 2)))
-    # The first draws of APS with its seed 0, as the specification notes them.
+    # The first draws of APS with its seed 0, drawn once by numpy's legacy generator.
     np.testing.assert_array_equal(shared.draw(numbers)[:, 0], [[12, 15], [21, -32]])
     np.testing.assert_array_equal(shared.draw(numbers)[:, 5], [[-29, 27], [-29, 7]])
 

@@ -53,7 +53,7 @@ def test_the_originals_positions_stretch_the_image():
 
 def test_spaces():
     space = original_space(224, 8, rotation=True)
-    assert (space.translation, space.rotation) == (pytest.approx(6.4), 8)  # specification, section 6
+    assert (space.translation, space.rotation) == (pytest.approx(6.4), 8)  # the authors' choice
     assert original_space(224, 4, rotation=False).high == (pytest.approx(3.2),) * 2 + (0, 0)
     assert space.grid(5, 31).count == 31 * 5 * 5
     points = Space(2, 30, 0.1).grid(3, 2, 2).points

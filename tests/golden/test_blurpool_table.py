@@ -1,6 +1,6 @@
-"""Logits of BlurPool's networks with options that no golden case has (spec, antialiased_cnns section 2.9).
+"""Logits of BlurPool's networks with options that no golden case has.
 
-The specification's own rule for weights and images: fractional parts of a large sine.
+A rule for weights and images that needs no file: fractional parts of a large sine.
 """
 
 import jax
@@ -67,7 +67,7 @@ def row_id(row: tuple) -> str:
     "row",
     [pytest.param(row, marks=() if row[0] in QUICK else pytest.mark.slow, id=row_id(row)) for row in ROWS],
 )
-def test_logits_of_the_specification(row):
+def test_logits_of_the_original(row):
     model, side, options, first, total = row
     options = {"filter_size": 4, **options, "num_classes": 10}  # the original's default, stated
     name, ours = translate(model, options)
@@ -82,7 +82,7 @@ def test_logits_of_the_specification(row):
     images = (2 * fraction(3 * side**2, 1000) - 1).reshape(1, 3, side, side).transpose(0, 2, 3, 1)
     apply = jax.jit(module.apply, compiler_options=UNOPTIMISED)
     logits = np.asarray(apply(variables, jnp.asarray(images, jnp.float32)))[0]
-    # The specification's float32 runs differ by up to 2e-6 of the largest logit, its table has 6 digits.
+    # The original's float32 runs differ by up to 2e-6 of the largest logit, its table has 6 digits.
     scale = np.abs(logits).max()
     np.testing.assert_allclose(logits[:4], first, atol=1e-5 * scale)
     assert abs(logits.sum() - total) < 5e-5 * scale

@@ -118,7 +118,7 @@ def test_upsample(name):
     if side % 2 == 0:
         check(ideal_upsample(x, up, masks="original"), expected)
     else:
-        # The original's inverse transform assumes an even width (spec section 1.4): it spreads the
+        # The original's inverse transform assumes an even width: it spreads the
         # spectrum of 15 columns over 14 and divides by 14. The same function read at 14 positions
         # is ours, scaled; `ideal_upsample` itself keeps all 15 columns.
         assert expected.shape[2] == side - 1
@@ -132,7 +132,7 @@ def test_shift(name):
     up, steps = meta["up"], (meta["shift_x"], meta["shift_y"])
     fine = ideal_upsample(x, up, masks="original")
     check(jnp.roll(fine, (-steps[0], -steps[1]), axis=(1, 2))[:, ::up, ::up], expected)
-    if (x.shape[1], up) != (14, 3):  # there the original's interpolation is wrong (spec section 1.2 c)
+    if (x.shape[1], up) != (14, 3):  # there the original's interpolation is wrong
         check(fractional_shift(x, (-steps[0] / up, -steps[1] / up)), expected)
     else:
         assert np.abs(fractional_shift(x, (-steps[0] / up, -steps[1] / up)) - expected).max() > 1e-2
@@ -156,7 +156,7 @@ def test_polynomial(name):
     meta, x, expected = arrays(name)
     if "coef" in meta:
         stored = jnp.asarray(np.float32(meta["coef"]), jnp.float64)
-        used = stored[:-1]  # the original never uses the top one (spec section 1.6)
+        used = stored[:-1]  # the original never uses the top one
         check(polynomial(x, used, meta["in_scale"], meta["out_scale"]), expected)
     else:
         check(polynomial(x, *parameters()), expected)

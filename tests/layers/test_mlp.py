@@ -67,7 +67,7 @@ def test_costs_of_the_tiny_network(side, channels, fine, coarse):
     assert {grid: round(cost / 1e6) for grid, cost in costs.items()} == {
         "fine": fine,
         "coarse": coarse,
-    }  # rule 3
+    }
 
 
 def test_costs_of_uneven_maps_count_both_products():

@@ -27,7 +27,7 @@ def test_arithmetic_of_the_alias_free_networks(name):
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(images.shape)))
     compiled = jax.jit(network.apply).lower(variables, images).compile()
-    # The original: 17.7 GMAC and 41 FFT filters; plain ConvNeXt: 4.46 (spec fast_exact.md). The gate: 7.35
+    # The original: 17.7 GMAC and 41 FFT filters; plain ConvNeXt: 4.46. The gate: 7.35
     # where the polynomial takes 7.36 (counted without LLVM's optimisation).
     assert compiled.cost_analysis()["flops"] / 2 <= 7.6e9
     assert "fft" not in compiled.as_text()

@@ -27,7 +27,7 @@ compiled = functools.partial(jax.jit, compiler_options=UNOPTIMISED)
 
 MICRO = {"depths": (1, 1), "widths": (8, 16), "num_classes": 5}
 
-# Published sizes (spec section 2): plain = circular = adaptive polyphase, polynomial, alias-free.
+# Published sizes: plain = circular = adaptive polyphase, polynomial, alias-free.
 PARAMETERS = {
     "tiny": (28_589_128, 28_668_616, 28_668_943),
     "small": (50_223_688, 50_386_120, 50_386_483),
@@ -140,7 +140,7 @@ def test_orders_of_the_mlp_are_one_network(draw, randomised, x64):
 
 
 def test_the_stems_shortcut_is_the_plain_order(draw, randomised, x64):
-    """Filtering the images instead of the stem's maps (fast_exact rule 5) changes nothing."""
+    """Filtering the images instead of the stem's maps changes nothing."""
     images = draw(1, 32, 32, 3)
     network = create_model("convnext_afc_micro", **MICRO)
     stem = randomised(network, *images.shape)["params"]["stem"]
@@ -156,7 +156,7 @@ def test_the_stems_shortcut_is_the_plain_order(draw, randomised, x64):
 @pytest.mark.parametrize(
     ("name", "options", "needed"),
     [
-        ("convnext_afc_tiny", {}, 65),  # spec section 0, trap 4
+        ("convnext_afc_tiny", {}, 65),
         ("convnext_aps_tiny", {}, 65),
         ("convnext_circular_tiny", {"sampled_padding": "VALID"}, 96),
         ("convnext_tiny", {}, 32),

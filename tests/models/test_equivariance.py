@@ -102,7 +102,7 @@ def test_without_any_size_uneven_maps_warn_and_are_not_exact(draw, randomised, x
     with pytest.warns(UserWarning, match="a map of 25 x 25 is sampled by 2, .* any_size=True is exact"):
         variables = randomised(network, 1, 100, 100, 3)
         changes = logits_change(network, variables, draw(1, 100, 100, 3), [(1.0, 0.0), (0.5, 0.5)])
-    # The original's errors at such sizes: 1e-4 to 3e-2 (spec section 0, trap 5).
+    # The original's errors at such sizes: 1e-4 to 3e-2.
     assert changes.min() > 1e-5
 
 

@@ -122,7 +122,7 @@ def test_blurring_helps_but_is_not_exact(draw, x64):
 
 
 def test_odd_maps_are_not_exact(draw, x64):
-    """At 48 pixels the last sampled map is 3 x 3 (the specification's 112 and 72 fail alike)."""
+    """At 48 pixels the last sampled map is 3 x 3 (112 and 72 fail alike)."""
     with pytest.warns(UserWarning, match="3 x 3 is sampled by 2"):
         assert changes(create_model("resnet18_aps", **NARROW), 48, SOME_SHIFTS, draw).max() > 1e-4
 

@@ -40,7 +40,7 @@ def test_rows_and_columns_take_their_own_amounts(draw):
     [(1, (0, 0)), (2, (0, 1)), (3, (1, 1)), (4, (1, 2)), (5, (2, 2)), (6, (2, 3)), (7, (3, 3))],
 )
 def test_even_filters_get_the_extra_sample_behind(size, amounts):
-    assert same_padding(size) == amounts  # spec sections 1.1 and 1.5
+    assert same_padding(size) == amounts
 
 
 @pytest.mark.parametrize(

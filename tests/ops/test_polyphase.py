@@ -21,7 +21,7 @@ from aliasfree_jax.ops.polyphase import (
 
 def test_phase_order_of_the_original():
     components = polyphase_components(jnp.arange(16.0).reshape(1, 4, 4, 1))
-    expected = [[0, 2, 8, 10], [4, 6, 12, 14], [1, 3, 9, 11], [5, 7, 13, 15]]  # spec section 10
+    expected = [[0, 2, 8, 10], [4, 6, 12, 14], [1, 3, 9, 11], [5, 7, 13, 15]]
     np.testing.assert_array_equal(components.reshape(4, 4), expected)
 
 

@@ -141,7 +141,7 @@ def test_interpolation_keeps_the_samples(size, factor, draw, x64):
 
 @pytest.mark.parametrize("n", [7, 14])
 def test_the_originals_wrong_masks_do_not_keep_the_samples(n, draw, x64):
-    factor = 4 if n == 7 else 3  # spec section 1.2, wrong cases (b) and (c)
+    factor = 4 if n == 7 else 3
     x = draw(1, n, n, 1)
     y = ideal_upsample(x, factor, masks="original")[:, ::factor, ::factor]
     assert float(jnp.abs(y - x).max()) > 1e-2
@@ -229,7 +229,7 @@ def test_the_originals_small_examples(x64):
     delta = jnp.zeros((1, 8, 8, 1)).at[0, 2, 3, 0].set(1.0)
     row = ideal_lowpass(delta, 0.5)[0, 2, :, 0]
     printed = [-0.01941626, 0.046875, 0.11316626, 0.140625, 0.11316626, 0.046875, -0.01941626, -0.046875]
-    np.testing.assert_allclose(row, printed, atol=1e-8)  # spec section 10 prints eight digits
+    np.testing.assert_allclose(row, printed, atol=1e-8)
     interpolated = {
         4: [1, 0.60355339, 0, -0.10355339, 0, -0.10355339, 0, 0.60355339],
         3: [1, 2 / 3, 0, -1 / 3, 0, 2 / 3],

@@ -6,7 +6,7 @@ import pytest
 from aliasfree_jax.ops import spectrum
 
 # N, cutoff, highest passed |k| of the low-pass, weight of the halved last bin of the interpolation mask
-# (spec section 1.2; None where the table has no interpolation).
+# .
 TABLE = [
     (224, 0.25, 27, 28),
     (224, 0.5, 55, 56),
@@ -50,7 +50,7 @@ def test_everything_passes_at_cutoff_1_without_a_multiple_of_4():
 
 
 def original_lowpass_mask(n: int, cutoff: float) -> np.ndarray:
-    """The original's mask, word by word from spec section 1.2; DC kept where the original fails."""
+    """The original's mask, as it is defined there; DC kept where the original fails."""
     low = int((n * cutoff) // 2)
     mask = np.ones(n)
     mask[low + 1 : n - low] = 0
@@ -128,7 +128,7 @@ def test_exact_grid_is_the_smallest_without_aliases(n, degree):
 
 
 def test_exact_grid_for_the_maps_of_a_224_pixel_image():
-    assert [spectrum.exact_grid(n, 2) for n in (56, 28, 14, 7)] == [84, 42, 21, 10]  # fast_exact rule 2
+    assert [spectrum.exact_grid(n, 2) for n in (56, 28, 14, 7)] == [84, 42, 21, 10]
 
 
 def test_the_matrix_evaluates_the_trigonometric_polynomial():

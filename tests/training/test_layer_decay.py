@@ -32,7 +32,7 @@ from aliasfree_jax.training.optimizer import make_optimizer
         ("head/kernel", 13),
     ],
 )
-def test_depths_of_the_specification(path, expected):
+def test_depths_of_the_original(path, expected):
     assert depth(path) == expected
 
 

@@ -54,7 +54,7 @@ def test_step_schedule_at_named_steps():
     assert float(step_decay(1.0, factor=0.5, steps=[])(99)) == 1
 
 
-# Values that the specification simulated with the original's classes (section B7): epoch -> temperature.
+# Values simulated with the original's classes: epoch -> temperature.
 TEMPERATURES = {
     "multistep": {1: 1, 10: 0.9262, 30: 0.7623, 62: 0.5, 70: 0.32, 82: 0.05, 90: 0.01, 10**4: 0.01},
     "multistep02": {0: 1, 30: 0.8867, 65: 0.75, 80: 0.2625, 85: 0.1, 90: 0.05},

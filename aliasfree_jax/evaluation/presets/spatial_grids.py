@@ -1,7 +1,7 @@
-"""The grid attacks of the alias-free authors' spatial-robustness code (specification, section 6).
+"""The grid attacks of the alias-free authors' spatial-robustness code.
 
 The constraint c, one of 1, 4, 8, 30, 40 there, bounds rotation and translation (`spatial.original_space`).
-Where an image is both rotated and moved, the specification does not tell which comes first; here it is
+Where an image is both rotated and moved, the paper does not tell which comes first; here it is
 moved, then rotated about the centre (`spatial.Warp`). The original pads its images with 16 black pixels
 before; here they are as they are.
 """
