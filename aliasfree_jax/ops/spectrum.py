@@ -22,11 +22,12 @@ def lowpass_weights(n: int, cutoff: float) -> Weights:
     """Weights of the ideal low-pass filter of an axis of `n` samples.
 
     `cutoff` is a fraction of the Nyquist frequency. The rule is that of alias_free_convnets: frequencies
-    up to floor(n cutoff / 2) pass, the last of them only if n is not a multiple of 4, so that the new Nyquist frequency is dropped. For n = 4 j with odd n cutoff / 2
-    (36 at 1/4, say) this also drops the highest legal frequency: kept, since published weights
-    were trained with it; it costs nothing in equivariance. DC always passes (the original fails
-    where it would not). A frequency exactly at the cutoff is dropped for every n, not only for
-    multiples of 4: no difference at 1/4, 1/2, 3/4, but strides such as 3 alias otherwise (18 at 1/3).
+    up to floor(n cutoff / 2) pass, the last of them only if n is not a multiple of 4, so that the new
+    Nyquist frequency is dropped. For n = 4 j with odd n cutoff / 2 (36 at 1/4, say) this also drops the
+    highest legal frequency: kept, since published weights were trained with it; it costs nothing in
+    equivariance. DC always passes (the original fails where it would not). A frequency exactly at the
+    cutoff is dropped for every n, not only for multiples of 4: no difference at 1/4, 1/2, 3/4, but strides
+    such as 3 alias otherwise (18 at 1/3).
     """
     highest = int(n * cutoff // 2)
     if n % 4 == 0 or (cutoff < 1 and 2 * highest == n * cutoff):

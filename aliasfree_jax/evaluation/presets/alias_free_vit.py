@@ -1,8 +1,8 @@
 """The metrics of the Alias-Free ViT (Michaeli and Soudry, NeurIPS 2025), by radius.
 
 An image counts at radius s if it is right unshifted and under all shifts on the rings 1 ... s around a
-centre; ring s has the 8 s shifts with max(|rows|, |columns|) = s steps. The shifts are the paper's; the names and the
-unit of the shares are ours.
+centre; ring s has the 8 s shifts with max(|rows|, |columns|) = s steps. The shifts are the paper's;
+the names and the unit of the shares are ours.
 """
 
 from collections.abc import Mapping
