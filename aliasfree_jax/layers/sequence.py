@@ -1,9 +1,12 @@
 """Samplers of sequences [N, L, C]: the layers for maps, in one dimension and without learned parts."""
 
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from aliasfree_jax.layers.layer import Layer
+from aliasfree_jax.layers.polyphase import AdaptivePolyphase
+from aliasfree_jax.layers.sampling import Phase
+from aliasfree_jax.layers.upsampling import PolyphaseUpsample
 from aliasfree_jax.ops.padding import Padding
 from aliasfree_jax.ops.polyphase import Criterion
 from aliasfree_jax.ops.sequence import (
@@ -11,8 +14,6 @@ from aliasfree_jax.ops.sequence import (
     check_sequences,
     ideal_downsample_1d,
     ideal_upsample_1d,
-    polyphase_downsample_1d,
-    polyphase_upsample_1d,
 )
 
 
@@ -52,35 +53,38 @@ class IdealUpsample1D(Layer):
 
 
 class AdaptivePolyphase1D(Layer):
-    """`AdaptivePolyphase` of sequences; any stride in one step.
+    """`AdaptivePolyphase` of sequences.
 
     Attributes:
-      padding: for lengths that the stride does not divide.
+      odd_padding: for lengths that the stride does not divide.
     """
 
     strides: int = 2
     criterion: Criterion = "l2"
-    padding: Padding = "CIRCULAR"
+    odd_padding: Padding = "CIRCULAR"
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, L, C] to [N, ceil(L / stride), C]. Raises `ShapeError` for other arrays."""
         return self.with_phase(x)[0]
 
-    def with_phase(self, x: jax.Array, phase: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """The sampled sequence and its phase [N]: the one that is passed, if any."""
+    @nn.compact
+    def with_phase(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
+        """The sampled sequence and its phase: the one that is passed, if any."""
         check_sequences(x, self.strides)
-        return polyphase_downsample_1d(
-            self.cast(x), self.criterion, phase, strides=self.strides, padding=self.padding
-        )
+        fields = {"criterion": self.criterion, "odd_padding": self.odd_padding}
+        sampler = AdaptivePolyphase((self.strides, 1), **fields, **self.numerics)
+        y, phase = sampler.with_phase(x[:, :, None], phase)
+        return y[:, :, 0], phase
 
 
 class PolyphaseUpsample1D(Layer):
-    """Writes samples back at their phase, with zeros between; times `strides`, so that the mean stays."""
+    """`PolyphaseUpsample` of sequences: zeros between the samples; constants keep their mean."""
 
     strides: int = 2
 
-    def __call__(self, x: jax.Array, phase: jax.Array | None = None) -> jax.Array:
-        """[N, l, C] to [N, stride l, C]; without `phase` [N] the samples stand at phase 0."""
-        phase = jnp.zeros(x.shape[0], jnp.int32) if phase is None else phase
-        y = polyphase_upsample_1d(self.cast(x), phase, self.strides)
-        return y * jnp.asarray(self.strides, y.dtype)
+    @nn.compact
+    def __call__(self, x: jax.Array, phase: Phase = None) -> jax.Array:
+        """[N, l, C] to [N, stride l, C]; without `phase` the samples stand at phase 0."""
+        check_sequences(x)
+        upsampler = PolyphaseUpsample((self.strides, 1), **self.numerics)
+        return upsampler(x[:, :, None], phase)[:, :, 0]
