@@ -114,4 +114,9 @@ def test_initial_values_do_not_depend_on_the_pieces(draw, cut):
     network, images = create_model("convnext_afc_micro", **MICRO), draw(6, 32, 32, 3)
     expected = network.init(jax.random.key(0), images)
     cut(1)
-    jax.tree.map(np.testing.assert_array_equal, network.init(jax.random.key(0), images), expected)
+    # Where it recomputes, XLA may join the two constant factors of a normal value: one rounding more or less.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-7),
+        network.init(jax.random.key(0), images),
+        expected,
+    )

@@ -63,7 +63,7 @@ def test_the_precision_reaches_every_product(family):
     assert not any("HIGHEST" in precision for precision in fast)
     # The network's own: highest where its promise rests on it, JAX's elsewhere; ideal filters always.
     assert own == (exact if family in ("convnext_afc", "convnext_afg") else ["NONE"] * len(exact))
-    filters = precisions(sampler="ideal", precision=None)
+    filters = precisions(sampler={"name": "ideal", "any_size": True}, precision=None)
     assert any("HIGHEST" in precision for precision in filters) and "NONE" in filters
 
 

@@ -24,5 +24,5 @@ def test_channels_first_images_are_refused_with_both_layouts(name, channels):
 
 def test_small_images_are_no_channels():
     """One row of four channels is an image [N, H, W, C] for all that its shape says."""
-    module = create_model("resnet20_cifar", num_classes=2)
+    module = create_model("basic", num_classes=2, widths=(4,))
     jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 3, 3, 4), np.float32))
