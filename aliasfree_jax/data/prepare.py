@@ -12,12 +12,10 @@ import argparse
 import io
 import multiprocessing
 import os
-import signal
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,17 @@ from aliasfree_jax.data.cifar import find_cifar
 from aliasfree_jax.data.folder import FolderSource
 from aliasfree_jax.data.ilsvrc import TRAIN, VAL, IlsvrcTrain, IlsvrcVal
 from aliasfree_jax.data.records import FORMAT, INFO, checksum, labels_file, read_info, read_labels
-from aliasfree_jax.data.shards import SUFFIX, Listed, Task, begin, fingerprint, read_note, write_shard
+from aliasfree_jax.data.shards import (
+    SUFFIX,
+    Listed,
+    Task,
+    begin,
+    fingerprint,
+    interrupts,
+    interrupts_wait,
+    read_note,
+    write_shard,
+)
 from aliasfree_jax.errors import EXIT_INTERRUPTED, DataError, command
 from aliasfree_jax.files import local_path, sole_writer, write_json, write_whole
 
@@ -94,10 +102,10 @@ def prepare(path: Path, directory: Path, *, per_shard: int, side: int, workers: 
     sources = open_sources(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with sole_writer(directory):
+        with interrupts() as seen, sole_writer(directory):
             _refuse_finished(directory)  # another process may have done it meanwhile
             tasks = tasks_of(sources, directory, per_shard, side)
-            notes = _write_shards(tasks, sources, workers)
+            notes = _write_shards(tasks, sources, workers, seen)
             names = next(iter(sources.values())).class_names
             info: dict[str, Any] = {"format": FORMAT, "source": str(path), "resize": side}
             info["class_names"] = list(names)
@@ -117,21 +125,26 @@ def _refuse_finished(directory: Path) -> None:
 
 
 def _write_shards(
-    tasks: list[Task], sources: dict[str, Listed], workers: int
+    tasks: list[Task], sources: dict[str, Listed], workers: int, interrupted: list[int]
 ) -> dict[str, list[dict[str, Any]]]:
     """The notes of all shards, by split; however it ends, its processes end with it."""
     notes: dict[str, list[dict[str, Any]]] = {split: [] for split in sources}
     others = set(multiprocessing.active_children())
-    with _interrupts_wait():
+    resource_tracker.ensure_running()  # it would let interrupts through while it starts
+    with interrupts_wait():
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin, (sources,))
         written = pool.map(write_shard, tasks)
     total = sum(task.stop - task.start for task in tasks)
     try:
         with tqdm(total=total, unit=" images", desc="packing") as bar:
             for task, note in zip(tasks, written, strict=True):
+                if interrupted:
+                    raise KeyboardInterrupt
                 notes[task.split].append(note)
                 bar.update(task.stop - task.start)
     except BrokenProcessPool as error:
+        if interrupted:
+            raise KeyboardInterrupt from error
         raise DataError(
             "a worker process was ended from outside, perhaps since memory ran out: give the same command "
             "again, with fewer --workers"
@@ -142,19 +155,6 @@ def _write_shards(
                 process.terminate()
         pool.shutdown(cancel_futures=True)
     return notes
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Ctrl-C within the block comes after it; to processes that start within, it never comes."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _summary(split: str, notes: list[dict[str, Any]], directory: Path) -> dict[str, Any]:

@@ -8,7 +8,11 @@ import io
 import json
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -93,6 +97,42 @@ def smaller(example: Example, side: int) -> Example:
 
 
 _sources: dict[str, Listed] = {}  # of a worker process
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Ctrl-C within the block comes after it; to processes that start within, it never comes."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Lists every Ctrl-C within the block.
+
+    It raises `KeyboardInterrupt` as usual, but what is raised in a callback of the garbage collector, and JAX
+    has one, is lost.
+    """
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # where Python handles no signals
+        yield seen
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def begin(sources: dict[str, Listed]) -> None:

@@ -71,8 +71,9 @@ class AdaptivePolyphase1D(Layer):
     def with_phase(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
         """The sampled sequence and its phase: the one that is passed, if any."""
         check_sequences(x, self.strides)
-        fields = {"criterion": self.criterion, "odd_padding": self.odd_padding}
-        sampler = AdaptivePolyphase((self.strides, 1), **fields, **self.numerics)
+        sampler = AdaptivePolyphase(
+            (self.strides, 1), criterion=self.criterion, odd_padding=self.odd_padding, **self.numerics
+        )
         y, phase = sampler.with_phase(x[:, :, None], phase)
         return y[:, :, 0], phase
 

@@ -161,6 +161,17 @@ def test_a_worker_that_is_killed(many, tmp_path):
     assert subprocess.run(command).returncode == 0
 
 
+def test_an_interrupt_that_is_lost_on_its_way_is_seen():
+    with shards.interrupts() as seen:
+        assert not seen
+        try:  # as the interpreter does for a callback of the garbage collector, which has nobody to tell
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        assert seen == [signal.SIGINT]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.slow
 def test_ctrl_c_while_the_workers_start_and_work(many, tmp_path):
     """To the whole group of processes, at several moments: no traceback, status 130, and it goes on."""
