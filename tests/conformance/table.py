@@ -148,12 +148,9 @@ NETWORKS = [
     network("basic_blur", {"widths": (4, 8)}, 8, weight=1),
     *(
         network(f"convnext{kind}_micro", TWO_STAGES | STEM_BY_2, 16, weight=1)
-        for kind in ("", "_circular", "_aps", "_afg")
+        for kind in ("", "_aps", "_afg")
     ),
-    *(
-        network(f"resnet20_cifar{kind}", TWO_STAGES, 8, smallest=2, weight=1)
-        for kind in ("", "_blur", "_aps", "_afc")
-    ),
+    network("resnet20_cifar_aps", TWO_STAGES, 8, smallest=2, weight=1),
     network("resnet18_afc", TWO_STAGES, 16, smallest=8, weight=1),
     network("densenet121_blur", {"depths": (1, 1), "growth": 4, "width": 4}, 16, smallest=8, weight=1),
     network("mobilenet_v2_blur", {"width_mult": 0.1}, 96, smallest=32, weight=2),
