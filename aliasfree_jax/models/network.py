@@ -86,7 +86,6 @@ class Network(Layer):
         pooled: jax.Array,
         kernel_init: Initializer = lecun_normal,
         bias_init: Initializer = nn.initializers.zeros,
-        name: str = "head",
     ) -> jax.Array:
         """Logits of pooled features [N, C]; the features themselves with num_classes=0.
 
@@ -100,6 +99,6 @@ class Network(Layer):
             bias_init=bias_init,
             param_dtype=self.param_dtype,
             precision=self.precision,
-            name=name,
+            name="head",
         )
         return head(pooled).astype(accurate_dtype(pooled.dtype))

@@ -82,6 +82,11 @@ def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> Modu
     Raises:
       ConfigError: unknown name or field, with the near ones; a field without default left out.
     """
+    if isinstance(part, nn.Module):
+        raise ConfigError(
+            f"expected the {kind} as a name, dictionary or module class, got a module: the network fills in "
+            f"some of its fields, so give the class, or layers.Factory({type(part).__name__}, ...)."
+        )
     if callable(part):
         return part
     if not isinstance(part, str | Mapping):

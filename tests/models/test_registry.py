@@ -73,6 +73,11 @@ def test_the_package_offers_both_and_nothing_else():
         ),
         ("convnext_tiny", {"padding": "CIRCLAR"}, "unknown padding 'CIRCLAR'. Did you mean 'CIRCULAR'"),
         ("convnext_tiny", {"sampled_padding": "wrap"}, "unknown padding 'wrap'"),
+        (
+            "convnext_tiny",
+            {"sampler": BlurPool(kernel_size=5)},
+            r"got a module: .* layers.Factory\(BlurPool, ...\)",
+        ),
         ("convnext_tiny", {"mlp_grid": "fin"}, "unknown mlp_grid 'fin'. Did you mean 'fine'"),
         ("convnext_tiny", {"remat": "blok"}, "unknown remat 'blok'. Did you mean 'block'"),
         (
