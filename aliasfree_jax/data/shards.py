@@ -120,7 +120,8 @@ def interrupts() -> Iterator[list[int]]:
     has one, is lost.
     """
     seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # where Python handles no signals
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, as under nohup
+    if not usual or threading.current_thread() is not threading.main_thread():  # others handle no signals
         yield seen
         return
 

@@ -161,15 +161,20 @@ def test_a_worker_that_is_killed(many, tmp_path):
     assert subprocess.run(command).returncode == 0
 
 
-def test_an_interrupt_that_is_lost_on_its_way_is_seen():
-    with shards.interrupts() as seen:
-        assert not seen
-        try:  # as the interpreter does for a callback of the garbage collector, which has nobody to tell
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            pass
-        assert seen == [signal.SIGINT]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+@pytest.mark.parametrize("usual", [signal.default_int_handler, signal.SIG_IGN])
+def test_an_interrupt_that_is_lost_on_its_way_is_seen(usual):
+    before = signal.signal(signal.SIGINT, usual)
+    try:
+        with shards.interrupts() as seen:
+            assert not seen
+            try:  # as the interpreter does for a callback of the garbage collector, which has nobody to tell
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                pass
+            assert bool(seen) == (usual is not signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGINT) is usual
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
