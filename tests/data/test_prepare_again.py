@@ -161,25 +161,31 @@ def test_a_worker_that_is_killed(many, tmp_path):
     assert subprocess.run(command).returncode == 0
 
 
+@pytest.fixture
+def handled():
+    """Sets how SIGINT is handled, also by processes that start here: a shell's background jobs ignore it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("usual", [signal.default_int_handler, signal.SIG_IGN])
-def test_an_interrupt_that_is_lost_on_its_way_is_seen(usual):
-    before = signal.signal(signal.SIGINT, usual)
-    try:
-        with shards.interrupts() as seen:
-            assert not seen
-            try:  # as the interpreter does for a callback of the garbage collector, which has nobody to tell
-                signal.raise_signal(signal.SIGINT)
-            except KeyboardInterrupt:
-                pass
-            assert bool(seen) == (usual is not signal.SIG_IGN)
-        assert signal.getsignal(signal.SIGINT) is usual
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_an_interrupt_that_is_lost_on_its_way_is_seen(usual, handled):
+    handled(usual)
+    with shards.interrupts() as seen:
+        assert not seen
+        try:  # as the interpreter does for a callback of the garbage collector, which has nobody to tell
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        assert bool(seen) == (usual is not signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGINT) is usual
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_the_workers_start_and_work(many, tmp_path):
+def test_ctrl_c_while_the_workers_start_and_work(many, tmp_path, handled):
     """To the whole group of processes, at several moments: no traceback, status 130, and it goes on."""
+    handled(signal.default_int_handler)
     program = [sys.executable, "-m", "aliasfree_jax.data.prepare", str(many)]
     for number, awaited in enumerate((LOCK, "*-of-*.part", "*-of-*.json")):
         out = tmp_path / f"out{number}"  # where nothing is left of an earlier moment
