@@ -14,8 +14,8 @@ from aliasfree_jax.layers.mlp import Mlp
 from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, SpatialNorm
 from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
 from aliasfree_jax.layers.polyphase import AdaptivePolyphase, LearnedPolyphase
-from aliasfree_jax.layers.pooling import MaxBlurPool
-from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, NormPreserving, SampledConv, Subsample
+from aliasfree_jax.layers.sampled import MaxBlurPool, SampledConv
+from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, NormPreserving, Subsample
 from aliasfree_jax.layers.sequence import (
     AdaptivePolyphase1D,
     BlurPool1D,

@@ -1,4 +1,4 @@
-"""Downsamplers, behind one interface, and the convolution that samples through one.
+"""Downsamplers, behind one interface.
 
 A sampler is called as any layer, `y = sampler(x)`, and gives the map [N, H, W, C] sampled by its `strides`.
 `y, phase = sampler.with_phase(x)` also gives the polyphase components it chose (None where there is nothing
@@ -15,8 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.convolution import Conv
-from aliasfree_jax.layers.initializers import Initializer, lecun_normal
 from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, part
 from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.padding import WindowPadding, pad, same_padding
@@ -242,37 +240,3 @@ class NormPreserving(Sampler):
 
         y, phase = inner.with_phase(x, phase)
         return y * (norm(x) / (norm(inner.filter(x)) + 1e-6)).astype(y.dtype), phase
-
-
-class SampledConv(Layer):
-    """A convolution followed by a sampler, [N, H, W, C] to [N, H / stride, W / stride, features].
-
-    Attributes:
-      padding: of the convolution at stride 1. With "VALID" and `Subsample` the convolution itself is strided.
-    """
-
-    features: int
-    kernel_size: Pair
-    strides: Pair = 2
-    sampler: SamplerFactory = part(BlurPool)
-    padding: WindowPadding = "CIRCULAR"
-    kernel_init: Initializer = lecun_normal
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
-        """Convolve and sample. Raises `ShapeError` for maps that are too small."""
-        strides = pair(self.strides, "strides")
-        check_images(x, strides)
-
-        def conv(strides: tuple[int, int], padding: WindowPadding) -> Conv:
-            shape = (self.features, self.kernel_size, strides, padding)
-            return Conv(*shape, kernel_init=self.kernel_init, **self.numerics, name="conv")
-
-        sampler = self.sampler(strides=self.strides, **self.numerics, name="sampler")
-        if self.padding == "VALID" and isinstance(sampler, Subsample):
-            return conv(strides, "VALID")(x)
-        if self.padding == "CIRCULAR" and isinstance(sampler, LinearSampler) and sampler.circular():
-            taps, strides = sampler.taps(self.cast(x), pair(self.kernel_size, "kernel_size"))
-            return conv(strides, "VALID")(taps)
-        y: jax.Array = sampler(conv((1, 1), self.padding)(x), train=train, temperature=temperature)
-        return y

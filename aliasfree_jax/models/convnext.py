@@ -23,7 +23,8 @@ from aliasfree_jax.layers.initializers import Initializer, normal
 from aliasfree_jax.layers.layer import Factory, Layer, ModuleFactory, accurate_dtype, part
 from aliasfree_jax.layers.mlp import Mlp, MlpGrid, hidden_width
 from aliasfree_jax.layers.normalization import ChannelNorm
-from aliasfree_jax.layers.sampling import SampledConv, SamplerFactory, Subsample, Temperature
+from aliasfree_jax.layers.sampled import SampledConv
+from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding, same_padding

@@ -9,7 +9,7 @@ from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_in
 from aliasfree_jax.layers.layer import ModuleFactory, accurate_dtype, part
 from aliasfree_jax.layers.normalization import BatchNorm
-from aliasfree_jax.layers.pooling import MaxBlurPool
+from aliasfree_jax.layers.sampled import MaxBlurPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding, WindowPadding

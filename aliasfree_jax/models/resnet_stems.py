@@ -8,7 +8,7 @@ import jax
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import kaiming_normal_fan_out
 from aliasfree_jax.layers.layer import Layer, ModuleFactory
-from aliasfree_jax.layers.pooling import MaxBlurPool
+from aliasfree_jax.layers.sampled import MaxBlurPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.ops.padding import Padding, WindowPadding
 from aliasfree_jax.ops.resample import remove_nyquist

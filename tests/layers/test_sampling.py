@@ -10,13 +10,8 @@ import pytest
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.polyphase import AdaptivePolyphase
-from aliasfree_jax.layers.sampling import (
-    BlurPool,
-    IdealDownsample,
-    NormPreserving,
-    SampledConv,
-    Subsample,
-)
+from aliasfree_jax.layers.sampled import SampledConv
+from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, NormPreserving, Subsample
 from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 from aliasfree_jax.ops.shift import fractional_shift
