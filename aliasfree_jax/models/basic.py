@@ -2,12 +2,11 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import fan_in_uniform
-from aliasfree_jax.layers.layer import ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.layer import ModuleFactory, part
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding
@@ -56,7 +55,6 @@ class BasicClassifier(Network):
             sampler = self.sampler(strides=2, **self.numerics, name=f"stage{stage}_sampler")
             x = sampler(x, train=train, temperature=temperature)
             self.sow("intermediates", f"stage{stage}", x)
-        self.sow("intermediates", "features", x)
-        pooled = jnp.mean(x.astype(accurate_dtype(x.dtype)), axis=(1, 2))
+        pooled = self.pooled(x)
         init = fan_in_uniform(pooled.shape[-1])
         return self.classified(pooled, init, init)

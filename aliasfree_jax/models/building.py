@@ -80,13 +80,16 @@ def _numerics(fields: Options) -> dict[str, Any]:
             + ' Number formats are other options: dtype="bfloat16", param_dtype.'
         )
     found = {name: fields[name] for name in ("dtype", "param_dtype") if fields.get(name) is not None}
-    for name, value in found.items():
-        try:
-            found[name] = jnp.dtype(value)
-        except TypeError:
-            found[name] = jnp.dtype(int)
-        if not jnp.issubdtype(found[name], jnp.floating):
-            raise ConfigError(f'{name} is a number format of JAX, such as "bfloat16", got {value!r}.')
+    return {name: _format(name, value) for name, value in found.items()}
+
+
+def _format(name: str, value: Any) -> jnp.dtype:
+    try:
+        found = jnp.dtype(value)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise ConfigError(f'{name} is a number format of JAX, such as "bfloat16", got {value!r}.')
     return found
 
 

@@ -20,7 +20,7 @@ from aliasfree_jax.layers.blend import Share, blend
 from aliasfree_jax.layers.convolution import DepthwiseConv
 from aliasfree_jax.layers.drop_path import DropPath
 from aliasfree_jax.layers.initializers import Initializer, normal
-from aliasfree_jax.layers.layer import Factory, Layer, ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.layer import Factory, Layer, ModuleFactory, part
 from aliasfree_jax.layers.mlp import Mlp, MlpGrid, hidden_width
 from aliasfree_jax.layers.normalization import ChannelNorm
 from aliasfree_jax.layers.sampled import SampledConv
@@ -168,7 +168,6 @@ class ConvNeXt(Network):
                     name=f"stage{stage}_block{block}",
                 )(x, train)
             self.sow("intermediates", f"stage{stage}", x)
-        self.sow("intermediates", "features", x)
         return self._classify(x, kernel_init)
 
     def _layer(
@@ -208,10 +207,7 @@ class ConvNeXt(Network):
         return self._layer(of, share, lead)
 
     def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
-        accurate = accurate_dtype(x.dtype)
-        pooled = ChannelNorm(param_dtype=self.param_dtype, name="norm")(
-            jnp.mean(x.astype(accurate), axis=(1, 2))
-        )
+        pooled = ChannelNorm(param_dtype=self.param_dtype, name="norm")(self.pooled(x))
 
         def head_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
             return self.head_init_scale * kernel_init(key, shape, dtype)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_in
-from aliasfree_jax.layers.layer import ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.layer import ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampled import MaxBlurPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
@@ -67,8 +67,7 @@ class DenseNet(Network):
                 x = self._layer(x, f"stage{stage}_layer{layer}", train)
             self.sow("intermediates", f"stage{stage}", x)
         x = self._activated(x, "", train)
-        self.sow("intermediates", "features", x)
-        pooled = jnp.mean(x.astype(accurate_dtype(x.dtype)), axis=(1, 2))
+        pooled = self.pooled(x)
         return self.classified(pooled, fan_in_uniform(pooled.shape[-1]))
 
     def _conv(self, features: int, size: int, stride: int, name: str) -> Conv:

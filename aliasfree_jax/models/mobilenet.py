@@ -5,12 +5,11 @@ import operator
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from aliasfree_jax.layers.activation import Relu6
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
 from aliasfree_jax.layers.initializers import kaiming_normal_fan_out, normal
-from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.layer import Layer, ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.network import Network
@@ -116,8 +115,7 @@ class MobileNetV2(Network):
                 )(x, train=train, temperature=temperature)
             self.sow("intermediates", f"stage{stage}", x)
         x = self._convolved(x, int(1280 * max(1.0, self.width_mult)), 1, 1, "last", train)
-        self.sow("intermediates", "features", x)
-        pooled = jnp.mean(x.astype(accurate_dtype(x.dtype)), axis=(1, 2))
+        pooled = self.pooled(x)
         pooled = nn.Dropout(self.dropout_rate)(pooled, deterministic=not train)
         return self.classified(pooled, normal(0.01))
 

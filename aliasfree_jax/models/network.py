@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.initializers import Initializer, lecun_normal
@@ -79,6 +80,12 @@ class Network(Layer):
                 "network with fewer stages or strides (those named micro and cifar are made for 32 pixels)."
             )
         return self.cast(images)
+
+    @nn.nowrap
+    def pooled(self, x: jax.Array) -> jax.Array:
+        """The mean of the last map [N, h, w, C] over its positions, in float32 at least; the map is sown."""
+        self.sow("intermediates", "features", x)
+        return jnp.mean(x.astype(accurate_dtype(x.dtype)), axis=(1, 2))
 
     @nn.nowrap
     def classified(

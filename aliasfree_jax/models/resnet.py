@@ -9,12 +9,11 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_out
-from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.layer import Layer, ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.network import Network
@@ -174,8 +173,7 @@ class ResNet(Network):
                     name=f"stage{stage}_block{block}",
                 )(x, train=train, temperature=temperature)
             self.sow("intermediates", f"stage{stage}", x)
-        self.sow("intermediates", "features", x)
-        pooled = jnp.mean(x.astype(accurate_dtype(x.dtype)), axis=(1, 2))
+        pooled = self.pooled(x)
         init = fan_in_uniform(pooled.shape[-1])
         return self.classified(pooled, init, init)
 
