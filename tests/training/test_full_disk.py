@@ -9,7 +9,8 @@ import pytest
 from aliasfree_jax.checkpoint import finished_steps, load_model
 
 ROOT = Path(__file__).resolve().parents[2]
-# From the first evaluation on no file can grow beyond a kilobyte: the kernel refuses as on a full disk.
+# From the first evaluation on no file can grow beyond four kilobytes: the kernel refuses as on a full disk. A
+# checkpoint has larger files, `metrics.jsonl` has not.
 PROGRAM = """
 import resource, sys
 from pathlib import Path
@@ -29,7 +30,7 @@ config.log.every_steps = 100
 def fill_disk(predict, batches):
     while not (Path(sys.argv[1]) / "checkpoints/2").exists():
         pass  # it is written in the background
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
     return {"accuracy": 0.5}
 
 loop.run(config, sys.argv[1], evaluate=fill_disk)
