@@ -1,18 +1,20 @@
-"""Four virtual CPU devices for every test, set before anything imports jax; fixtures that all share."""
+"""Devices, compiler and cache of every test, set before anything runs on jax; fixtures that all share."""
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
-)
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:  # train.py, eval.py and configs/ are not part of the installed package
+    sys.path.append(str(ROOT))
 
-ROOT = str(Path(__file__).resolve().parent.parent)
-if ROOT not in sys.path:  # train.py, eval.py and configs/ are not part of the installed package
-    sys.path.append(ROOT)
+os.environ["JAX_PLATFORMS"] = "cpu"
+# What is compiled is kept for the next run and for the processes that tests start: two thirds of the time.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -20,15 +22,27 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--devices", type=int, default=4, help="virtual CPU devices; users have one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """XLA reads its flags when the first program is compiled."""
+    flags = [f"--xla_force_host_platform_device_count={config.option.devices}"]
+    # These compile twice as slowly as the code generator before them, which jax 0.10 has too.
+    if config.option.markexpr == "not slow" and importlib.metadata.version("jaxlib").startswith("0.10."):
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+
+
 @pytest.fixture(autouse=True)
 def optimisation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Most of the fast suite's time is XLA's optimisation, which few of its tests are about.
+    """Most of the fast suite's time is XLA's optimisation, which none of its tests is about.
 
-    The slow tests, and those marked `optimised` (compiled programs, memory, counted arithmetic, equal bits
-    between programs), run what users run.
+    The slow tests run what users run: those of compiled programs, memory, counted arithmetic, and equal
+    bits between programs are among them.
     """
-    marks = [request.node.get_closest_marker(name) for name in ("slow", "optimised")]
-    jax.config.update("jax_disable_most_optimizations", not any(marks))
+    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("slow") is None)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

@@ -14,7 +14,7 @@ from benchmarks import precision
 from benchmarks.precision import markdown, measure, shifted_images
 from benchmarks.tf32 import rounded_products
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.slow
 
 
 def to_ten_bits(x: np.ndarray) -> np.ndarray:

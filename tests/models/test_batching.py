@@ -12,7 +12,7 @@ from aliasfree_jax import create_model
 from aliasfree_jax.layers.batching import images_at_once
 from aliasfree_jax.ops.choices import CHOICES
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.slow
 
 MICRO = {"depths": (1, 1), "widths": (4, 8), "num_classes": 3}
 

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from aliasfree_jax import create_model
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.slow
 
 # LLVM's optimisation comes after the partitioning that is tested here, and takes half of the time.
 UNOPTIMISED = {"xla_backend_optimization_level": 0}

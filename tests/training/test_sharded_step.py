@@ -14,7 +14,7 @@ from aliasfree_jax.training.mixing import Mixing
 from aliasfree_jax.training.state import create_state
 from aliasfree_jax.training.step import make_train_step
 
-pytestmark = pytest.mark.optimised
+pytestmark = pytest.mark.slow
 
 SIDE, BATCH, STEPS = 32, 16, 5
 COLLECTIVES = re.compile(r"\b(all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce)\b")
