@@ -19,6 +19,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from aliasfree_jax.commands import mistake, refuse
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, command, unknown
 from aliasfree_jax.files import PathError, local_path
@@ -26,16 +27,6 @@ from aliasfree_jax.processes import LAUNCHERS, connect, is_first
 from aliasfree_jax.stored_config import CONFIG, read_config, reason
 
 PATHS = ("init_from", "data.path")  # fields of a configuration
-
-
-class LocalPath(flags.ArgumentParser[str]):
-    """Parses the value of a flag that is a path of this machine: `flags.DEFINE(LocalPath(), ...)`."""
-
-    syntactic_help = "a path"
-
-    def parse(self, argument: str) -> str:
-        """With `~` expanded; an address is refused."""
-        return str(local_path(argument)) if argument else ""
 
 
 _LAUNCHER = flags.DEFINE_enum(
@@ -207,9 +198,8 @@ def parse(argv: list[str], default: Callable[[], ConfigDict] | None = None) -> l
     except (AttributeError, KeyError) as error:  # a field that the configuration file misspells
         raise _mistake_in((_config_file(argv) or "").split(":", 1)[0], error) from error
     except flags.Error as error:
-        raise _own(error) or ConfigError(f"{error} (--help lists the flags)") from error
-    if len(positional) > 1:
-        raise ConfigError(f"unexpected argument {positional[1]!r}: every argument is a flag, --name=value.")
+        raise _own(error) or mistake(error) from error
+    refuse(positional[1:])
     _expand_paths(flags.FLAGS.config)
     return positional
 

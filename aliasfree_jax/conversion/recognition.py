@@ -37,7 +37,7 @@ def recognise(state_dict: State) -> Original:
         raise ConversionError(
             f"these weights ({len(state_dict)} arrays: {shown}, ...) are none of the networks that can be "
             f"recognised: no {error.args[0]}. If it is one of them, name its source, model and options "
-            "(--source, --model and --options of python -m aliasfree_jax.conversion)."
+            "(--source, --model and --options of python -m aliasfree_jax convert)."
         ) from error
     model, options = _convnext(state_dict)
     return alias_free_convnets.SOURCE, model, {**sizes, **options}

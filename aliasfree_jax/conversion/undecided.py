@@ -6,7 +6,7 @@ from typing import Any
 
 from aliasfree_jax.errors import ConversionError
 
-COMMAND = "python -m aliasfree_jax.conversion"
+COMMAND = "python -m aliasfree_jax convert"
 
 
 class UndecidedError(ConversionError):

@@ -65,7 +65,7 @@ def read_info(directory: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(
             f"no prepared data set in {directory} (data.path): {error}. Make one with: python -m "
-            f"aliasfree_jax.data.prepare IMAGES {directory}; started again, it goes on where it was."
+            f"aliasfree_jax prepare IMAGES {directory}; started again, it goes on where it was."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -115,7 +115,7 @@ class RecordSource:
         shards = [directory / shard["file"] for shard in info["splits"][self.split]["shards"]]
         if missing := [shard.name for shard in shards if not shard.exists()]:
             raise DataError(f"{directory} lacks {len(missing)} of {len(shards)} shards, e.g. {missing[0]}.")
-        self._check = f"check it with python -m aliasfree_jax.data.prepare --verify {directory}"
+        self._check = f"check it with python -m aliasfree_jax prepare --verify {directory}"
         try:
             self._records = ArrayRecordDataSource([str(shard) for shard in shards])
         except RuntimeError as error:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from rule import make_array
 
+from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import load_model
 from aliasfree_jax.conversion import alias_free_convnets, from_original, originals, to_original
-from aliasfree_jax.conversion.__main__ import main
 from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION, table, table_torchvision
 from aliasfree_jax.conversion.entries import blur_filter, target_shapes
 from aliasfree_jax.conversion.learnable_polyphase_sampling import table as lps_table
@@ -304,7 +304,7 @@ def test_the_command_converts_what_it_recognises(tmp_path, capsys, monkeypatch):
     case = golden.load("cifar_resnet20_1_circular")
     wrapped = {f"module.{key}": value for key, value in case.state_dict.items()}
     monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: wrapped)
-    assert main(["file.pt", str(tmp_path / "converted")]) == 0
+    assert main(["convert", "file.pt", str(tmp_path / "converted")]) == 0
     printed = capsys.readouterr().out
     assert "truly_shift_invariant_cnns/cifar10 resnet20: resnet20_cifar_circular" in printed
     assert "--config=configs/cifar10_resnet.py" in printed

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pickles import Code, code, name, numbers, tensor, zip_file
 
+from aliasfree_jax.__main__ import main
 from aliasfree_jax.conversion import from_original, load_weights, originals
-from aliasfree_jax.conversion.__main__ import main
 from aliasfree_jax.conversion.originals import load_pth
 from aliasfree_jax.conversion.recognition import recognise
 from aliasfree_jax.conversion.recognition_by_keys import normalised
@@ -196,7 +196,7 @@ def test_the_command_names_its_flags(monkeypatch, tmp_path, capsys):
     state = unfiltered(shapes_of(*SAVED["resnet18_aps"]))
     monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: state)
     path = zip_file(tmp_path / "weights.pth", {"w": tensor(numbers(6), 0, (6,), (1,))}, [bytes(24)])
-    assert main([str(path), str(tmp_path / "net")]) == 2
+    assert main(["convert", str(path), str(tmp_path / "net")]) == 2
     printed = capsys.readouterr().err
     options = json.dumps({"filter_size": 3})
     assert f"--source={APS} --model=resnet18_aps --options='{options}'" in printed
@@ -209,7 +209,7 @@ def test_commands_that_take_files_say_how_to_convert_them(monkeypatch, tmp_path,
     with pytest.raises(ConversionError) as error:
         load_weights(path, "--checkpoint")
     for text in (
-        f"python -m aliasfree_jax.conversion {path} converted --source={APS} --model=resnet18_aps --options=",
+        f"python -m aliasfree_jax convert {path} converted --source={APS} --model=resnet18_aps --options=",
         "Then pass --checkpoint=converted.",
     ):
         assert text in str(error.value)

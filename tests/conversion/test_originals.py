@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
+from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import load_model
 from aliasfree_jax.conversion import from_original, load_pth, originals
-from aliasfree_jax.conversion.__main__ import main
 from aliasfree_jax.conversion.recognition import recognise
 from aliasfree_jax.conversion.recognition_by_keys import normalised
 from aliasfree_jax.errors import ConversionError
@@ -106,7 +106,7 @@ def test_other_entry_of_the_checkpoint():
 
 def test_command_writes_a_checkpoint(tmp_path, capsys):
     target = tmp_path / "converted"
-    assert main([str(FILE), str(target), "--image_size=128"]) == 0
+    assert main(["convert", str(FILE), str(target), "--image_size=128"]) == 0
     printed = capsys.readouterr().out
     assert "33,375 parameters" in printed
     assert f"at 128 x 128, ratio 0.875, bicubic: python eval.py --checkpoint={target} --config" in printed
@@ -129,7 +129,7 @@ def test_command_writes_a_checkpoint(tmp_path, capsys):
 def test_command_reports_what_is_wrong(tmp_path, capsys, arguments, message):
     file, *rest = arguments
     target = tmp_path / "converted"
-    assert main([file, str(target), *rest]) == 2
+    assert main(["convert", file, str(target), *rest]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("error: ") and message in printed
     assert not target.exists()
