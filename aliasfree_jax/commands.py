@@ -1,8 +1,8 @@
 """One kind of command line: absl's flags before, between or after positional arguments.
 
 A command is a module: its docstring is the help, `define(values)` defines its flags, and
-`main(values, arguments)` runs it. `python -m aliasfree_jax COMMAND` performs those of the package; `experiments`
-and `benchmarks` are programs of their own.
+`main(values, arguments)` runs it. `python -m aliasfree_jax COMMAND` performs those of the package;
+`experiments` and `benchmarks` are programs of their own.
 """
 
 import textwrap
