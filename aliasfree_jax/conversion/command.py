@@ -67,7 +67,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(arguments) != 2:
         raise ConfigError(
             f"expected an input and an output, got {arguments}: the original's file and the directory to "
-            "write, or with --to=SOURCE a run (its best, a step, a converted directory) and the file to write."
+            "write, or with --to=SOURCE a run (its best, a step, a converted directory) and the file."
         )
     given, output = map(local_path, arguments)
     if values.to is not None:
