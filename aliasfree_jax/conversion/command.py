@@ -17,7 +17,7 @@ import jax
 from absl import flags
 
 from aliasfree_jax.checkpoint import save_model
-from aliasfree_jax.conversion.inverse import SOURCES
+from aliasfree_jax.conversion.code_bases import SOURCES
 from aliasfree_jax.conversion.originals import load_pth
 from aliasfree_jax.conversion.to_files import write_original
 from aliasfree_jax.conversion.undecided import UndecidedError

@@ -1,8 +1,7 @@
 """State-dict tables of the ConvNeXts of alias_free_convnets."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -11,21 +10,17 @@ from aliasfree_jax.conversion.entries import (
     DEPTHWISE,
     Entry,
     Layout,
+    Options,
     affine,
     batch_norm,
     blur_filter,
     linear,
+    no_entries,
 )
 from aliasfree_jax.models.convnext import ConvNeXt
 
-Options = Mapping[str, Any]
 ModuleEntries = Callable[[str, str], Iterator[Entry]]
 """Entries of a module, from its key there and its path here."""
-
-
-def no_entries(key: str, path: str) -> Iterator[Entry]:
-    """A module without tensors."""
-    return iter(())
 
 
 def _group_norm(key: str, path: str) -> Iterator[Entry]:
@@ -119,3 +114,50 @@ def _block(network: ConvNeXt, style: Style, key: str, path: str) -> Iterator[Ent
     yield from linear(f"{key}.{style.mlp}pwconv1", f"{path}/mlp/expand")
     yield from style.activation(f"{key}.{style.mlp}act", f"{path}/mlp/activation")
     yield from linear(f"{key}.{style.mlp}pwconv2", f"{path}/mlp/project")
+
+
+def convnext_entries(network: ConvNeXt, model: str, options: Options) -> Iterator[Entry]:
+    """The state dict of a network of the original, without the masks of its ideal filters.
+
+    These (`rect`) are made on first use.
+    """
+    return convnext(network, _style(model, options))
+
+
+def _style(model: str, options: Options) -> Style:
+    stem_mode = options.get("stem_mode")
+    size, stem_filters, filters = _filters(model, options)
+    stem_norm = {"convnext_afc": 3 if stem_mode else 2, "convnext_aps": 3}.get(model, 1)
+    kwargs, stem_kwargs = (options.get(f"{part}activation_kwargs", {}) for part in ("", "stem_"))
+    activation = options.get("activation", "poly_per_channel" if model == "convnext_poly" else "gelu")
+    stem_activation = (options.get("stem_activation") or activation) if stem_mode else "gelu"
+    # The MLP that upsamples as a whole holds the polynomial itself, others hold the activation module.
+    whole = model == "convnext_afc" and activation == "up_poly_per_channel"
+    return Style(
+        wrapped=model not in ("convnext", "convnext_poly"),
+        stem_norm=stem_norm,
+        norm=NORMS[options.get("normalization_type", "C")],
+        stem_filters=stem_filters,
+        filters=filters,
+        filter_size=size,
+        mlp="mlp." if model == "convnext_afc" else "",
+        activation=_activation_entries("poly_per_channel" if whole else activation, kwargs),
+        stem_activation=_activation_entries(stem_activation, stem_kwargs),
+    )
+
+
+def _filters(model: str, options: Options) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+    """Size and names of the blur filters: in the stem, and in each downsampling layer."""
+    kwargs = options.get("blurpool_kwargs", {})
+    if model == "convnext_aps" and kwargs.get("filt_size", 3) > 1:
+        return kwargs.get("filt_size", 3), ("1.filt", "2.filt"), ("2.filt",)
+    if model == "convnext_afc" and kwargs.get("filter_type", "basic") == "basic":
+        position = 2 if options.get("stem_mode") else 1
+        return kwargs.get("filt_size", 1), (f"{position}.filt.filt",), ("2.filt.filt",)
+    return 1, (), ()
+
+
+def _activation_entries(activation: str, kwargs: Options) -> ModuleEntries:
+    if activation in ("gelu", "relu"):
+        return no_entries
+    return polynomial(kwargs, "pact." if activation == "up_poly_per_channel" else "")

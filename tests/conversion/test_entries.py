@@ -9,14 +9,10 @@ from rule import make_array
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import load_model
 from aliasfree_jax.conversion import alias_free_convnets, from_original, originals, to_original
-from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION, table, table_torchvision
+from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION
+from aliasfree_jax.conversion.code_bases import code_base, table
 from aliasfree_jax.conversion.entries import blur_filter, target_shapes
-from aliasfree_jax.conversion.learnable_polyphase_sampling import table as lps_table
-from aliasfree_jax.conversion.learnable_polyphase_sampling import translate as lps_translate
-from aliasfree_jax.conversion.recognition_by_keys import normalised, recognise_by_keys
-from aliasfree_jax.conversion.truly_shift_invariant_cnns import table as aps_table
-from aliasfree_jax.conversion.truly_shift_invariant_cnns import table_cifar, translate_cifar
-from aliasfree_jax.conversion.truly_shift_invariant_cnns import translate as aps_translate
+from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
@@ -58,7 +54,7 @@ def parameters(name: str, **options) -> int:
 def test_parameters_and_keys_of_all_23_networks(name):
     count, keys, plain = NETWORKS[name]
     assert parameters(f"{name}_blur") == count
-    assert (len(table(name, {})), len(table_torchvision(name, {}))) == (keys, plain)
+    assert (len(table(SOURCE, name, {})), len(table(TORCHVISION, name, {}))) == (keys, plain)
 
 
 # Keys and parameters.
@@ -81,8 +77,6 @@ OTHERS = {
     ("lps", "ResNet18Custom", (("conv1_stride", True),)): (145, 17958312),
     ("lps", "ResNet18Custom", (("pool", "max_2_norm"),)): (122, 11689512),
 }
-TABLES = {"aps": aps_table, "cifar": table_cifar, "lps": lps_table}
-TRANSLATE = {"aps": aps_translate, "cifar": translate_cifar, "lps": lps_translate}
 SOURCES = {
     "aps": "truly_shift_invariant_cnns",
     "cifar": "truly_shift_invariant_cnns/cifar10",
@@ -94,11 +88,11 @@ SOURCES = {
 def test_parameters_and_keys_of_the_others(case):
     family, model, options = case
     classes = {"num_classes": 10 if family == "cifar" else 1000}
-    entries = TABLES[family](model, {**dict(options), **classes})
+    entries = table(SOURCES[family], model, {**dict(options), **classes})
     keys, count = OTHERS[case]
     assert len(entries) == keys == len({entry.key for entry in entries})
     # Shapes both ways: zeros of the network's own shapes, exported and converted again.
-    name, ours = TRANSLATE[family](model, {**dict(options), **classes})
+    name, ours = code_base(SOURCES[family]).translate(model, {**dict(options), **classes})
     shapes = target_shapes(create_model(name, **ours), 64)
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     state = to_original(SOURCES[family], model, {**dict(options), **classes}, variables)
@@ -240,7 +234,7 @@ def test_unknown_names_are_shown_with_near_ones(source, model, options, message)
 
 def test_plain_weights_start_the_antialiased_network():
     """torchvision's parameters have the same shapes: "finetune from baseline" of BlurPool."""
-    entries = table_torchvision("resnet18", {"num_classes": 10})
+    entries = table(TORCHVISION, "resnet18", {"num_classes": 10})
     shapes = target_shapes(create_model("resnet18", num_classes=10), 64)
     variables = jax.tree.map(lambda leaf: make_array("x", leaf.shape), shapes)
     state = to_original(TORCHVISION, "resnet18", {"num_classes": 10}, variables)
@@ -260,26 +254,21 @@ def test_networks_are_recognised_by_their_keys(name):
     model = case.meta["model"].removesuffix(" (circular)")
     if case.meta["source"].endswith("cifar10") and model not in ("resnet18", "resnet20"):
         with pytest.raises(UndecidedError, match=f"\\({model.split('_')[0]}_aps\\) or BlurPool"):
-            recognise_by_keys(shapes)
+            recognise(shapes)
         return
     if model == "BasicClassifier":
-        assert recognise_by_keys(shapes) is None
+        with pytest.raises(ConversionError, match="are none of the networks that can be recognised"):
+            recognise(shapes)
         return
-    source, found, options = recognise_by_keys(shapes)
+    source, found, options = recognise(shapes)
     assert (source, found) == (case.meta["source"], model)
     asked = {**case.meta["options"], "num_classes": 10}
     given = {**options, "num_classes": 10}
-    assert [e.key for e in all_tables()[source](found, given)] == [
-        e.key for e in all_tables()[source](found, asked)
-    ]
+    assert [e.key for e in table(source, found, given)] == [e.key for e in table(source, found, asked)]
     for option in ("filter_size", "pool_only", "antialias", "swap_conv_pool", "logits_channels"):
         value = case.meta["options"].get(option)
         if value is not None and option in options and option != "antialias":
             assert options[option] == value, option
-
-
-def all_tables():
-    return {SOURCE: table, TORCHVISION: table_torchvision, **{SOURCES[key]: TABLES[key] for key in SOURCES}}
 
 
 ORIGINALS = {golden.load(name).meta["source"]: name for name in golden.cases()}

@@ -8,10 +8,10 @@ import pytest
 from pickles import Code, code, name, numbers, tensor, zip_file
 
 from aliasfree_jax.__main__ import main
-from aliasfree_jax.conversion import from_original, load_weights, originals
+from aliasfree_jax.conversion import entries, from_original, load_weights, originals
+from aliasfree_jax.conversion.code_bases import code_base, table
 from aliasfree_jax.conversion.originals import load_pth
-from aliasfree_jax.conversion.recognition import recognise
-from aliasfree_jax.conversion.recognition_by_keys import normalised
+from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
@@ -54,12 +54,12 @@ SAVED = {
 
 def shapes_of(source, model, options):
     """A state dict of zeros that take no memory, filters with their values."""
-    base = originals._SOURCES[source]
+    base = code_base(source)
     options = {"num_classes": 10, **options}
     network, ours = base.translate(model, options)
-    variables = originals.entries.target_shapes(create_model(network, **ours), 128)
+    variables = entries.target_shapes(create_model(network, **ours), 128)
     table = base.table(model, options)
-    flat = originals.entries._flat(variables)
+    flat = entries._flat(variables)
     state = {}
     for entry in table:
         if entry.constant is not None:
@@ -95,7 +95,7 @@ def test_a_file_without_its_filters_is_asked_for(case, load):
     with pytest.raises(UndecidedError, match="blur filters") as error:
         load(unfiltered(shapes_of(source, model, options)))
     asked = error.value.arguments
-    assert asked["source"] == source and originals.OPTION[source] in asked["options"]
+    assert asked["source"] == source and code_base(source).filters in asked["options"]
 
 
 @pytest.mark.parametrize("case", SAVED)
@@ -112,7 +112,7 @@ def test_a_file_without_some_of_its_filters_is_refused(case, load):
             continue
         # Recognised as another form: its table says that filters are left over.
         with pytest.raises(ConversionError, match="without a place|not there"):
-            originals.entries.convert(kept, originals._table(found, name, {"num_classes": 10, **chosen}), {})
+            entries.convert(kept, table(found, name, {"num_classes": 10, **chosen}), {})
 
 
 @pytest.mark.parametrize("case", [case for case in SAVED if "pool_only" not in case])

@@ -13,8 +13,7 @@ import pytest
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import load_model
 from aliasfree_jax.conversion import from_original, load_pth, originals
-from aliasfree_jax.conversion.recognition import recognise
-from aliasfree_jax.conversion.recognition_by_keys import normalised
+from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.errors import ConversionError
 
 FILE = Path(__file__).parent / "data" / "convnext_afc_mini.pth"
@@ -53,7 +52,7 @@ def test_training_checkpoint_of_the_original():
 
 
 def test_imagenets_classes_are_shipped():
-    names = originals.class_names(originals._IMAGENET, 1000)
+    names = originals.class_names(False, 1000)
     assert list(names) == sorted(set(names)) and len(names) == 1000
     assert all(re.fullmatch(r"n\d{8}", name) for name in names)
     folder = Path(importlib.util.find_spec("tensorflow_datasets").origin).parent  # a list of others
@@ -65,16 +64,16 @@ def test_imagenets_classes_are_shipped():
 
 
 @pytest.mark.parametrize(
-    ("prepared", "count", "expected"),
+    ("cifar", "count", "expected"),
     [
-        (originals._IMAGENET, 10, tuple("0123456789")),
-        (originals._CIFAR, 1000, tuple(map(str, range(1000)))),
-        (originals._CIFAR, 10, ("airplane", *"automobile bird cat deer dog frog horse ship truck".split())),
-        (originals._CIFAR, 2, ("0", "1")),
+        (False, 10, tuple("0123456789")),
+        (True, 1000, tuple(map(str, range(1000)))),
+        (True, 10, ("airplane", *"automobile bird cat deer dog frog horse ship truck".split())),
+        (True, 2, ("0", "1")),
     ],
 )
-def test_classes_of_other_data_are_numbered(prepared, count, expected):
-    assert originals.class_names(prepared, count) == expected
+def test_classes_of_other_data_are_numbered(cifar, count, expected):
+    assert originals.class_names(cifar, count) == expected
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from aliasfree_jax.checkpoint import (
     save_model,
 )
 from aliasfree_jax.conversion import from_original, load_pth
+from aliasfree_jax.conversion.code_bases import code_base, original_of
 from aliasfree_jax.conversion.description import described
-from aliasfree_jax.conversion.inverse import SOURCES, original_of
 from aliasfree_jax.conversion.safetensors import safetensors_file
 from aliasfree_jax.conversion.weight_files import read_state_dict
 from aliasfree_jax.errors import ConversionError
@@ -138,8 +138,7 @@ CASES = [
 
 @pytest.mark.parametrize("meta", CASES, ids=lambda meta: meta["source"] + meta["model"])
 def test_every_golden_network_is_named_as_it_was(meta):
-    translate, _ = SOURCES[meta["source"]]
-    name, options = translate(meta["model"], meta["options"])
+    name, options = code_base(meta["source"]).translate(meta["model"], meta["options"])
     model, found = original_of(meta["source"], card_of(name, **options))
     assert model == meta["model"].removesuffix(" (circular)")
     # Where it is trained, a scale's initial value is not the network's; the way there

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from aliasfree_jax.conversion.torch_file import read_state_dict, read_torch_file
+from aliasfree_jax.conversion.weight_files import read_state_dict, read_torch_file
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.pickles.inert import Record
 
@@ -281,7 +281,7 @@ def test_foreign_files(data, message, tmp_path):
     path = tmp_path / "foreign.pth"
     path.write_bytes(data)
     with pytest.raises(ConversionError, match=message) as error:
-        read_state_dict(path)
+        read_torch_file(path)
     assert str(path) in str(error.value)
 
 

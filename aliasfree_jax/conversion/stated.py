@@ -1,15 +1,17 @@
-"""What the Lightning checkpoints of learnable_polyphase_sampling say of their networks besides weights.
+"""What a file says of its network besides the weights: in its entries, and in Lightning's hyper-parameters.
 
-Their hyper-parameters are Python objects of the training program. They are read as descriptions, of
-which this takes the choices that leave no trace in the weights.
+The hyper-parameters of learnable_polyphase_sampling are Python objects of the training program. They are read
+as descriptions, of which this takes the choices that leave no trace in the weights.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from aliasfree_jax.conversion.alias_free_convnets import AFC
+from aliasfree_jax.conversion.antialiased_cnns import BLURPOOL
+from aliasfree_jax.conversion.entries import Options
+from aliasfree_jax.conversion.truly_shift_invariant_cnns import IMAGENET_APS
 from aliasfree_jax.pickles.inert import Description
-
-Options = Mapping[str, Any]
 
 _PLAIN = ("padding_mode",)
 _EXTRAS = ("maxpool_zpad", "conv1_stride", "swap_conv_pool", "inc_conv1_support", "apply_maxpool")
@@ -64,3 +66,22 @@ def _call(value: object) -> tuple[str, Options]:
             return "", {}
         value, keywords = state[0], {**state[2], **keywords}
     return (value.rpartition(".")[2], keywords) if isinstance(value, str) else ("", {})
+
+
+def stated(source: str, arch: object, args: object) -> dict[str, Any]:
+    """What the file itself says of its filters beside the weights: the option, or nothing.
+
+    Args:
+      arch: its entry of that name, such as "resnet18_aps3".
+      args: the arguments of the training command, as a mapping or record.
+    """
+    if (
+        source in (IMAGENET_APS.source, BLURPOOL.source)
+        and isinstance(arch, str)
+        and arch[-4:-1] in ("aps", "lpf")
+        and arch[-1].isdigit()
+    ):
+        return {"filter_size": int(arch[-1])}
+    values = args if isinstance(args, Mapping) else getattr(args, "__dict__", {})
+    kwargs = values.get("blurpool_kwargs") if source == AFC.source else None
+    return {"blurpool_kwargs": kwargs} if isinstance(kwargs, dict) and kwargs else {}
