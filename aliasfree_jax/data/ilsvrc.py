@@ -12,10 +12,9 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from aliasfree_jax.data.archives import check_end
+from aliasfree_jax.data.archives import check_end, slices
 from aliasfree_jax.data.decode import DAMAGE
 from aliasfree_jax.data.image_files import EMPTY, Ignored, is_image
-from aliasfree_jax.data.readers import TarReader
 from aliasfree_jax.data.sources import Example
 from aliasfree_jax.errors import DataError
 
@@ -28,7 +27,7 @@ class _Places:
     """Files inside a tar by offset and size."""
 
     def __init__(self, path: Path, names: list[str], places: list[tuple[int, int]], labels: np.ndarray):
-        self._reader, self.names, self.labels = TarReader(path, places), names, labels
+        self._reader, self.names, self.labels = slices(path, places), names, labels
 
     def __len__(self) -> int:
         """Number of images."""
@@ -36,7 +35,7 @@ class _Places:
 
     def __getitem__(self, index: int) -> Example:
         """The encoded image at `index`."""
-        return Example(self._reader.read(index), int(self.labels[index]), self.names[index])
+        return Example(self._reader(index), int(self.labels[index]), self.names[index])
 
 
 class IlsvrcTrain(_Places):

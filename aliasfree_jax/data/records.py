@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from grain.sources import ArrayRecordDataSource
 
-from aliasfree_jax.data.sources import Example, split_names
-from aliasfree_jax.errors import DataError, unknown
+from aliasfree_jax.data.sources import Example, split_of
+from aliasfree_jax.errors import DataError
 from aliasfree_jax.files import local_path
 
 FORMAT = 1
@@ -107,9 +107,7 @@ class RecordSource:
     def __init__(self, path: str | Path, split: str):
         directory = local_path(path, "data.path").absolute()
         info = read_info(directory)
-        self.split = next((name for name in split_names(split) if name in info["splits"]), "")
-        if not self.split:
-            raise DataError(unknown(f"split of {directory}", split, info["splits"]))
+        self.split = split_of(split, info["splits"], directory)
         self.class_names = tuple(info["class_names"])
         self.labels = read_labels(directory, self.split, info)
         shards = [directory / shard["file"] for shard in info["splits"][self.split]["shards"]]

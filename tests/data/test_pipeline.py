@@ -16,8 +16,8 @@ from aliasfree_jax.data import (
     pipeline,
     train_batches,
 )
+from aliasfree_jax.data.decode import FILTERS
 from aliasfree_jax.data.sources import Example
-from aliasfree_jax.data.views import FILTERS
 from aliasfree_jax.errors import ConfigError, DataError, MissingPackageError
 from configs.convnext_afc import recipe
 
