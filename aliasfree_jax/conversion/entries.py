@@ -18,6 +18,8 @@ from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.blurring import binomial_taps
 
 Options = Mapping[str, Any]
+ModuleEntries = Callable[[str, str], "Iterator[Entry]"]
+"""Entries of a module, from its key there and its path here."""
 Pool = Callable[[str, str, int], "Iterator[Entry]"]
 """Entries of a sampler, from its key there, its path here and the number of channels."""
 Candidates = Iterator[tuple[str, dict[str, Any]]]

@@ -7,19 +7,21 @@ trained something else passes the network and its options instead. APS and BlurP
 the same keys; they must be named.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from aliasfree_jax.conversion.antialiased_cnns import MODELS
 from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, CIFAR_APS, IMAGENET_APS, LPS, PLAIN
-from aliasfree_jax.conversion.learnable_polyphase_sampling import MODELS, WIDTHS
+from aliasfree_jax.conversion.learnable_polyphase_sampling import MODELS as LPS_MODELS
+from aliasfree_jax.conversion.learnable_polyphase_sampling import WIDTHS
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import IMAGENET
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.conversion.weights import find_weights
 from aliasfree_jax.errors import ConversionError
-from aliasfree_jax.models.classic_variants import NETWORKS
 from aliasfree_jax.models.resnet_variants import CIFAR_SIZES, SIZES
 
 State = Mapping[str, np.ndarray]
@@ -199,33 +201,35 @@ def _cifar(size: str, taps: int | None, padding: str) -> Original:
 
 
 def _chain(state: State) -> Original | None:
-    """AlexNet, VGG, DenseNet and MobileNet-v2: by the shapes of their parameters."""
-    taps = _filter_size(state)
-    source = PLAIN.source if taps is None else BLURPOOL.source
-    options: dict[str, Any] = {} if taps is None else {"filter_size": taps}
-    name = next((name for name in NETWORKS if name != "basic" and _is(name, state)), None)
-    if name is None:
-        return None
-    if taps is not None and name == "alexnet":
-        options["pool_only"] = "features.5.weight" not in state
-        options["relu_first"] = "features.1.filt" not in state
-    elif taps is not None and name.startswith("densenet"):
-        options["pool_only"] = "features.ds0.filt" not in state
-    return source, name, options
-
-
-def _is(name: str, state: State) -> bool:
-    """Whether the first kernel, the number of kernels and the kind of norm are those of the network."""
+    """AlexNet, VGG, DenseNet and MobileNet-v2: by the numbers of kernels and norms, and the first kernel."""
+    kernels = sum(key.endswith("weight") and value.ndim > 1 for key, value in state.items())
+    name = _chains().get((kernels, sum(key.endswith("running_mean") for key in state)))
     keys = ("features.0.weight", "features.conv0.weight", "features.0.0.weight")
     first = next((state[key].shape for key in keys if key in state), None)
-    table = PLAIN.table(name, {})
-    kernels = sum(entry.path.endswith("kernel") for entry in table)
-    norms = sum(entry.key.endswith("running_mean") for entry in table)
-    return (
-        first == _first(name)
-        and kernels == sum(key.endswith("weight") and value.ndim > 1 for key, value in state.items())
-        and norms == sum(key.endswith("running_mean") for key in state)
-    )
+    if name is None or first != _first(name):
+        return None
+    taps = _filter_size(state)
+    if taps is None:
+        return PLAIN.source, name, {}
+    options: dict[str, Any] = {"filter_size": taps}
+    if name == "alexnet":
+        options["pool_only"] = "features.5.weight" not in state
+        options["relu_first"] = "features.1.filt" not in state
+    elif name.startswith("densenet"):
+        options["pool_only"] = "features.ds0.filt" not in state
+    return BLURPOOL.source, name, options
+
+
+@functools.cache
+def _chains() -> dict[tuple[int, int], str]:
+    """The networks by their numbers of kernels and norms, which differ."""
+    found = {}
+    for name in MODELS:
+        if name not in SIZES:
+            entries = PLAIN.table(name, {})
+            kernels = sum(entry.path.endswith("kernel") for entry in entries)
+            found[kernels, sum(entry.key.endswith("running_mean") for entry in entries)] = name
+    return found
 
 
 def _first(name: str) -> tuple[int, ...]:
@@ -255,7 +259,7 @@ def _learned(state: State) -> Original | None:
     elif f"{shortcut}.conv.weight" in state:
         outputs, _, _, taps = state[f"{shortcut}.conv.weight"].shape
         options["antialias"] = ["DDAC", taps, "circular", outputs // taps**2]
-    model = next(m for m, name in MODELS.items() if name == size)
+    model = next(m for m, name in LPS_MODELS.items() if name == size)
     return LPS.source, model, options
 
 
