@@ -50,7 +50,25 @@ def parameters(name: str, **options) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# One of each kind is enough for the fast tests: the others have more layers.
+DEEP = {"resnet101", "resnet152", "resnext101_32x8d", "wide_resnet101_2", "vgg16", "vgg19", "vgg16_bn"}
+    "resnet101",
+    "resnet152",
+    "resnext101_32x8d",
+    "wide_resnet101_2",
+    "vgg16",
+    "vgg19",
+    "vgg16_bn",
+    "vgg19_bn",
+}
+DEEP |= {"vgg19_bn", "densenet169", "densenet201", "densenet161", "ResNet101Custom"}
+
+
+def with_deep_ones_slow(cases, name):
+    return [pytest.param(case, marks=pytest.mark.slow) if name(case) in DEEP else case for case in cases]
+
+
+@pytest.mark.parametrize("name", with_deep_ones_slow(NETWORKS, str))
 def test_parameters_and_keys_of_all_23_networks(name):
     count, keys, plain = NETWORKS[name]
     assert parameters(f"{name}_blur") == count
@@ -84,7 +102,9 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize("case", OTHERS, ids=lambda case: f"{case[1]} {dict(case[2])}")
+@pytest.mark.parametrize(
+    "case", with_deep_ones_slow(OTHERS, lambda case: case[1]), ids=lambda case: f"{case[1]} {dict(case[2])}"
+)
 def test_parameters_and_keys_of_the_others(case):
     family, model, options = case
     classes = {"num_classes": 10 if family == "cifar" else 1000}
@@ -244,15 +264,15 @@ def test_plain_weights_start_the_antialiased_network():
     assert jax.tree.map(np.shape, plain) == jax.tree.map(lambda leaf: leaf.shape, blurred)
 
 
-OTHER_SOURCES = [n for n in golden.cases() if golden.load(n).meta["source"] != "alias_free_convnets"]
+META = {name: golden.meta(name) for name in golden.cases()}
+OTHER_SOURCES = [name for name, meta in META.items() if meta["source"] != "alias_free_convnets"]
 
 
 @pytest.mark.parametrize("name", OTHER_SOURCES)
 def test_networks_are_recognised_by_their_keys(name):
-    case = golden.load(name)
-    shapes = {key: np.broadcast_to(np.float32(0), value.shape) for key, value in case.state_dict.items()}
-    model = case.meta["model"].removesuffix(" (circular)")
-    if case.meta["source"].endswith("cifar10") and model not in ("resnet18", "resnet20"):
+    meta, shapes = META[name], golden.shapes(name)
+    model = meta["model"].removesuffix(" (circular)")
+    if meta["source"].endswith("cifar10") and model not in ("resnet18", "resnet20"):
         with pytest.raises(UndecidedError, match=f"\\({model.split('_')[0]}_aps\\) or BlurPool"):
             recognise(shapes)
         return
@@ -261,17 +281,17 @@ def test_networks_are_recognised_by_their_keys(name):
             recognise(shapes)
         return
     source, found, options = recognise(shapes)
-    assert (source, found) == (case.meta["source"], model)
-    asked = {**case.meta["options"], "num_classes": 10}
+    assert (source, found) == (meta["source"], model)
+    asked = {**meta["options"], "num_classes": 10}
     given = {**options, "num_classes": 10}
     assert [e.key for e in table(source, found, given)] == [e.key for e in table(source, found, asked)]
     for option in ("filter_size", "pool_only", "antialias", "swap_conv_pool", "logits_channels"):
-        value = case.meta["options"].get(option)
+        value = meta["options"].get(option)
         if value is not None and option in options and option != "antialias":
             assert options[option] == value, option
 
 
-ORIGINALS = {golden.load(name).meta["source"]: name for name in golden.cases()}
+ORIGINALS = {META[name]["source"]: name for name in (*META, *QUICK)}
 
 
 @pytest.mark.parametrize("source", ORIGINALS)
@@ -299,7 +319,7 @@ def test_the_command_converts_what_it_recognises(tmp_path, capsys, monkeypatch):
     assert "--config=configs/cifar10_resnet.py" in printed
     card, module, variables = load_model(tmp_path / "converted")
     assert (card.image_size, card.eval_crop_ratio, card.mean[0]) == (32, 1.0, 0.49141738)
-    logits = module.apply(variables, case.inputs.transpose(0, 2, 3, 1))
+    logits = jax.jit(module.apply)(variables, case.inputs.transpose(0, 2, 3, 1))
     assert np.abs(logits - case.output).max() < 1e-5 * np.abs(case.output).max()
 
 
@@ -326,7 +346,7 @@ def test_mixtures_of_evaluation_have_the_temperature_of_the_weights(option):
     options = {**case.meta["options"], option: True}
     module, variables = from_original(SOURCES["lps"], "BasicClassifier", options, state)
     images = case.inputs.transpose(0, 2, 3, 1)
-    logits = module.apply(variables, images)  # without a random key
+    logits = jax.jit(module.apply)(variables, images)  # without a random key
     assert np.isfinite(logits).all() and module.sampler().evaluation_temperature == 0.25
     several = state | {next(key for key in state if key.endswith("gumbel_tau")): np.float32(0.5)}
     with pytest.raises(ConversionError, match=r"several temperatures gumbel_tau: \[0.25, 0.5\]"):
