@@ -51,17 +51,8 @@ def parameters(name: str, **options) -> int:
 
 
 # One of each kind is enough for the fast tests: the others have more layers.
-DEEP = {"resnet101", "resnet152", "resnext101_32x8d", "wide_resnet101_2", "vgg16", "vgg19", "vgg16_bn"}
-    "resnet101",
-    "resnet152",
-    "resnext101_32x8d",
-    "wide_resnet101_2",
-    "vgg16",
-    "vgg19",
-    "vgg16_bn",
-    "vgg19_bn",
-}
-DEEP |= {"vgg19_bn", "densenet169", "densenet201", "densenet161", "ResNet101Custom"}
+DEEP = {"resnet101", "resnet152", "resnext101_32x8d", "wide_resnet101_2", "ResNet101Custom"}
+DEEP |= {"vgg16", "vgg19", "vgg16_bn", "vgg19_bn", "densenet169", "densenet201", "densenet161"}
 
 
 def with_deep_ones_slow(cases, name):
