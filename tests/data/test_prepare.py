@@ -104,7 +104,8 @@ def test_a_split_that_cannot_be_packed_is_told_of(folders, tmp_path, capsys, mon
     assert "without: " in (told := capsys.readouterr().err) and "train does not have" in told
 
 
-def test_the_command_packs_and_verifies(folders, tmp_path, capsys):
+def test_the_command_packs_and_verifies(folders, tmp_path, monkeypatch, capsys):
+    in_process(monkeypatch)
     out = tmp_path / "out"
     arguments = ["prepare", str(folders), str(out), "--images_per_shard=5", "--workers=1"]
     assert main(arguments) == 0
