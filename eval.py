@@ -27,7 +27,6 @@ from tqdm import tqdm
 
 from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import ModelCard, how_chosen, newest_run
-from aliasfree_jax.commands import LocalPath
 from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_weights
 from aliasfree_jax.data import Source, open_source
@@ -63,19 +62,21 @@ _ADVERSARIAL = flags.DEFINE_list(
 )
 _SPATIAL = flags.DEFINE_bool("spatial_attack", False, "worst case over rotations, translations, scalings")
 _IMAGENET_C = flags.DEFINE(
-    LocalPath(), "imagenet_c", "", "directory of ImageNet-C: [blur/]<corruption>/<severity>/<class>/"
+    cli.LocalPath(), "imagenet_c", "", "directory of ImageNet-C: [blur/]<corruption>/<severity>/<class>/"
 )
 _PRESETS = flags.DEFINE_list("presets", [], f"metrics of the papers: {', '.join(PRESETS)}")
 _PAPER = flags.DEFINE_bool("paper", False, "presets to the letter: shared shifts, ranges, names and units")
 _PICTURES = flags.DEFINE_bool(
     "pictures", False, "all that pictures need, drawn in one HTML page beside the JSON file"
 )
-_WORKDIR = flags.DEFINE(LocalPath(), "workdir", "", "run to evaluate; default: the newest one under runs/")
+_WORKDIR = flags.DEFINE(
+    cli.LocalPath(), "workdir", "", "run to evaluate; default: the newest one under runs/"
+)
 _CHECKPOINT = flags.DEFINE(
-    LocalPath(), "checkpoint", "", "run, checkpoint directory, converted directory or original file"
+    cli.LocalPath(), "checkpoint", "", "run, checkpoint directory, converted directory or original file"
 )
 _OUTPUT = flags.DEFINE(
-    LocalPath(), "output", "", "JSON file of the results, .md beside it; default: eval.json in the run"
+    cli.LocalPath(), "output", "", "JSON file of the results, .md beside it; default: eval.json in the run"
 )
 
 

@@ -27,7 +27,6 @@ from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import finished_steps
-from aliasfree_jax.commands import LocalPath
 from aliasfree_jax.conversion import load_weights
 from aliasfree_jax.data import open_source
 from aliasfree_jax.data.class_names import fit_classes
@@ -46,7 +45,7 @@ from aliasfree_jax.training.stopping import TerminatedError, until_termination, 
 from configs import quickstart
 
 _WORKDIR = flags.DEFINE(
-    LocalPath(), "workdir", "", "directory of the run; default: runs/<configuration>-<time>"
+    cli.LocalPath(), "workdir", "", "directory of the run; default: runs/<configuration>-<time>"
 )
 _ACCEPT = flags.DEFINE_list(
     "accept_changes", [], "fields that may differ from those of the run that goes on: data.path,seed"

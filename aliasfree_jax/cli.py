@@ -29,6 +29,16 @@ from aliasfree_jax.stored_config import CONFIG, read_config, reason
 PATHS = ("init_from", "data.path")  # fields of a configuration
 
 
+class LocalPath(flags.ArgumentParser[str]):
+    """Parses the value of a flag that is a path of this machine: `flags.DEFINE(LocalPath(), ...)`."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        """With `~` expanded; an address is refused."""
+        return str(local_path(argument)) if argument else ""
+
+
 _LAUNCHER = flags.DEFINE_enum(
     "launcher", "auto", LAUNCHERS, "what started this process as one of several; auto: look for traces"
 )

@@ -8,30 +8,13 @@ A command is a module: its docstring is the help, `define(values)` defines its f
 import textwrap
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from absl import flags
 
 from aliasfree_jax.errors import ConfigError, command
-from aliasfree_jax.files import local_path
 
 Define = Callable[[flags.FlagValues], None]
 Main = Callable[[flags.FlagValues, list[str]], None]
-
-
-class LocalPath(flags.ArgumentParser[str]):
-    """Parses the value of a flag that is a path of this machine: `flags.DEFINE(LocalPath(), ...)`."""
-
-    syntactic_help = "a path"
-
-    def parse(self, argument: str) -> str:
-        """With `~` expanded; an address is refused."""
-        return str(local_path(argument)) if argument else ""
-
-
-def define_path(name: str, default: Path | None, text: str, values: flags.FlagValues) -> None:
-    """Defines the flag `name`, whose value is a path of this machine: with `~` expanded, no address."""
-    flags.DEFINE(LocalPath(), name, default and str(default), text, flag_values=values)
 
 
 def mistake(error: flags.Error) -> ConfigError:

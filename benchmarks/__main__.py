@@ -21,9 +21,9 @@ if __name__ == "__main__":  # before what may be missing is imported
 import jax
 from absl import flags
 
-from aliasfree_jax.commands import define_path, program, refuse
+from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.config import PRECISIONS
-from aliasfree_jax.files import write_json
+from aliasfree_jax.files import local_path, write_json
 from benchmarks import input_pipeline, memory, networks, operations, precision
 from benchmarks.timing import machine
 
@@ -43,8 +43,9 @@ def define(values: flags.FlagValues) -> None:
     only = "a section to measure; may be repeated; default: all"
     flags.DEFINE_multi_enum("only", list(SECTIONS), SECTIONS, only, flag_values=values)
     photographs = "folder or tar for the section input; default: the sample of ImageNet"
-    define_path("photographs", None, photographs, values)
-    define_path("out", None, "the JSON file; default benchmarks/results/<machine>.json", values)
+    flags.DEFINE_string("photographs", None, photographs, flag_values=values)
+    out = "the JSON file; default benchmarks/results/<machine>.json"
+    flags.DEFINE_string("out", None, out, flag_values=values)
 
 
 def file_of(described: dict[str, Any]) -> Path:
@@ -67,7 +68,7 @@ def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
     def resnets() -> Any:
         return networks.measure(networks.resnet_tasks(batch, mode), repetitions, accelerator)
 
-    photographs = values.photographs and Path(values.photographs)
+    photographs = values.photographs and local_path(values.photographs)
 
     def read() -> Any:
         return input_pipeline.measure(values.quick, repetitions, photographs)
@@ -87,7 +88,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Measures, prints and stores; sections that are not measured keep their stored values."""
     refuse(arguments)
     described = machine()
-    path = Path(values.out) if values.out else file_of(described)
+    path = local_path(values.out) if values.out else file_of(described)
     stored = json.loads(path.read_text()) if path.exists() and not values.quick else {}
     for name, measure in sections(values, described["backend"] != "cpu").items():
         if name not in values.only:

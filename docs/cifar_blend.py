@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from aliasfree_jax.checkpoint import load_model  # noqa: E402
-from aliasfree_jax.commands import define_path, program, refuse  # noqa: E402
+from aliasfree_jax.commands import program, refuse  # noqa: E402
 from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
 from aliasfree_jax.evaluation.evaluator import evaluate  # noqa: E402
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts  # noqa: E402
@@ -82,7 +82,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("shifts", 4, "of each kind an image", flag_values=values)
     flags.DEFINE_string("size", "micro", "of the networks", flag_values=values)
     flags.DEFINE_integer("seed", 0, "of all that is drawn", flag_values=values)
-    define_path("out", OUTPUT, "the JSON file", values)
+    flags.DEFINE_string("out", str(OUTPUT), "the JSON file", flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:

@@ -23,8 +23,8 @@ if __name__ == "__main__":  # before what may be missing is imported
 
 from absl import flags
 
-from aliasfree_jax.commands import define_path, program, refuse
-from aliasfree_jax.files import sole_writer
+from aliasfree_jax.commands import program, refuse
+from aliasfree_jax.files import local_path, sole_writer
 from experiments.matrix import Run
 from experiments.page import write_page
 from experiments.protocols import PROTOCOLS, Protocol
@@ -100,7 +100,7 @@ def perform_missing(store: Store, chosen: list[Run], jobs: int, data: Path | Non
 def define(values: flags.FlagValues) -> None:
     """The command's flags."""
     flags.DEFINE_enum("protocol", "reduced", list(PROTOCOLS), "what is trained, how long", flag_values=values)
-    define_path("data", None, "CIFAR-10: a folder, tar or zip", values)
+    flags.DEFINE_string("data", None, "CIFAR-10: a folder, tar or zip", flag_values=values)
     flags.DEFINE_string("only", "*", "names of runs: 'resnet20-*-none'", flag_values=values)
     flags.DEFINE_string("seeds", "", "e.g. 0,1; default: all of the protocol", flag_values=values)
     flags.DEFINE_integer("jobs", 1, "runs at once, which share the cores", flag_values=values)
@@ -119,7 +119,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.list:
         print("\n".join(status(store, run) for run in chosen))
     else:
-        perform_missing(store, chosen, values.jobs, values.data and Path(values.data))
+        perform_missing(store, chosen, values.jobs, values.data and local_path(values.data))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import pytest
 from absl import flags
 
 from aliasfree_jax import cli
-from aliasfree_jax.commands import LocalPath
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import CheckpointError, ConfigError, command
 from aliasfree_jax.files import write_json
@@ -137,7 +136,7 @@ def test_all_misspelt_fields_are_named_at_once():
 @pytest.fixture
 def path_flag():
     """A flag that is a path."""
-    flags.DEFINE(LocalPath(), "place", "", "of a thing")
+    flags.DEFINE(cli.LocalPath(), "place", "", "of a thing")
     yield "place"
     delattr(flags.FLAGS, "place")
 

@@ -139,7 +139,7 @@ CASES = [(name, case) for name, cases in PATHS.items() if name not in WAITING fo
 def test_an_address_is_refused(name, arguments, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     assert typed(name, *(argument.replace("PATH", "gs://bucket/x.json") for argument in arguments)) == 2
-    assert "the path is 'gs://bucket/x.json', an address: gs:// is not supported" in capsys.readouterr().err
+    assert "'gs://bucket/x.json', an address: gs:// is not supported" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
