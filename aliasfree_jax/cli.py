@@ -107,7 +107,7 @@ def overridden() -> frozenset[str]:
 
 
 def _find_config(argv: Sequence[str]) -> tuple[slice, str] | None:
-    """Where `--config` stands, with its value, and the value ("" where there is none); None without the flag."""
+    """Where `--config` and its value stand, and the value, "" without one; None if the flag is not given."""
     for i, argument in enumerate(argv):
         if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
             following = argv[i + 1] if i + 1 < len(argv) else ""

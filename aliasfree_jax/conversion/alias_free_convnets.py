@@ -29,20 +29,14 @@ _RENAMED = {
     "init_weight_std": "init_std",
 }
 _COMMON = {"in_chans", "conv_pad_type", "activation", "activation_kwargs", *_RENAMED}
+_SAMPLED = {*_COMMON, "blurpool_kwargs", "normalization_type"}
+_STEM = {"stem_mode", "stem_activation", "stem_activation_kwargs"}
 _LEGAL = {
     "convnext": {"in_chans", *_RENAMED},
     "convnext_poly": _COMMON,
     "convnext_circ": _COMMON,
-    "convnext_aps": {*_COMMON, "blurpool_kwargs", "normalization_type"},
-    "convnext_afc": {
-        *_COMMON,
-        "blurpool_kwargs",
-        "normalization_type",
-        "normalization_kwargs",
-        "stem_mode",
-        "stem_activation",
-        "stem_activation_kwargs",
-    },
+    "convnext_aps": _SAMPLED,
+    "convnext_afc": {*_SAMPLED, *_STEM, "normalization_kwargs"},
 }
 # What the original's words are here: the name of the part, and the layer.
 _ACTIVATIONS = {

@@ -13,11 +13,17 @@ import numpy as np
 from aliasfree_jax.checkpoint import ModelCard, load_model
 from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, code_base, table
 from aliasfree_jax.conversion.entries import Options, convert, export, target_shapes
-from aliasfree_jax.conversion.filters import assumption, require_decision, require_filters
 from aliasfree_jax.conversion.learnable_polyphase_sampling import temperature
 from aliasfree_jax.conversion.recognition import normalised, recognise
-from aliasfree_jax.conversion.stated import stated, states_no_filter, with_hyper_parameters
-from aliasfree_jax.conversion.undecided import UndecidedError
+from aliasfree_jax.conversion.undecided import (
+    UndecidedError,
+    assumption,
+    require_decision,
+    require_filters,
+    stated,
+    states_no_filter,
+    with_hyper_parameters,
+)
 from aliasfree_jax.conversion.weight_files import read_entry, read_state_dict
 from aliasfree_jax.data.class_names import placeholders
 from aliasfree_jax.errors import ConversionError

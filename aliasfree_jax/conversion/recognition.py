@@ -2,7 +2,7 @@
 
 Sizes, activation and stem are there to read; what leaves no trace is taken from the published training
 commands (scales of polynomials that are not learned, cutoffs, the norm's kind) or has the original's default
-(the criterion of APS; of LPS the padding and what samplers look at, unless `stated` finds them). Whoever
+(the criterion of APS; of LPS the padding and what samplers look at, unless `undecided` finds them). Whoever
 trained something else passes the network and its options instead. APS and BlurPool networks for CIFAR-10 have
 the same keys; they must be named.
 """
