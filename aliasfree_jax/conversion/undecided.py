@@ -62,10 +62,6 @@ class UndecidedError(ConversionError):
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         super().__init__(f"{reason} Say which it is, for instance {given}.")
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled with both arguments."""
-        return type(self), (self.reason, self.arguments)
-
     def flags(self) -> str:
         """The arguments as flags of the conversion's command line."""
         return " ".join(
