@@ -18,8 +18,8 @@ from aliasfree_jax.conversion.entries import (
     Options,
     blur_pool,
     check_options,
-    chosen,
 )
+from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models.classic_variants import NETWORKS
 from aliasfree_jax.models.resnet_variants import SIZES
 
@@ -27,7 +27,11 @@ SOURCE = "antialiased-cnns"
 TORCHVISION = "torchvision"
 
 MODELS = tuple(name for name in (*SIZES, *NETWORKS) if name != "basic")
-_KNOWN = {name: name for name in MODELS}
+
+
+def _check(source: str, model: str) -> None:
+    if model not in MODELS:
+        raise ConversionError(unknown(f"network of {source}", model, MODELS))
 
 
 def default_pool_only(model: str) -> bool | None:
@@ -43,7 +47,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     Raises:
       ConversionError: unknown network or option.
     """
-    chosen(f"network of {SOURCE}", model, _KNOWN)
+    _check(SOURCE, model)
     pool_only = default_pool_only(model)
     legal = {"filter_size", "num_classes"} | ({"pool_only"} if pool_only is not None else set())
     legal |= {"relu_first"} if model == "alexnet" else set()
@@ -80,7 +84,7 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
 
 def translate_torchvision(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     """Name and options of `create_model` for torchvision's network."""
-    chosen(f"network of {TORCHVISION}", model, _KNOWN)
+    _check(TORCHVISION, model)
     check_options(f"{TORCHVISION} {model}", options, {"num_classes"})
     return model, {"num_classes": 1000, **options}
 

@@ -113,9 +113,14 @@ def alexnet(network: AlexNet, style: Style) -> Iterator[Entry]:
             if style.sampled:
                 yield from style.pool(f"features.{index}", "", width)
                 index += 1
-    for key, name in ((1, "hidden1"), (4, "hidden2"), (6, "head")):
-        layout = flattened_map(6) if name == "hidden1" else DENSE
-        yield from linear(f"classifier.{key}", f"classifier/{name}", layout)
+    yield from _classifier(6, (1, 4, 6))
+
+
+def _classifier(side: int, numbers: tuple[int, int, int]) -> Iterator[Entry]:
+    """Three linear layers of these numbers behind a flattened map of `side` x `side`."""
+    layouts = (flattened_map(side), DENSE, DENSE)
+    for number, name, layout in zip(numbers, ("hidden1", "hidden2", "head"), layouts, strict=True):
+        yield from linear(f"classifier.{number}", f"classifier/{name}", layout)
 
 
 def vgg(network: VGG, style: Style) -> Iterator[Entry]:
@@ -131,9 +136,7 @@ def vgg(network: VGG, style: Style) -> Iterator[Entry]:
         if style.sampled:
             yield from style.pool(f"features.{index}", "", width)
             index += 1
-    for key, name in ((0, "hidden1"), (3, "hidden2"), (6, "head")):
-        layout = flattened_map(7) if name == "hidden1" else DENSE
-        yield from linear(f"classifier.{key}", f"classifier/{name}", layout)
+    yield from _classifier(7, (0, 3, 6))
 
 
 def densenet(network: DenseNet, style: Style) -> Iterator[Entry]:
