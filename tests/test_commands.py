@@ -37,7 +37,9 @@ def test_the_package_lists_its_commands(asked, capsys):
         assert line.endswith(".") and len(line.split()) > 5
 
 
-@pytest.mark.parametrize("name", [*READY, "experiments", "experiments.worker", "benchmarks", "benchmarks.page"])
+@pytest.mark.parametrize(
+    "name", [*READY, "experiments", "experiments.worker", "benchmarks", "benchmarks.page"]
+)
 @pytest.mark.parametrize("asked", ["--help", "-h"])
 def test_help_lists_every_flag(name, asked, capsys):
     module = importlib.import_module(name if "." in name else COMMANDS.get(name, f"{name}.__main__"))

@@ -202,10 +202,12 @@ def _cifar(size: str, taps: int | None, padding: str) -> Original:
 
 def _chain(state: State) -> Original | None:
     """AlexNet, VGG, DenseNet and MobileNet-v2: by the numbers of kernels and norms, and the first kernel."""
-    kernels = sum(key.endswith("weight") and value.ndim > 1 for key, value in state.items())
-    name = _chains().get((kernels, sum(key.endswith("running_mean") for key in state)))
     keys = ("features.0.weight", "features.conv0.weight", "features.0.0.weight")
     first = next((state[key].shape for key in keys if key in state), None)
+    if first is None:
+        return None
+    kernels = sum(key.endswith("weight") and value.ndim > 1 for key, value in state.items())
+    name = _chains().get((kernels, sum(key.endswith("running_mean") for key in state)))
     if name is None or first != _first(name):
         return None
     taps = _filter_size(state)

@@ -62,18 +62,11 @@ class ZipReader:
 
     def __init__(self, path: Path, names: list[str]):
         self._path, self._names = path, names
-        self._reset()
-
-    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._open: tuple[int, zipfile.ZipFile] | None = None
 
-    def __getstate__(self) -> tuple[Path, list[str]]:
-        return self._path, self._names
-
-    def __setstate__(self, state: tuple[Path, list[str]]) -> None:
-        self._path, self._names = state
-        self._reset()
+    def __reduce__(self) -> tuple[type, tuple[Path, list[str]]]:
+        return type(self), (self._path, self._names)
 
     def __call__(self, index: int) -> bytes:
         """The member at `index`; `DataError` if it is damaged."""
