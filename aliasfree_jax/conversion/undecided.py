@@ -22,7 +22,7 @@ from aliasfree_jax.conversion.code_bases import (
     table,
 )
 from aliasfree_jax.conversion.entries import Entry, Options
-from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.errors import ConversionError, listed
 from aliasfree_jax.models.resnet_variants import SIZES
 from aliasfree_jax.pickles.inert import Description
 
@@ -86,10 +86,9 @@ def require_filters(original: Original, state: Collection[str]) -> None:
     source, model, options = original
     lost = [entry.key for entry in table(*original) if _is_filter(entry) and entry.key not in state]
     if lost:
-        shown = ", ".join(lost[:3]) + (f", ... ({len(lost)} in all)" if len(lost) > 3 else "")
         raise UndecidedError(
-            f"the blur filters {shown} are not there, which {source} always saves with a {model}; without "
-            "them its network is not known.",
+            f"the blur filters {listed(lost, 3)} are not there, which {source} always saves with a {model}; "
+            "without them its network is not known.",
             {"source": source, "model": model, "options": _example(source, options)},
         )
 
