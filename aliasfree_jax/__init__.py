@@ -1,6 +1,5 @@
 """Shift-invariant and alias-free convolutional networks in JAX and Flax."""
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,12 +8,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "create_model", "list_models"]
-
-if sys.argv[:1] == ["-m"] and f" -m {__name__}." in " ".join(sys.orig_argv):
-    # Python looks for a command of this package; its imports may fail.
-    from aliasfree_jax.errors import excepthook
-
-    sys.excepthook = excepthook
 
 
 def __getattr__(name: str) -> Any:

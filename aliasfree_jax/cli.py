@@ -19,6 +19,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from aliasfree_jax.commands import mistake, refuse
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, command, unknown
 from aliasfree_jax.files import PathError, local_path
@@ -105,23 +106,13 @@ def overridden() -> frozenset[str]:
     return frozenset(config_flags.get_override_values(flags.FLAGS["config"]))
 
 
-def _config_file(argv: Sequence[str]) -> str | None:
-    """The value of `--config`, "" where it has none; None if the flag is not given."""
+def _find_config(argv: Sequence[str]) -> tuple[slice, str] | None:
+    """Where `--config` and its value stand, and the value, "" without one; None if the flag is not given."""
     for i, argument in enumerate(argv):
-        match = re.fullmatch(r"--?config(?:=(.*))?", argument)
-        if match:
+        if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
             following = argv[i + 1] if i + 1 < len(argv) else ""
-            return following if match[1] is None else match[1]
+            return (slice(i, i + 2), following) if match[1] is None else (slice(i, i + 1), match[1])
     return None
-
-
-def _with_local_config(argv: Sequence[str]) -> list[str]:
-    """`argv` with `~` in the value of `--config` expanded, which the shell leaves as it is."""
-    value, local = _config_file(argv), list(argv)
-    if value:
-        at = next(i for i, argument in enumerate(argv) if re.fullmatch(r"--?config(=.*)?", argument))
-        local[at : at + (1 if "=" in argv[at] else 2)] = [f"--config={local_path(value, '--config')}"]
-    return local
 
 
 def _expand_paths(config: ConfigDict) -> None:
@@ -146,8 +137,7 @@ def _check_file(value: str) -> None:
         raise ConfigError(unknown("configuration file", str(path), near))
 
 
-def _define_config(argv: list[str], default: Callable[[], ConfigDict] | None) -> None:
-    value = _config_file(argv)
+def _define_config(argv: list[str], value: str | None, default: Callable[[], ConfigDict] | None) -> None:
     wants_help = any(re.fullmatch(r"--?help\w*", argument) for argument in argv)
     # Overrides of model.options may name new keys; check_overrides has refused all other new ones.
     options = {"lock_config": False, "accept_new_attributes": True, "sys_argv": argv}
@@ -200,16 +190,19 @@ def parse(argv: list[str], default: Callable[[], ConfigDict] | None = None) -> l
       ConfigError: anything the user mistyped.
     """
     check_overrides(argv)
-    argv = _with_local_config(argv)
+    argv, found = list(argv), _find_config(argv)
+    value = found[1] if found else None
+    if found and value:  # `~` in it, which the shell leaves as it is
+        value = str(local_path(value, "--config"))
+        argv[found[0]] = [f"--config={value}"]
     try:
-        _define_config(argv, default)
+        _define_config(argv, value, default)
         positional = flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:  # a field that the configuration file misspells
-        raise _mistake_in((_config_file(argv) or "").split(":", 1)[0], error) from error
+        raise _mistake_in((value or "").split(":", 1)[0], error) from error
     except flags.Error as error:
-        raise _own(error) or ConfigError(f"{error} (--help lists the flags)") from error
-    if len(positional) > 1:
-        raise ConfigError(f"unexpected argument {positional[1]!r}: every argument is a flag, --name=value.")
+        raise _own(error) or mistake(error) from error
+    refuse(positional[1:])
     _expand_paths(flags.FLAGS.config)
     return positional
 

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 
@@ -77,6 +77,11 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     near = [words[word] for word in difflib.get_close_matches(str(name).lower(), words, n=3)]
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first names, and how many there are in all if that is more than `most`."""
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 
 def _installed(module: str) -> bool:

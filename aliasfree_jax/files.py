@@ -1,6 +1,5 @@
 """Files that others rely on: paths as people write them, whole files or none, and one writer a directory."""
 
-import argparse
 import json
 import os
 import platform
@@ -20,8 +19,8 @@ except ImportError:  # Windows
 LOCK = "lock"  # in a directory that one process at a time may write to
 
 
-class PathError(ConfigError, argparse.ArgumentTypeError):
-    """No path of this machine; argparse, too, tells its message."""
+class PathError(ConfigError):
+    """No path of this machine."""
 
 
 class UnwritableError(AliasFreeError, OSError):

@@ -5,7 +5,6 @@ memory, compile time, precision and the input. `python -m benchmarks.page` makes
 files.
 """
 
-import argparse
 import importlib.util
 import json
 import re
@@ -14,13 +13,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aliasfree_jax.errors import command, excepthook
+from aliasfree_jax.errors import excepthook
 
 if __name__ == "__main__":  # before what may be missing is imported
     sys.excepthook = excepthook
 
 import jax
+from absl import flags
 
+from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.files import local_path, write_json
 from benchmarks import input_pipeline, memory, networks, operations, precision
@@ -30,25 +31,21 @@ RESULTS = Path(__file__).parent / "results"
 SECTIONS = ("networks", "resnets", "operations", "memory", "compile", "precision", "input")
 
 
-def parsed(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small shapes, few repetitions; not stored")
-    parser.add_argument("--batch", type=int, help="images a step; default 4 on a CPU, 256 elsewhere")
-    parser.add_argument("--repetitions", type=int, help="default 7; with --quick 3")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, help="of the networks; default float32, bfloat16 on GPUs"
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_bool("quick", False, "small shapes, few repetitions; not stored", flag_values=values)
+    flags.DEFINE_integer(
+        "batch", None, "images a step; default 4 on a CPU, 256 elsewhere", flag_values=values
     )
-    parser.add_argument("--only", nargs="*", choices=SECTIONS, default=SECTIONS, help="sections to measure")
-    parser.add_argument(
-        "--photographs",
-        type=local_path,
-        help="folder or tar for the section input; default: the sample of ImageNet",
-    )
-    parser.add_argument(
-        "--out", type=local_path, help="the JSON file; default benchmarks/results/<machine>.json"
-    )
-    return parser.parse_args(arguments)
+    flags.DEFINE_integer("repetitions", None, "default 7; with --quick 3", flag_values=values)
+    precision = "of the networks; default float32, bfloat16 on GPUs"
+    flags.DEFINE_enum("precision", None, list(PRECISIONS), precision, flag_values=values)
+    only = "a section to measure; may be repeated; default: all"
+    flags.DEFINE_multi_enum("only", list(SECTIONS), SECTIONS, only, flag_values=values)
+    photographs = "folder or tar for the section input; default: the sample of ImageNet"
+    flags.DEFINE_string("photographs", None, photographs, flag_values=values)
+    out = "the JSON file; default benchmarks/results/<machine>.json"
+    flags.DEFINE_string("out", None, out, flag_values=values)
 
 
 def file_of(described: dict[str, Any]) -> Path:
@@ -57,56 +54,57 @@ def file_of(described: dict[str, Any]) -> Path:
     return RESULTS / ("-".join(words) + ".json")
 
 
-def sections(options: argparse.Namespace, accelerator: bool) -> dict[str, Any]:
+def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
     """What each section measures, as a function without parameters."""
-    batch = options.batch or (256 if accelerator else 4)
-    repetitions = options.repetitions or (3 if options.quick else 7)
-    mode = options.precision or ("bfloat16" if accelerator else "float32")
-    shape = (batch, 32, "micro") if options.quick else (batch, 224, "tiny")
+    batch = values.batch or (256 if accelerator else 4)
+    repetitions = values.repetitions or (3 if values.quick else 7)
+    mode = values.precision or ("bfloat16" if accelerator else "float32")
+    shape = (batch, 32, "micro") if values.quick else (batch, 224, "tiny")
 
     def whole() -> Any:
-        tasks = networks.tasks(*shape, mode, options.quick, accelerator)
+        tasks = networks.tasks(*shape, mode, values.quick, accelerator)
         return networks.measure(tasks, repetitions, accelerator)
 
     def resnets() -> Any:
         return networks.measure(networks.resnet_tasks(batch, mode), repetitions, accelerator)
 
+    photographs = values.photographs and local_path(values.photographs)
+
     def read() -> Any:
-        return input_pipeline.measure(options.quick, repetitions, options.photographs)
+        return input_pipeline.measure(values.quick, repetitions, photographs)
 
     return {
         "networks": whole,
-        **({} if options.quick else {"resnets": resnets}),
-        "operations": lambda: operations.measure(options.quick, batch, repetitions, mode),
-        "memory": lambda: memory.measure(options.quick, batch, repetitions),
-        "compile": lambda: memory.scanned(options.quick, batch, repetitions),
-        "precision": lambda: precision.measure(options.quick),
+        **({} if values.quick else {"resnets": resnets}),
+        "operations": lambda: operations.measure(values.quick, batch, repetitions, mode),
+        "memory": lambda: memory.measure(values.quick, batch, repetitions),
+        "compile": lambda: memory.scanned(values.quick, batch, repetitions),
+        "precision": lambda: precision.measure(values.quick),
         **({"input": read} if importlib.util.find_spec("cykooz_resizer") else {}),  # of the extra `fast`
     }
 
 
-@command
-def main(arguments: list[str]) -> None:
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Measures, prints and stores; sections that are not measured keep their stored values."""
-    options = parsed(arguments)
+    refuse(arguments)
     described = machine()
-    path = options.out or file_of(described)
-    stored = json.loads(path.read_text()) if path.exists() and not options.quick else {}
-    for name, measure in sections(options, described["backend"] != "cpu").items():
-        if name not in options.only:
+    path = local_path(values.out) if values.out else file_of(described)
+    stored = json.loads(path.read_text()) if path.exists() and not values.quick else {}
+    for name, measure in sections(values, described["backend"] != "cpu").items():
+        if name not in values.only:
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)
         start = time.perf_counter()
-        typed = " ".join(["python -m benchmarks", *arguments])
+        typed = " ".join(["python -m benchmarks", *sys.argv[1:]])
         stored[name] = {"command": typed, "date": time.strftime("%Y-%m-%d"), "machine": machine()}
         stored[name]["rows"] = measure()
         print(json.dumps({name: stored[name]["rows"]}, indent=1))
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         jax.clear_caches()
-        if not options.quick or options.out:
+        if not values.quick or values.out:
             path.parent.mkdir(exist_ok=True)
             write_json(path, stored, indent=1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(program(define, main, __doc__)(sys.argv[1:]))

@@ -5,10 +5,14 @@ of machine.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+
+from aliasfree_jax.commands import program, refuse
 from benchmarks import input_pipeline, precision, roofline
 from benchmarks.__main__ import RESULTS
 
@@ -142,7 +146,7 @@ def roofline_section() -> str:
     )
 
 
-def main() -> None:
+def write_page() -> None:
     """Rewrites the generated part of the page."""
     sections = [machine_section(p.stem, json.loads(p.read_text())) for p in sorted(RESULTS.glob("*.json"))]
     text = PAGE.read_text()
@@ -151,5 +155,15 @@ def main() -> None:
     PAGE.write_text(before + generated + after)
 
 
+def define(values: flags.FlagValues) -> None:
+    """There are no flags."""
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Runs the command."""
+    refuse(arguments)
+    write_page()
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(program(define, main, __doc__)(sys.argv[1:]))

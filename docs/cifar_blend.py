@@ -8,19 +8,20 @@ weights to alias-free, blended over the first --blend of the epochs; and the sam
 Writes docs/results/cifar_blend.json and prints the accuracies.
 """
 
-import argparse
 import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from absl import flags
 from ml_collections import ConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from aliasfree_jax.checkpoint import load_model  # noqa: E402
+from aliasfree_jax.commands import program, refuse  # noqa: E402
 from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
 from aliasfree_jax.evaluation.evaluator import evaluate  # noqa: E402
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts  # noqa: E402
@@ -34,18 +35,18 @@ from configs.convnext_afc_from_plain import blended  # noqa: E402
 OUTPUT = ROOT / "docs" / "results" / "cifar_blend.json"
 
 
-def shortened(model: str, options: argparse.Namespace) -> ConfigDict:
+def shortened(model: str, values: flags.FlagValues) -> ConfigDict:
     """The recipe as the command line says."""
     config = recipe(model)
-    config.data.path, config.seed = options.data, options.seed
-    config.data.train_limit, config.data.eval_limit = options.images, options.test_images
+    config.data.path, config.seed = values.data, values.seed
+    config.data.train_limit, config.data.eval_limit = values.images, values.test_images
     config.data.validation, config.checkpoint.best = 0.0, ""  # the last network is measured
-    config.train.total_epochs, config.train.batch_size = options.epochs, options.batch_size
+    config.train.total_epochs, config.train.batch_size = values.epochs, values.batch_size
     config.train.ema_decay = 0.0
-    config.optimizer.warmup_epochs = options.epochs / 16
-    config.eval.batch_size = min(config.eval.batch_size, options.test_images or config.eval.batch_size)
-    config.eval.every_epochs = config.checkpoint.every_epochs = options.epochs / 8
-    config.eval.shifts = options.shifts
+    config.optimizer.warmup_epochs = values.epochs / 16
+    config.eval.batch_size = min(config.eval.batch_size, values.test_images or config.eval.batch_size)
+    config.eval.every_epochs = config.checkpoint.every_epochs = values.epochs / 8
+    config.eval.shifts = values.shifts
     return config
 
 
@@ -69,43 +70,43 @@ def measured(config: ConfigDict, workdir: Path, initial: Initial | None) -> dict
     return {"model": config.model.name, "training_seconds": seconds, "evaluations": evaluations, **report}
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", required=True, help="CIFAR-10: folder, tar or zip with train/ and val/")
-    parser.add_argument("--images", type=int, default=0, help="training images; 0: all")
-    parser.add_argument("--test_images", type=int, default=0, help="test images; 0: all")
-    parser.add_argument("--epochs", type=float, default=30.0, help="of each run")
-    parser.add_argument("--blend", type=float, default=0.5, help="share of them in which layers blend")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--shifts", type=int, default=4, help="of each kind an image")
-    parser.add_argument("--size", default="micro")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=OUTPUT)
-    return parser.parse_args()
+def define(values: flags.FlagValues) -> None:
+    """The flags."""
+    data = "CIFAR-10: folder, tar or zip with train/ and val/"
+    flags.DEFINE_string("data", None, data, required=True, flag_values=values)
+    flags.DEFINE_integer("images", 0, "training images; 0: all", flag_values=values)
+    flags.DEFINE_integer("test_images", 0, "test images; 0: all", flag_values=values)
+    flags.DEFINE_float("epochs", 30.0, "of each run", flag_values=values)
+    flags.DEFINE_float("blend", 0.5, "share of them in which layers blend", flag_values=values)
+    flags.DEFINE_integer("batch_size", 64, "images an update", flag_values=values)
+    flags.DEFINE_integer("shifts", 4, "of each kind an image", flag_values=values)
+    flags.DEFINE_string("size", "micro", "of the networks", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "of all that is drawn", flag_values=values)
+    flags.DEFINE_string("out", str(OUTPUT), "the JSON file", flag_values=values)
 
 
-def main() -> None:
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Three runs; what is measured is stored at once."""
-    options = arguments()
+    refuse(arguments)
+    out = Path(values.out)
     root = ROOT / "runs" / f"cifar_blend-{time.strftime('%Y%m%d-%H%M%S')}"
     about = circumstances()
     # Without this machine's directories.
-    about["command"] = about["command"].replace(options.data, Path(options.data).name)
+    about["command"] = about["command"].replace(values.data, Path(values.data).name)
     stored: dict[str, Any] = {**about, "runs": {}}
-    plain, alias_free = (f"convnext_{family}{options.size}" for family in ("", "afc_"))
+    plain, alias_free = (f"convnext_{family}{values.size}" for family in ("", "afc_"))
     soft, hard = (
-        blended(shortened(alias_free, options), epochs) for epochs in (options.blend * options.epochs, 1e-6)
+        blended(shortened(alias_free, values), epochs) for epochs in (values.blend * values.epochs, 1e-6)
     )
-    configs = {"plain": shortened(plain, options), "blended": soft, "at once": hard}
+    configs = {"plain": shortened(plain, values), "blended": soft, "at once": hard}
     initial: Initial | None = None
     for name, config in configs.items():
         stored["runs"][name] = measured(config, root / name.replace(" ", "_"), initial)
         if initial is None:
             card, _, variables = load_model(root / name)
             initial = card, variables
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(stored, indent=1) + "\n")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(stored, indent=1) + "\n")
     for name, results in stored["runs"].items():
         print(
             name, [(e["epoch"], e.get("share", 1), round(e["accuracy"], 4)) for e in results["evaluations"]]
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program(define, main, __doc__)(sys.argv[1:]))

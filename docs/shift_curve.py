@@ -1,7 +1,7 @@
 """Draws docs/shift_curve.png: what a circular shift of the image changes in three small networks.
 
 python docs/shift_curve.py                         trains the three on the digits first (minutes, CPU)
-python docs/shift_curve.py --runs A B C            takes runs: plain, polyphase, alias-free
+python docs/shift_curve.py --runs=A,B,C            takes runs: plain, polyphase, alias-free
 python docs/shift_curve.py --redraw                draws the numbers in docs/shift_curve.json again
 
 All three are trained with configs/quickstart.py; only the network differs. Test images are moved along
@@ -12,7 +12,6 @@ interpolation, and all polyphase components of an image of so low a band have th
 rounding would make the choice and even whole pixels would not be exact.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ matplotlib.use("Agg")
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+from absl import flags
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from ml_collections import ConfigDict
@@ -38,7 +38,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from aliasfree_jax.checkpoint import load_model  # noqa: E402
+from aliasfree_jax.commands import program, refuse  # noqa: E402
 from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
+from aliasfree_jax.errors import ConfigError  # noqa: E402
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate  # noqa: E402
 from aliasfree_jax.evaluation.placement import predictor  # noqa: E402
 from aliasfree_jax.evaluation.shift_sets import Grid  # noqa: E402
@@ -170,20 +172,23 @@ def draw(results: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
+def define(values: flags.FlagValues) -> None:
+    """The flags."""
+    flags.DEFINE_list("runs", [], "runs to take: plain, polyphase, alias-free", flag_values=values)
+    flags.DEFINE_bool("redraw", False, "draw the stored numbers", flag_values=values)
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Measures or reads the numbers, then draws."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", nargs=len(NETWORKS), default=[], metavar="RUN", help="runs to take")
-    parser.add_argument("--redraw", action="store_true", help="draw the stored numbers")
-    arguments = parser.parse_args()
+    refuse(arguments)
+    if len(values.runs) not in (0, len(NETWORKS)):
+        raise ConfigError(f"--runs={','.join(values.runs)}: expected {len(NETWORKS)} runs.")
     numbers = OUTPUT.with_suffix(".json")
-    if not arguments.redraw:
-        numbers.write_text(json.dumps(measure(arguments.runs), indent=1) + "\n")
+    if not values.redraw:
+        numbers.write_text(json.dumps(measure(values.runs), indent=1) + "\n")
     draw(json.loads(numbers.read_text()), OUTPUT.with_suffix(".png"))
     print(f"wrote {numbers} and {OUTPUT.with_suffix('.png')}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program(define, main, __doc__)(sys.argv[1:]))

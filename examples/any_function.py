@@ -7,11 +7,13 @@ Random shifts and worst cases over grids need nothing but forwards. The search o
 differentiates the network, so it needs a JAX function (see flax_network.py).
 """
 
-import argparse
+import sys
 from collections.abc import Callable
 
 import numpy as np
+from absl import flags
 
+from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.evaluation.measurements import adversarial_integer, fractional_shifts, integer_shifts
 from aliasfree_jax.evaluation.presets import Setting, preset
 from aliasfree_jax.evaluation.report import format_table, shift_report
@@ -51,13 +53,15 @@ def torch_classifier() -> Classifier:
     return predict
 
 
-def main() -> None:
+def define(values: flags.FlagValues) -> None:
+    """The flags."""
+    flags.DEFINE_bool("torch", False, "measure a PyTorch module", flag_values=values)
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Measures the classifier on random images, labelled with its own answers."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--torch", action="store_true", help="measure a PyTorch module")
-    predict = torch_classifier() if parser.parse_args().torch else numpy_classifier()
+    refuse(arguments)
+    predict = torch_classifier() if values.torch else numpy_classifier()
     images = np.random.default_rng(1).normal(size=(IMAGES, SIDE, SIDE, 3)).astype(np.float32)
     batch = {"image": images, "label": predict(images).argmax(-1), "mask": np.ones(IMAGES)}
 
@@ -74,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program(define, main, __doc__)(sys.argv[1:]))

@@ -10,18 +10,20 @@ experiments/results to make it again. The data is CIFAR-10 as class folders, <sp
 directory, tar or zip.
 """
 
-import argparse
 import fnmatch
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aliasfree_jax.errors import ConfigError, DataError, command, excepthook
+from aliasfree_jax.errors import ConfigError, DataError, excepthook
 
 if __name__ == "__main__":  # before what may be missing is imported
     sys.excepthook = excepthook
 
+from absl import flags
+
+from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.files import local_path, sole_writer
 from experiments.matrix import Run
 from experiments.page import write_page
@@ -95,32 +97,32 @@ def perform_missing(store: Store, chosen: list[Run], jobs: int, data: Path | Non
         report(perform_all(store, todo, jobs, start))
 
 
-@command
-def main(arguments: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_enum("protocol", "reduced", list(PROTOCOLS), "what is trained, how long", flag_values=values)
+    flags.DEFINE_string("data", None, "CIFAR-10: a folder, tar or zip", flag_values=values)
+    flags.DEFINE_string("only", "*", "names of runs: 'resnet20-*-none'", flag_values=values)
+    flags.DEFINE_string("seeds", "", "e.g. 0,1; default: all of the protocol", flag_values=values)
+    flags.DEFINE_integer("jobs", 1, "runs at once, which share the cores", flag_values=values)
+    flags.DEFINE_bool("list", False, "tell of every run what is stored, and end", flag_values=values)
+    flags.DEFINE_bool("page", False, "make the page from what is stored, and end", flag_values=values)
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="reduced")
-    parser.add_argument("--data", type=local_path, help="CIFAR-10: a folder, tar or zip")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="names of runs: 'resnet20-*-none'")
-    parser.add_argument("--seeds", default="", help="e.g. 0,1; default: all of the protocol")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores")
-    parser.add_argument("--list", action="store_true", help="tell of every run what is stored, and end")
-    parser.add_argument("--page", action="store_true", help="make the page from what is stored, and end")
-    options = parser.parse_args(arguments)
-    if options.page:
+    refuse(arguments)
+    if values.page:
         print("\n".join(f"wrote {path}" for path in [*write_page(), write_readme()]))
         return
-    store = Store(PROTOCOLS[options.protocol])
-    chosen = chosen_runs(store.protocol, options.only, options.seeds)
-    if options.list:
+    store = Store(PROTOCOLS[values.protocol])
+    chosen = chosen_runs(store.protocol, values.only, values.seeds)
+    if values.list:
         print("\n".join(status(store, run) for run in chosen))
     else:
-        perform_missing(store, chosen, options.jobs, options.data)
+        perform_missing(store, chosen, values.jobs, values.data and local_path(values.data))
 
 
 if __name__ == "__main__":
     # As Ctrl-C: processes that it started are ended with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(program(define, main, __doc__)(sys.argv[1:]))

@@ -3,7 +3,6 @@
 python -m experiments.worker --protocol=reduced --run=resnet18-aps3-none-seed0 --data=CIFAR.tar.xz
 """
 
-import argparse
 import math
 import subprocess
 import sys
@@ -13,14 +12,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from aliasfree_jax.errors import ConfigError, command, excepthook, unknown
+from aliasfree_jax.errors import ConfigError, excepthook, unknown
 
 if __name__ == "__main__":  # before what may be missing is imported
     sys.excepthook = excepthook
 
-from absl import logging
+from absl import flags, logging
 from ml_collections import ConfigDict
 
+from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import circumstances
 from aliasfree_jax.training.loop import run as train
@@ -127,19 +127,23 @@ def find(protocol: Protocol, name: str) -> Run:
     return known[name]
 
 
-@command
-def main(arguments: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_enum(
+        "protocol", None, list(PROTOCOLS), "to which the run belongs", required=True, flag_values=values
+    )
+    flags.DEFINE_string("run", None, "its name, with the seed", required=True, flag_values=values)
+    flags.DEFINE_string("data", None, "CIFAR-10: a folder, tar or zip", required=True, flag_values=values)
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.worker", description=__doc__)
-    parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--data", required=True)
-    options = parser.parse_args(arguments)
+    refuse(arguments)
     logging.set_verbosity(logging.WARNING)  # Orbax tells all it does at the level INFO
-    store = Store(PROTOCOLS[options.protocol])
-    run = find(store.protocol, options.run)
-    print(f"wrote {store.write(run, perform(store, run, options.data))}")
+    store = Store(PROTOCOLS[values.protocol])
+    run = find(store.protocol, values.run)
+    print(f"wrote {store.write(run, perform(store, run, values.data))}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(program(define, main, __doc__)(sys.argv[1:]))

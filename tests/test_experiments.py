@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 import aliasfree_jax
+from aliasfree_jax.commands import program
 from aliasfree_jax.config import validate
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.evaluation.report import percent
 from aliasfree_jax.files import OccupiedError, sole_writer
-from experiments.__main__ import chosen_runs, main, perform_missing, report, status
+from experiments.__main__ import chosen_runs, define, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import PAGE, spread, write_page
 from experiments.pictures import PICTURES
@@ -322,7 +323,7 @@ def test_what_can_be_mended_is_said(store, tmp_path, capsys):
         perform_missing(store, named(APS), 1, Path("nowhere"))
     with pytest.raises(ConfigError, match="--jobs is a number of runs at once, at least 1, got 0"):
         perform_missing(store, named(APS), 0, tmp_path)
-    assert main(["--only=resnet99"]) == 2
+    assert program(define, main, None)(["--only=resnet99"]) == 2
     assert "error: no run fits" in capsys.readouterr().err
 
 

@@ -22,6 +22,7 @@ RANKS = {
     "ranges": 0,
     "config": 1,
     "files": 1,
+    "commands": 2,
     "pickles": 1,
     "processes": 1,
     "stored_config": 2,
@@ -34,6 +35,7 @@ RANKS = {
     "training": 6,
     "evaluation": 7,
     "conversion": 7,
+    "__main__": 8,
 }
 FACADE = "models"  # `aliasfree_jax` itself offers create_model and list_models, and counts as models
 

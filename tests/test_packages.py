@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aliasfree_jax import errors
+from aliasfree_jax.__main__ import COMMANDS
 from aliasfree_jax.errors import OPTIONAL, REQUIRED, MissingPackageError, command, excepthook, needed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,36 +135,28 @@ def test_every_declared_package_is_imported_or_has_a_reason():
     assert idle == ["importlib_resources"]  # else this test finds nothing
 
 
-def programs() -> list[list[str]]:
-    """How each command is typed."""
-    modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-        for path in SOURCES
-        if path.is_relative_to(ROOT / "aliasfree_jax") and '__name__ == "__main__"' in path.read_text()
-    ]
-    return [["train.py"], ["eval.py"]] + [
-        ["-m", name] for name in (*modules, "experiments", "experiments.worker", "benchmarks")
-    ]
+PROGRAMS = [["train.py"], ["eval.py"], *(["-m", "aliasfree_jax", name] for name in COMMANDS)]
+PROGRAMS += [["-m", name] for name in ("experiments", "experiments.worker", "benchmarks")]
 
 
-@pytest.mark.parametrize("program", programs(), ids=" ".join)
+@pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
 def test_commands_say_what_is_missing(program, tmp_path):
     """By numpy, which every command imports early: the test is quick."""
     (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError('No module named numpy', name='numpy')")
     run = start(program, tmp_path)
-    typed = " ".join(["python", *program])
+    typed = " ".join(["python", *program[:2]])
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == f"error: {typed} needs numpy (No module named numpy): pip install numpy\n"
 
 
-@pytest.mark.parametrize("program", [["train.py"], ["-m", "aliasfree_jax.data.prepare"]], ids=" ".join)
+@pytest.mark.parametrize("program", [["train.py"], ["-m", "aliasfree_jax", "prepare"]], ids=" ".join)
 def test_interrupted_while_python_imports(program, tmp_path):
     (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")
     run = start(program, tmp_path)
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "\ninterrupted\n")
 
 
-@pytest.mark.parametrize("program", [["train.py"], ["-m", "aliasfree_jax.conversion"]], ids=" ".join)
+@pytest.mark.parametrize("program", [["train.py"], ["-m", "aliasfree_jax", "convert"]], ids=" ".join)
 def test_other_imports_keep_their_traceback(program, tmp_path):
     (tmp_path / "numpy.py").write_text("import no_such_library_at_all")
     run = start(program, tmp_path)
@@ -201,9 +194,9 @@ def test_every_dependency_has_its_sentence(module, monkeypatch, capsys):
 
 
 def test_a_module_of_a_namespace_counts_as_its_package(monkeypatch, capsys):
-    assert importing("orbax.checkpoint", monkeypatch, "-u", "-m", "aliasfree_jax.conversion") == 2
+    assert importing("orbax.checkpoint", monkeypatch, "-u", "-m", "aliasfree_jax") == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: python -u -m aliasfree_jax.conversion needs orbax (")
+    assert said.startswith("error: python -u -m aliasfree_jax needs orbax (")
     assert said.endswith("): pip install orbax-checkpoint\n")
 
 

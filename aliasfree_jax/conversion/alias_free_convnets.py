@@ -7,24 +7,14 @@ convnext_aps. With its default arguments convnext_afc is the paper's circular ba
 from collections.abc import Mapping
 from typing import Any
 
-from aliasfree_jax.conversion.convnext_entries import (
-    NORMS,
-    ModuleEntries,
-    Style,
-    convnext,
-    no_entries,
-    polynomial,
-)
-from aliasfree_jax.conversion.entries import Entry
-from aliasfree_jax.errors import ConversionError, unknown
-from aliasfree_jax.models import create_model
-from aliasfree_jax.models.convnext import ConvNeXt
+from aliasfree_jax.conversion.convnext_entries import convnext_entries
+from aliasfree_jax.conversion.description import KIND, look
+from aliasfree_jax.conversion.entries import Candidates, CodeBase, Options, check_options, chosen
+from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models.variants import SIZES
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 
 SOURCE = "alias_free_convnets"
-IMAGE_SIZE = 224
-Options = Mapping[str, Any]
 
 _TINY = {"depths": (3, 3, 9, 3), "dims": (96, 192, 384, 768)}
 
@@ -39,29 +29,30 @@ _RENAMED = {
     "init_weight_std": "init_std",
 }
 _COMMON = {"in_chans", "conv_pad_type", "activation", "activation_kwargs", *_RENAMED}
+_SAMPLED = {*_COMMON, "blurpool_kwargs", "normalization_type"}
+_STEM = {"stem_mode", "stem_activation", "stem_activation_kwargs"}
 _LEGAL = {
     "convnext": {"in_chans", *_RENAMED},
     "convnext_poly": _COMMON,
     "convnext_circ": _COMMON,
-    "convnext_aps": {*_COMMON, "blurpool_kwargs", "normalization_type"},
-    "convnext_afc": {
-        *_COMMON,
-        "blurpool_kwargs",
-        "normalization_type",
-        "normalization_kwargs",
-        "stem_mode",
-        "stem_activation",
-        "stem_activation_kwargs",
-    },
+    "convnext_aps": _SAMPLED,
+    "convnext_afc": {*_SAMPLED, *_STEM, "normalization_kwargs"},
 }
+# What the original's words are here: the name of the part, and the layer.
 _ACTIVATIONS = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "poly_per_channel": "polynomial",
-    "up_poly_per_channel": "up_polynomial",
-    "lpf_poly_per_channel": "lowpass_polynomial",
+    "relu": ("relu", "Relu"),
+    "gelu": ("gelu", "Gelu"),
+    "poly_per_channel": ("polynomial", "Polynomial"),
+    "up_poly_per_channel": ("up_polynomial", "UpPolynomial"),
+    "lpf_poly_per_channel": ("lowpass_polynomial", "LowpassPolynomial"),
 }
-_NORMS = {"C": "channel", "CHW2": "spatial", "batch": "batch", "instance": "instance", "group": "group"}
+_NORMS = {
+    "C": ("channel", "ChannelNorm"),
+    "CHW2": ("spatial", "SpatialNorm"),
+    "batch": ("batch", "BatchNorm"),
+    "instance": ("instance", "InstanceNorm"),
+    "group": ("group", "GroupNorm"),
+}
 _PADDINGS = {
     "circular": "CIRCULAR",
     "zero": "ZERO",
@@ -73,14 +64,8 @@ _PADDINGS = {
 }
 
 
-def _lookup(kind: str, name: str, table: Mapping[str, str]) -> str:
-    if name not in table:
-        raise ConversionError(unknown(f"{kind} of {SOURCE}", name, table))
-    return table[name]
-
-
 def _activation(name: str, kwargs: Options) -> dict[str, Any]:
-    part: dict[str, Any] = {"name": _lookup("activation", name, _ACTIVATIONS)}
+    part: dict[str, Any] = {"name": chosen(f"activation of {SOURCE}", name, _ACTIVATIONS)[0]}
     if part["name"] in ("gelu", "relu"):
         return part
     part |= {key: kwargs[key] for key in ("in_scale", "out_scale", "train_scale") if key in kwargs}
@@ -98,14 +83,14 @@ def _sampler(kwargs: Options) -> dict[str, Any]:
     elif kwargs.get("filt_size", 1) == 1:
         return {"name": "subsample"}
     else:
-        padding = _lookup("padding", kwargs.get("pad_type", "circular"), _PADDINGS)
+        padding = chosen(f"padding of {SOURCE}", kwargs.get("pad_type", "circular"), _PADDINGS)
         part = {"name": "blur", "kernel_size": kwargs["filt_size"], "padding": padding}
     return {"name": "norm_preserving", "inner": part} if kwargs.get("scale_l2", False) else part
 
 
 def _polyphase(kwargs: Options) -> dict[str, Any]:
     """The sampler of ApsPool's arguments."""
-    padding = _lookup("padding", kwargs.get("pad_type", "circular"), _PADDINGS)
+    padding = chosen(f"padding of {SOURCE}", kwargs.get("pad_type", "circular"), _PADDINGS)
     return {
         "name": "polyphase",
         "inner": {"name": "blur", "kernel_size": kwargs.get("filt_size", 3), "padding": padding},
@@ -114,7 +99,8 @@ def _polyphase(kwargs: Options) -> dict[str, Any]:
 
 
 def _norm(options: Options) -> dict[str, Any]:
-    part: dict[str, Any] = {"name": _lookup("norm", options.get("normalization_type", "C"), _NORMS)}
+    name = options.get("normalization_type", "C")
+    part: dict[str, Any] = {"name": chosen(f"norm of {SOURCE}", name, _NORMS)[0]}
     kwargs = options.get("normalization_kwargs", {})
     if part["name"] == "group":
         if "num_groups" not in kwargs:
@@ -127,11 +113,10 @@ def _stem(options: Options) -> dict[str, Any]:
     mode = options.get("stem_mode")
     if mode is None:
         return {"stem_activation": None, "stem_residual": False}
-    if mode not in ("activation", "activation_residual"):
-        raise ConversionError(unknown("stem_mode", mode, ("activation", "activation_residual")))
+    residual = chosen("stem_mode", mode, {"activation": False, "activation_residual": True})
     name = options.get("stem_activation") or options.get("activation", "gelu")
     activation = _activation(name, options.get("stem_activation_kwargs", {}))
-    return {"stem_activation": activation, "stem_residual": mode == "activation_residual"}
+    return {"stem_activation": activation, "stem_residual": residual}
 
 
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
@@ -140,17 +125,13 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     Raises:
       ConversionError: unknown network, option or value.
     """
-    if model not in _LEGAL:
-        raise ConversionError(unknown(f"network of {SOURCE}", model, _LEGAL))
-    for option in options:
-        if option not in _LEGAL[model]:
-            raise ConversionError(unknown(f"option of {SOURCE} {model}", option, _LEGAL[model]))
+    check_options(f"{SOURCE} {model}", options, chosen(f"network of {SOURCE}", model, _LEGAL))
     ours = {_RENAMED[key]: value for key, value in {**_TINY, **options}.items() if key in _RENAMED}
     if model in ("convnext", "convnext_poly"):
         default = "gelu" if model == "convnext" else "poly_per_channel"
         activation = _activation(options.get("activation", default), options.get("activation_kwargs", {}))
         return _name("convnext", ours), ours | {"activation": activation}
-    padding = _lookup("padding", options.get("conv_pad_type", "circular"), _PADDINGS)
+    padding = chosen(f"padding of {SOURCE}", options.get("conv_pad_type", "circular"), _PADDINGS)
     activation = _activation(options.get("activation", "gelu"), options.get("activation_kwargs", {}))
     ours |= {"padding": padding, "sampled_padding": padding, "activation": activation}
     if model == "convnext_circ":
@@ -170,48 +151,54 @@ def _name(family: str, ours: Options) -> str:
     return f"{family}_{sizes.get(shape, 'tiny')}"
 
 
-def table(model: str, options: Options) -> list[Entry]:
-    """The state dict of a network, without the masks (`rect`) that its ideal filters make on first use."""
-    name, ours = translate(model, options)
-    network = create_model(name, **ours)
-    assert isinstance(network, ConvNeXt)
-    return list(convnext(network, _style(model, options)))
+def _activation_there(part: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """The original's name and arguments of an activation."""
+    part = part or {KIND: "Gelu"}
+    names = ("in_scale", "out_scale", "train_scale", "cutoff")
+    kwargs: dict[str, Any] = {name: part[name] for name in names if name in part}
+    if kwargs.get("train_scale"):
+        kwargs |= {"in_scale": 1, "out_scale": 1}  # its initial values: the weights hold the learned ones
+    return _word(_ACTIVATIONS, part, "gelu"), kwargs
 
 
-def _style(model: str, options: Options) -> Style:
-    stem_mode = options.get("stem_mode")
-    size, stem_filters, filters = _filters(model, options)
-    stem_norm = {"convnext_afc": 3 if stem_mode else 2, "convnext_aps": 3}.get(model, 1)
-    kwargs, stem_kwargs = (options.get(f"{part}activation_kwargs", {}) for part in ("", "stem_"))
-    activation = options.get("activation", "poly_per_channel" if model == "convnext_poly" else "gelu")
-    stem_activation = (options.get("stem_activation") or activation) if stem_mode else "gelu"
-    # The MLP that upsamples as a whole holds the polynomial itself, others hold the activation module.
-    whole = model == "convnext_afc" and activation == "up_poly_per_channel"
-    return Style(
-        wrapped=model not in ("convnext", "convnext_poly"),
-        stem_norm=stem_norm,
-        norm=NORMS[options.get("normalization_type", "C")],
-        stem_filters=stem_filters,
-        filters=filters,
-        filter_size=size,
-        mlp="mlp." if model == "convnext_afc" else "",
-        activation=_entries("poly_per_channel" if whole else activation, kwargs),
-        stem_activation=_entries(stem_activation, stem_kwargs),
-    )
+def _word(table: Mapping[str, tuple[str, str]], part: Mapping[str, Any], default: str) -> str:
+    """The original's word for a part of a network."""
+    return next((theirs for theirs, (_, kind) in table.items() if kind == part[KIND]), default)
 
 
-def _filters(model: str, options: Options) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-    """Size and names of the blur filters: in the stem, and in each downsampling layer."""
-    kwargs = options.get("blurpool_kwargs", {})
-    if model == "convnext_aps" and kwargs.get("filt_size", 3) > 1:
-        return kwargs.get("filt_size", 3), ("1.filt", "2.filt"), ("2.filt",)
-    if model == "convnext_afc" and kwargs.get("filter_type", "basic") == "basic":
-        position = 2 if options.get("stem_mode") else 1
-        return kwargs.get("filt_size", 1), (f"{position}.filt.filt",), ("2.filt.filt",)
-    return 1, (), ()
+def _candidates(network: Mapping[str, Any]) -> Candidates:
+    if network[KIND] != "ConvNeXt":
+        yield "convnext_afc", {}
+        return
+    activation, kwargs = _activation_there(network["activation"])
+    sizes: dict[str, Any] = {} if network["layer_scale_init"] else {"layer_scale_init_value": 0}
+    if len(network["depths"]) == 4:  # its number of stages cannot be chosen
+        sizes |= {"depths": list(network["depths"]), "dims": list(network["widths"])}
+    common = sizes | {"activation": activation, "activation_kwargs": kwargs}
+    yield "convnext", sizes
+    yield "convnext_poly", common
+    common["conv_pad_type"] = network["padding"].lower()
+    yield "convnext_circ", common
+    norm = network["norm"]
+    common["normalization_type"] = _word(_NORMS, norm, "C")
+    sampler, scaled = network["sampler"], network["sampler"][KIND] == "NormPreserving"
+    inner = sampler["inner"] if "inner" in sampler else sampler
+    blur = {
+        "filt_size": look(inner, "kernel_size", default=1),
+        "pad_type": look(inner, "padding", default="CIRCULAR").lower(),
+    }
+    if norm[KIND] != "GroupNorm":
+        criterion = {"apspool_criterion": sampler.get("criterion", "l2")}
+        yield "convnext_aps", common | {"blurpool_kwargs": {**blur, **criterion}}
+    else:
+        common["normalization_kwargs"] = {"num_groups": norm["num_groups"]}
+    ideal = inner[KIND] == "IdealDownsample"
+    common["blurpool_kwargs"] = {**({"filter_type": "ideal"} if ideal else blur), "scale_l2": scaled}
+    if network["stem_activation"]:
+        common["stem_mode"] = "activation_residual" if network["stem_residual"] else "activation"
+        name, stem_kwargs = _activation_there(network["stem_activation"])
+        common |= {"stem_activation": name, "stem_activation_kwargs": stem_kwargs}
+    yield "convnext_afc", common
 
 
-def _entries(activation: str, kwargs: Options) -> ModuleEntries:
-    if activation in ("gelu", "relu"):
-        return no_entries
-    return polynomial(kwargs, "pact." if activation == "up_poly_per_channel" else "")
+AFC = CodeBase(SOURCE, translate, convnext_entries, _candidates, "blurpool_kwargs")

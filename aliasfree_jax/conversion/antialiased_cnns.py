@@ -9,31 +9,29 @@ from typing import Any
 
 import flax.linen as nn
 
-from aliasfree_jax.conversion.classic_entries import alexnet, densenet, mobilenet, vgg
-from aliasfree_jax.conversion.entries import Entry, blur_filter
-from aliasfree_jax.conversion.resnet_entries import Style, resnet
+from aliasfree_jax.conversion.cnn_entries import Style, network_entries
+from aliasfree_jax.conversion.description import taps
+from aliasfree_jax.conversion.entries import (
+    Candidates,
+    CodeBase,
+    Entry,
+    Options,
+    blur_pool,
+    check_options,
+)
 from aliasfree_jax.errors import ConversionError, unknown
-from aliasfree_jax.models import create_model
 from aliasfree_jax.models.classic_variants import NETWORKS
-from aliasfree_jax.models.densenet import DenseNet
-from aliasfree_jax.models.feedforward import VGG, AlexNet
-from aliasfree_jax.models.mobilenet import MobileNetV2
-from aliasfree_jax.models.resnet import ResNet
 from aliasfree_jax.models.resnet_variants import SIZES
 
 SOURCE = "antialiased-cnns"
 TORCHVISION = "torchvision"
-Options = Mapping[str, Any]
 
 MODELS = tuple(name for name in (*SIZES, *NETWORKS) if name != "basic")
 
 
-def _check(source: str, model: str, options: Options, legal: set[str]) -> None:
+def _check(source: str, model: str) -> None:
     if model not in MODELS:
         raise ConversionError(unknown(f"network of {source}", model, MODELS))
-    for option in options:
-        if option not in legal:
-            raise ConversionError(unknown(f"option of {source} {model}", option, legal))
 
 
 def default_pool_only(model: str) -> bool | None:
@@ -49,9 +47,11 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     Raises:
       ConversionError: unknown network or option.
     """
+    _check(SOURCE, model)
     pool_only = default_pool_only(model)
     legal = {"filter_size", "num_classes"} | ({"pool_only"} if pool_only is not None else set())
-    _check(SOURCE, model, options, legal | ({"relu_first"} if model == "alexnet" else set()))
+    legal |= {"relu_first"} if model == "alexnet" else set()
+    check_options(f"{SOURCE} {model}", options, legal)
     ours = {"filter_size": 4, "num_classes": 1000, **options}
     if pool_only is not None:
         ours = {"pool_only": pool_only, **ours}
@@ -61,46 +61,41 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     return f"{model}_blur", ours
 
 
-def table(model: str, options: Options) -> list[Entry]:
-    """The state dict of an anti-aliased network."""
-    name, ours = translate(model, options)
-    size = ours["filter_size"]
+def _entries(network: nn.Module, model: str, options: Options) -> Iterator[Entry]:
+    pool = blur_pool(options.get("filter_size", 4))
+    if options.get("pool_only", default_pool_only(model)):
+        style = Style(pool=pool, stem_pool="maxpool.1")
+    else:
+        style = Style(pool=pool, first_pool=pool, stem_pool="maxpool.2")
+    return network_entries(network, style)
 
-    def pool(key: str, path: str, channels: int) -> Iterator[Entry]:
-        yield blur_filter(f"{key}.filt", channels, size)
 
-    first, second = "stem/first_sampler", "stem/pool/sampler"
-    stem = (
-        (("maxpool.1", second, pool),)
-        if ours.get("pool_only")
-        else (("maxpool.0", first, pool), ("maxpool.2", second, pool))
-    )
-    style = Style(pool=pool, shortcut_pool=pool, stem_pools=stem)
-    return list(_entries(create_model(name, **ours), style))
+def _candidates(network: Mapping[str, Any]) -> Candidates:
+    options = {"filter_size": taps(network["sampler"])}
+    for model in MODELS:
+        if default_pool_only(model) is None:
+            yield model, options
+            continue
+        for pool_only in (True, False):
+            yield model, options | {"pool_only": pool_only}
+            if model == "alexnet" and not pool_only:
+                yield model, options | {"pool_only": pool_only, "relu_first": False}
 
 
 def translate_torchvision(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     """Name and options of `create_model` for torchvision's network."""
-    _check(TORCHVISION, model, options, {"num_classes"})
+    _check(TORCHVISION, model)
+    check_options(f"{TORCHVISION} {model}", options, {"num_classes"})
     return model, {"num_classes": 1000, **options}
 
 
-def table_torchvision(model: str, options: Options) -> list[Entry]:
-    """The state dict of torchvision's network."""
-    name, ours = translate_torchvision(model, options)
-    return list(_entries(create_model(name, **ours), Style(sampled=False)))
+def _entries_torchvision(network: nn.Module, model: str, options: Options) -> Iterator[Entry]:
+    return network_entries(network, Style(sampled=False))
 
 
-def _entries(network: nn.Module, style: Style) -> Iterator[Entry]:
-    match network:
-        case ResNet():
-            return resnet(network, style)
-        case AlexNet():
-            return alexnet(network, style)
-        case VGG():
-            return vgg(network, style)
-        case DenseNet():
-            return densenet(network, style)
-        case MobileNetV2():
-            return mobilenet(network, style)
-    raise TypeError(type(network).__name__)
+def _candidates_torchvision(network: Mapping[str, Any]) -> Candidates:
+    yield from ((model, {}) for model in MODELS)
+
+
+BLURPOOL = CodeBase(SOURCE, translate, _entries, _candidates, "filter_size")
+PLAIN = CodeBase(TORCHVISION, translate_torchvision, _entries_torchvision, _candidates_torchvision)

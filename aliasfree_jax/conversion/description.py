@@ -90,6 +90,11 @@ def look(part: Any, *path: str, default: Any = None) -> Any:
     return part
 
 
+def taps(sampler: Description) -> int:
+    """Taps of a sampler's blur, 1 if it has none."""
+    return int(look(sampler, "inner", "kernel_size", default=look(sampler, "kernel_size", default=1)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Difference:
     """A field, or a whole part if the kinds differ, in which two networks differ; path "" is all."""

@@ -6,15 +6,25 @@ way in, and made again on the way out, for programs that load strictly.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from flax import traverse_util
 
-from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.errors import ConversionError, unknown
+from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.blurring import binomial_taps
+
+Options = Mapping[str, Any]
+ModuleEntries = Callable[[str, str], "Iterator[Entry]"]
+"""Entries of a module, from its key there and its path here."""
+Pool = Callable[[str, str, int], "Iterator[Entry]"]
+"""Entries of a sampler, from its key there, its path here and the number of channels."""
+Candidates = Iterator[tuple[str, dict[str, Any]]]
+"""Names of networks of an original, and options that they may have."""
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +82,20 @@ def blur_filter(key: str, channels: int, size: int) -> Entry:
     return Entry(key, constant=np.broadcast_to(outer, (channels, 1, size, size)))
 
 
+def blur_pool(size: int) -> Pool:
+    """Entries of samplers whose only tensor is their blur filter."""
+
+    def pool(key: str, path: str, channels: int) -> Iterator[Entry]:
+        yield blur_filter(f"{key}.filt", channels, size)
+
+    return pool
+
+
+def no_entries(key: str, path: str, channels: int = 0) -> Iterator[Entry]:
+    """A module without tensors."""
+    return iter(())
+
+
 def affine(key: str, path: str) -> Iterator[Entry]:
     """Weight and bias of a norm."""
     yield Entry(f"{key}.weight", f"params/{path}/scale")
@@ -90,6 +114,46 @@ def linear(key: str, path: str, layout: Layout = DENSE) -> Iterator[Entry]:
     """Weight and bias of a linear layer or, with another layout, of a convolution."""
     yield Entry(f"{key}.weight", f"params/{path}/kernel", layout)
     yield Entry(f"{key}.bias", f"params/{path}/bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeBase:
+    """An original: its networks, by its own names and options.
+
+    Attributes:
+      source: how it is called.
+      translate: name and options of `create_model` for one of its networks; ConversionError for a network,
+        option or value that it does not have.
+      entries: the state dict of a network, made of what `translate` gives, without masks of ideal filters.
+      candidates: from a network's description (`description`) to what may be the same network there; the way
+        there, `translate`, decides whether one is.
+      filters: the option that states blur filters, or that there are none; "" without filters.
+    """
+
+    source: str
+    translate: Callable[[str, Options], tuple[str, dict[str, Any]]]
+    entries: Callable[[Any, str, Options], Iterator[Entry]]
+    candidates: Callable[[Mapping[str, Any]], Candidates]
+    filters: str = ""
+
+    def table(self, model: str, options: Options) -> list[Entry]:
+        """The state dict of a network."""
+        name, ours = self.translate(model, options)
+        return list(self.entries(create_model(name, **ours), model, options))
+
+
+def chosen(what: str, name: str, table: Mapping[str, T]) -> T:
+    """What `name` stands for; ConversionError if the `table` lacks it."""
+    if name not in table:
+        raise ConversionError(unknown(what, name, table))
+    return table[name]
+
+
+def check_options(what: str, options: Options, legal: Collection[str]) -> None:
+    """Raises ConversionError for the first option that is not `legal`."""
+    for option in options:
+        if option not in legal:
+            raise ConversionError(unknown(f"option of {what}", option, legal))
 
 
 def listing(title: str, lines: Sequence[str]) -> str:

@@ -9,18 +9,30 @@ log-softmax, here with the logits.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
-from aliasfree_jax.conversion.entries import CONV, Entry, batch_norm, blur_filter, linear
-from aliasfree_jax.conversion.resnet_entries import Style, resnet
+from aliasfree_jax.conversion.cnn_entries import Style, resnet
+from aliasfree_jax.conversion.description import KIND, look
+from aliasfree_jax.conversion.entries import (
+    CONV,
+    Candidates,
+    CodeBase,
+    Entry,
+    Options,
+    batch_norm,
+    blur_filter,
+    check_options,
+    chosen,
+    linear,
+)
 from aliasfree_jax.errors import ConversionError, unknown
-from aliasfree_jax.models import create_model
 from aliasfree_jax.models.resnet import ResNet
 
 SOURCE = "learnable_polyphase_sampling"
-Options = Mapping[str, Any]
 
 MODELS = {"ResNet18Custom": "resnet18", "ResNet50Custom": "resnet50", "ResNet101Custom": "resnet101"}
 MODELS["BasicClassifier"] = "basic"
@@ -41,32 +53,11 @@ LOGITS: dict[str, Options] = {
     "ComponentPerceptron": {"name": "linear"},
 }
 WIDTHS = {"maxpool": 64, "layer2": 128, "layer3": 256, "layer4": 512}
-_LEGAL = {
-    "pool",
-    "logits",
-    "logits_channels",
-    "logits_pad",
-    "antialias",
-    "padding_mode",
-    "swap_conv_pool",
-    "inc_conv1_support",
-    "apply_maxpool",
-    "conv1_stride",
-    "maxpool_zpad",
-    "selection_noantialias",
-    "LPS_train_convex",
-    "LPS_convex",
-    "LPS_gumbel",
-    "gumbel_tau",
-    "forward_pool_method",
-    "num_classes",
-}
-
-
-def _lookup(kind: str, name: str, names: Mapping[str, Any]) -> Any:
-    if name not in names:
-        raise ConversionError(unknown(f"{kind} of {SOURCE}", name, names))
-    return names[name]
+_LEGAL = frozenset(
+    "pool logits logits_channels logits_pad antialias padding_mode swap_conv_pool inc_conv1_support "
+    "apply_maxpool conv1_stride maxpool_zpad selection_noantialias LPS_train_convex LPS_convex LPS_gumbel "
+    "gumbel_tau forward_pool_method num_classes".split()
+)
 
 
 def _width_ratio(options: Options) -> float:
@@ -96,7 +87,7 @@ def _inner(options: Options) -> dict[str, Any]:
     if antialias is None:
         return {"name": "subsample"}
     kind, size, mode = antialias[:3]
-    padding = _lookup("antialias padding", mode, _PADDINGS)
+    padding = chosen(f"antialias padding of {SOURCE}", mode, _PADDINGS)
     if kind == "LowPassFilter":
         return {"name": "blur", "kernel_size": size, "padding": padding}
     if kind == "DDAC":
@@ -114,8 +105,8 @@ def sampler(options: Options, antialias: bool = True) -> dict[str, Any]:
         return {"name": "polyphase", "tie_order": "rows", "odd_padding": "ZERO", **part}
     if pool != "LPS":
         raise ConversionError(unknown(f"pool of {SOURCE}", pool, ("LPS", "max_2_norm")))
-    logits = dict(_lookup("logits", options.get("logits", "LPSLogitLayers"), LOGITS))
-    logits["padding"] = _lookup("logits_pad", options.get("logits_pad", "circular"), _PADDINGS)
+    logits = dict(chosen(f"logits of {SOURCE}", options.get("logits", "LPSLogitLayers"), LOGITS))
+    logits["padding"] = chosen(f"logits_pad of {SOURCE}", options.get("logits_pad", "circular"), _PADDINGS)
     logits["width_ratio"] = _width_ratio(options)
     if options.get("LPS_train_convex"):
         part["noise"] = False
@@ -131,22 +122,17 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     Raises:
       ConversionError: unknown network, option or value.
     """
-    for option in options:
-        if option not in _LEGAL:
-            raise ConversionError(unknown(f"option of {SOURCE}", option, _LEGAL))
-    size = _lookup("network", model, MODELS)
-    if size == "basic":
-        padding = _lookup("padding_mode", options.get("padding_mode", "circular"), _PADDINGS)
-        classes = options.get("num_classes", 10)
-        return size, {"num_classes": classes, "padding": padding, "sampler": sampler(options)}
-    small = not options.get("inc_conv1_support", True)
+    check_options(SOURCE, options, _LEGAL)
+    size = chosen(f"network of {SOURCE}", model, MODELS)
     ours: dict[str, Any] = {
         "num_classes": options.get("num_classes", 10),
-        "padding": _lookup("padding_mode", options.get("padding_mode", "circular"), _PADDINGS),
+        "padding": chosen(f"padding_mode of {SOURCE}", options.get("padding_mode", "circular"), _PADDINGS),
         "sampler": sampler(options),
-        "sampler_position": "after" if options.get("swap_conv_pool", True) else "before",
     }
-    if small:
+    if size == "basic":
+        return size, ours
+    ours["sampler_position"] = "after" if options.get("swap_conv_pool", True) else "before"
+    if not options.get("inc_conv1_support", True):
         if options.get("apply_maxpool", False):
             raise ConversionError("a CIFAR network with apply_maxpool is not supported.")
         return f"{size}_cifar_lps", ours
@@ -209,21 +195,56 @@ def _basic(pool: Any) -> Iterator[Entry]:
     yield from linear("fc", "head")
 
 
-def table(model: str, options: Options) -> list[Entry]:
-    """The state dict of a network."""
-    name, ours = translate(model, options)
-    network = create_model(name, **ours)
+def _entries(network: nn.Module, model: str, options: Options) -> Iterator[Entry]:
     pool = pool_entries(options, selects=True, filters=True)
     if not isinstance(network, ResNet):
-        return list(_basic(pool))
-    first, second = "stem/first_sampler", "stem/pool/sampler"
-    stem: tuple[Any, ...] = ()
-    if options.get("inc_conv1_support", True):
-        unfiltered = pool_entries(options, selects=True, filters=False)
-        stem = (
-            (("maxpool.2", second, pool),)
-            if options.get("conv1_stride", False)
-            else (("maxpool.0", first, unfiltered), ("maxpool.3", second, pool))
-        )
+        return _basic(pool)
     shortcut = pool_entries(options, selects=False, filters=True)
-    return list(resnet(network, Style("core.", pool=pool, shortcut_pool=shortcut, stem_pools=stem)))
+    style = Style("core.", pool=pool, shortcut_pool=shortcut)
+    if options.get("inc_conv1_support", True):
+        strided = options.get("conv1_stride", False)
+        first = None if strided else pool_entries(options, selects=True, filters=False)
+        style = replace(style, first_pool=first, stem_pool="maxpool.2" if strided else "maxpool.3")
+    return resnet(network, style)
+
+
+def _zeros(padding: str, theirs: str = "zeros") -> str:
+    """The original's word for a padding: it has three for zeros."""
+    return theirs if padding == "ZERO" else padding.lower()
+
+
+def _logits_options(sampler: Mapping[str, Any]) -> dict[str, Any]:
+    part = sampler["logits"]
+    name = part[KIND].removesuffix("Logits").lower()
+    flagged = bool(part.get("skip") or part.get("batch_norm"))
+    same = (their for their, ours in LOGITS.items() if ours["name"] == name and (len(ours) > 1) == flagged)
+    return {
+        "logits": next(same, "LPSLogitLayers"),
+        "logits_pad": _zeros(part["padding"]),
+        "logits_channels": {name: round(width * part["width_ratio"]) for name, width in WIDTHS.items()},
+        "LPS_convex": sampler["evaluation"] == "convex",
+        "LPS_gumbel": sampler["evaluation"] == "noisy",
+    }
+
+
+def _candidates(network: Mapping[str, Any]) -> Candidates:
+    sampler, stem = network["sampler"], look(network, "stem", default={})
+    options: dict[str, Any] = {"padding_mode": _zeros(network["padding"])}
+    options["pool"] = "LPS" if sampler[KIND] == "LearnedPolyphase" else "max_2_norm"
+    options["selection_noantialias"] = look(sampler, "select_on") == "raw"
+    inner = look(sampler, "inner", default={})
+    if look(inner, KIND) == "BlurPool":
+        options["antialias"] = ["LowPassFilter", inner["kernel_size"], _zeros(inner["padding"], "constant")]
+    elif look(inner, KIND) == "AdaptiveBlurPool":
+        options["antialias"] = ["DDAC", inner["kernel_size"], inner["padding"].lower(), inner["groups"]]
+    if "logits" in sampler:
+        options |= _logits_options(sampler)
+    if network[KIND] == "ResNet":
+        options["swap_conv_pool"] = network["sampler_position"] == "after"
+        options["inc_conv1_support"] = stem[KIND] != "SmallStem"
+        options["conv1_stride"] = bool(stem.get("strided"))
+        options["maxpool_zpad"] = stem.get("pool_padding") == "ZERO"
+    yield from ((model, options) for model in MODELS)
+
+
+LPS = CodeBase(SOURCE, translate, _entries, _candidates, "antialias")

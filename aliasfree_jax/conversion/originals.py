@@ -1,6 +1,5 @@
 """From an original network's weights, or the file that holds them, to a module and its variables."""
 
-import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,71 +11,44 @@ import flax.linen as nn
 import numpy as np
 
 from aliasfree_jax.checkpoint import ModelCard, load_model
-from aliasfree_jax.conversion import (
-    alias_free_convnets,
-    antialiased_cnns,
-    entries,
-    learnable_polyphase_sampling,
-    truly_shift_invariant_cnns,
-)
-from aliasfree_jax.conversion.filters import (
-    OPTION,
+from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, code_base, table
+from aliasfree_jax.conversion.entries import Options, convert, export, target_shapes
+from aliasfree_jax.conversion.learnable_polyphase_sampling import temperature
+from aliasfree_jax.conversion.recognition import normalised, recognise
+from aliasfree_jax.conversion.undecided import (
+    UndecidedError,
     assumption,
     require_decision,
     require_filters,
-    same_network,
     stated,
+    states_no_filter,
+    with_hyper_parameters,
 )
-from aliasfree_jax.conversion.lightning import states_no_filter, with_hyper_parameters
-from aliasfree_jax.conversion.recognition import recognise
-from aliasfree_jax.conversion.recognition_by_keys import normalised
-from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.conversion.weight_files import read_entry, read_state_dict
 from aliasfree_jax.data.class_names import placeholders
-from aliasfree_jax.errors import ConversionError, unknown
+from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
-Options = Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class CodeBase:
-    """An original: how its options translate, and the table of its state dicts."""
-
-    translate: Callable[[str, Options], tuple[str, dict[str, Any]]]
-    table: Callable[[str, Options], list[entries.Entry]]
-
-
-_AFC, _BLUR = alias_free_convnets, antialiased_cnns
-_APS, _LPS = truly_shift_invariant_cnns, learnable_polyphase_sampling
-_SOURCES = {
-    _AFC.SOURCE: CodeBase(_AFC.translate, _AFC.table),
-    _BLUR.SOURCE: CodeBase(_BLUR.translate, _BLUR.table),
-    _BLUR.TORCHVISION: CodeBase(_BLUR.translate_torchvision, _BLUR.table_torchvision),
-    _APS.SOURCE: CodeBase(_APS.translate, _APS.table),
-    _APS.CIFAR_SOURCE: CodeBase(_APS.translate_cifar, _APS.table_cifar),
-    _LPS.SOURCE: CodeBase(_LPS.translate, _LPS.table),
-}
 # Where the number of classes is read off.
 _HEADS = ("head", "fc", "core.fc", "classifier.6", "classifier.1", "classifier.0", "classifier")
 
 
-@dataclasses.dataclass(frozen=True)
-class Preparation:
-    """How the originals prepare images for evaluation."""
-
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    eval_crop_ratio: float
-    interpolation: str
-
-
-_CONVNEXT = Preparation(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224 / 256, "bicubic")
-_IMAGENET = dataclasses.replace(_CONVNEXT, interpolation="bilinear")  # torchvision's Resize
-_CIFAR = Preparation(
-    32, (0.49141738, 0.48219556, 0.44662726), (0.24703224, 0.24348514, 0.26158786), 1.0, "bicubic"
-)
+# How the originals prepare images for evaluation, as a `ModelCard` has it.
+_CONVNEXT: Options = {
+    "image_size": 224,
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "eval_crop_ratio": 224 / 256,
+    "interpolation": "bicubic",
+}
+_IMAGENET = {**_CONVNEXT, "interpolation": "bilinear"}  # torchvision's Resize
+_CIFAR: Options = {
+    "image_size": 32,
+    "mean": (0.49141738, 0.48219556, 0.44662726),
+    "std": (0.24703224, 0.24348514, 0.26158786),
+    "eval_crop_ratio": 1.0,
+    "interpolation": "bicubic",
+}
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -134,7 +106,7 @@ def load_pth(
     stored = read_state_dict(path, key=key, tell=notes.append)
     state_dict, masks = normalised(stored), any(name.endswith(".filt.rect") for name in stored)
     original = _named(path, state_dict, source, model, options or {})
-    if source is None or original[0] != _BLUR.TORCHVISION:
+    if source is None or original[0] != PLAIN.source:
         original = _decided(path, original, state_dict, options or {}, masks)
         if source is None and (assumed := assumption(original, masks)):
             notes.append(f"{path}: {assumed}.")
@@ -157,11 +129,11 @@ def _named(
 ) -> tuple[str, str, Options]:
     """Source, model and options: those given, completed by what is recognised."""
     if model is not None:
-        return source or _AFC.SOURCE, model, options
+        return source or AFC.source, model, options
     found, model, recognised = recognise(state_dict)
-    if source is not None and not same_network(source, found):
+    if source not in (None, found) and {source, found} != {PLAIN.source, BLURPOOL.source}:
         raise ConversionError(f"{path} holds a {model} of {found}, not a network of {source!r}.")
-    if found == _LPS.SOURCE:
+    if found == LPS.source:
         recognised = with_hyper_parameters(recognised, read_entry(path, "hyper_parameters"))
     return source or found, model, {**recognised, **options}
 
@@ -175,16 +147,14 @@ def _decided(
 ) -> tuple[str, str, Options]:
     """`original` with the filters that `given`, the weights or what lies beside them state."""
     source, model, options = original
-    if OPTION.get(source) in given:
+    if code_base(source).filters in given:
         return original
     try:
-        require_filters(original, _table(*original), state_dict)
-        require_decision(original, state_dict, _table, masks)
+        require_filters(original, state_dict)
+        require_decision(original, state_dict, masks)
     except UndecidedError as error:
         said = stated(source, read_entry(path, "arch"), read_entry(path, "args"))
-        if not said and not (
-            source == _LPS.SOURCE and states_no_filter(read_entry(path, "hyper_parameters"))
-        ):
+        if not said and not (source == LPS.source and states_no_filter(read_entry(path, "hyper_parameters"))):
             raise UndecidedError(f"{path}: {error.reason}", error.arguments) from None
         return source, model, {**options, **said}
     return original
@@ -218,17 +188,7 @@ def to_original(source: str, model: str, options: Options, variables: Any) -> di
     Raises:
       ConversionError: unknown source, network or option; other variables.
     """
-    return entries.export(variables, _code_base(source).table(model, options))
-
-
-def _table(source: str, model: str, options: Options) -> list[entries.Entry]:
-    return _code_base(source).table(model, options)
-
-
-def _code_base(source: str) -> CodeBase:
-    if source not in _SOURCES:
-        raise ConversionError(unknown("source", source, _SOURCES))
-    return _SOURCES[source]
+    return export(variables, table(source, model, options))
 
 
 def _classes(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -236,10 +196,10 @@ def _classes(state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
     return {} if head is None else {"num_classes": len(state_dict[head])}
 
 
-def class_names(prepared: Preparation, count: int) -> tuple[str, ...]:
-    """The classes of the data set that `prepared` tells of; placeholders for another number of them."""
+def class_names(cifar: bool, count: int) -> tuple[str, ...]:
+    """The classes of CIFAR-10 or else of ImageNet; placeholders for another number of them."""
     wnids = resources.files("aliasfree_jax.conversion") / "imagenet_wnids.txt"
-    names = CIFAR10 if prepared is _CIFAR else tuple(wnids.read_text().split())
+    names = CIFAR10 if cifar else tuple(wnids.read_text().split())
     return names if len(names) == count else placeholders(count)
 
 
@@ -251,33 +211,26 @@ def _converted(
     file: str,
     side: int | None,
 ) -> tuple[ModelCard, nn.Module, Any]:
-    base, channels = _code_base(source), options.get("in_chans", 3)
+    base, channels = code_base(source), options.get("in_chans", 3)
     options = {**_classes(state_dict), **options}
-    if source == _LPS.SOURCE and (options.get("LPS_convex") or options.get("LPS_gumbel")):
-        options = {**_LPS.temperature(state_dict), **options}
+    if base is LPS and (options.get("LPS_convex") or options.get("LPS_gumbel")):
+        options = {**temperature(state_dict), **options}
     name, ours = base.translate(model, options)
-    module = create_model(name, **ours)
-    if source == _AFC.SOURCE:
-        prepared = _CONVNEXT
-    else:
-        prepared = _CIFAR if "_cifar" in name or name == "basic" else _IMAGENET
-    side = side or prepared.image_size
-    shapes = entries.target_shapes(module, side, channels)
-    table = base.table(model, options)
-    if OPTION.get(source) not in options:
-        require_filters((source, model, options), table, state_dict)
-    variables = entries.convert(state_dict, table, shapes)
+    module: Any = create_model(name, **ours)
+    cifar = base is not AFC and ("_cifar" in name or name == "basic")
+    prepared = _CONVNEXT if base is AFC else _CIFAR if cifar else _IMAGENET
+    side = side or prepared["image_size"]
+    shapes = target_shapes(module, side, channels)
+    if base.filters not in options:
+        require_filters((source, model, options), state_dict)
+    variables = convert(state_dict, base.entries(module, model, options), shapes)
     card = ModelCard(
         model=name,
         options=ours,
-        class_names=class_names(prepared, module.num_classes),
-        image_size=side,
+        class_names=class_names(cifar, module.num_classes),
         channels=channels,
-        mean=prepared.mean,
-        std=prepared.std,
-        eval_crop_ratio=prepared.eval_crop_ratio,
         step=0,
         origin=f"{file}: {source} {model}",
-        interpolation=prepared.interpolation,
+        **{**prepared, "image_size": side},
     )
     return card, module, variables

@@ -57,9 +57,13 @@ class _Place:
     end: int
 
 
-def is_safetensors(head: bytes) -> bool:
-    """Whether a file that begins with `head`, 9 bytes or more, is of this format."""
-    return len(head) > LENGTH and head[LENGTH:][:1] == b"{"
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is of this format: by its first bytes, not by its name; False if it cannot be opened."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(LENGTH + 1)[LENGTH:] == b"{"
+    except OSError:
+        return False
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -80,6 +84,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 file.seek(LENGTH + length + place.begin)
                 data = np.fromfile(file, np.uint8, place.end - place.begin)
                 tensors[place.name] = _array(data, place)
+            if not tensors:
+                raise ConversionError("it holds no tensors")
             return tensors
     except ConversionError as error:
         raise ConversionError(f"{path}: {error}.") from error

@@ -17,7 +17,7 @@ import numpy as np
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.pickles.inert import MAX_LENGTH, constructors, described, lengths, plain_names
 
-_STORAGES = {
+STORAGES = {
     "DoubleStorage": np.dtype(np.float64),
     "FloatStorage": np.dtype(np.float32),
     "HalfStorage": np.dtype(np.float16),
@@ -132,7 +132,7 @@ def _names() -> dict[tuple[str, str], object]:
         ("torch._utils", "_rebuild_parameter"): _parameter,
     }
     dtypes: dict[tuple[str, str], object] = {("torch", name): f"torch.{name}" for name in _DTYPES}
-    storages = {(m, name): dtype for m in ("torch", "torch.cuda") for name, dtype in _STORAGES.items()}
+    storages = {(m, name): dtype for m in ("torch", "torch.cuda") for name, dtype in STORAGES.items()}
     return plain_names() | constructors(calls) | dtypes | storages
 
 

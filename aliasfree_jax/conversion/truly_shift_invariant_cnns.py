@@ -4,19 +4,25 @@ For ImageNet (`SOURCE`) resnet18_aps and resnet*_lpf, for CIFAR-10 (`CIFAR_SOURC
 and 56, plain, _lpf and _aps. Options are the programs' flags; the criterion leaves no trace in a file.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aliasfree_jax.conversion.entries import Entry, blur_filter
-from aliasfree_jax.conversion.resnet_entries import Style, no_entries, resnet
-from aliasfree_jax.errors import ConversionError, unknown
-from aliasfree_jax.models import create_model
+from aliasfree_jax.conversion.cnn_entries import Style, resnet
+from aliasfree_jax.conversion.description import taps
+from aliasfree_jax.conversion.entries import (
+    Candidates,
+    CodeBase,
+    Entry,
+    Options,
+    blur_pool,
+    check_options,
+    chosen,
+    no_entries,
+)
 from aliasfree_jax.models.resnet import ResNet
 
 SOURCE = "truly_shift_invariant_cnns"
 CIFAR_SOURCE = f"{SOURCE}/cifar10"
-Options = Mapping[str, Any]
 
 _DEPTHS = ("18", "34", "50", "101", "152")
 IMAGENET = {"resnet18_aps": "resnet18_aps"} | {
@@ -31,30 +37,12 @@ CIFAR = {
 _PADDINGS = {"circular": "CIRCULAR", "zeros": "ZERO", "reflect": "REFLECT"}
 
 
-def filters(size: int) -> Any:
-    """Samplers whose only tensor is their blur filter."""
-
-    def pool(key: str, path: str, channels: int) -> Iterator[Entry]:
-        yield blur_filter(f"{key}.filt", channels, size)
-
-    return pool
-
-
-def _check(source: str, options: Options, legal: set[str]) -> None:
-    for option in options:
-        if option not in legal:
-            raise ConversionError(unknown(f"option of {source}", option, legal))
-
-
 def _name(source: str, model: str, table: Mapping[str, str]) -> str:
-    name = re.sub(r" \(circular\)$", "", model)
-    if name not in table:
-        raise ConversionError(unknown(f"network of {source}", name, table))
-    return table[name]
+    return chosen(f"network of {source}", model.removesuffix(" (circular)"), table)
 
 
-def _sampler(name: str, size: int, padding: str, options: Options, raw: bool) -> Any:
-    blur = {"name": "blur", "kernel_size": size, "padding": padding}
+def _sampler(name: str, padding: str, options: Options, raw: bool) -> Any:
+    blur = {"name": "blur", "kernel_size": options.get("filter_size", 1), "padding": padding}
     if not name.endswith("_aps"):
         return blur
     criterion = options.get("apspool_criterion", "l2")
@@ -64,54 +52,68 @@ def _sampler(name: str, size: int, padding: str, options: Options, raw: bool) ->
 
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     """Name and options of `create_model` for an ImageNet network and its flags."""
-    _check(SOURCE, options, {"filter_size", "apspool_criterion", "pool_only", "num_classes"})
+    check_options(SOURCE, options, {"filter_size", "apspool_criterion", "pool_only", "num_classes"})
     name = _name(SOURCE, model, IMAGENET)
     ours = {"num_classes": options.get("num_classes", 1000), "pool_only": options.get("pool_only", False)}
-    sampler = _sampler(name, options.get("filter_size", 1), "CIRCULAR", options, False)
-    return name, {**ours, "sampler": sampler}
+    return name, {**ours, "sampler": _sampler(name, "CIRCULAR", options, False)}
 
 
-def table(model: str, options: Options) -> list[Entry]:
-    """The state dict of an ImageNet network."""
-    name, ours = translate(model, options)
-    size, adaptive = options.get("filter_size", 1), name.endswith("_aps")
-    pool = no_entries if adaptive and size == 1 else filters(size)
-    first, second = ("maxpool.0", "stem/first_sampler"), ("maxpool.3", "stem/pool/sampler")
-    stem = (("maxpool.2", second[1], pool),) if ours["pool_only"] else ((*first, pool), (*second, pool))
+def _entries(network: ResNet, model: str, options: Options) -> Iterator[Entry]:
+    size, adaptive = options.get("filter_size", 1), _name(SOURCE, model, IMAGENET).endswith("_aps")
+    pool = no_entries if adaptive and size == 1 else blur_pool(size)
+    pool_only = options.get("pool_only", False)
     style = Style(
         wrapped=True,
         pool=pool,
-        shortcut_pool=pool,
         pool_name="aps_down" if adaptive else "",
-        stem_pools=stem,
+        first_pool=None if pool_only else pool,
+        stem_pool="maxpool.2" if pool_only else "maxpool.3",
     )
-    return _entries(name, ours, style)
+    return resnet(network, style)
 
 
 def translate_cifar(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     """Name and options of `create_model` for a CIFAR-10 network and its flags."""
     legal = {"filter_size", "apspool_criterion", "conv_pad_type", "num_classes"}
-    _check(CIFAR_SOURCE, options, legal)
+    check_options(CIFAR_SOURCE, options, legal)
     name = _name(CIFAR_SOURCE, model, CIFAR)
     mode = options.get("conv_pad_type", "circular")
-    if mode not in _PADDINGS:  # replicate_pad, whose maps grow with every convolution
-        raise ConversionError(unknown(f"conv_pad_type of {CIFAR_SOURCE}", mode, _PADDINGS))
-    ours = {"num_classes": options.get("num_classes", 10), "padding": _PADDINGS[mode]}
+    # There is replicate_pad too, whose maps grow with every convolution.
+    padding = chosen(f"conv_pad_type of {CIFAR_SOURCE}", mode, _PADDINGS)
+    ours = {"num_classes": options.get("num_classes", 10), "padding": padding}
     if name.endswith("_circular"):
         return name, ours
     padding = "CIRCULAR" if mode == "circular" else "REFLECT"
-    return name, {**ours, "sampler": _sampler(name, options.get("filter_size", 1), padding, options, True)}
+    return name, {**ours, "sampler": _sampler(name, padding, options, True)}
 
 
-def table_cifar(model: str, options: Options) -> list[Entry]:
-    """The state dict of a CIFAR-10 network."""
-    name, ours = translate_cifar(model, options)
-    wrapped, plain = ours["padding"] != "ZERO", name.endswith("_circular")
-    pool = filters(options.get("filter_size", 1))
-    return _entries(name, ours, Style(wrapped=wrapped, sampled=not plain, pool=pool, shortcut_pool=pool))
+def _entries_cifar(network: ResNet, model: str, options: Options) -> Iterator[Entry]:
+    plain = _name(CIFAR_SOURCE, model, CIFAR).endswith("_circular")
+    wrapped = options.get("conv_pad_type", "circular") != "zeros"
+    return resnet(
+        network, Style(wrapped=wrapped, sampled=not plain, pool=blur_pool(options.get("filter_size", 1)))
+    )
 
 
-def _entries(name: str, ours: Options, style: Style) -> list[Entry]:
-    network = create_model(name, **ours)
-    assert isinstance(network, ResNet)
-    return list(resnet(network, style))
+def _read_off(network: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags of both were, if the network is of one of them."""
+    sampler = network["sampler"]
+    options: dict[str, Any] = {"filter_size": taps(sampler)}
+    if "criterion" in sampler:
+        options["apspool_criterion"] = sampler["criterion"]
+    return options
+
+
+def _candidates(network: Mapping[str, Any]) -> Candidates:
+    for model in IMAGENET:
+        yield from ((model, _read_off(network) | {"pool_only": pool_only}) for pool_only in (False, True))
+
+
+def _candidates_cifar(network: Mapping[str, Any]) -> Candidates:
+    words = {ours: theirs for theirs, ours in _PADDINGS.items()}
+    options = {"conv_pad_type": words.get(network["padding"], "circular"), **_read_off(network)}
+    yield from ((model, options) for model in CIFAR)
+
+
+IMAGENET_APS = CodeBase(SOURCE, translate, _entries, _candidates, "filter_size")
+CIFAR_APS = CodeBase(CIFAR_SOURCE, translate_cifar, _entries_cifar, _candidates_cifar, "filter_size")

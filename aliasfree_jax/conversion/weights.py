@@ -5,7 +5,6 @@ Programs put weights into entries (`state_dict`, `model_ema`) and names behind p
 where there are some, else the network, and notes what it leaves aside.
 """
 
-import itertools
 import re
 import reprlib
 from collections.abc import Collection, Mapping
@@ -16,7 +15,7 @@ import numpy as np
 
 from aliasfree_jax.conversion.torch_objects import Tensor
 from aliasfree_jax.conversion.undecided import UndecidedError
-from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.errors import ConversionError, listed
 from aliasfree_jax.pickles.inert import Description, NumpyArray
 
 SHOWN = 10  # names in an error
@@ -127,8 +126,7 @@ def _renamed(tensors: dict[str, object], others: Collection[str]) -> dict[str, o
 
 def listing(names: Collection[object]) -> str:
     """The first names, and how many there are in all if that is more."""
-    shown = ", ".join(reprlib.repr(name) for name in itertools.islice(names, SHOWN))
-    return shown if len(names) <= SHOWN else f"{shown}, ... ({len(names)} in all)"
+    return listed([reprlib.repr(name) for name in names], SHOWN)
 
 
 def _entry(content: object, key: str) -> object:

@@ -1,24 +1,27 @@
 """Image files in a directory, tar or zip: what is there, and random access to the chosen ones.
 
 Two halves, because only the second travels to the worker processes: a *tree* lists folders and files,
-and `tree.reader(names)` returns a small picklable reader of just those files. Nothing is ever
+and `tree.reader(names)` returns a small picklable function that reads just those files. Nothing is ever
 extracted to disk, so hostile member names are only odd labels.
 """
 
 import bisect
 import bz2
+import functools
 import gzip
 import lzma
 import os
 import tarfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import numpy as np
+
 from aliasfree_jax.data.image_files import is_byproduct, is_image
-from aliasfree_jax.data.readers import FileReader, MemoryReader, Reader, TarReader, ZipReader
 from aliasfree_jax.errors import DataError
 
 # A compressed tar has no random access and is held in memory, still encoded as JPEG.
@@ -31,6 +34,50 @@ COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
 FOLDER = object()  # the place of a folder in an archive
 
 Predicate = Callable[[str], bool]
+Reader = Callable[[int], bytes]
+"""The encoded bytes of the file at an index; raises `DataError` or `OSError` if they cannot be had."""
+
+
+def _read_file(path: Path, names: Sequence[str], index: int) -> bytes:
+    return (path / names[index]).read_bytes()
+
+
+def slices(path: Path, places: Sequence[tuple[int, int]]) -> Reader:
+    """Reads (offset, size) of an uncompressed tar."""
+    return functools.partial(_read_slice, path, np.asarray(places, np.int64).reshape(-1, 2))
+
+
+def _read_slice(path: Path, places: np.ndarray, index: int) -> bytes:
+    offset, size = places[index]
+    with open(path, "rb") as file:  # a fresh handle each time is thread-, fork- and pickle-safe
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) != size:
+        raise DataError(f"{path} ends in the middle of a file; is the download complete?")
+    return data
+
+
+class ZipReader:
+    """Reads members of a zip; every process opens its own handle, its threads share it under a lock."""
+
+    def __init__(self, path: Path, names: list[str]):
+        self._path, self._names = path, names
+        self._lock = threading.Lock()
+        self._open: tuple[int, zipfile.ZipFile] | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[Path, list[str]]]:
+        return type(self), (self._path, self._names)
+
+    def __call__(self, index: int) -> bytes:
+        """The member at `index`; `DataError` if it is damaged."""
+        with self._lock:
+            if self._open is None or self._open[0] != os.getpid():
+                self._open = (os.getpid(), zipfile.ZipFile(self._path))
+            try:
+                return self._open[1].read(self._names[index])
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+                # RuntimeError: encrypted, or a compression method that Python lacks
+                raise DataError(f"cannot unpack: {error}") from error
 
 
 class Tree(Protocol):
@@ -97,7 +144,7 @@ class DirectoryTree:
 
     def reader(self, names: Sequence[str]) -> Reader:
         """A reader of the files `names`."""
-        return FileReader(self._path, names)
+        return functools.partial(_read_file, self._path, names)
 
 
 class ArchiveTree:
@@ -186,7 +233,7 @@ def _index_tar(path: Path) -> ArchiveTree:
             for name, member in _tar_members(tar)
         ]
         check_end(tar, file)
-    return ArchiveTree(members, lambda places: TarReader(path, places))
+    return ArchiveTree(members, lambda places: slices(path, places))
 
 
 def _read_compressed_tar(path: Path, stream: IO[bytes], keep: Predicate) -> ArchiveTree:
@@ -203,7 +250,7 @@ def _read_compressed_tar(path: Path, stream: IO[bytes], keep: Predicate) -> Arch
                     f"{path} is a compressed tar, which is read into memory, and holds more than "
                     f"{MAX_BYTES_IN_MEMORY >> 30} GiB of images: decompress it to .tar, or use a .zip."
                 )
-    return ArchiveTree(members, MemoryReader)
+    return ArchiveTree(members, lambda contents: contents.__getitem__)
 
 
 def _index_zip(path: Path) -> ArchiveTree:

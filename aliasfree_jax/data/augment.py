@@ -4,9 +4,9 @@ Images are [H, W, C], uint8 or float32 in [0, 1]; every function keeps the dtype
 by the function that is passed in; all randomness comes from the generator that is passed in.
 """
 
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,9 +14,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import ImageEnhance
 
-from aliasfree_jax.config import CROPS
+from aliasfree_jax.data.decode import Resize, resize
 from aliasfree_jax.data.rand_augment import RandAugment, as_pillow, from_pillow
-from aliasfree_jax.data.views import Resize, evaluation_view, resize, resize_shorter
+from aliasfree_jax.data.views import evaluation_view, resize_shorter
 from aliasfree_jax.errors import ConfigError, unknown
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
@@ -33,11 +33,11 @@ class Box(NamedTuple):
     width: int
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """The fields of `config.data` that say how an image becomes an input; same names and meanings.
 
-    How it is decoded and resized is up to `image_backends`.
+    How it is decoded and resized is up to `decode.image_backend`.
     """
 
     image_size: int
@@ -63,22 +63,11 @@ class Preprocessing:
     @classmethod
     def from_config(cls, data: ConfigDict) -> "Preprocessing":
         """Reads `config.data`; ConfigError for a `rand_augment` of another notation."""
-        return cls(
-            image_size=data.image_size,
-            mean=tuple(data.mean),
-            std=tuple(data.std),
-            crop=data.crop,
-            crop_padding=data.crop_padding,
-            crop_scale=tuple(data.crop_scale),
-            flip=data.flip,
-            rand_augment=RandAugment.parse(data.rand_augment) if data.rand_augment else None,
-            color_jitter=data.color_jitter,
-            erase_probability=data.erase_probability,
-            circular_shift=data.circular_shift,
-            eval_crop_ratio=data.eval_crop_ratio,
-            eval_view=data.eval_view,
-            zero_pad=data.zero_pad,
-        )
+        values = {field.name: data[field.name] for field in dataclasses.fields(cls)}
+        for name in ("mean", "std", "crop_scale"):
+            values[name] = tuple(values[name])
+        how = data.rand_augment
+        return cls(**{**values, "rand_augment": RandAugment.parse(how) if how else None})
 
 
 def _rectangles(
@@ -179,6 +168,25 @@ def random_view(
     return image[top : top + size, left : left + size]
 
 
+def _evaluated(image: np.ndarray, how: Preprocessing, resize: Resize) -> np.ndarray:
+    return evaluation_view(image, how.image_size, how.eval_crop_ratio, how.eval_view, resize)
+
+
+# data.crop
+CROPPED: dict[str, Callable[[np.ndarray, np.random.Generator, Preprocessing, Resize], np.ndarray]] = {
+    "none": lambda image, rng, how, resize: _evaluated(image, how, resize),
+    "padded": lambda image, rng, how, resize: padded_crop(
+        _evaluated(image, how, resize), rng, how.crop_padding
+    ),
+    "random": lambda image, rng, how, resize: random_view(
+        image, rng, how.image_size, how.eval_crop_ratio, resize
+    ),
+    "random_resized": lambda image, rng, how, resize: random_resized_crop(
+        image, rng, how.image_size, how.crop_scale, resize
+    ),
+}
+
+
 def augment(
     image: np.ndarray, rng: np.random.Generator, how: Preprocessing, resize: Resize = resize
 ) -> np.ndarray:
@@ -187,16 +195,9 @@ def augment(
     Crop, flip, RandAugment or colour jitter, circular shift. The crops "none" and "padded" start from the
     evaluation view. Erasing and padding come after `normalize`.
     """
-    if how.crop == "random_resized":
-        image = random_resized_crop(image, rng, how.image_size, how.crop_scale, resize)
-    elif how.crop == "random":
-        image = random_view(image, rng, how.image_size, how.eval_crop_ratio, resize)
-    elif how.crop in ("none", "padded"):
-        image = evaluation_view(image, how.image_size, how.eval_crop_ratio, how.eval_view, resize)
-        if how.crop == "padded":
-            image = padded_crop(image, rng, how.crop_padding)
-    else:
-        raise ConfigError(unknown("data.crop", how.crop, CROPS))
+    if how.crop not in CROPPED:
+        raise ConfigError(unknown("data.crop", how.crop, CROPPED))
+    image = CROPPED[how.crop](image, rng, how, resize)
     if how.flip:
         image = random_flip(image, rng)
     if how.rand_augment:

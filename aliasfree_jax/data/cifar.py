@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aliasfree_jax.data.archives import Tree
-from aliasfree_jax.data.sources import ArraySource, split_names
-from aliasfree_jax.errors import ConversionError, DataError, unknown
+from aliasfree_jax.data.sources import ArraySource, split_of
+from aliasfree_jax.errors import ConversionError, DataError
 from aliasfree_jax.pickles.inert import NumpyArray, plain_names
 from aliasfree_jax.pickles.unpickling import load_pickle
 
@@ -77,9 +77,7 @@ class CifarSource(ArraySource):
     """
 
     def __init__(self, path: Path, split: str, tree: Tree, layout: Layout, root: str):
-        self.split = next((name for name in split_names(split) if name in layout.splits), "")
-        if not self.split:
-            raise DataError(unknown(f"split of {path}", split, layout.splits))
+        self.split = split_of(split, layout.splits, path)
         if missing := [name for name in layout.files() if not tree.has(f"{root}{name}")]:
             raise DataError(
                 f"{path}/{root} is an incomplete {layout.folder}: it lacks {', '.join(missing)}. "
@@ -87,7 +85,7 @@ class CifarSource(ArraySource):
             )
         files = [layout.meta, *layout.splits[self.split]]
         reader = tree.reader([f"{root}{name}" for name in files])
-        contents = [_Contents(f"{path}/{root}{name}", reader.read(k)) for k, name in enumerate(files)]
+        contents = [_Contents(f"{path}/{root}{name}", reader(k)) for k, name in enumerate(files)]
         class_names = [str(name) for name in contents[0].listed(layout.class_names, str)]
         batches = [batch.images(layout.labels, len(class_names)) for batch in contents[1:]]
         images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from aliasfree_jax.data.sources import Example, Source
-from aliasfree_jax.errors import DataError
+from aliasfree_jax.errors import DataError, listed
 
 LISTED = 12  # names in a message
 
@@ -58,13 +58,8 @@ def _by_number(name: str) -> list[str | int]:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
-
-
 def _pairs(found: Sequence[str], known: Sequence[str]) -> str:
-    return _listed([f"{theirs} = {ours}" for theirs, ours in zip(found, known, strict=True)])
+    return listed([f"{theirs} = {ours}" for theirs, ours in zip(found, known, strict=True)], LISTED)
 
 
 def match_classes(
@@ -109,7 +104,8 @@ def match_classes(
         return Match(
             tuple(once[name] for name in theirs),
             known,
-            f"class names: {data} has {kind} of {owner}{order}; labels are matched by name: {_listed(found)}",
+            f"class names: {data} has {kind} of {owner}{order}; labels are matched by name: "
+            f"{listed(found, LISTED)}",
         )
     if equal and (match := _by_position(known, found, owner, data)):
         return match

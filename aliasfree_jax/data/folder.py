@@ -72,7 +72,7 @@ class FolderSource:
         """The encoded image at `index`; raises `DataError` if its file cannot be read."""
         name = f"{self._path}/{self.names[index]}"
         try:
-            return Example(self._reader.read(index), int(self.labels[index]), name)
+            return Example(self._reader(index), int(self.labels[index]), name)
         except (OSError, DataError) as error:
             raise DataError(f"cannot read {name}: {error}") from error
 

@@ -4,7 +4,7 @@ import io
 import tarfile
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,9 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from aliasfree_jax.data.archives import check_end
+from aliasfree_jax.data.archives import check_end, slices
 from aliasfree_jax.data.decode import DAMAGE
 from aliasfree_jax.data.image_files import EMPTY, Ignored, is_image
-from aliasfree_jax.data.readers import TarReader
 from aliasfree_jax.data.sources import Example
 from aliasfree_jax.errors import DataError
 
@@ -25,10 +24,19 @@ _DEVKIT_ROOT = "ILSVRC2012_devkit_t12/data"
 
 
 class _Places:
-    """Files inside a tar by offset and size."""
+    """Files inside a tar by name, offset and size, and the class of each."""
 
-    def __init__(self, path: Path, names: list[str], places: list[tuple[int, int]], labels: np.ndarray):
-        self._reader, self.names, self.labels = TarReader(path, places), names, labels
+    def __init__(
+        self,
+        path: Path,
+        images: list[tuple[str, tuple[int, int]]],
+        classes: Sequence[str],
+        class_names: tuple[str, ...],
+    ):
+        self.names, self.class_names = [name for name, _ in images], class_names
+        self._reader = slices(path, [place for _, place in images])
+        ranks = {name: rank for rank, name in enumerate(class_names)}
+        self.labels = np.array([ranks[name] for name in classes], np.int32)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -36,65 +44,59 @@ class _Places:
 
     def __getitem__(self, index: int) -> Example:
         """The encoded image at `index`."""
-        return Example(self._reader.read(index), int(self.labels[index]), self.names[index])
+        return Example(self._reader(index), int(self.labels[index]), self.names[index])
 
 
 class IlsvrcTrain(_Places):
     """`ILSVRC2012_img_train.tar`: a tar of tars, one for each class, named by its WordNet id."""
 
     def __init__(self, path: Path):
-        names: list[str] = []
-        places, owners, ignored = [], [], Ignored()
+        images: list[tuple[str, tuple[int, int]]] = []
+        owners: list[str] = []
+        ignored = Ignored()
         with _opened(path, TRAIN) as outer:
             for member in outer:
-                class_name = Path(member.name).stem
                 if not (member.isfile() and member.name.endswith(".tar")):
                     _note(member, ignored)
                     continue
-                start = len(names)
-                file = outer.extractfile(member)
-                assert file is not None
+                file, owner = outer.extractfile(member), Path(member.name).stem
                 with tarfile.open(fileobj=file, mode="r:") as inner:
-                    for image in inner:
-                        if not (image.isfile() and is_image(image.name)):
-                            _note(image, ignored)
-                            continue
-                        names.append(f"{class_name}/{Path(image.name).name}")
-                        places.append((member.offset_data + image.offset_data, image.size))
-                        owners.append(class_name)
-                if len(names) == start:
+                    found = [(f"{owner}/{name}", place) for name, place in _images(inner, member, ignored)]
+                images += found
+                owners += [owner] * len(found)
+                if not found:
                     ignored.add(EMPTY, member.name)
-        if not names:
+        if not images:
             raise DataError(f"no class archives (n01440764.tar, ...) in {path}: is it {TRAIN}?")
         _tell(path, ignored)
-        self.class_names = tuple(sorted(set(owners)))
-        ranks = {name: rank for rank, name in enumerate(self.class_names)}
-        super().__init__(path, names, places, np.array([ranks[owner] for owner in owners], np.int32))
+        super().__init__(path, images, owners, tuple(sorted(set(owners))))
 
 
 class IlsvrcVal(_Places):
     """`ILSVRC2012_img_val.tar`, with the labels from the development kit beside it."""
 
     def __init__(self, path: Path, class_names: tuple[str, ...]):
-        self.class_names = class_names
-        truth = _validation_classes(path.with_name(DEVKIT))
-        images, ignored = [], Ignored()
+        truth, ignored = _validation_classes(path.with_name(DEVKIT)), Ignored()
         with _opened(path, VAL) as archive:
-            for member in archive:
-                if member.isfile() and is_image(member.name):
-                    images.append(member)
-                else:
-                    _note(member, ignored)
-        images.sort(key=lambda member: Path(member.name).name)
+            images = sorted(_images(archive, None, ignored))
         if len(images) != len(truth):
             raise DataError(f"{path} has {len(images)} images, {DEVKIT} has labels of {len(truth)}.")
         if strangers := sorted(set(truth) - set(class_names)):
             raise DataError(f"{DEVKIT} names classes that {TRAIN} does not have, e.g. {strangers[0]}.")
         _tell(path, ignored)
-        ranks = {name: rank for rank, name in enumerate(class_names)}
-        labels = np.array([ranks[name] for name in truth], np.int32)
-        places = [(image.offset_data, image.size) for image in images]
-        super().__init__(path, [Path(image.name).name for image in images], places, labels)
+        super().__init__(path, images, truth, class_names)
+
+
+def _images(
+    archive: tarfile.TarFile, within: tarfile.TarInfo | None, ignored: Ignored
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Name, offset and size of the images of a tar, which may be `within` another; others are `ignored`."""
+    start = within.offset_data if within else 0
+    for member in archive:
+        if member.isfile() and is_image(member.name):
+            yield Path(member.name).name, (start + member.offset_data, member.size)
+        else:
+            _note(member, ignored)
 
 
 @contextmanager

@@ -16,8 +16,7 @@ from grain.experimental import ThreadPrefetchIterDataset
 from ml_collections import ConfigDict
 
 from aliasfree_jax.data.augment import Preprocessing, augment, normalize, random_erasing
-from aliasfree_jax.data.decode import DecodeOnce, decoded
-from aliasfree_jax.data.image_backends import ImageBackend, image_backend
+from aliasfree_jax.data.decode import DecodeOnce, ImageBackend, decoded, image_backend
 from aliasfree_jax.data.sources import Source
 from aliasfree_jax.data.views import evaluation_view, zero_pad
 from aliasfree_jax.errors import ConfigError, DataError

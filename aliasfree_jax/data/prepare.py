@@ -1,14 +1,13 @@
 """Packs images into ArrayRecord shards, since a million small files are slow to read at random.
 
-python -m aliasfree_jax.data.prepare /data/imagenet /fast/imagenet              folders, .tar or .zip of them
-python -m aliasfree_jax.data.prepare /data/ILSVRC2012 /fast/imagenet --resize=256    the three ILSVRC2012 tars
-python -m aliasfree_jax.data.prepare --verify /fast/imagenet
+python -m aliasfree_jax prepare /data/imagenet /fast/imagenet              folders, .tar or .zip of them
+python -m aliasfree_jax prepare /data/ILSVRC2012 /fast/imagenet --resize=256    the three ILSVRC2012 tars
+python -m aliasfree_jax prepare --verify /fast/imagenet
 
 Interrupted, it goes on where it was when started again. Images are kept byte by byte unless --resize is
 given and they are larger. Train with --config.data.source=records --config.data.path=/fast/imagenet.
 """
 
-import argparse
 import io
 import multiprocessing
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import flags
 from tqdm import tqdm
 
 from aliasfree_jax.data.archives import open_tree
@@ -38,7 +38,7 @@ from aliasfree_jax.data.shards import (
     read_note,
     write_shard,
 )
-from aliasfree_jax.errors import EXIT_INTERRUPTED, DataError, command
+from aliasfree_jax.errors import EXIT_INTERRUPTED, ConfigError, DataError
 from aliasfree_jax.files import local_path, sole_writer, write_json, write_whole
 
 SPLITS = ("train", "val")
@@ -198,32 +198,29 @@ def verify(directory: Path) -> int:
     return len(shards)
 
 
-@command
-def main(arguments: list[str]) -> None:
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_bool("verify", False, "check the shards of one directory instead", flag_values=values)
+    flags.DEFINE_integer(
+        "resize", 0, "largest shorter side, pixels; 0: all as they are", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_integer("images_per_shard", 1024, "at most", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("workers", os.cpu_count() or 1, "processes", lower_bound=1, flag_values=values)
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m aliasfree_jax.data.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("paths", nargs="+", metavar="IMAGES DIRECTORY", help="what to pack, and where to")
-    parser.add_argument("--verify", action="store_true", help="check the shards of one directory instead")
-    parser.add_argument(
-        "--resize", type=int, default=0, help="largest shorter side, pixels; 0: all as they are"
-    )
-    parser.add_argument("--images_per_shard", type=int, default=1024)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    options = parser.parse_args(arguments)
-    if len(options.paths) != (1 if options.verify else 2):
-        parser.error("expected IMAGES and DIRECTORY, or --verify and one directory")
-    if options.resize < 0 or options.images_per_shard < 1 or options.workers < 1:
-        parser.error("--resize must not be negative, --images_per_shard and --workers must be positive")
-    paths = [local_path(text) for text in options.paths]
-    if options.verify:
+    if len(arguments) != (1 if values.verify else 2):
+        raise ConfigError(
+            "expected IMAGES and DIRECTORY (what to pack, and where to), or --verify and one directory, got "
+            f"{arguments}."
+        )
+    paths = [local_path(text) for text in arguments]
+    if values.verify:
         print(f"{verify(paths[0])} shards are as they were written")
         return
     path, directory = paths
-    sizes = {"per_shard": options.images_per_shard, "side": options.resize, "workers": options.workers}
+    sizes = {"per_shard": values.images_per_shard, "side": values.resize, "workers": values.workers}
     try:
         info = prepare(path, directory, **sizes)
     except KeyboardInterrupt:
@@ -234,7 +231,3 @@ def main(arguments: list[str]) -> None:
         for text in summary["unreadable"]:
             print(f"  left out: {text}")
     print(f"train with: --config.data.source=records --config.data.path={directory}")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

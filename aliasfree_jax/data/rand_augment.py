@@ -27,30 +27,20 @@ def _signed(value: float, rng: np.random.Generator) -> float:
     return value if rng.random() < 0.5 else -value
 
 
-def _affine(image: Image.Image, *matrix: float) -> Image.Image:
-    kind, how = Image.Transform.AFFINE, Image.Resampling.BICUBIC
-    return image.transform(image.size, kind, matrix, how, fillcolor=_fill(image))
+def _affine(largest: float, matrix: Callable[[float, Image.Image], tuple[float, ...]]) -> Operation:
+    """Moves pixels by the `matrix` of a number of either sign, which grows up to `largest`."""
+
+    def operation(image: Image.Image, magnitude: float, rng: np.random.Generator) -> Image.Image:
+        moved = matrix(_signed(largest * magnitude / LARGEST, rng), image)
+        kind, how = Image.Transform.AFFINE, Image.Resampling.BICUBIC
+        return image.transform(image.size, kind, moved, how, fillcolor=_fill(image))
+
+    return operation
 
 
 def _rotate(image: Image.Image, magnitude: float, rng: np.random.Generator) -> Image.Image:
     degrees = _signed(30 * magnitude / LARGEST, rng)
     return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=_fill(image))
-
-
-def _shear_x(image: Image.Image, magnitude: float, rng: np.random.Generator) -> Image.Image:
-    return _affine(image, 1, _signed(0.3 * magnitude / LARGEST, rng), 0, 0, 1, 0)
-
-
-def _shear_y(image: Image.Image, magnitude: float, rng: np.random.Generator) -> Image.Image:
-    return _affine(image, 1, 0, 0, _signed(0.3 * magnitude / LARGEST, rng), 1, 0)
-
-
-def _translate_x(image: Image.Image, magnitude: float, rng: np.random.Generator) -> Image.Image:
-    return _affine(image, 1, 0, _signed(0.45 * magnitude / LARGEST, rng) * image.width, 0, 1, 0)
-
-
-def _translate_y(image: Image.Image, magnitude: float, rng: np.random.Generator) -> Image.Image:
-    return _affine(image, 1, 0, 0, 0, 1, _signed(0.45 * magnitude / LARGEST, rng) * image.height)
 
 
 def _posterize(image: Image.Image, magnitude: float, rng: np.random.Generator) -> Image.Image:
@@ -88,10 +78,10 @@ OPERATIONS: dict[str, Operation] = {
     "Contrast": _enhanced(ImageEnhance.Contrast),
     "Brightness": _enhanced(ImageEnhance.Brightness),
     "Sharpness": _enhanced(ImageEnhance.Sharpness),
-    "ShearX": _shear_x,
-    "ShearY": _shear_y,
-    "TranslateX": _translate_x,
-    "TranslateY": _translate_y,
+    "ShearX": _affine(0.3, lambda by, image: (1, by, 0, 0, 1, 0)),
+    "ShearY": _affine(0.3, lambda by, image: (1, 0, 0, by, 1, 0)),
+    "TranslateX": _affine(0.45, lambda by, image: (1, 0, by * image.width, 0, 1, 0)),
+    "TranslateY": _affine(0.45, lambda by, image: (1, 0, 0, 0, 1, by * image.height)),
 }
 
 

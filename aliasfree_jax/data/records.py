@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from grain.sources import ArrayRecordDataSource
 
-from aliasfree_jax.data.sources import Example, split_names
-from aliasfree_jax.errors import DataError, unknown
+from aliasfree_jax.data.sources import Example, split_of
+from aliasfree_jax.errors import DataError
 from aliasfree_jax.files import local_path
 
 FORMAT = 1
@@ -65,7 +65,7 @@ def read_info(directory: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(
             f"no prepared data set in {directory} (data.path): {error}. Make one with: python -m "
-            f"aliasfree_jax.data.prepare IMAGES {directory}; started again, it goes on where it was."
+            f"aliasfree_jax prepare IMAGES {directory}; started again, it goes on where it was."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -107,15 +107,13 @@ class RecordSource:
     def __init__(self, path: str | Path, split: str):
         directory = local_path(path, "data.path").absolute()
         info = read_info(directory)
-        self.split = next((name for name in split_names(split) if name in info["splits"]), "")
-        if not self.split:
-            raise DataError(unknown(f"split of {directory}", split, info["splits"]))
+        self.split = split_of(split, info["splits"], directory)
         self.class_names = tuple(info["class_names"])
         self.labels = read_labels(directory, self.split, info)
         shards = [directory / shard["file"] for shard in info["splits"][self.split]["shards"]]
         if missing := [shard.name for shard in shards if not shard.exists()]:
             raise DataError(f"{directory} lacks {len(missing)} of {len(shards)} shards, e.g. {missing[0]}.")
-        self._check = f"check it with python -m aliasfree_jax.data.prepare --verify {directory}"
+        self._check = f"check it with python -m aliasfree_jax prepare --verify {directory}"
         try:
             self._records = ArrayRecordDataSource([str(shard) for shard in shards])
         except RuntimeError as error:

@@ -4,13 +4,13 @@ A source hands out encoded bytes or arrays; decoding and augmentation happen lat
 threads or processes. A source must therefore be picklable and safe to read from several threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from aliasfree_jax.errors import ConfigError, DataError
+from aliasfree_jax.errors import ConfigError, DataError, unknown
 
 # Ideal resampling overshoots the range of the original a little; 0..255 stored as floats is far beyond.
 FLOAT_RANGE = (-1.0, 2.0)
@@ -22,6 +22,14 @@ _VAL_NAMES = ("val", "validation", "test")
 def split_names(split: str) -> tuple[str, ...]:
     """The names that a split may have in a data set; the first one there is meant."""
     return _VAL_NAMES if split == "val" else (split,)
+
+
+def split_of(split: str, known: Collection[str], place: object) -> str:
+    """The name that a split has among the `known` ones of a `place`; `DataError` if it has none."""
+    for name in split_names(split):
+        if name in known:
+            return name
+    raise DataError(unknown(f"split of {place}", split, known))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ import re
 from types import ModuleType
 from typing import Any
 
-from aliasfree_jax.data.sources import Example, split_names
-from aliasfree_jax.errors import DataError, needed, unknown
+from aliasfree_jax.data.sources import Example, split_of
+from aliasfree_jax.errors import DataError, needed
 
 
 class TfdsSource:
@@ -29,7 +29,8 @@ class TfdsSource:
     def __init__(self, name: str, split: str, data_dir: str = ""):
         tfds = needed("tensorflow_datasets", "data.source = 'tfds'")  # slow to import
         builder = _open_builder(tfds, name, data_dir)
-        self.split = _resolve_split(split, tuple(builder.info.splits), name)
+        base = re.split(r"\W", split)[0] or split  # TFDS checks what follows the name
+        self.split = split_of(base, builder.info.splits, name) + split[len(base) :]
         features = builder.info.features
         if "image" not in features or "label" not in features:
             raise DataError(f"{name} has the features {', '.join(features)}; expected image and label.")
@@ -85,13 +86,3 @@ def _open_builder(tfds: ModuleType, name: str, data_dir: str) -> Any:
             f"{name} is not prepared: looked in {builder.data_dir}. Run {_command(name, data_dir)}"
         )
     return builder
-
-
-def _resolve_split(split: str, known: tuple[str, ...], name: str) -> str:
-    """`split` with the name that the data set uses for "val"; TFDS checks what follows the name."""
-    match = re.fullmatch(r"(\w+)(.*)", split)
-    base, rest = match.groups() if match else (split, "")
-    for candidate in split_names(base):
-        if candidate in known:
-            return candidate + rest
-    raise DataError(unknown(f"split of {name}", base, known))

@@ -1,29 +1,14 @@
-"""Resizing, and the views of an image that involve no chance: pure functions of NumPy arrays [H, W, C]."""
+"""The views of an image that involve no chance: pure functions of NumPy arrays [H, W, C]."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-Resize = Callable[[np.ndarray, int, int], np.ndarray]  # [H, W, C], height, width -> [height, width, C]
+from aliasfree_jax.data.decode import Resize, resize
 
 # From this side on the originals evaluate whole images, squeezed into the square, instead of their centre.
 WARPED_FROM = 384
-# data.interpolation; what Pillow makes of each is antialiased.
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-
-
-def resize(image: np.ndarray, height: int, width: int, interpolation: str = "bicubic") -> np.ndarray:
-    """`image` at a new size, antialiased, by Pillow; uint8 results are rounded and clipped."""
-    if image.shape[:2] == (height, width):
-        return image
-    size, how = (width, height), FILTERS[interpolation]
-    if image.dtype == np.uint8 and image.shape[2] == 3:
-        return np.asarray(Image.fromarray(image).resize(size, how))
-    planes = [np.ascontiguousarray(image[:, :, c]) for c in range(image.shape[2])]  # modes L and F
-    resized = [Image.fromarray(plane).resize(size, how) for plane in planes]
-    return np.stack([np.asarray(plane) for plane in resized], axis=-1)
 
 
 def resize_shorter(image: np.ndarray, size: int, crop_ratio: float, resize: Resize = resize) -> np.ndarray:

@@ -13,6 +13,7 @@ import pickletools
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
@@ -52,23 +53,17 @@ def load_pickle(
         ) from error
 
 
+@dataclass
 class _Machine:
     """The stack machine: `stack` holds values since the last mark, `marks` the stacks below it."""
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        size: int,
-        look_up: Callable[[str, str], object | None],
-        load_persistent: Callable[[object], object],
-    ) -> None:
-        self.stream = stream
-        self.size = size
-        self.look_up = look_up
-        self.load_persistent = load_persistent
-        self.stack: list[object] = []
-        self.marks: list[list[object]] = []
-        self.memo: dict[int, object] = {}
+    stream: BinaryIO
+    size: int
+    look_up: Callable[[str, str], object | None]
+    load_persistent: Callable[[object], object]
+    stack: list[object] = field(default_factory=list)
+    marks: list[list[object]] = field(default_factory=list)
+    memo: dict[int, object] = field(default_factory=dict)
 
     def run(self) -> object:
         """Execute instructions up to STOP; the value on top of the stack."""
@@ -255,55 +250,48 @@ _COUNTED: dict[bytes, tuple[str, Callable[[bytes], object]]] = {  # layout of th
 }
 
 
-def _table() -> dict[bytes, Callable[[_Machine], object]]:
-    """Instruction byte -> what it does to the machine."""
-    table: dict[bytes, Callable[[_Machine], object]] = {
-        pickle.PROTO: lambda m: m.read(1),
-        pickle.FRAME: lambda m: m.read(8),
-        pickle.MARK: _Machine.mark,
-        pickle.NONE: lambda m: m.push(None),
-        pickle.NEWTRUE: lambda m: m.push(True),
-        pickle.NEWFALSE: lambda m: m.push(False),
-        pickle.EMPTY_DICT: lambda m: m.push({}),
-        pickle.EMPTY_LIST: lambda m: m.push([]),
-        pickle.EMPTY_SET: lambda m: m.push([]),  # a list: what the file calls hashable need not be
-        pickle.EMPTY_TUPLE: lambda m: m.push(()),
-        pickle.TUPLE: lambda m: m.push(tuple(m.pop_mark())),
-        pickle.LIST: lambda m: m.push(m.pop_mark()),
-        pickle.FROZENSET: lambda m: m.push(tuple(m.pop_mark())),
-        pickle.DICT: _Machine.push_dictionary,
-        pickle.TUPLE1: lambda m: m.push_tuple(1),
-        pickle.TUPLE2: lambda m: m.push_tuple(2),
-        pickle.TUPLE3: lambda m: m.push_tuple(3),
-        pickle.APPEND: lambda m: m.extend([m.stack.pop()]),
-        pickle.APPENDS: lambda m: m.extend(m.pop_mark()),
-        pickle.ADDITEMS: lambda m: m.extend(m.pop_mark()),
-        pickle.SETITEM: lambda m: m.update([m.stack.pop(), m.stack.pop()][::-1]),
-        pickle.SETITEMS: lambda m: m.update(m.pop_mark()),
-        pickle.GLOBAL: lambda m: m.push_name(m.line(), m.line()),
-        pickle.STACK_GLOBAL: lambda m: m.push_name(*[m.stack.pop(), m.stack.pop()][::-1]),
-        pickle.INST: _Machine.refuse_instance,
-        pickle.REDUCE: _Machine.construct,
-        pickle.NEWOBJ: _Machine.construct,
-        pickle.NEWOBJ_EX: _Machine.construct_with_keywords,
-        pickle.BUILD: _Machine.set_state,
-        pickle.POP: lambda m: m.stack.pop() if m.stack else m.pop_mark(),
-        pickle.POP_MARK: _Machine.pop_mark,
-        pickle.INT: lambda m: m.push(_truth_or_integer(m.line())),
-        pickle.LONG: lambda m: m.push(int(m.line().removesuffix("L"))),
-        pickle.READONLY_BUFFER: lambda m: None,
-        pickle.BINPERSID: lambda m: m.push(m.load_persistent(m.stack.pop())),
-        pickle.BINGET: lambda m: m.push(m.memo[m.number("<B")]),
-        pickle.LONG_BINGET: lambda m: m.push(m.memo[m.number("<I")]),
-        pickle.BINPUT: lambda m: m.memo.update({m.number("<B"): m.stack[-1]}),
-        pickle.LONG_BINPUT: lambda m: m.memo.update({m.number("<I"): m.stack[-1]}),
-        pickle.MEMOIZE: lambda m: m.memo.update({len(m.memo): m.stack[-1]}),
-    }
-    for code, layout in _NUMBERS.items():
-        table[code] = _push_number(layout)
-    for code, (layout, convert) in _COUNTED.items():
-        table[code] = _push_counted(layout, convert)
-    return table
-
-
-_INSTRUCTIONS = _table()
+# Instruction byte -> what it does to the machine.
+_INSTRUCTIONS: dict[bytes, Callable[[_Machine], object]] = {
+    pickle.PROTO: lambda m: m.read(1),
+    pickle.FRAME: lambda m: m.read(8),
+    pickle.MARK: _Machine.mark,
+    pickle.NONE: lambda m: m.push(None),
+    pickle.NEWTRUE: lambda m: m.push(True),
+    pickle.NEWFALSE: lambda m: m.push(False),
+    pickle.EMPTY_DICT: lambda m: m.push({}),
+    pickle.EMPTY_LIST: lambda m: m.push([]),
+    pickle.EMPTY_SET: lambda m: m.push([]),  # a list: what the file calls hashable need not be
+    pickle.EMPTY_TUPLE: lambda m: m.push(()),
+    pickle.TUPLE: lambda m: m.push(tuple(m.pop_mark())),
+    pickle.LIST: lambda m: m.push(m.pop_mark()),
+    pickle.FROZENSET: lambda m: m.push(tuple(m.pop_mark())),
+    pickle.DICT: _Machine.push_dictionary,
+    pickle.TUPLE1: lambda m: m.push_tuple(1),
+    pickle.TUPLE2: lambda m: m.push_tuple(2),
+    pickle.TUPLE3: lambda m: m.push_tuple(3),
+    pickle.APPEND: lambda m: m.extend([m.stack.pop()]),
+    pickle.APPENDS: lambda m: m.extend(m.pop_mark()),
+    pickle.ADDITEMS: lambda m: m.extend(m.pop_mark()),
+    pickle.SETITEM: lambda m: m.update([m.stack.pop(), m.stack.pop()][::-1]),
+    pickle.SETITEMS: lambda m: m.update(m.pop_mark()),
+    pickle.GLOBAL: lambda m: m.push_name(m.line(), m.line()),
+    pickle.STACK_GLOBAL: lambda m: m.push_name(*[m.stack.pop(), m.stack.pop()][::-1]),
+    pickle.INST: _Machine.refuse_instance,
+    pickle.REDUCE: _Machine.construct,
+    pickle.NEWOBJ: _Machine.construct,
+    pickle.NEWOBJ_EX: _Machine.construct_with_keywords,
+    pickle.BUILD: _Machine.set_state,
+    pickle.POP: lambda m: m.stack.pop() if m.stack else m.pop_mark(),
+    pickle.POP_MARK: _Machine.pop_mark,
+    pickle.INT: lambda m: m.push(_truth_or_integer(m.line())),
+    pickle.LONG: lambda m: m.push(int(m.line().removesuffix("L"))),
+    pickle.READONLY_BUFFER: lambda m: None,
+    pickle.BINPERSID: lambda m: m.push(m.load_persistent(m.stack.pop())),
+    pickle.BINGET: lambda m: m.push(m.memo[m.number("<B")]),
+    pickle.LONG_BINGET: lambda m: m.push(m.memo[m.number("<I")]),
+    pickle.BINPUT: lambda m: m.memo.update({m.number("<B"): m.stack[-1]}),
+    pickle.LONG_BINPUT: lambda m: m.memo.update({m.number("<I"): m.stack[-1]}),
+    pickle.MEMOIZE: lambda m: m.memo.update({len(m.memo): m.stack[-1]}),
+    **{code: _push_number(layout) for code, layout in _NUMBERS.items()},
+    **{code: _push_counted(*how) for code, how in _COUNTED.items()},
+}

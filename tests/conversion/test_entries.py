@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 from rule import make_array
 
+from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import load_model
 from aliasfree_jax.conversion import alias_free_convnets, from_original, originals, to_original
-from aliasfree_jax.conversion.__main__ import main
-from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION, table, table_torchvision
+from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION
+from aliasfree_jax.conversion.code_bases import code_base, table
 from aliasfree_jax.conversion.entries import blur_filter, target_shapes
-from aliasfree_jax.conversion.learnable_polyphase_sampling import table as lps_table
-from aliasfree_jax.conversion.learnable_polyphase_sampling import translate as lps_translate
-from aliasfree_jax.conversion.recognition_by_keys import normalised, recognise_by_keys
-from aliasfree_jax.conversion.truly_shift_invariant_cnns import table as aps_table
-from aliasfree_jax.conversion.truly_shift_invariant_cnns import table_cifar, translate_cifar
-from aliasfree_jax.conversion.truly_shift_invariant_cnns import translate as aps_translate
+from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
@@ -54,11 +50,20 @@ def parameters(name: str, **options) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# One of each kind is enough for the fast tests: the others have more layers.
+DEEP = {"resnet101", "resnet152", "resnext101_32x8d", "wide_resnet101_2", "ResNet101Custom"}
+DEEP |= {"vgg16", "vgg19", "vgg16_bn", "vgg19_bn", "densenet169", "densenet201", "densenet161"}
+
+
+def with_deep_ones_slow(cases, name):
+    return [pytest.param(case, marks=pytest.mark.slow) if name(case) in DEEP else case for case in cases]
+
+
+@pytest.mark.parametrize("name", with_deep_ones_slow(NETWORKS, str))
 def test_parameters_and_keys_of_all_23_networks(name):
     count, keys, plain = NETWORKS[name]
     assert parameters(f"{name}_blur") == count
-    assert (len(table(name, {})), len(table_torchvision(name, {}))) == (keys, plain)
+    assert (len(table(SOURCE, name, {})), len(table(TORCHVISION, name, {}))) == (keys, plain)
 
 
 # Keys and parameters.
@@ -81,8 +86,6 @@ OTHERS = {
     ("lps", "ResNet18Custom", (("conv1_stride", True),)): (145, 17958312),
     ("lps", "ResNet18Custom", (("pool", "max_2_norm"),)): (122, 11689512),
 }
-TABLES = {"aps": aps_table, "cifar": table_cifar, "lps": lps_table}
-TRANSLATE = {"aps": aps_translate, "cifar": translate_cifar, "lps": lps_translate}
 SOURCES = {
     "aps": "truly_shift_invariant_cnns",
     "cifar": "truly_shift_invariant_cnns/cifar10",
@@ -90,15 +93,17 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize("case", OTHERS, ids=lambda case: f"{case[1]} {dict(case[2])}")
+@pytest.mark.parametrize(
+    "case", with_deep_ones_slow(OTHERS, lambda case: case[1]), ids=lambda case: f"{case[1]} {dict(case[2])}"
+)
 def test_parameters_and_keys_of_the_others(case):
     family, model, options = case
     classes = {"num_classes": 10 if family == "cifar" else 1000}
-    entries = TABLES[family](model, {**dict(options), **classes})
+    entries = table(SOURCES[family], model, {**dict(options), **classes})
     keys, count = OTHERS[case]
     assert len(entries) == keys == len({entry.key for entry in entries})
     # Shapes both ways: zeros of the network's own shapes, exported and converted again.
-    name, ours = TRANSLATE[family](model, {**dict(options), **classes})
+    name, ours = code_base(SOURCES[family]).translate(model, {**dict(options), **classes})
     shapes = target_shapes(create_model(name, **ours), 64)
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     state = to_original(SOURCES[family], model, {**dict(options), **classes}, variables)
@@ -240,7 +245,7 @@ def test_unknown_names_are_shown_with_near_ones(source, model, options, message)
 
 def test_plain_weights_start_the_antialiased_network():
     """torchvision's parameters have the same shapes: "finetune from baseline" of BlurPool."""
-    entries = table_torchvision("resnet18", {"num_classes": 10})
+    entries = table(TORCHVISION, "resnet18", {"num_classes": 10})
     shapes = target_shapes(create_model("resnet18", num_classes=10), 64)
     variables = jax.tree.map(lambda leaf: make_array("x", leaf.shape), shapes)
     state = to_original(TORCHVISION, "resnet18", {"num_classes": 10}, variables)
@@ -250,39 +255,34 @@ def test_plain_weights_start_the_antialiased_network():
     assert jax.tree.map(np.shape, plain) == jax.tree.map(lambda leaf: leaf.shape, blurred)
 
 
-OTHER_SOURCES = [n for n in golden.cases() if golden.load(n).meta["source"] != "alias_free_convnets"]
+META = {name: golden.meta(name) for name in golden.cases()}
+OTHER_SOURCES = [name for name, meta in META.items() if meta["source"] != "alias_free_convnets"]
 
 
 @pytest.mark.parametrize("name", OTHER_SOURCES)
 def test_networks_are_recognised_by_their_keys(name):
-    case = golden.load(name)
-    shapes = {key: np.broadcast_to(np.float32(0), value.shape) for key, value in case.state_dict.items()}
-    model = case.meta["model"].removesuffix(" (circular)")
-    if case.meta["source"].endswith("cifar10") and model not in ("resnet18", "resnet20"):
+    meta, shapes = META[name], golden.shapes(name)
+    model = meta["model"].removesuffix(" (circular)")
+    if meta["source"].endswith("cifar10") and model not in ("resnet18", "resnet20"):
         with pytest.raises(UndecidedError, match=f"\\({model.split('_')[0]}_aps\\) or BlurPool"):
-            recognise_by_keys(shapes)
+            recognise(shapes)
         return
     if model == "BasicClassifier":
-        assert recognise_by_keys(shapes) is None
+        with pytest.raises(ConversionError, match="are none of the networks that can be recognised"):
+            recognise(shapes)
         return
-    source, found, options = recognise_by_keys(shapes)
-    assert (source, found) == (case.meta["source"], model)
-    asked = {**case.meta["options"], "num_classes": 10}
+    source, found, options = recognise(shapes)
+    assert (source, found) == (meta["source"], model)
+    asked = {**meta["options"], "num_classes": 10}
     given = {**options, "num_classes": 10}
-    assert [e.key for e in all_tables()[source](found, given)] == [
-        e.key for e in all_tables()[source](found, asked)
-    ]
+    assert [e.key for e in table(source, found, given)] == [e.key for e in table(source, found, asked)]
     for option in ("filter_size", "pool_only", "antialias", "swap_conv_pool", "logits_channels"):
-        value = case.meta["options"].get(option)
+        value = meta["options"].get(option)
         if value is not None and option in options and option != "antialias":
             assert options[option] == value, option
 
 
-def all_tables():
-    return {SOURCE: table, TORCHVISION: table_torchvision, **{SOURCES[key]: TABLES[key] for key in SOURCES}}
-
-
-ORIGINALS = {golden.load(name).meta["source"]: name for name in golden.cases()}
+ORIGINALS = {META[name]["source"]: name for name in (*META, *QUICK)}
 
 
 @pytest.mark.parametrize("source", ORIGINALS)
@@ -304,13 +304,13 @@ def test_the_command_converts_what_it_recognises(tmp_path, capsys, monkeypatch):
     case = golden.load("cifar_resnet20_1_circular")
     wrapped = {f"module.{key}": value for key, value in case.state_dict.items()}
     monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: wrapped)
-    assert main(["file.pt", str(tmp_path / "converted")]) == 0
+    assert main(["convert", "file.pt", str(tmp_path / "converted")]) == 0
     printed = capsys.readouterr().out
     assert "truly_shift_invariant_cnns/cifar10 resnet20: resnet20_cifar_circular" in printed
     assert "--config=configs/cifar10_resnet.py" in printed
     card, module, variables = load_model(tmp_path / "converted")
     assert (card.image_size, card.eval_crop_ratio, card.mean[0]) == (32, 1.0, 0.49141738)
-    logits = module.apply(variables, case.inputs.transpose(0, 2, 3, 1))
+    logits = jax.jit(module.apply)(variables, case.inputs.transpose(0, 2, 3, 1))
     assert np.abs(logits - case.output).max() < 1e-5 * np.abs(case.output).max()
 
 
@@ -337,7 +337,7 @@ def test_mixtures_of_evaluation_have_the_temperature_of_the_weights(option):
     options = {**case.meta["options"], option: True}
     module, variables = from_original(SOURCES["lps"], "BasicClassifier", options, state)
     images = case.inputs.transpose(0, 2, 3, 1)
-    logits = module.apply(variables, images)  # without a random key
+    logits = jax.jit(module.apply)(variables, images)  # without a random key
     assert np.isfinite(logits).all() and module.sampler().evaluation_temperature == 0.25
     several = state | {next(key for key in state if key.endswith("gumbel_tau")): np.float32(0.5)}
     with pytest.raises(ConversionError, match=r"several temperatures gumbel_tau: \[0.25, 0.5\]"):

@@ -1,5 +1,6 @@
 """Files without their blur filters: never another network without a word."""
 
+import functools
 import json
 
 import jax
@@ -7,11 +8,11 @@ import numpy as np
 import pytest
 from pickles import Code, code, name, numbers, tensor, zip_file
 
-from aliasfree_jax.conversion import from_original, load_weights, originals
-from aliasfree_jax.conversion.__main__ import main
+from aliasfree_jax.__main__ import main
+from aliasfree_jax.conversion import entries, from_original, load_weights, originals
+from aliasfree_jax.conversion.code_bases import code_base, table
 from aliasfree_jax.conversion.originals import load_pth
-from aliasfree_jax.conversion.recognition import recognise
-from aliasfree_jax.conversion.recognition_by_keys import normalised
+from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
@@ -54,12 +55,18 @@ SAVED = {
 
 def shapes_of(source, model, options):
     """A state dict of zeros that take no memory, filters with their values."""
-    base = originals._SOURCES[source]
+    return dict(made_of(source, model, json.dumps(options)))
+
+
+@functools.cache
+def made_of(source, model, text):
+    options = json.loads(text)
+    base = code_base(source)
     options = {"num_classes": 10, **options}
     network, ours = base.translate(model, options)
-    variables = originals.entries.target_shapes(create_model(network, **ours), 128)
+    variables = entries.target_shapes(create_model(network, **ours), 128)
     table = base.table(model, options)
-    flat = originals.entries._flat(variables)
+    flat = entries._flat(variables)
     state = {}
     for entry in table:
         if entry.constant is not None:
@@ -95,7 +102,7 @@ def test_a_file_without_its_filters_is_asked_for(case, load):
     with pytest.raises(UndecidedError, match="blur filters") as error:
         load(unfiltered(shapes_of(source, model, options)))
     asked = error.value.arguments
-    assert asked["source"] == source and originals.OPTION[source] in asked["options"]
+    assert asked["source"] == source and code_base(source).filters in asked["options"]
 
 
 @pytest.mark.parametrize("case", SAVED)
@@ -112,7 +119,7 @@ def test_a_file_without_some_of_its_filters_is_refused(case, load):
             continue
         # Recognised as another form: its table says that filters are left over.
         with pytest.raises(ConversionError, match="without a place|not there"):
-            originals.entries.convert(kept, originals._table(found, name, {"num_classes": 10, **chosen}), {})
+            entries.convert(kept, table(found, name, {"num_classes": 10, **chosen}), {})
 
 
 @pytest.mark.parametrize("case", [case for case in SAVED if "pool_only" not in case])
@@ -196,7 +203,7 @@ def test_the_command_names_its_flags(monkeypatch, tmp_path, capsys):
     state = unfiltered(shapes_of(*SAVED["resnet18_aps"]))
     monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: state)
     path = zip_file(tmp_path / "weights.pth", {"w": tensor(numbers(6), 0, (6,), (1,))}, [bytes(24)])
-    assert main([str(path), str(tmp_path / "net")]) == 2
+    assert main(["convert", str(path), str(tmp_path / "net")]) == 2
     printed = capsys.readouterr().err
     options = json.dumps({"filter_size": 3})
     assert f"--source={APS} --model=resnet18_aps --options='{options}'" in printed
@@ -209,7 +216,7 @@ def test_commands_that_take_files_say_how_to_convert_them(monkeypatch, tmp_path,
     with pytest.raises(ConversionError) as error:
         load_weights(path, "--checkpoint")
     for text in (
-        f"python -m aliasfree_jax.conversion {path} converted --source={APS} --model=resnet18_aps --options=",
+        f"python -m aliasfree_jax convert {path} converted --source={APS} --model=resnet18_aps --options=",
         "Then pass --checkpoint=converted.",
     ):
         assert text in str(error.value)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from pickles import Code, code, name, numbers, tensor, zip_file
 
-from aliasfree_jax.conversion.torch_file import read_entry, read_state_dict, read_torch_file
+from aliasfree_jax.conversion.weight_files import read_entry, read_state_dict, read_torch_file
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.pickles.inert import Description
 

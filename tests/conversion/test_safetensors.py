@@ -10,9 +10,9 @@ import pytest
 
 from aliasfree_jax.conversion import load_pth
 from aliasfree_jax.conversion.safetensors import DTYPES, safetensors_file
-from aliasfree_jax.conversion.torch_file import read_torch_file
-from aliasfree_jax.conversion.torch_writing import STORAGES, torch_file
-from aliasfree_jax.conversion.weight_files import read_state_dict
+from aliasfree_jax.conversion.to_files import torch_file
+from aliasfree_jax.conversion.torch_objects import STORAGES
+from aliasfree_jax.conversion.weight_files import read_state_dict, read_torch_file
 from aliasfree_jax.errors import ConversionError
 
 
@@ -34,7 +34,7 @@ def test_all_dtypes_go_through_both_formats(tmp_path):
     tensors = some_tensors(DTYPES)
     file.write_bytes(safetensors_file(tensors))
     assert_same(read_state_dict(file), tensors)
-    tensors = some_tensors({str(dtype): dtype for dtype in STORAGES})
+    tensors = some_tensors({str(dtype): dtype for dtype in STORAGES.values()})
     file.write_bytes(torch_file(tensors))  # recognised by its content, whatever its name
     assert_same(read_state_dict(file), tensors)
     file.write_bytes(torch_file(tensors, "state_dict"))

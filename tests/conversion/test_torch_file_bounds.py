@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pickles import ORDERED, WRITERS, Code, build, call, code, legacy_file, name, numbers, tensor, zip_file
 
-from aliasfree_jax.conversion.torch_file import read_state_dict, read_torch_file
+from aliasfree_jax.conversion.weight_files import read_state_dict, read_torch_file
 from aliasfree_jax.errors import ConversionError
 
 EXTENSION = 0x7A

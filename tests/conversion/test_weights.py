@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from aliasfree_jax.conversion import weights
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.conversion.weights import find_weights
 from aliasfree_jax.errors import ConversionError
@@ -127,12 +128,14 @@ def test_lps_keeps_its_prefix():
     )
 
 
-def test_values_that_contain_themselves_or_multiply():
+def test_values_that_contain_themselves_or_multiply(monkeypatch):
     loop = {"model": state(1.0)}
     loop["self"] = loop
     assert value(find_weights(loop)) == 1
     deep = {}
     for _ in range(60):
         deep = {"a": deep, "b": deep}
-    with pytest.raises(ConversionError, match="more than 1,000,000 values"):
+    assert weights.MAX_NODES == 1_000_000
+    monkeypatch.setattr(weights, "MAX_NODES", 10_000)
+    with pytest.raises(ConversionError, match="more than 10,000 values"):
         find_weights(deep)

@@ -16,7 +16,8 @@ from aliasfree_jax.data.augment import (
     random_resized_crop,
     random_view,
 )
-from aliasfree_jax.data.views import center_view, resize
+from aliasfree_jax.data.decode import resize
+from aliasfree_jax.data.views import center_view
 from aliasfree_jax.errors import ConfigError
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aliasfree_jax.__main__ import main
 from aliasfree_jax.config import base_config
 from aliasfree_jax.data import FolderSource, eval_batches, open_source
 from aliasfree_jax.data.cifar import CifarSource
 from aliasfree_jax.data.opening import open_images
-from aliasfree_jax.data.prepare import main
 from aliasfree_jax.errors import ConfigError, DataError
 
 NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -236,6 +236,6 @@ def test_other_data_beside_it(cifar, encoded):
 
 def test_it_needs_no_packing(cifar, capsys):
     for path in (cifar, packed(cifar, "tar.gz")):
-        assert main([str(path), str(cifar.parent / "out")]) == 2
+        assert main(["prepare", str(path), str(cifar.parent / "out")]) == 2
         assert "needs no packing: train with --config.data.source=folder" in capsys.readouterr().err
     assert not (cifar.parent / "out").exists()

@@ -74,7 +74,9 @@ def by_definition(split: Path) -> dict[str, list[str]]:
     return classes
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=pytest.mark.slow) if seed > 5 else seed for seed in range(12)]
+)
 def test_any_tree(tmp_path, seed):
     rng = np.random.default_rng(seed)
     tree = tmp_path / "tree"

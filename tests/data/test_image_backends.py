@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aliasfree_jax.config import INTERPOLATIONS
+from aliasfree_jax.config import CROPS, IMAGE_BACKENDS, INTERPOLATIONS
 from aliasfree_jax.data import FolderSource
-from aliasfree_jax.data.augment import random_box, random_resized_crop
-from aliasfree_jax.data.decode import decode
-from aliasfree_jax.data.image_backends import fast_decode, fast_resize, image_backend
-from aliasfree_jax.data.views import resize
+from aliasfree_jax.data.augment import CROPPED, random_box, random_resized_crop
+from aliasfree_jax.data.decode import (
+    BACKENDS,
+    FILTERS,
+    decode,
+    fast_decode,
+    fast_resize,
+    image_backend,
+    resize,
+)
 from aliasfree_jax.errors import ConfigError, DataError, MissingPackageError
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "imagenet-sample.tar"
@@ -190,3 +196,7 @@ def test_unknown_backend():
         image_backend("fats")
     with pytest.raises(ConfigError, match="unknown data.interpolation 'bilinea'.*Did you mean 'bilinear'"):
         image_backend("pillow", "bilinea")
+
+
+def test_what_the_configuration_allows_is_what_there_is():
+    assert (tuple(FILTERS), tuple(BACKENDS), tuple(CROPPED)) == (INTERPOLATIONS, IMAGE_BACKENDS, CROPS)

@@ -8,11 +8,12 @@ import pytest
 from packing import SIZES, in_process, jpeg
 from PIL import Image
 
+from aliasfree_jax.__main__ import main
 from aliasfree_jax.config import base_config
 from aliasfree_jax.data import open_source, train_batches
 from aliasfree_jax.data.decode import decode
 from aliasfree_jax.data.folder import FolderSource
-from aliasfree_jax.data.prepare import main, prepare
+from aliasfree_jax.data.prepare import prepare
 from aliasfree_jax.data.records import RecordSource, read_info
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.files import LOCK
@@ -103,13 +104,14 @@ def test_a_split_that_cannot_be_packed_is_told_of(folders, tmp_path, capsys, mon
     assert "without: " in (told := capsys.readouterr().err) and "train does not have" in told
 
 
-def test_the_command_packs_and_verifies(folders, tmp_path, capsys):
+def test_the_command_packs_and_verifies(folders, tmp_path, monkeypatch, capsys):
+    in_process(monkeypatch)
     out = tmp_path / "out"
-    arguments = [str(folders), str(out), "--images_per_shard=5", "--workers=1"]
+    arguments = ["prepare", str(folders), str(out), "--images_per_shard=5", "--workers=1"]
     assert main(arguments) == 0
     told = capsys.readouterr().out
     assert "train: 9 images in 2 shards" in told and f"--config.data.path={out}" in told
-    assert main(["--verify", str(out)]) == 0
+    assert main(["prepare", "--verify", str(out)]) == 0
     assert "3 shards are as they were written" in capsys.readouterr().out
     assert main(arguments) == 2
     assert "is prepared already" in capsys.readouterr().err
@@ -119,24 +121,9 @@ def test_the_command_packs_and_verifies(folders, tmp_path, capsys):
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
     (out / "val-00000-of-00001.array_record").unlink()
-    assert main(["--verify", str(out)]) == 2
+    assert main(["prepare", "--verify", str(out)]) == 2
     told = capsys.readouterr().err
     assert "train-00001-of-00002.array_record is damaged" in told
     assert "val-00000-of-00001.array_record is missing" in told
     with pytest.raises(DataError, match="lacks 1 of 1 shards"):
         RecordSource(out, "val")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["one"], "expected IMAGES and DIRECTORY"),
-        (["a", "b", "--verify"], "expected IMAGES and DIRECTORY"),
-        (["a", "b", "--images_per_shard=0"], "must be positive"),
-        (["a", "b", "--resize=-1"], "must not be negative"),
-    ],
-)
-def test_wrong_arguments(arguments, message, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2 and message in capsys.readouterr().err

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from packing import SIZES, in_process
 
+from aliasfree_jax.__main__ import main
 from aliasfree_jax.data import prepare as module
 from aliasfree_jax.data import shards
-from aliasfree_jax.data.prepare import main, prepare
+from aliasfree_jax.data.prepare import prepare
 from aliasfree_jax.data.records import RecordSource
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.files import LOCK, OccupiedError, sole_writer
@@ -97,12 +98,12 @@ def test_home_and_addresses(folders, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folders, tmp_path / "data")
-    assert main(["~/data", "~/out"]) == 0
-    assert main(["--verify", "~/out"]) == 0
+    assert main(["prepare", "~/data", "~/out"]) == 0
+    assert main(["prepare", "--verify", "~/out"]) == 0
     assert len(RecordSource("~/out", "train")) == 9
     capsys.readouterr()
     for arguments in (["gs://b/data", "out2"], ["data", "gs://b/out"], ["--verify", "s3://b/out"]):
-        assert main(arguments) == 2
+        assert main(["prepare", *arguments]) == 2
         assert "an address" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"data", "out"}
 
@@ -127,7 +128,7 @@ def test_ctrl_c_is_one_line(folders, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(module, "_write_shards", interrupted)
     with pytest.raises(SystemExit) as end:
-        main([str(folders), str(tmp_path / "out")])
+        main(["prepare", str(folders), str(tmp_path / "out")])
     assert end.value.code == 130
     told = capsys.readouterr().err
     assert told == f"interrupted: give the same command again to go on in {tmp_path / 'out'}\n"
@@ -146,7 +147,7 @@ def many(folders, tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_is_killed(many, tmp_path):
     """As the system does when memory runs out: one sentence, and it goes on."""
-    command = [sys.executable, "-m", "aliasfree_jax.data.prepare", str(many), str(tmp_path / "out")]
+    command = [sys.executable, "-m", "aliasfree_jax", "prepare", str(many), str(tmp_path / "out")]
     command.append("--images_per_shard=1")
     job = subprocess.Popen([*command, "--workers=1"], text=True, stderr=subprocess.PIPE)
     while job.poll() is None and not list((tmp_path / "out").glob("*-of-*.json")):
@@ -186,7 +187,7 @@ def test_an_interrupt_that_is_lost_on_its_way_is_seen(usual, handled):
 def test_ctrl_c_while_the_workers_start_and_work(many, tmp_path, handled):
     """To the whole group of processes, at several moments: no traceback, status 130, and it goes on."""
     handled(signal.default_int_handler)
-    program = [sys.executable, "-m", "aliasfree_jax.data.prepare", str(many)]
+    program = [sys.executable, "-m", "aliasfree_jax", "prepare", str(many)]
     for number, awaited in enumerate((LOCK, "*-of-*.part", "*-of-*.json")):
         out = tmp_path / f"out{number}"  # where nothing is left of an earlier moment
         command = [*program, str(out), "--workers=1", "--images_per_shard=1"]

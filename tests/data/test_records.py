@@ -15,7 +15,7 @@ from aliasfree_jax.errors import DataError
 
 
 def test_directories_that_hold_no_records(packed, tmp_path):
-    with pytest.raises(DataError, match="no prepared data set in .* python -m aliasfree_jax.data.prepare"):
+    with pytest.raises(DataError, match="no prepared data set in .* python -m aliasfree_jax prepare"):
         RecordSource(tmp_path, "train")
     with pytest.raises(DataError, match="unknown split of .*'tran'. Did you mean 'train'"):
         RecordSource(packed, "tran")

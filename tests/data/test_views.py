@@ -2,14 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aliasfree_jax.data.views import (
-    center_view,
-    described,
-    evaluation_view,
-    resize,
-    resize_shorter,
-    zero_pad,
-)
+from aliasfree_jax.data.decode import resize
+from aliasfree_jax.data.views import center_view, described, evaluation_view, resize_shorter, zero_pad
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import pytest
+
+from aliasfree_jax.commands import program
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -25,8 +26,9 @@ def test_what_a_script_imports_is_there(path):
 
 def run(name, monkeypatch, *arguments):
     module = loaded(EXAMPLES / f"{name}.py")
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
-    module.main()
+    if not hasattr(module, "define"):
+        return module.main()
+    assert program(module.define, module.main, module.__doc__)([*arguments]) == 0
 
 
 def test_a_function_of_numpy_arrays(monkeypatch, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.conversion import from_original
-from aliasfree_jax.conversion.antialiased_cnns import SOURCE, table, translate
+from aliasfree_jax.conversion.antialiased_cnns import BLURPOOL, SOURCE, translate
 from aliasfree_jax.conversion.entries import target_shapes
 from aliasfree_jax.models import create_model
 
@@ -75,7 +75,7 @@ def test_logits_of_the_original(row):
     here = {"/".join(p.key for p in path): leaf.shape for path, leaf in flat}
     shapes = {
         entry.key: entry.layout.there(np.broadcast_to(0.0, here[entry.path])).shape
-        for entry in table(model, options)
+        for entry in BLURPOOL.table(model, options)
         if entry.constant is None
     }
     module, variables = from_original(SOURCE, model, options, state_dict(shapes))

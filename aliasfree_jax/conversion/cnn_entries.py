@@ -1,23 +1,102 @@
-"""State-dict tables of AlexNet, VGG, DenseNet and MobileNet-v2, plain and with BlurPool.
+"""State-dict tables of ResNets, AlexNet, VGG, DenseNet and MobileNet-v2: walks through the networks.
 
-Both code bases number the modules of a sequence; a sampler (`Style.sampled`) takes a number of its own.
+Each in the words of several code bases (`Style`). Outside of ResNets these number the modules of a sequence,
+in which a sampler (`Style.sampled`) takes a number of its own.
 """
 
+import dataclasses
 from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
 
 from aliasfree_jax.conversion.entries import (
     CONV,
     DENSE,
     DEPTHWISE,
     Entry,
+    Pool,
     batch_norm,
     flattened_map,
     linear,
+    no_entries,
 )
-from aliasfree_jax.conversion.resnet_entries import Style
 from aliasfree_jax.models.densenet import DenseNet
 from aliasfree_jax.models.feedforward import VGG, AlexNet
 from aliasfree_jax.models.mobilenet import STAGES, MobileNetV2
+from aliasfree_jax.models.resnet import EXPANSION, ResNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How a code base names the tensors of its ResNets.
+
+    Attributes:
+      prefix: of all keys.
+      wrapped: whether 3 x 3 and 7 x 7 convolutions are the second module of a sequence, after a padding.
+      sampled: whether blocks of stride 2 have samplers; without, their convolutions are strided.
+      pool: entries of the samplers.
+      shortcut_pool: entries of those of shortcuts, where they are others.
+      pool_name: key of the sampler where it is no part of a sequence with the convolution; "" where it is.
+      first_pool: entries of the sampler behind the stem's convolution; None without it.
+      stem_pool: key of the sampler behind the stem's max pool; "" without it.
+    """
+
+    prefix: str = ""
+    wrapped: bool = False
+    sampled: bool = True
+    pool: Pool = no_entries
+    shortcut_pool: Pool | None = None
+    pool_name: str = ""
+    first_pool: Pool | None = None
+    stem_pool: str = ""
+
+
+def resnet(network: ResNet, style: Style) -> Iterator[Entry]:
+    """All tensors of `network` in the code base's words."""
+    prefix = style.prefix
+    yield Entry(f"{prefix}conv1{'.1' if style.wrapped else ''}.weight", "params/stem/conv/kernel", CONV)
+    yield from batch_norm(f"{prefix}bn1", "stem/norm")
+    channels = network.widths[0]
+    if style.first_pool:
+        yield from style.first_pool(f"{prefix}maxpool.0", "stem/first_sampler", channels)
+    if style.stem_pool:
+        yield from style.pool(f"{prefix}{style.stem_pool}", "stem/pool/sampler", channels)
+    for stage, (depth, width) in enumerate(zip(network.depths, network.widths, strict=True)):
+        for block in range(depth):
+            key, path = f"{prefix}layer{stage + 1}.{block}", f"stage{stage}_block{block}"
+            strided = stage > 0 and block == 0
+            yield from _resnet_block(network, style, key, path, channels, width, strided)
+            channels = EXPANSION[network.block] * width
+    yield from linear(f"{prefix}fc", "head")
+
+
+def _resnet_block(
+    network: ResNet, style: Style, key: str, path: str, channels: int, width: int, strided: bool
+) -> Iterator[Entry]:
+    sizes = (3, 3) if network.block == "basic" else (1, 3, 1)
+    inner = width if network.block == "basic" else width * network.group_width // 64 * network.groups
+    samples = strided and style.sampled
+    for number, size in enumerate(sizes, 1):
+        conv = f"{key}.conv{number}"
+        if samples and number == len(sizes):
+            if style.pool_name:
+                pool = f"{key}.{style.pool_name}"
+            elif network.sampler_position == "before":
+                pool, conv = f"{conv}.0", f"{conv}.1"
+            else:
+                pool, conv = f"{conv}.1", f"{conv}.0"
+            yield from style.pool(pool, f"{path}/sampler", inner)
+        wrapped = ".1" if style.wrapped and size > 1 else ""
+        yield Entry(f"{conv}{wrapped}.weight", f"params/{path}/conv{number}/kernel", CONV)
+        yield from batch_norm(f"{key}.bn{number}", f"{path}/norm{number}")
+    if strided or channels != EXPANSION[network.block] * width:
+        if samples:
+            shortcut_pool = style.shortcut_pool or style.pool
+            yield from shortcut_pool(f"{key}.downsample.0", f"{path}/shortcut_sampler", channels)
+        index = 1 if samples else 0
+        yield Entry(f"{key}.downsample.{index}.weight", f"params/{path}/shortcut_conv/kernel", CONV)
+        yield from batch_norm(f"{key}.downsample.{index + 1}", f"{path}/shortcut_norm")
 
 
 def alexnet(network: AlexNet, style: Style) -> Iterator[Entry]:
@@ -34,9 +113,14 @@ def alexnet(network: AlexNet, style: Style) -> Iterator[Entry]:
             if style.sampled:
                 yield from style.pool(f"features.{index}", "", width)
                 index += 1
-    for key, name in ((1, "hidden1"), (4, "hidden2"), (6, "head")):
-        layout = flattened_map(6) if name == "hidden1" else DENSE
-        yield from linear(f"classifier.{key}", f"classifier/{name}", layout)
+    yield from _classifier(6, (1, 4, 6))
+
+
+def _classifier(side: int, numbers: tuple[int, int, int]) -> Iterator[Entry]:
+    """Three linear layers of these numbers behind a flattened map of `side` x `side`."""
+    layouts = (flattened_map(side), DENSE, DENSE)
+    for number, name, layout in zip(numbers, ("hidden1", "hidden2", "head"), layouts, strict=True):
+        yield from linear(f"classifier.{number}", f"classifier/{name}", layout)
 
 
 def vgg(network: VGG, style: Style) -> Iterator[Entry]:
@@ -52,9 +136,7 @@ def vgg(network: VGG, style: Style) -> Iterator[Entry]:
         if style.sampled:
             yield from style.pool(f"features.{index}", "", width)
             index += 1
-    for key, name in ((0, "hidden1"), (3, "hidden2"), (6, "head")):
-        layout = flattened_map(7) if name == "hidden1" else DENSE
-        yield from linear(f"classifier.{key}", f"classifier/{name}", layout)
+    yield from _classifier(7, (0, 3, 6))
 
 
 def densenet(network: DenseNet, style: Style) -> Iterator[Entry]:
@@ -113,3 +195,12 @@ def mobilenet(network: MobileNetV2, style: Style) -> Iterator[Entry]:
 def _convolved(key: str, path: str, suffix: str = "_conv") -> Iterator[Entry]:
     yield Entry(f"{key}.0.weight", f"params/{path}{suffix}/kernel", CONV)
     yield from batch_norm(f"{key}.1", f"{path}_norm")
+
+
+_WALKS = {ResNet: resnet, AlexNet: alexnet, VGG: vgg, DenseNet: densenet, MobileNetV2: mobilenet}
+
+
+def network_entries(network: nn.Module, style: Style) -> Iterator[Entry]:
+    """All tensors of a network in the words of `style`."""
+    walk: Any = _WALKS[type(network)]
+    return walk(network, style)

@@ -6,8 +6,8 @@ import pytest
 from pickles import Code, call, code, name, zip_file
 
 from aliasfree_jax.conversion import load_pth
-from aliasfree_jax.conversion.lightning import with_hyper_parameters
-from aliasfree_jax.conversion.torch_file import read_entry, read_torch_file
+from aliasfree_jax.conversion.undecided import with_hyper_parameters
+from aliasfree_jax.conversion.weight_files import read_entry, read_torch_file
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.pickles.inert import Description
 

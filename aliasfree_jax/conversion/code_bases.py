@@ -1,0 +1,83 @@
+"""The originals whose weights can be read and written, by name, and which of them have a network."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from aliasfree_jax.checkpoint import ModelCard
+from aliasfree_jax.conversion.alias_free_convnets import AFC
+from aliasfree_jax.conversion.antialiased_cnns import BLURPOOL, PLAIN
+from aliasfree_jax.conversion.description import described, differences
+from aliasfree_jax.conversion.entries import CodeBase, Entry, Options, chosen, listing
+from aliasfree_jax.conversion.learnable_polyphase_sampling import LPS
+from aliasfree_jax.conversion.truly_shift_invariant_cnns import CIFAR_APS, IMAGENET_APS
+from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.models import create_model
+
+SOURCES = {base.source: base for base in (AFC, BLURPOOL, PLAIN, IMAGENET_APS, CIFAR_APS, LPS)}
+
+
+def code_base(source: str) -> CodeBase:
+    """The original of that name; ConversionError if there is none."""
+    return chosen("source", source, SOURCES)
+
+
+def table(source: str, model: str, options: Options) -> list[Entry]:
+    """The state dict of an original's network."""
+    return code_base(source).table(model, options)
+
+
+@dataclass(frozen=True)
+class _Nearest:
+    """The network of a code base that is nearest to one of ours: `distance` 0 if it is the same."""
+
+    distance: int
+    lines: list[str]  # in what they differ
+    model: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_NONE = 1000  # a distance at which naming the nearest network would help nobody
+
+
+def _nearest(base: CodeBase, card: ModelCard) -> _Nearest:
+    ours = described(create_model(card.model, **card.options))
+    given = {"num_classes": ours["num_classes"]}
+    if base is AFC:
+        given["in_chans"] = card.channels
+    elif card.channels != 3:
+        return _Nearest(_NONE, [f"channels of the images: {card.channels}, there 3"])
+    compared = []
+    for model, read_off in base.candidates(ours):
+        options = {**given, **read_off}
+        try:
+            name, translated = base.translate(model, options)
+        except ConversionError as error:
+            compared.append(_Nearest(_NONE, [str(error)], model, options))
+            continue
+        found = differences(ours, described(create_model(name, **translated)))
+        distance = sum(difference.weight for difference in found)
+        compared.append(_Nearest(distance, list(map(str, found)), model, options))
+    return min(compared, key=lambda nearest: nearest.distance)
+
+
+def original_of(source: str, card: ModelCard) -> tuple[str, dict[str, Any]]:
+    """Name and options, in the words of `source`, of the network that `card` describes.
+
+    Raises:
+      ConversionError: an unknown source; or it has no such network: in what the nearest one differs, and
+        which sources have it.
+    """
+    found = _nearest(code_base(source), card)
+    if not found.distance:
+        return found.model, found.options
+    having = [
+        other for other, base in SOURCES.items() if other != source and not _nearest(base, card).distance
+    ]
+    elsewhere = f"Pass --to={' or --to='.join(having)}." if having else "No other original has it either."
+    named = f"; the nearest, {found.model} {json.dumps(found.options)}, differs"
+    shown = listing("ours and theirs", found.lines)
+    raise ConversionError(
+        f"{source} has no such network as {card.model}{named if found.distance < _NONE else ''}:{shown}\n"
+        f"  {elsewhere}"
+    )

@@ -1,0 +1,93 @@
+"""Converts an original's file into a checkpoint that eval.py and train.py accept, or a run into such a file.
+
+python -m aliasfree_jax convert convnext_tiny_afc.pth converted/convnext_afc_tiny
+python -m aliasfree_jax convert --to=antialiased-cnns runs/resnet50_lpf4 weights.safetensors
+
+The network is recognised from the file (of torch.save, or .safetensors); --model and --options override
+that. Nothing in the file is executed, and PyTorch is not needed. With --to, the file gets the keys of
+that code base, whose programs load it strictly; its ending chooses the format: .safetensors, .pth (the
+state dict) or .pth.tar (an entry "state_dict", as --save_weights of the originals).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from aliasfree_jax.checkpoint import save_model
+from aliasfree_jax.conversion.code_bases import SOURCES
+from aliasfree_jax.conversion.originals import load_pth
+from aliasfree_jax.conversion.to_files import write_original
+from aliasfree_jax.conversion.undecided import UndecidedError
+from aliasfree_jax.data.views import described
+from aliasfree_jax.errors import ConfigError, ConversionError
+from aliasfree_jax.files import local_path
+
+FOR_FILES = ("source", "model", "options", "key", "image_size")
+
+
+def _options(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConversionError(f"--options is not JSON ({error}): {text}") from error
+    if not isinstance(options, dict):
+        raise ConversionError(f"--options must be a JSON object of constructor arguments, got {text}")
+    return options
+
+
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    for name, text in {
+        "to": f"write a file of this code base: {', '.join(SOURCES)}",
+        "source": "original code base, e.g. alias_free_convnets",
+        "model": "network of that code base, e.g. convnext_afc",
+        "options": "arguments of its constructor as JSON",
+        "key": "entry of a training checkpoint, e.g. model (default: averaged weights, if any)",
+    }.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_integer("image_size", None, "pixels (default 224; 32 for CIFAR-10)", flag_values=values)
+
+
+def _to_original(values: flags.FlagValues, run: Path, output: Path) -> None:
+    given = [name for name in FOR_FILES if values[name].value is not None]
+    if given:
+        raise ConversionError(f"--{given[0]} is for reading a file; with --to, the run says what it holds.")
+    model, options, count = write_original(values.to, run, output)
+    print(f"{values.to}: {model} {json.dumps(options)}")
+    print(f"wrote {count:,} values to {output}")
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Runs the command."""
+    if len(arguments) != 2:
+        raise ConfigError(
+            f"expected an input and an output, got {arguments}: the original's file and the directory to "
+            "write, or with --to=SOURCE a run (its best, a step, a converted directory) and the file."
+        )
+    given, output = map(local_path, arguments)
+    if values.to is not None:
+        return _to_original(values, given, output)
+    try:
+        card, _, variables = load_pth(
+            given,
+            source=values.source,
+            model=values.model,
+            options=_options(values.options),
+            key=values.key,
+            image_size=values.image_size,
+            tell=lambda note: print(f"note: {note}"),
+        )
+    except UndecidedError as error:
+        raise error.for_conversion() from error
+    written = save_model(output, card, variables)
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    print(f"{card.origin}: {card.model} {json.dumps(card.options)}")
+    print(f"wrote {count:,} parameters to {written}")
+    config = "cifar10_resnet" if card.image_size == 32 else "convnext_afc"  # for its data, not its network
+    prepared = described(card.preparation())
+    print(f"evaluate them at {prepared}: python eval.py --checkpoint={written} --config=configs/{config}.py")
