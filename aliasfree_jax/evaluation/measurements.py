@@ -1,9 +1,10 @@
 """What eval.py and train.py measure: shifts of every kind, drawn for each image, or all that there are.
 
-Results are shares in [0, 1]. The metrics as the four papers define them are in `presets`.
+Proportions are in [0, 1]. The metrics as the papers define them are in `presets`.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -13,8 +14,8 @@ from aliasfree_jax.evaluation.evaluator import Measurement
 from aliasfree_jax.evaluation.reductions import (
     ACCURACY,
     CONSISTENCY,
+    WORST_CASE,
     PerShift,
-    WorstCase,
     WorstCaseByRadius,
 )
 from aliasfree_jax.evaluation.search import Ascent, spread_points
@@ -28,8 +29,7 @@ from aliasfree_jax.evaluation.shift_sets import (
     random_integer,
     square,
 )
-from aliasfree_jax.evaluation.shifting import Bilinear, Crop, Fill, ZeroFilled
-from aliasfree_jax.evaluation.spatial import Space, Warp
+from aliasfree_jax.evaluation.shifting import Bilinear, Circular, Crop, Fill, Shifting, Warp, ZeroFilled
 
 # What the fractional shifts are drawn from: multiples of 1/n of a pixel, or real numbers (None).
 GRIDS: dict[str, int | None] = {"1/2": 2, "1/3": 3, "1/4": 4, "real": None}
@@ -54,11 +54,8 @@ def _about(shifts: int, used: int, asked: int, seed: int) -> str:
 def integer_shifts(side: int, *, shifts: int, max_shift: int, seed: int) -> Measurement:
     """Circular shifts by whole pixels, `shifts` an image, up to `largest_shift(max_shift, side)`."""
     used = largest_shift(max_shift, side)
-    return Measurement(
-        "integer",
-        random_integer(shifts, used, _key("integer", seed)),
-        about=_about(shifts, used, max_shift, seed),
-    )
+    drawn = random_integer(shifts, used, _key("integer", seed))
+    return Measurement("integer", drawn, about=_about(shifts, used, max_shift, seed))
 
 
 def fractional_shifts(side: int, *, shifts: int, max_shift: int, seed: int) -> Measurement:
@@ -106,42 +103,14 @@ def bilinear_shifts(*, shifts: int, margin: int, seed: int) -> Measurement:
     )
 
 
-_WORST = (WorstCase(),)
-
-
 def adversarial_integer(side: int, radius: int) -> Measurement:
     """Worst case over every circular shift by whole pixels of up to `radius` each way."""
     grid = square(radius, side)
     return Measurement(
         "adversarial_integer",
         grid,
-        reductions=(WorstCase(), WorstCaseByRadius(radius)),
+        reductions=(WORST_CASE, WorstCaseByRadius(radius)),
         about=f"all {grid.count} circular shifts by whole pixels of up to {radius} each way",
-    )
-
-
-def shift_plane(side: int, radius: int) -> Measurement:
-    """What pictures need of every circular shift by whole pixels of up to `radius` each way.
-
-    No shift of a fooled image is left out, so it costs more than `adversarial_integer`.
-    """
-    grid = square(radius, side)
-    return Measurement(
-        "shift_plane",
-        grid,
-        reductions=(CONSISTENCY, ACCURACY, WorstCase(), WorstCaseByRadius(radius), PerShift()),
-        about=f"all {grid.count} circular shifts by whole pixels of up to {radius} each way, none left out",
-    )
-
-
-def slide(length: int, steps: int = 4) -> Measurement:
-    """The label's probability while an image slides `length` pixels down and right, `steps` a pixel."""
-    places = np.arange(steps * length + 1) / steps
-    return Measurement(
-        "slide",
-        Grid(np.stack([places, places], axis=-1)),
-        reductions=(PerShift(),),
-        about=f"down and right at once, {length} pixels in steps of 1/{steps}, ideal interpolation",
     )
 
 
@@ -151,7 +120,7 @@ def adversarial_half(side: int, radius: int) -> Measurement:
     return Measurement(
         "adversarial_half",
         grid.scattered(),
-        reductions=_WORST,
+        reductions=(WORST_CASE,),
         about=f"all {grid.count} circular shifts by halves of a pixel of up to {radius} each way",
     )
 
@@ -162,7 +131,7 @@ def adversarial_fraction(finest: int) -> Measurement:
     return Measurement(
         "adversarial_fraction",
         sets,
-        reductions=_WORST,
+        reductions=(WORST_CASE,),
         about=f"all circular shifts by multiples of {', '.join(sets)} of a pixel below one",
     )
 
@@ -179,36 +148,80 @@ def distinct_factors(finest: int) -> list[int]:
     return [n for n in factors if not any(m % n == 0 for m in factors if m > n)]
 
 
-def adversarial_continuous(
-    radius: float, *, points: int = 64, starts: int = 4, steps: int = 20
+def _searched(
+    name: str, way: Shifting, most: Sequence[float], about: str, points: int, starts: int, steps: int
 ) -> Measurement:
-    """Worst case over all real-valued circular shifts of up to `radius` pixels each way, by search.
+    """Worst case over a box of parameters, each up to `most` of them either way.
 
-    `points` spread evenly over the square, then `steps` steps of gradient ascent from the `starts` worst.
+    `points` spread evenly over the box, then `steps` steps of gradient ascent from the `starts` worst.
     """
-    low, high = (-float(radius),) * 2, (float(radius),) * 2
+    low, high = tuple(-limit for limit in most), tuple(most)
     return Measurement(
-        "adversarial_continuous",
+        name,
         Grid(spread_points(low, high, points)),
-        reductions=_WORST,
-        refine=Ascent(low, high, starts=starts, steps=steps),
-        about=f"real-valued circular shifts of up to {radius:g} pixels each way: {points} points, then "
-        f"{steps} steps from the {starts} worst",
+        way,
+        (WORST_CASE,),
+        Ascent(low, high, starts=starts, steps=steps),
+        f"{about} each way: {points} points, then {steps} steps from the {starts} worst",
     )
 
 
-def spatial_attack(
-    space: Space, fill: Fill, *, points: int = 64, starts: int = 4, steps: int = 20
+def adversarial_continuous(
+    radius: float, *, points: int = 64, starts: int = 4, steps: int = 20
 ) -> Measurement:
-    """Worst case over rotations, scalings and translations with a border of `fill`, by the same search."""
-    low, high = tuple(-most for most in space.high), space.high
+    """Worst case over all real-valued circular shifts of up to `radius` pixels each way, by search."""
+    about = f"real-valued circular shifts of up to {radius:g} pixels"
+    most = (float(radius),) * 2
+    return _searched("adversarial_continuous", Circular(), most, about, points, starts, steps)
+
+
+def spatial_attack(
+    fill: Fill,
+    *,
+    translation: float,
+    rotation: float = 0.0,
+    enlargement: float = 1.0,
+    points: int = 64,
+    starts: int = 4,
+    steps: int = 20,
+) -> Measurement:
+    """Worst case over rotations, scalings and translations with a border of `fill`, by the same search.
+
+    Args:
+      fill: what lies outside the image.
+      translation: pixels, each way.
+      rotation: degrees, each way.
+      enlargement: factor, 1 or more; as much smaller, too.
+      points, starts, steps: of the search, see `adversarial_continuous`.
+    """
+    about = (
+        f"translations of up to {translation:.1f} pixels, rotations of {rotation:g} degrees, enlargements by "
+        f"{enlargement:.2f},"
+    )
+    most = (translation, translation, rotation, math.log(enlargement))
+    return _searched("spatial_attack", Warp(fill=fill), most, about, points, starts, steps)
+
+
+def shift_plane(side: int, radius: int) -> Measurement:
+    """What pictures need of every circular shift by whole pixels of up to `radius` each way.
+
+    No shift of a fooled image is left out, so it costs more than `adversarial_integer`.
+    """
+    grid = square(radius, side)
     return Measurement(
-        "spatial_attack",
-        Grid(spread_points(low, high, points)),
-        Warp(fill),
-        reductions=_WORST,
-        refine=Ascent(low, high, starts=starts, steps=steps),
-        about=f"translations of up to {space.translation:.1f} pixels, rotations of {space.rotation:g} "
-        f"degrees, enlargements by {math.exp(space.log_scale):.2f}, each way: {points} points, then "
-        f"{steps} steps from the {starts} worst",
+        "shift_plane",
+        grid,
+        reductions=(CONSISTENCY, ACCURACY, WORST_CASE, WorstCaseByRadius(radius), PerShift()),
+        about=f"all {grid.count} circular shifts by whole pixels of up to {radius} each way, none left out",
+    )
+
+
+def slide(length: int, steps: int = 4) -> Measurement:
+    """The label's probability while an image slides `length` pixels down and right, `steps` a pixel."""
+    places = np.arange(steps * length + 1) / steps
+    return Measurement(
+        "slide",
+        Grid(np.stack([places, places], axis=-1)),
+        reductions=(PerShift(),),
+        about=f"down and right at once, {length} pixels in steps of 1/{steps}, ideal interpolation",
     )

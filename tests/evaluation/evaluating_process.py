@@ -12,9 +12,8 @@ import jax
 import numpy as np
 from classifiers import WEIGHTS, labelled, smooth_noise
 
+from aliasfree_jax.evaluation.evaluator import predictor, shift_report
 from aliasfree_jax.evaluation.measurements import adversarial_continuous, adversarial_integer, crop_shifts
-from aliasfree_jax.evaluation.placement import predictor
-from aliasfree_jax.evaluation.report import shift_report
 from aliasfree_jax.evaluation.shifting import Circular
 
 SIDE, MARGIN, BATCH, BATCHES = 16, 2, 12, 2

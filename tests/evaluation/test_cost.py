@@ -10,8 +10,9 @@ from classifiers import labelled
 
 from aliasfree_jax import create_model
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
-from aliasfree_jax.evaluation.presets import Setting, preset
+from aliasfree_jax.evaluation.presets import PresetConfig
 from aliasfree_jax.evaluation.reductions import Change
+from aliasfree_jax.evaluation.selection import preset
 from aliasfree_jax.evaluation.shift_sets import Grid
 
 SIDE, BATCH = 32, 16
@@ -26,7 +27,7 @@ def test_the_integer_worst_case_costs_what_its_forwards_do():
     # The answers of random weights differ little between images: against their mean, the classes balance.
     usual = module.apply(variables, images, train=False).mean(0)
     predict = jax.jit(lambda x: module.apply(variables, x, train=False) - usual)
-    (wanted,) = preset("afc_integer", Setting(SIDE), paper=True).measurements
+    (wanted,) = preset("afc_integer", PresetConfig(SIDE), paper=True).measurements
     part = Grid(wanted.shifts.points[::8])  # every shift costs the same
     every = Measurement("every", part, reductions=(*wanted.reductions, Change("margin")))
     batch = labelled(predict, images)

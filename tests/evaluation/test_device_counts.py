@@ -13,11 +13,11 @@ import pytest
 
 from aliasfree_jax.config import base_config
 from aliasfree_jax.data import ArraySource, Share, eval_batches
-from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
-from aliasfree_jax.evaluation.presets import Setting, preset
-from aliasfree_jax.evaluation.reductions import ACCURACY, CONSISTENCY, Change, Counts, PerShift, WorstCase
-from aliasfree_jax.evaluation.report import shift_report
+from aliasfree_jax.evaluation.evaluator import Measurement, evaluate, shift_report
+from aliasfree_jax.evaluation.presets import PresetConfig
+from aliasfree_jax.evaluation.reductions import ACCURACY, CONSISTENCY, WORST_CASE, Change, Counts, PerShift
 from aliasfree_jax.evaluation.search import Ascent
+from aliasfree_jax.evaluation.selection import preset
 from aliasfree_jax.evaluation.shift_sets import Grid, random_fraction, random_integer, square
 from aliasfree_jax.training.mesh import evaluated_batches, make_mesh
 
@@ -74,7 +74,7 @@ def measurements():
     grid = random_fraction(2, 2, 3, key)
     return (
         Measurement("sets", {"whole": whole, "also": square(1)}, reductions=(ACCURACY, CONSISTENCY, Where())),
-        Measurement("worst", square(2), reductions=(WorstCase(),)),
+        Measurement("worst", square(2), reductions=(WORST_CASE,)),
         Measurement("pixels", Grid(np.array([[1, 2]])), reductions=(PerShift(), Change("logit_change"))),
         Measurement("real", parts, reductions=(Where(),)),
         Measurement("thirds", grid, reductions=(Where(),)),
@@ -105,7 +105,7 @@ def test_filling_does_not_change_a_bit_of_any_result():
 
 def test_a_search_finds_the_same_on_all_device_counts():
     search = Measurement(
-        "found", square(1), reductions=(WorstCase(),), refine=Ascent((-2.0, -2.0), (2.0, 2.0), steps=3)
+        "found", square(1), reductions=(WORST_CASE,), refine=Ascent((-2.0, -2.0), (2.0, 2.0), steps=3)
     )
     kept = (IMAGES, LABELS)
     found = [
@@ -123,7 +123,7 @@ def test_presets_draw_for_the_batches_that_were_asked_for(paper):
     """One stream for two measurements; the mean of batches, of which the last is not full."""
 
     def found(processes, local, size=5):
-        setting = Setting(side=4 * SIDE, seed=1, margin=2)
+        setting = PresetConfig(side=4 * SIDE, seed=1, margin=2)
         chosen = [preset(name, setting, paper=paper).measurements for name in PAPER]
         images = batches(13, size, processes, local, side=4 * SIDE + 4)
         return without_means(evaluate(sums, images, [each for wanted in chosen for each in wanted]))

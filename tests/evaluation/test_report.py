@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from aliasfree_jax.evaluation.evaluator import predictor, shift_report
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
-from aliasfree_jax.evaluation.placement import predictor
-from aliasfree_jax.evaluation.report import format_markdown, format_table, shift_report
+from aliasfree_jax.evaluation.report import format_markdown, format_table
 
 SETTINGS = {"shifts": 4, "max_shift": 32, "seed": 1}
 

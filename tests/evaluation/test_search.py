@@ -8,10 +8,9 @@ from classifiers import alias_free, labelled, smooth_noise, strided
 
 from aliasfree_jax import create_model
 from aliasfree_jax.errors import AliasFreeError, ConfigError
-from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
+from aliasfree_jax.evaluation.evaluator import Measurement, evaluate, predictor
 from aliasfree_jax.evaluation.measurements import adversarial_continuous, adversarial_fraction
-from aliasfree_jax.evaluation.placement import predictor
-from aliasfree_jax.evaluation.reductions import WorstCase
+from aliasfree_jax.evaluation.reductions import WORST_CASE
 from aliasfree_jax.evaluation.search import Ascent, spread_points
 from aliasfree_jax.evaluation.shift_sets import Grid
 from aliasfree_jax.ops.shift import fractional_shift
@@ -22,7 +21,7 @@ SQUARE = (0.0, 0.0), (1.0, 1.0)  # where the fractions of a pixel lie
 
 def searched(points=16, starts=2, steps=12, box=SQUARE):
     refine = Ascent(*box, starts=starts, steps=steps)
-    return Measurement("search", Grid(spread_points(*box, points)), reductions=(WorstCase(),), refine=refine)
+    return Measurement("search", Grid(spread_points(*box, points)), reductions=(WORST_CASE,), refine=refine)
 
 
 def worst(predict, batch, *measurements, **options):

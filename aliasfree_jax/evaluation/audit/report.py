@@ -7,7 +7,7 @@ from typing import Any
 
 from aliasfree_jax.evaluation.audit.alignment import pair
 from aliasfree_jax.evaluation.audit.auditing import Audit, LayerError
-from aliasfree_jax.evaluation.tables import Rows, align, markdown
+from aliasfree_jax.evaluation.report import Rows, align, markdown
 
 LEGEND = (
     "Error: largest |output for the moved image - output, moved along|, relative to the largest |output|; "

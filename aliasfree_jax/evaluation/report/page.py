@@ -1,24 +1,30 @@
-"""One page about one or several evaluated networks: tables, pictures, settings. It needs no other file.
+"""Writes a page about one or several evaluated networks: tables, pictures, settings. It needs no other file.
 
-python -m aliasfree_jax.evaluation.html_report runs/a/eval.json runs/b/eval.json --out=report.html
+python -m aliasfree_jax report runs/a/eval.json runs/b/eval.json --out=report.html
 
 The results are those of eval.py; what pictures need is among them with --pictures. The pictures are inside
 the page, and beside it as files. Needs matplotlib (pip install 'aliasfree_jax[figures]').
 """
 
-import argparse
 import base64
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from absl import flags
 
 from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import ConfigError, DataError, command
-from aliasfree_jax.evaluation.gallery import PICTURES, Picture, draw_pictures
-from aliasfree_jax.evaluation.report import compared, headlines, tables
-from aliasfree_jax.evaluation.stored import Evaluated, read_results
+from aliasfree_jax.errors import ConfigError, DataError
+from aliasfree_jax.evaluation.report import Rows, compared, headlines, tables
+from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, read_results
+from aliasfree_jax.evaluation.report.pictures import (
+    feature_figure,
+    map_figure,
+    png,
+    radius_figure,
+    slide_gif,
+)
 from aliasfree_jax.files import local_path, write_whole
 
 STYLE = """
@@ -69,7 +75,70 @@ DATA = (
 )
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+class Picture(NamedTuple):
+    """One picture of the page: the end of its file's name, and what makes it."""
+
+    file: str
+    title: str
+    caption: str
+    make: Callable[[Sequence[Evaluated]], bytes]
+
+
+PICTURES = (
+    Picture(
+        "worst_case.png",
+        "Worst case by radius",
+        "The share of images that are right unshifted and under every circular shift by whole pixels of up "
+        "to so many pixels each way.",
+        lambda networks: png(radius_figure(networks)),
+    ),
+    Picture(
+        "accuracy_map.png",
+        "Accuracy over the plane of shifts",
+        "The share of images that are classified rightly under each circular shift by whole pixels; the "
+        "middle is no shift.",
+        lambda networks: png(map_figure(networks, "accuracy")),
+    ),
+    Picture(
+        "consistency_map.png",
+        "Consistency over the plane of shifts",
+        "The share of images that keep the class of the unshifted image under each circular shift by whole "
+        "pixels; the middle is no shift.",
+        lambda networks: png(map_figure(networks, "consistency")),
+    ),
+    Picture(
+        "slide.gif",
+        "One image slides",
+        "The probability that the network gives to the image's true class. The image moves round the circle, "
+        "by ideal interpolation between whole pixels.",
+        slide_gif,
+    ),
+    Picture(
+        "features.png",
+        "Feature maps",
+        "One layer's map of the same image; of the shifted image, moved back; and the difference. Of all "
+        "channels, the one that differs most; the error is relative to the layer's largest value.",
+        lambda networks: png(feature_figure(networks)),
+    ),
+)
+
+
+def draw_pictures(networks: Sequence[Evaluated]) -> dict[str, bytes | DataError]:
+    """Every picture as a file's content, by its name; or what the results lack for it.
+
+    Raises:
+      MissingPackageError: matplotlib is not installed.
+    """
+    drawn: dict[str, bytes | DataError] = {}
+    for picture in PICTURES:
+        try:
+            drawn[picture.file] = picture.make(networks)
+        except DataError as error:
+            drawn[picture.file] = error
+    return drawn
+
+
+def _table(rows: Rows) -> str:
     head, *body = rows
     # Names of networks may break behind their underscores: they would widen the columns of narrow figures.
     headings = (escape(cell).replace("_", "_<wbr>") for cell in head)
@@ -96,7 +165,7 @@ def _figure(picture: Picture, drawn: bytes | DataError) -> str:
 
 def _settings(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Everything among the results that was not measured, sections flattened."""
-    measured = {"images", "accuracy", "published", "imagenet_c", "pictured_image"}
+    measured = {"images", "accuracy", "published", "imagenet_c", IMAGE}
     for key, value in results.items():
         if not prefix and (key in measured or (isinstance(value, Mapping) and "pairs" in value)):
             continue
@@ -198,29 +267,21 @@ def write_report(networks: Sequence[Evaluated], out: Path) -> None:
     write_whole(out, page(networks, drawn))
 
 
-@command
-def main(arguments: list[str]) -> None:
-    """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m aliasfree_jax.evaluation.html_report",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_string(
+        "names", "", "of the networks, with commas; default: those of the runs", flag_values=values
     )
-    parser.add_argument("results", nargs="+", type=local_path, help="JSON files of eval.py")
-    parser.add_argument(
-        "--names", default="", help="of the networks, with commas; default: those of the runs"
-    )
-    parser.add_argument(
-        "--out", type=local_path, default=Path("report.html"), help="the page; default: report.html"
-    )
-    options = parser.parse_args(arguments)
-    names = options.names.split(",") if options.names else [""] * len(options.results)
-    if len(names) != len(options.results):
-        raise ConfigError(f"--names has {len(names)} names for {len(options.results)} files.")
-    read = [read_results(path, name) for path, name in zip(options.results, names, strict=True)]
-    write_report(read, options.out)
-    print(f"wrote {options.out}")
+    flags.DEFINE_string("out", "report.html", "the page", flag_values=values)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Compares the results in the files that the arguments name."""
+    files, out = [local_path(path) for path in arguments], local_path(values.out, "--out")
+    if not files:
+        raise ConfigError("nothing to report: pass the JSON files of eval.py, e.g. runs/mine/eval.json.")
+    names = values.names.split(",") if values.names else [""] * len(files)
+    if len(names) != len(files):
+        raise ConfigError(f"--names has {len(names)} names for {len(files)} files.")
+    write_report([read_results(path, name) for path, name in zip(files, names, strict=True)], out)
+    print(f"wrote {out}")
