@@ -6,12 +6,6 @@ import pytest
 
 COMMANDS = {
     "aliasfree_jax.conversion.__main__": [["PATH", "out"], ["w.pth", "PATH"]],
-    "aliasfree_jax.evaluation.audit.__main__": [
-        ["PATH"],
-        ["--checkpoint=PATH"],
-        ["--output=PATH"],
-        ["--plot=PATH"],
-    ],
     "aliasfree_jax.training.curves": [["PATH"], ["run", "--out=PATH"]],
     "experiments.__main__": [["--data=PATH"]],
     "benchmarks.__main__": [["--out=PATH"], ["--photographs=PATH"]],
@@ -34,8 +28,6 @@ def test_an_address_is_refused(module, arguments, monkeypatch, tmp_path, capsys)
     ("module", "arguments", "told"),
     [
         ("aliasfree_jax.conversion.__main__", ["~/w.pth", "~/out"], "HOME/w.pth"),
-        ("aliasfree_jax.evaluation.audit.__main__", ["~/nets.py:f"], "HOME/nets.py"),
-        ("aliasfree_jax.evaluation.audit.__main__", ["--checkpoint=~/run"], "HOME/run"),
         ("aliasfree_jax.training.curves", ["~/run"], "HOME/run"),
         ("experiments.__main__", ["--data=~/cifar"], "HOME/cifar"),
     ],

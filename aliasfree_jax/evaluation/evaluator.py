@@ -7,6 +7,7 @@ reduced to. Padding (mask 0) never counts.
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import jax
@@ -51,7 +52,7 @@ class Measurement:
 
     @property
     def sets(self) -> Mapping[str, ShiftSet]:
-        """The sets by name; one alone is called ""."""
+        """The sets by name; one without a name is "", as all together are."""
         return self.shifts if isinstance(self.shifts, Mapping) else {"": self.shifts}
 
     @property
@@ -66,17 +67,16 @@ class Measurement:
 
 
 class _Sums:
-    """The counts of one measurement over all batches: of all its sets (None), and of each that has a name."""
+    """The counts of one measurement over all batches: of each set by its name, and of all together, ""."""
 
     def __init__(self, measurement: Measurement) -> None:
         self.measurement = measurement
-        parts = [*measurement.shifts] if isinstance(measurement.shifts, Mapping) else []
-        self.counts = {part: [Counts() for _ in measurement.reductions] for part in [None, *parts]}
+        self.counts = {name: [Counts() for _ in measurement.reductions] for name in ("", *measurement.sets)}
         self.pairs = dict.fromkeys(self.counts, 0)
 
     def add(self, trial: Trial) -> None:
         """Visits all shifts of a batch."""
-        whole: Table | None = None
+        tables: dict[str, Table] = {}
         for name, shifts in self.measurement.sets.items():
             where = shifts.draw(trial.numbers)
             if where.shape[2] != trial.shifting.parameters:
@@ -84,31 +84,25 @@ class _Sums:
                     f"{self.measurement.name}: {type(trial.shifting).__name__} takes "
                     f"{trial.shifting.parameters} numbers a shift, got {where.shape[2]}."
                 )
-            table = trial.run(where)
-            whole = table if whole is None else whole.joined(table)
-            if name in self.counts:
-                self._count(name, table)
-        assert whole is not None
+            tables[name] = trial.run(where)
+        whole = reduce(Table.joined, tables.values())
         if self.measurement.refine:
             whole = whole.joined(self.measurement.refine(trial, whole))
-        self._count(None, whole)
-
-    def _count(self, part: str | None, table: Table) -> None:
-        self.pairs[part] += int(table.visited.sum())
-        images = table.of_images()  # filling must not change even the order of a sum
-        for counts, reduction in zip(self.counts[part], self.measurement.reductions, strict=True):
-            counts.add(reduction.count(images))
+        for name, table in (tables | {"": whole}).items():
+            self.pairs[name] += int(table.visited.sum())
+            images = table.of_images()  # filling must not change even the order of a sum
+            for counts, reduction in zip(self.counts[name], self.measurement.reductions, strict=True):
+                counts.add(reduction.count(images))
 
     def result(self) -> Results:
         """Results over all sets, then by set."""
-        parts: dict[str | None, Results] = {}
-        for part, sums in self.counts.items():
-            parts[part] = {"pairs": self.pairs[part]}
-            for counts, reduction in zip(sums, self.measurement.reductions, strict=True):
-                parts[part] |= reduction.result(counts)
-        whole = parts.pop(None)
+        parts: dict[str, Results] = {}
+        for name, sums in self.counts.items():
+            parts[name] = {"pairs": self.pairs[name]}
+            for reduction, counts in zip(self.measurement.reductions, sums, strict=True):
+                parts[name] |= reduction.result(counts)
         about = {"about": self.measurement.about} if self.measurement.about else {}
-        return about | whole | ({"parts": parts} if parts else {})
+        return about | parts.pop("") | ({"parts": parts} if parts else {})
 
 
 def _trials(

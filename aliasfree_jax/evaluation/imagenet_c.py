@@ -5,6 +5,7 @@ paper's authors have it (19, each as it is); and the benchmark's mCE over its 15
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +136,8 @@ def evaluate_corruptions(
     """
     folders = corruptions_in(directory)
     results: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in folders}
-    notes: set[str] = set()
-
-    def note_once(text: str) -> None:
-        if text not in notes:
-            notes.add(text)
-            note(text)
-
-    how: dict[str, Any] = {"accept_class_names": accept_class_names, "note": note_once}
+    # Every severity has the same to tell: once is enough.
+    how: dict[str, Any] = {"accept_class_names": accept_class_names, "note": cache(note)}
     for name, severity in tell([(name, severity) for name in folders for severity in SEVERITIES]):
         results[name][severity] = measure(open_corruption(folders[name], severity, clean, **how))
     return summarise(results)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -17,9 +18,16 @@ from aliasfree_jax.evaluation.presets import Preset, PresetConfig, consistency, 
 from aliasfree_jax.evaluation.shifting import Fill
 from aliasfree_jax.evaluation.trial import Predict
 
+T = TypeVar("T")
 RANDOM = ("integer", "fractional", "zero_filled", "crop", "bilinear")
 ADVERSARIAL = ("integer", "half", "fraction", "continuous")
 PRESETS = consistency.PRESETS | worst_cases.PRESETS
+
+
+def _known(what: str, name: str, table: Mapping[str, T]) -> T:
+    if name not in table:
+        raise ConfigError(unknown(what, name, table))
+    return table[name]
 
 
 def preset(name: str, config: PresetConfig, *, paper: bool = False) -> Preset:
@@ -28,9 +36,7 @@ def preset(name: str, config: PresetConfig, *, paper: bool = False) -> Preset:
     Raises:
       ConfigError: there is none.
     """
-    if name not in PRESETS:
-        raise ConfigError(unknown("preset", name, PRESETS))
-    found = PRESETS[name](config, paper)
+    found = _known("preset", name, PRESETS)(config, paper)
     return found if paper else Preset(found.measurements)
 
 
@@ -48,41 +54,33 @@ class View(NamedTuple):
     enlarged: bool = False
 
     def data(self, config: ConfigDict) -> ConfigDict:
-        """The section data of these images; raises as `wide_view`."""
+        """The section data of these images.
+
+        Raises:
+          ConfigError: images resized as usual do not reach so far, or inputs have a border of zeros.
+        """
         data = ConfigDict(config.data)
         data.interpolation = self.interpolation
-        return wide_view(data, data.image_size, self.margin, self.enlarged) if self.margin else data
-
-
-def wide_view(data: ConfigDict, side: int, margin: int, enlarged: bool = False) -> ConfigDict:
-    """The section data for images that are larger by `margin` on each side.
-
-    Args:
-      data: the section for the usual images.
-      side: of those, pixels.
-      margin: pixels.
-      enlarged: resize the whole image to the larger size; else as usual, and cut more out of it.
-
-    Raises:
-      ConfigError: images resized as usual do not reach so far, or inputs have a border of zeros.
-    """
-    if data.zero_pad:
-        raise ConfigError(
-            f"windows are cut from images, not from inputs with a border of zeros (data.zero_pad = "
-            f"{data.zero_pad}): measure circular or zero-filled shifts, or set data.zero_pad = 0."
-        )
-    wide, wanted = ConfigDict(data), side + 2 * margin
-    shorter = wanted if enlarged else int(side / data.eval_crop_ratio)
-    if wanted > shorter:
-        raise ConfigError(
-            f"windows need images of {wanted} pixels (input {side}, eval.crop_margin = {margin} each way), "
-            f"but they are resized to {shorter} (data.eval_crop_ratio = {data.eval_crop_ratio:g}): the "
-            f"margin is at most {(shorter - side) // 2} then. Or use --zero_filled_shifts."
-        )
-    # Half a pixel more than the shorter side, whose fraction is cut off: rounding cannot lose a pixel.
-    wide.image_size, wide.eval_crop_ratio = wanted, wanted / (shorter + 0.5)
-    wide.eval_view = "crop"  # also where the usual view squeezes all of the image: that has no surroundings
-    return wide
+        if not self.margin:
+            return data
+        if data.zero_pad:
+            raise ConfigError(
+                f"windows are cut from images, not from inputs with a border of zeros (data.zero_pad = "
+                f"{data.zero_pad}): measure circular or zero-filled shifts, or set data.zero_pad = 0."
+            )
+        side, wanted = data.image_size, data.image_size + 2 * self.margin
+        shorter = wanted if self.enlarged else int(side / data.eval_crop_ratio)
+        if wanted > shorter:
+            raise ConfigError(
+                f"windows need images of {wanted} pixels (input {side}, eval.crop_margin = {self.margin} "
+                f"each way), but they are resized to {shorter} (data.eval_crop_ratio = "
+                f"{data.eval_crop_ratio:g}): the margin is at most {(shorter - side) // 2} then. Or use "
+                "--zero_filled_shifts."
+            )
+        # Half a pixel more than the shorter side, whose fraction is cut off: rounding cannot lose a pixel.
+        data.image_size, data.eval_crop_ratio = wanted, wanted / (shorter + 0.5)
+        data.eval_view = "crop"  # also where the usual view squeezes the image: that has no surroundings
+        return data
 
 
 def prepare(data: ConfigDict, card: ModelCard, overridden: Collection[str] = ()) -> dict[str, Any]:
@@ -153,35 +151,28 @@ def black(mean: Sequence[float], std: Sequence[float]) -> Fill:
 def random_shifts(kind: str, config: ConfigDict, side: int) -> Measurement:
     """Random shifts of one of the kinds in `RANDOM`, as `config.eval` says, for inputs of this side."""
     draw = {"shifts": config.eval.shifts, "seed": config.seed}
-    largest, margin = config.eval.max_shift, config.eval.crop_margin
-    match kind:
-        case "integer":
-            return make.integer_shifts(side, max_shift=largest, **draw)
-        case "fractional":
-            return make.fractional_shifts(side, max_shift=largest, **draw)
-        case "zero_filled":
-            return make.zero_filled_shifts(max_shift=make.largest_shift(margin, side), **draw)
-        case "crop":
-            return make.crop_shifts(margin=margin, **draw)
-        case "bilinear":
-            return make.bilinear_shifts(margin=margin, **draw)
-        case _:
-            raise ConfigError(unknown("kind of random shifts", kind, RANDOM))
+    circular, window = {"max_shift": config.eval.max_shift}, {"margin": config.eval.crop_margin}
+    makers = {
+        "integer": partial(make.integer_shifts, side, **circular, **draw),
+        "fractional": partial(make.fractional_shifts, side, **circular, **draw),
+        "zero_filled": partial(
+            make.zero_filled_shifts, max_shift=make.largest_shift(config.eval.crop_margin, side), **draw
+        ),
+        "crop": partial(make.crop_shifts, **window, **draw),
+        "bilinear": partial(make.bilinear_shifts, **window, **draw),
+    }
+    return _known("kind of random shifts", kind, makers)()
 
 
 def _adversarial(kind: str, config: ConfigDict, side: int) -> Measurement:
     radius = config.eval.worst_case_radius
-    match kind:
-        case "integer":
-            return make.adversarial_integer(side, radius)
-        case "half":
-            return make.adversarial_half(side, radius)
-        case "fraction":
-            return make.adversarial_fraction(config.eval.finest_fraction)
-        case "continuous":
-            return make.adversarial_continuous(min(radius, side / 2))
-        case _:
-            raise ConfigError(unknown("--adversarial", kind, ADVERSARIAL))
+    makers = {
+        "integer": partial(make.adversarial_integer, side, radius),
+        "half": partial(make.adversarial_half, side, radius),
+        "fraction": partial(make.adversarial_fraction, config.eval.finest_fraction),
+        "continuous": partial(make.adversarial_continuous, min(radius, side / 2)),
+    }
+    return _known("--adversarial", kind, makers)()
 
 
 def select(

@@ -87,8 +87,7 @@ class Table:
     @property
     def fooled(self) -> np.ndarray:
         """Which images were classified wrongly under a shift, bool [B]."""
-        wrong: np.ndarray = self.visited & ~self.columns["correct"]
-        return wrong.any(axis=0)
+        return np.any(self.visited & ~self.columns["correct"], axis=0)
 
     def of_images(self) -> "Table":
         """The same without padding."""

@@ -5,7 +5,7 @@ import pytest
 
 from aliasfree_jax.config import base_config, validate
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.selection import ADVERSARIAL, RANDOM, View, black, select, wide_view
+from aliasfree_jax.evaluation.selection import ADVERSARIAL, RANDOM, View, black, select
 
 
 def test_every_name_is_a_measurement_of_its_view():
@@ -101,18 +101,18 @@ def test_the_windows_of_aft_are_of_an_enlarged_image():
 
 
 def test_windows_see_the_image_at_the_usual_scale():
-    data = base_config().data
-    data.eval_crop_ratio = 0.875
-    wide = wide_view(data, 224, 16)
+    config = base_config()
+    config.data.update({"image_size": 224, "eval_crop_ratio": 0.875})
+    wide = View(16, "bicubic").data(config)
     assert wide.image_size == 256 and int(wide.image_size / wide.eval_crop_ratio) == 256
-    wide = wide_view(data, 224, 3)
+    wide = View(3, "bicubic").data(config)
     assert wide.image_size == 230 and int(wide.image_size / wide.eval_crop_ratio) == 256
-    assert wide.eval_view == "crop" and data.eval_crop_ratio == 0.875
+    assert wide.eval_view == "crop" and config.data.eval_crop_ratio == 0.875
     with pytest.raises(ConfigError, match="need images of 258 pixels .* resized to 256 .* is at most 16"):
-        wide_view(data, 224, 17)
-    data.zero_pad = 8
+        View(17, "bicubic").data(config)
+    config.data.zero_pad = 8
     with pytest.raises(ConfigError, match="border of zeros .data.zero_pad = 8"):
-        wide_view(data, 224, 3)
+        View(3, "bicubic").data(config)
 
 
 def test_black_is_black_before_normalisation():

@@ -9,10 +9,9 @@ AFC: Michaeli et al., CVPR 2023. AFT: Michaeli and Soudry, NeurIPS 2025. Their p
 set it; here it is `PresetConfig.seed`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,16 +44,20 @@ class PresetConfig:
     fill: Fill = NOTHING
 
 
-class Figure(Protocol):
-    """A number that an original prints, from the results of `evaluator.evaluate`."""
-
-    def __call__(self, results: Mapping[str, Any]) -> float:
-        """The number, in the original's unit."""
+# A number that an original prints, in its unit, from the results of `evaluator.evaluate`.
+Figure = Callable[[Mapping[str, Any]], float]
 
 
 def figure(*keys: str | int, unit: float = 1.0) -> Figure:
     """The number under these keys of the results, times `unit`: 100 for percent."""
-    return lambda results: unit * reduce(lambda found, key: found[key], keys, results)
+
+    def look_up(results: Mapping[str, Any]) -> float:
+        found: Any = results
+        for key in keys:
+            found = found[key]
+        return unit * found
+
+    return look_up
 
 
 def accuracies(name: str, printed: str = "{}") -> dict[str, Figure]:
@@ -84,11 +87,9 @@ class Preset:
         return {name: of(results) for name, of in self.figures.items()}
 
 
-class MakePreset(Protocol):
-    """A preset by its name."""
-
-    def __call__(self, config: PresetConfig, paper: bool) -> Preset:
-        """The original's metric if `paper`, else the sane variant, of which only the measurements count."""
+# From the configuration, and whether the original's metric is wanted; of the sane variant only the
+# measurements count.
+MakePreset = Callable[[PresetConfig, bool], Preset]
 
 
 def _pairs(stream: np.random.RandomState, low: int, high: int, count: int) -> np.ndarray:

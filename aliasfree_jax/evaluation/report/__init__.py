@@ -81,7 +81,7 @@ NOTES = {
     "pair_consistency": "two agree: share of images with the same class under all their shifts.",
     "accuracy": "accuracy: of the shifted images.",
     "worst_case_accuracy": "worst case: right unshifted and under all shifts of the row.",
-    "attacked_accuracy": "attacked: right under the first wrong shift of the row, if its loss is the larger one.",
+    "attacked_accuracy": "attacked: under the first wrong shift, if its loss is larger than without a shift.",
     "probability_change": "dp: change of the predicted class's probability.",
     "logit_change": "dz: max |z(shifted) - z| / max |z| of the logits z.",
 }

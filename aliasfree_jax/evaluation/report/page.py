@@ -10,6 +10,7 @@ import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -27,36 +28,7 @@ from aliasfree_jax.evaluation.report.pictures import (
 )
 from aliasfree_jax.files import local_path, write_whole
 
-STYLE = """
-:root { color-scheme: light dark; --text: #1b1b1b; --page: #ffffff; --pale: #666666; --line: #d4d4d4; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e6e6e6; --page: #17191c; --pale: #a3a3a3; --line: #43474d; }
-}
-body { color: var(--text); background: var(--page); font: 16px/1.5 system-ui, sans-serif; margin: 0; }
-main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.2rem 4rem; }
-h1, h2 { overflow-wrap: anywhere; }
-h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
-th, td { padding: 0.2rem 0.8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: pre; }
-th { white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
-.settings td:first-child { white-space: nowrap; }
-.settings td { text-align: left; vertical-align: top; overflow-wrap: anywhere; white-space: pre-wrap; }
-figure { margin: 1.5rem 0; }
-img { max-width: 100%; min-width: 34rem; box-sizing: border-box; padding: 0.5rem; }
-img { background: #ffffff; border-radius: 6px; }
-figcaption, .note { color: var(--pale); font-size: 0.9rem; }
-.note { margin: 0.2rem 0; }
-@media (max-width: 40rem) {
-  h1 { font-size: 1.4rem; }
-  h2 { font-size: 1.2rem; }
-  table { font-size: 0.85rem; }
-  th, td { padding: 0.2rem 0.4rem; }
-}
-"""
-# Nothing is loaded: a browser refuses whatever the page does not bring along.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+TEMPLATE = Path(__file__).with_name("page.html")
 SHOWN = 12  # entries of a long list, e.g. of class names
 # Fields of the section data that choose and form the images of an evaluation; their normalisation belongs
 # to the network.
@@ -231,23 +203,15 @@ def _differences(networks: Sequence[Evaluated]) -> list[str]:
 def page(networks: Sequence[Evaluated], drawn: Mapping[str, bytes | DataError]) -> str:
     """The page of these networks; `drawn` is what `draw_pictures` gave."""
     names = ", ".join(network.name for network in networks)
-    parts = [f"<h1>Evaluation under shifts: {escape(names)}</h1>"]
+    figures = [_figure(picture, drawn[picture.file]) for picture in PICTURES]
+    parts = [*map(_section, networks)]
     if len(networks) > 1:
-        parts += [_table(compared({network.name: network.results for network in networks}))]
-        parts += [_notes(_differences(networks))]
+        table = _table(compared({network.name: network.results for network in networks}))
+        parts = [table, _notes(_differences(networks)), *figures, *parts]
     else:
-        parts += [_section(networks[0])]
-    parts += [_figure(picture, drawn[picture.file]) for picture in PICTURES]
-    if len(networks) > 1:
-        parts += [_section(network) for network in networks]
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(names)}: evaluation under shifts</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+        parts += figures
+    filled = Template(TEMPLATE.read_text(encoding="utf-8"))
+    return filled.substitute(names=escape(names), body="\n".join(parts))
 
 
 def write_report(networks: Sequence[Evaluated], out: Path) -> None:
