@@ -73,67 +73,45 @@ def fractional_shifts(side: int, *, shifts: int, max_shift: int, seed: int) -> M
 
 def zero_filled_shifts(*, shifts: int, max_shift: int, seed: int) -> Measurement:
     """Shifts by whole pixels with zeros (of the normalised image) at the border, `shifts` an image."""
-    return Measurement(
-        "zero_filled",
-        random_integer(shifts, max_shift, _key("zero_filled", seed)),
-        ZeroFilled(),
-        about=f"{shifts} random shifts an image, each axis up to {max_shift} pixels, zeros come in, "
-        f"seed {seed}",
-    )
+    drawn = random_integer(shifts, max_shift, _key("zero_filled", seed))
+    about = f"{shifts} random shifts an image, each axis up to {max_shift} pixels, zeros come in, seed {seed}"
+    return Measurement("zero_filled", drawn, ZeroFilled(), about=about)
 
 
 def crop_shifts(*, shifts: int, margin: int, seed: int) -> Measurement:
     """Windows in images that are wider by `margin` on each side, `shifts` an image."""
-    return Measurement(
-        "crop",
-        random_integer(shifts, margin, _key("crop", seed)),
-        Crop(margin),
-        about=f"{shifts} random windows an image, up to {margin} pixels off the centre each way, seed {seed}",
-    )
+    drawn = random_integer(shifts, margin, _key("crop", seed))
+    about = f"{shifts} random windows an image, up to {margin} pixels off the centre each way, seed {seed}"
+    return Measurement("crop", drawn, Crop(margin), about=about)
 
 
 def bilinear_shifts(*, shifts: int, margin: int, seed: int) -> Measurement:
     """Windows at real-valued places in images that are wider by `margin`, bilinear interpolation."""
-    box = (-float(margin),) * 2, (float(margin),) * 2
-    return Measurement(
-        "bilinear",
-        random_in_box(shifts, *box, _key("bilinear", seed)),
-        Bilinear(margin),
-        about=f"{shifts} random real-valued windows an image, bilinear, up to {margin} pixels, seed {seed}",
-    )
+    most = float(margin)
+    drawn = random_in_box(shifts, (-most, -most), (most, most), _key("bilinear", seed))
+    about = f"{shifts} random real-valued windows an image, bilinear, up to {margin} pixels, seed {seed}"
+    return Measurement("bilinear", drawn, Bilinear(margin), about=about)
 
 
 def adversarial_integer(side: int, radius: int) -> Measurement:
     """Worst case over every circular shift by whole pixels of up to `radius` each way."""
-    grid = square(radius, side)
-    return Measurement(
-        "adversarial_integer",
-        grid,
-        reductions=(WORST_CASE, WorstCaseByRadius(radius)),
-        about=f"all {grid.count} circular shifts by whole pixels of up to {radius} each way",
-    )
+    grid, reductions = square(radius, side), (WORST_CASE, WorstCaseByRadius(radius))
+    about = f"all {grid.count} circular shifts by whole pixels of up to {radius} each way"
+    return Measurement("adversarial_integer", grid, reductions=reductions, about=about)
 
 
 def adversarial_half(side: int, radius: int) -> Measurement:
     """Worst case over every circular shift by multiples of half a pixel, whole pixels left out."""
-    grid = halves(radius, side)
-    return Measurement(
-        "adversarial_half",
-        grid.scattered(),
-        reductions=(WORST_CASE,),
-        about=f"all {grid.count} circular shifts by halves of a pixel of up to {radius} each way",
-    )
+    grid = halves(radius, side).scattered()
+    about = f"all {grid.count} circular shifts by halves of a pixel of up to {radius} each way"
+    return Measurement("adversarial_half", grid, reductions=(WORST_CASE,), about=about)
 
 
 def adversarial_fraction(finest: int) -> Measurement:
     """Worst case over all fractions p/n of a pixel, n up to `finest`, on both axes."""
     sets = {f"1/{n}": fractions(n).scattered() for n in distinct_factors(finest)}
-    return Measurement(
-        "adversarial_fraction",
-        sets,
-        reductions=(WORST_CASE,),
-        about=f"all circular shifts by multiples of {', '.join(sets)} of a pixel below one",
-    )
+    about = f"all circular shifts by multiples of {', '.join(sets)} of a pixel below one"
+    return Measurement("adversarial_fraction", sets, reductions=(WORST_CASE,), about=about)
 
 
 def distinct_factors(finest: int) -> list[int]:
@@ -156,14 +134,9 @@ def _searched(
     `points` spread evenly over the box, then `steps` steps of gradient ascent from the `starts` worst.
     """
     low, high = tuple(-limit for limit in most), tuple(most)
-    return Measurement(
-        name,
-        Grid(spread_points(low, high, points)),
-        way,
-        (WORST_CASE,),
-        Ascent(low, high, starts=starts, steps=steps),
-        f"{about} each way: {points} points, then {steps} steps from the {starts} worst",
-    )
+    grid, search = Grid(spread_points(low, high, points)), Ascent(low, high, starts=starts, steps=steps)
+    about = f"{about} each way: {points} points, then {steps} steps from the {starts} worst"
+    return Measurement(name, grid, way, (WORST_CASE,), search, about)
 
 
 def adversarial_continuous(
@@ -208,20 +181,14 @@ def shift_plane(side: int, radius: int) -> Measurement:
     No shift of a fooled image is left out, so it costs more than `adversarial_integer`.
     """
     grid = square(radius, side)
-    return Measurement(
-        "shift_plane",
-        grid,
-        reductions=(CONSISTENCY, ACCURACY, WORST_CASE, WorstCaseByRadius(radius), PerShift()),
-        about=f"all {grid.count} circular shifts by whole pixels of up to {radius} each way, none left out",
-    )
+    reductions = (CONSISTENCY, ACCURACY, WORST_CASE, WorstCaseByRadius(radius), PerShift())
+    about = f"all {grid.count} circular shifts by whole pixels of up to {radius} each way, none left out"
+    return Measurement("shift_plane", grid, reductions=reductions, about=about)
 
 
 def slide(length: int, steps: int = 4) -> Measurement:
     """The label's probability while an image slides `length` pixels down and right, `steps` a pixel."""
     places = np.arange(steps * length + 1) / steps
-    return Measurement(
-        "slide",
-        Grid(np.stack([places, places], axis=-1)),
-        reductions=(PerShift(),),
-        about=f"down and right at once, {length} pixels in steps of 1/{steps}, ideal interpolation",
-    )
+    grid = Grid(np.stack([places, places], axis=-1))
+    about = f"down and right at once, {length} pixels in steps of 1/{steps}, ideal interpolation"
+    return Measurement("slide", grid, reductions=(PerShift(),), about=about)

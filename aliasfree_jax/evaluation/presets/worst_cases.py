@@ -3,6 +3,7 @@
 AFC's fractional shifts move the content up and left, its rolls down and right; that is kept.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import jax
@@ -17,12 +18,18 @@ from aliasfree_jax.evaluation.reductions import (
     WORST_CASE,
     WorstCaseByRadius,
 )
-from aliasfree_jax.evaluation.shift_sets import Grid, product, random_integer, square
+from aliasfree_jax.evaluation.shift_sets import Grid, ShiftSet, product, random_integer, square
 from aliasfree_jax.evaluation.shifting import Bilinear, Circular, Crop, Shifting, Warp
 
 WHOLE = np.arange(1, 32)  # the original's rolls: fixed, and none along one axis only
 BORDER = 16  # black pixels that the spatial grids put around the image
 RADIANS = 0.01745327778  # a degree, as the spatial grids have it
+
+
+def _worst_case(name: str, shifts: ShiftSet | Mapping[str, ShiftSet], printed: str) -> Preset:
+    """The worst case over circular shifts, which the original calls `printed`."""
+    wanted = Measurement(name, shifts, reductions=(WORST_CASE,))
+    return Preset((wanted,), {printed: figure(name, "worst_case_accuracy")}, "bicubic")
 
 
 def fraction(config: PresetConfig, paper: bool) -> Preset:
@@ -33,17 +40,14 @@ def fraction(config: PresetConfig, paper: bool) -> Preset:
     for n in sane.distinct_factors(config.finest):
         part = np.arange(1, n)
         sets[f"1/{n}"] = Grid(-product(part, part) / n)
-    figures = {"sub_shift_robust_score": figure("afc_fraction", "worst_case_accuracy")}
-    return Preset((Measurement("afc_fraction", sets, reductions=(WORST_CASE,)),), figures, "bicubic")
+    return _worst_case("afc_fraction", sets, "sub_shift_robust_score")
 
 
 def integer(config: PresetConfig, paper: bool) -> Preset:
     """Worst case over rolls; the original: 1 ... 31 on both axes."""
     if not paper:
         return Preset((sane.adversarial_integer(config.side, config.radius),))
-    wanted = Measurement("afc_integer", Grid(product(WHOLE, WHOLE)), reductions=(WORST_CASE,))
-    figures = {"full_adversarial_shift_robust_score": figure("afc_integer", "worst_case_accuracy")}
-    return Preset((wanted,), figures, "bicubic")
+    return _worst_case("afc_integer", Grid(product(WHOLE, WHOLE)), "full_adversarial_shift_robust_score")
 
 
 def full(config: PresetConfig, paper: bool) -> Preset:
@@ -63,22 +67,23 @@ def full(config: PresetConfig, paper: bool) -> Preset:
 
 def integer_rand10(config: PresetConfig, paper: bool) -> Preset:
     """Worst case over ten random rolls; the original: of a batch, 1 ... 31 on both axes."""
-    name, count = "afc_integer_rand10", 10
-    ten = draws(np.random.RandomState(config.seed), 1, 32, count)
-    own = random_integer(count, sane.largest_shift(31, config.side), jax.random.key(config.seed))
-    wanted = Measurement(name, ten if paper else own, reductions=(WORST_CASE,))
-    figures = {"full_adversarial_shift_robust_score": figure(name, "worst_case_accuracy")}
-    return Preset((wanted,), figures, "bicubic")
+    ten = draws(np.random.RandomState(config.seed), 1, 32, 10)
+    own = random_integer(10, sane.largest_shift(31, config.side), jax.random.key(config.seed))
+    shifts = ten if paper else own
+    return _worst_case("afc_integer_rand10", shifts, "full_adversarial_shift_robust_score")
 
 
 def crop_shift(config: PresetConfig, paper: bool) -> Preset:
-    """Worst case over all windows of a larger image; the original leaves offset 0 out."""
+    """Worst case over all windows of a larger image; the original leaves offset 0 out.
+
+    It resizes bilinearly, other than in its usual evaluation.
+    """
     name, margin = "afc_crop_shift", config.margin
-    offsets = margin - product(*(np.arange(1, 2 * margin + 1),) * 2)
-    shifts = Grid(offsets) if paper else square(margin)
-    figures = {"adversarial_crop_shift_shift_robust_score": figure(name, "worst_case_accuracy", unit=100)}
-    # By torchvision's Resize, other than that program's usual evaluation.
-    return Preset((Measurement(name, shifts, Crop(margin), (WORST_CASE,)),), figures, "bilinear")
+    offsets = np.arange(1, 2 * margin + 1)
+    shifts = Grid(margin - product(offsets, offsets)) if paper else square(margin)
+    score = figure(name, "worst_case_accuracy", unit=100)
+    wanted = Measurement(name, shifts, Crop(margin), (WORST_CASE,))
+    return Preset((wanted,), {"adversarial_crop_shift_shift_robust_score": score}, "bilinear")
 
 
 def original_warp(degrees: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -137,10 +142,12 @@ def _rings(
 
     Args:
       name: of the measurement.
-      way, radius, parts, centre: see above; the latter three in steps.
+      way: how images move.
+      radius, centre: in steps.
       paper: measure the unshifted images' accuracies as well.
       printed: the original's name of a figure, "{}" in the place of "acc1", "acc5" or `score`.
-      score: that of a radius: {0} is the radius in steps, {1} in pixels.
+      score: name of a radius: {0} is the radius in steps, {1} in pixels.
+      parts: steps a pixel.
       enlarged: see `Preset`.
     """
     steps = square(radius).points + centre
@@ -155,9 +162,8 @@ def _rings(
     )
     figures = accuracies(name, printed)
     for r in range(1, radius + 1):
-        figures[printed.format(score.format(r, r / parts))] = figure(
-            name, "worst_case_by_radius", r, unit=100
-        )
+        shown = printed.format(score.format(r, r / parts))
+        figures[shown] = figure(name, "worst_case_by_radius", r, unit=100)
     return Preset((wanted,), figures, "bicubic", enlarged)
 
 
