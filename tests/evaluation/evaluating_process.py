@@ -27,9 +27,8 @@ class Strided(nn.Module):
         return jax.nn.gelu(images[:, ::4, ::4]).mean((1, 2)) @ WEIGHTS
 
 
-def main(port, count, index):
-    if count > 1:
-        jax.distributed.initialize(f"localhost:{port}", num_processes=count, process_id=index)
+def results(count, index):
+    """Of the process with this index."""
     # Labels on the host: every process must know them all before the images are divided.
     logits = lambda x: np.asarray(jax.device_get(Strided().apply({}, x, False)))  # noqa: E731
     data, own = labelled(logits, smooth_noise(BATCH * BATCHES, SIDE + 2 * MARGIN), MARGIN), BATCH // count
@@ -42,8 +41,10 @@ def main(port, count, index):
         dataclasses.replace(adversarial_continuous(1.0), shifting=way),
     ]
     predict = predictor(Strided(), {})
-    print(json.dumps(shift_report(predict, batches, wanted, images=BATCH * BATCHES, progress=False)))
+    return shift_report(predict, batches, wanted, images=BATCH * BATCHES, progress=False)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    port, count, index = map(int, sys.argv[1:])
+    jax.distributed.initialize(f"localhost:{port}", num_processes=count, process_id=index)
+    print(json.dumps(results(count, index)))

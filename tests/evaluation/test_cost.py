@@ -28,7 +28,7 @@ def test_the_integer_worst_case_costs_what_its_forwards_do():
     usual = module.apply(variables, images, train=False).mean(0)
     predict = jax.jit(lambda x: module.apply(variables, x, train=False) - usual)
     (wanted,) = preset("afc_integer", PresetConfig(SIDE), paper=True).measurements
-    part = Grid(wanted.shifts.points[::8])  # every shift costs the same
+    part = Grid(wanted.shifts.points[::32])  # every shift costs the same
     every = Measurement("every", part, reductions=(*wanted.reductions, Change("margin")))
     batch = labelled(predict, images)
 
@@ -48,8 +48,8 @@ def test_the_integer_worst_case_costs_what_its_forwards_do():
         assert evaluate(predict, [batch], [wanted])[wanted.name]["worst_case_accuracy"] < 0.2
 
     without_exit()  # compiled
-    rounds = [(seconds(without_exit), seconds(forwards)) for _ in range(7)]
+    rounds = [(seconds(without_exit), seconds(forwards)) for _ in range(5)]
     ratios = [own / plain for own, plain in rounds]
     assert statistics.median(ratios) < 1.1, ratios
     # The network is fragile: all 961 shifts cost less than a quarter of what they would without early exit.
-    assert seconds(with_exit) < 2 * statistics.median(own for own, _ in rounds)
+    assert seconds(with_exit) < 8 * statistics.median(own for own, _ in rounds)

@@ -249,7 +249,8 @@ def test_what_was_not_measured_is_told_where_its_picture_would_be():
     assert "No picture: the results of bare have no pictured_image: evaluate it" in text
 
 
-def test_the_command_compares_files(tmp_path, capsys):
+def test_the_command_compares_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "draw_pictures", lambda networks: {each.file: b"" for each in PICTURES})
     files = []
     for name in ("plain", "free"):
         (tmp_path / name).mkdir()

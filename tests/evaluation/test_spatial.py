@@ -8,12 +8,13 @@ from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import spatial_attack
 from aliasfree_jax.evaluation.shifting import Bilinear, Warp
+from aliasfree_jax.evaluation.trial import moved_rows
 from aliasfree_jax.ops.warp import bilinear_sample
 
 
 def warp(image, down=0.0, right=0.0, degrees=0.0, log_scale=0.0, **options):
     where = np.float32([[down, right, degrees, log_scale]])
-    return np.asarray(Warp(**options).move(image[None], where))[0]
+    return np.asarray(moved_rows(Warp(**options), None, image[None], np.arange(1), where))[0]
 
 
 def test_nothing_changes_nothing_and_quarter_turns_are_exact():
@@ -26,7 +27,8 @@ def test_nothing_changes_nothing_and_quarter_turns_are_exact():
 
 def test_translations_are_those_of_bilinear():
     image = smooth_noise(1, 9)[0]
-    moved = np.asarray(Bilinear(fill=(2.0,)).move(image[None], np.float32([[1.25, -2.5]])))[0]
+    where = np.float32([[1.25, -2.5]])
+    moved = np.asarray(moved_rows(Bilinear(fill=(2.0,)), None, image[None], np.arange(1), where))[0]
     np.testing.assert_allclose(warp(image, 1.25, -2.5, fill=(2.0,)), moved, atol=1e-6)
 
 
@@ -56,7 +58,7 @@ def test_a_border_is_a_part_of_the_unshifted_view():
     bordered = np.asarray(way.unshifted(images))
     np.testing.assert_allclose(bordered[:, 2:-2, 2:-2], images, atol=1e-6)  # less the fill, and back
     assert bordered.shape == (2, 9, 9, 3) and (bordered[:, :2] == (1, 2, 3)).all()
-    still = np.asarray(way.move(images, np.zeros((2, 4), np.float32)))
+    still = np.asarray(moved_rows(way, None, images, np.arange(2), np.zeros((2, 4), np.float32)))
     np.testing.assert_allclose(still, bordered, atol=1e-6)
     assert way.view == Warp(fill=(1.0, 2.0, 3.0), border=2, stretched=True).view != Warp().view
 
