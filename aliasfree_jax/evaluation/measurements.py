@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.evaluation import shift_sets
 from aliasfree_jax.evaluation.evaluator import Measurement
 from aliasfree_jax.evaluation.reductions import (
     ACCURACY,
@@ -19,16 +20,7 @@ from aliasfree_jax.evaluation.reductions import (
     WorstCaseByRadius,
 )
 from aliasfree_jax.evaluation.search import Ascent, spread_points
-from aliasfree_jax.evaluation.shift_sets import (
-    Drawn,
-    Grid,
-    fractions,
-    halves,
-    random_fraction,
-    random_in_box,
-    random_integer,
-    square,
-)
+from aliasfree_jax.evaluation.shift_sets import Grid
 from aliasfree_jax.evaluation.shifting import Bilinear, Circular, Crop, Fill, Shifting, Warp, ZeroFilled
 
 # What the fractional shifts are drawn from: multiples of 1/n of a pixel, or real numbers (None).
@@ -54,7 +46,7 @@ def _about(shifts: int, used: int, asked: int, seed: int) -> str:
 def integer_shifts(side: int, *, shifts: int, max_shift: int, seed: int) -> Measurement:
     """Circular shifts by whole pixels, `shifts` an image, up to `largest_shift(max_shift, side)`."""
     used = largest_shift(max_shift, side)
-    drawn = random_integer(shifts, used, _key("integer", seed))
+    drawn = shift_sets.random_integer(shifts, used, _key("integer", seed))
     return Measurement("integer", drawn, about=_about(shifts, used, max_shift, seed))
 
 
@@ -62,25 +54,25 @@ def fractional_shifts(side: int, *, shifts: int, max_shift: int, seed: int) -> M
     """Circular shifts by fractions of a pixel: the draws take turns on halves, thirds, quarters, reals."""
     if shifts < 1:
         raise ConfigError(f"shifts must be at least 1 an image, got {shifts}.")
-    used, sets = largest_shift(max_shift, side), dict[str, Drawn]()
+    used, sets = largest_shift(max_shift, side), dict[str, shift_sets.Drawn]()
     for i, (name, grid) in enumerate(GRIDS.items()):
         if i < shifts:
             # The cost is that of `shifts` integer ones.
             turns = len(range(i, shifts, len(GRIDS)))
-            sets[name] = random_fraction(turns, used, grid, _key("fractional", seed, i))
+            sets[name] = shift_sets.random_fraction(turns, used, grid, _key("fractional", seed, i))
     return Measurement("fractional", sets, about=_about(shifts, used, max_shift, seed))
 
 
 def zero_filled_shifts(*, shifts: int, max_shift: int, seed: int) -> Measurement:
     """Shifts by whole pixels with zeros (of the normalised image) at the border, `shifts` an image."""
-    drawn = random_integer(shifts, max_shift, _key("zero_filled", seed))
+    drawn = shift_sets.random_integer(shifts, max_shift, _key("zero_filled", seed))
     about = f"{shifts} random shifts an image, each axis up to {max_shift} pixels, zeros come in, seed {seed}"
     return Measurement("zero_filled", drawn, ZeroFilled(), about=about)
 
 
 def crop_shifts(*, shifts: int, margin: int, seed: int) -> Measurement:
     """Windows in images that are wider by `margin` on each side, `shifts` an image."""
-    drawn = random_integer(shifts, margin, _key("crop", seed))
+    drawn = shift_sets.random_integer(shifts, margin, _key("crop", seed))
     about = f"{shifts} random windows an image, up to {margin} pixels off the centre each way, seed {seed}"
     return Measurement("crop", drawn, Crop(margin), about=about)
 
@@ -88,28 +80,28 @@ def crop_shifts(*, shifts: int, margin: int, seed: int) -> Measurement:
 def bilinear_shifts(*, shifts: int, margin: int, seed: int) -> Measurement:
     """Windows at real-valued places in images that are wider by `margin`, bilinear interpolation."""
     most = float(margin)
-    drawn = random_in_box(shifts, (-most, -most), (most, most), _key("bilinear", seed))
+    drawn = shift_sets.random_in_box(shifts, (-most, -most), (most, most), _key("bilinear", seed))
     about = f"{shifts} random real-valued windows an image, bilinear, up to {margin} pixels, seed {seed}"
     return Measurement("bilinear", drawn, Bilinear(margin), about=about)
 
 
 def adversarial_integer(side: int, radius: int) -> Measurement:
     """Worst case over every circular shift by whole pixels of up to `radius` each way."""
-    grid, reductions = square(radius, side), (WORST_CASE, WorstCaseByRadius(radius))
+    grid, reductions = shift_sets.square(radius, side), (WORST_CASE, WorstCaseByRadius(radius))
     about = f"all {grid.count} circular shifts by whole pixels of up to {radius} each way"
     return Measurement("adversarial_integer", grid, reductions=reductions, about=about)
 
 
 def adversarial_half(side: int, radius: int) -> Measurement:
     """Worst case over every circular shift by multiples of half a pixel, whole pixels left out."""
-    grid = halves(radius, side).scattered()
+    grid = shift_sets.halves(radius, side).scattered()
     about = f"all {grid.count} circular shifts by halves of a pixel of up to {radius} each way"
     return Measurement("adversarial_half", grid, reductions=(WORST_CASE,), about=about)
 
 
 def adversarial_fraction(finest: int) -> Measurement:
     """Worst case over all fractions p/n of a pixel, n up to `finest`, on both axes."""
-    sets = {f"1/{n}": fractions(n).scattered() for n in distinct_factors(finest)}
+    sets = {f"1/{n}": shift_sets.fractions(n).scattered() for n in distinct_factors(finest)}
     about = f"all circular shifts by multiples of {', '.join(sets)} of a pixel below one"
     return Measurement("adversarial_fraction", sets, reductions=(WORST_CASE,), about=about)
 
@@ -180,7 +172,7 @@ def shift_plane(side: int, radius: int) -> Measurement:
 
     No shift of a fooled image is left out, so it costs more than `adversarial_integer`.
     """
-    grid = square(radius, side)
+    grid = shift_sets.square(radius, side)
     reductions = (CONSISTENCY, ACCURACY, WORST_CASE, WorstCaseByRadius(radius), PerShift())
     about = f"all {grid.count} circular shifts by whole pixels of up to {radius} each way, none left out"
     return Measurement("shift_plane", grid, reductions=reductions, about=about)

@@ -162,18 +162,17 @@ class PerShift(Reduction):
         """See `Reduction.count`."""
         if (table.where != table.where[:, :1]).any():
             raise ConfigError("results by shift need the same shifts for all images: use a Grid.")
-        columns = ("correct", "unchanged", "true_probability")
-        sums = {name: (table.columns[name] * table.visited).sum(1) for name in columns}
+        columns = {"accuracy": "correct", "consistency": "unchanged", "true_probability": "true_probability"}
+        sums = {name: (table.columns[of] * table.visited).sum(1) for name, of in columns.items()}
         images = len(table.mask)
         # Shifts are the same in every batch: their mean over images is they themselves.
-        return Counts({"images": images, "where": table.where[:, 0] * images, **sums})
+        return Counts({"images": images, "shifts": table.where[:, 0] * images, **sums})
 
     def result(self, counts: Counts) -> Mapping[str, Any]:
         """See `Reduction.result`."""
-        total = {name: np.asarray(value) for name, value in counts.total.items()}
-        names = {"where": "shifts", "correct": "accuracy", "unchanged": "consistency"}
-        names["true_probability"] = "true_probability"
-        return {"per_shift": {name: (total[key] / total["images"]).tolist() for key, name in names.items()}}
+        sums = dict(counts.total)
+        images = sums.pop("images")
+        return {"per_shift": {name: (np.asarray(of_all) / images).tolist() for name, of_all in sums.items()}}
 
 
 @dataclass(frozen=True)

@@ -122,11 +122,8 @@ class Ascent:
         descend: Descend, trial: Trial, chunk: np.ndarray, at: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Margins and gradients of a chunk of pairs, in a batch of the usual size."""
-        size = len(trial.label)
-        padded = np.concatenate([chunk, np.full(size - len(chunk), chunk[0])])
-        rows = (padded % size).astype(np.int32)
-        label = trial.label[rows].astype(np.int32)
-        found = descend(trial.images, rows, label, at[padded])
+        rows, where = trial.filled(chunk % len(trial.label), at[chunk])
+        found = descend(trial.images, rows, trial.label[rows].astype(np.int32), where)
         margin, gradient = (np.asarray(array)[: len(chunk)] for array in found)
         check_logits(margin[:, None], len(chunk))  # finite
         return margin.astype(np.float64), np.nan_to_num(gradient)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
@@ -19,8 +18,23 @@ from aliasfree_jax.evaluation.shifting import Fill
 from aliasfree_jax.evaluation.trial import Predict
 
 T = TypeVar("T")
-RANDOM = ("integer", "fractional", "zero_filled", "crop", "bilinear")
-ADVERSARIAL = ("integer", "half", "fraction", "continuous")
+# Random shifts by their names, from the section eval, the side of the input, and what all of them take.
+RANDOM: dict[str, Callable[[ConfigDict, int, Mapping[str, int]], Measurement]] = {
+    "integer": lambda e, side, draw: make.integer_shifts(side, max_shift=e.max_shift, **draw),
+    "fractional": lambda e, side, draw: make.fractional_shifts(side, max_shift=e.max_shift, **draw),
+    "zero_filled": lambda e, side, draw: make.zero_filled_shifts(
+        max_shift=make.largest_shift(e.crop_margin, side), **draw
+    ),
+    "crop": lambda e, side, draw: make.crop_shifts(margin=e.crop_margin, **draw),
+    "bilinear": lambda e, side, draw: make.bilinear_shifts(margin=e.crop_margin, **draw),
+}
+# Worst cases by their names, from the section eval and the side of the input.
+ADVERSARIAL: dict[str, Callable[[ConfigDict, int], Measurement]] = {
+    "integer": lambda e, side: make.adversarial_integer(side, e.worst_case_radius),
+    "half": lambda e, side: make.adversarial_half(side, e.worst_case_radius),
+    "fraction": lambda e, side: make.adversarial_fraction(e.finest_fraction),
+    "continuous": lambda e, side: make.adversarial_continuous(min(e.worst_case_radius, side / 2)),
+}
 PRESETS = consistency.PRESETS | worst_cases.PRESETS
 
 
@@ -151,28 +165,7 @@ def black(mean: Sequence[float], std: Sequence[float]) -> Fill:
 def random_shifts(kind: str, config: ConfigDict, side: int) -> Measurement:
     """Random shifts of one of the kinds in `RANDOM`, as `config.eval` says, for inputs of this side."""
     draw = {"shifts": config.eval.shifts, "seed": config.seed}
-    circular, window = {"max_shift": config.eval.max_shift}, {"margin": config.eval.crop_margin}
-    makers = {
-        "integer": partial(make.integer_shifts, side, **circular, **draw),
-        "fractional": partial(make.fractional_shifts, side, **circular, **draw),
-        "zero_filled": partial(
-            make.zero_filled_shifts, max_shift=make.largest_shift(config.eval.crop_margin, side), **draw
-        ),
-        "crop": partial(make.crop_shifts, **window, **draw),
-        "bilinear": partial(make.bilinear_shifts, **window, **draw),
-    }
-    return _known("kind of random shifts", kind, makers)()
-
-
-def _adversarial(kind: str, config: ConfigDict, side: int) -> Measurement:
-    radius = config.eval.worst_case_radius
-    makers = {
-        "integer": partial(make.adversarial_integer, side, radius),
-        "half": partial(make.adversarial_half, side, radius),
-        "fraction": partial(make.adversarial_fraction, config.eval.finest_fraction),
-        "continuous": partial(make.adversarial_continuous, min(radius, side / 2)),
-    }
-    return _known("--adversarial", kind, makers)()
+    return _known("kind of random shifts", kind, RANDOM)(config.eval, side, draw)
 
 
 def select(
@@ -204,7 +197,7 @@ def select(
       ConfigError: an unknown name, or two that measure the same.
     """
     chosen = [random_shifts(kind, config, side) for kind in random]
-    chosen += [_adversarial(kind, config, side) for kind in adversarial]
+    chosen += [_known("--adversarial", kind, ADVERSARIAL)(config.eval, side) for kind in adversarial]
     attack, outside = config.eval.attack, black(config.data.mean, config.data.std)
     if spatial:
         space = {"rotation": attack.rotation, "enlargement": attack.enlargement}

@@ -7,7 +7,7 @@ some of the originals do.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -137,7 +137,7 @@ class Drawn:
     count: int
     key: jax.Array
     distribution: Callable[..., jax.Array]
-    arguments: tuple = field(default=())
+    arguments: tuple
 
     def __post_init__(self) -> None:
         if self.count < 1:

@@ -133,12 +133,16 @@ class Trial:
     until_fooled: bool
     advance: Callable[[int], None] = tell_nobody
 
-    def forward(self, rows: np.ndarray, where: np.ndarray) -> Any:
-        """Outputs [B, ...] for at most B `rows` [n] moved by `where` [n, parameters]; the rest is filling."""
+    def filled(self, rows: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """At most B `rows` [n] and their shifts `where` [n, parameters], both filled up with zeros to [B]."""
         filling = len(self.label) - len(rows)
         rows = np.concatenate([rows, np.zeros(filling, rows.dtype)]).astype(np.int32)
-        where = np.concatenate([where, np.zeros((filling, where.shape[1]), where.dtype)])
-        return self.predict(moved_rows(self.shifting, mesh_of(self.images), self.images, rows, where))
+        return rows, np.concatenate([where, np.zeros((filling, where.shape[1]), where.dtype)])
+
+    def forward(self, rows: np.ndarray, where: np.ndarray) -> Any:
+        """Outputs [B, ...] for at most B `rows` [n] moved by `where` [n, parameters]; the rest is filling."""
+        moved = (self.images, *self.filled(rows, where))
+        return self.predict(moved_rows(self.shifting, mesh_of(self.images), *moved))
 
     def run(self, where: np.ndarray, among: np.ndarray | None = None) -> Table:
         """The answers under the shifts [K, B, parameters], shift by shift, in full batches of pairs.

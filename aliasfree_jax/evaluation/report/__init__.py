@@ -181,21 +181,20 @@ def compared(networks: Mapping[str, Mapping[str, Any]]) -> Rows:
     return [["", *networks], *([name, *values] for name, values in rows.items())]
 
 
-def _joined(blocks: list[list[str]]) -> str:
+def _formatted(
+    results: Mapping[str, Any], blocks: list[list[str]], table: Callable[[Rows], list[str]], bullet: str
+) -> str:
+    """The `blocks` and, behind them, all tables with their notes."""
+    for rows, notes in tables(results):
+        blocks += [table(rows), [f"{bullet}{note}" for note in notes]]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def format_table(results: Mapping[str, Any]) -> str:
     """Results of `evaluate` as plain text with aligned columns, without a final newline."""
-    blocks = [headlines(results)]
-    for rows, notes in tables(results):
-        blocks += [align(rows), notes]
-    return _joined(blocks)
+    return _formatted(results, [headlines(results)], align, "")
 
 
 def format_markdown(results: Mapping[str, Any]) -> str:
     """The same as a page in Markdown."""
-    blocks = [[line] for line in headlines(results)]
-    for rows, notes in tables(results):
-        blocks += [markdown(rows), [f"- {note}" for note in notes]]
-    return _joined(blocks)
+    return _formatted(results, [[line] for line in headlines(results)], markdown, "- ")
