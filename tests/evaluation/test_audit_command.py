@@ -7,7 +7,7 @@ import uuid
 import jax
 import numpy as np
 import pytest
-from commands import run
+from in_process import run
 from PIL import Image
 
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables, save_model

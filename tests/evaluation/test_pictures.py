@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from classifiers import alias_free, labelled, smooth_noise, strided
-from commands import run
 from flax import linen as nn
+from in_process import run
 from PIL import Image
 
 from aliasfree_jax.config import base_config, validate
