@@ -52,8 +52,8 @@ class Constant:
     ],
 )
 def test_forwards_are_counted(name, options, forwards):
-    setting, predict = PresetConfig(SIDE, **options), Constant()
-    chosen = preset(name, setting, paper=True)
+    config, predict = PresetConfig(SIDE, **options), Constant()
+    chosen = preset(name, config, paper=True)
     margin = chosen.measurements[0].shifting.margin
     images = np.zeros((1, SIDE + 2 * margin, SIDE + 2 * margin, 1), np.float32)
     evaluate(predict, [labelled(Constant(), images, margin)], chosen.measurements)
@@ -78,9 +78,9 @@ def test_the_images_are_resized_as_by_the_original(name):
     assert preset(name, PresetConfig(SIDE)).interpolation == ""  # the sane variant: as the network
 
 
-def shifts_of(name, setting, batches=1):
+def shifts_of(name, config, batches=1):
     """The shifts [batches, K, 2] of each measurement."""
-    sets = [m.sets.values() for m in preset(name, setting, paper=True).measurements]
+    sets = [m.sets.values() for m in preset(name, config, paper=True).measurements]
     drawn = [[s.draw(np.arange(3)) for parts in sets for s in parts] for _ in range(batches)]
     return [np.stack([batch[i][:, 0] for batch in drawn]) for i in range(len(drawn[0]))]
 
@@ -162,8 +162,8 @@ def softmax(logits):
     return e / e.sum(-1, keepdims=True)
 
 
-def run(name, batches, setting, predict=strided):
-    chosen = preset(name, setting, paper=True)
+def run(name, batches, config, predict=strided):
+    chosen = preset(name, config, paper=True)
     results = evaluate(predict, batches, chosen.measurements)
     return chosen.published(results)
 
@@ -371,6 +371,7 @@ def test_the_spatial_grids_are_those_of_the_original():
     np.testing.assert_allclose(
         np.unique(points.points[:, 1]), np.linspace(-0.9142857, 0.9142857, 64), rtol=1e-5
     )
+    assert points.count == 64 * 64
     assert not points.points[:, 2:].any() and np.abs(points.points[:, :2]).min() > 0  # never at rest
 
 
@@ -390,11 +391,11 @@ def test_afc_evaluate_and_aps_by_hand(batch):
     batches = [{name: values[part] for name, values in batch.items()} for part in parts]
     logits = np.asarray(strided(images), np.float64)
     losses = -np.log(softmax(logits)[np.arange(40), label])
-    top1, setting = 100 * (logits.argmax(-1) == label).mean(), PresetConfig(SIDE, seed=0)
-    assert run("aps_consistency", batches, setting) == pytest.approx(
+    top1, config = 100 * (logits.argmax(-1) == label).mean(), PresetConfig(SIDE, seed=0)
+    assert run("aps_consistency", batches, config) == pytest.approx(
         {"top1": top1, "top5": 100, "consistency": 100 * np.concatenate(agree).mean()}
     )
-    assert run("afc_evaluate", batches, setting) == pytest.approx(
+    assert run("afc_evaluate", batches, config) == pytest.approx(
         {
             "acc1": top1,
             "acc5": 100,
@@ -421,29 +422,27 @@ def test_cifar_tests_average_the_batches(batch):
 def test_windows_by_hand():
     margin, side = 4, 24
     images = smooth_noise(12, side + 2 * margin)
-    batch, setting = labelled(strided, images, margin), PresetConfig(side, margin=margin)
+    batch, config = labelled(strided, images, margin), PresetConfig(side, margin=margin)
     right = np.ones(12, bool)
     for top in range(1, 2 * margin + 1):
         for left in range(1, 2 * margin + 1):
             window = images[:, top : top + side, left : left + side]
             right &= np.asarray(strided(window)).argmax(-1) == batch["label"]
-    found = run("afc_crop_shift", [batch], setting)
+    found = run("afc_crop_shift", [batch], config)
     assert found == {"adversarial_crop_shift_shift_robust_score": 100 * right.mean()}
     shares = [
         softmax(np.asarray(strided(images[:, d : d + side, d : d + side])))[np.arange(12), batch["label"]]
         for d in range(2 * margin + 1)
     ]
-    assert run("blurpool_diagonal", [batch], setting)["Prob"] == pytest.approx(
-        100 * np.mean(shares), rel=1e-5
-    )
+    assert run("blurpool_diagonal", [batch], config)["Prob"] == pytest.approx(100 * np.mean(shares), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("paper", [True, False])
 def test_every_preset_runs_and_finds_nothing_in_a_constant_network(name, paper):
     margin = 2
-    setting = PresetConfig(SIDE, margin=margin, radius=2)
-    chosen = preset(name, setting, paper=paper)
+    config = PresetConfig(SIDE, margin=margin, radius=2)
+    chosen = preset(name, config, paper=paper)
     images = smooth_noise(4, SIDE + 2 * max(m.shifting.margin for m in chosen.measurements))
     fixed = lambda x: np.tile(np.float32([0, 1, 0, 0, 0]), (len(x), 1))  # noqa: E731
     results = evaluate(fixed, [labelled(fixed, images)], chosen.measurements)
