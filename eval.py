@@ -32,16 +32,19 @@ from aliasfree_jax.conversion import load_weights
 from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import fit_classes
-from aliasfree_jax.evaluation.evaluator import Results
-from aliasfree_jax.evaluation.html_report import write_report
+from aliasfree_jax.evaluation.evaluator import Results, predictor, shift_report
 from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
-from aliasfree_jax.evaluation.one_image import image_results
-from aliasfree_jax.evaluation.placement import predictor
-from aliasfree_jax.evaluation.preparation import check_channels, in_words, prepare
-from aliasfree_jax.evaluation.presets import PRESETS
-from aliasfree_jax.evaluation.report import circumstances, format_markdown, format_table, shift_report
-from aliasfree_jax.evaluation.selection import ADVERSARIAL, Selection, select
-from aliasfree_jax.evaluation.stored import IMAGE, Evaluated, run_name
+from aliasfree_jax.evaluation.report import circumstances, format_markdown, format_table, in_words
+from aliasfree_jax.evaluation.report.page import write_report
+from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, image_results, run_name
+from aliasfree_jax.evaluation.selection import (
+    ADVERSARIAL,
+    PRESETS,
+    Selection,
+    check_channels,
+    prepare,
+    select,
+)
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.files import write_json, write_whole
 from aliasfree_jax.processes import is_first

@@ -30,10 +30,10 @@ from aliasfree_jax.checkpoint import finished_steps
 from aliasfree_jax.conversion import load_weights
 from aliasfree_jax.data import open_source
 from aliasfree_jax.data.class_names import fit_classes
+from aliasfree_jax.evaluation.evaluator import predictor, shift_report
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
-from aliasfree_jax.evaluation.placement import predictor
-from aliasfree_jax.evaluation.report import format_table, shift_report
-from aliasfree_jax.evaluation.while_training import evaluation_while_training
+from aliasfree_jax.evaluation.report import format_table
+from aliasfree_jax.evaluation.selection import evaluation_while_training
 from aliasfree_jax.files import new_directory, write_json
 from aliasfree_jax.processes import is_first, text_from_first
 from aliasfree_jax.stored_config import CONFIG, read_config

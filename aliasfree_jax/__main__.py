@@ -11,9 +11,10 @@ from aliasfree_jax.errors import ConfigError, command, excepthook, unknown
 COMMANDS = {
     "convert": "aliasfree_jax.conversion.command",
     "prepare": "aliasfree_jax.data.prepare",
+    "models": "aliasfree_jax.models.command",
     "curves": "aliasfree_jax.training.curves",
-    "report": "aliasfree_jax.evaluation.html_report",
-    "audit": "aliasfree_jax.evaluation.audit.__main__",
+    "report": "aliasfree_jax.evaluation.report.page",
+    "audit": "aliasfree_jax.evaluation.audit.command",
 }
 
 

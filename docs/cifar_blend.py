@@ -23,10 +23,9 @@ sys.path.insert(0, str(ROOT))
 from aliasfree_jax.checkpoint import load_model  # noqa: E402
 from aliasfree_jax.commands import program, refuse  # noqa: E402
 from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
-from aliasfree_jax.evaluation.evaluator import evaluate  # noqa: E402
+from aliasfree_jax.evaluation.evaluator import evaluate, predictor, shift_report  # noqa: E402
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts  # noqa: E402
-from aliasfree_jax.evaluation.placement import predictor  # noqa: E402
-from aliasfree_jax.evaluation.report import circumstances, shift_report  # noqa: E402
+from aliasfree_jax.evaluation.report import circumstances  # noqa: E402
 from aliasfree_jax.training.loop import Initial, run  # noqa: E402
 from aliasfree_jax.training.progress import read_events  # noqa: E402
 from configs.cifar10_afc import recipe  # noqa: E402

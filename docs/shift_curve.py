@@ -41,8 +41,7 @@ from aliasfree_jax.checkpoint import load_model  # noqa: E402
 from aliasfree_jax.commands import program, refuse  # noqa: E402
 from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
 from aliasfree_jax.errors import ConfigError  # noqa: E402
-from aliasfree_jax.evaluation.evaluator import Measurement, evaluate  # noqa: E402
-from aliasfree_jax.evaluation.placement import predictor  # noqa: E402
+from aliasfree_jax.evaluation.evaluator import Measurement, evaluate, predictor  # noqa: E402
 from aliasfree_jax.evaluation.shift_sets import Grid  # noqa: E402
 from aliasfree_jax.training.loop import run  # noqa: E402
 

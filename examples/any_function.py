@@ -14,9 +14,11 @@ import numpy as np
 from absl import flags
 
 from aliasfree_jax.commands import program, refuse
+from aliasfree_jax.evaluation.evaluator import shift_report
 from aliasfree_jax.evaluation.measurements import adversarial_integer, fractional_shifts, integer_shifts
-from aliasfree_jax.evaluation.presets import Setting, preset
-from aliasfree_jax.evaluation.report import format_table, shift_report
+from aliasfree_jax.evaluation.presets import PresetConfig
+from aliasfree_jax.evaluation.report import format_table
+from aliasfree_jax.evaluation.selection import preset
 
 SIDE, CLASSES, IMAGES = 32, 5, 48
 WEIGHTS = np.random.default_rng(0).normal(size=(3, CLASSES)).astype(np.float32)
@@ -66,7 +68,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     batch = {"image": images, "label": predict(images).argmax(-1), "mask": np.ones(IMAGES)}
 
     draws = {"shifts": 8, "max_shift": 8, "seed": 0}
-    paper = preset("afc_fraction", Setting(SIDE), paper=True)  # as the paper's program computes it
+    paper = preset("afc_fraction", PresetConfig(SIDE), paper=True)  # as the paper's program computes it
     wanted = [
         integer_shifts(SIDE, **draws),
         fractional_shifts(SIDE, **draws),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.evaluation.comparison import CompareFeatures
-from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
+from aliasfree_jax.evaluation.evaluator import Measurement, evaluate, shift_report
 from aliasfree_jax.evaluation.measurements import (
     adversarial_continuous,
     adversarial_fraction,
@@ -20,7 +20,7 @@ from aliasfree_jax.evaluation.measurements import (
     integer_shifts,
 )
 from aliasfree_jax.evaluation.reductions import Change
-from aliasfree_jax.evaluation.report import format_table, shift_report
+from aliasfree_jax.evaluation.report import format_table
 from aliasfree_jax.evaluation.shift_sets import Grid
 from aliasfree_jax.ops import blur
 

@@ -12,10 +12,9 @@ from ml_collections import ConfigDict
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.data import Source, eval_batches, limit, open_source
 from aliasfree_jax.evaluation.audit.alignment import equivariance_error, tolerance
-from aliasfree_jax.evaluation.evaluator import Measurement, Results, evaluate
+from aliasfree_jax.evaluation.evaluator import Measurement, Results, evaluate, predictor
 from aliasfree_jax.evaluation.measurements import adversarial_continuous, adversarial_integer
-from aliasfree_jax.evaluation.placement import predictor
-from aliasfree_jax.evaluation.reductions import WorstCase
+from aliasfree_jax.evaluation.reductions import WORST_CASE
 from aliasfree_jax.evaluation.shift_sets import fractions, random_fraction, random_integer
 from aliasfree_jax.evaluation.shifting import Circular, ZeroFilled
 from aliasfree_jax.evaluation.trial import Predict
@@ -43,7 +42,7 @@ def worst_cases(side: int, how: Measuring) -> list[Measurement]:
     search = {"points": how.points, "starts": how.starts, "steps": how.steps}
     return [
         adversarial_integer(side, radius),
-        Measurement("adversarial_fraction", grids, Circular(), (WorstCase(),)),
+        Measurement("adversarial_fraction", grids, Circular(), (WORST_CASE,)),
         adversarial_continuous(radius, **search),
     ]
 

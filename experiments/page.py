@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from aliasfree_jax.evaluation.pictures import png
-from aliasfree_jax.evaluation.report import percent
-from aliasfree_jax.evaluation.tables import Rows, markdown
+from aliasfree_jax.evaluation.report import Rows, markdown, percent
+from aliasfree_jax.evaluation.report.pictures import png
 from experiments.matrix import AUGMENTATIONS, EVERY_SHIFT, GATES
 from experiments.measuring import GRIDS
 from experiments.pictures import MARKERS, PICTURES

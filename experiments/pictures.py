@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from aliasfree_jax.evaluation.pictures import plain_axes
+from aliasfree_jax.evaluation.report.pictures import plain_axes
 from aliasfree_jax.training.curves import figure_class
 from experiments.summary import Summary
 

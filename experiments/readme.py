@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aliasfree_jax.errors import DataError
-from aliasfree_jax.evaluation.tables import markdown
+from aliasfree_jax.evaluation.report import markdown
 from experiments.matrix import Row
 from experiments.page import NAME, Columns, rows, share
 from experiments.protocols import LONGER, PROTOCOLS, REDUCED

@@ -144,7 +144,12 @@ def inside(config: ConfigDict) -> tuple[optax.Schedule, optax.Schedule | None, A
 
     plan = make_plan(config, 50_000)
     rate = learning_rate(config.optimizer, plan)
-    return rate, temperature(config.train.temperature, plan), make_optimizer(config.optimizer, rate), plan.total
+    return (
+        rate,
+        temperature(config.train.temperature, plan),
+        make_optimizer(config.optimizer, rate),
+        plan.total,
+    )
 
 
 def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -239,7 +244,9 @@ def record() -> Recording:
         for part in [*parts, record_networks()]:
             for entries in part:
                 found |= entries
-                print(f"{len(found)} entries, last {next(reversed(entries), '')}", file=sys.stderr, flush=True)
+                print(
+                    f"{len(found)} entries, last {next(reversed(entries), '')}", file=sys.stderr, flush=True
+                )
     return found
 
 

@@ -4,19 +4,26 @@ A `Measurement` joins three choices: how images are moved, over which shifts, an
 reduced to. Padding (mask 0) never counts.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
+import jax
 import numpy as np
+from flax import linen as nn
+from tqdm import tqdm
 
 from aliasfree_jax.errors import ConfigError, DataError
-from aliasfree_jax.evaluation.comparison import Columns, Compare, Table, compare_logits
-from aliasfree_jax.evaluation.placement import everywhere
+from aliasfree_jax.evaluation.comparison import Columns, Compare, compare_logits
 from aliasfree_jax.evaluation.reductions import STABILITY, Counts, Reduction
 from aliasfree_jax.evaluation.shift_sets import ShiftSet
-from aliasfree_jax.evaluation.shifting import Circular, Shifting, centre
-from aliasfree_jax.evaluation.trial import Predict, Refine, Trial, tell_nobody
+from aliasfree_jax.evaluation.shifting import Circular, Shifting
+from aliasfree_jax.evaluation.trial import Predict, Refine, Table, Trial, everywhere, tell_nobody
+from aliasfree_jax.processes import is_first
+from aliasfree_jax.training.mesh import evaluated_batches, make_mesh, replicate
+from aliasfree_jax.training.step import make_predict
 
 Batch = Mapping[str, Any]
 Results = dict[str, Any]
@@ -45,7 +52,7 @@ class Measurement:
 
     @property
     def sets(self) -> Mapping[str, ShiftSet]:
-        """The sets by name; one alone is called ""."""
+        """The sets by name; one without a name is "", as all together are."""
         return self.shifts if isinstance(self.shifts, Mapping) else {"": self.shifts}
 
     @property
@@ -60,17 +67,16 @@ class Measurement:
 
 
 class _Sums:
-    """The counts of one measurement over all batches."""
+    """The counts of one measurement over all batches: of each set by its name, and of all together, ""."""
 
     def __init__(self, measurement: Measurement) -> None:
         self.measurement = measurement
-        parts = [*measurement.shifts] if isinstance(measurement.shifts, Mapping) else []
-        self.counts = {part: [Counts() for _ in measurement.reductions] for part in [None, *parts]}
-        self.pairs = {part: Counts() for part in self.counts}
+        self.counts = {name: [Counts() for _ in measurement.reductions] for name in ("", *measurement.sets)}
+        self.pairs = dict.fromkeys(self.counts, 0)
 
     def add(self, trial: Trial) -> None:
         """Visits all shifts of a batch."""
-        whole: Table | None = None
+        tables: dict[str, Table] = {}
         for name, shifts in self.measurement.sets.items():
             where = shifts.draw(trial.numbers)
             if where.shape[2] != trial.shifting.parameters:
@@ -78,31 +84,25 @@ class _Sums:
                     f"{self.measurement.name}: {type(trial.shifting).__name__} takes "
                     f"{trial.shifting.parameters} numbers a shift, got {where.shape[2]}."
                 )
-            table = trial.run(where)
-            whole = table if whole is None else whole.joined(table)
-            if name in self.counts:
-                self._count(name, table)
-        assert whole is not None
+            tables[name] = trial.run(where)
+        whole = reduce(Table.joined, tables.values())
         if self.measurement.refine:
             whole = whole.joined(self.measurement.refine(trial, whole))
-        self._count(None, whole)
-
-    def _count(self, part: str | None, table: Table) -> None:
-        self.pairs[part].add(Counts({"pairs": int(table.visited.sum())}))
-        images = table.of_images()  # filling must not change even the order of a sum
-        for counts, reduction in zip(self.counts[part], self.measurement.reductions, strict=True):
-            counts.add(reduction.count(images))
+        for name, table in (tables | {"": whole}).items():
+            self.pairs[name] += int(table.visited.sum())
+            images = table.of_images()  # filling must not change even the order of a sum
+            for counts, reduction in zip(self.counts[name], self.measurement.reductions, strict=True):
+                counts.add(reduction.count(images))
 
     def result(self) -> Results:
         """Results over all sets, then by set."""
-        parts: dict[str | None, Results] = {}
-        for part, sums in self.counts.items():
-            parts[part] = {"pairs": int(self.pairs[part].total["pairs"])}
-            for counts, reduction in zip(sums, self.measurement.reductions, strict=True):
-                parts[part] |= reduction.result(counts)
-        named = {name: result for name, result in parts.items() if name is not None}
+        parts: dict[str, Results] = {}
+        for name, sums in self.counts.items():
+            parts[name] = {"pairs": self.pairs[name]}
+            for reduction, counts in zip(self.measurement.reductions, sums, strict=True):
+                parts[name] |= reduction.result(counts)
         about = {"about": self.measurement.about} if self.measurement.about else {}
-        return about | parts[None] | ({"parts": named} if named else {})
+        return about | parts.pop("") | ({"parts": parts} if parts else {})
 
 
 def _trials(
@@ -117,20 +117,22 @@ def _trials(
     images, label = batch["image"], np.asarray(batch["label"])
     mask = np.asarray(batch["mask"]) > 0
     whole = everywhere(images)
-    margins = [m.shifting.margin for m in measurements] or [0]
-    views: dict[int, tuple[np.ndarray, Columns]] = {}
-    for margin in dict.fromkeys(margins):
-        reference = np.asarray(predict(centre(images, margin)))
-        nowhere = np.zeros((len(label), 2), np.int32)
-        views[margin] = reference, compare(_as_float(reference), reference, label, nowhere)
+    # The first way is where the accuracy comes from: of the images without what a way puts around them.
+    ways = [Circular(m.shifting.margin) for m in measurements[:1]] or [Circular()]
+    views: dict[Hashable, tuple[np.ndarray, Columns]] = {}
+    for way in [*ways, *(m.shifting for m in measurements)]:
+        if way.view not in views:
+            outputs = np.asarray(predict(way.unshifted(images)))
+            reference, nowhere = np.asarray(outputs, np.float64), np.zeros((len(label), 2), np.int32)
+            views[way.view] = reference, compare(reference, outputs, label, nowhere)
     trials = [
         Trial(
             predict=predict,
             compare=compare,
             shifting=m.shifting,
             images=whole,
-            reference=_as_float(views[m.shifting.margin][0]),
-            still=views[m.shifting.margin][1],
+            reference=views[m.shifting.view][0],
+            still=views[m.shifting.view][1],
             label=label,
             mask=mask,
             # Filling has no place in the data set: its amount and position depend on devices and processes.
@@ -140,11 +142,7 @@ def _trials(
         )
         for m in measurements
     ]
-    return views[margins[0]][1], trials
-
-
-def _as_float(outputs: np.ndarray) -> np.ndarray:
-    return np.asarray(outputs, np.float64)
+    return views[ways[0].view][1], trials
 
 
 def evaluate(
@@ -168,7 +166,7 @@ def evaluate(
 
     Returns:
       {"images", "accuracy": of the unshifted images} and for each measurement {"pairs": those looked at, its
-      reductions' results; "parts": the same by set, where they have names}. Shares are in [0, 1].
+      reductions' results; "parts": the same by set, where they have names}. Proportions are in [0, 1].
 
     Raises:
       AliasFreeError: logits that are not finite.
@@ -178,20 +176,60 @@ def evaluate(
     """
     if len({m.name for m in measurements}) < len(measurements):
         raise ConfigError(f"two measurements have the same name: {', '.join(m.name for m in measurements)}.")
-    head, sums, first = Counts({"images": 0}), [_Sums(m) for m in measurements], 0
+    sums, images, right = [_Sums(m) for m in measurements], 0, list[int]()
     for batch in batches:
-        still, trials = _trials(predict, batch, measurements, first, compare, advance)
+        still, trials = _trials(predict, batch, measurements, images, compare, advance)
         mask = np.asarray(batch["mask"]) > 0
-        head.add(Counts({"images": int(mask.sum())}))
         if "correct" in still:
-            head.add(Counts({"correct": int(still["correct"][mask].sum())}))
+            right.append(int(still["correct"][mask].sum()))
         advance(int(mask.sum()))
         for counting, trial in zip(sums, trials, strict=True):
             if mask.any():
                 counting.add(trial)
-        first += int(mask.sum())
-    images = int(head.total["images"])
+        images += int(mask.sum())
     if not images:
         raise DataError("there is no image to evaluate: check data.eval_split and data.eval_limit.")
-    accuracy = {"accuracy": float(head.total["correct"] / images)} if "correct" in head.total else {}
+    accuracy = {"accuracy": sum(right) / images} if right else {}
     return {"images": images, **accuracy} | {s.measurement.name: s.result() for s in sums}
+
+
+def predictor(
+    module: nn.Module, variables: Mapping[str, Any], devices: int = 0
+) -> Callable[[Any], jax.Array]:
+    """The compiled function images [B, H, W, C] -> logits [B, K] of a network, on `devices` (0 = all).
+
+    Each computes its part of images that are divided over them, and the whole of others.
+    """
+    mesh = make_mesh(devices)
+    predict, weights = make_predict(module, mesh), replicate(variables, mesh)
+    return lambda images: predict(weights, images)
+
+
+def shift_report(
+    predict: Predict,
+    batches: Iterable[dict[str, np.ndarray]],
+    measurements: Sequence[Measurement],
+    *,
+    images: int,
+    devices: int = 0,
+    progress: bool = True,
+) -> Results:
+    """`evaluate` on several devices, with a progress bar on stderr.
+
+    Args:
+      predict: images to logits, e.g. `predictor(module, variables)`.
+      batches: read once. With several processes, each gives its part of every batch.
+      measurements: what to measure.
+      images: how many there are, for the progress bar.
+      devices: that the work is divided over, the same as of `predict`; 0 = all. Results do not depend on it.
+      progress: show it.
+    """
+    pairs = images * (1 + sum(m.count for m in measurements))
+    hidden = not (progress and is_first())
+    # A terminal redraws one line; in a log file every refresh is a new line, so make them rare.
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    with tqdm(
+        total=pairs, desc="evaluating", unit=" images", unit_scale=True, disable=hidden, mininterval=interval
+    ) as bar:
+        placed = evaluated_batches(batches, make_mesh(devices))
+        return evaluate(predict, placed, measurements, advance=bar.update)

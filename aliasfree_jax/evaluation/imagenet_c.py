@@ -5,6 +5,7 @@ paper's authors have it (19, each as it is); and the benchmark's mCE over its 15
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,30 +77,11 @@ def corruptions_in(directory: str | Path) -> dict[str, Path]:
     return found
 
 
-def open_corruption(
-    path: Path,
-    severity: str,
-    clean: Source,
-    *,
-    accept_class_names: bool = False,
-    note: Callable[[str], None] = lambda _: None,
-) -> Source:
-    """The images of one severity of the corruption in a folder, with the labels of the `clean` source.
-
-    Args:
-      path, severity: of the corruption.
-      clean: the source of uncorrupted images.
-      accept_class_names, note: `accept` and `tell` of `fit_classes`.
-
-    Raises:
-      DataError: unreadable, its classes are not those of the `clean` source, or some of these are missing.
-    """
+def _opened(path: Path, severity: str, clean: Source, **how: Any) -> Source:
+    """The images of one severity of the corruption in a folder, with the labels of the `clean` source."""
     source = FolderSource(path, severity)
-    names = {"owner": "the clean data", "data": "ImageNet-C"}
     try:
-        fitted = fit_classes(
-            source, clean.class_names, subset=True, accept=accept_class_names, tell=note, **names
-        )
+        fitted = fit_classes(source, clean.class_names, subset=True, **how)
     except ClassNamesError as error:
         raise ClassNamesError(f"{path}/{severity}: {error}") from error
     known = [set(np.unique(getattr(images, "labels", ())).tolist()) for images in (clean, fitted)]
@@ -132,19 +114,18 @@ def evaluate_corruptions(
 
     Returns:
       See `summarise`; "corruptions" has the results of every severity besides.
+
+    Raises:
+      DataError: a folder is unreadable, its classes are not those of the `clean` source, or some of these are
+        missing.
     """
     folders = corruptions_in(directory)
     results: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in folders}
-    notes: set[str] = set()
-
-    def note_once(text: str) -> None:
-        if text not in notes:
-            notes.add(text)
-            note(text)
-
-    how: dict[str, Any] = {"accept_class_names": accept_class_names, "note": note_once}
+    # Every severity has the same to tell: once is enough.
+    how: dict[str, Any] = {"accept": accept_class_names, "tell": cache(note)}
+    how |= {"owner": "the clean data", "data": "ImageNet-C"}
     for name, severity in tell([(name, severity) for name in folders for severity in SEVERITIES]):
-        results[name][severity] = measure(open_corruption(folders[name], severity, clean, **how))
+        results[name][severity] = measure(_opened(folders[name], severity, clean, **how))
     return summarise(results)
 
 

@@ -1,17 +1,17 @@
 """What the answers under shifts are reduced to: the third of an evaluation's three choices.
 
 A reduction counts in the table of each batch, and forms its ratios once, from the sums over all batches.
-Shares are in [0, 1].
+Proportions are in [0, 1].
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.comparison import Table
+from aliasfree_jax.evaluation.trial import Table
 
 
 @dataclass
@@ -29,51 +29,82 @@ class Counts:
             self.largest[name] = max(self.largest.get(name, value), value)
 
 
-class Reduction(Protocol):
+class Reduction:
     """Something to know about a network under shifts.
 
     Attributes:
       until_fooled: it needs no further shifts of an image that was classified wrongly once.
     """
 
-    until_fooled: ClassVar[bool]
+    until_fooled: bool = False
 
     def count(self, table: Table) -> Counts:
-        """What one batch adds."""
+        """What one batch adds; the table has no padding."""
+        raise NotImplementedError
 
     def result(self, counts: Counts) -> Mapping[str, Any]:
         """The results, ready for JSON, from the sum of all counts."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Share:
-    """The share of (image, shift) pairs where a column of the table holds."""
+class Mean(Reduction):
+    """The mean of `values` over all that they are given for: images, or pairs of image and shift.
 
-    column: str
+    Of booleans it is the proportion that holds.
+    """
+
     name: str
-    until_fooled: ClassVar[bool] = False
+    values: Callable[[Table], np.ndarray]
+    until_fooled: bool = False
 
     def count(self, table: Table) -> Counts:
         """See `Reduction.count`."""
-        values = table.all_shifts(self.column)
-        return Counts({"pairs": values.size, "held": float(values.sum())})
+        values = self.values(table)
+        return Counts({"number": values.size, "sum": float(values.sum())})
 
     def result(self, counts: Counts) -> Mapping[str, Any]:
         """See `Reduction.result`."""
-        return {self.name: float(counts.total["held"] / counts.total["pairs"])}
+        return {self.name: float(counts.total["sum"] / counts.total["number"])}
 
 
-ACCURACY = Share("correct", "accuracy")  # of the shifted images
-TOP5_ACCURACY = Share("in_top5", "top5_accuracy")
-CONSISTENCY = Share("unchanged", "consistency")  # agreement with the unshifted image
+def _attacked(table: Table) -> np.ndarray:
+    """Whether an image is right under the shift that the alias-free authors' grid attack returns.
+
+    That is the first one that it is wrong under, or else the first of all; the unshifted image takes its
+    place if its loss is not smaller.
+    """
+    correct, images = table.columns["correct"], np.arange(len(table.mask))
+    shift = correct.argmin(0)  # the first that is False; 0 if there is none
+    stronger = table.columns["loss"][shift, images] > table.still["loss"]
+    return np.where(stronger, correct[shift, images], table.still["correct"])
+
+
+ACCURACY = Mean("accuracy", lambda table: table.all_shifts("correct"))  # of the shifted images
+TOP5_ACCURACY = Mean("top5_accuracy", lambda table: table.all_shifts("in_top5"))
+# Agreement with the unshifted image.
+CONSISTENCY = Mean("consistency", lambda table: table.all_shifts("unchanged"))
+# Images with the same class under all their shifts, the unshifted view left out. Under two random shifts this
+# is the consistency of BlurPool, APS and LPS.
+PAIR_CONSISTENCY = Mean(
+    "pair_consistency",
+    lambda table: (table.columns["predicted"] == table.columns["predicted"][0]).all(0),
+)
+# Images that are right unshifted and under all their shifts.
+WORST_CASE = Mean("worst_case_accuracy", lambda table: table.still["correct"] & ~table.fooled, True)
+ATTACKED_ACCURACY = Mean("attacked_accuracy", _attacked)
+UNSHIFTED: tuple[Reduction, ...] = (
+    Mean("unshifted_accuracy", lambda table: table.still["correct"], True),
+    Mean("unshifted_top5_accuracy", lambda table: table.still["in_top5"], True),
+    Mean("unshifted_loss", lambda table: table.still["loss"], True),
+)
 
 
 @dataclass(frozen=True)
-class Change:
+class Change(Reduction):
     """Mean and largest value of a column over all pairs."""
 
     column: str
-    until_fooled: ClassVar[bool] = False
 
     def count(self, table: Table) -> Counts:
         """See `Reduction.count`."""
@@ -89,77 +120,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class SameUnderAll:
-    """The share of images whose class is the same under all their shifts, the unshifted view left out.
-
-    Under two random shifts this is the consistency of BlurPool, APS and LPS.
-    """
-
-    until_fooled: ClassVar[bool] = False
-
-    def count(self, table: Table) -> Counts:
-        """See `Reduction.count`."""
-        predicted = table.columns["predicted"]
-        same = (predicted == predicted[0]).all(0)
-        return Counts({"images": int(table.mask.sum()), "same": int((same & table.mask).sum())})
-
-    def result(self, counts: Counts) -> Mapping[str, Any]:
-        """See `Reduction.result`."""
-        return {"pair_consistency": float(counts.total["same"] / counts.total["images"])}
-
-
-@dataclass(frozen=True)
-class RightUnderAll:
-    """The share of images that are right under all their shifts; unshifted, unlike in `WorstCase`, or not."""
-
-    until_fooled: ClassVar[bool] = False
-
-    def count(self, table: Table) -> Counts:
-        """See `Reduction.count`."""
-        right = table.columns["correct"].all(0)
-        return Counts({"images": int(table.mask.sum()), "right": int((right & table.mask).sum())})
-
-    def result(self, counts: Counts) -> Mapping[str, Any]:
-        """See `Reduction.result`."""
-        return {"right_under_all": float(counts.total["right"] / counts.total["images"])}
-
-
-@dataclass(frozen=True)
-class Unshifted:
-    """Accuracy and loss of the unshifted images."""
-
-    until_fooled: ClassVar[bool] = True
-
-    def count(self, table: Table) -> Counts:
-        """See `Reduction.count`."""
-        still = {name: float(table.still[name][table.mask].sum()) for name in ("correct", "in_top5", "loss")}
-        return Counts({"images": int(table.mask.sum()), **still})
-
-    def result(self, counts: Counts) -> Mapping[str, Any]:
-        """See `Reduction.result`."""
-        total = counts.total
-        names = {"correct": "accuracy", "in_top5": "top5_accuracy", "loss": "loss"}
-        return {f"unshifted_{name}": float(total[column] / total["images"]) for column, name in names.items()}
-
-
-@dataclass(frozen=True)
-class WorstCase:
-    """The share of images that are right unshifted and under all their shifts."""
-
-    until_fooled: ClassVar[bool] = True
-
-    def count(self, table: Table) -> Counts:
-        """See `Reduction.count`."""
-        fooled = (table.visited & ~table.columns["correct"]).any(0) | ~table.still["correct"]
-        return Counts({"images": int(table.mask.sum()), "right": int((table.mask & ~fooled).sum())})
-
-    def result(self, counts: Counts) -> Mapping[str, Any]:
-        """See `Reduction.result`."""
-        return {"worst_case_accuracy": float(counts.total["right"] / counts.total["images"])}
-
-
-@dataclass(frozen=True)
-class WorstCaseByRadius:
+class WorstCaseByRadius(Reduction):
     """Worst-case accuracy for every radius: all shifts that reach no further than so many steps each way.
 
     The set must hand out its shifts from the inside out, as `square` does.
@@ -173,7 +134,7 @@ class WorstCaseByRadius:
     radius: int
     step: float = 1.0
     centre: tuple[float, float] = (0.0, 0.0)
-    until_fooled: ClassVar[bool] = True
+    until_fooled = True
 
     def count(self, table: Table) -> Counts:
         """See `Reduction.count`."""
@@ -183,49 +144,45 @@ class WorstCaseByRadius:
             raise ConfigError("worst cases by radius need shifts that are ordered from the inside out.")
         wrong = table.visited & ~table.columns["correct"]
         first = np.where(wrong, rings, np.inf).min(0, initial=np.inf)
-        first = np.where(table.still["correct"], first, -1)[table.mask]
+        first = np.where(table.still["correct"], first, -1)
         right = (first[:, None] > np.arange(self.radius + 1)).sum(0)
         return Counts({"images": len(first), "right": right})
 
     def result(self, counts: Counts) -> Mapping[str, Any]:
         """See `Reduction.result`."""
-        shares = np.asarray(counts.total["right"]) / counts.total["images"]
-        return {"worst_case_by_radius": [float(share) for share in shares]}
+        right = np.asarray(counts.total["right"]) / counts.total["images"]
+        return {"worst_case_by_radius": right.tolist()}
 
 
 @dataclass(frozen=True)
-class PerShift:
+class PerShift(Reduction):
     """Accuracy, consistency and mean probability of the label for every shift of a `Grid`: for pictures."""
-
-    until_fooled: ClassVar[bool] = False
 
     def count(self, table: Table) -> Counts:
         """See `Reduction.count`."""
         if (table.where != table.where[:, :1]).any():
             raise ConfigError("results by shift need the same shifts for all images: use a Grid.")
-        columns = ("correct", "unchanged", "true_probability")
-        sums = {name: (table.columns[name] * table.visited).sum(1) for name in columns}
-        images = int(table.mask.sum())
+        columns = {"accuracy": "correct", "consistency": "unchanged", "true_probability": "true_probability"}
+        sums = {name: (table.columns[of] * table.visited).sum(1) for name, of in columns.items()}
+        images = len(table.mask)
         # Shifts are the same in every batch: their mean over images is they themselves.
-        return Counts({"images": images, "where": table.where[:, 0] * images, **sums})
+        return Counts({"images": images, "shifts": table.where[:, 0] * images, **sums})
 
     def result(self, counts: Counts) -> Mapping[str, Any]:
         """See `Reduction.result`."""
-        total = {name: np.asarray(value) for name, value in counts.total.items()}
-        names = {"where": "shifts", "correct": "accuracy", "unchanged": "consistency"}
-        names["true_probability"] = "true_probability"
-        return {"per_shift": {name: (total[key] / total["images"]).tolist() for key, name in names.items()}}
+        sums = dict(counts.total)
+        images = sums.pop("images")
+        return {"per_shift": {name: (np.asarray(of_all) / images).tolist() for name, of_all in sums.items()}}
 
 
 @dataclass(frozen=True)
-class MeanOfBatches:
+class MeanOfBatches(Reduction):
     """`inner` of each batch, then the plain mean: a last batch with few images weighs as much as a full one.
 
     The CIFAR-10 protocols of APS and LPS do so.
     """
 
     inner: Reduction
-    until_fooled: ClassVar[bool] = False
 
     def count(self, table: Table) -> Counts:
         """See `Reduction.count`."""
@@ -242,7 +199,7 @@ class MeanOfBatches:
 STABILITY: tuple[Reduction, ...] = (
     CONSISTENCY,
     ACCURACY,
-    WorstCase(),
+    WORST_CASE,
     Change("probability_change"),
     Change("logit_change"),
 )

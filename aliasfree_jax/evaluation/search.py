@@ -15,10 +15,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.comparison import Table, check_logits
-from aliasfree_jax.evaluation.placement import collected
-from aliasfree_jax.evaluation.shifting import Shifting, moved_rows
-from aliasfree_jax.evaluation.trial import Trial
+from aliasfree_jax.evaluation.comparison import check_logits
+from aliasfree_jax.evaluation.shifting import Shifting
+from aliasfree_jax.evaluation.trial import Table, Trial, collected, mesh_of, moved_rows
 
 Descend = Callable[[jax.Array, np.ndarray, np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]
 
@@ -51,8 +50,8 @@ def spread_points(low: tuple[float, ...], high: tuple[float, ...], count: int) -
     for _ in range(64):  # the root of x^(d+1) = x + 1
         base = (1 + base) ** (1 / (dimensions + 1))
     steps = base ** -np.arange(1, dimensions + 1)
-    share = (0.5 + np.outer(np.arange(count), steps)) % 1
-    return (np.asarray(low) + share * (np.asarray(high) - np.asarray(low))).astype(np.float32)
+    place = (0.5 + np.outer(np.arange(count), steps)) % 1
+    return (np.asarray(low) + place * (np.asarray(high) - np.asarray(low))).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Ascent:
 
     def __call__(self, trial: Trial, table: Table) -> Table:
         """See `Refine`."""
-        alive = trial.mask & trial.still["correct"] & ~(table.visited & ~table.columns["correct"]).any(0)
+        alive = trial.mask & trial.still["correct"] & ~table.fooled
         margin = np.where(table.visited, table.columns["margin"], np.inf)
         starts = np.argsort(margin, axis=0)[: self.starts]  # [S, B]
         best = np.take_along_axis(table.where, starts[..., None], axis=0).astype(np.float32)
@@ -97,7 +96,7 @@ class Ascent:
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
         size, at = len(trial.label), best.copy()
         try:
-            descend = _descend(trial.predict, trial.shifting, trial.mesh)
+            descend = _descend(trial.predict, trial.shifting, mesh_of(trial.images))
             for step in range(self.steps if len(pairs) else 0):
                 length = np.float32(self.step * 0.01 ** (step / max(1, self.steps - 1))) * (high - low)
                 for chunk in np.split(pairs, range(size, len(pairs), size)):
@@ -123,11 +122,8 @@ class Ascent:
         descend: Descend, trial: Trial, chunk: np.ndarray, at: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Margins and gradients of a chunk of pairs, in a batch of the usual size."""
-        size = len(trial.label)
-        padded = np.concatenate([chunk, np.full(size - len(chunk), chunk[0])])
-        rows = (padded % size).astype(np.int32)
-        label = trial.label[rows].astype(np.int32)
-        found = descend(trial.images, rows, label, at[padded])
+        rows, where = trial.filled(chunk % len(trial.label), at[chunk])
+        found = descend(trial.images, rows, trial.label[rows].astype(np.int32), where)
         margin, gradient = (np.asarray(array)[: len(chunk)] for array in found)
         check_logits(margin[:, None], len(chunk))  # finite
         return margin.astype(np.float64), np.nan_to_num(gradient)

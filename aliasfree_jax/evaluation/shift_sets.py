@@ -2,12 +2,12 @@
 
 A set hands out, for a batch of images, `count` shifts each. `Grid` is the same list for all; `square`,
 `fractions` and others make such lists. The random sets draw for every image from the key and the image's
-place in the data set, so that results do not depend on the batch size; `PerBatch` and `PerSet` share one
-draw, as some of the originals do.
+place in the data set, so that results do not depend on the batch size; a `Stream` draws for every batch, as
+some of the originals do.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -61,6 +61,15 @@ def product(*axes: np.ndarray) -> np.ndarray:
     return np.stack([grid.ravel() for grid in np.meshgrid(*axes, indexing="ij")], axis=-1)
 
 
+def _rings(radius: int, side: int | None) -> np.ndarray:
+    """All pairs of whole numbers from -radius to radius, or of a circle of `side` numbers, (0, 0) first."""
+    reach = np.arange(-radius, radius + 1)
+    if side is not None and len(reach) > side:
+        reach = np.arange(-(side // 2), side - side // 2)
+    points = product(reach, reach)
+    return points[np.argsort(np.abs(points).max(axis=1), kind="stable")]
+
+
 def square(radius: int, side: int | None = None) -> Grid:
     """Every whole-pixel shift of up to `radius` each way but (0, 0), in rings from the inside out.
 
@@ -69,24 +78,14 @@ def square(radius: int, side: int | None = None) -> Grid:
       side: of the images, where shifts go round the circle: each roll then comes once.
     """
     _check_radius(radius)
-    reach = np.arange(-radius, radius + 1)
-    if side is not None and len(reach) > side:
-        reach = np.arange(-(side // 2), side - side // 2)
-    points = product(reach, reach)
-    rings = np.abs(points).max(axis=1)
-    order = np.argsort(rings, kind="stable")[1:]  # without (0, 0)
-    return Grid(points[order])
+    return Grid(_rings(radius, side)[1:])
 
 
 def halves(radius: int, side: int | None = None) -> Grid:
     """Every multiple of half a pixel of up to `radius` each way, but whole pixels; as `square`."""
     _check_radius(radius)
-    reach = np.arange(-2 * radius, 2 * radius + 1)
-    if side is not None and len(reach) > 2 * side:
-        reach = np.arange(-side, side)
-    points = product(reach, reach)
-    points = points[(points % 2).any(axis=1)]
-    return Grid(points[np.argsort(np.abs(points).max(axis=1), kind="stable")] / 2)
+    steps = _rings(2 * radius, None if side is None else 2 * side)
+    return Grid(steps[(steps % 2).any(axis=1)] / 2)
 
 
 def fractions(n: int) -> Grid:
@@ -138,7 +137,7 @@ class Drawn:
     count: int
     key: jax.Array
     distribution: Callable[..., jax.Array]
-    arguments: tuple = field(default=())
+    arguments: tuple
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -184,41 +183,8 @@ def random_in_box(count: int, low: tuple[float, ...], high: tuple[float, ...], k
 
 
 @dataclass(frozen=True, eq=False)
-class PerBatch:
-    """One draw of `inner` for all images of a batch, that of its first image."""
-
-    inner: ShiftSet
-
-    @property
-    def count(self) -> int:
-        """Shifts an image."""
-        return self.inner.count
-
-    def draw(self, numbers: np.ndarray) -> np.ndarray:
-        """See `ShiftSet.draw`."""
-        drawn = self.inner.draw(numbers[:1])
-        return np.broadcast_to(drawn, (drawn.shape[0], len(numbers), drawn.shape[2]))
-
-
-@dataclass(frozen=True, eq=False)
-class PerSet:
-    """One draw of `inner` for the whole data set, that of its first image."""
-
-    inner: ShiftSet
-
-    @property
-    def count(self) -> int:
-        """Shifts an image."""
-        return self.inner.count
-
-    def draw(self, numbers: np.ndarray) -> np.ndarray:
-        """See `ShiftSet.draw`."""
-        return PerBatch(self.inner).draw(np.zeros_like(numbers))
-
-
-@dataclass(frozen=True, eq=False)
 class Stream:
-    """Shifts shared by a batch from a generator of the caller's own, which goes on from batch to batch.
+    """Shifts that a batch shares, from a generator of the caller's own, which goes on from batch to batch.
 
     Serves the originals' `np.random.randint`; two measurements may share a generator, and then draw in turn.
     """
@@ -228,4 +194,4 @@ class Stream:
 
     def draw(self, numbers: np.ndarray) -> np.ndarray:
         """See `ShiftSet.draw`."""
-        return PerBatch(Grid(self.next_shifts())).draw(numbers)
+        return Grid(self.next_shifts()).draw(numbers)

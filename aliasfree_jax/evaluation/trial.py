@@ -2,25 +2,106 @@
 
 Shifted and unshifted images go through the very same compiled function, in batches of the same size, so that
 a difference comes from the network and not from the compiler.
+
+Images lie whole on every device, and the work is divided over the devices. With several processes, all run
+the same evaluation on the same batches (`training.mesh.evaluated_batches`), of which each holds its part; all
+get the same results.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.comparison import Columns, Compare, Table
-from aliasfree_jax.evaluation.placement import mesh_of
-from aliasfree_jax.evaluation.shifting import Shifting, moved_rows
+from aliasfree_jax.evaluation.comparison import Columns, Compare
+from aliasfree_jax.evaluation.shifting import Shifting
+from aliasfree_jax.training.mesh import BATCH_AXES, replicate, replicated, split
 
 Predict = Callable[[jax.Array], Any]
 # Forwards that are under way before the first is read: the host works beside the device.
 AHEAD = 2
+
+
+def mesh_of(images: Any) -> Mesh | None:
+    """The mesh (of `training.mesh`) that images lie on, over which work is divided; None if on none."""
+    mesh = getattr(getattr(images, "sharding", None), "mesh", None)
+    return mesh if isinstance(mesh, Mesh) and set(BATCH_AXES) <= set(mesh.axis_names) else None
+
+
+def everywhere(images: Any) -> jax.Array:
+    """Images whole on each of the devices of their mesh."""
+    mesh = mesh_of(images)
+    return replicate(images, mesh) if mesh else jnp.asarray(images)
+
+
+def collected(array: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """In a compiled function: the whole result comes to every device, and so to every process."""
+    return jax.lax.with_sharding_constraint(array, replicated(mesh)) if mesh else array
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def moved_rows(
+    shifting: Shifting, mesh: Mesh | None, images: jax.Array, rows: jax.Array, where: jax.Array
+) -> jax.Array:
+    """Those of `images` [B, H, W, C] that `rows` [N] names, each moved by its own `where` [N, parameters].
+
+    Every device of `mesh` computes a part of them, see `mesh_of`.
+    """
+    moved = shifting.move(images[rows], where)
+    return jax.lax.with_sharding_constraint(moved, split(mesh)) if mesh else moved
+
+
+@dataclass(frozen=True)
+class Table:
+    """What one batch of B images did under K shifts.
+
+    Attributes:
+      where: the shifts, [K, B, parameters].
+      visited: which pairs were looked at, bool [K, B]; False for padding and where the answer was known.
+      columns: see `Compare`, each [K, B].
+      still: the same of the unshifted images, each [B].
+      mask: which images count, bool [B].
+    """
+
+    where: np.ndarray
+    visited: np.ndarray
+    columns: Columns
+    still: Columns
+    mask: np.ndarray
+
+    def all_shifts(self, column: str) -> np.ndarray:
+        """The values of a column at the visited pairs."""
+        if column not in self.columns:
+            raise ConfigError(
+                f"there is no {column!r} to reduce: there are {', '.join(sorted(self.columns))}."
+            )
+        return self.columns[column][self.visited]
+
+    @property
+    def fooled(self) -> np.ndarray:
+        """Which images were classified wrongly under a shift, bool [B]."""
+        return np.any(self.visited & ~self.columns["correct"], axis=0)
+
+    def of_images(self) -> "Table":
+        """The same without padding."""
+        kept = self.mask
+        columns, still = (
+            {name: values[..., kept] for name, values in of.items()} for of in (self.columns, self.still)
+        )
+        return Table(self.where[:, kept], self.visited[:, kept], columns, still, kept[kept])
+
+    def joined(self, other: "Table") -> "Table":
+        """The shifts of both, of the same images."""
+        columns = {name: np.concatenate([own, other.columns[name]]) for name, own in self.columns.items()}
+        where = np.concatenate([self.where, other.where])
+        return Table(where, np.concatenate([self.visited, other.visited]), columns, self.still, self.mask)
 
 
 def tell_nobody(pairs: int) -> None:
@@ -32,7 +113,7 @@ class Trial:
     """One batch under one measurement: what `run` needs, and a `Refine` may use.
 
     Attributes:
-      images: [B, H, W, C] with their margins, see `placement.everywhere`.
+      images: [B, H, W, C] with their margins, see `everywhere`.
       reference: outputs of the unshifted images.
       still: columns of the unshifted images, each [B].
       label, mask, numbers: [B]; numbers are the images' places in the data set, of filling the next one's.
@@ -52,17 +133,16 @@ class Trial:
     until_fooled: bool
     advance: Callable[[int], None] = tell_nobody
 
-    @property
-    def mesh(self) -> Mesh | None:
-        """The devices over which the work is divided."""
-        return mesh_of(self.images)
+    def filled(self, rows: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """At most B `rows` [n] and their shifts `where` [n, parameters], both filled up with zeros to [B]."""
+        filling = len(self.label) - len(rows)
+        rows = np.concatenate([rows, np.zeros(filling, rows.dtype)]).astype(np.int32)
+        return rows, np.concatenate([where, np.zeros((filling, where.shape[1]), where.dtype)])
 
     def forward(self, rows: np.ndarray, where: np.ndarray) -> Any:
         """Outputs [B, ...] for at most B `rows` [n] moved by `where` [n, parameters]; the rest is filling."""
-        filling = len(self.label) - len(rows)
-        rows = np.concatenate([rows, np.zeros(filling, rows.dtype)]).astype(np.int32)
-        where = np.concatenate([where, np.zeros((filling, where.shape[1]), where.dtype)])
-        return self.predict(moved_rows(self.shifting, self.mesh, self.images, rows, where))
+        moved = (self.images, *self.filled(rows, where))
+        return self.predict(moved_rows(self.shifting, mesh_of(self.images), *moved))
 
     def run(self, where: np.ndarray, among: np.ndarray | None = None) -> Table:
         """The answers under the shifts [K, B, parameters], shift by shift, in full batches of pairs.

@@ -12,9 +12,8 @@ import jax
 import numpy as np
 from classifiers import WEIGHTS, labelled, smooth_noise
 
+from aliasfree_jax.evaluation.evaluator import predictor, shift_report
 from aliasfree_jax.evaluation.measurements import adversarial_continuous, adversarial_integer, crop_shifts
-from aliasfree_jax.evaluation.placement import predictor
-from aliasfree_jax.evaluation.report import shift_report
 from aliasfree_jax.evaluation.shifting import Circular
 
 SIDE, MARGIN, BATCH, BATCHES = 16, 2, 12, 2
@@ -28,9 +27,8 @@ class Strided(nn.Module):
         return jax.nn.gelu(images[:, ::4, ::4]).mean((1, 2)) @ WEIGHTS
 
 
-def main(port, count, index):
-    if count > 1:
-        jax.distributed.initialize(f"localhost:{port}", num_processes=count, process_id=index)
+def results(count, index):
+    """Of the process with this index."""
     # Labels on the host: every process must know them all before the images are divided.
     logits = lambda x: np.asarray(jax.device_get(Strided().apply({}, x, False)))  # noqa: E731
     data, own = labelled(logits, smooth_noise(BATCH * BATCHES, SIDE + 2 * MARGIN), MARGIN), BATCH // count
@@ -43,8 +41,10 @@ def main(port, count, index):
         dataclasses.replace(adversarial_continuous(1.0), shifting=way),
     ]
     predict = predictor(Strided(), {})
-    print(json.dumps(shift_report(predict, batches, wanted, images=BATCH * BATCHES, progress=False)))
+    return shift_report(predict, batches, wanted, images=BATCH * BATCHES, progress=False)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    port, count, index = map(int, sys.argv[1:])
+    jax.distributed.initialize(f"localhost:{port}", num_processes=count, process_id=index)
+    print(json.dumps(results(count, index)))

@@ -22,7 +22,7 @@ from aliasfree_jax.evaluation.audit.alignment import (
     moved_along,
     tolerance,
 )
-from aliasfree_jax.evaluation.audit.remedies import ROWS
+from aliasfree_jax.evaluation.audit.judging import ROWS
 from aliasfree_jax.layers import (
     ActivatedStem,
     AdaptivePolyphase,

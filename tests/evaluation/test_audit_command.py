@@ -7,10 +7,13 @@ import uuid
 import jax
 import numpy as np
 import pytest
+from in_process import run
 from PIL import Image
 
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables, save_model
-from aliasfree_jax.evaluation.audit.__main__ import main
+from aliasfree_jax.errors import AliasFreeError, MissingPackageError
+from aliasfree_jax.evaluation.audit import command
+from aliasfree_jax.files import PathError
 from aliasfree_jax.models import create_model
 
 SOURCE = """
@@ -61,7 +64,7 @@ def test_the_command_tells_the_first_layer_and_writes_what_it_found(module, tmp_
     out, picture = tmp_path / "audit.json", tmp_path / "audit.png"
     targets = [f"{module}:make_network", f"{tmp_path}/{module}.py:with_variables"]
     options = ["--image=8,8,1", "--shift=1,0", f"--output={out}", f"--plot={picture}"]
-    assert main([*targets, *options]) == 0
+    run(command, *targets, *options)
     text = capsys.readouterr().out
     assert "make_network, image shifted by (1, 0)" in text and "down (Conv, stride 2)" in text
     lines = [line for line in text.splitlines() if line.endswith("breaks, the first")]
@@ -87,7 +90,7 @@ def test_a_run_is_audited_on_images_of_its_size(tmp_path, capsys):
     variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
     card = ModelCard("resnet20_cifar", options, ("a", "b"), 8, 3, three, three, 1.0, 0, "a test")
     save_model(tmp_path / "net", card, variables)
-    assert main([f"--checkpoint={tmp_path}/net", "--shift=1,1"]) == 0
+    run(command, f"--checkpoint={tmp_path}/net", "--shift=1,1")
     assert "8x8x2" in capsys.readouterr().out
 
 
@@ -113,20 +116,32 @@ def test_a_run_is_audited_on_images_of_its_size(tmp_path, capsys):
         ),
     ],
 )
-def test_mistakes_end_with_a_message(arguments, message, module, capsys):
-    assert main([argument.format(module) for argument in arguments]) == 2
-    assert message in capsys.readouterr().err
+def test_mistakes_are_explained(arguments, message, module):
+    with pytest.raises(AliasFreeError) as raised:
+        run(command, *(argument.format(module) for argument in arguments))
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("argument", ["{}", "--checkpoint={}", "--output={}", "--plot={}"])
+def test_paths_are_those_of_this_machine(argument, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(PathError, match="is 'gs://bucket/x', an address: gs:// is not supported"):
+        run(command, argument.format("gs://bucket/x"))
+    if argument in ("{}", "--checkpoint={}"):
+        with pytest.raises(AliasFreeError, match=f"{tmp_path}/nets"):
+            run(command, argument.format("~/nets.py:f"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_matplotlib_nothing_is_measured(module, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert main([f"{module}:make_network", "--image=8,8,1", f"--plot={tmp_path}/a.png"]) == 2
-    captured = capsys.readouterr()
-    assert "pip install 'aliasfree_jax[figures]'" in captured.err and not captured.out
+    with pytest.raises(MissingPackageError, match="pip install 'aliasfree_jax.figures.'"):
+        run(command, f"{module}:make_network", "--image=8,8,1", f"--plot={tmp_path}/a.png")
+    assert not capsys.readouterr().out
 
 
 def test_an_error_in_the_users_own_import_keeps_its_traceback(tmp_path, monkeypatch):
     (tmp_path / "importing_what_is_missing.py").write_text("import no_such_library_at_all")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_library_at_all"):
-        main(["importing_what_is_missing:make"])
+        run(command, "importing_what_is_missing:make")

@@ -10,8 +10,9 @@ from classifiers import labelled
 
 from aliasfree_jax import create_model
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
-from aliasfree_jax.evaluation.presets import Setting, preset
+from aliasfree_jax.evaluation.presets import PresetConfig
 from aliasfree_jax.evaluation.reductions import Change
+from aliasfree_jax.evaluation.selection import preset
 from aliasfree_jax.evaluation.shift_sets import Grid
 
 SIDE, BATCH = 32, 16
@@ -26,8 +27,8 @@ def test_the_integer_worst_case_costs_what_its_forwards_do():
     # The answers of random weights differ little between images: against their mean, the classes balance.
     usual = module.apply(variables, images, train=False).mean(0)
     predict = jax.jit(lambda x: module.apply(variables, x, train=False) - usual)
-    (wanted,) = preset("afc_integer", Setting(SIDE), paper=True).measurements
-    part = Grid(wanted.shifts.points[::8])  # every shift costs the same
+    (wanted,) = preset("afc_integer", PresetConfig(SIDE), paper=True).measurements
+    part = Grid(wanted.shifts.points[::32])  # every shift costs the same
     every = Measurement("every", part, reductions=(*wanted.reductions, Change("margin")))
     batch = labelled(predict, images)
 
@@ -47,8 +48,8 @@ def test_the_integer_worst_case_costs_what_its_forwards_do():
         assert evaluate(predict, [batch], [wanted])[wanted.name]["worst_case_accuracy"] < 0.2
 
     without_exit()  # compiled
-    rounds = [(seconds(without_exit), seconds(forwards)) for _ in range(7)]
+    rounds = [(seconds(without_exit), seconds(forwards)) for _ in range(5)]
     ratios = [own / plain for own, plain in rounds]
     assert statistics.median(ratios) < 1.1, ratios
     # The network is fragile: all 961 shifts cost less than a quarter of what they would without early exit.
-    assert seconds(with_exit) < 2 * statistics.median(own for own, _ in rounds)
+    assert seconds(with_exit) < 8 * statistics.median(own for own, _ in rounds)

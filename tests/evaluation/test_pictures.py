@@ -12,27 +12,38 @@ import numpy as np
 import pytest
 from classifiers import alias_free, labelled, smooth_noise, strided
 from flax import linen as nn
+from in_process import run
 from PIL import Image
 
 from aliasfree_jax.config import base_config, validate
 from aliasfree_jax.data.sources import ArraySource
-from aliasfree_jax.errors import ConfigError, DataError
+from aliasfree_jax.errors import ConfigError, DataError, MissingPackageError
 from aliasfree_jax.evaluation.evaluator import evaluate
-from aliasfree_jax.evaluation.gallery import PICTURES, draw_pictures
-from aliasfree_jax.evaluation.html_report import main, page, write_report
 from aliasfree_jax.evaluation.measurements import shift_plane as plane_measurement
 from aliasfree_jax.evaluation.measurements import slide as slide_measurement
-from aliasfree_jax.evaluation.one_image import feature_maps, feature_results, image_results, moved_back
-from aliasfree_jax.evaluation.pictures import feature_figure, map_figure, png, radius_figure
-from aliasfree_jax.evaluation.sliding import LAST_FRAME_MS, frames, slide_gif
-from aliasfree_jax.evaluation.stored import (
+from aliasfree_jax.evaluation.report import page as command
+from aliasfree_jax.evaluation.report.page import PICTURES, draw_pictures, page, write_report
+from aliasfree_jax.evaluation.report.pictured import (
     IMAGE,
     Evaluated,
+    feature_maps,
+    feature_results,
+    image_results,
+    moved_back,
     read_results,
     run_name,
     shift_plane,
-    slide,
     worst_by_radius,
+)
+from aliasfree_jax.evaluation.report.pictures import (
+    LAST_FRAME_MS,
+    feature_figure,
+    frames,
+    map_figure,
+    png,
+    radius_figure,
+    slide,
+    slide_gif,
 )
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -238,37 +249,45 @@ def test_what_was_not_measured_is_told_where_its_picture_would_be():
     assert "No picture: the results of bare have no pictured_image: evaluate it" in text
 
 
-def test_the_command_compares_files(tmp_path, capsys):
+def test_the_command_compares_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "draw_pictures", lambda networks: {each.file: b"" for each in PICTURES})
     files = []
     for name in ("plain", "free"):
         (tmp_path / name).mkdir()
         files.append(tmp_path / name / "eval.json")
         files[-1].write_text(json.dumps(known().results))
     out = tmp_path / "both.html"
-    assert main([*map(str, files), f"--out={out}"]) == 0
+    run(command, *map(str, files), f"--out={out}")
     assert f"wrote {out}" in capsys.readouterr().out
     assert "Evaluation under shifts: plain, free" in read_page(out.read_text()).words
-    assert main([*map(str, files), f"--out={out}", "--names=A,B"]) == 0
+    run(command, *map(str, files), f"--out={out}", "--names=A,B")
     assert "Evaluation under shifts: A, B" in read_page(out.read_text()).words
 
 
-def test_what_the_command_refuses(tmp_path, capsys, monkeypatch):
+def test_what_the_command_refuses(tmp_path, monkeypatch):
     file = tmp_path / "a.eval.json"
     assert run_name(file) == "a"
-    assert main([str(file)]) == 2
-    assert f"error: cannot read results from {file}" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="nothing to report: pass the JSON files of eval.py"):
+        run(command)
+    with pytest.raises(DataError, match=f"cannot read results from {file}"):
+        run(command, str(file))
+    for arguments in (["gs://bucket/x"], [str(file), "--out=gs://bucket/x"]):
+        with pytest.raises(ConfigError, match="is 'gs://bucket/x', an address: gs:// is not supported"):
+            run(command, *arguments)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(DataError, match=f"cannot read results from {tmp_path}/nothing.json"):
+        run(command, "~/nothing.json")
     file.write_text("[1]")
     with pytest.raises(DataError, match="no results of eval.py: expected at least images and accuracy"):
         read_results(file)
     file.write_text(json.dumps(known().results))
-    assert main([str(file), "--names=x,y"]) == 2
-    assert "--names has 2 names for 1 files" in capsys.readouterr().err
-    assert main([str(file), str(file)]) == 2
-    assert "two networks have the same name: a, a. Name them by --names." in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="--names has 2 names for 1 files"):
+        run(command, str(file), "--names=x,y")
+    with pytest.raises(ConfigError, match="two networks have the same name: a, a. Name them by --names."):
+        run(command, str(file), str(file))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert main([str(file)]) == 2
-    assert "a picture needs matplotlib" in (message := capsys.readouterr().err)
-    assert "pip install 'aliasfree_jax[figures]'" in message
+    with pytest.raises(MissingPackageError, match="a picture needs matplotlib.*'aliasfree_jax.figures.'"):
+        run(command, str(file))
 
 
 def test_what_is_measured_is_what_is_drawn():

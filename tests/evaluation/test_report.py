@@ -1,15 +1,16 @@
 """The report of a module, and its table."""
 
 import json
+from functools import cache
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
+from aliasfree_jax.evaluation.evaluator import predictor, shift_report
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
-from aliasfree_jax.evaluation.placement import predictor
-from aliasfree_jax.evaluation.report import format_markdown, format_table, shift_report
+from aliasfree_jax.evaluation.report import format_markdown, format_table
 
 SETTINGS = {"shifts": 4, "max_shift": 32, "seed": 1}
 
@@ -33,12 +34,16 @@ def batches():
         yield {"image": images, "label": rng.integers(0, 3, 4), "mask": np.array(mask, np.float32)}
 
 
-def report(stride, source=None, *, kinds=(integer_shifts,), progress=False, **settings):
+@cache
+def network(stride):
     module = Pooled(stride)
-    variables = module.init(jax.random.key(0), np.zeros((1, 12, 12, 2), np.float32), train=False)
+    image = np.zeros((1, 12, 12, 2), np.float32)
+    return predictor(module, jax.jit(lambda: module.init(jax.random.key(0), image, train=False))())
+
+
+def report(stride, source=None, *, kinds=(integer_shifts,), progress=False, **settings):
     measurements = [kind(12, **{**SETTINGS, **settings}) for kind in kinds]
-    predict = predictor(module, variables)
-    return shift_report(predict, source or batches(), measurements, images=6, progress=progress)
+    return shift_report(network(stride), source or batches(), measurements, images=6, progress=progress)
 
 
 def test_report_tells_networks_apart_and_is_json():

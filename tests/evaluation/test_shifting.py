@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.evaluation.shifting import Bilinear, Circular, Crop, ZeroFilled, centre, moved_rows
+from aliasfree_jax.evaluation.shifting import Bilinear, Circular, Crop, ZeroFilled, centre
+from aliasfree_jax.evaluation.trial import moved_rows
 
 
 def move(shifting, images, where):
@@ -38,7 +39,7 @@ def test_fractional_shift_moves_a_wave_down_and_right():
 @pytest.mark.parametrize("fill", [(0.0,), (-1.0, 2.0)])
 def test_what_comes_in_behind_the_border_is_the_filling(fill):
     images = noise(3, 5, 6, 2)
-    out = move(ZeroFilled(fill), images, np.int32([[0, 0], [2, -1], [-4, 5]]))
+    out = move(ZeroFilled(fill=fill), images, np.int32([[0, 0], [2, -1], [-4, 5]]))
     np.testing.assert_array_equal(out[0], images[0])
     expected = np.full((2, 5, 6, 2), fill, np.float32)
     expected[0, 2:, :-1] = images[1, :-2, 1:]

@@ -7,14 +7,14 @@ from classifiers import labelled, smooth_noise, strided
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import spatial_attack
-from aliasfree_jax.evaluation.shifting import Bilinear
-from aliasfree_jax.evaluation.spatial import Space, Warp, original_space
+from aliasfree_jax.evaluation.shifting import Bilinear, Warp
+from aliasfree_jax.evaluation.trial import moved_rows
 from aliasfree_jax.ops.warp import bilinear_sample
 
 
 def warp(image, down=0.0, right=0.0, degrees=0.0, log_scale=0.0, **options):
     where = np.float32([[down, right, degrees, log_scale]])
-    return np.asarray(Warp(**options).move(image[None], where))[0]
+    return np.asarray(moved_rows(Warp(**options), None, image[None], np.arange(1), where))[0]
 
 
 def test_nothing_changes_nothing_and_quarter_turns_are_exact():
@@ -27,7 +27,8 @@ def test_nothing_changes_nothing_and_quarter_turns_are_exact():
 
 def test_translations_are_those_of_bilinear():
     image = smooth_noise(1, 9)[0]
-    moved = np.asarray(Bilinear(fill=(2.0,)).move(image[None], np.float32([[1.25, -2.5]])))[0]
+    where = np.float32([[1.25, -2.5]])
+    moved = np.asarray(moved_rows(Bilinear(fill=(2.0,)), None, image[None], np.arange(1), where))[0]
     np.testing.assert_allclose(warp(image, 1.25, -2.5, fill=(2.0,)), moved, atol=1e-6)
 
 
@@ -51,20 +52,24 @@ def test_the_originals_positions_stretch_the_image():
     assert not inside[0] and column[0] == pytest.approx(0.5 * 10, rel=1e-5)  # half of it is border
 
 
-def test_spaces():
-    space = original_space(224, 8, rotation=True)
-    assert (space.translation, space.rotation) == (pytest.approx(6.4), 8)  # the authors' choice
-    assert original_space(224, 4, rotation=False).high == (pytest.approx(3.2),) * 2 + (0, 0)
-    assert space.grid(5, 31).count == 31 * 5 * 5
-    points = Space(2, 30, 0.1).grid(3, 2, 2).points
-    assert len(points) == 36 and np.abs(points).max(0) == pytest.approx([2, 2, 30, 0.1])
+def test_a_border_is_a_part_of_the_unshifted_view():
+    images = smooth_noise(2, 5)
+    way = Warp(fill=(1.0, 2.0, 3.0), border=2)
+    bordered = np.asarray(way.unshifted(images))
+    np.testing.assert_allclose(bordered[:, 2:-2, 2:-2], images, atol=1e-6)  # less the fill, and back
+    assert bordered.shape == (2, 9, 9, 3) and (bordered[:, :2] == (1, 2, 3)).all()
+    still = np.asarray(moved_rows(way, None, images, np.arange(2), np.zeros((2, 4), np.float32)))
+    np.testing.assert_allclose(still, bordered, atol=1e-6)
+    assert way.view == Warp(fill=(1.0, 2.0, 3.0), border=2, stretched=True).view != Warp().view
 
 
 def test_the_attack_finds_more_in_a_larger_space():
     batch = labelled(strided, smooth_noise(24, 16))
     shares = []
-    for space in (Space(0.0), Space(0.5), Space(1.0, 10, 0.1)):
-        wanted = spatial_attack(space, (0.0,), points=12, starts=2, steps=8)
+    for space in ((0.0,), (0.5,), (1.0, 10, 1.1)):
+        names = ("translation", "rotation", "enlargement")
+        options = dict(zip(names, space, strict=False)) | {"points": 12, "starts": 2, "steps": 8}
+        wanted = spatial_attack((0.0,), **options)
         shares.append(evaluate(strided, [batch], [wanted])["spatial_attack"]["worst_case_accuracy"])
     assert shares[0] == 1 > shares[1] > shares[2]
 

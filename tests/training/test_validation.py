@@ -14,7 +14,7 @@ from aliasfree_jax.data.sources import Subset
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import integer_shifts
-from aliasfree_jax.evaluation.while_training import evaluation_while_training
+from aliasfree_jax.evaluation.selection import evaluation_while_training
 from aliasfree_jax.training import loop
 from aliasfree_jax.training.mesh import make_mesh
 from aliasfree_jax.training.preparation import prepare

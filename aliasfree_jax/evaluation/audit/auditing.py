@@ -17,9 +17,8 @@ import numpy as np
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.errors import AliasFreeError, ConfigError, ShapeError
 from aliasfree_jax.evaluation.audit.alignment import Shift, moved_along, pair, tolerance
-from aliasfree_jax.evaluation.audit.judging import DECIDABLE, Judge, limits_of
+from aliasfree_jax.evaluation.audit.judging import DECIDABLE, Break, Judge, describe, limits_of
 from aliasfree_jax.evaluation.audit.recording import Recorder, record
-from aliasfree_jax.evaluation.audit.remedies import Break, describe
 from aliasfree_jax.ops.resample import remove_nyquist
 from aliasfree_jax.ops.shapes import check_images
 

@@ -1,14 +1,17 @@
-"""Audits as tables for a terminal or a page, and as JSON."""
+"""Audits as tables for a terminal or a page, as JSON, and as a picture."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from aliasfree_jax.evaluation.audit.alignment import pair
+from aliasfree_jax.evaluation.audit.alignment import pair, tolerance
 from aliasfree_jax.evaluation.audit.auditing import Audit, LayerError
-from aliasfree_jax.evaluation.tables import Rows, align, markdown
+from aliasfree_jax.evaluation.report import Rows, align, markdown
+from aliasfree_jax.training.curves import figure_class
 
+FLOOR = 1e-17  # where an error of 0 is drawn
 LEGEND = (
     "Error: largest |output for the moved image - output, moved along|, relative to the largest |output|; "
     "beside float64, in the network's own precision."
@@ -88,3 +91,88 @@ def to_json(audits: Sequence[Audit]) -> list[dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def draw_audits(audits: Sequence[Audit], out: Path) -> None:
+    """Draws errors by depth: a panel a shift, a line a network, the first layer that breaks marked.
+
+    The axis is logarithmic; errors are in float64 and, pale, in the network's own precision. Layers whose
+    error is mended behind them are pale dots beside the line.
+
+    Raises:
+      MissingPackageError: matplotlib is not installed.
+    """
+    shifts, networks = (
+        list(dict.fromkeys(key)) for key in zip(*((a.shift, a.network) for a in audits), strict=True)
+    )
+    figure = figure_class()(figsize=(2.4 + 4.2 * len(shifts), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(shifts), sharey=True, squeeze=False)[0]
+    for axes, shift in zip(panels, shifts, strict=True):
+        for number, network in enumerate(networks):
+            for one in (a for a in audits if (a.shift, a.network) == (shift, network)):
+                _draw(axes, one, number, f"{network}, " if len(networks) > 1 else "")
+        axes.axhline(tolerance("float64"), color="0.6", linewidth=0.8, linestyle=":")
+        axes.set(title=f"shift {pair(shift)}", xlabel="layer, in the order of execution", yscale="log")
+        axes.set_ylim(FLOOR / 3, 1e4)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("equivariance error (dotted: breaks above)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside center right", frameon=False, fontsize="small")
+    if len(networks) == 1:
+        figure.suptitle(networks[0])
+    figure.savefig(out, dpi=150)
+
+
+def _draw(axes: Any, one: Audit, number: int, label: str) -> None:
+    colour = f"C{number}"
+    for attribute, style, text in (
+        ("after", {"linestyle": "-"}, f"{label}float64"),
+        ("deployed", {"linestyle": "--", "alpha": 0.4}, f"{label}{own_precision(one)}"),
+    ):
+        axes.plot(
+            *_points(one, attribute, mended=False),
+            color=colour,
+            label=text,
+            linewidth=1.2,
+            marker=".",
+            markersize=3,
+            **style,
+        )
+    axes.plot(*_points(one, "after", mended=True), ".", color=colour, alpha=0.3, markersize=3)
+    if one.first_break is not None:
+        place, layer = _first_error(one)
+        left = place <= len(one.layers) / 2
+        axes.plot(place, layer.after, "X", color=colour, markersize=9, markeredgecolor="white")
+        axes.annotate(
+            _label(one, layer),
+            (place, 10),
+            (-4 if left else 4, 11 * number),  # networks may break at the same place
+            textcoords="offset points",
+            color=colour,
+            ha="left" if left else "right",
+            fontsize="small",
+        )
+
+
+def _points(one: Audit, attribute: str, *, mended: bool) -> tuple[list[int], list[float]]:
+    """Places and errors, from 1 and at least `FLOOR`, of the layers that are, or are not, mended."""
+    places, errors = [], []
+    for place, layer in enumerate(one.layers, 1):
+        error = getattr(layer, attribute)
+        if (layer.state == "mended") == mended and math.isfinite(error):
+            places.append(place)
+            errors.append(max(error, FLOOR))
+    return places, errors
+
+
+def _label(one: Audit, layer: LayerError) -> str:
+    if layer.path != one.first_break:
+        return f"before {layer.path}"
+    return layer.path or f"({layer.kind})"
+
+
+def _first_error(one: Audit) -> tuple[int, LayerError]:
+    """The first layer with an error that stays: the one that breaks, or one inside it."""
+    states = ("breaks", "follows")
+    return next((place, layer) for place, layer in enumerate(one.layers, 1) if layer.state in states)

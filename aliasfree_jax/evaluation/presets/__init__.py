@@ -1,72 +1,112 @@
-"""The metrics of the papers, by name.
+"""The metrics of the papers, by name: `selection.preset`.
 
-By default each is the sane variant: shifts drawn for every image, none left out, shares in [0, 1]. With
+By default each is the sane variant: shifts drawn for every image, none left out, proportions in [0, 1]. With
 `paper=True` it is what the original program computes: one shift for a whole batch or data set, its ranges
 and what they leave out, its order of draws from `np.random`, and its names and units (`Preset.published`).
 
 BlurPool: Zhang, ICML 2019. APS: Chaman and Dokmanić, CVPR 2021. LPS: Rojas-Gomez et al., NeurIPS 2022.
 AFC: Michaeli et al., CVPR 2023. AFT: Michaeli and Soudry, NeurIPS 2025. Their programs leave the seed open or
-set it; here it is `Setting.seed`.
+set it; here it is `PresetConfig.seed`.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.evaluation.presets import alias_free, alias_free_vit, consistency, spatial_grids
-from aliasfree_jax.evaluation.presets.preset import Preset, Setting
+import jax
+import numpy as np
 
-PRESETS: dict[str, Callable[[Setting, bool], Preset]] = {
-    "blurpool_consistency": consistency.blurpool_consistency,
-    "blurpool_diagonal": consistency.blurpool_diagonal,
-    "aps_consistency": consistency.aps_consistency,
-    "aps_cifar_circular": consistency.aps_cifar_circular,
-    "aps_cifar_crop": consistency.aps_cifar_crop,
-    "lps_consistency": consistency.lps_consistency,
-    "lps_cifar_consistency": consistency.lps_cifar_consistency,
-    "afc_evaluate": alias_free.evaluate,
-    "afc_consistency": alias_free.consistency,
-    "afc_fraction": alias_free.fraction,
-    "afc_integer": alias_free.integer,
-    "afc_full": alias_free.full,
-    "afc_integer_rand10": alias_free.integer_rand10,
-    "afc_rand_shift": alias_free.rand_shift,
-    "afc_crop_shift": alias_free.crop_shift,
-    "afc_spatial_grid": spatial_grids.rotation_grid,
-    "afc_translation_grid": spatial_grids.translation_grid,
-    "aft_cyclic_shift": alias_free_vit.cyclic_shift,
-    "aft_cyclic_half_shift": alias_free_vit.cyclic_half_shift,
-    "aft_crop_shift": alias_free_vit.crop_shift,
-    "aft_bilinear_shift": alias_free_vit.bilinear_shift,
-}
-# Of the rest, those for CIFAR-10 do not resize, and the others are bicubic.
-BILINEAR = (
-    "blurpool_consistency",
-    "blurpool_diagonal",
-    "aps_consistency",
-    "lps_consistency",
-    "afc_crop_shift",  # of torchvision's Resize, other than that program's usual evaluation
-    "afc_spatial_grid",
-    "afc_translation_grid",
-)
+from aliasfree_jax.evaluation.evaluator import Measurement
+from aliasfree_jax.evaluation.shift_sets import ShiftSet, Stream, random_integer
+from aliasfree_jax.evaluation.shifting import NOTHING, Fill
 
 
-def _interpolation(name: str) -> str:
-    if "cifar" in name:
-        return ""
-    return "bilinear" if name in BILINEAR else "bicubic"
+@dataclass(frozen=True)
+class PresetConfig:
+    """What presets can be set to.
 
-
-def preset(name: str, setting: Setting, *, paper: bool = False) -> Preset:
-    """The metric of that name.
-
-    Raises:
-      ConfigError: there is none.
+    Attributes:
+      side: of the network's input, pixels.
+      seed: of the random shifts.
+      margin: pixels by which the images of crop metrics are wider on each side; the originals' is 16.
+      finest: of the fractions of a pixel (AFC's max_up; AFT's steps a pixel).
+      radius: of AFC's sane worst cases, pixels; of AFT's, sane or not, its max_shift.
+      constraint: of the spatial grids: degrees of rotation, and so many 280ths of the side.
+      fill: what lies outside the image there: black, normalised.
     """
-    if name not in PRESETS:
-        raise ConfigError(unknown("preset", name, PRESETS))
-    found = PRESETS[name](setting, paper)
-    return dataclasses.replace(found, interpolation=_interpolation(name)) if paper else found
+
+    side: int
+    seed: int = 0
+    margin: int = 16
+    finest: int = 4
+    radius: int = 16
+    constraint: float = 30.0
+    fill: Fill = NOTHING
 
 
-__all__ = ["PRESETS", "Preset", "Setting", "preset"]
+# A number that an original prints, in its unit, from the results of `evaluator.evaluate`.
+Figure = Callable[[Mapping[str, Any]], float]
+
+
+def figure(*keys: str | int, unit: float = 1.0) -> Figure:
+    """The number under these keys of the results, times `unit`: 100 for percent."""
+
+    def look_up(results: Mapping[str, Any]) -> float:
+        found: Any = results
+        for key in keys:
+            found = found[key]
+        return unit * found
+
+    return look_up
+
+
+def accuracies(name: str, printed: str = "{}") -> dict[str, Figure]:
+    """Top-1 and top-5 accuracy of a measurement's unshifted images in percent, under `printed` names."""
+    columns = {"acc1": "unshifted_accuracy", "acc5": "unshifted_top5_accuracy"}
+    return {printed.format(short): figure(name, column, unit=100) for short, column in columns.items()}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A metric of a paper.
+
+    Attributes:
+      measurements: that it needs.
+      figures: what the original prints, by its names; empty for the sane variant.
+      interpolation: of the original where it resizes images; "" for the sane variant, and where it does not.
+      enlarged: it resizes the image to the input with its margin; else it cuts both out at the usual scale.
+    """
+
+    measurements: tuple[Measurement, ...]
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    interpolation: str = ""
+    enlarged: bool = False
+
+    def published(self, results: Mapping[str, Any]) -> dict[str, float]:
+        """The figures, by the original's names."""
+        return {name: of(results) for name, of in self.figures.items()}
+
+
+# From the configuration, and whether the original's metric is wanted; of the sane variant only the
+# measurements count.
+MakePreset = Callable[[PresetConfig, bool], Preset]
+
+
+def _pairs(stream: np.random.RandomState, low: int, high: int, count: int) -> np.ndarray:
+    """[count, 2], one `randint(low, high, size=2)` after the other, as the originals draw."""
+    return np.stack([stream.randint(low, high, size=2) for _ in range(count)])
+
+
+def draws(stream: np.random.RandomState, low: int, high: int, count: int, sign: int = 1) -> ShiftSet:
+    """`count` pairs in [low, high) for each batch."""
+    return Stream(count, lambda: sign * _pairs(stream, low, high, count))
+
+
+def windows(stream: np.random.RandomState, margin: int, count: int) -> ShiftSet:
+    """Offsets 0 ... 2 margin - 1 of the window, which is to say shifts of margin - offset of the content."""
+    return Stream(count, lambda: margin - _pairs(stream, 0, 2 * margin, count))
+
+
+def two_each(config: PresetConfig, reach: int) -> ShiftSet:
+    """Two shifts of every image of its own, up to `reach` pixels each way."""
+    return random_integer(2, min(reach, config.side - 1), jax.random.key(config.seed))

@@ -1,147 +1,230 @@
-"""Agreement of predictions under random shifts: the metrics of BlurPool, APS and LPS, see `presets`."""
+"""Agreement of predictions under random shifts: metrics of BlurPool, APS, LPS, AFC and AFT, see `presets`.
+
+AFC's fractional shifts move the content up and left, its rolls down and right; that is kept.
+"""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.evaluation import measurements as sane
 from aliasfree_jax.evaluation.evaluator import Measurement
-from aliasfree_jax.evaluation.presets.preset import Preset, Setting, draws, two_each, windows
+from aliasfree_jax.evaluation.presets import (
+    Figure,
+    MakePreset,
+    Preset,
+    PresetConfig,
+    accuracies,
+    draws,
+    figure,
+    two_each,
+    windows,
+)
 from aliasfree_jax.evaluation.reductions import (
     ACCURACY,
+    CONSISTENCY,
+    PAIR_CONSISTENCY,
     TOP5_ACCURACY,
+    UNSHIFTED,
     Change,
     MeanOfBatches,
     PerShift,
-    SameUnderAll,
-    Unshifted,
+    Reduction,
 )
-from aliasfree_jax.evaluation.shift_sets import Grid
+from aliasfree_jax.evaluation.shift_sets import Grid, Stream
 from aliasfree_jax.evaluation.shifting import Circular, Crop, Shifting, ZeroFilled
 
+_STABLE: tuple[Reduction, ...] = (CONSISTENCY, ACCURACY, Change("probability_change"))
+_SHIFTS = 8  # of every image, in the sane variants of metrics with one random shift
+PASSES = 5  # of BlurPool's program over the data set
+# How CIFAR-10's images of 32 pixels move, and the sign of the drawn numbers: windows of the zero-padded image
+# move against its content.
+CIFAR_WAYS: dict[str, tuple[Shifting, int]] = {"shift": (ZeroFilled(), -1), "circular": (Circular(), 1)}
 
-def blurpool_consistency(setting: Setting, paper: bool = False) -> Preset:
+
+def blurpool_consistency(config: PresetConfig, paper: bool) -> Preset:
     """Agreement of two random windows of a larger image; the original: of a batch, in five passes."""
-    way, reductions, passes = Crop(setting.margin), (SameUnderAll(),), 5
-    if not paper:
-        return Preset(
-            (Measurement("blurpool_consistency", two_each(setting, setting.margin), way, reductions),)
-        )
-    stream = np.random.RandomState(setting.seed)
-    sets = {f"pass {i + 1}": windows(stream, setting.margin, 2) for i in range(passes)}
+    stream, name = np.random.RandomState(config.seed), "blurpool_consistency"
+    passes = {f"pass {i + 1}": windows(stream, config.margin, 2) for i in range(PASSES)}
+    shifts = passes if paper else two_each(config, config.margin)
 
-    def published(results: Mapping[str, Any]) -> dict[str, float]:
-        parts = results["blurpool_consistency"]["parts"].values()
-        return {"Consistency": 100 * sum(part["pair_consistency"] for part in parts) / passes}
+    def consistency(results: Mapping[str, Any]) -> float:
+        parts = results[name]["parts"].values()
+        return 100 * sum(part["pair_consistency"] for part in parts) / PASSES
 
-    return Preset((Measurement("blurpool_consistency", sets, way, reductions),), published)
+    wanted = Measurement(name, shifts, Crop(config.margin), (PAIR_CONSISTENCY,))
+    return Preset((wanted,), {"Consistency": consistency}, "bilinear")
 
 
-def blurpool_diagonal(setting: Setting, paper: bool = False) -> Preset:
+def blurpool_diagonal(config: PresetConfig, paper: bool) -> Preset:
     """Windows along the diagonal, all 2 margin + 1 of them: probability of the label, accuracy."""
-    steps = setting.margin - np.arange(2 * setting.margin + 1)
+    steps, name = config.margin - np.arange(2 * config.margin + 1), "blurpool_diagonal"
     reductions = (ACCURACY, TOP5_ACCURACY, Change("true_probability"), PerShift())
     diagonal = Grid(np.stack([steps, steps], axis=1))
-
-    def published(results: Mapping[str, Any]) -> dict[str, float]:
-        found = results["blurpool_diagonal"]
-        return {
-            "Prob": 100 * found["true_probability"]["mean"],
-            "Acc@1": 100 * found["accuracy"],
-            "Acc@5": 100 * found["top5_accuracy"],
-        }
-
-    wanted = (Measurement("blurpool_diagonal", diagonal, Crop(setting.margin), reductions),)
-    return Preset(wanted, published) if paper else Preset(wanted)
+    figures = {
+        "Prob": figure(name, "true_probability", "mean", unit=100),
+        "Acc@1": figure(name, "accuracy", unit=100),
+        "Acc@5": figure(name, "top5_accuracy", unit=100),
+    }
+    return Preset((Measurement(name, diagonal, Crop(config.margin), reductions),), figures, "bilinear")
 
 
-def aps_consistency(setting: Setting, paper: bool = False) -> Preset:
+def aps_consistency(config: PresetConfig, paper: bool) -> Preset:
     """Agreement of two random rolls; the original: of a batch, each axis -32 ... 31."""
-    reductions = (SameUnderAll(), Unshifted())
-    if not paper:
-        return Preset((Measurement("aps_consistency", two_each(setting, 32), reductions=reductions),))
-    shifts = draws(np.random.RandomState(setting.seed), -32, 32, 2)
-
-    def published(results: Mapping[str, Any]) -> dict[str, float]:
-        found = results["aps_consistency"]
-        return {
-            "top1": 100 * found["unshifted_accuracy"],
-            "top5": 100 * found["unshifted_top5_accuracy"],
-            "consistency": 100 * found["pair_consistency"],
-        }
-
-    return Preset((Measurement("aps_consistency", shifts, reductions=reductions),), published)
+    stream, name = np.random.RandomState(config.seed), "aps_consistency"
+    shifts = draws(stream, -32, 32, 2) if paper else two_each(config, 32)
+    figures = {
+        "top1": figure(name, "unshifted_accuracy", unit=100),
+        "top5": figure(name, "unshifted_top5_accuracy", unit=100),
+        "consistency": figure(name, "pair_consistency", unit=100),
+    }
+    wanted = Measurement(name, shifts, reductions=(PAIR_CONSISTENCY, *UNSHIFTED))
+    return Preset((wanted,), figures, "bilinear")
 
 
-def _cifar(name: str, shifting: Shifting, sign: int, setting: Setting, paper: bool) -> Preset:
-    """Agreement of two shifts of -3 ... 2 pixels; the originals' is the mean of the batches' means."""
-    if not paper:
-        return Preset((Measurement(name, two_each(setting, 3), shifting, (SameUnderAll(), Unshifted())),))
-    shifts = draws(np.random.RandomState(setting.seed), -3, 3, 2, sign)
-    reductions = (MeanOfBatches(SameUnderAll()), MeanOfBatches(Unshifted()))
-
-    def published(results: Mapping[str, Any]) -> dict[str, float]:
-        found = results[name]
-        return {
-            "accuracy": found["mean_of_batches_unshifted_accuracy"],
-            "consistency": found["mean_of_batches_pair_consistency"],
-        }
-
-    return Preset((Measurement(name, shifts, shifting, reductions),), published)
-
-
-def aps_cifar_circular(setting: Setting, paper: bool = False) -> Preset:
-    """APS's test of its circular CIFAR-10 networks."""
-    return _cifar("aps_cifar_circular", Circular(), 1, setting, paper)
-
-
-def aps_cifar_crop(setting: Setting, paper: bool = False) -> Preset:
-    """APS's test of its zero-padded CIFAR-10 networks: windows of the zero-padded image."""
-    return _cifar("aps_cifar_crop", ZeroFilled(), -1, setting, paper)
-
-
-def lps_consistency(setting: Setting, paper: bool = False) -> Preset:
-    """Agreement of two windows, and of two rolls of the larger image, which draw in turn from one stream."""
-    names, reductions = ("shift", "circular"), (SameUnderAll(),)
-    stream = np.random.RandomState(setting.seed)
+def aps_cifar(name: str, way: str, config: PresetConfig, paper: bool) -> Preset:
+    """Agreement of two shifts of -3 ... 2 pixels; the original's is the mean of the batches' means."""
+    shifting, sign = CIFAR_WAYS[way]
+    stream, reductions = np.random.RandomState(config.seed), (PAIR_CONSISTENCY, *UNSHIFTED)
+    figures = {
+        "accuracy": figure(name, "mean_of_batches_unshifted_accuracy"),
+        "consistency": figure(name, "mean_of_batches_pair_consistency"),
+    }
     if paper:
-        sets = (windows(stream, setting.margin, 2), draws(stream, -32, 32, 2))
+        shifts, reductions = draws(stream, -3, 3, 2, sign), tuple(map(MeanOfBatches, reductions))
     else:
-        sets = (two_each(setting, setting.margin), two_each(setting, 32))
-    ways: tuple[Shifting, ...] = (
-        Crop(setting.margin),
-        Circular(),
-    )  # the rolls are of the larger image, and the network's input too
-    wanted = tuple(
-        Measurement(f"lps_{name}", shifts, way, reductions)
-        for name, shifts, way in zip(names, sets, ways, strict=True)
-    )
-
-    def published(results: Mapping[str, Any]) -> dict[str, float]:
-        keys = {"lps_shift": "test_shift_consistency", "lps_circular": "test_circular_consistency"}
-        return {key: 100 * results[name]["pair_consistency"] for name, key in keys.items()}
-
-    return Preset(wanted, published) if paper else Preset(wanted)
+        shifts = two_each(config, 3)
+    return Preset((Measurement(name, shifts, shifting, reductions),), figures)
 
 
-def lps_cifar_consistency(setting: Setting, paper: bool = False) -> Preset:
-    """The same on CIFAR-10: -3 ... 2 pixels, windows of the zero-padded image; shares.
+def lps_consistency(config: PresetConfig, paper: bool) -> Preset:
+    """Agreement of two windows, and of two rolls of the larger image, which draw in turn from one stream.
 
-    The original draws from torch's generator, whose numbers are not reproduced.
+    The network's input is the larger image, too, where that rolls.
     """
-    stream = np.random.RandomState(setting.seed)
-    ways: dict[str, tuple[Shifting, int]] = {"shift": (ZeroFilled(), -1), "circular": (Circular(), 1)}
-    wanted = tuple(
-        Measurement(
-            f"lps_cifar_{name}",
-            draws(stream, -3, 3, 2, sign) if paper else two_each(setting, 3),
-            way,
-            (SameUnderAll(),),
-        )
-        for name, (way, sign) in ways.items()
+    stream = np.random.RandomState(config.seed)
+    if paper:
+        moved, rolled = windows(stream, config.margin, 2), draws(stream, -32, 32, 2)
+    else:
+        moved, rolled = two_each(config, config.margin), two_each(config, 32)
+    wanted = (
+        Measurement("lps_shift", moved, Crop(config.margin), (PAIR_CONSISTENCY,)),
+        Measurement("lps_circular", rolled, Circular(), (PAIR_CONSISTENCY,)),
     )
+    figures = {
+        f"test_{way}_consistency": figure(f"lps_{way}", "pair_consistency", unit=100)
+        for way in ("shift", "circular")
+    }
+    return Preset(wanted, figures, "bilinear")
 
-    def published(results: Mapping[str, Any]) -> dict[str, float]:
-        return {f"test_{n}_consistency": results[f"lps_cifar_{n}"]["pair_consistency"] for n in ways}
 
-    return Preset(wanted, published) if paper else Preset(wanted)
+def lps_cifar_consistency(config: PresetConfig, paper: bool) -> Preset:
+    """The same on CIFAR-10: -3 ... 2 pixels, windows of the zero-padded image; proportions.
+
+    The original draws from torch's generator without a seed, so that there are no numbers to reproduce.
+    """
+    stream, wanted, figures = np.random.RandomState(config.seed), [], {}
+    for way, (shifting, sign) in CIFAR_WAYS.items():
+        name = f"lps_cifar_{way}"
+        shifts = draws(stream, -3, 3, 2, sign) if paper else two_each(config, 3)
+        wanted.append(Measurement(name, shifts, shifting, (PAIR_CONSISTENCY,)))
+        figures[f"test_{way}_consistency"] = figure(name, "pair_consistency")
+    return Preset(tuple(wanted), figures)
+
+
+def _degradation(before: Figure, after: Figure) -> Figure:
+    """How many percent of the accuracy `before` are lost `after`wards."""
+
+    def lost(results: Mapping[str, Any]) -> float:
+        first, second = before(results), after(results)
+        return 100 * (first - second) / first if first else float("nan")
+
+    return lost
+
+
+def afc_evaluate(config: PresetConfig, paper: bool) -> Preset:
+    """Accuracy, loss, and agreement with one random roll; the original: of a batch, each axis -32 ... 31."""
+    name = "afc_evaluate"
+    if not paper:
+        return Preset((sane.integer_shifts(config.side, shifts=_SHIFTS, max_shift=32, seed=config.seed),))
+    shifts = draws(np.random.RandomState(config.seed), -32, 32, 1)
+    reductions = (CONSISTENCY, *UNSHIFTED, *map(MeanOfBatches, UNSHIFTED))
+    figures = accuracies(name) | {
+        "loss": figure(name, "mean_of_batches_unshifted_loss"),
+        "consist": figure(name, "consistency", unit=100),
+    }
+    return Preset((Measurement(name, shifts, reductions=reductions),), figures, "bicubic")
+
+
+def alias_free_consistency(family: str, config: PresetConfig, paper: bool) -> Preset:
+    """Random rolls and fractional shifts; the original: one roll for the whole set, and half a pixel more.
+
+    AFT's program tells accuracy and loss of the unshifted images besides.
+    """
+    if not paper:
+        draw = {"shifts": _SHIFTS, "max_shift": 32, "seed": config.seed}
+        return Preset((sane.integer_shifts(config.side, **draw), sane.fractional_shifts(config.side, **draw)))
+    whole, half = f"{family}_shift", f"{family}_sub_pix_shift"
+    roll = np.random.RandomState(config.seed).randint(-32, 32, size=2)[None]
+    more = () if family == "afc" else tuple(map(MeanOfBatches, UNSHIFTED))
+    wanted = (
+        Measurement(whole, Grid(roll), reductions=(*_STABLE, *UNSHIFTED, *more)),
+        Measurement(half, Grid(-(roll + 0.5)), reductions=_STABLE),
+    )
+    before = figure(whole, "unshifted_accuracy")
+    figures = {
+        "shift_consistency": figure(whole, "consistency"),
+        "sub_pix_shift_consistency": figure(half, "consistency"),
+        "shift_accuracy": figure(whole, "accuracy", unit=100),
+        "sub_pix_shift_accuracy": figure(half, "accuracy", unit=100),
+        "shift_mac": figure(whole, "probability_change", "mean"),
+        "sub_pix_shift_mac": figure(half, "probability_change", "mean"),
+        "shift_accuracy_degredation": _degradation(before, figure(whole, "accuracy")),
+        "subpix_shift_accuracy_degredation": _degradation(before, figure(half, "accuracy")),
+    }
+    if more:
+        figures |= {"loss": figure(whole, "mean_of_batches_unshifted_loss")} | accuracies(whole)
+    return Preset(wanted, figures, "bicubic")
+
+
+def afc_rand_shift(config: PresetConfig, paper: bool) -> Preset:
+    """Random shifts by multiples of 1/finest of a pixel; the original: of a batch, no whole pixels."""
+    name, up = "afc_rand_shift", config.finest
+    if up < 2:
+        raise ConfigError(f"afc_rand_shift: fractions are 1/2 of a pixel or finer, got 1/{up}.")
+    if not paper:
+        return Preset((sane.fractional_shifts(config.side, shifts=_SHIFTS, max_shift=31, seed=config.seed),))
+    stream = np.random.RandomState(config.seed)
+
+    def next_shift() -> np.ndarray:
+        whole = stream.randint(1, 32, 2)
+        return -((up * whole + stream.randint(1, up, 2)) / up)[None]
+
+    figures = {
+        "shift_consistency": figure(name, "consistency", unit=100),
+        "shift_accuracy": figure(name, "accuracy", unit=100),
+        "shift_mac": figure(name, "probability_change", "mean"),
+        "shift_accuracy_degredation": _degradation(
+            figure(name, "unshifted_accuracy"), figure(name, "accuracy")
+        ),
+    }
+    wanted = Measurement(name, Stream(1, next_shift), reductions=(*_STABLE, *UNSHIFTED))
+    return Preset((wanted,), figures, "bicubic")
+
+
+PRESETS: dict[str, MakePreset] = {
+    "blurpool_consistency": blurpool_consistency,
+    "blurpool_diagonal": blurpool_diagonal,
+    "aps_consistency": aps_consistency,
+    "aps_cifar_circular": partial(aps_cifar, "aps_cifar_circular", "circular"),
+    "aps_cifar_crop": partial(aps_cifar, "aps_cifar_crop", "shift"),
+    "lps_consistency": lps_consistency,
+    "lps_cifar_consistency": lps_cifar_consistency,
+    "afc_evaluate": afc_evaluate,
+    "afc_consistency": partial(alias_free_consistency, "afc"),
+    "afc_rand_shift": afc_rand_shift,
+    "aft_consistency": partial(alias_free_consistency, "aft"),
+}

@@ -1,24 +1,30 @@
-"""From results to figures: maps of the shift plane, worst cases by radius, feature maps.
+"""From results to pictures: maps of the shift plane, worst cases by radius, feature maps, a sliding image.
 
-Every function takes one or several networks and returns a matplotlib Figure (pip install
-'aliasfree_jax[figures]'). The networks keep their order and, in curves, their colours.
+Every function takes one or several networks; needs matplotlib (pip install 'aliasfree_jax[figures]'). The
+networks keep their order and, in curves, their colours.
 """
 
+import base64
 import io
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
+from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.report import percent
-from aliasfree_jax.evaluation.stored import IMAGE, Evaluated, shift_plane, worst_by_radius
+from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, shift_plane, worst_by_radius
+from aliasfree_jax.ops.shift import fractional_shift
 from aliasfree_jax.training.curves import figure_class
 
 # Okabe and Ito's palette, safe for the colour-blind.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DPI = 130
 COLUMNS = 4  # maps beside each other
+FRAME_MS, LAST_FRAME_MS = 80, 2000  # of the animation
 
 
 def colour(number: int) -> str:
@@ -125,3 +131,81 @@ def feature_figure(networks: Sequence[Evaluated]) -> Any:
             fontsize=9,
         )
     return figure
+
+
+class Slide(NamedTuple):
+    """One image [H, W, 3], bytes; its label, and the label's probability [K] under shifts [K, 2], pixels."""
+
+    image: np.ndarray
+    label: str
+    shifts: np.ndarray
+    probability: np.ndarray
+
+
+def slide(network: Evaluated) -> Slide:
+    """How the image slid.
+
+    Raises:
+      DataError: it was not measured.
+    """
+    file = io.BytesIO(base64.b64decode(network.part(IMAGE, "png")))
+    image, label = np.asarray(Image.open(file).convert("RGB")), network.part(IMAGE, "label")
+    way = (np.asarray(network.part(IMAGE, "slide", key), float) for key in ("shifts", "true_probability"))
+    return Slide(image, label, *way)
+
+
+def frames(networks: Sequence[Evaluated]) -> Iterator[np.ndarray]:
+    """The pictures [h, w, 3] of the animation: the image on the left, the curves so far on the right.
+
+    Raises:
+      MissingPackageError: matplotlib is not installed.
+      DataError: a network's slide was not measured, or is another one than that of the first.
+    """
+    slides = [slide(network) for network in networks]
+    image, label, shifts, _ = slides[0]
+    for network, other in zip(networks, slides, strict=True):
+        if not (np.array_equal(image, other.image) and np.array_equal(shifts, other.shifts)):
+            raise DataError(
+                f"{networks[0].name} and {network.name} saw another image or other shifts: evaluate them "
+                "with the same data, eval.pictured_image and eval.worst_case_radius."
+            )
+    figure = figure_class()(figsize=(7.6, 3.2), dpi=100, layout="constrained")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # there, as the Figure is
+
+    canvas = FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.7))
+    shown, way = left.imshow(image, interpolation="nearest"), shifts[:, 1]
+    left.set(xticks=[], yticks=[])
+    curves = [
+        right.plot([], [], linewidth=2, color=colour(number), label=network.name, clip_on=False)[0]
+        for number, network in enumerate(networks)
+    ]
+    right.set(xlim=(way[0], way[-1]), ylim=(0, 1), xlabel="shift down and right, pixels")
+    right.set_title(f"probability of the class {label}", fontsize=10)
+    plain_axes(right)
+    figure.legend(loc="outside lower center", ncols=min(4, len(networks)), frameon=False)
+    for step, (down, across) in enumerate(shifts):
+        moved = fractional_shift(jnp.asarray(image, jnp.float32)[None], (float(down), float(across)))
+        shown.set_data(np.rint(np.clip(np.asarray(moved)[0], 0, 255)).astype(np.uint8))
+        left.set_title(f"shifted by {across:.2f} pixels", fontsize=10)
+        for curve, found in zip(curves, slides, strict=True):
+            curve.set_data(way[: step + 1], found.probability[: step + 1])
+            curve.set(marker="o", markevery=[step])  # where the image is now
+        canvas.draw()
+        if step == 0:
+            figure.set_layout_engine("none")  # the axes stay where they are
+        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def slide_gif(networks: Sequence[Evaluated]) -> bytes:
+    """The probability of the class while the image slides, as an animation; see `frames`."""
+    pictures = [Image.fromarray(frame) for frame in frames(networks)]
+    # All in the colours of the last: still parts are then the same in every frame, and cost nothing.
+    palette = pictures[-1].quantize(256)
+    colours = np.asarray(palette.getpalette()).reshape(-1, 3)
+    colours[colours.min(axis=1) >= 248] = 255  # Pillow looks up coarsely: white would become one of these
+    palette.putpalette(colours.ravel().tolist())
+    first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    times, file = [FRAME_MS] * len(others) + [LAST_FRAME_MS], io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=others, duration=times, loop=0)
+    return file.getvalue()

@@ -1,56 +1,34 @@
-"""One page about one or several evaluated networks: tables, pictures, settings. It needs no other file.
+"""Writes a page about one or several evaluated networks: tables, pictures, settings. It needs no other file.
 
-python -m aliasfree_jax.evaluation.html_report runs/a/eval.json runs/b/eval.json --out=report.html
+python -m aliasfree_jax report runs/a/eval.json runs/b/eval.json --out=report.html
 
 The results are those of eval.py; what pictures need is among them with --pictures. The pictures are inside
 the page, and beside it as files. Needs matplotlib (pip install 'aliasfree_jax[figures]').
 """
 
-import argparse
 import base64
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import Any, NamedTuple
+
+from absl import flags
 
 from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import ConfigError, DataError, command
-from aliasfree_jax.evaluation.gallery import PICTURES, Picture, draw_pictures
-from aliasfree_jax.evaluation.report import compared, headlines, tables
-from aliasfree_jax.evaluation.stored import Evaluated, read_results
+from aliasfree_jax.errors import ConfigError, DataError
+from aliasfree_jax.evaluation.report import Rows, compared, headlines, tables
+from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, read_results
+from aliasfree_jax.evaluation.report.pictures import (
+    feature_figure,
+    map_figure,
+    png,
+    radius_figure,
+    slide_gif,
+)
 from aliasfree_jax.files import local_path, write_whole
 
-STYLE = """
-:root { color-scheme: light dark; --text: #1b1b1b; --page: #ffffff; --pale: #666666; --line: #d4d4d4; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e6e6e6; --page: #17191c; --pale: #a3a3a3; --line: #43474d; }
-}
-body { color: var(--text); background: var(--page); font: 16px/1.5 system-ui, sans-serif; margin: 0; }
-main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.2rem 4rem; }
-h1, h2 { overflow-wrap: anywhere; }
-h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
-th, td { padding: 0.2rem 0.8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: pre; }
-th { white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
-.settings td:first-child { white-space: nowrap; }
-.settings td { text-align: left; vertical-align: top; overflow-wrap: anywhere; white-space: pre-wrap; }
-figure { margin: 1.5rem 0; }
-img { max-width: 100%; min-width: 34rem; box-sizing: border-box; padding: 0.5rem; }
-img { background: #ffffff; border-radius: 6px; }
-figcaption, .note { color: var(--pale); font-size: 0.9rem; }
-.note { margin: 0.2rem 0; }
-@media (max-width: 40rem) {
-  h1 { font-size: 1.4rem; }
-  h2 { font-size: 1.2rem; }
-  table { font-size: 0.85rem; }
-  th, td { padding: 0.2rem 0.4rem; }
-}
-"""
-# Nothing is loaded: a browser refuses whatever the page does not bring along.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+TEMPLATE = Path(__file__).with_name("page.html")
 SHOWN = 12  # entries of a long list, e.g. of class names
 # Fields of the section data that choose and form the images of an evaluation; their normalisation belongs
 # to the network.
@@ -69,7 +47,70 @@ DATA = (
 )
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+class Picture(NamedTuple):
+    """One picture of the page: the end of its file's name, and what makes it."""
+
+    file: str
+    title: str
+    caption: str
+    make: Callable[[Sequence[Evaluated]], bytes]
+
+
+PICTURES = (
+    Picture(
+        "worst_case.png",
+        "Worst case by radius",
+        "The share of images that are right unshifted and under every circular shift by whole pixels of up "
+        "to so many pixels each way.",
+        lambda networks: png(radius_figure(networks)),
+    ),
+    Picture(
+        "accuracy_map.png",
+        "Accuracy over the plane of shifts",
+        "The share of images that are classified rightly under each circular shift by whole pixels; the "
+        "middle is no shift.",
+        lambda networks: png(map_figure(networks, "accuracy")),
+    ),
+    Picture(
+        "consistency_map.png",
+        "Consistency over the plane of shifts",
+        "The share of images that keep the class of the unshifted image under each circular shift by whole "
+        "pixels; the middle is no shift.",
+        lambda networks: png(map_figure(networks, "consistency")),
+    ),
+    Picture(
+        "slide.gif",
+        "One image slides",
+        "The probability that the network gives to the image's true class. The image moves round the circle, "
+        "by ideal interpolation between whole pixels.",
+        slide_gif,
+    ),
+    Picture(
+        "features.png",
+        "Feature maps",
+        "One layer's map of the same image; of the shifted image, moved back; and the difference. Of all "
+        "channels, the one that differs most; the error is relative to the layer's largest value.",
+        lambda networks: png(feature_figure(networks)),
+    ),
+)
+
+
+def draw_pictures(networks: Sequence[Evaluated]) -> dict[str, bytes | DataError]:
+    """Every picture as a file's content, by its name; or what the results lack for it.
+
+    Raises:
+      MissingPackageError: matplotlib is not installed.
+    """
+    drawn: dict[str, bytes | DataError] = {}
+    for picture in PICTURES:
+        try:
+            drawn[picture.file] = picture.make(networks)
+        except DataError as error:
+            drawn[picture.file] = error
+    return drawn
+
+
+def _table(rows: Rows) -> str:
     head, *body = rows
     # Names of networks may break behind their underscores: they would widen the columns of narrow figures.
     headings = (escape(cell).replace("_", "_<wbr>") for cell in head)
@@ -96,7 +137,7 @@ def _figure(picture: Picture, drawn: bytes | DataError) -> str:
 
 def _settings(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Everything among the results that was not measured, sections flattened."""
-    measured = {"images", "accuracy", "published", "imagenet_c", "pictured_image"}
+    measured = {"images", "accuracy", "published", "imagenet_c", IMAGE}
     for key, value in results.items():
         if not prefix and (key in measured or (isinstance(value, Mapping) and "pairs" in value)):
             continue
@@ -162,23 +203,15 @@ def _differences(networks: Sequence[Evaluated]) -> list[str]:
 def page(networks: Sequence[Evaluated], drawn: Mapping[str, bytes | DataError]) -> str:
     """The page of these networks; `drawn` is what `draw_pictures` gave."""
     names = ", ".join(network.name for network in networks)
-    parts = [f"<h1>Evaluation under shifts: {escape(names)}</h1>"]
+    figures = [_figure(picture, drawn[picture.file]) for picture in PICTURES]
+    parts = [*map(_section, networks)]
     if len(networks) > 1:
-        parts += [_table(compared({network.name: network.results for network in networks}))]
-        parts += [_notes(_differences(networks))]
+        table = _table(compared({network.name: network.results for network in networks}))
+        parts = [table, _notes(_differences(networks)), *figures, *parts]
     else:
-        parts += [_section(networks[0])]
-    parts += [_figure(picture, drawn[picture.file]) for picture in PICTURES]
-    if len(networks) > 1:
-        parts += [_section(network) for network in networks]
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(names)}: evaluation under shifts</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+        parts += figures
+    filled = Template(TEMPLATE.read_text(encoding="utf-8"))
+    return filled.substitute(names=escape(names), body="\n".join(parts))
 
 
 def write_report(networks: Sequence[Evaluated], out: Path) -> None:
@@ -198,29 +231,21 @@ def write_report(networks: Sequence[Evaluated], out: Path) -> None:
     write_whole(out, page(networks, drawn))
 
 
-@command
-def main(arguments: list[str]) -> None:
-    """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m aliasfree_jax.evaluation.html_report",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_string(
+        "names", "", "of the networks, with commas; default: those of the runs", flag_values=values
     )
-    parser.add_argument("results", nargs="+", type=local_path, help="JSON files of eval.py")
-    parser.add_argument(
-        "--names", default="", help="of the networks, with commas; default: those of the runs"
-    )
-    parser.add_argument(
-        "--out", type=local_path, default=Path("report.html"), help="the page; default: report.html"
-    )
-    options = parser.parse_args(arguments)
-    names = options.names.split(",") if options.names else [""] * len(options.results)
-    if len(names) != len(options.results):
-        raise ConfigError(f"--names has {len(names)} names for {len(options.results)} files.")
-    read = [read_results(path, name) for path, name in zip(options.results, names, strict=True)]
-    write_report(read, options.out)
-    print(f"wrote {options.out}")
+    flags.DEFINE_string("out", "report.html", "the page", flag_values=values)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Compares the results in the files that the arguments name."""
+    files, out = [local_path(path) for path in arguments], local_path(values.out, "--out")
+    if not files:
+        raise ConfigError("nothing to report: pass the JSON files of eval.py, e.g. runs/mine/eval.json.")
+    names = values.names.split(",") if values.names else [""] * len(files)
+    if len(names) != len(files):
+        raise ConfigError(f"--names has {len(names)} names for {len(files)} files.")
+    write_report([read_results(path, name) for path, name in zip(files, names, strict=True)], out)
+    print(f"wrote {out}")

@@ -1,0 +1,200 @@
+"""The report of an evaluation: its results as a table for a terminal or a page in Markdown.
+
+Used by train.py after training and by eval.py. The page with pictures is `report.page`.
+"""
+
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from aliasfree_jax import __version__
+
+Rows = list[list[str]]  # of a table, the heading first
+
+
+def align(rows: Rows) -> list[str]:
+    """Lines of aligned columns, the first column to the left, a rule under the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])] + [c.rjust(w) for c, w in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def markdown(rows: Rows) -> list[str]:
+    """The lines of a table in Markdown; two spaces that indent a first cell stay."""
+    head, *body = rows
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + [
+        "| " + " | ".join([row[0].replace("  ", "&nbsp;&nbsp;"), *row[1:]]) + " |" for row in body
+    ]
+
+
+def circumstances() -> dict[str, str]:
+    """Which command made results, with what versions, on which machine, and when (UTC)."""
+    devices = jax.devices()
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "aliasfree_jax": __version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+    }
+
+
+def percent(share: float) -> str:
+    """Two decimals; 100.00% only where there is no exception at all."""
+    return f"{share if share == 1 else min(share, 0.9999):.2%}"
+
+
+Text = Callable[[Any], str]
+
+
+def _exponent(statistic: str) -> Text:
+    return lambda change: f"{change[statistic]:.1e}"
+
+
+# Heading, key of the result it stands for, and that as text.
+COLUMNS: tuple[tuple[str, str, Text], ...] = (
+    ("pairs", "pairs", str),
+    ("consistency", "consistency", percent),
+    ("two agree", "pair_consistency", percent),
+    ("accuracy", "accuracy", percent),
+    ("worst case", "worst_case_accuracy", percent),
+    ("attacked", "attacked_accuracy", percent),
+    ("mean dp", "probability_change", _exponent("mean")),
+    ("max dp", "probability_change", _exponent("max")),
+    ("mean dz", "logit_change", _exponent("mean")),
+    ("max dz", "logit_change", _exponent("max")),
+)
+NOTES = {
+    "consistency": "consistency: share of (image, shift) pairs whose class is that of the unshifted image.",
+    "pair_consistency": "two agree: share of images with the same class under all their shifts.",
+    "accuracy": "accuracy: of the shifted images.",
+    "worst_case_accuracy": "worst case: right unshifted and under all shifts of the row.",
+    "attacked_accuracy": "attacked: under the first wrong shift, if its loss is larger than without a shift.",
+    "probability_change": "dp: change of the predicted class's probability.",
+    "logit_change": "dz: max |z(shifted) - z| / max |z| of the logits z.",
+}
+
+
+def _measured(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The measurements and their parts, by the name of their row."""
+    for name, result in results.items():
+        if isinstance(result, Mapping) and "pairs" in result:
+            yield name, result
+            for part, of_part in result.get("parts", {}).items():
+                yield f"  {part}", of_part
+
+
+def _shifts(results: Mapping[str, Any]) -> Rows:
+    """Every measurement in a row."""
+    measured = list(_measured(results))
+    used = [column for column in COLUMNS if any(column[1] in result for _, result in measured)]
+    rows = [["shifts", *(heading for heading, _, _ in used)]]
+    for name, result in measured:
+        rows.append([name, *(text(result[key]) if key in result else "" for _, key, text in used)])
+    return rows
+
+
+def _explanations(results: Mapping[str, Any]) -> list[str]:
+    """Which shifts each measurement means, then what the columns mean."""
+    abouts: dict[str, list[str]] = {}
+    for name, result in results.items():
+        if isinstance(result, Mapping) and result.get("about"):
+            abouts.setdefault(result["about"], []).append(name)
+    keys = {key for _, result in _measured(results) for key in result}
+    return [f"{', '.join(names)}: {about}" for about, names in abouts.items()] + [
+        note for key, note in NOTES.items() if key in keys
+    ]
+
+
+def _published(results: Mapping[str, Any]) -> Rows:
+    """The presets' figures under the names of the papers' programs."""
+    figures = results.get("published", {})
+    return [["as published", "figure", "value"]] + [
+        [preset, name, f"{value:.6g}"] for preset, named in figures.items() for name, value in named.items()
+    ]
+
+
+def _corruptions(found: Mapping[str, Any]) -> Rows:
+    """ImageNet-C: error of each corruption, and relative to AlexNet's."""
+    rows = [["corruption", "error", "relative to AlexNet"]]
+    for name, part in found["corruptions"].items():
+        relative = part.get("relative_error")
+        rows.append([name, f"{part['error']:.2%}", "" if relative is None else f"{relative:.2%}"])
+    mce = "" if found["mce"] is None else f"{found['mce']:.2%} (mCE)"
+    return [*rows, [f"mean of {len(found['corruptions'])}", f"{found['mean_error']:.2%}", mce]]
+
+
+def tables(results: Mapping[str, Any]) -> Iterator[tuple[Rows, list[str]]]:
+    """Each table of the report that has rows, and the lines that explain it."""
+    found = [(_shifts(results), _explanations(results)), (_published(results), [])]
+    if corrupted := results.get("imagenet_c"):
+        # A folder of another name counts for nothing, so what lacks is told.
+        missing = ", ".join(corrupted.get("missing", ()))
+        notes = [f"not there, so not in the mean: {missing}."] if missing else []
+        found.append((_corruptions(corrupted), notes))
+    yield from ((rows, notes) for rows, notes in found if rows[1:])
+
+
+def in_words(preparation: Mapping[str, Any]) -> str:
+    """What `selection.prepare` gave, as a line: "prepared for 48 x 48, ratio 0.875; overridden: ..."."""
+    parts = [f"prepared for {preparation['images']}"]
+    if overridden := preparation["overridden"]:
+        fields = [
+            field if values["used"] == values["network"] else f"{field} (network: {values['network']})"
+            for field, values in overridden.items()
+        ]
+        parts.append(f"overridden: {', '.join(fields)}")
+    parts += [f"{name}: {kind}, as the original" for name, kind in preparation.get("presets", {}).items()]
+    return "; ".join(parts)
+
+
+def headlines(results: Mapping[str, Any]) -> list[str]:
+    """How many images, and their accuracy unshifted; then, if that is known, how they were prepared."""
+    lines = [f"{results['images']} images, accuracy {percent(results['accuracy'])}"]
+    return lines + ([in_words(results["preparation"])] if "preparation" in results else [])
+
+
+def compared(networks: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """Every figure of the networks' tables, one a row and the networks beside each other; heading first."""
+    rows: dict[str, list[str]] = {"accuracy, no shift": [percent(r["accuracy"]) for r in networks.values()]}
+    for column, results in enumerate(networks.values()):
+        whole = ""
+        for name, result in _measured(results):
+            whole = whole if name.startswith(" ") else name  # several have parts of the same name
+            row_name = name if name == whole else f"{whole} {name.strip()}"
+            for heading, key, text in COLUMNS[1:]:  # the number of pairs is no property of the network
+                if key in result:
+                    row = rows.setdefault(f"{row_name}: {heading}", [""] * len(networks))
+                    row[column] = text(result[key])
+    return [["", *networks], *([name, *values] for name, values in rows.items())]
+
+
+def _formatted(
+    results: Mapping[str, Any], blocks: list[list[str]], table: Callable[[Rows], list[str]], bullet: str
+) -> str:
+    """The `blocks` and, behind them, all tables with their notes."""
+    for rows, notes in tables(results):
+        blocks += [table(rows), [f"{bullet}{note}" for note in notes]]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def format_table(results: Mapping[str, Any]) -> str:
+    """Results of `evaluate` as plain text with aligned columns, without a final newline."""
+    return _formatted(results, [headlines(results)], align, "")
+
+
+def format_markdown(results: Mapping[str, Any]) -> str:
+    """The same as a page in Markdown."""
+    return _formatted(results, [[line] for line in headlines(results)], markdown, "- ")
