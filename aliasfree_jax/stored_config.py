@@ -101,6 +101,11 @@ def read_accepted(path: Path) -> list[dict[str, Any]]:
     return accepted if isinstance(accepted, list) else []
 
 
+def to_store(config: ConfigDict, accepted: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `read_config` and `read_accepted` read back, as nested dictionaries."""
+    return {FORMAT_KEY: FORMAT} | config.to_dict() | ({ACCEPTED: accepted} if accepted else {})
+
+
 def fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values in nested dictionaries by their field, such as "data.path"."""
     found: dict[str, Any] = {}

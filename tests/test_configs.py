@@ -11,8 +11,8 @@ from aliasfree_jax.checkpoint import abstract_variables
 from aliasfree_jax.config import base_config, validate
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
-from aliasfree_jax.training.network import check_network, make_card, model_options
-from aliasfree_jax.training.plan import make_plan
+from aliasfree_jax.training.schedules import make_plan
+from aliasfree_jax.training.setup import check_network, make_card, model_options
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")

@@ -13,7 +13,6 @@ COMMANDS = {
         ["--plot=PATH"],
     ],
     "aliasfree_jax.evaluation.html_report": [["PATH"], ["a.json", "--out=PATH"]],
-    "aliasfree_jax.training.curves": [["PATH"], ["run", "--out=PATH"]],
     "experiments.__main__": [["--data=PATH"]],
     "benchmarks.__main__": [["--out=PATH"], ["--photographs=PATH"]],
 }
@@ -38,7 +37,6 @@ def test_an_address_is_refused(module, arguments, monkeypatch, tmp_path, capsys)
         ("aliasfree_jax.evaluation.audit.__main__", ["~/nets.py:f"], "HOME/nets.py"),
         ("aliasfree_jax.evaluation.audit.__main__", ["--checkpoint=~/run"], "HOME/run"),
         ("aliasfree_jax.evaluation.html_report", ["~/e.json"], "HOME/e.json"),
-        ("aliasfree_jax.training.curves", ["~/run"], "HOME/run"),
         ("experiments.__main__", ["--data=~/cifar"], "HOME/cifar"),
     ],
 )

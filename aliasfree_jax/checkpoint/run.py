@@ -9,9 +9,10 @@ from typing import Self
 
 import orbax.checkpoint as ocp
 
-from aliasfree_jax.checkpoint.card import ModelCard, PyTree
 from aliasfree_jax.checkpoint.directory import (
     DamagedCheckpointError,
+    ModelCard,
+    PyTree,
     UnreadableCheckpointError,
     contents,
     finished_steps,

@@ -14,8 +14,8 @@ from aliasfree_jax import create_model
 from aliasfree_jax.config import base_config, validate
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.training.dry_run import shortened
-from aliasfree_jax.training.network import model_options
-from aliasfree_jax.training.plan import make_plan
+from aliasfree_jax.training.schedules import make_plan
+from aliasfree_jax.training.setup import model_options
 from configs import cifar10_resnet, convnext_afc, convnext_afc_from_plain, imagenet_lps
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from aliasfree_jax.checkpoint import ModelCard, RunCheckpoints
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.training.mesh import evaluated_batches, make_mesh, put_batch, replicate, sharding_of
-from aliasfree_jax.training.state import abstract_state, create_state
+from aliasfree_jax.training.state import StateBuilder
 from aliasfree_jax.training.step import make_predict, make_train_step
 
 WIDTH = 512  # the head has 512 x 8 elements, just enough to be sharded
@@ -47,7 +47,7 @@ def build(tiny, shards):
         optax.sgd(1e-2, momentum=0.9),
     )
     shape = (tiny.size, tiny.size, 1)
-    state = create_state(module, optimizer, shape, mesh, seed=0, average=True)
+    state = StateBuilder(module, optimizer, shape, mesh, average=True).build()
     step = make_train_step(module, optimizer, lambda _: 1e-2, mesh, ema_decay=0.9, accumulation_steps=2)
     return mesh, module, optimizer, shape, state, step
 
@@ -78,7 +78,7 @@ def test_sharded_training_is_the_same(tiny, tmp_path):
 
     # What four shards wrote is read into two, exactly.
     mesh, module, optimizer, shape, *_ = build(tiny, 2)
-    abstract = abstract_state(module, optimizer, shape, mesh, average=True)
+    abstract = StateBuilder(module, optimizer, shape, mesh, average=True).abstract()
     with RunCheckpoints(tmp_path / "4", 1) as checkpoints:
         _, evaluated, rest = checkpoints.restore(card, abstract.evaluated(), abstract.rest())
     restored = abstract.replaced(evaluated, rest)
