@@ -22,6 +22,27 @@ EXAMPLES = 24
 CLASSES = ("a", "b", "c")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs of the same network share their compiled programs, those of processes that tests start too."""
+    cache = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    if jax.config.jax_compilation_cache_dir:  # one that lasts for longer
+        yield
+        return
+    before = {name: getattr(jax.config, name) for name in cache}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cache.items():
+            jax.config.update(name, value)
+            patch.setenv(name.upper(), str(value))
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 class TinyNet(nn.Module):
     """Circular convolution, optional batch norm and drop path, mean, head."""
 
