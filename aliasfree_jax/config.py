@@ -6,7 +6,7 @@ name. `validate` reports all faults of a configuration at once, before any devic
 """
 
 import functools
-import operator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -181,82 +181,91 @@ def result_names(config: ConfigDict) -> list[str]:
     return names + [f"{RAW}{name}" for name in names if config.train.ema_decay > 0]
 
 
-def _unknown_fields(config: ConfigDict, base: ConfigDict, prefix: str = "") -> list[str]:
-    faults = []
-    for key in config:
-        if key not in base:
-            faults.append(unknown("field", f"{prefix}{key}", [f"{prefix}{k}" for k in base]))
-        elif isinstance(base[key], ConfigDict) and key != "options":
-            faults += _unknown_fields(config[key], base[key], f"{prefix}{key}.")
-    return faults
+def fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values in nested dictionaries by their field, such as "data.path"."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found |= fields(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
 
 
-def _shift_faults(config: ConfigDict) -> list[str]:
+def _below(section: str) -> list[str]:
+    """The fields of a section, such as "data."."""
+    return [field for field in FIELDS if field.startswith(section)]
+
+
+def field_fault(name: str) -> str | None:
+    """What is wrong with the name of a field or section, such as "data.pth"; None if nothing is.
+
+    Below `model.options` stands whatever the network's constructor takes.
+    """
+
+    if name in FIELDS or _below(f"{name}.") or name.startswith("model.options."):
+        return None
+    above = name.split(".")[:-1]
+    while above and not _below(".".join(above) + "."):
+        above.pop()
+    section = "".join(f"{key}." for key in above)
+    known = {section + field.removeprefix(section).partition(".")[0] for field in _below(section)}
+    return unknown("field", name, known)
+
+
+def _shift_faults(config: ConfigDict) -> Iterator[str]:
     during = config.eval.during
-    faults = [
-        unknown("eval.during", kind, SHIFTS_DURING) + " Several are written \"('integer', 'fractional')\"."
-        for kind in during
-        if kind not in SHIFTS_DURING
-    ]
+    for kind in during:
+        if kind not in SHIFTS_DURING:
+            several = " Several are written \"('integer', 'fractional')\"."
+            yield unknown("eval.during", kind, SHIFTS_DURING) + several
     if len(set(during)) < len(during):
-        faults.append(f"eval.during names a kind of shifts twice: {', '.join(during)}.")
-    return faults
+        yield f"eval.during names a kind of shifts twice: {', '.join(during)}."
 
 
-def _cross_faults(config: ConfigDict) -> list[str]:
+def _cross_faults(config: ConfigDict) -> Iterator[str]:
     """What fields demand of each other, where each by itself is in its range."""
-    data, train, faults = config.data, config.train, []
+    data, train, mixing = config.data, config.train, config.train.mixing
     if data.circular_shift > data.image_size // 2:
-        faults.append(
+        yield (
             f"data.circular_shift is the largest shift in pixels, 0 (none) to {data.image_size // 2} "
             f"(half the image), got {data.circular_shift}."
         )
     if data.rand_augment and data.color_jitter:
-        faults.append("data.rand_augment replaces data.color_jitter: set one of them only.")
+        yield "data.rand_augment replaces data.color_jitter: set one of them only."
     if len(data.mean) != len(data.std):
-        faults.append(f"data.mean has {len(data.mean)} channels, data.std {len(data.std)}.")
+        yield f"data.mean has {len(data.mean)} channels, data.std {len(data.std)}."
     micro, left = divmod(train.batch_size, train.accumulation_steps)
     if left:
-        faults.append(
+        yield (
             f"train.batch_size = {train.batch_size} is not a multiple of "
             f"train.accumulation_steps = {train.accumulation_steps}."
         )
-    mixing = train.mixing
     if max(mixing.mixup, mixing.cutmix) > 0 and (mixing.group < 2 or micro % mixing.group):
-        faults.append(
+        yield (
             f"train.mixing.group = {mixing.group} images are mixed among themselves: it must be at least 2 "
             f"and divide the {micro} images of a micro-batch (train.batch_size / train.accumulation_steps)."
         )
-    if config.optimizer.warmup_epochs > train.total_epochs:
-        faults.append(
-            f"optimizer.warmup_epochs = {config.optimizer.warmup_epochs} exceeds "
-            f"train.total_epochs = {train.total_epochs}."
-        )
+    if (warmup := config.optimizer.warmup_epochs) > train.total_epochs:
+        yield f"optimizer.warmup_epochs = {warmup} exceeds train.total_epochs = {train.total_epochs}."
     if train.blend.epochs > train.total_epochs:
-        faults.append(
+        yield (
             f"train.blend.epochs must lie in [0, train.total_epochs = {train.total_epochs}], got "
             f"{train.blend.epochs}: the run must end with the model's own layers."
         )
     epochs, targets = tuple(train.temperature.at_epochs), tuple(train.temperature.targets)
     if len(epochs) != len(targets):
-        faults.append(f"train.temperature needs as many targets as at_epochs, got {epochs} and {targets}.")
+        yield f"train.temperature needs as many targets as at_epochs, got {epochs} and {targets}."
     names = result_names(config)
     if config.checkpoint.best not in ("", *names):
-        faults.append(
+        yield (
             unknown("checkpoint.best", config.checkpoint.best, names)
             + " Consistencies are there for the shifts in eval.during, raw_ ones if train.ema_decay > 0."
         )
     profiled = tuple(config.log.profile_steps)
     if profiled and not (len(profiled) == 2 and 1 < profiled[0] <= profiled[1]):
-        faults.append(
+        yield (
             "log.profile_steps must be (first, last) steps, from 2 on, since the first one compiles; got "
             f"{profiled}."
         )
-    return faults
-
-
-def _value(config: ConfigDict, field: str) -> Any:
-    return functools.reduce(operator.getitem, field.split("."), config)
 
 
 def validate(config: ConfigDict) -> None:
@@ -264,10 +273,11 @@ def validate(config: ConfigDict) -> None:
 
     What fields demand of each other is looked at when each number is in its range.
     """
-    faults = _unknown_fields(config, base_config())
+    values = fields(config.to_dict())
+    faults = [text for text in map(field_fault, values) if text]
     if not faults:
-        found = [(legal, fault(field, _value(config, field), legal)) for field, (_, legal) in FIELDS.items()]
-        faults = [text for _, text in found if text] + _shift_faults(config)
+        found = [(legal, fault(field, values.get(field), legal)) for field, (_, legal) in FIELDS.items()]
+        faults = [*(text for _, text in found if text), *_shift_faults(config)]
         if not any(text for legal, text in found if not isinstance(legal, tuple)):
             faults += _cross_faults(config)
     if faults:

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import FIELDS, base_config, validate
+from aliasfree_jax.config import FIELDS, base_config, fields, validate
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.legal_values import Range, Several
-from aliasfree_jax.stored_config import fields
 
 RANGES = {field: legal for field, (_, legal) in FIELDS.items() if isinstance(legal, Range | Several)}
 CONFIGS = sorted(

@@ -1,8 +1,10 @@
 """Networks without a training state: saving and loading them; and the best one of a run, in `<run>/best/`."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -106,25 +108,16 @@ def newest_run(root: str | Path = "runs") -> Path:
     return max(steps, key=lambda step: step.stat().st_mtime).parent.parent
 
 
-def _best_value(best: Path, metric: str, images: str) -> float:
-    """The value of the network that is kept; minus infinity if none was chosen by this metric and images.
-
-    Raises:
-      OSError: it cannot be read now, which says nothing of the network.
-    """
-    try:
-        kept = json.loads((best / RESULTS).read_bytes())
-        comparable = (kept[CHOSEN_BY], kept[CHOSEN_ON]) == (metric, images)
-        return float(kept[metric]) if comparable else float("-inf")
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
-        return float("-inf")
+def _chosen(best: Path) -> tuple[str, str, float]:
+    """By which metric, on what images and with which value the network in `<run>/best/` was chosen."""
+    kept = json.loads((best / RESULTS).read_bytes())
+    return kept[CHOSEN_BY], kept[CHOSEN_ON], float(kept[kept[CHOSEN_BY]])
 
 
 def how_chosen(checkpoint: Path) -> str:
     """How the network in `<run>/best/` was chosen, in words; "" for any other checkpoint."""
     try:
-        kept = json.loads((checkpoint / RESULTS).read_text())
-        metric, images = kept[CHOSEN_BY], kept[CHOSEN_ON]
+        metric, images, _ = _chosen(checkpoint)
     except (OSError, KeyError, TypeError, ValueError):
         return ""
     warning = ", so results on them are too good" if images == "test" else ""
@@ -132,10 +125,18 @@ def how_chosen(checkpoint: Path) -> str:
 
 
 def _make_way(best: Path, new: Path, old: Path, value: float, metric: str, images: str) -> bool:
-    """Whether `value` is better than what is kept; clears what an earlier process left behind, if so."""
+    """Whether `value` is better than what is kept; clears what an earlier process left behind, if so.
+
+    Raises:
+      OSError: it cannot be read now what is kept, which says nothing of the network.
+    """
     if old.exists() and not best.exists():  # it died between the two renamings of `keep_best`
         old.rename(best)
-    if not value > _best_value(best, metric, images):  # nor where it is not a number
+    kept = -math.inf  # also if that was chosen otherwise, or is damaged
+    with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
+        *how, found = _chosen(best)
+        kept = found if how == [metric, images] else kept
+    if not value > kept:  # nor where it is not a number
         return False
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)

@@ -103,9 +103,8 @@ def write_contact_sheet(config: ConfigDict, path: Path, images: np.ndarray) -> N
         images = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
     pixels = denormalize(images[:SHOWN], config.data.mean, config.data.std)
     count, height, width, channels = pixels.shape
-    rows = -(-count // COLUMNS)
-    sheet = np.full((rows * (height + GAP), COLUMNS * (width + GAP), channels), 255, np.uint8)
-    for index, image in enumerate(pixels):
-        top, left = (index // COLUMNS) * (height + GAP), (index % COLUMNS) * (width + GAP)
-        sheet[top : top + height, left : left + width] = image
+    cells = np.full((-(-count // COLUMNS) * COLUMNS, height + GAP, width + GAP, channels), 255, np.uint8)
+    cells[:count, :height, :width] = pixels
+    rows = cells.reshape(-1, COLUMNS, *cells.shape[1:]).swapaxes(1, 2)
+    sheet = rows.reshape(-1, COLUMNS * (width + GAP), channels)
     Image.fromarray(sheet[..., :3] if channels >= 3 else sheet[..., 0]).save(path)

@@ -14,11 +14,11 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.config import base_config, field_fault
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.files import sole_writer
 from aliasfree_jax.processes import of_first
-from aliasfree_jax.stored_config import CONFIG, differences, fields, read_accepted, read_config
+from aliasfree_jax.stored_config import CONFIG, differences, read_accepted, read_config
 
 Batch = TypeVar("Batch")
 _ASKED = itertools.count(1)  # how often the processes have asked, equally often in all of them
@@ -54,13 +54,6 @@ def _shown(change: tuple[Any, Any]) -> str:
     return ", ".join(json.dumps(value) for value in change)
 
 
-def _check_names(accept: Sequence[str]) -> None:
-    known = fields(base_config().to_dict())
-    for field in accept:
-        if field not in known and not field.startswith("model.options."):
-            raise ConfigError(f"--accept_changes: {unknown('field', field, known)}")
-
-
 def check_identity(
     workdir: Path, config: ConfigDict, step: int | None, accept: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
@@ -79,7 +72,8 @@ def check_identity(
       ConfigError: fields that change the result differ and are not accepted, an accepted one does not exist,
         or the stored configuration is missing or unreadable.
     """
-    _check_names(accept)
+    for fault in filter(None, map(field_fault, accept)):
+        raise ConfigError(f"--accept_changes: {fault}")
     if step is None:
         return [], []
     path = workdir / CONFIG

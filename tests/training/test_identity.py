@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from aliasfree_jax.config import base_config
+from aliasfree_jax.config import base_config, fields
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.files import OccupiedError, sole_writer
-from aliasfree_jax.stored_config import fields, read_config, to_store
+from aliasfree_jax.stored_config import read_config, to_store
 from aliasfree_jax.training import loop
 from aliasfree_jax.training.resuming import check_identity
 
