@@ -39,7 +39,6 @@ from aliasfree_jax.training.state import Pretrained, TrainState, adopt
 class Summary:
     """What a finished run leaves in memory; the same is in its newest checkpoint."""
 
-    workdir: Path
     card: ModelCard
     module: nn.Module
     variables: PyTree  # those that are evaluated
@@ -260,13 +259,13 @@ def run(
         workdir=workdir,
         accept_class_names=accept_class_names,
     )
-    with sole_job(workdir), RunCheckpoints(workdir, setup.keep) as checkpoints:
+    with sole_job(workdir), closing(RunCheckpoints(workdir, setup.keep)) as checkpoints:
         accepted, changes = check_identity(workdir, config, checkpoints.latest_step(), accept_changes)
         start, state, notes = _first_state(setup, checkpoints, pretrained, accept_class_names)
         if not start and is_first():
             notes += set_best_aside(workdir)
         writers = make_writers(config, workdir, start) if is_first() else []
-        with Progress(workdir, setup.plan, start=start, writers=writers) as progress:
+        with closing(Progress(workdir, setup.plan, start=start, writers=writers)) as progress:
             for note in setup.notes + notes + changes:
                 progress.note(note)
             if start:
@@ -280,4 +279,4 @@ def run(
     if stop_requested():  # during the last batch of the last evaluation
         raise TerminatedError(loop.done)
     card = dataclasses.replace(setup.card, step=loop.done)
-    return Summary(workdir, card, setup.network.module, loop.state.evaluated(), loop.results, skipped)
+    return Summary(card, setup.network.module, loop.state.evaluated(), loop.results, skipped)

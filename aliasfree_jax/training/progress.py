@@ -12,8 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -93,7 +92,7 @@ def make_writers(config: ConfigDict, workdir: Path, start: int) -> list[Writer]:
 
 
 class Progress:
-    """Progress bar and metrics file of one run; use it in a `with` block.
+    """Progress bar and metrics file of one run; `close` it.
 
     Throughput counts training steps only: `restart_clock` after anything else that takes time. Of several
     processes only the first shows and writes anything; all check the losses.
@@ -250,12 +249,8 @@ class Progress:
         for write, _ in self._writers:
             write(self._step, numbers)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Ends the bar, the file and the writers."""
         self._bar.close()
         if self._writes:
             self._file.close()

@@ -1,5 +1,7 @@
 """Sharded parameters: where arrays lie, and that steps, checkpoints and predictions do not change."""
 
+from contextlib import closing
+
 import jax
 import numpy as np
 import optax
@@ -70,7 +72,7 @@ def test_sharded_training_is_the_same(tiny, tmp_path):
         seen[shards] = losses, np.asarray(logits)
 
         card = ModelCard("tiny", {}, ("a",), 8, 1, (0.5,), (0.5,), 0.875, 4, "test")
-        with RunCheckpoints(tmp_path / str(shards), 1) as checkpoints:
+        with closing(RunCheckpoints(tmp_path / str(shards), 1)) as checkpoints:
             checkpoints.save(card, state.evaluated(), state.rest())
     for shards in (2, 4):  # float32 sums in another order, grown over four updates
         np.testing.assert_allclose(seen[shards][0], seen[1][0], rtol=1e-5)
@@ -79,7 +81,7 @@ def test_sharded_training_is_the_same(tiny, tmp_path):
     # What four shards wrote is read into two, exactly.
     mesh, module, optimizer, shape, *_ = build(tiny, 2)
     abstract = StateBuilder(module, optimizer, shape, mesh, average=True).abstract()
-    with RunCheckpoints(tmp_path / "4", 1) as checkpoints:
+    with closing(RunCheckpoints(tmp_path / "4", 1)) as checkpoints:
         _, evaluated, rest = checkpoints.restore(card, abstract.evaluated(), abstract.rest())
     restored = abstract.replaced(evaluated, rest)
     assert restored.params["head"]["kernel"].addressable_shards[0].data.shape == (WIDTH // 2, 8)
