@@ -9,13 +9,7 @@ import jax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import (
-    ModelCard,
-    PyTree,
-    RunCheckpoints,
-    keep_best,
-    set_best_aside,
-)
+from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best, set_best_aside
 from aliasfree_jax.config import RAW
 from aliasfree_jax.data import BatchStream, Source
 from aliasfree_jax.files import local_path, write_json
@@ -25,12 +19,7 @@ from aliasfree_jax.training.blending import starting_network
 from aliasfree_jax.training.mesh import put_batch
 from aliasfree_jax.training.mixing import CONTACT_SHEET
 from aliasfree_jax.training.progress import Progress, make_writers
-from aliasfree_jax.training.resuming import (
-    TerminatedError,
-    check_identity,
-    sole_job,
-    watch_for_termination,
-)
+from aliasfree_jax.training.resuming import TerminatedError, check_identity, sole_job, watch_for_termination
 from aliasfree_jax.training.setup import Evaluate, Setup, set_up
 from aliasfree_jax.training.state import Pretrained, TrainState, adopt
 

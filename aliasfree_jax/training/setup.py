@@ -21,13 +21,7 @@ from aliasfree_jax.data.class_names import ClassNamesError, fit_classes
 from aliasfree_jax.models import create_model
 from aliasfree_jax.processes import total
 from aliasfree_jax.training.blending import blended_card, blended_network, own_layers
-from aliasfree_jax.training.mesh import (
-    check_batch,
-    evaluated_batches,
-    make_mesh,
-    own_eval_batches,
-    own_part,
-)
+from aliasfree_jax.training.mesh import check_batch, evaluated_batches, make_mesh, own_eval_batches, own_part
 from aliasfree_jax.training.mixing import Mixing, write_contact_sheet
 from aliasfree_jax.training.optimizer import make_optimizer
 from aliasfree_jax.training.resuming import until_termination
@@ -209,6 +203,43 @@ def _networks(
     return own, compiled(blended_network(card, config.train.blend.start), share=own_layers(plan.blend))
 
 
+def _open_data(
+    config: ConfigDict,
+    evaluate: Evaluate | None,
+    sources: tuple[Source, Source | None] | None,
+    workdir: Path | None,
+    accept_class_names: bool,
+) -> tuple[Source, Evaluation | None, list[str]]:
+    """The images to train on, those to evaluate on, and notes; the arguments are those of `set_up`."""
+    if sources is None:
+        train = open_source(config.data, train=True)
+        sources = train, open_source(config.data, train=False) if evaluate else None
+    train, held_out = sources if evaluate else (sources[0], None)
+    train, held_out, notes = fit_sources(
+        train, held_out, newest_card(workdir) if workdir else None, accept_class_names=accept_class_names
+    )
+    images, whole = TEST, len(train)
+    if config.data.validation:
+        images, (train, held_out) = VALIDATION, hold_out(train, config.data.validation)
+        notes.append(
+            f"validation: {whole - len(train)} of {whole} training images are held out (data.validation)"
+        )
+    elif held_out is not None and config.checkpoint.best:
+        notes.append(
+            "best by test images: data.validation=0, so the network in best/ is chosen on the evaluation "
+            "split, and its results there are too good; data.validation=0.1 holds training images out for it"
+        )
+    evaluation = None
+    if evaluate is not None and held_out is not None:
+        # Training images that are held out are left out if unreadable, as the others are; of a test set none.
+        skips = images == VALIDATION and config.data.corrupt == "skip"
+        batches = functools.partial(
+            own_eval_batches, held_out, config.data, config.eval.batch_size, skip=skips
+        )
+        evaluation = Evaluation(evaluate, batches, skips, images, config.checkpoint.best)
+    return train, evaluation, notes
+
+
 def set_up(
     config: ConfigDict,
     *,
@@ -231,31 +262,7 @@ def set_up(
     mesh = make_mesh(config.train.devices, config.train.parameter_shards)
     check_batch(config.train.batch_size, config.train.accumulation_steps, mesh)
     check_network(config)
-    if sources is None:
-        train = open_source(config.data, train=True)
-        sources = train, open_source(config.data, train=False) if evaluate else None
-    train, held_out = sources if evaluate else (sources[0], None)
-    stored = newest_card(workdir) if workdir else None
-    train, held_out, notes = fit_sources(train, held_out, stored, accept_class_names=accept_class_names)
-    images, whole = TEST, len(train)
-    if config.data.validation:
-        images, (train, held_out) = VALIDATION, hold_out(train, config.data.validation)
-        notes.append(
-            f"validation: {whole - len(train)} of {whole} training images are held out (data.validation)"
-        )
-    elif held_out is not None and config.checkpoint.best:
-        notes.append(
-            "best by test images: data.validation=0, so the network in best/ is chosen on the evaluation "
-            "split, and its results there are too good; data.validation=0.1 holds training images out for it"
-        )
-    evaluation = None
-    if evaluate is not None and held_out is not None:
-        # Training images that are held out are left out if unreadable, as the others are; of a test set none.
-        skips = images == VALIDATION and config.data.corrupt == "skip"
-        batches = functools.partial(
-            own_eval_batches, held_out, config.data, config.eval.batch_size, skip=skips
-        )
-        evaluation = Evaluation(evaluate, batches, skips, images, config.checkpoint.best)
+    train, evaluation, notes = _open_data(config, evaluate, sources, workdir, accept_class_names)
     plan = make_plan(config, len(train))
     card = make_card(config, train.class_names, origin)
     optimizer = make_optimizer(config.optimizer, learning_rate(config.optimizer, plan))
