@@ -200,7 +200,6 @@ def field_fault(name: str) -> str | None:
 
     Below `model.options` stands whatever the network's constructor takes.
     """
-
     if name in FIELDS or _below(f"{name}.") or name.startswith("model.options."):
         return None
     above = name.split(".")[:-1]

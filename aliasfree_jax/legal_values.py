@@ -77,9 +77,8 @@ NUMBER, POSITIVE, NOT_NEGATIVE = Range(), Range(0, above=True), Range(0)
 SHARE, PART = Range(0, 1), Range(0, 1, above=True)  # 0 is none; a part is some
 DECAY = Range(0, 1, below=True)  # of an average: 1 would never change it
 
-Legal = (
-    Range | Several | tuple[str, ...] | None
-)  # a tuple: one of these words; None: anything of the same type
+# A tuple: one of these words. None: anything of the default's type.
+Legal = Range | Several | tuple[str, ...] | None
 
 
 def fault(field: str, value: Any, legal: Legal) -> str | None:
