@@ -88,7 +88,7 @@ def test_it_needs_no_exchange_between_devices(batch):
     mesh = jax.make_mesh((4,), ("data",))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     how = Mixing(mixup=0.8, cutmix=1.0, group=16)
-    one = mix(images, labels, jax.random.key(5), how)
+    one = jax.jit(mix, static_argnums=3)(images, labels, jax.random.key(5), how)
     compiled = (
         jax.jit(mix, static_argnums=3, in_shardings=(spread, spread, None), out_shardings=spread)
         .lower(images, labels, jax.random.key(5), how)

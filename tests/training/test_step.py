@@ -103,7 +103,7 @@ def test_loss_and_accuracy_of_mixed_images(run, tiny):
     _, (metrics,) = run(steps=1, mixing=how, batch_norm=False)
     batch = {name: jnp.asarray(value) for name, value in tiny.make_batch(0, BATCH).items()}
     key = jax.random.fold_in(jax.random.fold_in(before.key, 0), 3)
-    images, partners, share = mix(batch["image"], batch["label"], key, how)
+    images, partners, share = jax.jit(mix, static_argnums=3)(batch["image"], batch["label"], key, how)
     logits = tiny.Net(batch_norm=False).apply({"params": before.params}, images, train=False)
     targets = share[:, None] * jax.nn.one_hot(batch["label"], logits.shape[-1])
     targets += (1 - share)[:, None] * jax.nn.one_hot(partners, logits.shape[-1])
