@@ -13,8 +13,7 @@ It has a directory of its own, <workdir>-dry-run.
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from aliasfree_jax.errors import EXIT_INTERRUPTED, AliasFreeError, ConfigError, excepthook
@@ -35,13 +34,14 @@ from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shi
 from aliasfree_jax.evaluation.report import format_table
 from aliasfree_jax.evaluation.selection import evaluation_while_training
 from aliasfree_jax.files import new_directory, write_json
-from aliasfree_jax.processes import is_first, text_from_first
+from aliasfree_jax.processes import is_first, of_first
 from aliasfree_jax.stored_config import CONFIG, read_config
 from aliasfree_jax.training import loop
 from aliasfree_jax.training.curves import CURVES, draw_curves
 from aliasfree_jax.training.dry_run import shortened
 from aliasfree_jax.training.mesh import make_mesh, own_eval_batches
-from aliasfree_jax.training.stopping import TerminatedError, until_termination, watch_for_termination
+from aliasfree_jax.training.resuming import TerminatedError, until_termination, watch_for_termination
+from aliasfree_jax.training.state import Pretrained
 from configs import quickstart
 
 _WORKDIR = flags.DEFINE(
@@ -65,50 +65,37 @@ def config_file() -> str:
     return passed if isinstance(passed, str) else "configs/quickstart.py"
 
 
-def initial_weights(config: ConfigDict, workdir: Path) -> loop.Initial | None:
-    """Card and variables to start from; None for scratch, and for a run that has checkpoints of its own."""
-    path = Path(config.init_from)
+def pretrained_weights(config: ConfigDict, workdir: Path) -> Pretrained | None:
+    """What to start from; None for scratch, and for a run that has checkpoints of its own."""
     if not config.init_from or finished_steps(workdir / "checkpoints"):
         return None
-    card, _, variables = load_weights(path, "--config.init_from")
-    return card, variables
+    card, _, variables = load_weights(Path(config.init_from), "--config.init_from")
+    return Pretrained(card, variables)
 
 
-@contextmanager
-def fresh_directory(path: Path) -> Iterator[Path]:
-    """Makes `path`, or `path-2` and so on where it exists; removes it if nothing came of the run.
-
-    Of several processes the first makes it, for all.
+def fresh_directory(path: Path) -> Path:
+    """Makes `path`, or `path-2` and so on where it exists; of several processes the first does, for all.
 
     Raises:
       ConfigError: it cannot be made.
     """
-    made, fault = "", None
-    if is_first():
+
+    def make() -> str:
         try:
-            made = str(new_directory(path))
+            return str(new_directory(path))
         except OSError as error:
-            fault = error
-    made = text_from_first(made)
-    if not made:
-        raise ConfigError(f"cannot make the run directory {path}: {fault}") from fault
-    try:
-        yield Path(made)
-    except AliasFreeError:
-        if is_first():
-            with suppress(OSError):  # it is not empty
-                Path(made).rmdir()
-        raise
+            raise ConfigError(f"cannot make the run directory {path}: {error}") from error
+
+    return Path(of_first(make))
 
 
 def train_and_report(config: ConfigDict, workdir: Path) -> None:
     """Trains, prints the table and writes results.json."""
-    initial = initial_weights(config, workdir)
     accept = cli.ACCEPT_CLASS_NAMES.value
     summary = loop.run(
         config,
         workdir,
-        initial=initial,
+        pretrained=pretrained_weights(config, workdir),
         evaluate=evaluation_while_training(config),
         origin=config_file(),
         accept_changes=_ACCEPT.value,
@@ -164,8 +151,15 @@ def main(config: ConfigDict) -> None:
     if config.dry_run:  # its weights must never become those of the run itself
         config = shortened(config, make_mesh(config.train.devices, config.train.parameter_shards).size)
         workdir, fresh = Path(f"{workdir.resolve()}-dry-run"), True
-    with fresh_directory(workdir) if fresh else nullcontext(workdir) as directory:
-        perform(config, directory)
+    if fresh:
+        workdir = fresh_directory(workdir)
+    try:
+        perform(config, workdir)
+    except AliasFreeError:
+        if fresh and is_first():
+            with suppress(OSError):  # it is not empty
+                workdir.rmdir()  # nothing came of the run
+        raise
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What train.py and eval.py share: parsing `--config`, and errors as one message instead of a traceback.
 
 `run(main)` replaces `absl.app.run(main)`. It defines the flag `--config`, checks the names of all
-`--config.field=value` overrides against `base_config()` and ends with exit status 2 and a single
+`--config.field=value` overrides against the fields that there are and ends with exit status 2 and a single
 message on stderr when the user can mend what went wrong; Ctrl-C is one line and status 130. Errors of the
 program itself keep their traceback. Where several processes run the program as one
 (`aliasfree_jax.processes`), the first speaks.
@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax.commands import mistake, refuse
-from aliasfree_jax.config import base_config
+from aliasfree_jax.config import field_fault
 from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, command, unknown
 from aliasfree_jax.files import PathError, local_path
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
@@ -80,23 +80,10 @@ def stored_config(checkpoint: Path) -> ConfigDict:
     return read_config(run / CONFIG)
 
 
-def _fault(field: str) -> str | None:
-    """What is wrong with the name of an overridden field, e.g. "data.pth"; None if nothing is."""
-    section, prefix = base_config(), ""
-    for key in field.split("."):
-        known = [prefix + k for k in section]
-        section, prefix = section.get(key), f"{prefix}{key}."
-        if section is None or (not isinstance(section, ConfigDict) and prefix != f"{field}."):
-            return unknown("field", field, known)
-        if prefix == "model.options.":
-            return None  # free: whatever the model's constructor takes
-    return None
-
-
 def check_overrides(argv: Sequence[str]) -> None:
     """Raises one `ConfigError` for all `--config.field` in `argv` that no configuration has."""
     names = [m[1] for m in (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv) if m]
-    faults = [fault for fault in map(_fault, names) if fault]
+    faults = [fault for fault in map(field_fault, names) if fault]
     if faults:
         raise ConfigError("\n".join(faults))
 

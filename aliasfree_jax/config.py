@@ -1,14 +1,31 @@
-"""Every legal field of a training configuration, with its default; and the check of a whole one.
+"""Every field of a training configuration, with its default and what it may be; the check of a whole one.
 
 A file in `configs/` calls `base_config()`, overrides fields and returns the result. The dictionary
 is locked, so a misspelt field is an error where it is written. Durations carry their unit in the
 name. `validate` reports all faults of a configuration at once, before any device is touched.
 """
 
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.ranges import range_faults
+from aliasfree_jax.legal_values import (
+    COUNT,
+    DECAY,
+    NOT_NEGATIVE,
+    NUMBER,
+    PART,
+    POSITIVE,
+    POSITIVE_COUNT,
+    SHARE,
+    Legal,
+    Range,
+    Several,
+    fault,
+)
 
 SOURCES = ("digits", "folder", "records", "tfds", "arrays")
 # Options of the network for each `train.precision`; what they cost in exactness: docs/benchmarks.md.
@@ -24,137 +41,135 @@ IMAGE_BACKENDS = ("pillow", "fast")
 INTERPOLATIONS = ("bicubic", "bilinear")
 EVAL_VIEWS = ("auto", "crop", "warp")
 SHIFTS_DURING = ("integer", "fractional", "zero_filled")  # random shifts that need no larger images
+REMATS = ("auto", "none", "mlp", "block")
+OPTIMIZERS = ("adamw", "sgd", "lamb")
+LEARNING_RATES = ("cosine", "step")
+TEMPERATURES = ("constant", "decay", "linear")
 RAW = "raw_"  # before the names of results of weights that are not averaged
 
-
-def _data() -> ConfigDict:
-    """Images: where they are, and how they become inputs."""
-    data = ConfigDict()
-    data.source = "digits"  # digits | folder | records | tfds | arrays (from Python only)
-    data.path = ""  # folder: directory, .tar* or .zip; records: directory; tfds: the data_dir
-    data.name = ""  # tfds: the data set, e.g. "imagenet2012"
-    data.train_split = "train"
-    data.eval_split = "val"
-    data.image_size = 32  # side of the square images, pixels; see zero_pad
-    data.zero_pad = 0  # pixels of zeros around them, normalised: the network's input is that much larger
-    data.mean = (0.485, 0.456, 0.406)  # per channel, of images in [0, 1]
-    data.std = (0.229, 0.224, 0.225)
-    data.crop = "none"  # none | padded (zero-pad, then random crop) | random | random_resized
-    data.crop_padding = 4  # pixels, for crop = padded
-    data.crop_scale = (0.08, 1.0)  # share of the image's area, for crop = random_resized
-    data.flip = False  # horizontal flip with probability 1/2
-    data.rand_augment = ""  # in timm's notation, e.g. "rand-m9-mstd0.5-inc1"; "" = off
-    data.color_jitter = 0.0  # brightness, contrast, saturation by 1 +- so much; without rand_augment
-    data.erase_probability = 0.0  # of random erasing
-    data.circular_shift = 0  # training images are rolled by up to so many pixels each way
-    data.eval_view = "auto"  # crop (the centre) | warp (all, squeezed) | auto: warp from 384 pixels on
+# Every field: its default, and what it may be.
+FIELDS: dict[str, tuple[Any, Legal]] = {
+    "seed": (0, Range(0, 2**32 - 1, whole=True)),  # as numpy takes it
+    # train.py: three updates of a few images with all components, to see that it runs
+    "dry_run": (False, None),
+    "init_from": ("", None),  # run, converted weights or original file (.pth, .safetensors); "" = scratch
+    "model.name": ("convnext_afc_micro", None),  # see aliasfree_jax.list_models()
+    "model.options": ({}, None),  # keyword arguments of create_model; number of classes: from data
+    # Images: where they are, and how they become inputs
+    "data.source": ("digits", SOURCES),  # arrays: from Python only
+    "data.path": ("", None),  # folder: directory, .tar* or .zip; records: directory; tfds: the data_dir
+    "data.name": ("", None),  # tfds: the data set, e.g. "imagenet2012"
+    "data.train_split": ("train", None),
+    "data.eval_split": ("val", None),
+    "data.image_size": (32, POSITIVE_COUNT),  # side of the square images, pixels; see zero_pad
+    # pixels of zeros around them, normalised: the network's input is that much larger
+    "data.zero_pad": (0, COUNT),
+    "data.mean": ((0.485, 0.456, 0.406), Several(NUMBER, fewest=1)),  # per channel, of images in [0, 1]
+    "data.std": ((0.229, 0.224, 0.225), Several(POSITIVE, fewest=1)),
+    "data.crop": ("none", CROPS),  # padded: zero-pad, then random crop
+    "data.crop_padding": (4, COUNT),  # pixels, for crop = padded
+    # share of the image's area, for crop = random_resized
+    "data.crop_scale": ((0.08, 1.0), Several(PART, fewest=2, longest=2, ascending=True)),
+    "data.flip": (False, None),  # horizontal flip with probability 1/2
+    "data.rand_augment": ("", None),  # in timm's notation, e.g. "rand-m9-mstd0.5-inc1"; "" = off
+    # brightness, contrast, saturation by 1 +- so much; without rand_augment
+    "data.color_jitter": (0.0, NOT_NEGATIVE),
+    "data.erase_probability": (0.0, SHARE),  # of random erasing
+    "data.circular_shift": (0, COUNT),  # training images are rolled by up to so many pixels each way
+    "data.eval_view": ("auto", EVAL_VIEWS),  # the centre; or all, squeezed; auto: warp from 384 pixels on
     # Centre crop = this share of the resized shorter side. Images of just image_size are taken as they are.
-    data.eval_crop_ratio = 0.875
-    data.interpolation = "bicubic"  # of every resizing, antialiased as by Pillow: bicubic | bilinear
-    data.exif = False  # turn images upright by their EXIF orientation; the original programs ignore it
-    data.image_backend = "pillow"  # of training images: pillow | fast (pip install 'aliasfree_jax[fast]')
-    data.corrupt = "raise"  # unreadable training image: raise | skip (skipped ones are counted)
-    data.workers = 0  # processes that decode and augment; 0 = threads of this process
-    data.train_limit = 0  # use only this many training examples (evenly spread); 0 = all
-    data.eval_limit = 0
-    data.validation = 0.0  # share of each class's training images that evaluations while training look at
-    return data
-
-
-def _train() -> ConfigDict:
-    """One update, and how many."""
-    train = ConfigDict()
-    train.batch_size = 64  # examples a parameter update, over all devices and processes
-    train.accumulation_steps = 1  # micro-batches a parameter update
-    train.total_epochs = 10.0
-    train.label_smoothing = 0.0
-    train.mixing = ConfigDict()  # of images and labels on the device
-    train.mixing.mixup = 0.0  # its Beta distribution's alpha; 0 = off
-    train.mixing.cutmix = 0.0  # the same
-    train.mixing.probability = 1.0
-    train.mixing.switch = 0.5  # share of CutMix where both are on
-    train.mixing.group = 32  # consecutive images that are mixed among themselves, with one draw
-    train.ema_decay = 0.0  # decay of the averaged parameters that are evaluated; 0 = off
-    train.precision = "default"  # the network's own; or of all layers: float32 | tf32 | bfloat16
-    train.remat = "auto"  # computed again in the gradient: auto | none | mlp | block
-    train.devices = 0  # that a batch is divided over; 0 = all
-    train.parameter_shards = 1  # devices that share one copy of parameters and optimizer state
-    train.blend = ConfigDict()  # from the layers of another ConvNeXt to the model's own, linearly
-    train.blend.epochs = 0.0  # until the network is the model's own; 0 = off
-    train.blend.start = "convnext"  # family of the initial weights (init_from): convnext | convnext_circular
-    train.temperature = ConfigDict()  # of learned polyphase samplers, over epochs; starts at 1
-    train.temperature.schedule = "constant"  # constant | decay | linear
-    train.temperature.every_epochs = 10.0  # decay: multiply by `factor` so often, down to `least`
-    train.temperature.factor = 0.85
-    train.temperature.least = 0.5
-    train.temperature.at_epochs = ()  # linear: from 1 through `targets`, reached `at_epochs`
-    train.temperature.targets = ()
-    return train
-
-
-def _optimizer() -> ConfigDict:
-    """From gradients to updates."""
-    optimizer = ConfigDict()
-    optimizer.name = "adamw"  # adamw | sgd | lamb
-    optimizer.learning_rate = 4e-3  # peak
-    optimizer.schedule = "cosine"  # cosine | step (constant, times step_factor at step_epochs)
-    optimizer.step_epochs = (30.0, 60.0)
-    optimizer.step_factor = 0.1
-    optimizer.momentum = 0.9  # sgd
-    optimizer.nesterov = False  # sgd
-    optimizer.min_learning_rate = 1e-6
-    optimizer.warmup_epochs = 0.0
-    optimizer.weight_decay = 0.05  # adamw: decoupled, of kernels; sgd: of all parameters
-    optimizer.b1 = 0.9
-    optimizer.b2 = 0.999
-    optimizer.eps = 1e-8
-    optimizer.clip_norm = 0.0  # of the global gradient; 0 = off
-    optimizer.layer_decay = 1.0  # of the learning rate from depth to depth (ConvNeXts); 1 = off
-    return optimizer
+    "data.eval_crop_ratio": (0.875, PART),
+    "data.interpolation": ("bicubic", INTERPOLATIONS),  # of every resizing, antialiased as by Pillow
+    # turn images upright by their EXIF orientation; the original programs ignore it
+    "data.exif": (False, None),
+    # of training images; fast: pip install 'aliasfree_jax[fast]'
+    "data.image_backend": ("pillow", IMAGE_BACKENDS),
+    "data.corrupt": ("raise", ("raise", "skip")),  # unreadable training images; skipped ones are counted
+    "data.workers": (0, COUNT),  # processes that decode and augment; 0 = threads of this process
+    "data.train_limit": (0, COUNT),  # use only this many training examples (evenly spread); 0 = all
+    "data.eval_limit": (0, COUNT),
+    # share of each class's training images that evaluations while training look at: it is held out
+    "data.validation": (0.0, Range(0, 1, below=True)),
+    # One update, and how many
+    "train.batch_size": (64, POSITIVE_COUNT),  # examples a parameter update, over all devices and processes
+    "train.accumulation_steps": (1, POSITIVE_COUNT),  # micro-batches a parameter update
+    "train.total_epochs": (10.0, POSITIVE),
+    "train.label_smoothing": (0.0, DECAY),
+    # ... mixing of images and labels on the device
+    "train.mixing.mixup": (0.0, NOT_NEGATIVE),  # its Beta distribution's alpha; 0 = off
+    "train.mixing.cutmix": (0.0, NOT_NEGATIVE),  # the same
+    "train.mixing.probability": (1.0, SHARE),
+    "train.mixing.switch": (0.5, SHARE),  # share of CutMix where both are on
+    # consecutive images that are mixed among themselves, with one draw
+    "train.mixing.group": (32, POSITIVE_COUNT),
+    "train.ema_decay": (0.0, DECAY),  # decay of the averaged parameters that are evaluated; 0 = off
+    "train.precision": ("default", tuple(PRECISIONS)),  # of all layers; default: the network's own
+    "train.remat": ("auto", REMATS),  # computed again in the gradient
+    "train.devices": (0, COUNT),  # that a batch is divided over; 0 = all
+    # devices that share one copy of parameters and optimizer state
+    "train.parameter_shards": (1, POSITIVE_COUNT),
+    # ... from the layers of another ConvNeXt to the model's own, linearly
+    "train.blend.epochs": (0.0, NOT_NEGATIVE),  # until the network is the model's own; 0 = off
+    "train.blend.start": ("convnext", None),  # family of the initial weights (init_from); convnext_circular
+    # ... temperature of learned polyphase samplers, over epochs; it starts at 1
+    "train.temperature.schedule": ("constant", TEMPERATURES),
+    # decay: multiply by `factor` so often, down to `least`
+    "train.temperature.every_epochs": (10.0, POSITIVE),
+    "train.temperature.factor": (0.85, PART),  # temperatures start at 1, and fall
+    "train.temperature.least": (0.5, PART),
+    # linear: from 1 through `targets`, reached `at_epochs`
+    "train.temperature.at_epochs": ((), Several(NOT_NEGATIVE, ascending=True)),
+    "train.temperature.targets": ((), Several(PART)),
+    # From gradients to updates
+    "optimizer.name": ("adamw", OPTIMIZERS),
+    "optimizer.learning_rate": (4e-3, POSITIVE),  # peak
+    "optimizer.schedule": ("cosine", LEARNING_RATES),  # step: constant, times step_factor at step_epochs
+    "optimizer.step_epochs": ((30.0, 60.0), Several(NOT_NEGATIVE, ascending=True)),
+    "optimizer.step_factor": (0.1, POSITIVE),
+    "optimizer.momentum": (0.9, DECAY),  # sgd
+    "optimizer.nesterov": (False, None),  # sgd
+    "optimizer.min_learning_rate": (1e-6, NOT_NEGATIVE),
+    "optimizer.warmup_epochs": (0.0, NOT_NEGATIVE),
+    "optimizer.weight_decay": (0.05, NOT_NEGATIVE),  # adamw: decoupled, of kernels; sgd: of all parameters
+    "optimizer.b1": (0.9, DECAY),
+    "optimizer.b2": (0.999, DECAY),
+    "optimizer.eps": (1e-8, POSITIVE),
+    "optimizer.clip_norm": (0.0, NOT_NEGATIVE),  # of the global gradient; 0 = off
+    "optimizer.layer_decay": (1.0, PART),  # of the learning rate from depth to depth (ConvNeXts); 1 = off
+    "eval.batch_size": (100, POSITIVE_COUNT),
+    "eval.every_epochs": (1.0, NOT_NEGATIVE),
+    "eval.during": ((), None),  # consistency while training, under integer, fractional, zero_filled shifts
+    "eval.shifts": (8, POSITIVE_COUNT),  # random shifts an image in the consistency metrics
+    "eval.max_shift": (32, POSITIVE_COUNT),  # pixels, integer part of those shifts; at most the image's side
+    # pixels around the input that windows may reach (eval.py --crop_shifts)
+    "eval.crop_margin": (16, POSITIVE_COUNT),
+    # pixels each way of --adversarial=integer, half, continuous
+    "eval.worst_case_radius": (16, POSITIVE_COUNT),
+    # --adversarial=fraction: multiples of 1/2 ... 1/so much of a pixel
+    "eval.finest_fraction": (4, Range(2, whole=True)),
+    "eval.pictured_image": (0, COUNT),  # eval.py --pictures: place in the data set of the image that slides
+    "eval.pictured_layer": ("", None),  # path of the layer whose map is shown; "" = last one of 8 x 8 or more
+    # ... --spatial_attack: each way
+    "eval.attack.rotation": (30.0, NOT_NEGATIVE),  # degrees; presets afc_*_grid: the original's constraint
+    "eval.attack.translation": (30 / 280, SHARE),  # share of the side, as the original has it for 30 degrees
+    "eval.attack.enlargement": (1.0, Range(1)),  # factor; 1 = none
+    "checkpoint.every_epochs": (1.0, NOT_NEGATIVE),
+    "checkpoint.keep": (2, POSITIVE_COUNT),
+    "checkpoint.best": ("accuracy", None),  # of `result_names`: the best is kept in <run>/best; "" = none
+    "log.every_steps": (50, POSITIVE_COUNT),
+    "log.tensorboard": (False, None),  # event files in <run>/tensorboard (pip install tensorboardX)
+    "log.wandb": ("", None),  # Weights & Biases: the project (pip install wandb); "" = off
+    "log.profile_steps": ((), Several(POSITIVE_COUNT)),  # (first, last) steps of a profile in <run>/profile
+}
 
 
 def base_config() -> ConfigDict:
     """A locked configuration in which every field has its default."""
-    config = ConfigDict()
-    config.seed = 0
-    config.dry_run = False  # train.py: three updates of a few images with all components, to see that it runs
-    config.init_from = ""  # run, converted weights or original file (.pth, .safetensors); "" = scratch
-
-    config.model = ConfigDict()
-    config.model.name = "convnext_afc_micro"  # see aliasfree_jax.list_models()
-    config.model.options = ConfigDict()  # keyword arguments of create_model; number of classes: from data
-    config.model.options.unlock()
-
-    config.data = _data()
-    config.train = _train()
-    config.optimizer = _optimizer()
-
-    config.eval = ConfigDict()
-    config.eval.batch_size = 100
-    config.eval.every_epochs = 1.0
-    config.eval.during = ()  # consistency while training, under integer, fractional, zero_filled shifts
-    config.eval.shifts = 8  # random shifts an image in the consistency metrics
-    config.eval.max_shift = 32  # pixels, integer part of those shifts; at most the image's side
-    config.eval.crop_margin = 16  # pixels around the input that windows may reach (eval.py --crop_shifts)
-    config.eval.worst_case_radius = 16  # pixels each way of --adversarial=integer, half, continuous
-    config.eval.finest_fraction = 4  # --adversarial=fraction: multiples of 1/2 ... 1/so much of a pixel
-    config.eval.pictured_image = 0  # eval.py --pictures: place in the data set of the image that slides
-    config.eval.pictured_layer = ""  # path of the layer whose map is shown; "" = last one of 8 x 8 or more
-    config.eval.attack = ConfigDict()  # --spatial_attack: each way
-    config.eval.attack.rotation = 30.0  # degrees; presets afc_*_grid: the original's constraint
-    config.eval.attack.translation = 30 / 280  # share of the side, as the original has it for 30 degrees
-    config.eval.attack.enlargement = 1.0  # factor; 1 = none
-
-    config.checkpoint = ConfigDict()
-    config.checkpoint.every_epochs = 1.0
-    config.checkpoint.keep = 2
-    config.checkpoint.best = "accuracy"  # of `result_names`: the best is kept in <run>/best; "" = none
-
-    config.log = ConfigDict()
-    config.log.every_steps = 50
-    config.log.tensorboard = False  # event files in <run>/tensorboard (pip install tensorboardX)
-    config.log.wandb = ""  # Weights & Biases: the project (pip install wandb); "" = off
-    config.log.profile_steps = ()  # (first, last) steps of a profile in <run>/profile
+    tree: dict[str, Any] = {}
+    for field, (default, _) in FIELDS.items():
+        *sections, name = field.split(".")
+        functools.reduce(lambda section, key: section.setdefault(key, {}), sections, tree)[name] = default
+    config = ConfigDict(tree)
     config.lock()
     config.model.options.unlock()
     return config
@@ -166,102 +181,103 @@ def result_names(config: ConfigDict) -> list[str]:
     return names + [f"{RAW}{name}" for name in names if config.train.ema_decay > 0]
 
 
-def _unknown_fields(config: ConfigDict, base: ConfigDict, prefix: str = "") -> list[str]:
-    faults = []
-    for key in config:
-        if key not in base:
-            faults.append(unknown("field", f"{prefix}{key}", [f"{prefix}{k}" for k in base]))
-        elif isinstance(base[key], ConfigDict) and key != "options":
-            faults += _unknown_fields(config[key], base[key], f"{prefix}{key}.")
-    return faults
+def fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values in nested dictionaries by their field, such as "data.path"."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found |= fields(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
 
 
-def _choice_faults(config: ConfigDict) -> list[str]:
-    choices = {
-        "data.source": (config.data.source, SOURCES),
-        "data.crop": (config.data.crop, CROPS),
-        "data.eval_view": (config.data.eval_view, EVAL_VIEWS),
-        "data.image_backend": (config.data.image_backend, IMAGE_BACKENDS),
-        "data.interpolation": (config.data.interpolation, INTERPOLATIONS),
-        "data.corrupt": (config.data.corrupt, ("raise", "skip")),
-        "train.precision": (config.train.precision, tuple(PRECISIONS)),
-        "train.temperature.schedule": (config.train.temperature.schedule, ("constant", "decay", "linear")),
-        "optimizer.name": (config.optimizer.name, ("adamw", "sgd", "lamb")),
-        "optimizer.schedule": (config.optimizer.schedule, ("cosine", "step")),
-        "train.remat": (config.train.remat, ("auto", "none", "mlp", "block")),
-    }
-    faults = [unknown(field, value, legal) for field, (value, legal) in choices.items() if value not in legal]
+def _below(section: str) -> list[str]:
+    """The fields of a section, such as "data."."""
+    return [field for field in FIELDS if field.startswith(section)]
+
+
+def field_fault(name: str) -> str | None:
+    """What is wrong with the name of a field or section, such as "data.pth"; None if nothing is.
+
+    Below `model.options` stands whatever the network's constructor takes.
+    """
+    if name in FIELDS or _below(f"{name}.") or name.startswith("model.options."):
+        return None
+    above = name.split(".")[:-1]
+    while above and not _below(".".join(above) + "."):
+        above.pop()
+    section = "".join(f"{key}." for key in above)
+    known = {section + field.removeprefix(section).partition(".")[0] for field in _below(section)}
+    return unknown("field", name, known)
+
+
+def _shift_faults(config: ConfigDict) -> Iterator[str]:
     during = config.eval.during
-    faults += [
-        unknown("eval.during", kind, SHIFTS_DURING) + " Several are written \"('integer', 'fractional')\"."
-        for kind in during
-        if kind not in SHIFTS_DURING
-    ]
+    for kind in during:
+        if kind not in SHIFTS_DURING:
+            several = " Several are written \"('integer', 'fractional')\"."
+            yield unknown("eval.during", kind, SHIFTS_DURING) + several
     if len(set(during)) < len(during):
-        faults.append(f"eval.during names a kind of shifts twice: {', '.join(during)}.")
-    return faults
+        yield f"eval.during names a kind of shifts twice: {', '.join(during)}."
 
 
-def _cross_faults(config: ConfigDict) -> list[str]:
+def _cross_faults(config: ConfigDict) -> Iterator[str]:
     """What fields demand of each other, where each by itself is in its range."""
-    data, train, faults = config.data, config.train, []
+    data, train, mixing = config.data, config.train, config.train.mixing
     if data.circular_shift > data.image_size // 2:
-        faults.append(
+        yield (
             f"data.circular_shift is the largest shift in pixels, 0 (none) to {data.image_size // 2} "
             f"(half the image), got {data.circular_shift}."
         )
     if data.rand_augment and data.color_jitter:
-        faults.append("data.rand_augment replaces data.color_jitter: set one of them only.")
+        yield "data.rand_augment replaces data.color_jitter: set one of them only."
     if len(data.mean) != len(data.std):
-        faults.append(f"data.mean has {len(data.mean)} channels, data.std {len(data.std)}.")
+        yield f"data.mean has {len(data.mean)} channels, data.std {len(data.std)}."
     micro, left = divmod(train.batch_size, train.accumulation_steps)
     if left:
-        faults.append(
+        yield (
             f"train.batch_size = {train.batch_size} is not a multiple of "
             f"train.accumulation_steps = {train.accumulation_steps}."
         )
-    mixing = train.mixing
     if max(mixing.mixup, mixing.cutmix) > 0 and (mixing.group < 2 or micro % mixing.group):
-        faults.append(
+        yield (
             f"train.mixing.group = {mixing.group} images are mixed among themselves: it must be at least 2 "
             f"and divide the {micro} images of a micro-batch (train.batch_size / train.accumulation_steps)."
         )
-    if config.optimizer.warmup_epochs > train.total_epochs:
-        faults.append(
-            f"optimizer.warmup_epochs = {config.optimizer.warmup_epochs} exceeds "
-            f"train.total_epochs = {train.total_epochs}."
-        )
+    if (warmup := config.optimizer.warmup_epochs) > train.total_epochs:
+        yield f"optimizer.warmup_epochs = {warmup} exceeds train.total_epochs = {train.total_epochs}."
     if train.blend.epochs > train.total_epochs:
-        faults.append(
+        yield (
             f"train.blend.epochs must lie in [0, train.total_epochs = {train.total_epochs}], got "
             f"{train.blend.epochs}: the run must end with the model's own layers."
         )
     epochs, targets = tuple(train.temperature.at_epochs), tuple(train.temperature.targets)
     if len(epochs) != len(targets):
-        faults.append(f"train.temperature needs as many targets as at_epochs, got {epochs} and {targets}.")
+        yield f"train.temperature needs as many targets as at_epochs, got {epochs} and {targets}."
     names = result_names(config)
     if config.checkpoint.best not in ("", *names):
-        faults.append(
+        yield (
             unknown("checkpoint.best", config.checkpoint.best, names)
             + " Consistencies are there for the shifts in eval.during, raw_ ones if train.ema_decay > 0."
         )
     profiled = tuple(config.log.profile_steps)
     if profiled and not (len(profiled) == 2 and 1 < profiled[0] <= profiled[1]):
-        faults.append(
+        yield (
             "log.profile_steps must be (first, last) steps, from 2 on, since the first one compiles; got "
             f"{profiled}."
         )
-    return faults
 
 
 def validate(config: ConfigDict) -> None:
     """Raises one `ConfigError` that lists every fault of `config`.
 
-    What numbers demand of each other is looked at when each of them is in its range (`ranges`).
+    What fields demand of each other is looked at when each number is in its range.
     """
-    faults = _unknown_fields(config, base_config())
+    values = fields(config.to_dict())
+    faults = [text for text in map(field_fault, values) if text]
     if not faults:
-        ranges = range_faults(config)
-        faults = _choice_faults(config) + (ranges or _cross_faults(config))
+        found = [(legal, fault(field, values.get(field), legal)) for field, (_, legal) in FIELDS.items()]
+        faults = [*(text for _, text in found if text), *_shift_faults(config)]
+        if not any(text for legal, text in found if not isinstance(legal, tuple)):
+            faults += _cross_faults(config)
     if faults:
         raise ConfigError("invalid configuration:\n  - " + "\n  - ".join(faults))

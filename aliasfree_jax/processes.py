@@ -4,8 +4,9 @@ Every process runs the same program on the same arguments; arrays that span all 
 of them together. Files are written by the first process. With one process all functions here are trivial.
 """
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.errors import AliasFreeError, ConfigError, unknown
 
 LAUNCHERS = ("auto", "none", "slurm", "openmpi", "tpu")
 # Where each launcher tells a process how many there are.
@@ -137,25 +138,32 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def from_first(number: float) -> float:
-    """The first process's `number`, in all of them; exact in float64."""
+def from_first(value: Any) -> Any:
+    """The first process's `value`, which JSON can write, in all of them; numbers are exact."""
     if jax.process_count() == 1:
-        return number
-    bits = multihost_utils.broadcast_one_to_all(np.frombuffer(np.float64(number).tobytes(), np.uint32))
-    return float(np.asarray(bits, np.uint32).view(np.float64)[0])
+        return value
+    content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
+    shared = content if is_first() else np.zeros(size, np.uint8)
+    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(shared), np.uint8)))
 
 
-def text_from_first(text: str) -> str:
-    """The first process's `text`, in all of them."""
-    if jax.process_count() == 1:
-        return text
-    content = text.encode()
-    shared = np.zeros(int(from_first(len(content))), np.uint8)
-    if not shared.size:
-        return ""
+def of_first(act: Callable[[], Any]) -> Any:
+    """What `act`, which the first process alone calls, gives there: `from_first`, in all of them.
+
+    Raises:
+      AliasFreeError: what it raises in the first process; in the others a `ConfigError` that says the same.
+    """
+    result, fault = None, None
     if is_first():
-        shared[:] = np.frombuffer(content, np.uint8)
-    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(shared), np.uint8)).decode()
+        try:
+            result = act()
+        except AliasFreeError as error:
+            fault = error
+    result, told = from_first([result, fault and str(fault)])
+    if told is not None:
+        raise fault or ConfigError(told)
+    return result
 
 
 def total(number: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import base_config
+from aliasfree_jax.config import base_config, fields
 from aliasfree_jax.errors import ConfigError
 
 CONFIG = "config.json"  # in a run's directory
@@ -101,13 +101,9 @@ def read_accepted(path: Path) -> list[dict[str, Any]]:
     return accepted if isinstance(accepted, list) else []
 
 
-def fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values in nested dictionaries by their field, such as "data.path"."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        found |= fields(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found
+def to_store(config: ConfigDict, accepted: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `read_config` and `read_accepted` read back, as nested dictionaries."""
+    return {FORMAT_KEY: FORMAT} | config.to_dict() | ({ACCEPTED: accepted} if accepted else {})
 
 
 def differences(

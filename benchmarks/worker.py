@@ -24,10 +24,9 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
 
     from aliasfree_jax import create_model
     from aliasfree_jax.config import PRECISIONS
-    from aliasfree_jax.training.losses import cross_entropy
     from aliasfree_jax.training.mesh import make_mesh
-    from aliasfree_jax.training.state import create_state
-    from aliasfree_jax.training.step import make_train_step
+    from aliasfree_jax.training.state import StateBuilder
+    from aliasfree_jax.training.step import cross_entropy, make_train_step
     from benchmarks.timing import machine, milliseconds
 
     batch, side = task["batch"], task["side"]
@@ -37,7 +36,7 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
     images = jax.random.normal(jax.random.key(0), (batch, side, side, 3))
     labels = jnp.arange(batch)
     optimizer, mesh = optax.adamw(1e-6), make_mesh(1)
-    state = create_state(network, optimizer, (side, side, 3), mesh, seed=0, average=False)
+    state = StateBuilder(network, optimizer, (side, side, 3), mesh).build()
     # Copies: the training step is given the state itself.
     variables = jax.tree.map(jnp.copy, {"params": state.params, **state.collections})
 

@@ -26,8 +26,9 @@ from aliasfree_jax.data import eval_batches, open_source  # noqa: E402
 from aliasfree_jax.evaluation.evaluator import evaluate, predictor, shift_report  # noqa: E402
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts  # noqa: E402
 from aliasfree_jax.evaluation.report import circumstances  # noqa: E402
-from aliasfree_jax.training.loop import Initial, run  # noqa: E402
+from aliasfree_jax.training.loop import run  # noqa: E402
 from aliasfree_jax.training.progress import read_events  # noqa: E402
+from aliasfree_jax.training.state import Pretrained  # noqa: E402
 from configs.cifar10_afc import recipe  # noqa: E402
 from configs.convnext_afc_from_plain import blended  # noqa: E402
 
@@ -49,10 +50,10 @@ def shortened(model: str, values: flags.FlagValues) -> ConfigDict:
     return config
 
 
-def measured(config: ConfigDict, workdir: Path, initial: Initial | None) -> dict[str, Any]:
+def measured(config: ConfigDict, workdir: Path, initial: Pretrained | None) -> dict[str, Any]:
     """Trains, and measures the network that is left: accuracy as it went, consistency under shifts."""
     began = time.perf_counter()
-    summary = run(config, workdir, initial=initial, evaluate=evaluate)
+    summary = run(config, workdir, pretrained=initial, evaluate=evaluate)
     seconds = time.perf_counter() - began
     events = read_events(workdir)
     source = open_source(config.data, train=False)
@@ -98,12 +99,12 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         blended(shortened(alias_free, values), epochs) for epochs in (values.blend * values.epochs, 1e-6)
     )
     configs = {"plain": shortened(plain, values), "blended": soft, "at once": hard}
-    initial: Initial | None = None
+    initial: Pretrained | None = None
     for name, config in configs.items():
         stored["runs"][name] = measured(config, root / name.replace(" ", "_"), initial)
         if initial is None:
             card, _, variables = load_model(root / name)
-            initial = card, variables
+            initial = Pretrained(card, variables)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(stored, indent=1) + "\n")
     for name, results in stored["runs"].items():

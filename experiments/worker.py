@@ -24,8 +24,8 @@ from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import circumstances
 from aliasfree_jax.training.loop import run as train
-from aliasfree_jax.training.preparation import TEST
 from aliasfree_jax.training.progress import read_events
+from aliasfree_jax.training.setup import TEST
 from benchmarks.timing import machine
 from experiments.matrix import Run
 from experiments.measuring import measure, parameter_count

@@ -32,6 +32,9 @@ from ml_collections import ConfigDict  # noqa: E402
 from aliasfree_jax import create_model, list_models  # noqa: E402
 from aliasfree_jax.checkpoint import load_model  # noqa: E402
 from aliasfree_jax.training import loop  # noqa: E402
+from aliasfree_jax.training.optimizer import make_optimizer  # noqa: E402
+from aliasfree_jax.training.schedules import learning_rate, make_plan, temperature  # noqa: E402
+from aliasfree_jax.training.state import Pretrained  # noqa: E402
 from configs import quickstart  # noqa: E402
 
 # (pattern, replacement) of names of an older recording, e.g. (r"^logits/(\w+)_old", r"logits/\1_new").
@@ -138,9 +141,10 @@ def record_recipes() -> Iterator[Recording]:
 
 def inside(config: ConfigDict) -> tuple[optax.Schedule, optax.Schedule | None, Any, int]:
     """Learning rate, temperature, optimizer and number of steps of a configuration over 50,000 images."""
-    from aliasfree_jax.training.optimizer import make_optimizer
     from aliasfree_jax.training.plan import make_plan
     from aliasfree_jax.training.recipe import learning_rate, temperature
+
+    from aliasfree_jax.training.optimizer import make_optimizer
 
     plan = make_plan(config, 50_000)
     rate = learning_rate(config.optimizer, plan)
@@ -209,7 +213,7 @@ def record_runs(directory: Path) -> Iterator[Recording]:
 
     for name, config in _runs().items():
         evaluations = 0
-        initial = (summary.card, summary.variables) if name == "blend" and summary else None
+        initial = Pretrained(summary.card, summary.variables) if name == "blend" and summary else None
         try:
             loop.run(config, directory / name, initial=initial, evaluate=evaluate)
         except _InterruptedError:

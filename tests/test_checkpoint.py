@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import shutil
+from contextlib import closing
 
 import jax
 import jax.numpy as jnp
@@ -100,14 +101,14 @@ def card_at(step, **changes):
 @pytest.fixture
 def run(tmp_path):
     """A run with checkpoints of steps 2 and 4; that of step 4 has seed 4."""
-    with RunCheckpoints(tmp_path / "run", keep=2) as checkpoints:
+    with closing(RunCheckpoints(tmp_path / "run", keep=2)) as checkpoints:
         for step in (1, 2, 4):
             checkpoints.save(card_at(step), variables_of(seed=step), state_of(step))
     return tmp_path / "run"
 
 
 def restore(run, variables=None, state=None, **changes):
-    with RunCheckpoints(run, keep=2) as checkpoints:
+    with closing(RunCheckpoints(run, keep=2)) as checkpoints:
         return checkpoints.restore(
             card_at(0, **changes), abstract(variables or variables_of()), abstract(state or state_of(0))
         )
@@ -164,7 +165,7 @@ def test_restore_gives_structure_and_placement(run):
 
 def test_arrays_may_be_deleted_after_save_returns(tmp_path):
     # Donation deletes or overwrites the buffers while the checkpoint is still being written.
-    with RunCheckpoints(tmp_path, keep=1) as checkpoints:
+    with closing(RunCheckpoints(tmp_path, keep=1)) as checkpoints:
         variables, state = jax.tree.map(jnp.copy, (variables_of(), state_of(1)))
         checkpoints.save(card_at(1), variables, state)
         for leaf in jax.tree.leaves((variables, state)):
@@ -241,7 +242,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(run, damage
     assert_equal(variables, variables_of(seed=2))
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4.damaged"]
     # The same step can be written again, and damaged again.
-    with RunCheckpoints(run, keep=2) as checkpoints:
+    with closing(RunCheckpoints(run, keep=2)) as checkpoints:
         checkpoints.save(card_at(4), variables_of(seed=4), state_of(4))
     damage(run / "checkpoints/4")
     with pytest.warns(UserWarning, match=r"4.damaged2; going on from step 2"):

@@ -12,8 +12,6 @@ from aliasfree_jax.__main__ import COMMANDS, main
 from aliasfree_jax.commands import program
 
 ROOT = Path(__file__).resolve().parent.parent
-WAITING = ("curves", "report", "audit")  # for their rewriting
-READY = [name for name in COMMANDS if name not in WAITING]
 
 
 def module_of(name):
@@ -38,7 +36,7 @@ def test_the_package_lists_its_commands(asked, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", [*READY, "experiments", "experiments.worker", "benchmarks", "benchmarks.page"]
+    "name", [*COMMANDS, "experiments", "experiments.worker", "benchmarks", "benchmarks.page"]
 )
 @pytest.mark.parametrize("asked", ["--help", "-h"])
 def test_help_lists_every_flag(name, asked, capsys):
@@ -55,12 +53,6 @@ def test_help_lists_every_flag(name, asked, capsys):
 def test_help_tells_the_default(capsys):
     main(["prepare", "--help"])
     assert "--images_per_shard=...\n      at most (default: '1024')" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", WAITING)
-@pytest.mark.xfail(reason="of another part", raises=AttributeError, strict=True)
-def test_the_waiting_commands(name):
-    assert module_of(name).define
 
 
 @pytest.mark.parametrize(
@@ -134,7 +126,7 @@ PATHS = {
     "experiments": [["--data=PATH"]],
     "benchmarks": [["--out=PATH"], ["--photographs=PATH"]],
 }
-CASES = [(name, case) for name, cases in PATHS.items() if name not in WAITING for case in cases]
+CASES = [(name, case) for name, cases in PATHS.items() for case in cases]
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)
@@ -158,8 +150,6 @@ def test_an_address_is_refused(name, arguments, monkeypatch, tmp_path, capsys):
     ],
 )
 def test_the_home_directory_is_found(name, arguments, told, monkeypatch, tmp_path, capsys):
-    if name in WAITING:
-        return
     monkeypatch.setenv("HOME", str(tmp_path))
     assert typed(name, *arguments) == 2  # there is nothing
     assert told.replace("HOME", str(tmp_path)) in capsys.readouterr().err

@@ -3,16 +3,19 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from aliasfree_jax import create_model, list_models
 from aliasfree_jax.checkpoint import abstract_variables
-from aliasfree_jax.config import base_config, validate
+from aliasfree_jax.config import FIELDS, base_config, validate
 from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
-from aliasfree_jax.training.network import check_network, make_card, model_options
-from aliasfree_jax.training.plan import make_plan
+from aliasfree_jax.training.optimizer import OPTIMIZERS
+from aliasfree_jax.training.schedules import LEARNING_RATES, TEMPERATURES, make_plan
+from aliasfree_jax.training.setup import check_network, make_card, model_options
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
@@ -79,6 +82,20 @@ def test_fine_tuning_ends_with_epochs_of_the_alias_free_network():
         # The quadratic nearest to GELU, whatever the scales.
         scaled = [activation.out_scale * c * activation.in_scale**k for k, c in enumerate(activation.initial)]
         assert scaled == pytest.approx(GELU_QUADRATIC)
+
+
+@pytest.mark.parametrize(
+    ("field", "table"),
+    [
+        ("optimizer.name", OPTIMIZERS),
+        ("optimizer.schedule", LEARNING_RATES),
+        ("train.temperature.schedule", TEMPERATURES),
+        ("train.remat", get_args(Remat)),
+    ],
+)
+def test_every_legal_word_is_one_of_its_table(field, table):
+    """The others are read from the configuration's tuple where they are used."""
+    assert set(FIELDS[field][1]) == set(table)
 
 
 def test_imagenet_recipe_has_the_papers_lengths():

@@ -19,13 +19,13 @@ PACKAGE = ROOT / "aliasfree_jax"
 # A module may import modules of a lower rank, and those of its own part of the package.
 RANKS = {
     "errors": 0,
-    "ranges": 0,
-    "config": 1,
+    "legal_values": 1,
+    "config": 2,
     "files": 1,
     "commands": 2,
     "pickles": 1,
     "processes": 1,
-    "stored_config": 2,
+    "stored_config": 3,
     "ops": 2,
     "layers": 3,
     "models": 4,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from aliasfree_jax import processes
-from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.processes import connect, detect
 
 SLURM = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "4", "SLURM_GPUS_ON_NODE": "8"}
@@ -128,3 +128,19 @@ def test_one_process_agrees_with_itself():
     assert processes.total(3) == 3 and processes.from_first(0.1) == 0.1
     np.testing.assert_array_equal(processes.gathered(np.arange(3)), [0, 1, 2])
     processes.barrier("nobody else")
+
+
+def test_what_the_first_process_does_is_known_to_all(monkeypatch):
+    def refuse():
+        raise DataError("nothing there")
+
+    assert processes.of_first(lambda: {"a": [1, "b"]}) == {"a": [1, "b"]}
+    with pytest.raises(DataError, match="nothing there"):
+        processes.of_first(refuse)
+    # In another process, which does nothing itself and hears what became of it.
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    monkeypatch.setattr(processes, "from_first", lambda mine: [7, None])
+    assert processes.of_first(refuse) == 7
+    monkeypatch.setattr(processes, "from_first", lambda mine: [None, "nothing there"])
+    with pytest.raises(ConfigError, match="nothing there"):
+        processes.of_first(refuse)

@@ -7,7 +7,7 @@ import pytest
 from aliasfree_jax import create_model
 from aliasfree_jax.config import validate
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.training.network import check_network, model_options
+from aliasfree_jax.training.setup import check_network, model_options
 
 
 def load(name, *argument):

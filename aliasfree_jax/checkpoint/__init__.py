@@ -14,16 +14,33 @@ Evaluation so reads only `variables`, and a checkpoint of another network is rec
 before any array is read.
 """
 
-from aliasfree_jax.checkpoint.best import how_chosen, keep_best, set_best_aside
-from aliasfree_jax.checkpoint.card import ModelCard, PyTree, differences, leaf_shapes, named_leaves
-from aliasfree_jax.checkpoint.directory import finished_steps
-from aliasfree_jax.checkpoint.network import abstract_variables, load_model, newest_run, save_model
+from aliasfree_jax.checkpoint.directory import (
+    PREPARATION,
+    ModelCard,
+    PyTree,
+    Shapes,
+    differences,
+    finished_steps,
+    leaf_shapes,
+    named_leaves,
+)
+from aliasfree_jax.checkpoint.network import (
+    abstract_variables,
+    how_chosen,
+    keep_best,
+    load_model,
+    newest_run,
+    save_model,
+    set_best_aside,
+)
 from aliasfree_jax.checkpoint.run import RunCheckpoints, newest_card
 
 __all__ = [
+    "PREPARATION",
     "ModelCard",
     "PyTree",
     "RunCheckpoints",
+    "Shapes",
     "abstract_variables",
     "differences",
     "finished_steps",

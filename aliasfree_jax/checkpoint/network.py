@@ -1,5 +1,10 @@
-"""Networks without a training state: saving them, and loading what evaluation needs."""
+"""Networks without a training state: saving and loading them; and the best one of a run, in `<run>/best/`."""
 
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -8,11 +13,22 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import linen as nn
 
-from aliasfree_jax.checkpoint.card import ModelCard, PyTree
-from aliasfree_jax.checkpoint.directory import contents, finished_steps, read_card, read_items
+from aliasfree_jax.checkpoint.directory import (
+    ModelCard,
+    PyTree,
+    contents,
+    finished_steps,
+    read_card,
+    read_items,
+    set_aside,
+)
 from aliasfree_jax.errors import CheckpointError
-from aliasfree_jax.files import local_path
+from aliasfree_jax.files import local_path, write_json
 from aliasfree_jax.models import create_model
+from aliasfree_jax.processes import barrier, from_first, is_first
+
+RESULTS = "results.json"
+CHOSEN_BY, CHOSEN_ON = "chosen_by", "chosen_on"  # in it: the metric, and the images, "validation" or "test"
 
 
 def abstract_variables(module: nn.Module, image_size: int, channels: int) -> PyTree:
@@ -90,3 +106,82 @@ def newest_run(root: str | Path = "runs") -> Path:
             f"no checkpoint under {Path(root)}/*/checkpoints/. Make one with: python train.py"
         )
     return max(steps, key=lambda step: step.stat().st_mtime).parent.parent
+
+
+def _chosen(best: Path) -> tuple[str, str, float]:
+    """By which metric, on what images and with which value the network in `<run>/best/` was chosen."""
+    kept = json.loads((best / RESULTS).read_bytes())
+    return kept[CHOSEN_BY], kept[CHOSEN_ON], float(kept[kept[CHOSEN_BY]])
+
+
+def how_chosen(checkpoint: Path) -> str:
+    """How the network in `<run>/best/` was chosen, in words; "" for any other checkpoint."""
+    try:
+        metric, images, _ = _chosen(checkpoint)
+    except (OSError, KeyError, TypeError, ValueError):
+        return ""
+    warning = ", so results on them are too good" if images == "test" else ""
+    return f"the best {metric} of {images} images{warning}"
+
+
+def _make_way(best: Path, new: Path, old: Path, value: float, metric: str, images: str) -> bool:
+    """Whether `value` is better than what is kept; clears what an earlier process left behind, if so.
+
+    Raises:
+      OSError: it cannot be read now what is kept, which says nothing of the network.
+    """
+    if old.exists() and not best.exists():  # it died between the two renamings of `keep_best`
+        old.rename(best)
+    kept = -math.inf  # also if that was chosen otherwise, or is damaged
+    with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
+        *how, found = _chosen(best)
+        kept = found if how == [metric, images] else kept
+    if not value > kept:  # nor where it is not a number
+        return False
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    return True
+
+
+def set_best_aside(run: Path) -> list[str]:
+    """Renames the best network of an earlier run that left no checkpoint: nothing says what run that was.
+
+    To be called where a run begins; returns what to tell.
+    """
+    best = run / "best"
+    return [f"{best} is of an earlier run; it is now {set_aside(best, 'earlier')}"] if best.exists() else []
+
+
+def keep_best(
+    run: str | Path,
+    card: ModelCard,
+    variables: PyTree,
+    results: Mapping[str, float],
+    metric: str,
+    images: str,
+) -> bool:
+    """Writes the network to `<run>/best/` if none there has as large a `metric`; tells whether it did.
+
+    Its `results.json` says by which metric and on what `images`: one chosen otherwise gives way.
+    `load_model(run / "best")` reads it. The one before stays until the new one is whole on disk, also if
+    the process dies in between. Of several processes the first decides and renames, all write.
+
+    Raises:
+      CheckpointError: it cannot be written, or the one before not be read.
+    """
+    best, new, old = (Path(run).absolute() / name for name in ("best", "best.new", "best.old"))
+    try:
+        better = is_first() and _make_way(best, new, old, results[metric], metric, images)
+        if not from_first(better):
+            return False
+        save_model(new, card, variables)
+        if is_first():
+            write_json(new / RESULTS, {**results, CHOSEN_BY: metric, CHOSEN_ON: images}, indent=None)
+            if best.exists():
+                best.rename(old)
+            new.rename(best)
+            shutil.rmtree(old, ignore_errors=True)
+        barrier("best network kept")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot keep the best network in {best}: {error}") from error
+    return True

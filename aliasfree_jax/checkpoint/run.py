@@ -4,14 +4,13 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import orbax.checkpoint as ocp
 
-from aliasfree_jax.checkpoint.card import ModelCard, PyTree
 from aliasfree_jax.checkpoint.directory import (
     DamagedCheckpointError,
+    ModelCard,
+    PyTree,
     UnreadableCheckpointError,
     contents,
     finished_steps,
@@ -39,7 +38,7 @@ def newest_card(run: str | Path) -> ModelCard | None:
 class RunCheckpoints:
     """The checkpoints of one run, `<run>/checkpoints/<step>/`, the newest `keep` of them.
 
-    Saves in the background; `close`, or leaving the `with` block, waits for the last one.
+    Saves in the background; `close` waits for the last one.
     """
 
     def __init__(self, run: str | Path, keep: int):
@@ -142,11 +141,3 @@ class RunCheckpoints:
             self._manager.close()
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot write the checkpoint to {self.directory}: {error}") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -2,7 +2,7 @@
 
 from aliasfree_jax.data.folder import FolderSource
 from aliasfree_jax.data.opening import DigitsSource, open_source
-from aliasfree_jax.data.pipeline import Batch, BatchStream, Share, eval_batches, train_batches
+from aliasfree_jax.data.pipeline import Batch, BatchStream, ProcessPart, eval_batches, train_batches
 from aliasfree_jax.data.sources import ArraySource, Example, Source, hold_out, limit
 from aliasfree_jax.data.tfds import TfdsSource
 
@@ -13,7 +13,7 @@ __all__ = [
     "DigitsSource",
     "Example",
     "FolderSource",
-    "Share",
+    "ProcessPart",
     "Source",
     "TfdsSource",
     "eval_batches",

@@ -32,14 +32,14 @@ MAX_THREADS = 16
 
 
 @dataclass(frozen=True)
-class Share:
+class ProcessPart:
     """Which part of every batch a process reads: the `index`-th of `count` equal blocks of rows."""
 
     index: int
     count: int
 
 
-WHOLE = Share(0, 1)
+WHOLE = ProcessPart(0, 1)
 
 
 class _Element(NamedTuple):
@@ -109,25 +109,25 @@ class _EvalElement:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The elements of one process's share of every batch from `first_batch` on, one after the other."""
+    """The elements of one process's part of every batch from `first_batch` on, one after the other."""
 
     elements: grain.MapDataset
     batch_size: int  # over all processes
-    share: Share
+    part: ProcessPart
     first_batch: int
     end: int  # number of the last batch plus one; those that reach beyond the elements are filled up
 
     @property
     def own(self) -> int:
-        """Rows of this share; the last shares fill up what is missing to as many."""
-        return -(-self.batch_size // self.share.count)
+        """Rows of this part; the last parts fill up what is missing to as many."""
+        return -(-self.batch_size // self.part.count)
 
     def __len__(self) -> int:
         return (self.end - self.first_batch) * self.own
 
     def __getitem__(self, index: int) -> _Element:
         batch, row = divmod(index, self.own)
-        row += self.share.index * self.own
+        row += self.part.index * self.own
         position = (self.first_batch + batch) * self.batch_size + row
         there = row < self.batch_size and position < len(self.elements)
         return self.elements[position] if there else _FILLING
@@ -204,11 +204,11 @@ def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> Batc
     return BatchStream(ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
 
 
-def _check(source: Source, batch_size: int, share: Share) -> None:
+def _check(source: Source, batch_size: int, part: ProcessPart) -> None:
     if batch_size < 1:
         raise ConfigError(f"batch_size must be positive, got {batch_size}.")
-    if not 0 <= share.index < share.count:
-        raise ConfigError(f"there is no block {share.index} of {share.count}: they count from 0.")
+    if not 0 <= part.index < part.count:
+        raise ConfigError(f"there is no block {part.index} of {part.count}: they count from 0.")
     if len(source) == 0:
         raise DataError("the source has no examples.")
 
@@ -220,7 +220,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    share: Share = WHOLE,
+    part: ProcessPart = WHOLE,
 ) -> BatchStream:
     """An endless stream of full training batches, shuffled anew every epoch.
 
@@ -232,20 +232,20 @@ def train_batches(
       batch_size: examples a batch, over all processes.
       seed: of the order and of the augmentation.
       start_step: the first batch is the one that the whole stream yields at this position.
-      share: the rows that this process reads; all shares together are the batch of one process.
+      part: the rows that this process reads; all parts together are the batch of one process.
 
     Returns:
       An iterator of `image` float32 [B, H, W, C], `label` int32 [B], `mask` float32 [B] (all 1), with
-      `skipped` and `first_skipped` for data.corrupt = "skip"; B is batch_size / share.count.
+      `skipped` and `first_skipped` for data.corrupt = "skip"; B is batch_size / part.count.
 
     Raises:
       ConfigError: fields of `data` that do not fit the images, here or at the first batch.
       DataError: no examples; while iterating, an unreadable image if data.corrupt = "raise".
     """
-    _check(source, batch_size, share)
-    if batch_size % share.count:
+    _check(source, batch_size, part)
+    if batch_size % part.count:
         raise ConfigError(
-            f"a batch of {batch_size} cannot be read as {share.count} equal blocks: use a multiple of the "
+            f"a batch of {batch_size} cannot be read as {part.count} equal blocks: use a multiple of the "
             "number of processes."
         )
     backend = image_backend(data.image_backend, data.interpolation, data.exif)
@@ -259,24 +259,24 @@ def train_batches(
         grain.MapDataset.range(len(source)).shuffle(order_seed).repeat().random_map(make, seed=image_seed)
     )
     end = len(elements) // batch_size
-    return _stream(_Rows(elements, batch_size, share, start_step, end), how, threads, data.workers)
+    return _stream(_Rows(elements, batch_size, part, start_step, end), how, threads, data.workers)
 
 
 def eval_batches(
-    source: Source, data: ConfigDict, *, batch_size: int, share: Share = WHOLE, skip: bool = False
+    source: Source, data: ConfigDict, *, batch_size: int, part: ProcessPart = WHOLE, skip: bool = False
 ) -> BatchStream:
     """Every example of `source` once, in order; the last batch is filled up with masked zeros.
 
-    So are shares, to equal sizes, where their number does not divide the batch: its images stay the same.
+    So are parts, to equal sizes, where their number does not divide the batch: its images stay the same.
 
     Yields `image` float32 [B, H, W, C], `label` int32 [B], `mask` float32 [B], 1 for real examples.
     Arguments and errors as in `train_batches`, but an unreadable image is an error unless `skip`, which puts
     masked zeros in its place and counts it.
     """
-    _check(source, batch_size, share)
+    _check(source, batch_size, part)
     how = Preprocessing.from_config(data)
     backend = image_backend("pillow", data.interpolation, data.exif)
     elements = grain.MapDataset.range(len(source)).map(_EvalElement(source, how, backend, skip))
     threads = 0 if data.workers else _threads(source)
     end = -(-len(source) // batch_size)
-    return _stream(_Rows(elements, batch_size, share, 0, end), how, threads, data.workers)
+    return _stream(_Rows(elements, batch_size, part, 0, end), how, threads, data.workers)

@@ -5,13 +5,17 @@ model's own, those of its activations, are there from the beginning. So the trai
 model throughout; what changes with the step is only the function that is computed from it.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
 
 from aliasfree_jax.checkpoint import ModelCard
 from aliasfree_jax.errors import CheckpointError, ConfigError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.models.convnext import ConvNeXt
+from aliasfree_jax.training.schedules import Schedule
 
 # What decides which function a ConvNeXt is, given its parameters.
 _FUNCTION = (
@@ -20,32 +24,41 @@ _FUNCTION = (
 )
 
 
-def blended_options(options: Mapping[str, Any], start: str, share: float) -> dict[str, Any]:
-    """The options of the network that is `share` of the way from the family `start` to that of `options`."""
-    return {**options, "blend": {"start": start, "share": share}}
+def blended_card(card: ModelCard, start: str, share: float) -> ModelCard:
+    """The card of the network that is `share` of the way from the family `start` to that of `card`."""
+    return dataclasses.replace(card, options={**card.options, "blend": {"start": start, "share": share}})
 
 
-def blended_network(model: str, options: Mapping[str, Any], start: str) -> ConvNeXt:
-    """The network that blends from the family `start` into the model with these options.
+def blended_network(card: ModelCard, start: str) -> ConvNeXt:
+    """The network that blends from the family `start` into that of `card`.
 
     Raises:
       ConfigError: not a ConvNeXt, or an unknown family to start from.
     """
-    if not model.startswith("convnext_"):
-        raise ConfigError(f"train.blend is for ConvNeXts (convnext_*), not for {model!r}.")
-    module = create_model(model, **blended_options(options, start, 0.0))
+    if not card.model.startswith("convnext_"):
+        raise ConfigError(f"train.blend is for ConvNeXts (convnext_*), not for {card.model!r}.")
+    module = create_model(card.model, **blended_card(card, start, 0.0).options)
     assert isinstance(module, ConvNeXt)
     return module
 
 
-def starting_network(blended: ConvNeXt, card: ModelCard | None) -> ConvNeXt:
+def own_layers(steps: int) -> Schedule:
+    """The share of the model's own layers: 0 at the first update, growing linearly to 1 after `steps`."""
+
+    def share(step: jax.Array | int) -> jax.Array:
+        return jnp.minimum(jnp.asarray(step, jnp.float32) / steps, 1.0)
+
+    return share
+
+
+def starting_network(blended: nn.Module, card: ModelCard | None) -> ConvNeXt:
     """The network that `blended` starts from, if the initial weights, described by `card`, are such a one's.
 
     Raises:
       ConfigError: no initial weights.
       CheckpointError: of a network that computes something else.
     """
-    assert blended.blend is not None
+    assert isinstance(blended, ConvNeXt) and blended.blend is not None
     start = blended.blend.start
     if card is None:
         raise ConfigError(

@@ -1,20 +1,20 @@
-"""Curves of one or several runs as a picture, from their `metrics.jsonl`.
+"""Draws the curves of one or several runs as a picture, from their `metrics.jsonl`.
 
-python -m aliasfree_jax.training.curves runs/mine
-python -m aliasfree_jax.training.curves runs/plain runs/aps runs/afc --out=three.png
+python -m aliasfree_jax curves runs/mine
+python -m aliasfree_jax curves runs/plain runs/aps runs/afc --out=three.png
 
 A run draws its own at its end. Needs matplotlib (pip install 'aliasfree_jax[figures]').
 """
 
-import argparse
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+
 from aliasfree_jax.config import RAW
-from aliasfree_jax.errors import DataError, command, needed
+from aliasfree_jax.errors import ConfigError, DataError, needed
 from aliasfree_jax.files import local_path, write_whole
 from aliasfree_jax.training.progress import read_events
 
@@ -120,21 +120,16 @@ def _draw(axes: Any, series: dict[tuple[str, str], Series], panel: str, colour: 
         axes.plot(*values, style, color=colour, marker=mark, markersize=3, linewidth=1.5, label=label)
 
 
-@command
-def main(arguments: list[str]) -> None:
-    """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m aliasfree_jax.training.curves",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("runs", nargs="+", type=local_path, help="directories of runs")
-    parser.add_argument("--out", type=local_path, help=f"the picture; default: {CURVES} in the first run")
-    options = parser.parse_args(arguments)
-    out = options.out or options.runs[0] / CURVES
-    draw_curves(options.runs, out)
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags of the command."""
+    flags.DEFINE_string("out", "", f"the picture; default: {CURVES} in the first run", flag_values=values)
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Draws the runs whose directories are the `arguments`."""
+    if not arguments:
+        raise ConfigError("name the directory of a run, or several: python -m aliasfree_jax curves runs/mine")
+    runs = [local_path(argument) for argument in arguments]
+    out = local_path(values.out) if values.out else runs[0] / CURVES
+    draw_curves(runs, out)
     print(f"wrote {out}")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,51 +1,33 @@
 """`run`: from a configuration to a trained network. The only stateful loop of the package."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import jax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import (
-    ModelCard,
-    PyTree,
-    RunCheckpoints,
-    keep_best,
-    newest_card,
-    set_best_aside,
-)
-from aliasfree_jax.config import RAW, validate
-from aliasfree_jax.data import BatchStream, Source, open_source, train_batches
+from aliasfree_jax.checkpoint import ModelCard, PyTree, RunCheckpoints, keep_best, set_best_aside
+from aliasfree_jax.config import RAW
+from aliasfree_jax.data import BatchStream, Source
 from aliasfree_jax.files import local_path, write_json
-from aliasfree_jax.processes import is_first, total
-from aliasfree_jax.stored_config import CONFIG
-from aliasfree_jax.training.contact_sheet import CONTACT_SHEET, write_contact_sheet
-from aliasfree_jax.training.identity import check_identity, sole_job, stored
-from aliasfree_jax.training.mesh import check_batch, make_mesh, own_share, put_batch
-from aliasfree_jax.training.network import check_network
-from aliasfree_jax.training.preparation import (
-    VALIDATION,
-    Evaluate,
-    Initial,
-    Parts,
-    first_state,
-    fit_sources,
-    prepare,
-)
-from aliasfree_jax.training.profile import StepProfile
-from aliasfree_jax.training.progress import Progress
-from aliasfree_jax.training.state import TrainState
-from aliasfree_jax.training.stopping import TerminatedError, watch_for_termination
-from aliasfree_jax.training.writers import make_writers
+from aliasfree_jax.processes import from_first, is_first, total
+from aliasfree_jax.stored_config import CONFIG, to_store
+from aliasfree_jax.training.blending import starting_network
+from aliasfree_jax.training.mesh import put_batch
+from aliasfree_jax.training.mixing import CONTACT_SHEET
+from aliasfree_jax.training.progress import Progress, make_writers
+from aliasfree_jax.training.resuming import TerminatedError, check_identity, sole_job, watch_for_termination
+from aliasfree_jax.training.setup import Evaluate, Setup, set_up
+from aliasfree_jax.training.state import Pretrained, TrainState, adopt
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """What a finished run leaves in memory; the same is in its newest checkpoint."""
 
-    workdir: Path
     card: ModelCard
     module: nn.Module
     variables: PyTree  # those that are evaluated
@@ -53,155 +35,174 @@ class Summary:
     skipped: int  # training examples that could not be read
 
 
-def _keep_best(
-    workdir: Path, card: ModelCard, state: TrainState, results: Mapping[str, float], metric: str, images: str
-) -> str:
-    """Keeps the network if it is the best so far by `metric`; says so, or why none is kept.
-
-    The weights that are kept are those that the metric is of: the raw ones, or those that are evaluated.
-    """
-    if metric and metric not in results:
-        return f"no best network is kept: checkpoint.best = {metric!r}, evaluated are {', '.join(results)}"
-    variables = state.raw() if metric.startswith(RAW) else state.evaluated()
-    if metric and keep_best(workdir, card, variables, results, metric, images):
-        return f"best {metric} of {images} images so far: kept in {workdir / 'best'}"
-    return ""
-
-
-def _evaluate(
-    run: Parts, state: TrainState, done: int, workdir: Path, progress: Progress, stop: Callable[[], bool]
-) -> dict[str, float]:
-    """Evaluates the network that `done` updates left, keeps it if it is the best, and tells of both.
-
-    Raises:
-      TerminatedError: SIGTERM came; nothing is told.
-    """
-    if run.evaluate is None:
-        return {}
-    results = run.evaluate(state, stop)
-    # A network that still blends is not the one that is wanted, however good.
-    metric = run.config.checkpoint.best if done >= run.plan.blend else ""
-    told = _keep_best(workdir, run.card_after(done), state, results, metric, run.looked_at)
-    progress.evaluated(results, run.looked_at)  # last: an evaluation without its line is made again
-    if told:
-        progress.note(told)
-    return results
-
-
-def _about_evaluation(run: Parts, train: Source) -> list[str]:
-    """Which images evaluations while training look at, and so the choice of the best network."""
-    if run.looked_at == VALIDATION:
-        held = len(train) - len(run.train)
-        return [f"validation: {held} of {len(train)} training images are held out (data.validation)"]
-    if run.evaluate and run.config.checkpoint.best:
-        return [
-            "best by test images: data.validation=0, so the network in best/ is chosen on the evaluation "
-            "split, and its results there are too good; data.validation=0.1 holds training images out for it"
-        ]
-    return []
-
-
-def _train(
-    run: Parts,
-    state: TrainState,
-    start: int,
-    batches: BatchStream,
+def _first_state(
+    setup: Setup,
     checkpoints: RunCheckpoints,
-    progress: Progress,
-    stop_requested: Callable[[], bool],
-) -> tuple[TrainState, dict[str, float]]:
-    """Updates from step `start` to the plan's end; returns the last state and evaluation."""
-    results: dict[str, float] = {}
-    workdir = checkpoints.directory.parent
+    pretrained: Pretrained | None,
+    accept_class_names: bool,
+) -> tuple[int, TrainState, list[str]]:
+    """Step and state to go on from, and what to tell of it.
 
-    def save(done: int) -> None:
-        checkpoints.save(run.card_after(done), state.evaluated(), state.rest())
-        progress.saved(checkpoints.directory / str(done))
+    That is the run's own newest sound checkpoint, else initial weights, else random ones.
+    """
+    notes: list[str] = []
+    if checkpoints.latest_step() is not None:
+        abstract = setup.states.abstract()
+        wanted = abstract.evaluated(), abstract.rest()
+        step, evaluated, rest = checkpoints.restore(setup.card, *wanted, tell=notes.append)
+        notes.append(
+            f"resuming at step {step} of {setup.plan.total} from {checkpoints.directory / str(step)}"
+        )
+        return step, abstract.replaced(evaluated, rest), notes
+    start = None
+    if setup.blended:
+        start = starting_network(setup.blended.module, pretrained.card if pretrained else None)
+    variables = None
+    if pretrained is not None:
+        card = pretrained.card
+        notes.append(f"starting from the weights of {card.model} ({card.origin}, step {card.step})")
+        variables = adopt(
+            pretrained,
+            setup.network.module,
+            setup.card,
+            seed=setup.states.seed,
+            start=start,
+            tell=notes.append,
+            accept_class_names=accept_class_names,
+        )
+    return 0, setup.states.build(variables), notes
 
-    profile = StepProfile(run.config.log.profile_steps, start, run.plan.total, workdir / "profile")
-    progress.note("compiling the first step ...")
-    progress.restart_clock()
-    for done in range(start + 1, run.plan.total + 1):
-        with progress.waiting_for_data():
-            batch = next(batches)
-        profile.before(done)
-        if done == 1 and is_first():
-            write_contact_sheet(workdir / CONTACT_SHEET, batch["image"], run.config)
-        compiles = done == start + 1 or done == run.plan.blend + 1
-        if compiles and done > start + 1:
-            progress.note("the network has only its own layers from here on: compiling their step ...")
-            progress.restart_clock()
-        state, metrics = run.step_after(done - 1)(state, put_batch(batch, run.mesh))
-        if compiles:
-            progress.first_step(metrics)
-        else:
-            progress.step(metrics)
-        if told := profile.after(done, metrics):
-            progress.note(told)
-        stops = stop_requested() and done < run.plan.total
-        evaluates, saves = run.plan.evaluates(done), run.plan.saves(done) or stops
-        if evaluates or saves or done % run.config.log.every_steps == 0:
+
+@dataclasses.dataclass
+class _Loop:
+    """A run that trains: the state, and all that hears of its changes."""
+
+    setup: Setup
+    state: TrainState
+    done: int  # updates
+    checkpoints: RunCheckpoints
+    progress: Progress
+    stop_requested: Callable[[], bool]
+    results: dict[str, float] = dataclasses.field(default_factory=dict)  # of the last evaluation
+
+    def _save(self) -> None:
+        card = self.setup.card_after(self.done)
+        self.checkpoints.save(card, self.state.evaluated(), self.state.rest())
+        self.progress.saved(self.checkpoints.directory / str(self.done))
+
+    def _keep_best(self, metric: str, images: str) -> str:
+        """Keeps the network if it is the best so far by `metric`; says so, or why none is kept.
+
+        The weights that are kept are those that the metric is of: the raw ones, or those that are evaluated.
+        """
+        results, workdir = self.results, self.checkpoints.directory.parent
+        if metric not in results:
+            return (
+                f"no best network is kept: checkpoint.best = {metric!r}, evaluated are {', '.join(results)}"
+            )
+        variables = self.state.raw() if metric.startswith(RAW) else self.state.evaluated()
+        if keep_best(workdir, self.setup.card_after(self.done), variables, results, metric, images):
+            return f"best {metric} of {images} images so far: kept in {workdir / 'best'}"
+        return ""
+
+    def _evaluate(self) -> None:
+        """Evaluates the network, keeps it if it is the best, and tells of both.
+
+        Raises:
+          TerminatedError: SIGTERM came; nothing is told.
+        """
+        evaluation = self.setup.evaluation
+        if evaluation is None:
+            return
+        self.results = self.setup.evaluate(self.state, self.stop_requested)
+        # A network that still blends is not the one that is wanted, however good.
+        keeps = evaluation.best and self.done >= self.setup.plan.blend
+        told = self._keep_best(evaluation.best, evaluation.images) if keeps else ""
+        # Last: an evaluation without its line is made again.
+        self.progress.evaluated(self.results, evaluation.images)
+        if told:
+            self.progress.note(told)
+
+    def _train(self, batches: BatchStream) -> None:
+        """Updates to the plan's end."""
+        setup, plan, progress, start = self.setup, self.setup.plan, self.progress, self.done
+        workdir = self.checkpoints.directory.parent
+        profile = plan.profiled(start)
+        progress.note("compiling the first step ...")
+        progress.restart_clock()
+        while self.done < plan.total:
+            with progress.waiting_for_data():
+                batch = next(batches)
+            network = setup.network_after(self.done)
+            compiles = self.done in (start, plan.blend)
+            if compiles and self.done > start:
+                progress.note("the network has only its own layers from here on: compiling their step ...")
+                progress.restart_clock()
+            self.done += 1
+            if profile and self.done == profile[0]:
+                jax.profiler.start_trace(workdir / "profile")
+            if self.done == 1 and is_first():
+                setup.draw_batch(workdir / CONTACT_SHEET, batch["image"])
+            self.state, metrics = network.train_step(self.state, put_batch(batch, setup.mesh))
+            if compiles:
+                progress.first_step(metrics)
+            else:
+                progress.step(metrics)
+            if profile and self.done == profile[1]:
+                jax.block_until_ready(metrics)
+                jax.profiler.stop_trace()
+                progress.note(f"profile of steps {profile[0]} to {profile[1]}: {workdir / 'profile'}")
+            self._after_step(batches)
+
+    def _after_step(self, batches: BatchStream) -> None:
+        """Logs, saves, stops and evaluates, whatever is due."""
+        plan, progress, last = self.setup.plan, self.progress, self.done == self.setup.plan.total
+        stops = self.stop_requested() and not last
+        evaluates, saves = plan.evaluates(self.done), plan.saves(self.done) or stops
+        if evaluates or saves or self.done % plan.log_every == 0:
             skipped = total(batches.skipped)
             progress.log_steps(**({"skipped": skipped} if skipped else {}))
         if saves:
-            save(done)
+            self._save()
         if stops:
-            raise TerminatedError(done)
+            raise TerminatedError(self.done)
         if evaluates:
             try:
-                results = _evaluate(run, state, done, workdir, progress, stop_requested)
+                self._evaluate()
             except TerminatedError:
                 if not saves:
-                    save(done)
+                    self._save()
                 raise
-        if (evaluates or saves) and done < run.plan.total:
+        if (evaluates or saves) and not last:
             progress.restart_clock()
-    return state, results
 
+    def go_on(self) -> int:
+        """Makes up for an evaluation that was interrupted, then trains on to the plan's end.
 
-def _go_on(
-    run: Parts,
-    state: TrainState,
-    start: int,
-    checkpoints: RunCheckpoints,
-    progress: Progress,
-    stop_requested: Callable[[], bool],
-) -> tuple[TrainState, dict[str, float], int]:
-    """Makes up for an evaluation that was interrupted at step `start`, then trains on.
-
-    Returns:
-      the last state and evaluation, and the number of skipped training examples.
-    """
-    config, results = run.config, dict[str, float]()
-    if start and run.plan.evaluates(start) and total(int(is_first() and not progress.has_evaluation)):
-        results = _evaluate(run, state, start, checkpoints.directory.parent, progress, stop_requested)
-    if start >= run.plan.total:
-        progress.note(f"nothing to train: the run has {start} of {run.plan.total} steps")
-        if run.evaluate and not results:
-            results = run.evaluate(state, stop_requested)
-        return state, results, 0
-    batches = train_batches(
-        run.train,
-        config.data,
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        start_step=start,
-        share=own_share(),
-    )
-    with closing(batches):
-        state, results = _train(run, state, start, batches, checkpoints, progress, stop_requested)
-    skipped = total(batches.skipped)
-    if skipped:
-        first = "\n  ".join(batches.first_skipped)
-        progress.note(f"{skipped} training images could not be read and were replaced:\n  {first}")
-    return state, results, skipped
+        Returns:
+          the number of skipped training examples.
+        """
+        setup, plan, progress = self.setup, self.setup.plan, self.progress
+        if self.done and plan.evaluates(self.done) and not from_first(progress.has_evaluation):
+            self._evaluate()
+        if self.done >= plan.total:
+            progress.note(f"nothing to train: the run has {self.done} of {plan.total} steps")
+            self.results = self.results or setup.evaluate(self.state, self.stop_requested)
+            return 0
+        with closing(setup.batches(start_step=self.done)) as batches:
+            self._train(batches)
+        skipped = total(batches.skipped)
+        if skipped:
+            first = "\n  ".join(batches.first_skipped)
+            progress.note(f"{skipped} training images could not be read and were replaced:\n  {first}")
+        return skipped
 
 
 def run(
     config: ConfigDict,
     workdir: str | Path,
     *,
-    initial: Initial | None = None,
+    pretrained: Pretrained | None = None,
     evaluate: Evaluate | None = None,
     sources: tuple[Source, Source | None] | None = None,
     origin: str = "",
@@ -220,7 +221,7 @@ def run(
     Args:
       config: see `aliasfree_jax.config.base_config`.
       workdir: directory of this run; made if need be.
-      initial: (card, variables) to start from; ignored where the run already has a checkpoint.
+      pretrained: weights to start from; ignored where the run already has a checkpoint.
       evaluate: (predict, batches) -> results, called as the configuration says and at the end, on the
         images that `data.validation` holds out of the training split, else on the evaluation split;
         None: no evaluation.
@@ -239,36 +240,32 @@ def run(
       TerminatedError: SIGTERM came; the checkpoint is written.
     """
     workdir = local_path(workdir, "workdir")
-    validate(config)
-    mesh = make_mesh(config.train.devices, config.train.parameter_shards)
-    check_batch(config.train.batch_size, config.train.accumulation_steps, mesh)
-    check_network(config)
-    if sources is None:
-        train = open_source(config.data, train=True)
-        sources = train, open_source(config.data, train=False) if evaluate else None
-    train, held_out = sources if evaluate else (sources[0], None)
-    train, held_out, told = fit_sources(
-        train, held_out, newest_card(workdir), accept_class_names=accept_class_names
+    setup = set_up(
+        config,
+        evaluate=evaluate,
+        sources=sources,
+        origin=origin,
+        workdir=workdir,
+        accept_class_names=accept_class_names,
     )
-    parts = prepare(config, mesh, train, held_out, origin, evaluate)
-    with sole_job(workdir), RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
+    with sole_job(workdir), closing(RunCheckpoints(workdir, setup.keep)) as checkpoints:
         accepted, changes = check_identity(workdir, config, checkpoints.latest_step(), accept_changes)
-        start, state, notes = first_state(parts, checkpoints, initial, accept_class_names=accept_class_names)
+        start, state, notes = _first_state(setup, checkpoints, pretrained, accept_class_names)
         if not start and is_first():
             notes += set_best_aside(workdir)
         writers = make_writers(config, workdir, start) if is_first() else []
-        sizes = {"start": start, "batch_size": config.train.batch_size}
-        with Progress(workdir, parts.plan, **sizes, writers=writers) as progress:
-            for note in told + notes + changes + _about_evaluation(parts, train):
+        with closing(Progress(workdir, setup.plan, start=start, writers=writers)) as progress:
+            for note in setup.notes + notes + changes:
                 progress.note(note)
             if start:
                 progress.saved(checkpoints.directory / str(start))
             # Not earlier: a configuration that does not fit the run must not replace the run's own.
             if is_first():
-                write_json(workdir / CONFIG, stored(config, accepted))
+                write_json(workdir / CONFIG, to_store(config, accepted))
             with watch_for_termination() as stop_requested:
-                state, results, skipped = _go_on(parts, state, start, checkpoints, progress, stop_requested)
-    card = dataclasses.replace(parts.card, step=max(start, parts.plan.total))
+                loop = _Loop(setup, state, start, checkpoints, progress, stop_requested)
+                skipped = loop.go_on()
     if stop_requested():  # during the last batch of the last evaluation
-        raise TerminatedError(card.step)
-    return Summary(workdir, card, parts.module, state.evaluated(), results, skipped)
+        raise TerminatedError(loop.done)
+    card = dataclasses.replace(setup.card, step=loop.done)
+    return Summary(card, setup.network.module, loop.state.evaluated(), loop.results, skipped)

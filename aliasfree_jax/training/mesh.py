@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import PyTree
-from aliasfree_jax.data import Batch, BatchStream, Share, Source, eval_batches
+from aliasfree_jax.data import Batch, BatchStream, ProcessPart, Source, eval_batches
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.processes import gathered
 
@@ -76,14 +76,14 @@ def state_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda leaf: sharding_of(leaf.shape, mesh), tree)
 
 
-def own_share() -> Share:
+def own_part() -> ProcessPart:
     """The rows of each batch that this process reads."""
-    return Share(jax.process_index(), jax.process_count())
+    return ProcessPart(jax.process_index(), jax.process_count())
 
 
 def own_eval_batches(source: Source, data: ConfigDict, batch_size: int, *, skip: bool = False) -> BatchStream:
     """`eval_batches` of this process's rows; `batch_size` is that of all processes together."""
-    return eval_batches(source, data, batch_size=batch_size, share=own_share(), skip=skip)
+    return eval_batches(source, data, batch_size=batch_size, part=own_part(), skip=skip)
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -1,14 +1,23 @@
-"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on the device, as timm does them a batch.
+"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on the device, as timm does them a batch; a picture.
 
 The original mixes each GPU's 32 images among themselves, with one draw for all. So do we, in groups of
 consecutive images: what is computed depends neither on the number of devices nor needs their exchange.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
+
+from aliasfree_jax.data.augment import denormalize
+
+CONTACT_SHEET = "augmented.png"  # in the run's directory
+COLUMNS, SHOWN = 8, 32
+GAP = 2  # pixels between images
 
 
 @dataclass(frozen=True)
@@ -76,3 +85,26 @@ def _box(height: int, width: int, ratio: jax.Array, key: jax.Array) -> jax.Array
 
     row_key, column_key = jax.random.split(key)
     return along(height, row_key)[:, None] & along(width, column_key)[None]
+
+
+def write_contact_sheet(config: ConfigDict, path: Path, images: np.ndarray) -> None:
+    """Writes the first images [B, H, W, C] of a batch as one PNG, as the network gets them.
+
+    They are augmented; the mixing is that of the recipe, with draws of its own.
+    """
+    mixing = Mixing.from_config(config.train.mixing)
+    if mixing is not None:
+        groups = min(len(images) // mixing.group, SHOWN)  # no more than the picture has room for
+        whole = images[: groups * mixing.group]
+        labels = jnp.zeros(len(whole), int)
+        images = np.asarray(mix(jnp.asarray(whole), labels, jax.random.key(config.seed), mixing)[0])
+        # One of each pair is enough, and other groups have other draws.
+        images = images.reshape(-1, mixing.group, *images.shape[1:])[:, : max(1, mixing.group // 2)]
+        images = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
+    pixels = denormalize(images[:SHOWN], config.data.mean, config.data.std)
+    count, height, width, channels = pixels.shape
+    cells = np.full((-(-count // COLUMNS) * COLUMNS, height + GAP, width + GAP, channels), 255, np.uint8)
+    cells[:count, :height, :width] = pixels
+    rows = cells.reshape(-1, COLUMNS, *cells.shape[1:]).swapaxes(1, 2)
+    sheet = rows.reshape(-1, COLUMNS * (width + GAP), channels)
+    Image.fromarray(sheet[..., :3] if channels >= 3 else sheet[..., 0]).save(path)

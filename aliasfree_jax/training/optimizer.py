@@ -1,6 +1,7 @@
 """The papers' optimizers, AdamW for ConvNeXts and SGD with momentum for the others; and LAMB."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,22 +10,19 @@ import optax
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import PyTree
-from aliasfree_jax.training.layer_decay import scale_by_depth
-from aliasfree_jax.training.schedule import Schedule
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.training.schedules import Schedule
+
+LAST = 13  # depth of the final norm and the head in a ConvNeXt
 
 
-def decays(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
-    """Whether weight decay applies to this parameter: to those of more than one axis.
+def decay_mask(params: PyTree) -> PyTree:
+    """Whether weight decay applies to each parameter: to those of more than one axis.
 
     These are all kernels and all coefficients of polynomial activations [C, 3]. Biases, norm scales,
     layer scales and the scales around activations have one axis or none.
     """
-    return leaf.ndim > 1
-
-
-def decay_mask(params: PyTree) -> PyTree:
-    """`decays` of every parameter."""
-    return jax.tree.map(decays, params)
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def sgd_decay_mask(params: PyTree) -> PyTree:
@@ -54,6 +52,43 @@ def _adaptive(
         weight_decay=config.weight_decay,
         mask=decay_mask,
     )
+
+
+def depth(path: str) -> int:
+    """Depth of a ConvNeXt's parameter, 0 (stem) to 13 (head), from a path such as "stage2_block4/norm/scale".
+
+    Three blocks of the third stage share a depth; the other stages are one depth each. The numbers of the
+    original for its sizes with 27 blocks there; others use fewer of them.
+
+    Raises:
+      ConfigError: of another network.
+    """
+    name = path.split("/")[0]
+    if name in ("stem", "stem_norm"):
+        return 0
+    if name in ("norm", "head"):
+        return LAST
+    if match := re.fullmatch(r"downsample([123])(_norm)?", name):
+        return (2, 3, 12)[int(match[1]) - 1]
+    if match := re.fullmatch(r"stage([0-3])_block(\d+)", name):
+        stage, block = int(match[1]), int(match[2])
+        return (1, 2, min(3 + block // 3, 11), 12)[stage]
+    raise ConfigError(
+        "optimizer.layer_decay is defined for ConvNeXts of up to four stages, not for a network with "
+        f"{path!r}."
+    )
+
+
+def scale_by_depth(decay: float) -> optax.GradientTransformation:
+    """Multiplies every parameter's update by decay^(13 - depth): its learning rate and its weight decay.
+
+    The nearer to the image, the smaller: ConvNeXt's fine-tuning recipe.
+    """
+
+    def scaled(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
+        return update * decay ** (LAST - depth("/".join(str(key.key) for key in path)))
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
 
 
 OPTIMIZERS: dict[str, Callable[[ConfigDict, Schedule], optax.GradientTransformation]] = {

@@ -1,30 +1,33 @@
 """What a run tells: a progress bar with notes on stderr, and `metrics.jsonl`, one line an event.
 
-Metrics stay on the device until they are logged, so that the host need not wait for every step.
+TensorBoard and Weights & Biases get the same numbers, where a run asks for them. Metrics stay on the device
+until they are logged, so that the host need not wait for every step.
 """
 
 import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from aliasfree_jax.errors import AliasFreeError
+from aliasfree_jax.errors import AliasFreeError, needed
 from aliasfree_jax.files import UnwritableError, write_whole
 from aliasfree_jax.processes import is_first
-from aliasfree_jax.training.plan import Plan
-from aliasfree_jax.training.writers import Writer
+from aliasfree_jax.training.schedules import Plan
 
 # Steps the host may run ahead: enough to keep the device busy, few enough to bound the batches in memory.
 AHEAD = 2
-METRICS = "metrics.jsonl"  # in the run's directory
+# Takes named numbers, such as "train/loss", after so many steps; and ends the run there.
+Writer = tuple[Callable[[int, Mapping[str, float]], None], Callable[[], None]]
+METRICS, WANDB_ID = "metrics.jsonl", "wandb_id"  # in the run's directory
 
 
 class DivergedError(AliasFreeError, ArithmeticError):
@@ -49,16 +52,53 @@ def _kept_events(path: Path, step: int) -> list[dict[str, Any]]:
     return kept
 
 
+def _tensorboard(workdir: Path, start: int) -> Writer:
+    """Event files by tensorboardX: without TensorFlow and torch.
+
+    Events of steps after `start`, left by a part of the run that is done again, are dropped.
+    """
+    module = needed("tensorboardX", "log.tensorboard")
+    writer = module.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+
+    def write(step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+
+    return write, writer.close
+
+
+def _weights_and_biases(workdir: Path, config: ConfigDict) -> Writer:
+    """A run of the project `log.wandb`, named after the working directory; directories may share a name.
+
+    It is known there by an identifier that is made once: no other run has it, and the run keeps it.
+    """
+    module = needed("wandb", "log.wandb")
+    known = workdir / WANDB_ID
+    if not known.exists():
+        write_whole(known, uuid.uuid4().hex)
+    names = {"project": config.log.wandb, "name": workdir.absolute().name, "id": known.read_text().strip()}
+    run = module.init(**names, dir=str(workdir), resume="allow", config=config.to_dict())
+    return lambda step, values: run.log(dict(values), step=step), run.finish
+
+
+def make_writers(config: ConfigDict, workdir: Path, start: int) -> list[Writer]:
+    """Those that the section `log` asks for.
+
+    Raises:
+      MissingPackageError: a package is missing.
+    """
+    writers = [_tensorboard(workdir, start)] if config.log.tensorboard else []
+    return writers + ([_weights_and_biases(workdir, config)] if config.log.wandb else [])
+
+
 class Progress:
-    """Progress bar and metrics file of one run; use it in a `with` block.
+    """Progress bar and metrics file of one run; `close` it.
 
     Throughput counts training steps only: `restart_clock` after anything else that takes time. Of several
     processes only the first shows and writes anything; all check the losses.
     """
 
-    def __init__(
-        self, workdir: Path, plan: Plan, *, start: int, batch_size: int, writers: Sequence[Writer] = ()
-    ):
+    def __init__(self, workdir: Path, plan: Plan, *, start: int, writers: Sequence[Writer] = ()):
         self._checkpoint = "none yet"
         self._path = workdir / METRICS
         self._writes = is_first()
@@ -67,7 +107,6 @@ class Progress:
             self._keep_lines(start)
         self._writers = writers
         self._plan = plan
-        self._batch_size = batch_size
         self._step = start
         self._pending: list[dict[str, jax.Array]] = []
         # A terminal redraws one line; in a log file every refresh is a new line, so make them rare.
@@ -134,7 +173,7 @@ class Progress:
         speed = ""
         if self._timed:
             elapsed = time.perf_counter() - self._since
-            mean["images_per_second"] = self._timed * self._batch_size / elapsed
+            mean["images_per_second"] = self._timed * self._plan.batch_size / elapsed
             # At most so much of it slows the training: the devices may have been busy meanwhile.
             mean["data_wait"] = self._waited / elapsed
             speed = f", {mean['images_per_second']:.0f} images/s ({mean['data_wait']:.0%} data wait)"
@@ -207,17 +246,13 @@ class Progress:
         except OSError as error:
             raise self._unwritable(error) from error
         numbers = {f"{split}/{name}": float(v) for name, v in values.items() if isinstance(v, int | float)}
-        for writer in self._writers:
-            writer.write(self._step, numbers)
+        for write, _ in self._writers:
+            write(self._step, numbers)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Ends the bar, the file and the writers."""
         self._bar.close()
         if self._writes:
             self._file.close()
-        for writer in self._writers:
-            writer.close()
+        for _, close in self._writers:
+            close()

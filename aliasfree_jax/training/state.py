@@ -1,17 +1,36 @@
-"""Everything that changes during training, as one pytree."""
+"""Everything that changes during training, as one pytree; drawn at random, or from weights that are there."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
 
-from aliasfree_jax.checkpoint import PyTree
+from aliasfree_jax.checkpoint import (
+    ModelCard,
+    PyTree,
+    Shapes,
+    abstract_variables,
+    differences,
+    leaf_shapes,
+    named_leaves,
+)
+from aliasfree_jax.data.class_names import ClassNamesError, match_classes
+from aliasfree_jax.errors import CheckpointError
 from aliasfree_jax.training.mesh import state_shardings
+
+
+class Pretrained(NamedTuple):
+    """A network whose weights a run starts from."""
+
+    card: ModelCard
+    variables: PyTree
 
 
 @struct.dataclass
@@ -48,72 +67,138 @@ class TrainState:
         return dataclasses.replace(self, params=evaluated["params"], collections=collections, **rest)
 
 
-def _fresh(
-    module: nn.Module,
-    optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, int, int],
-    key: jax.Array,
-    average: bool,
-    variables: dict[str, PyTree] | None,
-) -> TrainState:
-    init_key, run_key = jax.random.split(key)
-    if variables is None:
-        variables = dict(module.init(init_key, jnp.zeros((1, *image_shape)), train=False))
-    params = variables["params"]
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        collections={k: v for k, v in variables.items() if k != "params"},
-        opt_state=optimizer.init(params),
-        ema=variables if average else None,
-        key=run_key,
-    )
+@dataclasses.dataclass(frozen=True, eq=False)  # known by identity: networks may have parts without a hash
+class StateBuilder:
+    """Makes the state before the first update, on all devices of `mesh`.
 
-
-def create_state(
-    module: nn.Module,
-    optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, int, int],
-    mesh: Mesh,
-    *,
-    seed: int,
-    average: bool,
-    variables: dict[str, PyTree] | None = None,
-) -> TrainState:
-    """The state before the first update, on all devices of `mesh`.
-
-    Args:
+    Attributes:
       module: the network.
       optimizer: transformation of gradients.
       image_shape: (height, width, channels) of one input.
       mesh: devices to place it on.
-      seed: of the initial parameters and of everything random in the steps.
       average: whether an exponential moving average of the variables is kept.
-      variables: initial values; None: drawn from `seed`.
+      seed: of the initial parameters and of everything random in the steps.
     """
 
-    def build(values: dict[str, PyTree] | None) -> TrainState:
-        return _fresh(module, optimizer, image_shape, jax.random.key(seed), average, values)
+    module: nn.Module
+    optimizer: optax.GradientTransformation
+    image_shape: tuple[int, int, int]
+    mesh: Mesh
+    average: bool = False
+    seed: int = 0
 
-    # Through the host: arrays committed to one device could not be spread over a mesh of several.
-    values = jax.device_get(variables)
-    shardings = state_shardings(jax.eval_shape(build, values), mesh)
-    # With out_shardings, every array of the result has memory of its own, which the step may donate.
-    return jax.jit(build, out_shardings=shardings)(values)
+    def _fresh(self, variables: dict[str, PyTree] | None = None) -> TrainState:
+        init_key, run_key = jax.random.split(jax.random.key(self.seed))
+        if variables is None:
+            variables = dict(self.module.init(init_key, jnp.zeros((1, *self.image_shape)), train=False))
+        params = variables["params"]
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            collections={k: v for k, v in variables.items() if k != "params"},
+            opt_state=self.optimizer.init(params),
+            ema=variables if self.average else None,
+            key=run_key,
+        )
+
+    def build(self, variables: dict[str, PyTree] | None = None) -> TrainState:
+        """The state with these initial variables; None: drawn from `seed`."""
+        # Through the host: arrays committed to one device could not be spread over a mesh of several.
+        values = jax.device_get(variables)
+        shardings = state_shardings(jax.eval_shape(self._fresh, values), self.mesh)
+        # With out_shardings, every array of the result has memory of its own, which the step may donate.
+        return jax.jit(self._fresh, out_shardings=shardings)(values)
+
+    def abstract(self) -> TrainState:
+        """Shapes, dtypes and shardings of what `build` returns, without computing it."""
+        shapes = jax.eval_shape(self._fresh)
+        return jax.tree.map(
+            lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+            shapes,
+            state_shardings(shapes, self.mesh),
+        )
 
 
-def abstract_state(
+def _head(expected: Shapes, wider: Shapes, found: Shapes, old: int) -> list[str]:
+    """Names of the arrays whose last axis is the number of classes, and which differ in nothing else.
+
+    Args:
+      expected: of the network.
+      wider: of the same for more classes.
+      found: of the weights, for `old` classes.
+    """
+    return [
+        name
+        for name, shape in expected.items()
+        if shape != wider[name] and found.get(name) == (*shape[:-1], old)
+    ]
+
+
+def _outputs(old: tuple[str, ...], new: tuple[str, ...], accept: bool) -> tuple[tuple[int, ...] | None, str]:
+    """The old output for each new class, None if these are other classes; and a line on it."""
+    try:
+        match = match_classes(old, new, owner="the initial network", accept=accept)
+    except ClassNamesError as error:
+        return None, str(error) if len(old) == len(new) else ""
+    return match.outputs, match.note
+
+
+def adopt(
+    pretrained: Pretrained,
     module: nn.Module,
-    optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, int, int],
-    mesh: Mesh,
+    mine: ModelCard,
     *,
-    average: bool,
-) -> TrainState:
-    """Shapes, dtypes and shardings of what `create_state` returns, without computing it."""
-    shapes = jax.eval_shape(lambda: _fresh(module, optimizer, image_shape, jax.random.key(0), average, None))
-    return jax.tree.map(
-        lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
-        shapes,
-        state_shardings(shapes, mesh),
+    seed: int,
+    tell: Callable[[str], None],
+    start: nn.Module | None = None,
+    accept_class_names: bool = False,
+) -> PyTree:
+    """Variables for `module`, which `mine` describes, taken from those of another network.
+
+    Where `start` is given, they are those of this network; what only `module` has gets its initial values.
+    The head is kept where both cards name the same classes, its outputs in the order of `mine`; else it is
+    drawn afresh.
+
+    Args:
+      tell: called with a line on the head, unless it is kept as it is.
+      accept_class_names: keep the head for as many classes with other names.
+
+    Raises:
+      CheckpointError: they differ in anything else.
+    """
+    card, variables = pretrained
+
+    def shapes(network: nn.Module) -> Shapes:
+        return leaf_shapes(abstract_variables(network, mine.image_size, mine.channels))
+
+    old, new = card.outputs(), mine.outputs()
+    network = start or module
+    expected, found = shapes(network), leaf_shapes(variables)
+    outputs, why = _outputs(old, new, accept_class_names)
+    unchanged = outputs == tuple(range(len(new)))
+    wider = expected if unchanged else shapes(network.clone(num_classes=len(new) + 1))
+    head = _head(expected, wider, found, len(old))
+    drawn = head if outputs is None else []
+    faults = differences(
+        {n: s for n, s in expected.items() if n not in drawn},
+        {n: s for n, s in found.items() if n not in drawn},
     )
+    if faults:
+        raise CheckpointError(
+            f"the weights of {card.model!r} ({card.origin}) do not fit the model {mine.model!r}:\n{faults}\n"
+            "Set model.name and model.options as they were, or another init_from."
+        )
+    if drawn:
+        tell(f"drawn afresh for {len(new)} classes: {', '.join(drawn)}" + f", since {why}" * bool(why))
+    elif why:
+        tell(why)
+    taken = {name: leaf for name, leaf in named_leaves(variables).items() if name not in drawn}
+    if outputs is not None:
+        taken |= {name: taken[name][..., np.asarray(outputs)] for name in head}
+    abstract = abstract_variables(module, mine.image_size, mine.channels)
+    names = leaf_shapes(abstract)
+    if len(taken) < len(names):
+        image = jnp.zeros((1, mine.image_size, mine.image_size, mine.channels))
+        fresh = jax.jit(lambda: module.init(jax.random.key(seed), image, train=False))()
+        taken = named_leaves(fresh) | taken
+    return jax.tree.unflatten(jax.tree.structure(abstract), [taken[name] for name in names])

@@ -5,7 +5,8 @@ batch are sums over all devices, so batch statistics, loss and gradients are tho
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,17 +16,41 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from aliasfree_jax.checkpoint import PyTree
-from aliasfree_jax.training.losses import correct, cross_entropy
 from aliasfree_jax.training.mesh import BATCH_AXES, replicated, split, state_shardings
 from aliasfree_jax.training.mixing import Mixing, mix
-from aliasfree_jax.training.schedule import Schedule
+from aliasfree_jax.training.schedules import Schedule
 from aliasfree_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]  # image [B, H, W, C], label [B], mask [B]
 Metrics = dict[str, jax.Array]  # scalars
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 Predict = Callable[..., jax.Array]  # variables, images [B, H, W, C] -> logits [B, K]
-Gradients = tuple[PyTree, dict[str, PyTree], Metrics]
+Gradients = tuple[PyTree, tuple[dict[str, PyTree], Metrics]]  # and updated collections, summed metrics
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Cross-entropy with smoothed labels, in nats.
+
+    One value an example: averaging is left to the caller, who knows the mask.
+
+    Args:
+      logits: [B, K].
+      labels: [B], integers in [0, K).
+      smoothing: share of the target that is spread evenly over all K classes.
+
+    Returns:
+      [B], float32.
+    """
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    classes = logits.shape[-1]
+    # A product with one-hot rows, not a gather: it needs no communication when the batch is divided.
+    targets = jax.nn.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+    return -jnp.sum(targets * log_probs, axis=-1)
+
+
+def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """1 where the largest logit is the label's, else 0: [B, K], [B] -> [B], float32."""
+    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
 def _kept(new: PyTree, old: PyTree) -> PyTree:
@@ -36,7 +61,7 @@ def _kept(new: PyTree, old: PyTree) -> PyTree:
 def _make_gradients(
     module: nn.Module, label_smoothing: float, mixing: Mixing | None
 ) -> Callable[..., Gradients]:
-    """Gradients, updated collections, and summed metrics of one micro-batch."""
+    """Of the loss of one micro-batch, a part of the `count` examples that an update averages over."""
 
     def loss_of(
         params: PyTree,
@@ -45,7 +70,7 @@ def _make_gradients(
         key: jax.Array,
         count: jax.Array,
         now: dict[str, Any],
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+    ) -> tuple[jax.Array, tuple[dict[str, PyTree], Metrics]]:
         images, labels = batch["image"], batch["label"]
         if mixing is not None:
             images, partners, share = mix(images, labels, jax.random.fold_in(key, 3), mixing)
@@ -70,11 +95,7 @@ def _make_gradients(
         accuracy = jnp.sum(correct(logits, labels) * mask) / count
         return loss, (_kept(updated, collections), {"loss": loss, "accuracy": accuracy})
 
-    def gradients(*args: Any) -> Gradients:
-        grads, (collections, metrics) = jax.grad(loss_of, has_aux=True)(*args)
-        return grads, collections, metrics
-
-    return gradients
+    return jax.grad(loss_of, has_aux=True)
 
 
 def _micro_batches(batch: Batch, steps: int, mesh: Mesh) -> Batch:
@@ -103,16 +124,16 @@ def _accumulated(
         return gradients(state.params, state.collections, batch, key, count, now)
 
     def add(total: Gradients, part: tuple[jax.Array, Batch]) -> tuple[Gradients, None]:
-        grads, collections, metrics = total
+        grads, (collections, metrics) = total
         index, micro = part
-        new_grads, collections, new_metrics = gradients(
+        new_grads, (collections, new_metrics) = gradients(
             state.params, collections, micro, jax.random.fold_in(key, index), count, now
         )
         grads, metrics = jax.tree.map(jnp.add, (grads, metrics), (new_grads, new_metrics))
-        return (grads, collections, metrics), None
+        return (grads, (collections, metrics)), None
 
     zeros = jax.tree.map(jnp.zeros_like, state.params)
-    start = (zeros, state.collections, {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())})
+    start = zeros, (state.collections, {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())})
     total, _ = jax.lax.scan(add, start, (jnp.arange(steps), _micro_batches(batch, steps, mesh)))
     return total
 
@@ -123,8 +144,7 @@ def make_train_step(
     schedule: Schedule,
     mesh: Mesh,
     *,
-    temperature: Schedule | None = None,
-    share: Schedule | None = None,
+    scheduled: Mapping[str, Schedule] = MappingProxyType({}),
     label_smoothing: float = 0.0,
     mixing: Mixing | None = None,
     accumulation_steps: int = 1,
@@ -140,9 +160,9 @@ def make_train_step(
       optimizer: as the state was made with.
       schedule: what the optimizer uses, for the metrics only.
       mesh: devices; the batch size must be a multiple of their number times `accumulation_steps`.
-      temperature: of the network's learned samplers; None: the network is called without.
-      share: of the final layers in a network that blends; None: the network is called without.
-      label_smoothing: see `losses.cross_entropy`.
+      scheduled: arguments of the network that change with the step: the temperature of learned samplers, the
+        share of the final layers in a network that blends.
+      label_smoothing: see `cross_entropy`.
       mixing: mixup and CutMix; the target of a mixed image, and the loss, is the mean of both labels' by
         their shares, and its accuracy that for the label with the larger one.
       accumulation_steps: micro-batches whose gradients are summed before the update; batch statistics
@@ -150,12 +170,10 @@ def make_train_step(
       ema_decay: d of the averages e = d e + (1 - d) m of all variables m, if the state keeps any.
     """
     gradients = _make_gradients(module, label_smoothing, mixing)
-    given = {"temperature": temperature, "share": share}
-    schedules = {name: each for name, each in given.items() if each is not None}
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        now = {name: each(state.step) for name, each in schedules.items()}
-        grads, collections, metrics = _accumulated(gradients, state, batch, now, accumulation_steps, mesh)
+        now = {name: each(state.step) for name, each in scheduled.items()}
+        grads, (collections, metrics) = _accumulated(gradients, state, batch, now, accumulation_steps, mesh)
         grads = jax.lax.with_sharding_constraint(grads, state_shardings(grads, mesh))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -11,7 +11,7 @@ from aliasfree_jax.data import (
     ArraySource,
     DigitsSource,
     FolderSource,
-    Share,
+    ProcessPart,
     eval_batches,
     pipeline,
     train_batches,
@@ -340,31 +340,33 @@ def test_nothing_to_do(data_config):
 @pytest.mark.parametrize(
     ("workers", "threads"), [(0, False), (0, True), pytest.param(2, False, marks=pytest.mark.slow)]
 )
-def test_shares_are_the_rows_of_one_process(random_views, monkeypatch, workers, threads):
+def test_parts_are_the_rows_of_one_process(random_views, monkeypatch, workers, threads):
     if threads:
         monkeypatch.setattr(pipeline, "SMALL_IMAGE_BYTES", 0)
     source = gradients(9)
     whole = take(source, random_views, 5)[0]
     random_views.workers = workers
-    shares = [take(source, random_views, 3, start_step=2, share=Share(i, 2))[0] for i in range(2)]
+    parts = [take(source, random_views, 3, start_step=2, part=ProcessPart(i, 2))[0] for i in range(2)]
     for key in ("image", "label"):
-        for first, second, both in zip(*shares, whole[2:], strict=True):
+        for first, second, both in zip(*parts, whole[2:], strict=True):
             np.testing.assert_array_equal(np.concatenate([first[key], second[key]]), both[key])
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 13])
-def test_shares_of_an_evaluation_count_every_example_once(data_config, count):
+def test_parts_of_an_evaluation_count_every_example_once(data_config, count):
     """Also where the last batch has rows for the first process only: all get equally many batches."""
     data = data_config(**GREY)
-    shares = [list(eval_batches(numbered(count), data, batch_size=8, share=Share(i, 4))) for i in range(4)]
-    assert {len(share) for share in shares} == {-(-count // 8)}
-    assert all(batch["image"].shape == (2, 8, 8, 1) for share in shares for batch in share)
-    seen = [b["label"][b["mask"] > 0] for batches in zip(*shares, strict=True) for b in batches]
+    parts = [
+        list(eval_batches(numbered(count), data, batch_size=8, part=ProcessPart(i, 4))) for i in range(4)
+    ]
+    assert {len(part) for part in parts} == {-(-count // 8)}
+    assert all(batch["image"].shape == (2, 8, 8, 1) for part in parts for batch in part)
+    seen = [b["label"][b["mask"] > 0] for batches in zip(*parts, strict=True) for b in batches]
     assert np.concatenate(seen).tolist() == list(range(count))
 
 
 def test_a_share_exists_and_shares_of_training_are_equal(data_config):
     with pytest.raises(ConfigError, match="there is no block 4 of 4: they count from 0"):
-        eval_batches(numbered(9), data_config(**GREY), batch_size=8, share=Share(4, 4))
+        eval_batches(numbered(9), data_config(**GREY), batch_size=8, part=ProcessPart(4, 4))
     with pytest.raises(ConfigError, match="a batch of 6 cannot be read as 4 equal blocks"):
-        train_batches(numbered(9), data_config(**GREY), batch_size=6, seed=0, share=Share(0, 4))
+        train_batches(numbered(9), data_config(**GREY), batch_size=6, seed=0, part=ProcessPart(0, 4))

@@ -13,13 +13,34 @@ from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import network as checkpoint_network
 from aliasfree_jax.config import base_config
-from aliasfree_jax.data import Share
+from aliasfree_jax.data import ProcessPart
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.training import loop, network, preparation
+from aliasfree_jax.training import setup
 
 SIZE = 8  # pixels
 EXAMPLES = 24
 CLASSES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs of the same network share their compiled programs, those of processes that tests start too."""
+    cache = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    if jax.config.jax_compilation_cache_dir:  # one that lasts for longer
+        yield
+        return
+    before = {name: getattr(jax.config, name) for name in cache}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cache.items():
+            jax.config.update(name, value)
+            patch.setenv(name.upper(), str(value))
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 class TinyNet(nn.Module):
@@ -81,7 +102,7 @@ class Batches:
 @pytest.fixture
 def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces the networks alone."""
-    for module in (preparation, network, checkpoint_network):
+    for module in (setup, checkpoint_network):
         monkeypatch.setattr(module, "create_model", create_tiny)
 
 
@@ -99,7 +120,7 @@ def world(tiny_networks: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespa
         )()
 
     def train_batches(
-        source: Any, data: ConfigDict, *, batch_size: int, seed: int, start_step: int, share: Share
+        source: Any, data: ConfigDict, *, batch_size: int, seed: int, start_step: int, part: ProcessPart
     ) -> Any:
         batches = Batches(batch_size, seed, start_step, data_now.skipped)
         if data_now.poison is None:
@@ -119,12 +140,8 @@ def world(tiny_networks: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespa
         batch["mask"][-2:] = 0
         yield batch
 
-    for module, name, value in (
-        (loop, "open_source", open_source),
-        (loop, "train_batches", train_batches),
-        (preparation, "own_eval_batches", own_eval_batches),
-    ):
-        monkeypatch.setattr(module, name, value)
+    for stand_in in (open_source, train_batches, own_eval_batches):
+        monkeypatch.setattr(setup, stand_in.__name__, stand_in)
     data_now.batch = lambda seed: make_batch(seed, 12)
     return data_now
 

@@ -1,6 +1,5 @@
 """A plain ConvNeXt fine-tuned into the alias-free one: start, blend, resumption, and what is left."""
 
-import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
@@ -16,13 +15,10 @@ from aliasfree_jax.conversion.alias_free_convnets import translate
 from aliasfree_jax.data import eval_batches, open_source
 from aliasfree_jax.errors import CheckpointError, ConfigError, ShapeError
 from aliasfree_jax.training import loop
-from aliasfree_jax.training.blending import blended_network, starting_network
-from aliasfree_jax.training.initial import adopt
-from aliasfree_jax.training.mesh import make_mesh
-from aliasfree_jax.training.network import check_network
-from aliasfree_jax.training.plan import make_plan
-from aliasfree_jax.training.preparation import prepare
-from aliasfree_jax.training.recipe import share
+from aliasfree_jax.training.blending import blended_network, own_layers, starting_network
+from aliasfree_jax.training.schedules import make_plan
+from aliasfree_jax.training.setup import check_network, set_up
+from aliasfree_jax.training.state import Pretrained, adopt
 
 MICRO = {"depths": [1], "widths": [4]}  # as JSON gives them back
 CLASSES = tuple("0123456789")
@@ -57,7 +53,9 @@ def make_initial(model="convnext_micro", **options):
     card, rng = make_card(model, **options), np.random.default_rng(0)
     network = create_model(card.model, **card.options)
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), np.zeros((1, 32, 32, 1))))
-    return card, jax.tree.map(lambda a: 0.3 * rng.standard_normal(a.shape).astype(a.dtype), variables)
+    return Pretrained(
+        card, jax.tree.map(lambda a: 0.3 * rng.standard_normal(a.shape).astype(a.dtype), variables)
+    )
 
 
 def events(workdir, split):
@@ -75,15 +73,15 @@ def logit_sum(predict, batches):
 def whole(tmp_path_factory) -> SimpleNamespace:
     """A run from plain weights to the alias-free network."""
     workdir, initial = tmp_path_factory.mktemp("whole"), make_initial()
-    summary = loop.run(make_config(), workdir, initial=initial, evaluate=logit_sum)
-    return SimpleNamespace(workdir=workdir, initial=initial, summary=summary)
+    summary = loop.run(make_config(), workdir, pretrained=initial, evaluate=logit_sum)
+    return SimpleNamespace(workdir=workdir, pretrained=initial, summary=summary)
 
 
 @pytest.mark.slow
 def test_the_first_step_is_the_plain_networks(whole, tmp_path):
     config = make_config("convnext_micro")
     config.train.total_epochs = 0.5
-    loop.run(config, tmp_path, initial=whole.initial)
+    loop.run(config, tmp_path, pretrained=whole.initial)
     plain, blended = (events(workdir, "train")[0] for workdir in (tmp_path, whole.workdir))
     assert plain["step"] == blended["step"] == 1
     assert blended["loss"] == pytest.approx(plain["loss"], rel=1e-6)  # float32 rounding of a mean of 8
@@ -147,27 +145,26 @@ def test_the_alias_free_step_costs_what_it_does_without_a_blend():
     """From the end of the blend on the compiled step is the one of the model alone."""
     config = make_config()
     source = type("Source", (), {"class_names": CLASSES, "__len__": lambda _: 16})()
-    parts = prepare(config, make_mesh(1), source, None, "", None)
-    steps = [parts.step_after(done) for done in range(6)]
-    assert steps[:4] == [parts.blended_step] * 4 and steps[4:] == [parts.train_step] * 2
-    assert parts.module.blend is None and parts.card_after(4).options == parts.card.options
+    setup = set_up(config, sources=(source, None))
+    networks = [setup.network_after(done) for done in range(6)]
+    assert networks[:4] == [setup.blended] * 4 and networks[4:] == [setup.network] * 2
+    assert setup.network.module.blend is None and setup.card_after(4).options == setup.card.options
 
 
 def test_the_share_grows_linearly():
-    plan = make_plan(make_config(), 16)
-    schedule = share(plan)
+    schedule = own_layers(make_plan(make_config(), 16).blend)
     assert [float(schedule(step)) for step in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
-    assert share(dataclasses.replace(plan, blend=0)) is None
 
 
 def test_other_classes_draw_a_head_and_keep_the_rest():
-    card, variables = make_initial(num_classes=3)
-    blended = blended_network("convnext_afc_micro", make_card("").options, "convnext")
+    initial = make_initial(num_classes=3)
+    card, variables = initial
+    blended = blended_network(make_card("convnext_afc_micro"), "convnext")
     start = starting_network(blended, card)
     module = blended.clone(blend=None)
     told, drawn = [], ("params/head/bias", "params/head/kernel")
     mine = make_card("convnext_afc_micro")
-    taken = adopt(card, variables, module, mine, seed=0, start=start, tell=told.append)
+    taken = adopt(initial, module, mine, seed=0, start=start, tell=told.append)
     assert told == [f"drawn afresh for {len(CLASSES)} classes: {', '.join(drawn)}"]
     old, new = named_leaves(variables), named_leaves(taken)
     assert set(old) < set(new)
@@ -185,7 +182,7 @@ def test_other_classes_draw_a_head_and_keep_the_rest():
     ],
 )
 def test_weights_of_the_original_programs_are_starts(start, model, options):
-    blended = blended_network("convnext_afc_micro", make_card("").options, start)
+    blended = blended_network(make_card("convnext_afc_micro"), start)
     assert starting_network(blended, make_card(model, **options)) == blended.blend.start
 
 
@@ -204,7 +201,7 @@ def test_weights_of_the_original_programs_are_starts(start, model, options):
     ],
 )
 def test_weights_of_another_function_are_refused(model, options, different):
-    blended = blended_network("convnext_afc_micro", make_card("").options, "convnext")
+    blended = blended_network(make_card("convnext_afc_micro"), "convnext")
     with pytest.raises(
         CheckpointError, match=f"{model}.*here.*they differ in {different}.*train.blend.start"
     ):

@@ -9,9 +9,8 @@ import pytest
 from aliasfree_jax.checkpoint import load_model, newest_card
 from aliasfree_jax.data import ArraySource
 from aliasfree_jax.data.class_names import ClassNamesError
-from aliasfree_jax.training import loop, network, preparation
-from aliasfree_jax.training.initial import adopt
-from aliasfree_jax.training.preparation import fit_sources
+from aliasfree_jax.training import loop, setup
+from aliasfree_jax.training.state import Pretrained, adopt
 
 CLASSES = ("ant", "bee", "cat")
 OTHERS = ("wolf", "yak", "zebra")
@@ -26,13 +25,13 @@ def source(names, labels=LABELS):
 def go(world, config, monkeypatch, capfd):
     """Runs on classes of given names; gives the summary, the source that training reads, and what is said."""
     read = []
-    train_batches = loop.train_batches
+    train_batches = setup.train_batches
 
     def seen(source, *args, **how):
         read.append(source)
         return train_batches(source, *args, **how)
 
-    monkeypatch.setattr(loop, "train_batches", seen)
+    monkeypatch.setattr(setup, "train_batches", seen)
     config.train.devices = 1
     config.checkpoint.every_epochs = 0.5
 
@@ -81,7 +80,7 @@ def test_a_run_goes_on_with_its_own_classes_only(go, tmp_path):
 
 def test_other_classes_are_taken_by_position_where_that_is_accepted(go, config, tmp_path):
     initial = make_initial(config, CLASSES)
-    _, _, said = go(tmp_path, OTHERS, initial=initial, accept_class_names=True)
+    _, _, said = go(tmp_path, OTHERS, pretrained=initial, accept_class_names=True)
     assert "drawn afresh" not in said and "wolf = ant" in said
     summary, read, said = go(tmp_path, CLASSES, epochs=2.0, accept_class_names=True)
     assert "class names: not compared (--accept_class_names)" in said and "ant = wolf" in said
@@ -98,15 +97,15 @@ def test_other_classes_are_taken_by_position_where_that_is_accepted(go, config, 
 )
 def test_the_evaluation_split_has_the_labels_of_the_training_split(held_out, labels, said):
     train = source(CLASSES)
-    fitted, evaluated, told = fit_sources(train, source(held_out), None, accept_class_names=False)
+    fitted, evaluated, told = setup.fit_sources(train, source(held_out), None, accept_class_names=False)
     assert fitted is train and evaluated.labels.tolist() == [labels[label] for label in LABELS]
     assert said in "".join(told) and len(told) == bool(said)
 
 
 def test_both_splits_have_the_labels_of_the_run(config):
-    card = network.make_card(config, CLASSES, "")
+    card = setup.make_card(config, CLASSES, "")
     order = ("cat", "ant", "bee")
-    *fitted, told = fit_sources(source(order), source(order), card, accept_class_names=False)
+    *fitted, told = setup.fit_sources(source(order), source(order), card, accept_class_names=False)
     assert [split.labels.tolist() for split in fitted] == [[(2, 0, 1)[label] for label in LABELS]] * 2
     assert len(told) == 2
 
@@ -115,22 +114,23 @@ def test_an_evaluation_split_of_other_classes():
     with pytest.raises(
         ClassNamesError, match="the evaluation split has 3 classes, the training split has 3.*dog"
     ):
-        fit_sources(source(CLASSES), source(("ant", "bee", "dog")), None, accept_class_names=False)
+        setup.fit_sources(source(CLASSES), source(("ant", "bee", "dog")), None, accept_class_names=False)
 
 
 def make_initial(config, names):
-    card = network.make_card(config, names, "weights.pth")
-    module = preparation.create_model(card.model, **card.options)
-    return card, module.init(jax.random.key(7), np.zeros((1, 8, 8, 1), np.float32))
+    card = setup.make_card(config, names, "weights.pth")
+    module = setup.create_model(card.model, **card.options)
+    return Pretrained(card, module.init(jax.random.key(7), np.zeros((1, 8, 8, 1), np.float32)))
 
 
 def heads(config, names, new, accept=False):
     """The head's kernel of weights on `names`, that of a new run on `new` from them, and what is told."""
     told = []
-    card, variables = make_initial(config, names)
-    mine = network.make_card(config, new, "")
-    module = preparation.create_model(mine.model, **mine.options)
-    taken = adopt(card, variables, module, mine, seed=0, tell=told.append, accept_class_names=accept)
+    initial = make_initial(config, names)
+    variables = initial.variables
+    mine = setup.make_card(config, new, "")
+    module = setup.create_model(mine.model, **mine.options)
+    taken = adopt(initial, module, mine, seed=0, tell=told.append, accept_class_names=accept)
     for name, leaf in variables["params"]["conv"].items():
         np.testing.assert_array_equal(leaf, taken["params"]["conv"][name])
     old, now = (np.asarray(v["params"]["head"]["kernel"]) for v in (variables, taken))
@@ -179,6 +179,6 @@ def test_a_head_for_another_number_of_classes_is_drawn_afresh(world, config, acc
 
 
 def test_a_card_that_names_another_number_of_classes_has_placeholders(config):
-    card = network.make_card(config, CLASSES, "")
+    card = setup.make_card(config, CLASSES, "")
     assert card.outputs() == CLASSES
     assert dataclasses.replace(card, class_names=()).outputs() == ("0", "1", "2")

@@ -13,7 +13,7 @@ from absl import flags
 from aliasfree_jax.config import base_config
 from aliasfree_jax.conversion import originals
 from aliasfree_jax.errors import CheckpointError, ConfigError
-from aliasfree_jax.training.stopping import TerminatedError
+from aliasfree_jax.training.resuming import TerminatedError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,15 +78,15 @@ def test_initial_weights_come_from_a_run_or_a_file(command, monkeypatch, tmp_pat
     monkeypatch.setattr(originals, "load_pth", lambda path, tell: ("pth", None, path.name))
     monkeypatch.setattr(originals, "load_model", lambda path: ("run", None, Path(path).name))
     config = base_config()
-    assert command.initial_weights(config, tmp_path) is None
+    assert command.pretrained_weights(config, tmp_path) is None
     (tmp_path / "w.pth").touch()
     config.init_from = str(tmp_path / "w.pth")
-    assert command.initial_weights(config, tmp_path / "run") == ("pth", "w.pth")
+    assert command.pretrained_weights(config, tmp_path / "run") == ("pth", "w.pth")
     config.init_from = str(tmp_path / "other")
-    assert command.initial_weights(config, tmp_path / "run") == ("run", "other")
+    assert command.pretrained_weights(config, tmp_path / "run") == ("run", "other")
     # A run that goes on needs them no longer, not even if they are gone.
     (tmp_path / "run/checkpoints/10").mkdir(parents=True)
-    assert command.initial_weights(config, tmp_path / "run") is None
+    assert command.pretrained_weights(config, tmp_path / "run") is None
 
 
 @pytest.mark.parametrize(

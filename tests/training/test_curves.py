@@ -5,11 +5,21 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
 from matplotlib.axes import Axes
 from PIL import Image
 
-from aliasfree_jax.errors import DataError
-from aliasfree_jax.training.curves import draw_curves, main, read_series, smoothed
+from aliasfree_jax.errors import ConfigError, DataError, MissingPackageError
+from aliasfree_jax.files import PathError
+from aliasfree_jax.training.curves import define, draw_curves, main, read_series, smoothed
+
+
+def curves(*typed):
+    """The command `curves`."""
+    values = flags.FlagValues()
+    define(values)
+    values.set_gnu_getopt(True)
+    main(values, values(["curves", *typed])[1:])
 
 
 @pytest.fixture
@@ -66,23 +76,34 @@ def test_smoothing_keeps_constants_and_halves_a_step_in_its_time():
 
 
 def test_the_command_draws(run, tmp_path, capsys):
-    assert main([str(run)]) == 0
+    curves(str(run))
     assert f"wrote {run}/curves.png" in capsys.readouterr().out
     picture = np.asarray(Image.open(run / "curves.png").convert("L"))
     assert picture.shape == (480, 1800) and (picture < 200).mean() > 0.005  # not a white page
-    assert main([str(run), str(run), f"--out={tmp_path}/both.png"]) == 0
+    curves(str(run), str(run), f"--out={tmp_path}/both.png")
     assert (tmp_path / "both.png").exists()
 
 
-def test_a_directory_without_metrics(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 2
-    assert f"error: no metrics of a run in {tmp_path}" in capsys.readouterr().err
+def test_the_command_takes_paths_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(DataError, match=f"no metrics of a run in {tmp_path}/run"):
+        curves("~/run")
+    for typed in (["gs://bucket/run"], ["run", "--out=gs://bucket/x.png"]):
+        with pytest.raises(PathError, match="the path is 'gs://bucket/.*', an address: gs:// is not"):
+            curves(*typed)
+    with pytest.raises(ConfigError, match="name the directory of a run, or several"):
+        curves()
+
+
+def test_a_directory_without_metrics(tmp_path):
+    with pytest.raises(DataError, match=f"no metrics of a run in {tmp_path}"):
+        curves(str(tmp_path))
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(DataError, match="has no values yet"):
         read_series(tmp_path)
 
 
-def test_without_matplotlib(run, monkeypatch, capsys):
+def test_without_matplotlib(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert main([str(run)]) == 2
-    assert "pip install 'aliasfree_jax[figures]'" in capsys.readouterr().err
+    with pytest.raises(MissingPackageError, match=r"pip install 'aliasfree_jax\[figures\]'"):
+        curves(str(run))

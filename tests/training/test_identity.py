@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from aliasfree_jax.config import base_config
+from aliasfree_jax.config import base_config, fields
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.files import OccupiedError, sole_writer
-from aliasfree_jax.stored_config import fields, read_config
+from aliasfree_jax.stored_config import read_config, to_store
 from aliasfree_jax.training import loop
-from aliasfree_jax.training.identity import check_identity, stored
+from aliasfree_jax.training.resuming import check_identity
 
 CHANGES = {
     "model.name": "other",
@@ -84,7 +84,7 @@ def test_what_changes_the_result_is_refused_until_it_is_accepted(workdir, field)
     accepted, notes = check_identity(workdir, config, 4, [named])
     assert [(a["field"], a["step"]) for a in accepted] == [(named, 4)] and len(notes) == 1
     # The next time it is the run's own.
-    (workdir / "config.json").write_text(json.dumps(stored(config, accepted)))
+    (workdir / "config.json").write_text(json.dumps(to_store(config, accepted)))
     assert check_identity(workdir, config, 8, []) == (json.loads(json.dumps(accepted)), [])
     again, notes = check_identity(workdir, config, 8, [named])  # as a scheduler starts it again
     assert again == json.loads(json.dumps(accepted))

@@ -9,8 +9,7 @@ import pytest
 from aliasfree_jax import create_model
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.training.layer_decay import depth, scale_by_depth
-from aliasfree_jax.training.optimizer import make_optimizer
+from aliasfree_jax.training.optimizer import depth, make_optimizer, scale_by_depth
 
 
 @pytest.mark.parametrize(

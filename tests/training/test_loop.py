@@ -8,9 +8,10 @@ import pytest
 
 from aliasfree_jax.checkpoint import RunCheckpoints, finished_steps, load_model, named_leaves
 from aliasfree_jax.errors import CheckpointError, ConfigError, DataError, ShapeError
-from aliasfree_jax.training import loop, network, preparation
+from aliasfree_jax.training import loop, setup
 from aliasfree_jax.training.progress import DivergedError, Progress
-from aliasfree_jax.training.stopping import TerminatedError
+from aliasfree_jax.training.resuming import TerminatedError
+from aliasfree_jax.training.state import Pretrained
 
 
 def events(workdir, split):
@@ -105,7 +106,7 @@ def test_sigterm_ends_an_evaluation_and_a_restart_makes_up_for_it(
     world, config, tmp_path, monkeypatch, saves, last
 ):
     batches = [world.batch(i) for i in range(5)]
-    monkeypatch.setattr(preparation, "own_eval_batches", lambda *_, **__: iter(batches))
+    monkeypatch.setattr(setup, "own_eval_batches", lambda *_, **__: iter(batches))
     config.eval.batch_size, config.train.ema_decay = 12, 0.0  # one evaluation at a time
     config.checkpoint.every_epochs = 1.0 if saves else 0.0
     step = 4 if last else 2
@@ -226,8 +227,8 @@ def test_a_run_directory_that_cannot_be_made(world, config, tmp_path):
 
 
 def test_sources_of_your_own(world, config, tmp_path):
-    train = loop.open_source(config.data, train=True)
-    held_out = loop.open_source(config.data, train=False)
+    train = setup.open_source(config.data, train=True)
+    held_out = setup.open_source(config.data, train=False)
     world.opened.clear()
     summary = loop.run(config, tmp_path, sources=(train, held_out), evaluate=count_images)
     assert summary.results["images"] == 98 and world.opened == []
@@ -271,16 +272,16 @@ def stand_still(config):
 
 def make_initial(config, num_classes, **changes):
     names = tuple("abcdefgh"[:num_classes])
-    card = network.make_card(config, names, "weights.pth")
-    module = preparation.create_model(card.model, **(card.options | changes))
+    card = setup.make_card(config, names, "weights.pth")
+    module = setup.create_model(card.model, **(card.options | changes))
     image = np.zeros((1, card.image_size, card.image_size, 1), np.float32)
-    return card, module.init(jax.random.key(7), image)
+    return Pretrained(card, module.init(jax.random.key(7), image))
 
 
 def test_initial_weights_are_where_training_starts(world, config, tmp_path, capfd):
     stand_still(config)
     card, variables = make_initial(config, 3)
-    summary = loop.run(config, tmp_path, initial=(card, variables))
+    summary = loop.run(config, tmp_path, pretrained=Pretrained(card, variables))
     assert_equal(summary.variables["params"], variables["params"], atol=1e-20)
     assert "starting from the weights of tiny (weights.pth, step 0)\n" in capfd.readouterr().err
 
@@ -288,7 +289,7 @@ def test_initial_weights_are_where_training_starts(world, config, tmp_path, capf
 def test_a_head_for_other_classes_is_drawn_afresh_and_that_is_said(world, config, tmp_path, capfd):
     stand_still(config)
     card, variables = make_initial(config, 5)
-    summary = loop.run(config, tmp_path, initial=(card, variables))
+    summary = loop.run(config, tmp_path, pretrained=Pretrained(card, variables))
     assert_equal(summary.variables["params"]["conv"], variables["params"]["conv"], atol=1e-20)
     assert summary.variables["params"]["head"]["kernel"].shape == (4, 3)
     err = capfd.readouterr().err
@@ -300,4 +301,4 @@ def test_initial_weights_of_another_network(world, config, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"weights.pth.* do not fit the model 'tiny':\n.*params/coefficients"
     ):
-        loop.run(config, tmp_path, initial=initial)
+        loop.run(config, tmp_path, pretrained=initial)

@@ -1,5 +1,7 @@
 """Sharded parameters: where arrays lie, and that steps, checkpoints and predictions do not change."""
 
+from contextlib import closing
+
 import jax
 import numpy as np
 import optax
@@ -9,7 +11,7 @@ from jax.sharding import PartitionSpec
 from aliasfree_jax.checkpoint import ModelCard, RunCheckpoints
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.training.mesh import evaluated_batches, make_mesh, put_batch, replicate, sharding_of
-from aliasfree_jax.training.state import abstract_state, create_state
+from aliasfree_jax.training.state import StateBuilder
 from aliasfree_jax.training.step import make_predict, make_train_step
 
 WIDTH = 512  # the head has 512 x 8 elements, just enough to be sharded
@@ -47,7 +49,7 @@ def build(tiny, shards):
         optax.sgd(1e-2, momentum=0.9),
     )
     shape = (tiny.size, tiny.size, 1)
-    state = create_state(module, optimizer, shape, mesh, seed=0, average=True)
+    state = StateBuilder(module, optimizer, shape, mesh, average=True).build()
     step = make_train_step(module, optimizer, lambda _: 1e-2, mesh, ema_decay=0.9, accumulation_steps=2)
     return mesh, module, optimizer, shape, state, step
 
@@ -70,7 +72,7 @@ def test_sharded_training_is_the_same(tiny, tmp_path):
         seen[shards] = losses, np.asarray(logits)
 
         card = ModelCard("tiny", {}, ("a",), 8, 1, (0.5,), (0.5,), 0.875, 4, "test")
-        with RunCheckpoints(tmp_path / str(shards), 1) as checkpoints:
+        with closing(RunCheckpoints(tmp_path / str(shards), 1)) as checkpoints:
             checkpoints.save(card, state.evaluated(), state.rest())
     for shards in (2, 4):  # float32 sums in another order, grown over four updates
         np.testing.assert_allclose(seen[shards][0], seen[1][0], rtol=1e-5)
@@ -78,8 +80,8 @@ def test_sharded_training_is_the_same(tiny, tmp_path):
 
     # What four shards wrote is read into two, exactly.
     mesh, module, optimizer, shape, *_ = build(tiny, 2)
-    abstract = abstract_state(module, optimizer, shape, mesh, average=True)
-    with RunCheckpoints(tmp_path / "4", 1) as checkpoints:
+    abstract = StateBuilder(module, optimizer, shape, mesh, average=True).abstract()
+    with closing(RunCheckpoints(tmp_path / "4", 1)) as checkpoints:
         _, evaluated, rest = checkpoints.restore(card, abstract.evaluated(), abstract.rest())
     restored = abstract.replaced(evaluated, rest)
     assert restored.params["head"]["kernel"].addressable_shards[0].data.shape == (WIDTH // 2, 8)

@@ -20,34 +20,41 @@ def partners_of(array):
     return np.asarray(array).reshape(-1, GROUP, *array.shape[1:])[:, ::-1].reshape(array.shape)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_mixup_blends_with_the_reversed_group(batch, seed):
-    images, labels = batch
-    mixed, partners, share = mix(images, labels, jax.random.key(seed), Mixing(mixup=0.8, group=GROUP))
-    np.testing.assert_array_equal(partners, partners_of(labels))
-    own = np.asarray(share)[:, None, None, None]
-    # float32 rounding of a blend of numbers up to 4
-    np.testing.assert_allclose(mixed, own * images + (1 - own) * partners_of(images), atol=1e-6)
-    shares = np.asarray(share).reshape(-1, GROUP)
-    assert (shares == shares[:, :1]).all() and len(set(shares[:, 0].tolist())) == BATCH // GROUP
-    assert 0 <= shares.min() <= shares.max() <= 1
+def mixed_by(batch, seeds, how):
+    """What `mix` gives for each seed, all computed by one program."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    found = jax.jit(jax.vmap(lambda key: mix(*batch, key, how)))(keys)
+    return zip(*map(np.asarray, found), strict=True)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_cutmix_pastes_a_box_and_counts_it(batch, seed):
-    images, labels = batch
-    mixed, _, share = mix(images, labels, jax.random.key(seed), Mixing(cutmix=1.0, group=GROUP))
-    pasted = np.asarray((mixed != images).any(-1))
-    np.testing.assert_array_equal(mixed, np.where(pasted[..., None], partners_of(images), images))
-    for image, own in zip(pasted, np.asarray(share), strict=True):
-        rows, columns = image.any(1), image.any(0)
-        np.testing.assert_array_equal(image, rows[:, None] & columns[None])  # one box
-        assert own == pytest.approx(1 - image.mean(), abs=1e-6)
+def test_mixup_blends_with_the_reversed_group(batch):
+    images, labels = map(np.asarray, batch)
+    for mixed, partners, share in mixed_by(batch, 5, Mixing(mixup=0.8, group=GROUP)):
+        np.testing.assert_array_equal(partners, partners_of(labels))
+        own = share[:, None, None, None]
+        # float32 rounding of a blend of numbers up to 4
+        np.testing.assert_allclose(mixed, own * images + (1 - own) * partners_of(images), atol=1e-6)
+        shares = share.reshape(-1, GROUP)
+        assert (shares == shares[:, :1]).all() and len(set(shares[:, 0].tolist())) == BATCH // GROUP
+        assert 0 <= shares.min() <= shares.max() <= 1
+
+
+def test_cutmix_pastes_a_box_and_counts_it(batch):
+    images = np.asarray(batch[0])
+    for mixed, _, share in mixed_by(batch, 8, Mixing(cutmix=1.0, group=GROUP)):
+        pasted = (mixed != images).any(-1)
+        np.testing.assert_array_equal(mixed, np.where(pasted[..., None], partners_of(images), images))
+        for image, own in zip(pasted, share, strict=True):
+            rows, columns = image.any(1), image.any(0)
+            np.testing.assert_array_equal(image, rows[:, None] & columns[None])  # one box
+            assert own == pytest.approx(1 - image.mean(), abs=1e-6)
 
 
 def shares(how, count=3000, side=8):
     images = jnp.zeros((count * 2, side, side, 1)).at[::2].set(1.0)
-    mixed, _, share = mix(images, jnp.zeros(count * 2, int), jax.random.key(0), how)
+    mixed, _, share = jax.jit(mix, static_argnums=3)(
+        images, jnp.zeros(count * 2, int), jax.random.key(0), how
+    )
     cut = np.asarray(((mixed == 0) | (mixed == 1)).all(axis=(1, 2, 3)))
     return np.asarray(share)[::2], cut[::2]
 
@@ -81,7 +88,7 @@ def test_it_needs_no_exchange_between_devices(batch):
     mesh = jax.make_mesh((4,), ("data",))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     how = Mixing(mixup=0.8, cutmix=1.0, group=16)
-    one = mix(images, labels, jax.random.key(5), how)
+    one = jax.jit(mix, static_argnums=3)(images, labels, jax.random.key(5), how)
     compiled = (
         jax.jit(mix, static_argnums=3, in_shardings=(spread, spread, None), out_shardings=spread)
         .lower(images, labels, jax.random.key(5), how)

@@ -6,7 +6,7 @@ import pytest
 from aliasfree_jax.config import PRECISIONS, base_config, validate
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.models import create_model
-from aliasfree_jax.training.network import make_card, model_options
+from aliasfree_jax.training.setup import make_card, model_options
 
 WORDS = {
     "default": {},

@@ -1,15 +1,16 @@
 import json
 import os
 import time
+from contextlib import closing
 
 import jax.numpy as jnp
 import pytest
 
 from aliasfree_jax.files import UnwritableError
-from aliasfree_jax.training.plan import Plan
 from aliasfree_jax.training.progress import DivergedError, Progress
+from aliasfree_jax.training.schedules import Plan
 
-PLAN = Plan(steps_per_epoch=10, total=40, warmup=0, evaluate_every=10, save_every=10)
+PLAN = Plan(batch_size=8, steps_per_epoch=10, total=40, warmup=0, evaluate_every=10, save_every=10)
 
 
 def metrics(loss, rate=0.1):
@@ -21,7 +22,7 @@ def read(tmp_path):
 
 
 def test_a_line_is_the_mean_since_the_last_one(tmp_path):
-    with Progress(tmp_path, PLAN, start=0, batch_size=8) as progress:
+    with closing(Progress(tmp_path, PLAN, start=0)) as progress:
         for loss, rate in ((1.0, 0.1), (2.0, 0.2), (6.0, 0.4)):
             progress.step(metrics(loss, rate))
         progress.log_steps()
@@ -35,14 +36,14 @@ def test_a_line_is_the_mean_since_the_last_one(tmp_path):
 def test_a_resumed_run_drops_later_and_broken_lines(tmp_path):
     lines = [json.dumps({"step": step, "split": "train"}) for step in (10, 20, 30)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 3')
-    with Progress(tmp_path, PLAN, start=20, batch_size=8) as progress:
+    with closing(Progress(tmp_path, PLAN, start=20)) as progress:
         progress.step(metrics(1.0))
         progress.log_steps()
     assert [line["step"] for line in read(tmp_path)] == [10, 20, 21]
 
 
 def test_the_step_that_diverged_is_named(tmp_path):
-    with Progress(tmp_path, PLAN, start=5, batch_size=8) as progress:
+    with closing(Progress(tmp_path, PLAN, start=5)) as progress:
         progress.saved(tmp_path / "checkpoints" / "5")
         for loss in (1.0, float("inf"), float("nan")):
             progress.step(metrics(loss))
@@ -51,7 +52,7 @@ def test_the_step_that_diverged_is_named(tmp_path):
 
 
 def test_clock_leaves_out_what_is_not_training(tmp_path):
-    with Progress(tmp_path, PLAN, start=0, batch_size=8) as progress:
+    with closing(Progress(tmp_path, PLAN, start=0)) as progress:
         progress.step(metrics(1.0))
         progress.restart_clock()
         progress.log_steps()
@@ -59,7 +60,7 @@ def test_clock_leaves_out_what_is_not_training(tmp_path):
 
 
 def test_waiting_for_data_is_told(tmp_path, capfd):
-    with Progress(tmp_path, PLAN, start=0, batch_size=8) as progress:
+    with closing(Progress(tmp_path, PLAN, start=0)) as progress:
         with progress.waiting_for_data():
             time.sleep(0.05)
         progress.step(metrics(1.0))
@@ -72,7 +73,7 @@ def test_waiting_for_data_is_told(tmp_path, capfd):
 
 def test_a_full_disk_ends_the_run_and_keeps_the_lines(tmp_path):
     """/dev/full fails every write as a full disk does."""
-    with Progress(tmp_path, PLAN, start=0, batch_size=8) as progress:
+    with closing(Progress(tmp_path, PLAN, start=0)) as progress:
         progress.saved(tmp_path / "checkpoints" / "5")
         progress._file.close()
         progress._file = full = open("/dev/full", "w")
@@ -86,5 +87,5 @@ def test_a_full_disk_ends_the_run_and_keeps_the_lines(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(before)
     (tmp_path / f".metrics.jsonl.{os.getpid()}.new").symlink_to("/dev/full")
     with pytest.raises(UnwritableError, match="No space left"):
-        Progress(tmp_path, PLAN, start=3, batch_size=8)
+        Progress(tmp_path, PLAN, start=3)
     assert (tmp_path / "metrics.jsonl").read_text() == before

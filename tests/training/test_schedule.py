@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.training.dry_run import shortened
-from aliasfree_jax.training.plan import make_plan
-from aliasfree_jax.training.recipe import learning_rate, temperature
-from aliasfree_jax.training.schedule import step_decay, warmup_cosine
+from aliasfree_jax.training.schedules import learning_rate, make_plan, step_decay, temperature, warmup_cosine
 
 SPE = 312  # ImageNet in batches of 4096
 

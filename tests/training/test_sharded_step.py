@@ -11,7 +11,7 @@ from aliasfree_jax import create_model
 from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.training.mesh import make_mesh, put_batch
 from aliasfree_jax.training.mixing import Mixing
-from aliasfree_jax.training.state import create_state
+from aliasfree_jax.training.state import StateBuilder
 from aliasfree_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def build(devices: int, **options):
     sizes = {"depths": (1, 1), "widths": (8, 16), "num_classes": 10}
     module = create_model("convnext_afc_micro", **sizes, **options)
     optimizer = optax.adamw(1e-3)
-    state = create_state(module, optimizer, (SIDE, SIDE, 3), mesh, seed=0, average=True)
+    state = StateBuilder(module, optimizer, (SIDE, SIDE, 3), mesh, average=True).build()
     parts = {"mixing": Mixing(0.8, 1.0, group=2), "ema_decay": 0.9, "accumulation_steps": 2}
     step = make_train_step(module, optimizer, lambda _: 1e-3, mesh, **parts)
     return mesh, state, step.lower(state, put_batch(next(batches()), mesh)).compile()

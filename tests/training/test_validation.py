@@ -1,6 +1,7 @@
 """Which images evaluations look at while a network trains, and what they find there."""
 
 import json
+from contextlib import closing
 from types import SimpleNamespace
 
 import jax
@@ -16,8 +17,7 @@ from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import integer_shifts
 from aliasfree_jax.evaluation.selection import evaluation_while_training
 from aliasfree_jax.training import loop
-from aliasfree_jax.training.mesh import make_mesh
-from aliasfree_jax.training.preparation import prepare
+from aliasfree_jax.training.setup import set_up
 
 
 def make_source(count, seed, classes=3):
@@ -78,19 +78,23 @@ def test_evaluations_look_at_what_is_held_out(small, tmp_path, capfd):
 
 
 def test_what_is_held_out_is_never_trained_on(small):
-    parts = prepare(small.config, make_mesh(1), *small.sources, "", None)
     left, held = hold_out(small.sources[0], 1 / 3)
-    trained, kept = (as_inputs(source, small.config).mean((1, 2, 3)) for source in (parts.train, held))
+    with closing(set_up(small.config, sources=small.sources).batches(start_step=0)) as batches:
+        trained = np.concatenate([next(batches)["image"] for _ in range(2)])  # one epoch
+    trained, kept, left = (
+        images.mean((1, 2, 3))
+        for images in (trained, as_inputs(held, small.config), as_inputs(left, small.config))
+    )
     assert len(trained) == 24 and not set(trained) & set(kept)
-    np.testing.assert_array_equal(trained, as_inputs(left, small.config).mean((1, 2, 3)))
+    np.testing.assert_array_equal(sorted(trained), sorted(left))
 
 
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("seed", [0, 5])
 def test_the_division_is_the_same_for_every_seed_and_number_of_devices(small, devices, seed):
-    small.config.seed, looking = seed, Looking()
-    parts = prepare(small.config, make_mesh(devices), *small.sources, "", looking)
-    parts.evaluate(SimpleNamespace(step=9, ema=None, evaluated=dict), lambda: False)
+    small.config.seed, small.config.train.devices, looking = seed, devices, Looking()
+    setup = set_up(small.config, sources=small.sources, evaluate=looking)
+    setup.evaluate(SimpleNamespace(step=9, ema=None, evaluated=dict), lambda: False)
     expected = as_inputs(hold_out(small.sources[0], 1 / 3)[1], small.config)
     np.testing.assert_array_equal(looking.images[0], expected)
 
@@ -128,7 +132,7 @@ def test_unreadable_images_that_are_held_out(small):
 
     def evaluated():
         sources = Damaged(small.sources[0], np.arange(36)), None
-        return prepare(small.config, make_mesh(1), *sources, "", looking).evaluate(state, lambda: False)
+        return set_up(small.config, sources=sources, evaluate=looking).evaluate(state, lambda: False)
 
     with pytest.raises(DataError, match="c.png is no image"):
         evaluated()

@@ -8,8 +8,8 @@ import pytest
 from aliasfree_jax.config import base_config, validate
 from aliasfree_jax.errors import ConfigError, MissingPackageError
 from aliasfree_jax.training import loop
-from aliasfree_jax.training.profile import StepProfile
-from aliasfree_jax.training.writers import make_writers
+from aliasfree_jax.training.progress import make_writers
+from aliasfree_jax.training.schedules import make_plan
 
 
 class Recorder:
@@ -84,21 +84,21 @@ def test_a_missing_package(package, field, value, monkeypatch, tmp_path):
         make_writers(config, tmp_path, 0)
 
 
-@pytest.mark.parametrize(("steps", "told"), [((2, 3), "2 to 3"), ((3, 9), "3 to 4")])
-def test_some_steps_are_profiled(steps, told, world, config, tmp_path, capfd):
-    config.log.profile_steps = steps
+def test_some_steps_are_profiled(world, config, tmp_path, capfd):
+    config.log.profile_steps = (3, 9)
     loop.run(config, tmp_path)
     assert list(tmp_path.glob("profile/**/*.xplane.pb"))
-    assert f"profile of steps {told}: {tmp_path}/profile" in capfd.readouterr().err
+    assert f"profile of steps 3 to 4: {tmp_path}/profile" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(("steps", "start"), [((), 0), ((5, 6), 0), ((2, 3), 2)])
-def test_no_profile_is_begun_that_would_not_end(steps, start, tmp_path):
-    profile = StepProfile(steps, start, 4, tmp_path)
-    for step in range(start + 1, 5):
-        profile.before(step)
-        assert profile.after(step, ()) == ""
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("steps", "start", "profiled"),
+    [((), 0, None), ((5, 6), 0, None), ((2, 3), 2, None), ((2, 3), 1, (2, 3)), ((3, 9), 0, (3, 4))],
+)
+def test_a_profile_is_whole_or_not_begun(config, steps, start, profiled):
+    config.log.profile_steps = steps
+    plan = make_plan(config, 24)
+    assert plan.total == 4 and plan.profiled(start) == profiled
 
 
 @pytest.mark.parametrize("steps", [(1, 2), (3, 2), (5,)])

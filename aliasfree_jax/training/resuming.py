@@ -1,27 +1,27 @@
-"""Whether a run goes on as itself, and alone: its stored configuration against the present one, its lock."""
+"""A run may end at any moment and goes on as itself, and alone: SIGTERM, stored configuration, lock."""
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
+import jax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.files import OccupiedError, sole_writer
-from aliasfree_jax.processes import is_first, total
-from aliasfree_jax.stored_config import (
-    ACCEPTED,
-    CONFIG,
-    FORMAT,
-    FORMAT_KEY,
-    differences,
-    fields,
-    read_accepted,
-    read_config,
-)
+from aliasfree_jax.config import base_config, field_fault
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.files import sole_writer
+from aliasfree_jax.processes import of_first
+from aliasfree_jax.stored_config import CONFIG, differences, read_accepted, read_config
+
+Batch = TypeVar("Batch")
+_ASKED = itertools.count(1)  # how often the processes have asked, equally often in all of them
 
 _ROUNDING = "numbers are rounded otherwise from here on"
 _MEASURED = "evaluations before and after this step cannot be compared, nor can the best network"
@@ -54,13 +54,6 @@ def _shown(change: tuple[Any, Any]) -> str:
     return ", ".join(json.dumps(value) for value in change)
 
 
-def _check_names(accept: Sequence[str]) -> None:
-    known = fields(base_config().to_dict())
-    for field in accept:
-        if field not in known and not field.startswith("model.options."):
-            raise ConfigError(f"--accept_changes: {unknown('field', field, known)}")
-
-
 def check_identity(
     workdir: Path, config: ConfigDict, step: int | None, accept: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
@@ -73,13 +66,14 @@ def check_identity(
       accept: fields that may differ although they change the result.
 
     Returns:
-      all changes that the run went on with so far, for `stored`; and what to tell.
+      all changes that the run went on with so far, to be stored; and what to tell.
 
     Raises:
       ConfigError: fields that change the result differ and are not accepted, an accepted one does not exist,
         or the stored configuration is missing or unreadable.
     """
-    _check_names(accept)
+    for fault in filter(None, map(field_fault, accept)):
+        raise ConfigError(f"--accept_changes: {fault}")
     if step is None:
         return [], []
     path = workdir / CONFIG
@@ -111,11 +105,6 @@ def check_identity(
     return [*accepted, *new], notes
 
 
-def stored(config: ConfigDict, accepted: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a run writes as its `config.json`."""
-    return {FORMAT_KEY: FORMAT} | config.to_dict() | ({ACCEPTED: accepted} if accepted else {})
-
-
 @contextmanager
 def sole_job(workdir: Path) -> Iterator[None]:
     """Makes the run's directory and keeps other jobs out of it; of several processes the first does.
@@ -124,17 +113,70 @@ def sole_job(workdir: Path) -> Iterator[None]:
       OccupiedError: another live job is in.
       ConfigError: the directory cannot be made or written to.
     """
-    fault: ConfigError | None = None
     with ExitStack() as stack:
-        if is_first():
+
+        def enter() -> None:
             try:
                 workdir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(sole_writer(workdir))
-            except OccupiedError as error:
-                fault = error
             except OSError as error:
-                fault = ConfigError(f"cannot make the run directory {workdir}: {error}")
-                fault.__cause__ = error
-        if total(int(fault is not None)):
-            raise fault or ConfigError(f"the first process cannot write to {workdir}.")
+                raise ConfigError(f"cannot make the run directory {workdir}: {error}") from error
+
+        of_first(enter)
         yield
+
+
+class TerminatedError(Exception):
+    """SIGTERM ended the run after `step` updates, whose checkpoint is written."""
+
+    def __init__(self, step: int) -> None:
+        """After `step` updates."""
+        super().__init__(f"terminated after step {step}, whose checkpoint is written")
+
+
+@contextmanager
+def watch_for_termination() -> Iterator[Callable[[], bool]]:
+    """Gives a function that tells, after a step or between batches, whether SIGTERM has come: stop there.
+
+    A second SIGTERM ends the process at once. Of several processes any may get the signal, and all must ask
+    equally often: JAX's coordination service, which handles it then, makes all stop at the same place.
+    Outside the main thread, where Python handles no signals, a single process never stops.
+    """
+    came = threading.Event()
+    if jax.process_count() > 1:
+
+        def agreed() -> bool:
+            if not came.is_set() and multihost_utils.reached_preemption_sync_point(next(_ASKED)):
+                came.set()  # the service says so only once
+            return came.is_set()
+
+        yield agreed
+        return
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        came.set()
+        signal.signal(signal.SIGTERM, before)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def until_termination(
+    batches: Iterable[Batch], step: int, stop_requested: Callable[[], bool]
+) -> Iterator[Batch]:
+    """The batches of an evaluation after `step` updates, which SIGTERM ends between two of them.
+
+    Raises:
+      TerminatedError: it came; the checkpoint of `step` is there, or to be written.
+    """
+    for batch in batches:
+        if stop_requested():
+            raise TerminatedError(step)
+        yield batch

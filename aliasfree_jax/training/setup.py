@@ -1,0 +1,292 @@
+"""From a configuration to all that a run is made of: here, and only here, is it read."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from aliasfree_jax.checkpoint import PREPARATION, ModelCard, PyTree, abstract_variables, newest_card
+from aliasfree_jax.config import PRECISIONS, RAW, validate
+from aliasfree_jax.data import BatchStream, Source, hold_out, open_source, train_batches
+from aliasfree_jax.data.augment import Preprocessing
+from aliasfree_jax.data.class_names import ClassNamesError, fit_classes
+from aliasfree_jax.models import create_model
+from aliasfree_jax.processes import total
+from aliasfree_jax.training.blending import blended_card, blended_network, own_layers
+from aliasfree_jax.training.mesh import check_batch, evaluated_batches, make_mesh, own_eval_batches, own_part
+from aliasfree_jax.training.mixing import Mixing, write_contact_sheet
+from aliasfree_jax.training.optimizer import make_optimizer
+from aliasfree_jax.training.resuming import until_termination
+from aliasfree_jax.training.schedules import Plan, Schedule, learning_rate, make_plan, temperature
+from aliasfree_jax.training.state import StateBuilder, TrainState
+from aliasfree_jax.training.step import Predict, TrainStep, make_predict, make_train_step
+
+# (images -> logits, batches) -> named results; passed in, so that training knows no evaluation.
+Evaluate = Callable[[Callable[[Any], jax.Array], Iterable[Mapping[str, Any]]], Mapping[str, float]]
+OF_IMAGES = ("images", "skipped")  # results that are the same for all weights
+VALIDATION, TEST = "validation", "test"  # images: part of the training split, or the evaluation split
+
+
+def model_options(config: ConfigDict, num_classes: int) -> dict[str, Any]:
+    """The keyword arguments of `create_model` that a configuration and the number of classes imply."""
+    return {
+        **PRECISIONS[config.train.precision],
+        # Only ConvNeXts have the option.
+        **({} if config.train.remat == "auto" else {"remat": config.train.remat}),
+        **config.model.options.to_dict(),
+        "num_classes": num_classes,
+    }
+
+
+def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> ModelCard:
+    """The card, at step 0, of the network that `config` trains."""
+    names = tuple(class_names)
+    preparation = {name: config.data[name] for name in PREPARATION}
+    return ModelCard(
+        model=config.model.name,
+        options=model_options(config, len(names)),
+        class_names=names,
+        image_size=Preprocessing.from_config(config.data).input_size,
+        channels=len(config.data.mean),
+        step=0,
+        origin=origin,
+        **preparation | {name: tuple(preparation[name]) for name in ("mean", "std")},
+    )
+
+
+def check_network(config: ConfigDict) -> None:
+    """Raises what is wrong with the network's options or the image size, before any data is read."""
+    card = make_card(config, ["a class"], "")
+    networks = [create_model(card.model, **card.options)]
+    if config.train.blend.epochs > 0:
+        networks.append(blended_network(card, config.train.blend.start))
+    for network in networks:
+        abstract_variables(network, card.image_size, card.channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated while a network trains, and how."""
+
+    measure: Evaluate
+    batches: Callable[[], BatchStream]  # of all images, this process's rows
+    skips: bool  # unreadable images are left out, and counted
+    images: str  # which: VALIDATION or TEST
+    best: str  # the best network by this result is kept; "": none
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network with its two computations, each compiled when it is first used."""
+
+    module: nn.Module
+    train_step: TrainStep
+    predict: Predict
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """All that a configuration decides about a run; nothing of it changes while the run trains."""
+
+    mesh: Mesh
+    plan: Plan
+    keep: int  # checkpoints
+    batches: Callable[..., BatchStream]  # (start_step=...) -> training batches, this process's rows
+    draw_batch: Callable[[Path, np.ndarray], None]  # writes a picture of images as the network gets them
+    card: ModelCard
+    network: Network
+    blended: Network | None  # that of the first `plan.blend` updates, where this is another one ...
+    blend_start: str  # ... from this family
+    states: StateBuilder
+    evaluation: Evaluation | None
+    notes: list[str]  # to be told
+
+    def network_after(self, done: int) -> Network:
+        """The network that `done` updates leave, and that the next one changes."""
+        return self.blended if self.blended and done < self.plan.blend else self.network
+
+    def card_after(self, done: int) -> ModelCard:
+        """The card of the network that `done` updates leave."""
+        card = dataclasses.replace(self.card, step=done)
+        blends = done < self.plan.blend
+        return blended_card(card, self.blend_start, done / self.plan.blend) if blends else card
+
+    def evaluate(self, state: TrainState, stop_requested: Callable[[], bool]) -> dict[str, float]:
+        """What the evaluation finds; {} if there is none.
+
+        Where the state has averages, the results are theirs, and under names with `RAW` those of the raw
+        weights. A network that blends is evaluated as it is at the state's step; the results say with which
+        `share` of its own layers.
+
+        Raises:
+          TerminatedError: SIGTERM came.
+        """
+        evaluation, step = self.evaluation, int(state.step)
+        if evaluation is None:
+            return {}
+        now = {"share": step / self.plan.blend} if step < self.plan.blend else {}
+
+        def results_of(variables: PyTree) -> dict[str, float]:
+            compute = functools.partial(self.network_after(step).predict, variables, **now)
+            batches = evaluation.batches()
+            placed = until_termination(evaluated_batches(batches, self.mesh), step, stop_requested)
+            found = dict(evaluation.measure(compute, placed))
+            skipped = total(batches.skipped) if evaluation.skips else 0
+            return found | ({"skipped": skipped} if skipped else {})
+
+        found = results_of(state.evaluated())
+        if state.ema is not None:
+            raw = results_of(state.raw())
+            found |= {f"{RAW}{name}": value for name, value in raw.items() if name not in OF_IMAGES}
+        return found | now
+
+
+def fit_sources(
+    train: Source, held_out: Source | None, stored: ModelCard | None, *, accept_class_names: bool
+) -> tuple[Source, Source | None, list[str]]:
+    """Both splits with labels that mean the same, and what they mean in a run that goes on; notes on it.
+
+    Args:
+      stored: the card of the run that goes on; None for a new one.
+      accept_class_names: see `data.class_names`.
+
+    Raises:
+      ClassNamesError: the run, or the training split, has other classes.
+    """
+    notes: list[str] = []
+    how: dict[str, Any] = {"tell": notes.append, "accept": accept_class_names}
+    if stored is not None:
+        try:
+            train = fit_classes(train, stored.outputs(), owner="the run", data="the training split", **how)
+        except ClassNamesError as error:
+            raise ClassNamesError(
+                f"{error} To train on other classes, use another --workdir, with --config.init_from to start "
+                "from the weights of this run."
+            ) from error
+    if held_out is not None:
+        how |= {"owner": "the training split", "data": "the evaluation split", "subset": True}
+        held_out = fit_classes(held_out, train.class_names, **how)
+    return train, held_out, notes
+
+
+def _networks(
+    config: ConfigDict, card: ModelCard, plan: Plan, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> tuple[Network, Network | None]:
+    """The model, and the network that blends into it, if the run begins with one."""
+    scheduled = {"temperature": temperature(config.train.temperature, plan)}
+
+    def compiled(module: nn.Module, **more: Schedule) -> Network:
+        step = make_train_step(
+            module,
+            optimizer,
+            learning_rate(config.optimizer, plan),
+            mesh,
+            scheduled={name: each for name, each in (scheduled | more).items() if each is not None},
+            label_smoothing=config.train.label_smoothing,
+            mixing=Mixing.from_config(config.train.mixing),
+            accumulation_steps=config.train.accumulation_steps,
+            ema_decay=config.train.ema_decay,
+        )
+        return Network(module, step, make_predict(module, mesh))
+
+    own = compiled(create_model(card.model, **card.options))
+    if not plan.blend:
+        return own, None
+    return own, compiled(blended_network(card, config.train.blend.start), share=own_layers(plan.blend))
+
+
+def _open_data(
+    config: ConfigDict,
+    evaluate: Evaluate | None,
+    sources: tuple[Source, Source | None] | None,
+    workdir: Path | None,
+    accept_class_names: bool,
+) -> tuple[Source, Evaluation | None, list[str]]:
+    """The images to train on, those to evaluate on, and notes; the arguments are those of `set_up`."""
+    if sources is None:
+        train = open_source(config.data, train=True)
+        sources = train, open_source(config.data, train=False) if evaluate else None
+    train, held_out = sources if evaluate else (sources[0], None)
+    train, held_out, notes = fit_sources(
+        train, held_out, newest_card(workdir) if workdir else None, accept_class_names=accept_class_names
+    )
+    images, whole = TEST, len(train)
+    if config.data.validation:
+        images, (train, held_out) = VALIDATION, hold_out(train, config.data.validation)
+        notes.append(
+            f"validation: {whole - len(train)} of {whole} training images are held out (data.validation)"
+        )
+    elif held_out is not None and config.checkpoint.best:
+        notes.append(
+            "best by test images: data.validation=0, so the network in best/ is chosen on the evaluation "
+            "split, and its results there are too good; data.validation=0.1 holds training images out for it"
+        )
+    evaluation = None
+    if evaluate is not None and held_out is not None:
+        # Training images that are held out are left out if unreadable, as the others are; of a test set none.
+        skips = images == VALIDATION and config.data.corrupt == "skip"
+        batches = functools.partial(
+            own_eval_batches, held_out, config.data, config.eval.batch_size, skip=skips
+        )
+        evaluation = Evaluation(evaluate, batches, skips, images, config.checkpoint.best)
+    return train, evaluation, notes
+
+
+def set_up(
+    config: ConfigDict,
+    *,
+    evaluate: Evaluate | None = None,
+    sources: tuple[Source, Source | None] | None = None,
+    origin: str = "",
+    workdir: Path | None = None,
+    accept_class_names: bool = False,
+) -> Setup:
+    """All that `config` decides about a run.
+
+    Args:
+      evaluate: see `loop.run`, as are sources, origin and accept_class_names.
+      workdir: of the run; if it goes on, it keeps its classes.
+
+    Raises:
+      AliasFreeError: the configuration is invalid, or does not fit the devices or the data.
+    """
+    validate(config)
+    mesh = make_mesh(config.train.devices, config.train.parameter_shards)
+    check_batch(config.train.batch_size, config.train.accumulation_steps, mesh)
+    check_network(config)
+    train, evaluation, notes = _open_data(config, evaluate, sources, workdir, accept_class_names)
+    plan = make_plan(config, len(train))
+    card = make_card(config, train.class_names, origin)
+    optimizer = make_optimizer(config.optimizer, learning_rate(config.optimizer, plan))
+    network, blended = _networks(config, card, plan, optimizer, mesh)
+    shape = card.image_size, card.image_size, card.channels
+    average = config.train.ema_decay > 0
+    return Setup(
+        mesh=mesh,
+        plan=plan,
+        keep=config.checkpoint.keep,
+        batches=functools.partial(
+            train_batches,
+            train,
+            config.data,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            part=own_part(),
+        ),
+        draw_batch=functools.partial(write_contact_sheet, config),
+        card=card,
+        network=network,
+        blended=blended,
+        blend_start=config.train.blend.start,
+        states=StateBuilder(network.module, optimizer, shape, mesh, average, config.seed),
+        evaluation=evaluation,
+        notes=notes,
+    )
