@@ -124,11 +124,11 @@ def record_recipes() -> Iterator[Recording]:
     for path in sorted((ROOT / "configs").glob("[a-z]*.py")):
         config = importlib.import_module(f"configs.{path.stem}").get_config()
         yield _named(f"config/{path.stem}", {k: repr(v) for k, v in sorted(_flat(config).items())})
-        rate, temperature, optimizer, total = inside(config)
+        rate, heat, optimizer, total = inside(config)
         steps = np.unique(np.linspace(0, total, 10).astype(int))
         found: dict[str, Any] = {"total": total, "rates": [np.float32(rate(int(s))) for s in steps]}
-        if temperature is not None:
-            found["temperatures"] = [np.float32(temperature(int(s))) for s in steps]
+        if heat is not None:
+            found["temperatures"] = [np.float32(heat(int(s))) for s in steps]
         yield _named(f"recipe/{path.stem}", found)
         network = "lps" if "resnet" in config.model.name else "afc"
         params = parameters[network]
@@ -141,11 +141,6 @@ def record_recipes() -> Iterator[Recording]:
 
 def inside(config: ConfigDict) -> tuple[optax.Schedule, optax.Schedule | None, Any, int]:
     """Learning rate, temperature, optimizer and number of steps of a configuration over 50,000 images."""
-    from aliasfree_jax.training.plan import make_plan
-    from aliasfree_jax.training.recipe import learning_rate, temperature
-
-    from aliasfree_jax.training.optimizer import make_optimizer
-
     plan = make_plan(config, 50_000)
     rate = learning_rate(config.optimizer, plan)
     return (
