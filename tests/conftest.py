@@ -27,24 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """XLA reads its flags when the first program is compiled."""
-    flags = [f"--xla_force_host_platform_device_count={config.option.devices}"]
-    # These compile twice as slowly as the code generator before them, which jax 0.10 has too.
-    if config.option.markexpr == "not slow" and importlib.metadata.version("jaxlib").startswith("0.10."):
-        flags.append("--xla_cpu_use_fusion_emitters=false")
-    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+    """How XLA compiles, here and in processes that tests start; it reads its flags with the first program.
 
-
-@pytest.fixture(autouse=True)
-def optimisation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Most of the fast suite's time is XLA's optimisation, which none of its tests is about.
-
-    The slow tests run what users run: those of compiled programs, memory, counted arithmetic, and equal
-    bits between programs are among them.
+    Most of the fast tests' time is optimisation, which none of them is about. The slow ones run what users
+    run: those of compiled programs, memory, counted arithmetic, and equal bits between programs are among
+    them.
     """
-    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("slow") is None)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    flags = [f"--xla_force_host_platform_device_count={config.option.devices}"]
+    if config.option.markexpr == "not slow":
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        jax.config.update("jax_disable_most_optimizations", True)
+        # These compile twice as slowly as the code generator before them, which jax 0.10 has too.
+        if importlib.metadata.version("jaxlib").startswith("0.10."):
+            flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 
 
 @pytest.fixture

@@ -24,9 +24,6 @@ SINGLE = 1e-5
 # Float64 rounding through up to 25 layers; measured 2e-15.
 DOUBLE = 1e-10
 
-# LLVM's optimisation takes half of the compilation time and changes no result beyond rounding.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
-
 NAMES = golden.cases()
 MINI = [name for name in NAMES if "mini" in name]
 # Of each kind of sampler, stem and key layout a small one; the others differ in size or a filter's taps.
@@ -62,11 +59,11 @@ def converted(name: str):
     return case, module, variables
 
 
-def relative_error(name: str, dtype: str, compiler_options: dict | None = None) -> float:
+def relative_error(name: str, dtype: str) -> float:
     case, module, variables = converted(name)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables)
     images = jnp.asarray(case.inputs.transpose(0, 2, 3, 1), dtype)
-    logits = jax.jit(module.apply, compiler_options=compiler_options)(variables, images)
+    logits = jax.jit(module.apply)(variables, images)
     if case.meta["source"] == "learnable_polyphase_sampling":
         logits = jax.nn.log_softmax(logits)  # these networks end with it there
     assert logits.dtype == dtype and logits.shape == case.output.shape
@@ -89,21 +86,20 @@ def test_the_cases_are_those_of_all_classifiers():
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
 def test_float32(name):
-    optimised = "tiny" in name or "small" in name  # so that XLA's fusions are tested, too
-    assert relative_error(name, "float32", None if optimised else UNOPTIMISED) < SINGLE
+    assert relative_error(name, "float32") < SINGLE
 
 
 @pytest.mark.parametrize("name", MINI)
 def test_float64(name):
     with jax.enable_x64(True):
-        assert relative_error(name, "float64", UNOPTIMISED) < DOUBLE
+        assert relative_error(name, "float64") < DOUBLE
 
 
 def test_the_comparison_can_fail():
     case, module, variables = converted("afc_mini_128")
     variables = jax.tree.map(jnp.asarray, variables)
     variables["params"]["stage2_block1"]["mlp"]["activation"]["coefficients"] *= 1.001
-    logits = jax.jit(module.apply, compiler_options=UNOPTIMISED)(variables, case.inputs.transpose(0, 2, 3, 1))
+    logits = jax.jit(module.apply)(variables, case.inputs.transpose(0, 2, 3, 1))
     assert np.abs(np.asarray(logits) - case.output).max() > 2 * SINGLE * np.abs(case.output).max()
 
 
