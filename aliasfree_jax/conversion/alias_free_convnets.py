@@ -18,8 +18,7 @@ from aliasfree_jax.conversion.convnext_entries import (
 from aliasfree_jax.conversion.entries import Entry
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models import create_model
-from aliasfree_jax.models.convnext import ConvNeXt
-from aliasfree_jax.models.variants import SIZES
+from aliasfree_jax.models.convnext import SIZES, ConvNeXt
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 
 SOURCE = "alias_free_convnets"

@@ -14,18 +14,17 @@ from aliasfree_jax.conversion.entries import Entry, blur_filter
 from aliasfree_jax.conversion.resnet_entries import Style, resnet
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models import create_model
-from aliasfree_jax.models.classic_variants import NETWORKS
-from aliasfree_jax.models.densenet import DenseNet
-from aliasfree_jax.models.feedforward import VGG, AlexNet
-from aliasfree_jax.models.mobilenet import MobileNetV2
-from aliasfree_jax.models.resnet import ResNet
-from aliasfree_jax.models.resnet_variants import SIZES
+from aliasfree_jax.models.alexnet_vgg import ALEXNETS, VGG, VGGS, AlexNet
+from aliasfree_jax.models.densenet import DENSENETS, DenseNet
+from aliasfree_jax.models.mobilenet import MOBILENETS, MobileNetV2
+from aliasfree_jax.models.resnet import SIZES, ResNet
 
 SOURCE = "antialiased-cnns"
 TORCHVISION = "torchvision"
 Options = Mapping[str, Any]
 
-MODELS = tuple(name for name in (*SIZES, *NETWORKS) if name != "basic")
+CHAINS = (*ALEXNETS.sizes, *VGGS.sizes, *DENSENETS.sizes, *MOBILENETS.sizes)
+MODELS = (*SIZES, *CHAINS)
 
 
 def _check(source: str, model: str, options: Options, legal: set[str]) -> None:

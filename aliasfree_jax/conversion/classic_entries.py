@@ -15,8 +15,8 @@ from aliasfree_jax.conversion.entries import (
     linear,
 )
 from aliasfree_jax.conversion.resnet_entries import Style
+from aliasfree_jax.models.alexnet_vgg import VGG, AlexNet
 from aliasfree_jax.models.densenet import DenseNet
-from aliasfree_jax.models.feedforward import VGG, AlexNet
 from aliasfree_jax.models.mobilenet import STAGES, MobileNetV2
 
 

@@ -16,7 +16,7 @@ from aliasfree_jax.conversion import (
 )
 from aliasfree_jax.conversion.entries import Entry
 from aliasfree_jax.conversion.undecided import UndecidedError
-from aliasfree_jax.models.resnet_variants import SIZES
+from aliasfree_jax.models.resnet import SIZES
 
 Options = Mapping[str, Any]
 Original = tuple[str, str, Options]

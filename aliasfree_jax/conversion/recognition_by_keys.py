@@ -18,8 +18,7 @@ from aliasfree_jax.conversion import (
 )
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.conversion.weights import find_weights
-from aliasfree_jax.models.classic_variants import NETWORKS
-from aliasfree_jax.models.resnet_variants import CIFAR_SIZES, SIZES
+from aliasfree_jax.models.resnet import CIFAR_SIZES, SIZES
 
 State = Mapping[str, np.ndarray]
 Original = tuple[str, str, dict[str, Any]]
@@ -124,7 +123,7 @@ def _chain(state: State) -> Original | None:
     taps = _filter_size(state)
     source = antialiased_cnns.TORCHVISION if taps is None else antialiased_cnns.SOURCE
     options: dict[str, Any] = {} if taps is None else {"filter_size": taps}
-    name = next((name for name in NETWORKS if name != "basic" and _is(name, state)), None)
+    name = next((name for name in antialiased_cnns.CHAINS if _is(name, state)), None)
     if name is None:
         return None
     if taps is not None and name == "alexnet":

@@ -17,8 +17,7 @@ from jax.sharding import Mesh
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.evaluation.placement import divided
-from aliasfree_jax.ops.shift import fractional_shift, integer_shift
-from aliasfree_jax.ops.warp import bilinear_sample
+from aliasfree_jax.ops.shift import bilinear_sample, fractional_shift, integer_shift
 
 Fill = tuple[float, ...]  # what lies outside an image: one number, or one a channel
 NOTHING: Fill = (0.0,)

@@ -12,7 +12,7 @@ import numpy as np
 
 from aliasfree_jax.evaluation.shift_sets import Grid, product
 from aliasfree_jax.evaluation.shifting import NOTHING, Fill, centre, check_size
-from aliasfree_jax.ops.warp import bilinear_sample
+from aliasfree_jax.ops.shift import bilinear_sample
 
 # Largest translation of the original, as a share of the side, at constraint c: (c / 10) / 28.
 _TRANSLATION = 1 / 280

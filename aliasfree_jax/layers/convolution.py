@@ -4,8 +4,7 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.layers.batching import images_at_once, over_images
-from aliasfree_jax.layers.initializers import Initializer, lecun_normal, normal
-from aliasfree_jax.layers.layer import Layer, accurate_dtype
+from aliasfree_jax.layers.layer import Initializer, Layer, accurate_dtype, lecun_normal, normal
 from aliasfree_jax.ops.convolution import conv2d, mean_convolution, wide_patches
 from aliasfree_jax.ops.depthwise import depthwise_conv
 from aliasfree_jax.ops.padding import Padding, WindowPadding

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers.convolution import Conv, MeanConv
-from aliasfree_jax.layers.initializers import fan_in_uniform
-from aliasfree_jax.layers.layer import Layer, accurate_dtype
+from aliasfree_jax.layers.layer import Layer, accurate_dtype, fan_in_uniform
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.ops.padding import Padding
 

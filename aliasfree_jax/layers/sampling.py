@@ -9,13 +9,14 @@ uses that to filter the narrower side and to convolve on the coarse grid only.
 
 import itertools
 import warnings
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.layer import Layer, accurate_dtype, part
 from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.padding import WindowPadding, pad, same_padding
 from aliasfree_jax.ops.polyphase import polyphase_downsample
@@ -26,7 +27,7 @@ Phase = tuple[jax.Array, ...] | None
 """One array a step of sampling (`steps_of`): integers [N], or weights [N, K] of the K components."""
 
 Temperature = jax.Array | float
-SamplerFactory = ModuleFactory
+SamplerFactory = Callable[..., "Sampler"]
 
 
 def _prime_factors(number: int) -> list[int]:

@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax
 
+from aliasfree_jax.layers.adaptive import AdaptivePolyphase
 from aliasfree_jax.layers.layer import Layer
-from aliasfree_jax.layers.polyphase import AdaptivePolyphase
 from aliasfree_jax.layers.sampling import Phase
 from aliasfree_jax.layers.upsampling import PolyphaseUpsample
 from aliasfree_jax.ops.padding import Padding

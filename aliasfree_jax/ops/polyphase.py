@@ -148,12 +148,3 @@ def polyphase_upsample(x: jax.Array, phase: jax.Array, strides: Pair = 2) -> jax
     weights = phase.astype(x.dtype).reshape(n, s, r).transpose(0, 2, 1)  # [N, row offset, column offset]
     grid = x[:, :, None, :, None] * weights[:, None, :, None, :, None]
     return grid.reshape(n, h * r, w * s, c)
-
-
-def polyphase_downsample_ref(x: jax.Array) -> jax.Array:
-    """Twin of l2 `polyphase_downsample` on even sides, by strided slices in a Python loop."""
-    samples = []
-    for image in x:
-        parts = [image[i::2, j::2] for j in (0, 1) for i in (0, 1)]
-        samples.append(max(parts, key=lambda part: float((part**2).sum())))
-    return jnp.stack(samples)

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.adaptive_blur import AdaptiveBlurPool
+from aliasfree_jax.layers.adaptive import AdaptiveBlurPool, AdaptivePolyphase, LearnedPolyphase
 from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
-from aliasfree_jax.layers.polyphase import AdaptivePolyphase, LearnedPolyphase
 from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, Subsample, steps_of
 from aliasfree_jax.layers.upsampling import IdealUpsample, PolyphaseUpsample
 from aliasfree_jax.ops.blurring import blur
