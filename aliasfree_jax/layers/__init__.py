@@ -21,7 +21,14 @@ from aliasfree_jax.layers.mlp import Mlp
 from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, SpatialNorm
 from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
 from aliasfree_jax.layers.sampled import ActivatedStem, MaxBlurPool, SampledConv
-from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, NormPreserving, Subsample
+from aliasfree_jax.layers.sampling import (
+    BlurPool,
+    IdealDownsample,
+    IdealUpsample,
+    NormPreserving,
+    PolyphaseUpsample,
+    Subsample,
+)
 from aliasfree_jax.layers.sequence import (
     AdaptivePolyphase1D,
     BlurPool1D,
@@ -29,7 +36,6 @@ from aliasfree_jax.layers.sequence import (
     IdealUpsample1D,
     PolyphaseUpsample1D,
 )
-from aliasfree_jax.layers.upsampling import IdealUpsample, PolyphaseUpsample
 
 __all__ = [
     "ActivatedStem",

@@ -237,14 +237,8 @@ class UpSelfGate(ScaledActivation):
         """[N, H, W, C] to [N, H, W, C]."""
         # V commutes with the interpolation; on the coarse grid it has fewer samples.
         x = self.cast(x)
-        linear = nn.Dense(
-            x.shape[-1],
-            kernel_init=nn.initializers.zeros,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            precision=self.exact,
-            name="linear",
-        )
+        numerics = {**self.numerics, "precision": self.exact}
+        linear = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, **numerics, name="linear")
         return up_gate_down(x, linear(x).astype(x.dtype), *self.scales(), precision=self.exact)
 
 

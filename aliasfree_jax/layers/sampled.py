@@ -170,7 +170,21 @@ class ActivatedStem(Layer):
         return (c0 + sampled.astype(accurate)).astype(images.dtype)
 
 
-class ImageStem(Layer):
+class NormedStem(Layer):
+    """What the stems of ResNets have in common: parts of the network, and the channels of its first stage."""
+
+    width: int
+    sampler: SamplerFactory
+    activation: ModuleFactory
+    norm: ModuleFactory
+    padding: Padding
+
+    def activated(self, x: jax.Array, size: int, stride: int, train: bool) -> jax.Array:
+        """Convolution, norm and activation; for use in the one compact method."""
+        return normed_and_activated(self, conv_before_norm(self, self.width, size, stride)(x), train)
+
+
+class ImageStem(NormedStem):
     """7 x 7 convolution, norm, activation, sample by 2, max pool, sample by 2: for ImageNet.
 
     Attributes:
@@ -180,11 +194,6 @@ class ImageStem(Layer):
       sampler, first_sampler: after the max pool and before it (None: the same).
     """
 
-    width: int
-    sampler: SamplerFactory
-    activation: ModuleFactory
-    norm: ModuleFactory
-    padding: Padding
     strided: bool = False
     pool_size: int = 2
     pool_padding: WindowPadding = "VALID"
@@ -196,15 +205,14 @@ class ImageStem(Layer):
         """[N, H, W, channels] to [N, H / 4, W / 4, width]."""
         first = (self.first_sampler or self.sampler)(strides=2, **self.numerics, name="first_sampler")
         in_convolution = self.strided or isinstance(first, Subsample)
-        x = conv_before_norm(self, self.width, 7, 2 if in_convolution else 1)(x)
-        x = normed_and_activated(self, x, train)
+        x = self.activated(x, 7, 2 if in_convolution else 1, train)
         if not in_convolution:
             x = first(x, train=train, temperature=temperature)
         pool = MaxBlurPool(self.pool_size, 2, self.pool_padding, self.sampler, **self.numerics, name="pool")
         return pool(x, train=train, temperature=temperature)
 
 
-class SmallStem(Layer):
+class SmallStem(NormedStem):
     """3 x 3 convolution, norm and activation at full resolution: for CIFAR.
 
     Attributes:
@@ -212,11 +220,6 @@ class SmallStem(Layer):
         with fractional shifts: here no sampler removes it later.
     """
 
-    width: int
-    sampler: SamplerFactory
-    activation: ModuleFactory
-    norm: ModuleFactory
-    padding: Padding
     without_nyquist: bool = False
     total_stride: ClassVar[int] = 1
 
@@ -225,4 +228,4 @@ class SmallStem(Layer):
         """[N, H, W, channels] to [N, H, W, width]."""
         if self.without_nyquist:
             x = remove_nyquist(x, self.exact)
-        return normed_and_activated(self, conv_before_norm(self, self.width, 3)(x), train)
+        return self.activated(x, 3, 1, train)

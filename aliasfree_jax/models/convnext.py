@@ -187,11 +187,10 @@ class ConvNeXt(Network):
         return self._layer(of, share, lead)
 
     def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
-        pooled = ChannelNorm(param_dtype=self.param_dtype, name="norm")(self.pooled(x))
-
         def head_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
             return self.head_init_scale * kernel_init(key, shape, dtype)
 
+        pooled = ChannelNorm(param_dtype=self.param_dtype, name="norm")(self.pooled(x))
         return self.classified(pooled, head_init, nn.initializers.zeros)
 
     @property
@@ -229,18 +228,16 @@ SIZES: dict[str, Options] = {
 # Scales of the paper's training commands.
 _SCALES = {"in_scale": 7.0, "out_scale": 7.0, "train_scale": True}
 
-_ALIAS_FREE = {
-    **{"padding": "CIRCULAR", "sampled_padding": "CIRCULAR", "sampler": "ideal", "norm": "spatial"},
-    "precision": "highest",
-}
+_CIRCULAR = {"padding": "CIRCULAR", "sampled_padding": "CIRCULAR"}
+_ALIAS_FREE = {**_CIRCULAR, "sampler": "ideal", "norm": "spatial", "precision": "highest"}
 
 VARIANTS: dict[str, Options] = {
     # The network of Liu et al.
     "convnext": {},
     # Its twin on the circle, the baseline of Michaeli et al.; aliases.
-    "convnext_circular": {"padding": "CIRCULAR", "sampled_padding": "CIRCULAR"},
+    "convnext_circular": _CIRCULAR,
     # Adaptive polyphase sampling: exact for integer shifts.
-    "convnext_aps": {"padding": "CIRCULAR", "sampled_padding": "CIRCULAR", "sampler": "polyphase"},
+    "convnext_aps": {**_CIRCULAR, "sampler": "polyphase"},
     # Alias-free: exact for every shift.
     "convnext_afc": {
         **_ALIAS_FREE,
@@ -254,11 +251,6 @@ VARIANTS: dict[str, Options] = {
         "activation": {"name": "up_gate", **_SCALES},
         "stem_activation": {"name": "lowpass_gate", **_SCALES},
     },
-}
-
-# What a variant decides; the other options are the same for a network and the one that it blends from.
-_OF_THE_VARIANT = {
-    *("padding", "sampled_padding", "sampler", "activation", "norm", "stem_activation", "stem_residual"),
 }
 
 
@@ -296,7 +288,8 @@ def _blending(options: Options) -> Blending | None:
         raise ConfigError(f'expected blend={{"start": FAMILY, "share": 0 to 1}}, got {given!r}.')
     if start not in VARIANTS:
         raise ConfigError(unknown("family of ConvNeXts to blend from", start, VARIANTS))
-    common = {name: value for name, value in options.items() if name not in {*_OF_THE_VARIANT, "blend"}}
+    of_the_variant = {name for parts in VARIANTS.values() for name in parts}
+    common = {name: value for name, value in options.items() if name not in {*of_the_variant, "blend"}}
     network: Any = CONVNEXTS.made({**VARIANTS[start], **common})
     return Blending(network, share)
 

@@ -108,37 +108,31 @@ class Family:
         return network
 
 
+_PRECISIONS = (None, "default", "high", "highest")  # JAX's other words for them name number formats
+
+
 def _constructed(network: type[Network], options: Options, gated: bool) -> dict[str, Any]:
     """The fields of a network: number formats and parts as objects, words checked, tuples for lists."""
-    fields = {**options, **_numerics(options)}
-    declared = network.__dataclass_fields__
-    for name, value in fields.items():
+    fields, declared = dict(options), network.__dataclass_fields__
+    for name, value in options.items():
         kind, default = declared[name].type, declared[name].default
         if name in KIND_OF_OPTION and not (value is None and default is None):
             fields[name] = resolve(KIND_OF_OPTION[name], value, name, gated=gated)
+        elif name in ("dtype", "param_dtype") and value is not None:
+            fields[name] = _format(name, value)
+        elif name == "precision" and not isinstance(value, jax.lax.Precision) and value not in _PRECISIONS:
+            raise ConfigError(
+                unknown("precision", value, _PRECISIONS[1:])
+                + ' Number formats are other options: dtype="bfloat16", param_dtype.'
+            )
         elif get_origin(kind) is Literal and value not in get_args(kind):
             raise ConfigError(unknown(name, value, get_args(kind)))
-    fields = {name: frozen(value) for name, value in fields.items()}
+        fields[name] = frozen(fields[name])
     if {"depths", "widths"} <= declared.keys():
         depths, widths = (fields.get(name, declared[name].default) for name in ("depths", "widths"))
         if len(depths) != len(widths):
             raise ConfigError(f"depths {depths} and widths {widths} differ in their number of stages.")
     return fields
-
-
-_PRECISIONS = (None, "default", "high", "highest")  # JAX's other words for them name number formats
-
-
-def _numerics(options: Options) -> dict[str, Any]:
-    """The options dtype, param_dtype and precision, as far as they are given; names become objects of JAX."""
-    precision = options.get("precision")
-    if not isinstance(precision, jax.lax.Precision) and precision not in _PRECISIONS:
-        raise ConfigError(
-            unknown("precision", precision, _PRECISIONS[1:])
-            + ' Number formats are other options: dtype="bfloat16", param_dtype.'
-        )
-    found = {name: options[name] for name in ("dtype", "param_dtype") if options.get(name) is not None}
-    return {name: _format(name, value) for name, value in found.items()}
 
 
 def _format(name: str, value: Any) -> jnp.dtype:
