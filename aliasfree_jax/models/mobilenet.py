@@ -97,17 +97,11 @@ class MobileNetV2(Network):
         x = normed_and_activated(self, x, train, "stem_")
         for stage, (expansion, width, depth, stride) in enumerate(STAGES):
             for block in range(depth):
-                x = InvertedResidual(
-                    int(width * self.width_mult),
-                    expansion,
-                    stride if block == 0 else 1,
-                    self.sampler,
-                    self.activation,
-                    self.norm,
-                    self.padding,
-                    **self.numerics,
-                    name=f"stage{stage}_block{block}",
-                )(x, train=train, temperature=temperature)
+                shape = (int(width * self.width_mult), expansion, stride if block == 0 else 1)
+                parts = (self.sampler, self.activation, self.norm, self.padding)
+                name = f"stage{stage}_block{block}"
+                residual = InvertedResidual(*shape, *parts, **self.numerics, name=name)
+                x = residual(x, train=train, temperature=temperature)
             self.sow("intermediates", f"stage{stage}", x)
         x = conv_before_norm(self, int(1280 * max(1.0, self.width_mult)), 1, name="last_conv")(x)
         pooled = self.pooled(normed_and_activated(self, x, train, "last_"))

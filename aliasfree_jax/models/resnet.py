@@ -145,24 +145,14 @@ class ResNet(Network):
         """
         x = self.prepared(images)
         x = self._stem(name="stem")(x, train=train, temperature=temperature)
+        sampling = (self.groups, self.group_width, self.sampler, self.sampler_position)
+        activations = (self.activation, self.sum_activation or self.activation)
+        common = (*sampling, *activations, self.norm, self.padding, self.zero_init_residual)
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for block in range(depth):
-                x = ResidualBlock(
-                    self.block,
-                    width,
-                    2 if stage > 0 and block == 0 else 1,
-                    self.groups,
-                    self.group_width,
-                    self.sampler,
-                    self.sampler_position,
-                    self.activation,
-                    self.sum_activation or self.activation,
-                    self.norm,
-                    self.padding,
-                    self.zero_init_residual,
-                    **self.numerics,
-                    name=f"stage{stage}_block{block}",
-                )(x, train=train, temperature=temperature)
+                stride, name = 2 if stage > 0 and block == 0 else 1, f"stage{stage}_block{block}"
+                residual = ResidualBlock(self.block, width, stride, *common, **self.numerics, name=name)
+                x = residual(x, train=train, temperature=temperature)
             self.sow("intermediates", f"stage{stage}", x)
         return self.classified(self.pooled(x))
 
