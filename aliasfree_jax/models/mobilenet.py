@@ -98,9 +98,8 @@ class MobileNetV2(Network):
         for stage, (expansion, width, depth, stride) in enumerate(STAGES):
             for block in range(depth):
                 shape = (int(width * self.width_mult), expansion, stride if block == 0 else 1)
-                parts = (self.sampler, self.activation, self.norm, self.padding)
-                name = f"stage{stage}_block{block}"
-                residual = InvertedResidual(*shape, *parts, **self.numerics, name=name)
+                fields = (*shape, self.sampler, self.activation, self.norm, self.padding)
+                residual = InvertedResidual(*fields, **self.numerics, name=f"stage{stage}_block{block}")
                 x = residual(x, train=train, temperature=temperature)
             self.sow("intermediates", f"stage{stage}", x)
         x = conv_before_norm(self, int(1280 * max(1.0, self.width_mult)), 1, name="last_conv")(x)
