@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax import create_model
-from aliasfree_jax.layers import DepthwiseConv, Factory, SpatialNorm
+from aliasfree_jax.layers import DepthwiseConv, Factory, Mlp, SpatialNorm
 from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.models.convnext import Block
 from benchmarks.operations import POLYNOMIAL, chosen
@@ -64,7 +64,8 @@ def scanned(quick: bool, batch: int, repetitions: int) -> list[Row]:
     depth, side, width = (2, 7, 24) if quick else (9, 14, 384)
     init = nn.initializers.normal(0.02)
     depthwise = Factory(DepthwiseConv, kernel_init=init)
-    make = functools.partial(Block, depthwise, SpatialNorm, POLYNOMIAL, 0.0, 0.1, 4.0, "auto", "auto", init)
+    mlp = Factory(Mlp, hidden=4 * width, activation=POLYNOMIAL, kernel_init=init)
+    make = functools.partial(Block, depthwise, SpatialNorm, mlp, 0.0, 0.1)
     x = jax.random.normal(jax.random.key(0), (batch, side, side, width))
 
     class Unrolled(nn.Module):

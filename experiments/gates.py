@@ -6,13 +6,13 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.layers import Layer, SpatialNorm, UpGate
-from aliasfree_jax.models.parts import GATED_ACTIVATIONS
+from aliasfree_jax.models import register_part
 
 
 class NormedUpGate(Layer):
     """`UpGate` with an alias-free norm after it, on the map's own grid, where the variance is exact."""
 
-    arity: ClassVar[int] = 2
+    gated: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -22,4 +22,4 @@ class NormedUpGate(Layer):
         return y
 
 
-GATED_ACTIVATIONS["normed_up_gate"] = NormedUpGate
+register_part("activation", "normed_up_gate", NormedUpGate)

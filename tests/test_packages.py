@@ -31,7 +31,8 @@ from aliasfree_jax import layers, models, ops
 
 for part in (ops, layers, models):
     for module in pkgutil.iter_modules(part.__path__, f"{part.__name__}."):
-        importlib.import_module(module.name)
+        if not module.name.endswith(".command"):  # of the command line, which absl reads
+            importlib.import_module(module.name)
 
 import jax, jax.numpy as jnp
 

@@ -11,7 +11,7 @@ from aliasfree_jax.conversion.convnext_entries import convnext_entries
 from aliasfree_jax.conversion.description import KIND, look
 from aliasfree_jax.conversion.entries import Candidates, CodeBase, Options, check_options, chosen
 from aliasfree_jax.errors import ConversionError
-from aliasfree_jax.models.variants import SIZES
+from aliasfree_jax.models.convnext import SIZES
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 
 SOURCE = "alias_free_convnets"

@@ -20,13 +20,16 @@ from aliasfree_jax.conversion.entries import (
     check_options,
 )
 from aliasfree_jax.errors import ConversionError, unknown
-from aliasfree_jax.models.classic_variants import NETWORKS
-from aliasfree_jax.models.resnet_variants import SIZES
+from aliasfree_jax.models.alexnet_vgg import ALEXNETS, VGGS
+from aliasfree_jax.models.densenet import DENSENETS
+from aliasfree_jax.models.mobilenet import MOBILENETS
+from aliasfree_jax.models.resnet import SIZES
 
 SOURCE = "antialiased-cnns"
 TORCHVISION = "torchvision"
 
-MODELS = tuple(name for name in (*SIZES, *NETWORKS) if name != "basic")
+CHAINS = (*ALEXNETS.sizes, *VGGS.sizes, *DENSENETS.sizes, *MOBILENETS.sizes)
+MODELS = (*SIZES, *CHAINS)
 
 
 def _check(source: str, model: str) -> None:

@@ -21,8 +21,8 @@ from aliasfree_jax.conversion.entries import (
     linear,
     no_entries,
 )
+from aliasfree_jax.models.alexnet_vgg import VGG, AlexNet
 from aliasfree_jax.models.densenet import DenseNet
-from aliasfree_jax.models.feedforward import VGG, AlexNet
 from aliasfree_jax.models.mobilenet import STAGES, MobileNetV2
 from aliasfree_jax.models.resnet import EXPANSION, ResNet
 

@@ -22,7 +22,7 @@ from aliasfree_jax.conversion.truly_shift_invariant_cnns import IMAGENET
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.conversion.weights import find_weights
 from aliasfree_jax.errors import ConversionError
-from aliasfree_jax.models.resnet_variants import CIFAR_SIZES, SIZES
+from aliasfree_jax.models.resnet import CIFAR_SIZES, SIZES
 
 State = Mapping[str, np.ndarray]
 Original = tuple[str, str, dict[str, Any]]

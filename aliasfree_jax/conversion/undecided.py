@@ -23,7 +23,7 @@ from aliasfree_jax.conversion.code_bases import (
 )
 from aliasfree_jax.conversion.entries import Entry, Options
 from aliasfree_jax.errors import ConversionError, listed
-from aliasfree_jax.models.resnet_variants import SIZES
+from aliasfree_jax.models.resnet import SIZES
 from aliasfree_jax.pickles.inert import Description
 
 COMMAND = "python -m aliasfree_jax convert"

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.ops.shift import fractional_shift, integer_shift
-from aliasfree_jax.ops.warp import bilinear_sample
+from aliasfree_jax.ops.shift import bilinear_sample, fractional_shift, integer_shift
 
 Fill = tuple[float, ...]  # what lies outside an image: one number, or one a channel
 NOTHING: Fill = (0.0,)

@@ -4,18 +4,31 @@ Samplers, upsamplers, activations, norms and convolutions, as layers of your own
 `nn.Sequential([nn.Conv(16, (3, 3)), BlurPool(2), nn.relu])`.
 """
 
-from aliasfree_jax.layers.activation import LowpassPolynomial, Polynomial, UpPolynomial
-from aliasfree_jax.layers.adaptive_blur import AdaptiveBlurPool
+from aliasfree_jax.layers.activation import (
+    Gate,
+    LowpassGate,
+    LowpassPolynomial,
+    Polynomial,
+    UpGate,
+    UpPolynomial,
+    UpSelfGate,
+)
+from aliasfree_jax.layers.adaptive import AdaptiveBlurPool, AdaptivePolyphase, LearnedPolyphase
+from aliasfree_jax.layers.block import DropPath
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
-from aliasfree_jax.layers.drop_path import DropPath
-from aliasfree_jax.layers.gate import Gate, LowpassGate, UpGate, UpSelfGate
 from aliasfree_jax.layers.layer import Factory, Layer
 from aliasfree_jax.layers.mlp import Mlp
 from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, SpatialNorm
 from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
-from aliasfree_jax.layers.polyphase import AdaptivePolyphase, LearnedPolyphase
-from aliasfree_jax.layers.sampled import MaxBlurPool, SampledConv
-from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, NormPreserving, Subsample
+from aliasfree_jax.layers.sampled import ActivatedStem, MaxBlurPool, SampledConv
+from aliasfree_jax.layers.sampling import (
+    BlurPool,
+    IdealDownsample,
+    IdealUpsample,
+    NormPreserving,
+    PolyphaseUpsample,
+    Subsample,
+)
 from aliasfree_jax.layers.sequence import (
     AdaptivePolyphase1D,
     BlurPool1D,
@@ -23,8 +36,6 @@ from aliasfree_jax.layers.sequence import (
     IdealUpsample1D,
     PolyphaseUpsample1D,
 )
-from aliasfree_jax.layers.stem import ActivatedStem
-from aliasfree_jax.layers.upsampling import IdealUpsample, PolyphaseUpsample
 
 __all__ = [
     "ActivatedStem",

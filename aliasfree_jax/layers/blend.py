@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.layer import Factory, Layer, ModuleFactory, accurate_dtype
 
-Share = jax.Array | float
+BlendShare = jax.Array | float
 """How much of the second layer there is: 0 (none) to 1 (it alone)."""
 
 
@@ -28,7 +28,7 @@ class Blend(Layer):
 
     start: ModuleFactory
     end: ModuleFactory
-    share: Share
+    share: BlendShare
     lead: int = 0
 
     @nn.compact
@@ -60,7 +60,7 @@ class Blend(Layer):
         return self.scope
 
 
-def blend(start: ModuleFactory, end: ModuleFactory, share: Share, *, lead: int = 0) -> ModuleFactory:
+def blend(start: ModuleFactory, end: ModuleFactory, share: BlendShare, *, lead: int = 0) -> ModuleFactory:
     """A factory of the `Blend` of two layers; of the one layer if both are the same."""
     if start == end:
         return end

@@ -1,11 +1,12 @@
 """Convolutions whose padding can be circular."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 
 from aliasfree_jax.layers.batching import images_at_once, over_images
-from aliasfree_jax.layers.initializers import Initializer, lecun_normal, normal
-from aliasfree_jax.layers.layer import Layer, accurate_dtype
+from aliasfree_jax.layers.layer import Initializer, Layer, accurate_dtype, lecun_normal, normal
 from aliasfree_jax.ops.convolution import conv2d, mean_convolution, wide_patches
 from aliasfree_jax.ops.depthwise import depthwise_conv
 from aliasfree_jax.ops.padding import Padding, WindowPadding
@@ -48,13 +49,19 @@ class Conv(Layer):
     def _forward(self, x: jax.Array) -> jax.Array:
         window, groups = pair(self.kernel_size, "kernel_size"), self.feature_group_count
         shape = (*window, x.shape[-1] // groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = _parameters(self, x, shape, self.bias_init)
         y = conv2d(x, kernel, self.strides, self.padding, self.precision, groups=groups)
         return y if bias is None else y + bias
+
+
+def _parameters(
+    of: Any, x: jax.Array, shape: tuple[int, ...], bias_init: Initializer
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """The map in the number format of a convolution `of`, its kernel of this shape and its bias, if any."""
+    kernel = of.param("kernel", of.kernel_init, shape, of.param_dtype)
+    bias = of.param("bias", bias_init, shape[-1:], of.param_dtype) if of.use_bias else None
+    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=of.dtype)
+    return x, kernel, bias
 
 
 class MeanConv(Layer):
@@ -96,10 +103,6 @@ class DepthwiseConv(Layer):
         """[N, H, W, C] to [N, H, W, C]. Raises `ShapeError` for unfit maps, `ConfigError` for padding."""
         check_images(x)
         shape = (*pair(self.kernel_size, "kernel_size"), x.shape[-1])
-        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = _parameters(self, x, shape, nn.initializers.zeros)
         y = depthwise_conv(x, kernel, self.padding, precision=self.precision)
         return y if bias is None else y + bias

@@ -1,16 +1,15 @@
 """The pointwise part of a ConvNeXt block, in whichever order costs less."""
 
 import math
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers.activation import FinerGrid, Gelu, Relu, Scaled, arity
+from aliasfree_jax.layers.activation import FinerGrid, Gelu, Relu, ScaledActivation, is_gated
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
-from aliasfree_jax.layers.initializers import Initializer, normal
-from aliasfree_jax.layers.layer import Layer, ModuleFactory
+from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, normal
 from aliasfree_jax.ops.activation import polynomial_grid
 from aliasfree_jax.ops.choices import choices
 from aliasfree_jax.ops.shapes import check_images
@@ -25,18 +24,18 @@ def resampling_cost(shape: tuple[int, int], grid: tuple[int, int]) -> int:
 
 
 def mlp_costs(
-    shape: tuple[int, int], channels: int, hidden: int, degree: int = 2, arity: int = 1
+    shape: tuple[int, int], channels: int, hidden: int, degree: int = 2, gated: bool = False
 ) -> dict[str, int]:
     """Multiply-adds of the MLP with its linear layers on the fine and on the coarse grid.
 
     "fine" resamples `channels` maps and runs the layers on the activation's grid; "coarse" runs them
-    on the map's own grid and resamples `arity * hidden` maps there and `hidden` back.
+    on the map's own grid and resamples `hidden` maps (for a gate twice as many) there and `hidden` back.
     """
-    grid = polynomial_grid(shape, degree)
-    resampling, layers = resampling_cost(shape, grid), (arity + 1) * channels * hidden
+    grid, maps = polynomial_grid(shape, degree), (3 if gated else 2) * hidden
+    resampling = resampling_cost(shape, grid)
     return {
-        "fine": layers * math.prod(grid) + channels * resampling,
-        "coarse": layers * math.prod(shape) + (arity + 1) * hidden * resampling // 2,
+        "fine": maps * channels * math.prod(grid) + channels * resampling,
+        "coarse": maps * channels * math.prod(shape) + maps * resampling // 2,
     }
 
 
@@ -45,7 +44,7 @@ def hidden_width(channels: int, activation: ModuleFactory, ratio: float = 4.0) -
 
     Rounded to a multiple of 8 if it is no whole number.
     """
-    width = 2 * ratio * channels / (1 + arity(activation))
+    width = 2 * ratio * channels / (3 if is_gated(activation) else 2)
     return round(width) if width == round(width) else 8 * max(1, round(width / 8))
 
 
@@ -76,36 +75,33 @@ class Mlp(Layer):
 
     @nn.compact
     def _forward(self, x: jax.Array) -> jax.Array:
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(
-                features,
-                kernel_init=self.kernel_init,
-                **self.numerics,
-                name=name,
-            )
-
-        shape, channels = (x.shape[1], x.shape[2]), x.shape[-1]
-        expand, project = dense(arity(self.activation) * self.hidden, "expand"), dense(channels, "project")
+        how: dict[str, Any] = {"kernel_init": self.kernel_init, **self.numerics}
+        expand = nn.Dense(self._expanded(), **how, name="expand")
+        project = nn.Dense(x.shape[-1], **how, name="project")
         activation = self.activation(**self.numerics, name="activation")
-        if isinstance(activation, FinerGrid) and self._grid(shape, channels, activation) == "fine":
-            return activation.down(project(activation.pointwise(expand(activation.up(x)))), shape)
+        if isinstance(activation, FinerGrid) and self._grid(x, activation) == "fine":
+            return activation.between(x, expand, project)
         return project(activation(expand(x)))
 
-    def _grid(self, shape: tuple[int, int], channels: int, activation: FinerGrid) -> str:
-        if self.grid not in ("auto", "fine", "coarse"):
-            raise ConfigError(unknown("mlp_grid", self.grid, ("auto", "fine", "coarse")))
+    def _expanded(self) -> int:
+        """Channels before the activation."""
+        return (2 if is_gated(self.activation) else 1) * self.hidden
+
+    def _grid(self, x: jax.Array, activation: FinerGrid) -> str:
+        if self.grid not in get_args(MlpGrid):
+            raise ConfigError(unknown("mlp_grid", self.grid, get_args(MlpGrid)))
         grid = choices().mlp_grid if self.grid == "auto" else self.grid
         if grid != "fewer":
             return grid
-        costs = mlp_costs(shape, channels, self.hidden, activation.degree, arity(self.activation))
+        gated = is_gated(self.activation)
+        costs = mlp_costs((x.shape[1], x.shape[2]), x.shape[-1], self.hidden, activation.degree, gated)
         return min(costs, key=lambda grid: costs[grid])
 
     def _at_once(self, x: jax.Array) -> int:
         activation = self.activation(parent=None)
-        if not isinstance(activation, Gelu | Relu | Scaled):  # may depend on other images
+        if not isinstance(activation, Gelu | Relu | ScaledActivation):  # may depend on other images
             return x.shape[0]
         shape = (x.shape[1], x.shape[2])
         if isinstance(activation, FinerGrid):
             shape = polynomial_grid(shape, activation.degree)
-        widest = arity(self.activation) * self.hidden
-        return images_at_once(x.shape[0], math.prod(shape) * widest * x.dtype.itemsize)
+        return images_at_once(x.shape[0], math.prod(shape) * self._expanded() * x.dtype.itemsize)

@@ -15,7 +15,7 @@ from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.layer import Layer, accurate_dtype
 from aliasfree_jax.ops.shapes import check_images
 
-_MOMENTUM, _EPSILON = 0.9, 1e-5  # of batch norms
+_MOMENTUM, _EPSILON = 0.9, 1e-5  # of batch norms; the same epsilon in instance and group norms
 
 
 class ChannelNorm(Layer):
@@ -27,12 +27,7 @@ class ChannelNorm(Layer):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[..., C] to [..., C]."""
-        x = self.cast(x)
-        scale = self.param("scale", self.scale_init, (x.shape[-1],), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        centred = _centred(x)
-        variance = jnp.mean(centred**2, axis=-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+        return _layer_norm(self, x, -1)
 
 
 class SpatialNorm(Layer):
@@ -49,17 +44,29 @@ class SpatialNorm(Layer):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C]."""
         check_images(x)
-        x = self.cast(x)
-        scale = self.param("scale", self.scale_init, (x.shape[-1],), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        centred = _centred(x)
-        variance = jnp.mean(centred**2, axis=(1, 2, 3), keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+        return _layer_norm(self, x, (1, 2, 3))
 
 
-def _centred(x: jax.Array) -> jax.Array:
+def _layer_norm(of: ChannelNorm | SpatialNorm, x: jax.Array, axes: int | tuple[int, ...]) -> jax.Array:
+    """`x` less its mean over channels, by the deviation over these axes; with the parameters of `of`."""
+    x = of.cast(x)
+    scale, bias = _scale_and_bias(of, x.shape[-1])
     accurate = x.astype(accurate_dtype(x.dtype))
-    return accurate - jnp.mean(accurate, axis=-1, keepdims=True)
+    centred = accurate - jnp.mean(accurate, axis=-1, keepdims=True)
+    variance = jnp.mean(centred**2, axis=axes, keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + of.epsilon) * scale + bias).astype(x.dtype)
+
+
+def _scale_and_bias(of: Any, channels: int) -> tuple[jax.Array, jax.Array]:
+    scale = of.param("scale", of.scale_init, (channels,), of.param_dtype)
+    return scale, of.param("bias", nn.initializers.zeros, (channels,), of.param_dtype)
+
+
+def _as_flax(of: Any) -> dict[str, Any]:
+    """Fields of the norm of Flax that `of` is made of."""
+    fields = {name: getattr(of, name) for name in ("dtype", "param_dtype", "scale_init")}
+    # The "fast" variance E[x^2] - E[x]^2 loses all digits where the mean is large.
+    return {**fields, "epsilon": _EPSILON, "use_fast_variance": False, "name": "norm"}
 
 
 class BatchNorm(Layer):
@@ -89,17 +96,7 @@ class BatchNorm(Layer):
         check_images(x)
         if self.group and train:
             return _GroupedBatchNorm(self.group, self.scale_init, **self.numerics, name="norm")(self.cast(x))
-        # The "fast" variance E[x^2] - E[x]^2 loses all digits where the mean is large.
-        norm = nn.BatchNorm(
-            momentum=_MOMENTUM,
-            epsilon=_EPSILON,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            scale_init=self.scale_init,
-            use_fast_variance=False,
-            name="norm",
-        )
-        return norm(x, use_running_average=not train)
+        return nn.BatchNorm(momentum=_MOMENTUM, **_as_flax(self))(x, use_running_average=not train)
 
 
 class _GroupedBatchNorm(Layer):
@@ -116,8 +113,7 @@ class _GroupedBatchNorm(Layer):
                 f"batch norm with group = {self.group} cannot divide {images} images: let the group divide "
                 "the images of a micro-batch, better those of each device."
             )
-        scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
+        scale, bias = _scale_and_bias(self, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_variance = self.variable("batch_stats", "var", jnp.ones, (channels,))
         accurate = x.astype(accurate_dtype(x.dtype))
@@ -142,7 +138,7 @@ class InstanceNorm(Layer):
         accurate: Any = x.astype(accurate_dtype(x.dtype))
         centred = accurate - jnp.mean(accurate, axis=(1, 2), keepdims=True)
         variance = jnp.mean(centred**2, axis=(1, 2), keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + 1e-5)).astype(x.dtype)
+        return (centred * jax.lax.rsqrt(variance + _EPSILON)).astype(x.dtype)
 
 
 class GroupNorm(Layer):
@@ -164,13 +160,4 @@ class GroupNorm(Layer):
                 f"a group norm with num_groups = {self.num_groups} cannot divide {x.shape[-1]} channels: let "
                 "it divide the channels of every layer."
             )
-        norm = nn.GroupNorm(
-            self.num_groups,
-            epsilon=1e-5,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            scale_init=self.scale_init,
-            use_fast_variance=False,
-            name="norm",
-        )
-        return norm(x)
+        return nn.GroupNorm(self.num_groups, **_as_flax(self))(x)

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers.convolution import Conv, MeanConv
-from aliasfree_jax.layers.initializers import fan_in_uniform
-from aliasfree_jax.layers.layer import Layer, accurate_dtype
+from aliasfree_jax.layers.layer import Layer, accurate_dtype, fan_in_uniform
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.ops.padding import Padding
 
@@ -30,16 +29,8 @@ class _ComponentNetwork(Layer):
 
     def _conv(self, features: int, fan_in: int, name: str, use_bias: bool = True) -> Conv:
         init = fan_in_uniform(fan_in * 9)
-        return Conv(
-            features,
-            3,
-            padding=self.padding,
-            use_bias=use_bias,
-            kernel_init=init,
-            bias_init=init,
-            **self.numerics,
-            name=name,
-        )
+        how: dict[str, Any] = {"kernel_init": init, "bias_init": init, **self.numerics}
+        return Conv(features, 3, padding=self.padding, use_bias=use_bias, **how, name=name)
 
     def _mean_conv(self, features: int, size: int, fan_in: int, name: str) -> MeanConv:
         """A convolution that ends a network: the mean follows it, so the convolution is not needed."""
@@ -116,25 +107,17 @@ class GraphLogits(_ComponentNetwork):
         first = self._conv(hidden, components.shape[-1], "input_conv")(_flat(components))
         nodes = _by_image(_mean(jax.nn.relu(first)), components)  # [N, K, hidden]
 
-        def dense(features: int, fan_in: int, name: str) -> Any:
-            init = fan_in_uniform(fan_in)
-            return nn.Dense(
-                features,
-                kernel_init=init,
-                bias_init=init,
-                param_dtype=self.param_dtype,
-                precision="highest",
-                name=name,
-            )
+        def dense(y: jax.Array, features: int, name: str) -> jax.Array:
+            init = fan_in_uniform(y.shape[-1])
+            how: dict[str, Any] = {"kernel_init": init, "bias_init": init, "param_dtype": self.param_dtype}
+            return nn.Dense(features, **how, precision="highest", name=name)(y)
 
         pairs = (*nodes.shape[:2], count, hidden)  # [N, receiver, sender, hidden]
         senders = jnp.broadcast_to(nodes[:, None], pairs)
         receivers = jnp.broadcast_to(nodes[:, :, None], pairs)
-        edges = jax.nn.relu(
-            dense(hidden, 2 * hidden, "edge1")(jnp.concatenate([senders, receivers], axis=-1))
-        )
-        messages = jax.nn.relu(dense(hidden, hidden, "edge2")(edges)).mean(axis=2)
-        return dense(1, hidden, "out2")(jax.nn.relu(dense(hidden, hidden, "out1")(messages)))[..., 0]
+        edges = jax.nn.relu(dense(jnp.concatenate([senders, receivers], axis=-1), hidden, "edge1"))
+        messages = jax.nn.relu(dense(edges, hidden, "edge2")).mean(axis=2)
+        return dense(jax.nn.relu(dense(messages, hidden, "out1")), 1, "out2")[..., 0]
 
 
 class LinearLogits(_ComponentNetwork):

@@ -1,14 +1,27 @@
-"""Layers that sample through an injected sampler: a max pool (Zhang 2019) or a convolution before it."""
+"""Layers that sample through an injected sampler: a max pool (Zhang 2019), a convolution, and stems."""
+
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
+from aliasfree_jax.layers.activation import LowpassGate, LowpassPolynomial, is_gated
+from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
+from aliasfree_jax.layers.block import conv_before_norm, normed_and_activated
 from aliasfree_jax.layers.convolution import Conv
-from aliasfree_jax.layers.initializers import Initializer, lecun_normal
-from aliasfree_jax.layers.layer import Layer, part
-from aliasfree_jax.layers.sampling import BlurPool, LinearSampler, SamplerFactory, Subsample, Temperature
-from aliasfree_jax.ops.padding import WindowPadding
+from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, accurate_dtype, lecun_normal, part
+from aliasfree_jax.layers.sampling import (
+    BlurPool,
+    LinearSampler,
+    Sampler,
+    SamplerFactory,
+    Subsample,
+    Temperature,
+)
+from aliasfree_jax.ops.padding import Padding, WindowPadding
 from aliasfree_jax.ops.pooling import max_pool
+from aliasfree_jax.ops.resample import ideal_lowpass, remove_nyquist
 from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 
@@ -35,8 +48,7 @@ class MaxBlurPool(Layer):
         if isinstance(sampler, Subsample):
             return max_pool(x, self.window_shape, self.strides, self.padding)
         pooled = max_pool(x, self.window_shape, 1, self.padding)
-        y: jax.Array = sampler(pooled, train=train, temperature=temperature)
-        return y
+        return sampler(pooled, train=train, temperature=temperature)
 
 
 class SampledConv(Layer):
@@ -69,5 +81,151 @@ class SampledConv(Layer):
         if self.padding == "CIRCULAR" and isinstance(sampler, LinearSampler) and sampler.circular():
             taps, strides = sampler.taps(self.cast(x), pair(self.kernel_size, "kernel_size"))
             return conv(strides, "VALID")(taps)
-        y: jax.Array = sampler(conv((1, 1), self.padding)(x), train=train, temperature=temperature)
-        return y
+        return sampler(conv((1, 1), self.padding)(x), train=train, temperature=temperature)
+
+
+class ActivatedStem(Layer):
+    """Images [N, H, W, channels] to maps [N, H / stride, W / stride, features]: convolve, activate, sample.
+
+    The convolution runs at full resolution, as the activation needs. `residual` adds the activation,
+    times a learned gain that starts at 0, to the convolution ("activation_residual" of the original).
+
+    Attributes:
+      remat: unless "none", the gradient keeps the images only (`layers.batching`).
+    """
+
+    features: int
+    kernel_size: Pair
+    strides: Pair
+    sampler: SamplerFactory
+    activation: ModuleFactory
+    padding: WindowPadding = "CIRCULAR"
+    residual: bool = False
+    kernel_init: Initializer = lecun_normal
+    remat: Remat = "auto"
+
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> jax.Array:
+        """Convolve, activate, sample. Raises `ShapeError` for images that are too small."""
+        check_images(images, pair(self.strides, "strides"))
+        images = self.cast(images)
+        if not self._commutes():
+            return self._forward(images, train, temperature)
+        _, h, w, _ = images.shape
+        at_once = images_at_once(images.shape[0], h * w * self.features * images.dtype.itemsize)
+        # Convolving 3 channels again is cheaper on any backend than keeping maps of full resolution.
+        remat: Remat = "none" if self.remat == "none" else "mlp"
+        return over_images(self, ActivatedStem._forward, images, at_once=at_once, remat=remat)
+
+    def _commutes(self) -> bool:
+        """Whether a quadratic activation's filter and constant may leave the full-resolution map."""
+        activation, sampler = self.activation(parent=None), self.sampler(parent=None)
+        quadratic = isinstance(activation, LowpassPolynomial | LowpassGate)
+        linear = isinstance(sampler, LinearSampler) and sampler.circular()
+        return quadratic and linear and self.padding == "CIRCULAR"
+
+    @nn.compact
+    def _forward(self, images: jax.Array, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
+        def conv(name: str) -> Conv:
+            shape = (self.features, self.kernel_size, 1, self.padding)
+            return Conv(*shape, kernel_init=self.kernel_init, **self.numerics, name=name)
+
+        # A gate multiplies two convolutions of the images.
+        convs = [conv(name) for name in ("conv", "gate_conv")[: 2 if is_gated(self.activation) else 1]]
+        activation = self.activation(**self.numerics, name="activation")
+        sampler = self.sampler(strides=self.strides, **self.numerics, name="sampler")
+        gain = None
+        if self.residual:
+            gain = self.param("gain", nn.initializers.zeros, (1,), self.param_dtype)
+        if isinstance(activation, LowpassPolynomial | LowpassGate) and self._commutes():
+            return self._quadratic(images, convs, activation, sampler, gain)
+        maps = [conv(images) for conv in convs]
+        y, activated = maps[0], activation(jnp.concatenate(maps, axis=-1))
+        if gain is not None:
+            activated = y + gain.astype(y.dtype) * activated
+        return sampler(activated, train=train, temperature=temperature)
+
+    def _quadratic(
+        self,
+        images: jax.Array,
+        convs: list[Conv],
+        activation: LowpassPolynomial | LowpassGate,
+        sampler: Sampler,
+        gain: jax.Array | None,
+    ) -> jax.Array:
+        """`c0 + S(y (c1 + c2 v))`, with y and v the convolved images and low-passed images (of a gate: by
+        its second convolution).
+
+        The low-pass filter of v commutes with the convolution and is cheaper before it; the sampler S keeps
+        constants.
+        """
+        lowpassed = ideal_lowpass(images, activation.cutoff, precision=self.exact)
+        c0, c1, c2 = jnp.moveaxis(activation.scaled(self.features), -1, 0)
+        if gain is not None:
+            c0, c1, c2 = gain * c0, 1 + gain * c1, gain * c2
+        accurate = accurate_dtype(images.dtype)
+        y, v = convs[0](images).astype(accurate), convs[-1](lowpassed).astype(accurate)
+        sampled = sampler((y * (c1 + c2 * v)).astype(images.dtype))
+        return (c0 + sampled.astype(accurate)).astype(images.dtype)
+
+
+class NormedStem(Layer):
+    """What the stems of ResNets have in common: parts of the network, and the channels of its first stage."""
+
+    width: int
+    sampler: SamplerFactory
+    activation: ModuleFactory
+    norm: ModuleFactory
+    padding: Padding
+
+    def activated(self, x: jax.Array, size: int, stride: int, train: bool) -> jax.Array:
+        """Convolution, norm and activation; for use in the one compact method."""
+        return normed_and_activated(self, conv_before_norm(self, self.width, size, stride)(x), train)
+
+
+class ImageStem(NormedStem):
+    """7 x 7 convolution, norm, activation, sample by 2, max pool, sample by 2: for ImageNet.
+
+    Attributes:
+      strided: the convolution itself has stride 2 and aliases ("pool_only" of BlurPool and APS).
+      pool_size: of the max pool; 3 in torchvision, 2 in the others, 1 for none.
+      pool_padding: of the max pool.
+      sampler, first_sampler: after the max pool and before it (None: the same).
+    """
+
+    strided: bool = False
+    pool_size: int = 2
+    pool_padding: WindowPadding = "VALID"
+    first_sampler: SamplerFactory | None = None
+    total_stride: ClassVar[int] = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
+        """[N, H, W, channels] to [N, H / 4, W / 4, width]."""
+        first = (self.first_sampler or self.sampler)(strides=2, **self.numerics, name="first_sampler")
+        in_convolution = self.strided or isinstance(first, Subsample)
+        x = self.activated(x, 7, 2 if in_convolution else 1, train)
+        if not in_convolution:
+            x = first(x, train=train, temperature=temperature)
+        pool = MaxBlurPool(self.pool_size, 2, self.pool_padding, self.sampler, **self.numerics, name="pool")
+        return pool(x, train=train, temperature=temperature)
+
+
+class SmallStem(NormedStem):
+    """3 x 3 convolution, norm and activation at full resolution: for CIFAR.
+
+    Attributes:
+      without_nyquist: removes that frequency from the images first, for an activation that is to commute
+        with fractional shifts: here no sampler removes it later.
+    """
+
+    without_nyquist: bool = False
+    total_stride: ClassVar[int] = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
+        """[N, H, W, channels] to [N, H, W, width]."""
+        if self.without_nyquist:
+            x = remove_nyquist(x, self.exact)
+        return self.activated(x, 3, 1, train)

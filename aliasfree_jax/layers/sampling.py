@@ -1,32 +1,38 @@
-"""Downsamplers, behind one interface.
+"""Downsamplers behind one interface, and the upsamplers that can take their phases.
 
 A sampler is called as any layer, `y = sampler(x)`, and gives the map [N, H, W, C] sampled by its `strides`.
 `y, phase = sampler.with_phase(x)` also gives the polyphase components it chose (None where there is nothing
 to choose), which another branch or an upsampler can reuse: `sampler.with_phase(z, phase)`. Samplers that are
 linear and shift-invariant before they drop samples commute with circular convolutions; `LinearSampler.taps`
 uses that to filter the narrower side and to convolve on the coarse grid only.
+
+An upsampler is called as `upsampler(x, phase) -> y`. Writing samples back at the phase they came from, then
+filtering, commutes with integer circular shifts together with the sampler: the decoder of a network for dense
+prediction.
 """
 
 import itertools
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.layer import Layer, accurate_dtype, part
 from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.padding import WindowPadding, pad, same_padding
-from aliasfree_jax.ops.polyphase import polyphase_downsample
-from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_strided_taps
+from aliasfree_jax.ops.polyphase import polyphase_downsample, polyphase_upsample
+from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_strided_taps, ideal_upsample
 from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 Phase = tuple[jax.Array, ...] | None
 """One array a step of sampling (`steps_of`): integers [N], or weights [N, K] of the K components."""
 
 Temperature = jax.Array | float
-SamplerFactory = ModuleFactory
+SamplerFactory = Callable[..., "Sampler"]
 
 
 def _prime_factors(number: int) -> list[int]:
@@ -240,3 +246,51 @@ class NormPreserving(Sampler):
 
         y, phase = inner.with_phase(x, phase)
         return y * (norm(x) / (norm(inner.filter(x)) + 1e-6)).astype(y.dtype), phase
+
+
+class PolyphaseUpsample(Layer):
+    """Zeros between the samples, then a filter: the mirror image of a sampler of the same `inner`.
+
+    ApsUp of truly_shift_invariant_cnns (there with gain 1), LPU of learnable_polyphase_sampling, and blur
+    upsampling, by the choice of `inner`.
+
+    Attributes:
+      inner: sampler whose filter runs after each step; `Subsample` leaves the zeros.
+      gain: factor for each step; None: the number of phases, with which constants keep their value.
+    """
+
+    strides: Pair = 2
+    inner: SamplerFactory = part(Subsample)
+    gain: float | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, phase: Phase = None, *, train: bool = False) -> jax.Array:
+        """[N, h, w, C] to [N, stride h, stride w, C]; without `phase` the samples stand at phase 0."""
+        check_images(x)
+        x = self.cast(x)
+        for step, factors in reversed(list(enumerate(steps_of(self.strides)))):
+            index = jnp.zeros(x.shape[0], jnp.int32) if phase is None else phase[step]
+            inner: Any = self.inner(strides=factors, **self.numerics, name=f"inner{step}")
+            x = inner.filter(polyphase_upsample(x, index, factors), train=train)
+            gain = factors[0] * factors[1] if self.gain is None else self.gain
+            x = x if gain == 1 else x * jnp.asarray(gain, x.dtype)
+        return x
+
+
+class IdealUpsample(Layer):
+    """Ideal interpolation, exact for fractional shifts; a phase moves the result by whole pixels."""
+
+    strides: Pair = 2
+
+    def __call__(self, x: jax.Array, phase: Phase = None, *, train: bool = False) -> jax.Array:
+        """[N, h, w, C] to [N, stride h, stride w, C]; without `phase` the samples stand at phase 0."""
+        check_images(x)
+        y = ideal_upsample(self.cast(x), self.strides, precision=self.exact)
+        if phase is None:
+            return y
+        row = column = jnp.zeros_like(phase[0])
+        rows = columns = 1
+        for (down, right), index in zip(steps_of(self.strides), phase, strict=True):
+            row, column = row + rows * (index % down), column + columns * (index // down)
+            rows, columns = rows * down, columns * right
+        return jax.vmap(lambda image, r, c: jnp.roll(image, (r, c), axis=(0, 1)))(y, row, column)

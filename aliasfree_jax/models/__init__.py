@@ -1,11 +1,11 @@
 """Networks, assembled from layers by injecting their parts."""
 
-from aliasfree_jax.models.basic import BasicClassifier
+from aliasfree_jax.models.alexnet_vgg import VGG, AlexNet, BasicClassifier
 from aliasfree_jax.models.convnext import ConvNeXt
 from aliasfree_jax.models.densenet import DenseNet
-from aliasfree_jax.models.feedforward import VGG, AlexNet
 from aliasfree_jax.models.mobilenet import MobileNetV2
 from aliasfree_jax.models.network import Network, Stage
+from aliasfree_jax.models.parts import register_part
 from aliasfree_jax.models.registry import create_model, list_models
 from aliasfree_jax.models.resnet import ResNet
 
@@ -21,4 +21,5 @@ __all__ = [
     "Stage",
     "create_model",
     "list_models",
+    "register_part",
 ]

@@ -1,12 +1,12 @@
 """ConvNeXt (Liu et al. 2022, arXiv 2201.03545) with injected sampling, activation, norm and padding.
 
 One network serves all variants: plain, circular, adaptive polyphase and alias-free ConvNeXts differ
-only in the parts they are built from (`models/variants.py`).
+only in the parts they are built from (`CONVNEXTS`).
 """
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -14,20 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.layers.activation import Gelu
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.layers.activation import Gelu, is_gated
 from aliasfree_jax.layers.batching import Remat
-from aliasfree_jax.layers.blend import Share, blend
+from aliasfree_jax.layers.blend import BlendShare, blend
+from aliasfree_jax.layers.block import DropPath
 from aliasfree_jax.layers.convolution import DepthwiseConv
-from aliasfree_jax.layers.drop_path import DropPath
-from aliasfree_jax.layers.initializers import Initializer, normal
-from aliasfree_jax.layers.layer import Factory, Layer, ModuleFactory, part
+from aliasfree_jax.layers.layer import Factory, Initializer, Layer, ModuleFactory, normal, part
 from aliasfree_jax.layers.mlp import Mlp, MlpGrid, hidden_width
 from aliasfree_jax.layers.normalization import ChannelNorm
-from aliasfree_jax.layers.sampled import SampledConv
+from aliasfree_jax.layers.sampled import ActivatedStem, SampledConv
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
-from aliasfree_jax.layers.stem import ActivatedStem
+from aliasfree_jax.models.family import Family, Options
 from aliasfree_jax.models.network import Network
-from aliasfree_jax.ops.padding import Padding, same_padding
+from aliasfree_jax.models.parts import Part, fields_of
+from aliasfree_jax.ops.padding import Padding, check_padding, same_padding
 
 
 class Block(Layer):
@@ -35,13 +36,9 @@ class Block(Layer):
 
     depthwise: ModuleFactory
     norm: ModuleFactory
-    activation: ModuleFactory
+    mlp: ModuleFactory
     drop_path_rate: float
     layer_scale_init: float
-    mlp_ratio: float
-    mlp_grid: MlpGrid
-    remat: Remat
-    kernel_init: Initializer
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -49,9 +46,7 @@ class Block(Layer):
         channels = x.shape[-1]
         y = self.depthwise(**self.numerics, name="depthwise")(x)
         y = self.norm(**self.numerics, name="norm")(y, train=train)
-        mlp = (self.activation, self.mlp_grid, self.remat, self.kernel_init)
-        hidden = hidden_width(channels, self.activation, self.mlp_ratio)
-        y = Mlp(hidden, *mlp, **self.numerics, name="mlp")(y)
+        y = self.mlp(**self.numerics, name="mlp")(y)
         if self.layer_scale_init > 0:
             init = nn.initializers.constant(self.layer_scale_init)
             layer_scale = self.param("layer_scale", init, (channels,), self.param_dtype)
@@ -68,7 +63,7 @@ class Blending:
     """
 
     start: "ConvNeXt"
-    share: Share
+    share: BlendShare
 
 
 class ConvNeXt(Network):
@@ -124,7 +119,7 @@ class ConvNeXt(Network):
         *,
         train: bool = False,
         temperature: Temperature = 1.0,
-        share: Share | None = None,
+        share: BlendShare | None = None,
     ) -> jax.Array:
         """Class logits, in float32 (float64 for float64 inputs).
 
@@ -141,6 +136,7 @@ class ConvNeXt(Network):
         )
         norm = self._layer(lambda net: net.norm, share)
         activation = self._layer(lambda net: net.activation, share)
+        mlp_fields = {"activation": activation, "grid": self.mlp_grid, "remat": self.remat}
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
         block_type = nn.remat(Block, static_argnums=(2,)) if self.remat == "block" else Block
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
@@ -153,25 +149,16 @@ class ConvNeXt(Network):
                 x = norm(**self.numerics, name=f"downsample{stage}_norm")(x, train=train)
                 down = sampled(**self.numerics, name=f"downsample{stage}")
                 x = down(x, train=train, temperature=temperature)
+            hidden = hidden_width(width, activation, self.mlp_ratio)
+            mlp = Factory(Mlp, hidden=hidden, kernel_init=kernel_init, **mlp_fields)
             for block in range(depth):
-                x = block_type(
-                    depthwise,
-                    norm,
-                    activation,
-                    next(rates),
-                    self.layer_scale_init,
-                    self.mlp_ratio,
-                    self.mlp_grid,
-                    self.remat,
-                    kernel_init,
-                    **self.numerics,
-                    name=f"stage{stage}_block{block}",
-                )(x, train)
+                fields = (depthwise, norm, mlp, next(rates), self.layer_scale_init)
+                x = block_type(*fields, **self.numerics, name=f"stage{stage}_block{block}")(x, train)
             self.sow("intermediates", f"stage{stage}", x)
         return self._classify(x, kernel_init)
 
     def _layer(
-        self, of: Callable[["ConvNeXt"], ModuleFactory], share: Share | None, lead: int = 0
+        self, of: Callable[["ConvNeXt"], ModuleFactory], share: BlendShare | None, lead: int = 0
     ) -> ModuleFactory:
         """The layer that `of` takes from a network: from this one, or blended from the one it starts from."""
         if self.blend is None:
@@ -179,26 +166,19 @@ class ConvNeXt(Network):
         return blend(of(self.blend.start), of(self), self.blend.share if share is None else share, lead=lead)
 
     def _sampled(
-        self, stage: int, width: int, kernel_init: Initializer, share: Share | None
+        self, stage: int, width: int, kernel_init: Initializer, share: BlendShare | None
     ) -> ModuleFactory:
         """The stem (stage 0), or the downsampling convolution before a stage."""
         kernel, stride = (self.stem_kernel, self.stem_stride) if stage == 0 else (2, 2)
 
         def of(network: ConvNeXt) -> ModuleFactory:
-            fields = {
-                "features": width,
-                "kernel_size": kernel,
-                "strides": stride,
-                "sampler": network.sampler,
-                "padding": network.sampled_padding,
-                "kernel_init": kernel_init,
-            }
+            fields: dict[str, Any] = {"features": width, "kernel_size": kernel, "strides": stride}
+            fields |= {"sampler": network.sampler, "padding": network.sampled_padding}
+            fields |= {"kernel_init": kernel_init}
             if stage or network.stem_activation is None:
                 return Factory(SampledConv, **fields)
-            activation, residual = network.stem_activation, network.stem_residual
-            return Factory(
-                ActivatedStem, **fields, activation=activation, residual=residual, remat=self.remat
-            )
+            fields |= {"activation": network.stem_activation, "residual": network.stem_residual}
+            return Factory(ActivatedStem, **fields, remat=self.remat)
 
         def padded(network: ConvNeXt) -> int:
             return 0 if network.sampled_padding == "VALID" else same_padding(kernel)[0]
@@ -207,12 +187,11 @@ class ConvNeXt(Network):
         return self._layer(of, share, lead)
 
     def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
-        pooled = ChannelNorm(param_dtype=self.param_dtype, name="norm")(self.pooled(x))
-
         def head_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
             return self.head_init_scale * kernel_init(key, shape, dtype)
 
-        return self.classified(pooled, head_init)
+        pooled = ChannelNorm(param_dtype=self.param_dtype, name="norm")(self.pooled(x))
+        return self.classified(pooled, head_init, nn.initializers.zeros)
 
     @property
     def stage_strides(self) -> tuple[int, ...]:
@@ -233,3 +212,96 @@ class ConvNeXt(Network):
             side = (side - kernel) // stride + 1 if self.sampled_padding == "VALID" else -(-side // stride)
             sides.append(side)
         return sides
+
+
+# Depths and widths of the papers; micro and cifar are ours, for images of about 32 pixels.
+SIZES: dict[str, Options] = {
+    "tiny": {"depths": (3, 3, 9, 3), "widths": (96, 192, 384, 768)},
+    "small": {"depths": (3, 3, 27, 3), "widths": (96, 192, 384, 768)},
+    "base": {"depths": (3, 3, 27, 3), "widths": (128, 256, 512, 1024)},
+    "large": {"depths": (3, 3, 27, 3), "widths": (192, 384, 768, 1536)},
+    "xlarge": {"depths": (3, 3, 27, 3), "widths": (256, 512, 1024, 2048)},
+    "micro": {"depths": (2, 2), "widths": (32, 64), "stem_stride": 4, "layer_scale_init": 0.1},
+    "cifar": {"depths": (2, 2, 2), "widths": (48, 96, 192), "stem_stride": 2, "layer_scale_init": 0.1},
+}
+
+# Scales of the paper's training commands.
+_SCALES = {"in_scale": 7.0, "out_scale": 7.0, "train_scale": True}
+
+_CIRCULAR = {"padding": "CIRCULAR", "sampled_padding": "CIRCULAR"}
+_ALIAS_FREE = {**_CIRCULAR, "sampler": "ideal", "norm": "spatial", "precision": "highest"}
+
+VARIANTS: dict[str, Options] = {
+    # The network of Liu et al.
+    "convnext": {},
+    # Its twin on the circle, the baseline of Michaeli et al.; aliases.
+    "convnext_circular": _CIRCULAR,
+    # Adaptive polyphase sampling: exact for integer shifts.
+    "convnext_aps": {**_CIRCULAR, "sampler": "polyphase"},
+    # Alias-free: exact for every shift.
+    "convnext_afc": {
+        **_ALIAS_FREE,
+        "activation": {"name": "up_polynomial", **_SCALES},
+        "stem_activation": {"name": "lowpass_polynomial", **_SCALES},
+        "stem_residual": True,
+    },
+    # Alias-free by products instead of quadratics: exact for every shift. Ours.
+    "convnext_afg": {
+        **_ALIAS_FREE,
+        "activation": {"name": "up_gate", **_SCALES},
+        "stem_activation": {"name": "lowpass_gate", **_SCALES},
+    },
+}
+
+
+def _completed(options: dict[str, Any]) -> dict[str, Any]:
+    """With the stem's cutoff and the network to blend from; checked as far as `Family` does not."""
+    if options.get("sampled_padding", "VALID") != "VALID":
+        check_padding(options["sampled_padding"])
+    if options.get("mlp_ratio", 4.0) <= 0:
+        raise ConfigError(f"mlp_ratio must be positive, got {options['mlp_ratio']}.")
+    stem = _stem_activation(options.get("stem_activation"), options.get("stem_stride", 4))
+    return {**options, "stem_activation": stem, "blend": _blending(options)}
+
+
+def _stem_activation(part: Part | None, stride: int) -> Part | None:
+    """A low-passed product without a stated cutoff gets the one that suits the stem's stride."""
+    fields = None if part is None else fields_of(part)
+    if fields is None or fields.get("name") not in ("lowpass_polynomial", "lowpass_gate"):
+        return part
+    if stride == 1 and "cutoff" not in fields:
+        raise ConfigError(
+            f"{fields['name']} relies on the filter of a strided stem; with stem_stride=1 use "
+            "stem_activation=None."
+        )
+    return {"cutoff": 1 - 1 / stride, **fields}
+
+
+def _blending(options: Options) -> Blending | None:
+    """Of the option `blend` = {"start": a variant, "share": 0 to 1}, and the network's other options."""
+    given = options.get("blend")
+    if given is None:
+        return None
+    fields = dict(given) if isinstance(given, Mapping) else {}
+    start, share = fields.get("start"), fields.get("share")
+    if len(fields) != 2 or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ConfigError(f'expected blend={{"start": FAMILY, "share": 0 to 1}}, got {given!r}.')
+    if start not in VARIANTS:
+        raise ConfigError(unknown("family of ConvNeXts to blend from", start, VARIANTS))
+    of_the_variant = {name for parts in VARIANTS.values() for name in parts}
+    common = {name: value for name, value in options.items() if name not in {*of_the_variant, "blend"}}
+    network: Any = CONVNEXTS.made({**VARIANTS[start], **common})
+    return Blending(network, share)
+
+
+def _check_blend(network: ConvNeXt, options: Options) -> None:
+    if network.blend and is_gated(network.activation) != is_gated(network.blend.start.activation):
+        raise ConfigError(
+            "a gated network's MLPs have other parameters than those of the network to blend from: blend "
+            "into a convnext_afc, or train the gated network from scratch."
+        )
+
+
+CONVNEXTS = Family(
+    ConvNeXt, SIZES, VARIANTS, "{variant}_{size}", gated=True, completed=_completed, checked=_check_blend
+)

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.layers.activation import Relu
-from aliasfree_jax.layers.convolution import Conv
-from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_in
-from aliasfree_jax.layers.layer import ModuleFactory, part
+from aliasfree_jax.layers.block import conv_before_norm, normed_and_activated
+from aliasfree_jax.layers.layer import ModuleFactory, kaiming_normal_fan_in, part
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampled import MaxBlurPool
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.models.family import REFLECTING_BLUR, Family
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding, WindowPadding
 from aliasfree_jax.ops.pooling import average_pool
@@ -58,52 +58,56 @@ class DenseNet(Network):
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
-        x = self.prepared(images)
-        x = self._stem(x, train, temperature)
+        x = self._stem(self.prepared(images), train, temperature)
         for stage, depth in enumerate(self.depths):
             if stage > 0:
                 x = self._transition(x, stage, train, temperature)
             for layer in range(depth):
                 x = self._layer(x, f"stage{stage}_layer{layer}", train)
             self.sow("intermediates", f"stage{stage}", x)
-        x = self._activated(x, "", train)
-        pooled = self.pooled(x)
-        return self.classified(pooled, fan_in_uniform(pooled.shape[-1]))
+        x = normed_and_activated(self, x, train)
+        return self.classified(self.pooled(x), bias_init=nn.initializers.zeros)
 
-    def _conv(self, features: int, size: int, stride: int, name: str) -> Conv:
-        padding = self.padding if size > 1 else "VALID"
-        shape = (features, size, stride, padding)
-        return Conv(*shape, use_bias=False, kernel_init=kaiming_normal_fan_in, **self.numerics, name=name)
-
-    def _activated(self, x: jax.Array, prefix: str, train: bool, number: str = "") -> jax.Array:
-        x = self.norm(**self.numerics, name=f"{prefix}norm{number}")(x, train=train)
-        return self.activation(**self.numerics, name=f"{prefix}activation{number}")(x)
+    def _conv(self, x: jax.Array, features: int, size: int, stride: int, name: str) -> jax.Array:
+        return conv_before_norm(self, features, size, stride, name=name, kernel_init=kaiming_normal_fan_in)(x)
 
     def _stem(self, x: jax.Array, train: bool, temperature: Temperature) -> jax.Array:
         first = self.sampler(strides=2, **self.numerics, name="stem_sampler")
         strided = self.strided or isinstance(first, Subsample)
-        x = self._activated(self._conv(self.width, 7, 2 if strided else 1, "stem_conv")(x), "stem_", train)
+        x = self._conv(x, self.width, 7, 2 if strided else 1, "stem_conv")
+        x = normed_and_activated(self, x, train, "stem_")
         if not strided:
             x = first(x, train=train, temperature=temperature)
         pool = MaxBlurPool(3, 2, self.pool_padding, self.sampler, **self.numerics, name="stem_pool")
-        y: jax.Array = pool(x, train=train, temperature=temperature)
-        return y
+        return pool(x, train=train, temperature=temperature)
 
     def _layer(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """[N, H, W, C] to [N, H, W, C + growth]."""
-        y = self._activated(x, f"{name}_", train, "1")
-        y = self._conv(BOTTLENECK * self.growth, 1, 1, f"{name}_conv1")(y)
-        y = self._activated(y, f"{name}_", train, "2")
-        y = self._conv(self.growth, 3, 1, f"{name}_conv2")(y)
+        y = normed_and_activated(self, x, train, f"{name}_", 1)
+        y = self._conv(y, BOTTLENECK * self.growth, 1, 1, f"{name}_conv1")
+        y = normed_and_activated(self, y, train, f"{name}_", 2)
+        y = self._conv(y, self.growth, 3, 1, f"{name}_conv2")
         y = nn.Dropout(self.dropout_rate, name=f"{name}_dropout")(y, deterministic=not train)
         return jnp.concatenate([x, y], axis=-1)
 
     def _transition(self, x: jax.Array, stage: int, train: bool, temperature: Temperature) -> jax.Array:
         name = f"transition{stage}"
-        x = self._activated(x, f"{name}_", train)
-        x = self._conv(x.shape[-1] // 2, 1, 1, f"{name}_conv")(x)
+        x = normed_and_activated(self, x, train, f"{name}_")
+        x = self._conv(x, x.shape[-1] // 2, 1, 1, f"{name}_conv")
         if self.average:
             return average_pool(x, 2)
         sampler = self.sampler(strides=2, **self.numerics, name=f"{name}_sampler")
-        y: jax.Array = sampler(x, train=train, temperature=temperature)
-        return y
+        return sampler(x, train=train, temperature=temperature)
+
+
+DENSENETS = Family(
+    DenseNet,
+    sizes={
+        "densenet121": {"depths": (6, 12, 24, 16)},
+        "densenet169": {"depths": (6, 12, 32, 32)},
+        "densenet201": {"depths": (6, 12, 48, 32)},
+        "densenet161": {"depths": (6, 12, 36, 24), "growth": 48, "width": 96},
+    },
+    variants={"": {"average": True}, "blur": {"sampler": REFLECTING_BLUR}},
+    aliases={"pool_only": lambda options, strided: {**options, "strided": strided}},
+)

@@ -7,11 +7,12 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.layers.activation import Relu6
-from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
-from aliasfree_jax.layers.initializers import kaiming_normal_fan_out, normal
-from aliasfree_jax.layers.layer import Layer, ModuleFactory, part
+from aliasfree_jax.layers.block import conv_before_norm, normed_and_activated
+from aliasfree_jax.layers.convolution import DepthwiseConv
+from aliasfree_jax.layers.layer import Layer, ModuleFactory, normal, part
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.models.family import REFLECTING_BLUR, Family
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding
 
@@ -46,24 +47,17 @@ class InvertedResidual(Layer):
         """[N, H, W, C] to [N, H / stride, W / stride, features]."""
         y, hidden = x, x.shape[-1] * self.expansion
         if self.expansion != 1:
-            y = self._activated(self._pointwise(hidden, "expand")(y), "expand", train)
+            y = conv_before_norm(self, hidden, 1, name="expand")(y)
+            y = normed_and_activated(self, y, train, "expand_")
         init = normal((2 / (9 * hidden)) ** 0.5)  # PyTorch's fan_out of depthwise kernels
         depthwise = DepthwiseConv(3, self.padding, False, init, **self.numerics, name="depthwise")
-        y = self._activated(depthwise(y), "depthwise", train)
+        y = normed_and_activated(self, depthwise(y), train, "depthwise_")
         if self.stride > 1:
             sampler = self.sampler(strides=self.stride, **self.numerics, name="sampler")
             y = sampler(y, train=train, temperature=temperature)
-        y = self._pointwise(self.features, "project")(y)
+        y = conv_before_norm(self, self.features, 1, name="project")(y)
         y = self.norm(**self.numerics, name="project_norm")(y, train=train)
         return x + y if y.shape == x.shape and self.stride == 1 else y
-
-    def _pointwise(self, features: int, name: str) -> Conv:
-        init = kaiming_normal_fan_out
-        return Conv(features, 1, use_bias=False, kernel_init=init, **self.numerics, name=name)
-
-    def _activated(self, y: jax.Array, name: str, train: bool) -> jax.Array:
-        y = self.norm(**self.numerics, name=f"{name}_norm")(y, train=train)
-        return self.activation(**self.numerics, name=f"{name}_activation")(y)
 
 
 class MobileNetV2(Network):
@@ -99,38 +93,23 @@ class MobileNetV2(Network):
     ) -> jax.Array:
         """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
         x = self.prepared(images)
-        x = self._convolved(x, int(32 * self.width_mult), 3, 2, "stem", train)
+        x = conv_before_norm(self, int(32 * self.width_mult), 3, 2, name="stem_conv")(x)
+        x = normed_and_activated(self, x, train, "stem_")
         for stage, (expansion, width, depth, stride) in enumerate(STAGES):
             for block in range(depth):
-                x = InvertedResidual(
-                    int(width * self.width_mult),
-                    expansion,
-                    stride if block == 0 else 1,
-                    self.sampler,
-                    self.activation,
-                    self.norm,
-                    self.padding,
-                    **self.numerics,
-                    name=f"stage{stage}_block{block}",
-                )(x, train=train, temperature=temperature)
+                shape = (int(width * self.width_mult), expansion, stride if block == 0 else 1)
+                fields = (*shape, self.sampler, self.activation, self.norm, self.padding)
+                residual = InvertedResidual(*fields, **self.numerics, name=f"stage{stage}_block{block}")
+                x = residual(x, train=train, temperature=temperature)
             self.sow("intermediates", f"stage{stage}", x)
-        x = self._convolved(x, int(1280 * max(1.0, self.width_mult)), 1, 1, "last", train)
-        pooled = self.pooled(x)
+        x = conv_before_norm(self, int(1280 * max(1.0, self.width_mult)), 1, name="last_conv")(x)
+        pooled = self.pooled(normed_and_activated(self, x, train, "last_"))
         pooled = nn.Dropout(self.dropout_rate)(pooled, deterministic=not train)
-        return self.classified(pooled, normal(0.01))
+        return self.classified(pooled, normal(0.01), nn.initializers.zeros)
 
-    def _convolved(
-        self, x: jax.Array, width: int, size: int, stride: int, name: str, train: bool
-    ) -> jax.Array:
-        conv = Conv(
-            width,
-            size,
-            stride,
-            self.padding if size > 1 else "VALID",
-            use_bias=False,
-            kernel_init=kaiming_normal_fan_out,
-            **self.numerics,
-            name=f"{name}_conv",
-        )
-        x = self.norm(**self.numerics, name=f"{name}_norm")(conv(x), train=train)
-        return self.activation(**self.numerics, name=f"{name}_activation")(x)
+
+MOBILENETS = Family(
+    MobileNetV2,
+    sizes={"mobilenet_v2": {}},
+    variants={"": {}, "blur": {"sampler": REFLECTING_BLUR, "dropout_rate": 0.0}},
+)

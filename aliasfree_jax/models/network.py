@@ -1,16 +1,20 @@
 """What all networks have in common: how they take images, name their stages and end in a linear layer."""
 
-from typing import Any
+import dataclasses
+from typing import Any, Literal
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.layers.initializers import Initializer, lecun_normal
-from aliasfree_jax.layers.layer import Layer, accurate_dtype
+from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.layers.layer import Initializer, Layer, accurate_dtype, fan_in_uniform
 from aliasfree_jax.ops.shapes import check_images
+
+GlobalPool = Literal["mean", "max", ""]
+
+_POOLS: dict[str, Any] = {"mean": jnp.mean, "max": jnp.max}
 
 
 @flax.struct.dataclass
@@ -26,12 +30,25 @@ class Network(Layer):
 
     Attributes:
       num_classes: 0 for the pooled features that the last linear layer would take.
+      global_pool: how the last map becomes one vector: by the "mean" or the "max" of each channel (VGG's and
+        AlexNet's linear layers take a small map: of each of its bins); "" for the map, with num_classes=0.
 
     The map of every stage is sown as "stage0", "stage1", ... in the collection "intermediates", the one
     that is pooled as "features".
     """
 
     num_classes: int = 1000
+    global_pool: GlobalPool = dataclasses.field(default="mean", kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` for values that fit no network."""
+        if self.num_classes < 0:
+            raise ConfigError(
+                f"num_classes is a number of classes, or 0 for features, got {self.num_classes}."
+            )
+        if self.global_pool == "" and self.num_classes > 0:
+            raise ConfigError('global_pool="" gives the last map, which no head can take: use num_classes=0.')
+        super().__post_init__()
 
     @property
     def stage_strides(self) -> tuple[int, ...]:
@@ -83,29 +100,42 @@ class Network(Layer):
 
     @nn.nowrap
     def pooled(self, x: jax.Array) -> jax.Array:
-        """The mean of the last map [N, h, w, C] over its positions, in float32 at least; the map is sown."""
+        """The last map [N, h, w, C] as `global_pool` has it, in float32 at least; the map is sown."""
         self.sow("intermediates", "features", x)
-        return jnp.mean(x.astype(accurate_dtype(x.dtype)), axis=(1, 2))
+        x = x.astype(accurate_dtype(x.dtype))
+        y: jax.Array = x if self.global_pool == "" else _POOLS[self.global_pool](x, axis=(1, 2))
+        return y
+
+    @nn.nowrap
+    def dense(
+        self,
+        x: jax.Array,
+        features: int,
+        name: str,
+        kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+    ) -> jax.Array:
+        """A linear layer, by default with PyTorch's initial values; for use in the one compact method."""
+        default = fan_in_uniform(x.shape[-1])
+        layer = nn.Dense(
+            features,
+            kernel_init=kernel_init or default,
+            bias_init=bias_init or default,
+            param_dtype=self.param_dtype,
+            precision=self.precision,
+            name=name,
+        )
+        return layer(x)
 
     @nn.nowrap
     def classified(
         self,
         pooled: jax.Array,
-        kernel_init: Initializer = lecun_normal,
-        bias_init: Initializer = nn.initializers.zeros,
+        kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
     ) -> jax.Array:
-        """Logits of pooled features [N, C]; the features themselves with num_classes=0.
-
-        To be called in the one compact method.
-        """
+        """Logits of pooled features [N, C]; the features themselves with num_classes=0. See `dense`."""
         if self.num_classes == 0:
             return pooled
-        head = nn.Dense(
-            self.num_classes,
-            kernel_init=kernel_init,
-            bias_init=bias_init,
-            param_dtype=self.param_dtype,
-            precision=self.precision,
-            name="head",
-        )
-        return head(pooled).astype(accurate_dtype(pooled.dtype))
+        logits = self.dense(pooled, self.num_classes, "head", kernel_init, bias_init)
+        return logits.astype(accurate_dtype(pooled.dtype))

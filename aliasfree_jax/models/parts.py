@@ -12,58 +12,58 @@ import flax.linen as nn
 
 from aliasfree_jax import layers
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers import activation
+from aliasfree_jax.layers import activation, sampled
 from aliasfree_jax.layers.layer import Factory, ModuleFactory
-from aliasfree_jax.models.resnet_stems import ImageStem, SmallStem
 
 Part = str | Mapping[str, Any] | ModuleFactory
 
-SAMPLERS: dict[str, type[nn.Module]] = {
-    "subsample": layers.Subsample,
-    "blur": layers.BlurPool,
-    "ideal": layers.IdealDownsample,
-    "adaptive_blur": layers.AdaptiveBlurPool,
-    "polyphase": layers.AdaptivePolyphase,
-    "learned_polyphase": layers.LearnedPolyphase,
-    "norm_preserving": layers.NormPreserving,
+PARTS: dict[str, dict[str, type[nn.Module]]] = {
+    "sampler": {
+        "subsample": layers.Subsample,
+        "blur": layers.BlurPool,
+        "ideal": layers.IdealDownsample,
+        "adaptive_blur": layers.AdaptiveBlurPool,
+        "polyphase": layers.AdaptivePolyphase,
+        "learned_polyphase": layers.LearnedPolyphase,
+        "norm_preserving": layers.NormPreserving,
+    },
+    "activation": {
+        "identity": activation.Identity,
+        "gelu": activation.Gelu,
+        "relu": activation.Relu,
+        "relu6": activation.Relu6,
+        "polynomial": layers.Polynomial,
+        "up_polynomial": layers.UpPolynomial,
+        "lowpass_polynomial": layers.LowpassPolynomial,
+        "up_self_gate": layers.UpSelfGate,
+        "gate": layers.Gate,
+        "up_gate": layers.UpGate,
+        "lowpass_gate": layers.LowpassGate,
+    },
+    "norm": {
+        "channel": layers.ChannelNorm,
+        "spatial": layers.SpatialNorm,
+        "batch": layers.BatchNorm,
+        "instance": layers.InstanceNorm,
+        "group": layers.GroupNorm,
+    },
+    "logits": {
+        "conv": layers.ConvLogits,
+        "attention": layers.AttentionLogits,
+        "graph": layers.GraphLogits,
+        "linear": layers.LinearLogits,
+    },
+    "stem": {"image": sampled.ImageStem, "small": sampled.SmallStem},
 }
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "identity": activation.Identity,
-    "gelu": activation.Gelu,
-    "relu": activation.Relu,
-    "relu6": activation.Relu6,
-    "polynomial": layers.Polynomial,
-    "up_polynomial": layers.UpPolynomial,
-    "lowpass_polynomial": layers.LowpassPolynomial,
-    "up_self_gate": layers.UpSelfGate,
-}
-# Of networks whose layer before the activation makes as many maps as it takes.
-GATED_ACTIVATIONS: dict[str, type[nn.Module]] = ACTIVATIONS | {
-    "gate": layers.Gate,
-    "up_gate": layers.UpGate,
-    "lowpass_gate": layers.LowpassGate,
-}
-NORMS: dict[str, type[nn.Module]] = {
-    "channel": layers.ChannelNorm,
-    "spatial": layers.SpatialNorm,
-    "batch": layers.BatchNorm,
-    "instance": layers.InstanceNorm,
-    "group": layers.GroupNorm,
-}
-LOGITS: dict[str, type[nn.Module]] = {
-    "conv": layers.ConvLogits,
-    "attention": layers.AttentionLogits,
-    "graph": layers.GraphLogits,
-    "linear": layers.LinearLogits,
-}
-STEMS: dict[str, type[nn.Module]] = {"image": ImageStem, "small": SmallStem}
+"""The parts of each kind by name; `register_part` adds to them."""
 
-# Fields that hold a part themselves, and where it is named.
-_NESTED = {
-    "inner": ("sampler", SAMPLERS),
-    "first_sampler": ("sampler", SAMPLERS),
-    "logits": ("logits", LOGITS),
+# Options of networks that hold a part, and of which kind it is.
+KIND_OF_OPTION = {
+    **{kind: kind for kind in ("sampler", "activation", "norm", "stem")},
+    **dict.fromkeys(("stem_activation", "sum_activation"), "activation"),
 }
+# Fields of parts that hold a part themselves.
+_NESTED = {"inner": "sampler", "first_sampler": "sampler", "logits": "logits"}
 
 # Fields that the network fills in itself.
 _RESERVED = {"name", "parent", "dtype", "param_dtype", "precision", "strides", "scale_init"}
@@ -71,42 +71,77 @@ _RESERVED = {"name", "parent", "dtype", "param_dtype", "precision", "strides", "
 _RESERVED_IN_STEMS = {"width", "sampler", "activation", "norm", "padding"}
 
 
+def register_part(kind: str, name: str, module: type[nn.Module]) -> None:
+    """Makes a layer of your own known by name, so that JSON-able options and configurations can give it.
+
+    Args:
+      kind: "sampler", "activation", "norm", "logits" or "stem": it is called and built as the library's own
+        of this kind are. An activation that takes twice the maps it gives has the class attribute `gated`
+        = True, and is for networks whose layer before it can make as many: ConvNeXts.
+      name: what options call it. It is known in this process: register it wherever such a network is built.
+      module: the class.
+
+    Raises:
+      ConfigError: an unknown kind, a name that is taken, no module class.
+    """
+    if kind not in PARTS:
+        raise ConfigError(unknown("kind of part", kind, PARTS))
+    if name in PARTS[kind]:
+        raise ConfigError(f"{kind} {name!r} is taken by {PARTS[kind][name].__name__}: choose another name.")
+    if not (isinstance(module, type) and issubclass(module, nn.Module)):
+        raise ConfigError(f"expected the class of a Flax module for the {kind} {name!r}, got {module!r}.")
+    PARTS[kind][name] = module
+
+
+def fields_of(part: Part) -> dict[str, Any] | None:
+    """The name and fields of a part that is given by name or dictionary; None for a class or factory."""
+    if isinstance(part, str):
+        return {"name": part}
+    return dict(part) if isinstance(part, Mapping) else None
+
+
 def frozen(value: Any) -> Any:
     """`value` with tuples in place of lists, so that networks can be hashed."""
     return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
-def resolve(kind: str, part: Part, table: Mapping[str, type[nn.Module]]) -> ModuleFactory:
-    """The class, or factory, that `part` names among `table`.
+def resolve(kind: str, part: Part, option: str = "", *, gated: bool = True) -> ModuleFactory:
+    """The class, or factory, that `part` names among those of its kind.
+
+    Args:
+      option: what messages call it, if not by its kind.
+      gated: whether gated activations can be used as well.
 
     Raises:
       ConfigError: unknown name or field, with the near ones; a field without default left out.
     """
+    option = option or kind
     if isinstance(part, nn.Module):
         raise ConfigError(
-            f"expected the {kind} as a name, dictionary or module class, got a module: the network fills in "
-            f"some of its fields, so give the class, or layers.Factory({type(part).__name__}, ...)."
+            f"expected the {option} as a name, dictionary or module class, got a module: the network fills "
+            f"in some of its fields, so give the class, or layers.Factory({type(part).__name__}, ...)."
         )
     if callable(part):
         return part
-    if not isinstance(part, str | Mapping):
-        raise ConfigError(f"expected the {kind} as a name, dictionary or module class, got {part!r}.")
-    fields: dict[str, Any] = {"name": part} if isinstance(part, str) else dict(part)
+    fields = fields_of(part)
+    if fields is None:
+        raise ConfigError(f"expected the {option} as a name, dictionary or module class, got {part!r}.")
     name = fields.pop("name", None)
-    if name not in table:
-        raise ConfigError(unknown(kind, name, table))
-    module = table[str(name)]
+    known = {n: m for n, m in PARTS[kind].items() if gated or not getattr(m, "gated", False)}
+    if name not in known:
+        raise ConfigError(unknown(option, name, known))
+    module = known[name]
     reserved = _RESERVED | (_RESERVED_IN_STEMS if kind == "stem" else set())
     legal = {field.name: field for field in dataclasses.fields(module) if field.name not in reserved}
     for field in fields:
         if field not in legal:
-            raise ConfigError(unknown(f"option of {kind} {name!r}", field, legal))
+            raise ConfigError(unknown(f"option of {option} {name!r}", field, legal))
     for field, declared in legal.items():
         optional = declared.default is not dataclasses.MISSING or field in fields
         if not optional and declared.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{kind} {name!r} needs the option {field!r}.")
-    for field, (inner, names) in _NESTED.items():
+            raise ConfigError(f"{option} {name!r} needs the option {field!r}.")
+    for field, inner in _NESTED.items():
         if fields.get(field) is not None:
-            fields[field] = resolve(inner, fields[field], names)
+            fields[field] = resolve(inner, fields[field])
     # A class by itself, so that a part and its name alone are equal, and so are their networks.
     return Factory(module, **{field: frozen(value) for field, value in fields.items()}) if fields else module

@@ -1,28 +1,18 @@
 """All networks by name."""
 
 import fnmatch
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.models import classic_variants, resnet_variants, variants
+from aliasfree_jax.models import alexnet_vgg, convnext, densenet, mobilenet, resnet
 
-_MODELS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    f"{family}_{size}": functools.partial(variants.build_convnext, family, size)
-    for family in variants.FAMILIES
-    for size in variants.SIZES
-}
-for _build, _families, _sizes in (
-    (resnet_variants.build_resnet, resnet_variants.FAMILIES, resnet_variants.SIZES),
-    (resnet_variants.build_resnet, resnet_variants.FAMILIES, resnet_variants.CIFAR_SIZES),
-    (classic_variants.build_classic, classic_variants.FAMILIES, classic_variants.NETWORKS),
-):
-    for _family in _families:
-        for _size in _sizes:
-            _MODELS[f"{_size}_{_family}".rstrip("_")] = functools.partial(_build, _family, _size)
+FAMILIES = (
+    *(convnext.CONVNEXTS, resnet.RESNETS, resnet.CIFAR_RESNETS, densenet.DENSENETS, mobilenet.MOBILENETS),
+    *(alexnet_vgg.ALEXNETS, alexnet_vgg.VGGS, alexnet_vgg.BASICS),
+)
+_MODELS = {name: (family, *which) for family in FAMILIES for name, which in family.names()}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -35,9 +25,9 @@ def create_model(name: str, **options: Any) -> nn.Module:
 
     Args:
       name: one of `list_models()`.
-      **options: overrides, all JSON-able; for ConvNeXts see `models.variants.OPTIONS`. The usual ones:
-        num_classes, drop_path_rate, any_size, precision ("bfloat16"), remat, depths, widths, and the
-        parts sampler, activation, norm, padding.
+      **options: overrides, all JSON-able: fields of the network's class, with parts by name (`models.parts`),
+        and what its `Family` lists as aliases. The usual ones: num_classes, global_pool, drop_path_rate,
+        any_size, dtype ("bfloat16"), remat, depths, widths, and the parts sampler, activation, norm, padding.
 
     Returns:
       A Linen module: `variables = module.init(key, images)`, then
@@ -48,4 +38,5 @@ def create_model(name: str, **options: Any) -> nn.Module:
     """
     if name not in _MODELS:
         raise ConfigError(unknown("model", name, _MODELS))
-    return _MODELS[name](options)
+    family, size, variant = _MODELS[name]
+    return family.build(size, variant, options)

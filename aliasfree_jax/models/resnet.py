@@ -10,14 +10,17 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.activation import Relu
+from aliasfree_jax.layers.block import conv_before_norm
 from aliasfree_jax.layers.convolution import Conv
-from aliasfree_jax.layers.initializers import fan_in_uniform, kaiming_normal_fan_out
 from aliasfree_jax.layers.layer import Layer, ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
+from aliasfree_jax.layers.sampled import ImageStem
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.models.family import REFLECTING_BLUR, Family, Options
 from aliasfree_jax.models.network import Network
-from aliasfree_jax.models.resnet_stems import ImageStem
+from aliasfree_jax.models.parts import fields_of
 from aliasfree_jax.ops.padding import Padding
 
 BlockKind = Literal["basic", "bottleneck"]
@@ -68,7 +71,8 @@ class ResidualBlock(Layer):
             if samples:
                 again = self.sampler(strides=self.stride, **self.numerics, name="shortcut_sampler")
                 x, _ = again.with_phase(x, phase, train=train, temperature=temperature)
-            x = self._conv(y.shape[-1], 1, 1 if samples else self.stride, "shortcut_conv")(x)
+            stride = 1 if samples else self.stride
+            x = conv_before_norm(self, y.shape[-1], 1, stride, name="shortcut_conv")(x)
             x = self.norm(**self.numerics, name="shortcut_norm")(x, train=train)
         y = self.sum_activation(**self.numerics, name="activation")(x + y)
         return y
@@ -76,28 +80,15 @@ class ResidualBlock(Layer):
     def _convolutions(self, stride: int) -> list[Conv]:
         if self.kind == "basic":
             return [
-                self._conv(self.width, 3, stride, "conv1"),
-                self._conv(self.width, 3, 1, "conv2"),
+                conv_before_norm(self, self.width, 3, stride, name="conv1"),
+                conv_before_norm(self, self.width, 3, name="conv2"),
             ]
         width = self.width * self.group_width // 64 * self.groups
         return [
-            self._conv(width, 1, 1, "conv1"),
-            self._conv(width, 3, stride, "conv2", self.groups),
-            self._conv(self.width * EXPANSION["bottleneck"], 1, 1, "conv3"),
+            conv_before_norm(self, width, 1, name="conv1"),
+            conv_before_norm(self, width, 3, stride, name="conv2", groups=self.groups),
+            conv_before_norm(self, self.width * EXPANSION["bottleneck"], 1, name="conv3"),
         ]
-
-    def _conv(self, features: int, size: int, stride: int, name: str, groups: int = 1) -> Conv:
-        return Conv(
-            features,
-            size,
-            stride,
-            self.padding if size > 1 else "VALID",
-            feature_group_count=groups,
-            use_bias=False,
-            kernel_init=kaiming_normal_fan_out,
-            **self.numerics,
-            name=name,
-        )
 
 
 class ResNet(Network):
@@ -106,7 +97,7 @@ class ResNet(Network):
     Attributes:
       block, depths, widths: kind of the blocks; number and base width of those of each stage.
       groups, group_width: of bottlenecks: 32 and 4 make a ResNeXt, 1 and 128 a wide ResNet.
-      stem: `resnet_stems.ImageStem` or `SmallStem`.
+      stem: `layers.sampled.ImageStem` or `SmallStem`.
       sampler: of the stem, and of the first block of every stage but the first.
       sampler_position: "before" or "after" the last convolution of those blocks (LPS: swap_conv_pool).
       activation, norm, padding: everywhere.
@@ -154,28 +145,16 @@ class ResNet(Network):
         """
         x = self.prepared(images)
         x = self._stem(name="stem")(x, train=train, temperature=temperature)
+        sampling = (self.groups, self.group_width, self.sampler, self.sampler_position)
+        activations = (self.activation, self.sum_activation or self.activation)
+        common = (*sampling, *activations, self.norm, self.padding, self.zero_init_residual)
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for block in range(depth):
-                x = ResidualBlock(
-                    self.block,
-                    width,
-                    2 if stage > 0 and block == 0 else 1,
-                    self.groups,
-                    self.group_width,
-                    self.sampler,
-                    self.sampler_position,
-                    self.activation,
-                    self.sum_activation or self.activation,
-                    self.norm,
-                    self.padding,
-                    self.zero_init_residual,
-                    **self.numerics,
-                    name=f"stage{stage}_block{block}",
-                )(x, train=train, temperature=temperature)
+                stride, name = 2 if stage > 0 and block == 0 else 1, f"stage{stage}_block{block}"
+                residual = ResidualBlock(self.block, width, stride, *common, **self.numerics, name=name)
+                x = residual(x, train=train, temperature=temperature)
             self.sow("intermediates", f"stage{stage}", x)
-        pooled = self.pooled(x)
-        init = fan_in_uniform(pooled.shape[-1])
-        return self.classified(pooled, init, init)
+        return self.classified(self.pooled(x))
 
     @nn.nowrap
     def _stem(self, **fields: Any) -> Any:
@@ -188,3 +167,81 @@ class ResNet(Network):
             **self.numerics,
             **fields,
         )
+
+
+SIZES: dict[str, Options] = {
+    "resnet18": {"block": "basic", "depths": (2, 2, 2, 2)},
+    "resnet34": {"block": "basic", "depths": (3, 4, 6, 3)},
+    "resnet50": {"block": "bottleneck", "depths": (3, 4, 6, 3)},
+    "resnet101": {"block": "bottleneck", "depths": (3, 4, 23, 3)},
+    "resnet152": {"block": "bottleneck", "depths": (3, 8, 36, 3)},
+    "resnext50_32x4d": {"block": "bottleneck", "depths": (3, 4, 6, 3), "groups": 32, "group_width": 4},
+    "resnext101_32x8d": {"block": "bottleneck", "depths": (3, 4, 23, 3), "groups": 32, "group_width": 8},
+    "wide_resnet50_2": {"block": "bottleneck", "depths": (3, 4, 6, 3), "group_width": 128},
+    "wide_resnet101_2": {"block": "bottleneck", "depths": (3, 4, 23, 3), "group_width": 128},
+}
+CIFAR_SIZES: dict[str, Options] = {
+    "resnet20_cifar": {"block": "basic", "depths": (3, 3, 3), "widths": (16, 32, 64)},
+    "resnet56_cifar": {"block": "basic", "depths": (9, 9, 9), "widths": (16, 32, 64)},
+    **{f"{name}_cifar": SIZES[name] for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
+}
+
+_CIRCULAR = {"padding": "CIRCULAR"}
+_CIRCULAR_STEM = {"name": "image", "pool_padding": "CIRCULAR"}
+# Maximum pooling aliases: an alias-free stem leaves it out. Its first sampling by 2 allows a quadratic
+# with one low-passed factor (`layers.activation.LowpassPolynomial`) at full resolution.
+_AFC_STEM = {"name": "image", "pool_size": 1}
+_AFC_STEM_ACTIVATION = {"name": "lowpass_polynomial", "cutoff": 0.5}
+
+# Parts of each variant, and its ImageNet stem.
+VARIANTS: dict[str, Options] = {
+    # torchvision's.
+    "": {"stem": {"name": "image", "strided": True, "pool_size": 3, "pool_padding": 1}},
+    # antialiased-cnns: reflecting blurs in a zero-padded network; only pools are sampled in the stem.
+    "blur": {
+        "sampler": REFLECTING_BLUR,
+        "stem": {"name": "image", "strided": True},
+    },
+    # truly_shift_invariant_cnns: the circular baseline, BlurPool on the circle and APS.
+    "circular": {**_CIRCULAR, "stem": _CIRCULAR_STEM},
+    "circular_blur": {**_CIRCULAR, "sampler": {"name": "blur", "kernel_size": 3}, "stem": _CIRCULAR_STEM},
+    "aps": {**_CIRCULAR, "sampler": "polyphase", "stem": _CIRCULAR_STEM},
+    # learnable_polyphase_sampling.
+    "lps": {**_CIRCULAR, "sampler": "learned_polyphase", "stem": _CIRCULAR_STEM},
+    # Ours: ideal sampling, polynomial activations within the blocks, exact for every circular shift.
+    "afc": {
+        **_CIRCULAR,
+        "sampler": "ideal",
+        "activation": "up_polynomial",
+        "sum_activation": "identity",
+        "stem": _AFC_STEM,
+        "stem_activation": _AFC_STEM_ACTIVATION,
+        "precision": "highest",
+    },
+}
+# The same with the stem for CIFAR, which does not sample: its activation is the one of the blocks.
+CIFAR_VARIANTS: dict[str, Options] = {
+    **{name: {**parts, "stem": "small", "stem_activation": None} for name, parts in VARIANTS.items()},
+    "afc": {**VARIANTS["afc"], "stem": {"name": "small", "without_nyquist": True}, "stem_activation": None},
+}
+
+
+def _pool_only(options: dict[str, Any], strided: bool) -> dict[str, Any]:
+    """Whether the ImageNet stem's convolution is strided, so that only pools are sampled."""
+    stem = fields_of(options["stem"])
+    if stem is None or stem["name"] == "small":
+        raise ConfigError("pool_only is for ImageNet stems: the small stem samples nothing.")
+    return {**options, "stem": {**stem, "strided": strided}}
+
+
+def _check_zero_init(network: ResNet, options: Options) -> None:
+    if network.zero_init_residual and not hasattr(network.norm(parent=None), "scale_init"):
+        raise ConfigError(
+            "zero_init_residual starts the scale of a norm at 0, but the norm of this network has none "
+            f"({options.get('norm')!r}): choose another norm, or leave zero_init_residual out."
+        )
+
+
+_ALIASES = {"pool_only": _pool_only}
+RESNETS = Family(ResNet, SIZES, VARIANTS, aliases=_ALIASES, checked=_check_zero_init)
+CIFAR_RESNETS = Family(ResNet, CIFAR_SIZES, CIFAR_VARIANTS, aliases=_ALIASES, checked=_check_zero_init)

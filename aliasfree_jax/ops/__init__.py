@@ -1,10 +1,15 @@
 """Pure functions on NHWC arrays: the mathematics of the package. Imports jax and numpy, never flax."""
 
-from aliasfree_jax.ops.activation import lowpass_polynomial, polynomial, up_polynomial_down
+from aliasfree_jax.ops.activation import (
+    gate,
+    lowpass_polynomial,
+    polynomial,
+    up_gate_down,
+    up_polynomial_down,
+)
 from aliasfree_jax.ops.blurring import adaptive_blur, blur
 from aliasfree_jax.ops.convolution import conv2d, mean_convolution
 from aliasfree_jax.ops.depthwise import depthwise_conv
-from aliasfree_jax.ops.gating import gate, up_gate_down
 from aliasfree_jax.ops.padding import pad
 from aliasfree_jax.ops.polyphase import (
     best_phase,
@@ -32,8 +37,7 @@ from aliasfree_jax.ops.sequence import (
     polyphase_downsample_1d,
     polyphase_upsample_1d,
 )
-from aliasfree_jax.ops.shift import fractional_shift, integer_shift
-from aliasfree_jax.ops.warp import bilinear_sample
+from aliasfree_jax.ops.shift import bilinear_sample, fractional_shift, integer_shift
 
 __all__ = [
     "adaptive_average_pool",

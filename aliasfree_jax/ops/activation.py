@@ -1,8 +1,9 @@
-"""Polynomial activations, which create a bounded number of new frequencies, and their exact use.
+"""Polynomials and gates, which create a bounded number of new frequencies, and their exact use.
 
-A polynomial of degree d of a map with frequencies up to K has frequencies up to d K and no more. On a
-fine enough grid they fit without aliasing; an ideal low-pass filter then returns to the coarse grid.
-The result commutes with every fractional shift (Michaeli et al. 2023, section 3.2).
+A polynomial of degree d of a map with frequencies up to K has frequencies up to d K and no more; the product
+of two maps (a gate) up to 2 K, as the square of one has. On a fine enough grid they fit without aliasing; an
+ideal low-pass filter then returns to the coarse grid. The result commutes with every fractional shift
+(Michaeli et al. 2023, section 3.2).
 """
 
 import jax
@@ -109,27 +110,6 @@ def up_polynomial_down(
     return ideal_resample(y, (x.shape[1], x.shape[2]), method=method, precision=precision)
 
 
-def up_polynomial_down_ref(
-    x: jax.Array,
-    coefficients: jax.Array,
-    in_scale: Scale = 1.0,
-    out_scale: Scale = 1.0,
-) -> jax.Array:
-    """Twin of `up_polynomial_down` for quadratics, as the original computes it: on 2N, by FFT."""
-    n, h, w, c = x.shape
-    spread = jnp.zeros((n, 2 * h, 2 * w, c), x.dtype).at[:, ::2, ::2].set(4 * x)
-
-    def mask(size: int, nyquist: float) -> jax.Array:
-        k = jnp.abs(jnp.fft.fftfreq(2 * size, 1 / (2 * size)))
-        return jnp.where(2 * k < size, 1.0, jnp.where(2 * k == size, nyquist, 0.0))
-
-    def lowpass(z: jax.Array, nyquist: float) -> jax.Array:
-        gains = mask(h, nyquist)[:, None, None] * mask(w, nyquist)[:, None]
-        return jnp.fft.ifft2(jnp.fft.fft2(z, axes=(1, 2)) * gains, axes=(1, 2)).real
-
-    return lowpass(polynomial(lowpass(spread, 0.5), coefficients, in_scale, out_scale), 0.0)[:, ::2, ::2]
-
-
 def lowpass_polynomial(
     x: jax.Array,
     lowpassed: jax.Array,
@@ -159,3 +139,60 @@ def lowpass_polynomial(
     accurate = jnp.promote_types(x.dtype, jnp.float32)
     c0, c1, c2 = jnp.moveaxis(scaled_coefficients(coefficients, in_scale, out_scale, accurate), -1, 0)
     return (c0 + x.astype(accurate) * (c1 + c2 * lowpassed.astype(accurate))).astype(x.dtype)
+
+
+def gate(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_scale: Scale = 1.0) -> jax.Array:
+    """`out_scale x (1 + in_scale by)`, evaluated in at least float32.
+
+    Args:
+      x, by: [..., C].
+      in_scale, out_scale: scalars or [1].
+
+    Raises:
+      ShapeError: maps of different shapes.
+    """
+    _check_shapes(x, by)
+    accurate = jnp.promote_types(x.dtype, jnp.float32)
+    inner, outer = (jnp.asarray(scale, accurate).reshape(()) for scale in (in_scale, out_scale))
+    return (x.astype(accurate) * (outer + outer * inner * by.astype(accurate))).astype(x.dtype)
+
+
+def _check_shapes(x: jax.Array, by: jax.Array) -> None:
+    if x.shape != by.shape:
+        raise ShapeError(f"a gate multiplies maps of one shape, got {x.shape} and {by.shape}.")
+
+
+def up_gate_down(
+    x: jax.Array,
+    by: jax.Array,
+    in_scale: Scale = 1.0,
+    out_scale: Scale = 1.0,
+    *,
+    method: Method = "auto",
+    precision: Precision = "highest",
+) -> jax.Array:
+    """Alias-free gate: interpolate both maps, multiply, low-pass, return.
+
+    The products of MONet (Chrysos et al. 2024) and of bilinear gated linear units (Shazeer 2020), made to
+    commute with every fractional shift as the quadratics of Michaeli et al. 2023 do. None of them has this.
+
+    Args:
+      x, by: [N, H, W, C].
+      in_scale, out_scale: as in `gate`.
+      method: of `ideal_resample`.
+      precision: of the products with the resampling matrices.
+
+    Returns:
+      [N, H, W, C], without the Nyquist frequency of even sides.
+
+    Raises:
+      ShapeError: not floating-point [N, H, W, C], or of different shapes.
+      ConfigError: unknown method.
+    """
+    check_images(x)
+    _check_shapes(x, by)
+    shape = (x.shape[1], x.shape[2])
+    grid = polynomial_grid(shape, 2)
+    fine, fine_by = (ideal_resample(each, grid, method=method, precision=precision) for each in (x, by))
+    y = gate(fine, fine_by, in_scale, out_scale)
+    return ideal_resample(y, shape, method=method, precision=precision)

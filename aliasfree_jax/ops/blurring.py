@@ -56,17 +56,6 @@ def blur(
     return _blur_axis(_blur_axis(padded, 1, rows, steps[0]), 2, columns, steps[1])
 
 
-def blur_ref(x: np.ndarray, size: int, stride: int = 1) -> np.ndarray:
-    """Twin of circular `blur` by definition: correlation with the outer product, one tap at a time."""
-    taps = binomial_taps(size)
-    before = (size - 1) // 2
-    y = np.zeros_like(x)
-    for i in range(size):
-        for j in range(size):
-            y += taps[i] * taps[j] * np.roll(x, (before - i, before - j), axis=(1, 2))
-    return y[:, ::stride, ::stride]
-
-
 def adaptive_blur(x: jax.Array, weights: jax.Array, padding: Padding = "CIRCULAR") -> jax.Array:
     """Filters each position with the weights found there (DDAC, Zou et al. 2020).
 

@@ -128,11 +128,6 @@ def mean_convolution(x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCUL
     return jnp.einsum("nijc,ijcf->nf", sums / (height * width), kernel, precision="highest")
 
 
-def mean_convolution_ref(x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCULAR") -> jax.Array:
-    """Twin of `mean_convolution`: the convolution, then its mean."""
-    return jnp.mean(conv2d(x, kernel, 1, padding, "highest"), axis=(1, 2))
-
-
 def _extra_visits(side: int, taps: int, padding: Padding) -> tuple[np.ndarray, np.ndarray]:
     """Places of an axis that some tap does not meet exactly once, and how much oftener [taps, places]."""
     shown = padded_places(side, same_padding(taps), padding)

@@ -6,7 +6,7 @@ numbered down the columns, phase = row offset + s * column offset; for s = 2 tha
 (and shifts them); a choice that depends only on the *set* of components therefore commutes with it.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from aliasfree_jax.ops.shapes import Pair, check_images, pair
 Criterion = Literal["l2", "l1", "l_infty", "non_abs_max", "l2_min", "l1_min"]
 TieOrder = Literal["columns", "rows"]
 
-CRITERIA = ("l2", "l1", "l_infty", "non_abs_max", "l2_min", "l1_min")
+CRITERIA = get_args(Criterion)
 
 
 def pad_to_multiple(x: jax.Array, strides: Pair = 2, padding: Padding = "CIRCULAR") -> jax.Array:
@@ -58,22 +58,19 @@ def component_scores(components: jax.Array, criterion: Criterion = "l2") -> jax.
     Raises:
       ConfigError: unknown criterion.
     """
-    values = components.astype(jnp.promote_types(components.dtype, jnp.float32))
-    axes = (2, 3, 4)
-    match criterion:
+    if criterion not in CRITERIA:
+        raise ConfigError(unknown("polyphase criterion", criterion, CRITERIA))
+    values, axes = components.astype(jnp.promote_types(components.dtype, jnp.float32)), (2, 3, 4)
+    match criterion.removesuffix("_min"):
         case "l2":
-            return jnp.sum(values**2, axes)
+            scores = jnp.sum(values**2, axes)
         case "l1":
-            return jnp.sum(jnp.abs(values), axes)
+            scores = jnp.sum(jnp.abs(values), axes)
         case "l_infty":
-            return jnp.max(jnp.abs(values), axes)
-        case "non_abs_max":
-            return jnp.max(values, axes)
-        case "l2_min":
-            return -jnp.sum(values**2, axes)
-        case "l1_min":
-            return -jnp.sum(jnp.abs(values), axes)
-    raise ConfigError(unknown("polyphase criterion", criterion, CRITERIA))
+            scores = jnp.max(jnp.abs(values), axes)
+        case _:
+            scores = jnp.max(values, axes)
+    return -scores if criterion.endswith("_min") else scores
 
 
 def row_order(strides: Pair = 2) -> np.ndarray:
@@ -148,12 +145,3 @@ def polyphase_upsample(x: jax.Array, phase: jax.Array, strides: Pair = 2) -> jax
     weights = phase.astype(x.dtype).reshape(n, s, r).transpose(0, 2, 1)  # [N, row offset, column offset]
     grid = x[:, :, None, :, None] * weights[:, None, :, None, :, None]
     return grid.reshape(n, h * r, w * s, c)
-
-
-def polyphase_downsample_ref(x: jax.Array) -> jax.Array:
-    """Twin of l2 `polyphase_downsample` on even sides, by strided slices in a Python loop."""
-    samples = []
-    for image in x:
-        parts = [image[i::2, j::2] for j in (0, 1) for i in (0, 1)]
-        samples.append(max(parts, key=lambda part: float((part**2).sum())))
-    return jnp.stack(samples)

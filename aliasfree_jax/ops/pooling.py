@@ -38,12 +38,16 @@ def max_pool(
     return _max_axis(_max_axis(x, 1, window[0], steps[0]), 2, window[1], steps[1])
 
 
+def _bins(side: int, bins: int) -> list[slice]:
+    """PyTorch's: from floor(i side / bins) to ceil((i + 1) side / bins)."""
+    return [slice(i * side // bins, -(-(i + 1) * side // bins)) for i in range(bins)]
+
+
 @functools.cache
-def _bins(side: int, bins: int) -> np.ndarray:
+def _means(side: int, bins: int) -> np.ndarray:
     matrix = np.zeros((bins, side))
-    for i in range(bins):
-        first, last = i * side // bins, -(-(i + 1) * side // bins)
-        matrix[i, first:last] = 1 / (last - first)
+    for row, samples in zip(matrix, _bins(side, bins), strict=True):
+        row[samples] = 1 / (samples.stop - samples.start)
     return matrix
 
 
@@ -53,7 +57,13 @@ def adaptive_average_pool(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
     Bin i covers samples floor(i H / rows) to ceil((i + 1) H / rows): bins overlap where `rows` does not
     divide H, and repeat samples where it is larger (PyTorch's AdaptiveAvgPool2d).
     """
-    return apply_matrices(x, _bins(x.shape[1], shape[0]), _bins(x.shape[2], shape[1]))
+    return apply_matrices(x, _means(x.shape[1], shape[0]), _means(x.shape[2], shape[1]))
+
+
+def adaptive_max_pool(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """The largest value of each of the bins of `adaptive_average_pool`."""
+    rows = jnp.stack([x[:, samples].max(axis=1) for samples in _bins(x.shape[1], shape[0])], axis=1)
+    return jnp.stack([rows[:, :, samples].max(axis=2) for samples in _bins(x.shape[2], shape[1])], axis=2)
 
 
 def average_pool(x: jax.Array, size: int = 2) -> jax.Array:

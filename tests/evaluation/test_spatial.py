@@ -9,7 +9,7 @@ from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import spatial_attack
 from aliasfree_jax.evaluation.shifting import Bilinear, Warp
 from aliasfree_jax.evaluation.trial import moved_rows
-from aliasfree_jax.ops.warp import bilinear_sample
+from aliasfree_jax.ops.shift import bilinear_sample
 
 
 def warp(image, down=0.0, right=0.0, degrees=0.0, log_scale=0.0, **options):

@@ -18,12 +18,10 @@ from rule import make_array
 
 from aliasfree_jax.conversion.entries import convert
 from aliasfree_jax.conversion.learnable_polyphase_sampling import pool_entries, sampler
-from aliasfree_jax.layers.adaptive_blur import AdaptiveBlurPool
+from aliasfree_jax.layers.adaptive import AdaptiveBlurPool, AdaptivePolyphase
 from aliasfree_jax.layers.normalization import ChannelNorm, SpatialNorm
-from aliasfree_jax.layers.polyphase import AdaptivePolyphase
-from aliasfree_jax.layers.sampling import BlurPool
-from aliasfree_jax.layers.upsampling import PolyphaseUpsample
-from aliasfree_jax.models.parts import SAMPLERS, resolve
+from aliasfree_jax.layers.sampling import BlurPool, PolyphaseUpsample
+from aliasfree_jax.models.parts import resolve
 from aliasfree_jax.ops.activation import lowpass_polynomial, polynomial, up_polynomial_down
 from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.polyphase import row_order
@@ -214,7 +212,7 @@ def learned(meta: dict) -> tuple[nn.Module, dict]:
     """The sampler of a case of "lpd" and its variables; both branches of a logits network scale alike."""
     options = {"logits": meta["logits_model"]}
     part = {**sampler(options), "evaluation": "convex" if meta["mode"] == "test_convex" else "hard"}
-    module = resolve("sampler", part, SAMPLERS)()
+    module = resolve("sampler", part)()
     state = {key: make_array(key, shape) for key, shape in meta["state"]}
     entries = pool_entries(options, selects=True, filters=True)("", "sampler", 4)
     entries = [dataclasses.replace(entry, key=entry.key.removeprefix(".")) for entry in entries]

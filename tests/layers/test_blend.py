@@ -12,9 +12,8 @@ from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, UpPolynomia
 from aliasfree_jax.layers.blend import Blend, blend
 from aliasfree_jax.layers.convolution import DepthwiseConv
 from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, SpatialNorm
-from aliasfree_jax.layers.sampled import SampledConv
+from aliasfree_jax.layers.sampled import ActivatedStem, SampledConv
 from aliasfree_jax.layers.sampling import IdealDownsample, Subsample
-from aliasfree_jax.layers.stem import ActivatedStem
 
 SHAPE = {"features": 6, "kernel_size": 4, "strides": 4, "kernel_init": jax.nn.initializers.normal(0.5)}
 PLAIN = Factory(SampledConv, **SHAPE, sampler=Subsample, padding="VALID")

@@ -9,7 +9,7 @@ import pytest
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers import Conv, DepthwiseConv
-from aliasfree_jax.layers.initializers import normal
+from aliasfree_jax.layers.layer import normal
 from aliasfree_jax.ops.choices import CHOICES
 
 

@@ -7,7 +7,7 @@ import pytest
 from flax.errors import InvalidRngError
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.drop_path import DropPath
+from aliasfree_jax.layers.block import DropPath
 
 
 def drop(rate: float, x: jax.Array, key: int = 0) -> jax.Array:

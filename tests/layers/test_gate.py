@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from twins import up_gate_down_ref
 
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.layers.activation import Gelu, UpPolynomial, arity
-from aliasfree_jax.layers.gate import Gate, LowpassGate, UpGate, UpSelfGate
+from aliasfree_jax.layers.activation import Gate, Gelu, LowpassGate, UpGate, UpPolynomial, UpSelfGate
 from aliasfree_jax.layers.mlp import Mlp, hidden_width, mlp_costs
+from aliasfree_jax.layers.sampled import ActivatedStem
 from aliasfree_jax.layers.sampling import IdealDownsample, Subsample
-from aliasfree_jax.layers.stem import ActivatedStem
-from aliasfree_jax.ops.gating import gate, up_gate_down, up_gate_down_ref
+from aliasfree_jax.ops.activation import gate, up_gate_down
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -87,7 +87,7 @@ def test_fine_coarse_and_auto_are_one_function(size, draw, x64):
 @pytest.mark.parametrize(("side", "channels"), [(56, 96), (28, 192), (14, 384), (7, 768)])
 def test_the_gate_costs_what_the_polynomial_costs(side, channels):
     quadratic = mlp_costs((side, side), channels, 4 * channels)
-    gated = mlp_costs((side, side), channels, hidden_width(channels, UpGate), arity=arity(UpGate))
+    gated = mlp_costs((side, side), channels, hidden_width(channels, UpGate), gated=True)
     assert gated == quadratic
 
 

@@ -29,9 +29,6 @@ def definition(name: str, x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, np.float64)
     centre = {"channel": -1, "spatial": -1, "batch": (0, 1, 2), "instance": (1, 2)}
     spread = {**centre, "spatial": (1, 2, 3)}
-    if name == "group":
-        n, h, w, c = x.shape
-        return definition("instance", x.reshape(n, h * w * c // 2 // (c // 2), 2, c // 2)).reshape(x.shape)
     centred = x - x.mean(centre[name], keepdims=True)
     epsilon = 1e-6 if name in ("channel", "spatial") else 1e-5
     return centred / np.sqrt((centred**2).mean(spread[name], keepdims=True) + epsilon)

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.adaptive_blur import AdaptiveBlurPool
+from aliasfree_jax.layers.adaptive import AdaptiveBlurPool, AdaptivePolyphase, LearnedPolyphase
 from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
-from aliasfree_jax.layers.polyphase import AdaptivePolyphase, LearnedPolyphase
-from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, Subsample, steps_of
-from aliasfree_jax.layers.upsampling import IdealUpsample, PolyphaseUpsample
+from aliasfree_jax.layers.sampling import (
+    BlurPool,
+    IdealDownsample,
+    IdealUpsample,
+    PolyphaseUpsample,
+    Subsample,
+    steps_of,
+)
 from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.polyphase import polyphase_components, polyphase_downsample, row_order
 from aliasfree_jax.ops.resample import ideal_upsample
@@ -53,6 +58,12 @@ def variables_of(module, x, draw):
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
+@functools.partial(jax.jit, static_argnames=("sampler", "train"))
+def sampled(sampler, variables, x, phase=None, *, train=False, temperature=1.0, rngs=None):
+    """The map and its phases, as one program."""
+    return sampler.apply(variables, x, phase, train=train, temperature=temperature, rngs=rngs, **PHASED)
+
+
 def test_strides_are_taken_in_prime_factors(draw):
     assert [steps_of(n) for n in (1, 2, 3, 4, 6, 12)] == [
         [(prime, prime) for prime in primes] for primes in ([], [2], [3], [2, 2], [2, 3], [2, 2, 3])
@@ -74,23 +85,23 @@ def test_strides_are_taken_in_prime_factors(draw):
 @pytest.mark.parametrize("stride", [2, 3, 4, 6])
 @pytest.mark.parametrize("name", ["l2", "l1 after a blur", "l2 on the raw map", "learned, conv"])
 def test_every_stride_commutes_with_every_integer_shift(name, stride, draw, x64):
-    x = draw(1, 12, 12, 2)
+    x = np.asarray(draw(1, 12, 12, 2))
     sampler = SAMPLERS[name](strides=stride)
     variables = variables_of(sampler, x, draw)
     shifts = list(itertools.product(range(stride), range(stride)))
-    moved = jnp.concatenate([jnp.roll(x, shift, (1, 2)) for shift in shifts])
+    moved = np.concatenate([np.roll(x, shift, (1, 2)) for shift in shifts])
     ys, phases = jax.jit(functools.partial(sampler.apply, **PHASED))(variables, moved)
     # The same samples, moved by whole pixels of the coarse grid: the set of values stays.
     values = np.sort(np.asarray(ys).reshape(len(shifts), -1), axis=1)
     np.testing.assert_allclose(values, np.broadcast_to(values[0], values.shape), atol=EXACT)
-    assert len({tuple(int(p[i]) for p in phases) for i in range(len(shifts))}) == stride**2
+    assert len({*zip(*(p.tolist() for p in phases), strict=True)}) == stride**2
     fixed = np.sort(np.asarray(moved[:, ::stride, ::stride]).reshape(len(shifts), -1), axis=1)
     assert np.abs(fixed - fixed[0]).max() > 0.1  # negative control: phase 0 for all
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_down_and_up_commute_with_every_integer_shift(name, draw, x64):
-    x = draw(1, 6, 8, 2)
+    x = np.asarray(draw(1, 6, 8, 2))
     sampler = SAMPLERS[name]()
     variables = variables_of(sampler, x, draw)
 
@@ -99,11 +110,10 @@ def test_down_and_up_commute_with_every_integer_shift(name, draw, x64):
         y, phase = sampler.apply(variables, x, **PHASED)
         return PolyphaseUpsample(inner=BLUR).apply({}, y, phase)
 
-    expected = there_and_back(x)[0]
     shifts = list(itertools.product(range(6), range(8)))
-    moved = there_and_back(jnp.concatenate([jnp.roll(x, shift, (1, 2)) for shift in shifts]))
-    for image, shift in zip(moved, shifts, strict=True):
-        np.testing.assert_allclose(image, jnp.roll(expected, shift, (0, 1)), atol=EXACT)
+    moved = np.asarray(there_and_back(np.concatenate([np.roll(x, shift, (1, 2)) for shift in shifts])))
+    expected = np.stack([np.roll(moved[0], shift, (0, 1)) for shift in shifts])
+    np.testing.assert_allclose(moved, expected, atol=EXACT)
 
 
 def test_a_shortcut_reuses_the_phase(draw):
@@ -159,13 +169,13 @@ def test_training_mixes_the_components(draw):
     variables = variables_of(sampler, x, draw)
     logits = ConvLogits().apply({"params": variables["params"]["logits0"]}, polyphase_components(x))
     for temperature in (1.0, 0.1):
-        y, (weights,) = sampler.apply(variables, x, train=True, temperature=temperature, **PHASED)
+        y, (weights,) = sampled(sampler, variables, x, train=True, temperature=temperature)
         np.testing.assert_allclose(weights, jax.nn.softmax(logits / temperature), rtol=1e-5)
         mixture = jnp.einsum("nk,nkhwc->nhwc", weights, polyphase_components(x), precision="highest")
         np.testing.assert_allclose(y, mixture, atol=1e-5)
-    cold, _ = sampler.apply(variables, x, train=True, temperature=1e-4, **PHASED)
-    np.testing.assert_allclose(cold, sampler.apply(variables, x, **PHASED)[0], atol=1e-5)
-    gradient = jax.grad(lambda v: sampler.apply(v, x, train=True, **PHASED)[0][:, 0].sum())(variables)
+    cold, _ = sampled(sampler, variables, x, train=True, temperature=1e-4)
+    np.testing.assert_allclose(cold, sampled(sampler, variables, x)[0], atol=1e-5)
+    gradient = jax.grad(lambda v: sampled(sampler, v, x, train=True)[0][:, 0].sum())(variables)
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
 
 
@@ -173,27 +183,18 @@ def test_noise_is_drawn_in_training_only(draw):
     x = draw(64, 4, 4, 2)
     sampler = LearnedPolyphase(logits=LinearLogits)
     variables = jax.tree.map(jnp.zeros_like, variables_of(sampler, x, draw))
+    how = {"train": True, "temperature": 0.01}
     draws = [
-        sampler.apply(
-            variables,
-            x,
-            train=True,
-            temperature=0.01,
-            rngs={"gumbel": jax.random.key(seed)},
-            **PHASED,
-        )[1][0]
+        sampled(sampler, variables, x, rngs={"gumbel": jax.random.key(seed)}, **how)[1][0]
         for seed in (0, 0, 1)
     ]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert float(jnp.abs(draws[0] - draws[2]).max()) > 0.5
     # Equal logits: Gumbel noise makes every phase win about as often, a quarter of 64.
     assert 6 < int(jnp.bincount(draws[0].argmax(1), length=4).min())
-    assert sampler.apply(variables, x, **PHASED)[1][0].tolist() == [0] * 64  # no rng needed
+    assert sampled(sampler, variables, x)[1][0].tolist() == [0] * 64  # no rng needed
     noisy = LearnedPolyphase(logits=LinearLogits, evaluation="noisy")
-    assert noisy.apply(variables, x, rngs={"gumbel": jax.random.key(0)}, **PHASED)[1][0].shape == (
-        64,
-        4,
-    )
+    assert sampled(noisy, variables, x, rngs={"gumbel": jax.random.key(0)})[1][0].shape == (64, 4)
     with pytest.raises(ConfigError, match="unknown evaluation 'soft'"):
         LearnedPolyphase(logits=LinearLogits, evaluation="soft").apply(variables, x, **PHASED)
 
@@ -203,10 +204,11 @@ def test_noisy_evaluation_needs_no_key(draw):
     x = draw(2048, 4, 4, 1)
     sampler = LearnedPolyphase(logits=LinearLogits, evaluation="noisy", evaluation_temperature=0.1)
     variables = variables_of(sampler, x, draw)
-    own = sampler.apply(variables, x, **PHASED)[1][0]
-    np.testing.assert_array_equal(own, sampler.apply(variables, x, **PHASED)[1][0])
-    np.testing.assert_array_equal(own[5:7], sampler.apply(variables, x[5:7], **PHASED)[1][0])
-    keyed = sampler.apply(variables, x, rngs={"gumbel": jax.random.key(3)}, **PHASED)[1][0]
+    own = sampled(sampler, variables, x)[1][0]
+    np.testing.assert_array_equal(own, sampled(sampler, variables, x)[1][0])
+    few, fewer = (sampler.apply(variables, part, **PHASED)[1][0] for part in (x[:8], x[5:7]))
+    np.testing.assert_array_equal(few[5:7], fewer)
+    keyed = sampled(sampler, variables, x, rngs={"gumbel": jax.random.key(3)})[1][0]
     assert float(jnp.abs(own - keyed).max()) > 0.5
     # Weights lie in [0, 1], so a mean over 2048 images is off by at most 0.5 / 45 in the standard deviation,
     # and the difference of two means by 0.016: five of those.
@@ -214,22 +216,23 @@ def test_noisy_evaluation_needs_no_key(draw):
     warm = LearnedPolyphase(logits=LinearLogits, evaluation="convex", evaluation_temperature=0.5)
     plain = LearnedPolyphase(logits=LinearLogits, evaluation="convex")
     np.testing.assert_array_equal(
-        warm.apply(variables, x, **PHASED)[1][0],
-        plain.apply(variables, x, temperature=0.5, **PHASED)[1][0],
+        sampled(warm, variables, x)[1][0],
+        sampled(plain, variables, x, temperature=0.5)[1][0],
     )
 
 
 @pytest.mark.parametrize("name", LOGITS)
 def test_logits_follow_their_components(name, draw, x64):
-    components = draw(3, 4, 5, 6, 4)
+    components = np.asarray(draw(3, 4, 5, 6, 4))
     network = LOGITS[name]()
     variables = variables_of(network, components, draw)
-    logits = network.apply(variables, components)
+    compute = jax.jit(network.apply)
+    logits = np.asarray(compute(variables, components))
     assert logits.shape == (3, 4)
-    order = jnp.array([2, 0, 3, 1])
-    np.testing.assert_allclose(network.apply(variables, components[:, order]), logits[:, order], atol=EXACT)
-    moved = jnp.roll(components, (2, 3), (2, 3))
-    np.testing.assert_allclose(network.apply(variables, moved), logits, atol=EXACT)
+    order = [2, 0, 3, 1]
+    np.testing.assert_allclose(compute(variables, components[:, order]), logits[:, order], atol=EXACT)
+    moved = np.roll(components, (2, 3), (2, 3))
+    np.testing.assert_allclose(compute(variables, moved), logits, atol=EXACT)
 
 
 def test_logits_have_a_width(draw):

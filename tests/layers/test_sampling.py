@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.polyphase import AdaptivePolyphase
+from aliasfree_jax.layers.adaptive import AdaptivePolyphase
 from aliasfree_jax.layers.sampled import SampledConv
 from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, NormPreserving, Subsample
 from aliasfree_jax.ops.blurring import blur

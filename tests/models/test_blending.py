@@ -64,6 +64,7 @@ def test_both_ends_in_float64(end, start, side, options, draw, randomised, x64):
     check_ends(end, start, side, options, draw, randomised, EXACT)
 
 
+@pytest.mark.slow
 def test_both_ends_in_float32(draw, randomised):
     check_ends("convnext_afc_micro", "convnext_micro", 32, MICRO, draw, randomised, SINGLE)
 

@@ -16,8 +16,8 @@ from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import LowpassPolynomial
 from aliasfree_jax.layers.convolution import Conv
+from aliasfree_jax.layers.sampled import ActivatedStem
 from aliasfree_jax.layers.sampling import IdealDownsample
-from aliasfree_jax.layers.stem import ActivatedStem
 from aliasfree_jax.ops.activation import lowpass_polynomial
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 
@@ -116,12 +116,14 @@ def test_bfloat16_maps_and_float32_logits(family, draw, randomised):
         create_model(f"{family}_micro", **MICRO, **PRECISIONS[p]) for p in ("float32", "bfloat16")
     )
     variables = randomised(exact, *images.shape)
-    expected = compiled(exact.apply)(variables, images)
-    logits, state = compiled(lambda v, x: rough.apply(v, x, mutable=["intermediates"]))(variables, images)
+    chooses = family == "convnext_aps"  # a phase, by rounding another one: only the formats can be compared
+    run = jax.eval_shape if chooses else lambda function, *arguments: compiled(function)(*arguments)
+    logits, state = run(lambda v, x: rough.apply(v, x, mutable=["intermediates"]), variables, images)
     assert logits.dtype == jnp.float32
     assert state["intermediates"]["features"][0].dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(rough, *images.shape))} == {jnp.dtype("float32")}
-    if family != "convnext_aps":  # there, rounding may choose another phase
+    if not chooses:
+        expected = compiled(exact.apply)(variables, images)
         # Eight bits of mantissa through a dozen layers.
         assert float(jnp.abs(logits - expected).max()) < 0.05 * float(jnp.abs(expected).max())
 

@@ -16,7 +16,9 @@ def test_every_family_in_every_size():
     assert set(list_models()) >= {f"{family}_{size}" for family in FAMILIES for size in SIZES}
     assert list_models() == sorted(list_models())
     for name in list_models():
-        assert callable(create_model(name).apply)
+        network = create_model(name, num_classes=7)
+        assert network == create_model(name, num_classes=7) != create_model(name, num_classes=8)
+        assert network.num_classes == 7 and network.total_stride >= 1
 
 
 def test_patterns():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from twins import up_polynomial_down_ref
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops import activation
@@ -16,7 +17,6 @@ from aliasfree_jax.ops.activation import (
     polynomial,
     polynomial_grid,
     up_polynomial_down,
-    up_polynomial_down_ref,
 )
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift

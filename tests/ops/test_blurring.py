@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from twins import blur_ref
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.ops.blurring import binomial_taps, blur, blur_ref
+from aliasfree_jax.ops.blurring import binomial_taps, blur
 
 
 @pytest.mark.parametrize("size", range(1, 8))

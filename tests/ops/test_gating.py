@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from twins import up_gate_down_ref
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.ops.activation import polynomial_grid, up_polynomial_down
-from aliasfree_jax.ops.gating import gate, up_gate_down, up_gate_down_ref
+from aliasfree_jax.ops.activation import gate, polynomial_grid, up_gate_down, up_polynomial_down
 from aliasfree_jax.ops.resample import ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift
 

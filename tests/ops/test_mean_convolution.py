@@ -5,9 +5,10 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from twins import mean_convolution_ref
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.ops.convolution import mean_convolution, mean_convolution_ref
+from aliasfree_jax.ops.convolution import mean_convolution
 
 PADDINGS = ("CIRCULAR", "ZERO", "REFLECT", "REPLICATE")
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from twins import polyphase_downsample_ref
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops.polyphase import (
@@ -14,7 +15,6 @@ from aliasfree_jax.ops.polyphase import (
     pad_to_multiple,
     polyphase_components,
     polyphase_downsample,
-    polyphase_downsample_ref,
     select_component,
 )
 

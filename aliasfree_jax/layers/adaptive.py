@@ -1,7 +1,8 @@
-"""Samplers that choose a polyphase component for each image: by its norm (APS), or learned (LPS).
+"""Samplers that adapt to the map: by a polyphase component for each image, or a filter for each place.
 
-The choice depends on the set of components only, which an integer circular shift of the map permutes:
-so sampling commutes with every such shift, wherever the stride divides the map.
+The component is chosen by its norm (APS) or by a small network (LPS). The choice depends on the set of
+components only, which an integer circular shift of the map permutes: so sampling commutes with every such
+shift, wherever the stride divides the map.
 """
 
 from typing import Any, Literal, get_args
@@ -11,9 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers.layer import ModuleFactory, accurate_dtype, part
+from aliasfree_jax.layers.convolution import Conv
+from aliasfree_jax.layers.layer import ModuleFactory, accurate_dtype, kaiming_normal_fan_out, part
+from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.phase_logits import ConvLogits
 from aliasfree_jax.layers.sampling import (
+    FilteredSampler,
     Phase,
     Sampler,
     SamplerFactory,
@@ -22,6 +26,7 @@ from aliasfree_jax.layers.sampling import (
     steps_of,
     warn_uneven,
 )
+from aliasfree_jax.ops.blurring import adaptive_blur
 from aliasfree_jax.ops.padding import Padding
 from aliasfree_jax.ops.polyphase import (
     Criterion,
@@ -32,7 +37,7 @@ from aliasfree_jax.ops.polyphase import (
     polyphase_components,
     select_component,
 )
-from aliasfree_jax.ops.shapes import pair
+from aliasfree_jax.ops.shapes import Pair, pair
 
 SelectOn = Literal["filtered", "raw"]
 Evaluation = Literal["hard", "convex", "noisy"]
@@ -175,3 +180,36 @@ def _own_noise(logits: jax.Array) -> jax.Array:
     for bits in jax.lax.bitcast_convert_type(logits.astype(jnp.bfloat16), jnp.uint16):
         key = jax.random.fold_in(key, bits)
     return jax.random.gumbel(key, logits.shape, logits.dtype)
+
+
+class AdaptiveBlurPool(FilteredSampler):
+    """DDAC (Zou et al. 2020, arXiv 2008.09604) as learnable_polyphase_sampling has it.
+
+    A convolution, batch norm and softmax give each position one filter a group of channels. The softmax
+    runs over all groups together, as in the original: each group's weights then sum to about 1 / groups.
+
+    Attributes:
+      kernel_size: of the filters, odd.
+      groups: of channels that share a filter; must divide the channels.
+    """
+
+    kernel_size: Pair = 3
+    groups: int = 8
+    padding: Padding = "CIRCULAR"
+
+    @nn.compact
+    def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """The filtered map at full size; `train` uses and updates the batch statistics."""
+        rows, columns = pair(self.kernel_size, "kernel_size")
+        conv = Conv(
+            self.groups * rows * columns,
+            (rows, columns),
+            padding=self.padding,
+            use_bias=False,
+            kernel_init=kaiming_normal_fan_out,
+            **self.numerics,
+            name="conv",
+        )
+        logits = BatchNorm(**self.numerics, name="norm")(conv(x), train=train)
+        weights = jax.nn.softmax(logits.astype(accurate_dtype(x.dtype)), axis=-1).astype(x.dtype)
+        return adaptive_blur(x, weights.reshape(*x.shape[:3], self.groups, rows, columns), self.padding)

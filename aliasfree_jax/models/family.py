@@ -1,0 +1,145 @@
+"""A family: the networks of one class by name, and the way from JSON-able options to one of them."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, get_args, get_origin
+
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.models.network import Network
+from aliasfree_jax.models.parts import KIND_OF_OPTION, fields_of, frozen, resolve
+
+Options = Mapping[str, Any]
+Rewrite = Callable[[dict[str, Any], Any], dict[str, Any]]
+
+# antialiased-cnns: reflecting blurs in zero-padded networks.
+REFLECTING_BLUR = {"name": "blur", "kernel_size": 4, "padding": "REFLECT"}
+
+
+def _any_size(options: dict[str, Any], wanted: bool) -> dict[str, Any]:
+    """The ideal sampler exact for every size."""
+    sampler = options.get("sampler", "subsample")
+    fields = fields_of(sampler)
+    if wanted and (fields is None or fields.get("name") != "ideal"):
+        raise ConfigError(
+            f"any_size=True needs the ideal sampler, got {sampler!r}: only ideal resampling divides every "
+            "circle evenly. Use an alias-free network (*_afc*) or sampler='ideal'."
+        )
+    return {**options, "sampler": {**fields, "any_size": True}} if wanted and fields else options
+
+
+def _filter_size(options: dict[str, Any], size: int) -> dict[str, Any]:
+    """The sampler's blur of `size` taps: it is the sampler, or precedes the choice of a component."""
+    sampler = options.get("sampler", "subsample")
+    fields = fields_of(sampler)
+    if fields is None:
+        raise ConfigError(f"filter_size is for samplers given by name, got {sampler!r}.")
+    if fields.get("name") == "blur":
+        fields["kernel_size"] = size
+    elif fields.get("name") in ("polyphase", "learned_polyphase"):
+        inner = fields_of(fields.get("inner", "subsample")) or {}
+        kept = inner if inner.get("name") == "blur" else {"name": "blur"}
+        fields["inner"] = {**kept, "kernel_size": size}
+    else:
+        raise ConfigError(f"filter_size is for samplers that blur (blur, polyphase, ...), got {sampler!r}.")
+    return {**options, "sampler": fields}
+
+
+_ALIASES: dict[str, Rewrite] = {"any_size": _any_size, "filter_size": _filter_size}
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Networks of one class: every size in every variant.
+
+    Attributes:
+      network: the class. Its fields are the options, with JSON-able parts; any_size (ideal samplers only) and
+        filter_size (taps of the sampler's blur, 1 to 7) are options of all families.
+      sizes: options of each size by its name, depths and widths say.
+      variants: options of each variant, parts in the main.
+      pattern: how a network is called.
+      aliases: options that stand for others: each rewrites the options, given its value.
+      gated: whether the layer before an activation can make twice the maps, as gates take.
+      completed: the options, made complete from one another and checked.
+      checked: the network, checked beside the options it was made with.
+    """
+
+    network: type[Network]
+    sizes: Mapping[str, Options]
+    variants: Mapping[str, Options]
+    pattern: str = "{size}_{variant}"
+    aliases: Mapping[str, Rewrite] = dataclasses.field(default_factory=dict)
+    gated: bool = False
+    completed: Callable[[dict[str, Any]], dict[str, Any]] = lambda options: options
+    checked: Callable[[Any, Options], None] = lambda network, options: None
+
+    def names(self) -> Iterator[tuple[str, tuple[str, str]]]:
+        """The name of every network with its size and variant."""
+        for variant in self.variants:
+            for size in self.sizes:
+                yield self.pattern.format(size=size, variant=variant).rstrip("_"), (size, variant)
+
+    def build(self, size: str, variant: str, options: Options) -> Network:
+        """The network of a size and variant with these overrides.
+
+        Raises:
+          ConfigError: an unknown option, part or value.
+        """
+        fields = {*self.network.__dataclass_fields__} - {"parent", "name"}
+        legal = fields | _ALIASES.keys() | self.aliases.keys()
+        # Where names begin with the variant, all sizes have the same options.
+        of = variant if self.pattern.startswith("{variant}") else f"{size}_{variant}".rstrip("_")
+        for option in options:
+            if option not in legal:
+                raise ConfigError(unknown(f"option of {of}", option, legal))
+        return self.made({**self.variants[variant], **self.sizes[size], **options})
+
+    def made(self, options: Options) -> Network:
+        """The network of these options: aliases rewritten, parts resolved, names checked."""
+        fields = dict(options)
+        for alias, rewrite in {**_ALIASES, **self.aliases}.items():
+            value = fields.pop(alias, None)
+            fields = fields if value is None else rewrite(fields, value)
+        fields = self.completed(fields)
+        network = self.network(**_constructed(self.network, fields, self.gated))
+        self.checked(network, options)
+        return network
+
+
+_PRECISIONS = (None, "default", "high", "highest")  # JAX's other words for them name number formats
+
+
+def _constructed(network: type[Network], options: Options, gated: bool) -> dict[str, Any]:
+    """The fields of a network: number formats and parts as objects, words checked, tuples for lists."""
+    fields, declared = dict(options), network.__dataclass_fields__
+    for name, value in options.items():
+        kind, default = declared[name].type, declared[name].default
+        if name in KIND_OF_OPTION and not (value is None and default is None):
+            fields[name] = resolve(KIND_OF_OPTION[name], value, name, gated=gated)
+        elif name in ("dtype", "param_dtype") and value is not None:
+            fields[name] = _format(name, value)
+        elif name == "precision" and not isinstance(value, jax.lax.Precision) and value not in _PRECISIONS:
+            raise ConfigError(
+                unknown("precision", value, _PRECISIONS[1:])
+                + ' Number formats are other options: dtype="bfloat16", param_dtype.'
+            )
+        elif get_origin(kind) is Literal and value not in get_args(kind):
+            raise ConfigError(unknown(name, value, get_args(kind)))
+        fields[name] = frozen(fields[name])
+    if {"depths", "widths"} <= declared.keys():
+        depths, widths = (fields.get(name, declared[name].default) for name in ("depths", "widths"))
+        if len(depths) != len(widths):
+            raise ConfigError(f"depths {depths} and widths {widths} differ in their number of stages.")
+    return fields
+
+
+def _format(name: str, value: Any) -> jnp.dtype:
+    try:
+        found = jnp.dtype(value)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise ConfigError(f'{name} is a number format of JAX, such as "bfloat16", got {value!r}.')
+    return found

@@ -1,0 +1,84 @@
+"""Twins of operations, `_ref`: the same by definition, plainly and slowly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.ops.activation import Scale, polynomial
+from aliasfree_jax.ops.blurring import binomial_taps
+from aliasfree_jax.ops.convolution import conv2d
+from aliasfree_jax.ops.padding import Padding
+
+
+def blur_ref(x: np.ndarray, size: int, stride: int = 1) -> np.ndarray:
+    """Twin of circular `blur` by definition: correlation with the outer product, one tap at a time."""
+    taps = binomial_taps(size)
+    before = (size - 1) // 2
+    y = np.zeros_like(x)
+    for i in range(size):
+        for j in range(size):
+            y += taps[i] * taps[j] * np.roll(x, (before - i, before - j), axis=(1, 2))
+    return y[:, ::stride, ::stride]
+
+
+def mean_convolution_ref(x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCULAR") -> jax.Array:
+    """Twin of `mean_convolution`: the convolution, then its mean."""
+    return jnp.mean(conv2d(x, kernel, 1, padding, "highest"), axis=(1, 2))
+
+
+def polyphase_downsample_ref(x: jax.Array) -> jax.Array:
+    """Twin of l2 `polyphase_downsample` on even sides, by strided slices in a Python loop."""
+    samples = []
+    for image in x:
+        parts = [image[i::2, j::2] for j in (0, 1) for i in (0, 1)]
+        samples.append(max(parts, key=lambda part: float((part**2).sum())))
+    return jnp.stack(samples)
+
+
+def up_polynomial_down_ref(
+    x: jax.Array,
+    coefficients: jax.Array,
+    in_scale: Scale = 1.0,
+    out_scale: Scale = 1.0,
+) -> jax.Array:
+    """Twin of `up_polynomial_down` for quadratics, as the original computes it: on 2N, by FFT."""
+    n, h, w, c = x.shape
+    spread = jnp.zeros((n, 2 * h, 2 * w, c), x.dtype).at[:, ::2, ::2].set(4 * x)
+
+    def mask(size: int, nyquist: float) -> jax.Array:
+        k = jnp.abs(jnp.fft.fftfreq(2 * size, 1 / (2 * size)))
+        return jnp.where(2 * k < size, 1.0, jnp.where(2 * k == size, nyquist, 0.0))
+
+    def lowpass(z: jax.Array, nyquist: float) -> jax.Array:
+        gains = mask(h, nyquist)[:, None, None] * mask(w, nyquist)[:, None]
+        return jnp.fft.ifft2(jnp.fft.fft2(z, axes=(1, 2)) * gains, axes=(1, 2)).real
+
+    return lowpass(polynomial(lowpass(spread, 0.5), coefficients, in_scale, out_scale), 0.0)[:, ::2, ::2]
+
+
+def up_gate_down_ref(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_scale: Scale = 1.0) -> jax.Array:
+    """Twin of `up_gate_down` without any grid: the convolution of both maps' Fourier coefficients."""
+    (_, h, w, _), half = x.shape, (x.shape[1] // 2, x.shape[2] // 2)
+
+    def waves(side: int, nyquist: float) -> jax.Array:
+        """exp(2 pi i k n / side) for n and |k| <= side / 2, [side, k], times `nyquist` at |k| = side / 2."""
+        k = jnp.arange(-(side // 2), side // 2 + 1)
+        weight = jnp.where(2 * abs(k) == side, nyquist, 1.0)
+        return weight * jnp.exp(2j * jnp.pi * jnp.arange(side)[:, None] * k / side)
+
+    def coefficients(z: jax.Array) -> jax.Array:
+        rows, columns = waves(h, 0.5).conj() / h, waves(w, 0.5).conj() / w
+        return jnp.einsum("hp,wq,nhwc->npqc", rows, columns, z)
+
+    a, b = coefficients(x), coefficients(by)
+    around = jnp.pad(b, ((0, 0), (2 * half[0],) * 2, (2 * half[1],) * 2, (0, 0)))
+    product = jnp.zeros_like(a)
+    for row in range(a.shape[1]):
+        for column in range(a.shape[2]):
+            # Frequency k of the product sums a(j) b(k - j): b moved by j = row - half.
+            top, left = 3 * half[0] - row, 3 * half[1] - column
+            moved = around[:, top : top + a.shape[1], left : left + a.shape[2]]
+            product += a[:, row, column][:, None, None] * moved
+    y = a + jnp.reshape(jnp.asarray(in_scale), ()) * product
+    y = jnp.einsum("hp,wq,npqc->nhwc", waves(h, 0.0), waves(w, 0.0), y).real
+    return jnp.reshape(jnp.asarray(out_scale), ()) * y.astype(x.dtype)
