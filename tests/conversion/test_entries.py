@@ -1,5 +1,6 @@
 """State dicts of the four code bases and of torchvision: tables, refusals, and the way back."""
 
+import described
 import golden
 import jax
 import numpy as np
@@ -255,13 +256,13 @@ def test_plain_weights_start_the_antialiased_network():
     assert jax.tree.map(np.shape, plain) == jax.tree.map(lambda leaf: leaf.shape, blurred)
 
 
-META = {name: golden.meta(name) for name in golden.cases()}
+META = {name: described.meta(name) for name in golden.cases()}
 OTHER_SOURCES = [name for name, meta in META.items() if meta["source"] != "alias_free_convnets"]
 
 
 @pytest.mark.parametrize("name", OTHER_SOURCES)
 def test_networks_are_recognised_by_their_keys(name):
-    meta, shapes = META[name], golden.shapes(name)
+    meta, shapes = META[name], described.shapes(name)
     model = meta["model"].removesuffix(" (circular)")
     if meta["source"].endswith("cifar10") and model not in ("resnet18", "resnet20"):
         with pytest.raises(UndecidedError, match=f"\\({model.split('_')[0]}_aps\\) or BlurPool"):

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import described
 import golden
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ FILE = Path(__file__).parent / "data" / "convnext_afc_mini.pth"
 SOURCE = "alias_free_convnets"
 # Options that leave no trace in the weights: recognised as the published networks have them.
 TRACELESS = {"afc_mini_ideal_scale_l2_128", "afc_mini_poly_128"}
-CASES = [name for name in golden.cases() if golden.meta(name)["source"] == SOURCE]
+CASES = [name for name in golden.cases() if described.meta(name)["source"] == SOURCE]
 
 
 def relative_error(output: np.ndarray, expected: np.ndarray) -> float:
@@ -34,8 +35,8 @@ def logits(module, variables, inputs: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in TRACELESS])
 def test_networks_are_recognised(name):
-    meta = golden.meta(name)
-    source, model, options = recognise(golden.shapes(name))
+    meta = described.meta(name)
+    source, model, options = recognise(described.shapes(name))
     assert (source, model) == (SOURCE, meta["model"])
     defaults = {"activation": "gelu", "normalization_type": "C", "num_classes": 1000, "in_chans": 3}
     assert {**defaults, **options} == {**defaults, **meta["options"]}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.config import base_config
-from aliasfree_jax.data import ArraySource, Share, eval_batches
+from aliasfree_jax.data import ArraySource, ProcessPart, eval_batches
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate, shift_report
 from aliasfree_jax.evaluation.presets import PresetConfig
 from aliasfree_jax.evaluation.reductions import ACCURACY, CONSISTENCY, WORST_CASE, Change, Counts, PerShift
@@ -142,7 +142,8 @@ def test_shares_of_a_batch_hold_its_images_in_order_and_no_other():
     for images, size, count in product((1, 7, 13), (1, 5, 8), (1, 2, 3, 4)):
         source = ArraySource(np.zeros((images, SIDE, SIDE, 1), np.uint8), np.arange(images) % 13)
         shares = [
-            list(eval_batches(source, data, batch_size=size, share=Share(i, count))) for i in range(count)
+            list(eval_batches(source, data, batch_size=size, part=ProcessPart(i, count)))
+            for i in range(count)
         ]
         assert len({batch["image"].shape for share in shares for batch in share}) == 1
         for number, rows in enumerate(zip(*shares, strict=True)):

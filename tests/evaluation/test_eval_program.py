@@ -45,7 +45,7 @@ def network(tmp_path_factory):
 
 def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
     (network / "results.json").write_text(
-        '{"chosen_by": "accuracy", "chosen_on": "test"}'
+        '{"accuracy": 0.5, "chosen_by": "accuracy", "chosen_on": "test"}'
     )  # as in <run>/best
     ended = evaluate(
         f"--checkpoint={network}",

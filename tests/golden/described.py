@@ -1,0 +1,22 @@
+"""What a case says of itself, without reading its weights."""
+
+import json
+
+import golden
+import numpy as np
+
+CASES = golden.HERE / "cases"
+
+
+def meta(name: str) -> dict:
+    """Its source, network, options and the list of its tensors."""
+    with np.load(CASES / f"{name}.npz") as archive:
+        return json.loads(str(archive["meta"]))
+
+
+def shapes(name: str) -> dict[str, np.ndarray]:
+    """Its state dict, with zeros that take no memory."""
+    with np.load(CASES / f"{name}.npz") as archive:
+        stored = json.loads(str(archive["meta"]))["state_dict"]
+        there = {key for key, _, kind in stored if kind == "rule" or f"fixed:{key}" in archive.files}
+    return {key: np.broadcast_to(np.float32(0), shape) for key, shape, _ in stored if key in there}
