@@ -210,7 +210,7 @@ def record_runs(directory: Path) -> Iterator[Recording]:
         evaluations = 0
         initial = Pretrained(summary.card, summary.variables) if name == "blend" and summary else None
         try:
-            loop.run(config, directory / name, initial=initial, evaluate=evaluate)
+            loop.run(config, directory / name, pretrained=initial, evaluate=evaluate)
         except _InterruptedError:
             pass
         summary = loop.run(config, directory / name, evaluate=evaluate)
