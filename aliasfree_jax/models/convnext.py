@@ -288,7 +288,7 @@ def _blending(options: Options) -> Blending | None:
         raise ConfigError(f'expected blend={{"start": FAMILY, "share": 0 to 1}}, got {given!r}.')
     if start not in VARIANTS:
         raise ConfigError(unknown("family of ConvNeXts to blend from", start, VARIANTS))
-    of_the_variant = {name for parts in VARIANTS.values() for name in parts}
+    of_the_variant = {name for parts in VARIANTS.values() for name in parts} - {"precision"}
     common = {name: value for name, value in options.items() if name not in {*of_the_variant, "blend"}}
     network: Any = CONVNEXTS.made({**VARIANTS[start], **common})
     return Blending(network, share)

@@ -1,4 +1,4 @@
-"""A run may end at any moment and goes on as itself, and alone: SIGTERM, stored configuration, lock."""
+"""How a run stops and goes on: SIGTERM, the comparison with its stored configuration, one job at a time."""
 
 import itertools
 import json
