@@ -229,8 +229,9 @@ def record_evaluation(run: Path) -> Iterator[Recording]:
     command = [sys.executable, "eval.py", f"--workdir={run}", *flags, *small]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     (output,) = run.glob("eval*.json")
-    text = output.read_text().replace(str(run), "RUN")
-    yield _named("evaluation", json.loads(text))
+    results = json.loads(output.read_text().replace(str(run), "RUN"))
+    del results["time"]
+    yield _named("evaluation", results)
 
 
 def record() -> Recording:

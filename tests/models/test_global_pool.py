@@ -82,7 +82,8 @@ def test_bins_of_maxima(shape, bins, draw):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BINNED)
 def test_max_pooled_chains_take_their_bins_maxima(name, draw):
-    x = draw(1, 64, 64, 3)
+    side = 256 if name == "alexnet" else 64  # below, its bins have a single sample
+    x = draw(1, side, side, 3)
     mean, last = outputs(name, x, **FEATURES)
     largest, same = outputs(name, x, global_pool="max", **FEATURES)
     np.testing.assert_array_equal(same, last)

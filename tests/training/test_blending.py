@@ -81,7 +81,7 @@ def whole(tmp_path_factory) -> SimpleNamespace:
 def test_the_first_step_is_the_plain_networks(whole, tmp_path):
     config = make_config("convnext_micro")
     config.train.total_epochs = 0.5
-    loop.run(config, tmp_path, pretrained=whole.initial)
+    loop.run(config, tmp_path, pretrained=whole.pretrained)
     plain, blended = (events(workdir, "train")[0] for workdir in (tmp_path, whole.workdir))
     assert plain["step"] == blended["step"] == 1
     assert blended["loss"] == pytest.approx(plain["loss"], rel=1e-6)  # float32 rounding of a mean of 8
