@@ -82,14 +82,19 @@ def test_the_cases_are_those_of_all_classifiers():
     }
 
 
+# The scores of its last choice of a phase differ by 8e-8: a tie in float32, which rounding decides.
+TIED = "aps_resnet18_aps3_l2_64"
+
+
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != TIED],
 )
 def test_float32(name):
     assert relative_error(name, "float32") < SINGLE
 
 
-@pytest.mark.parametrize("name", MINI)
+@pytest.mark.parametrize("name", [*MINI, pytest.param(TIED, marks=pytest.mark.slow)])
 def test_float64(name):
     with jax.enable_x64(True):
         assert relative_error(name, "float64") < DOUBLE
