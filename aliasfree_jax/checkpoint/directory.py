@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from aliasfree_jax.data.class_names import placeholders
-from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.errors import CheckpointError, listed
 
 PyTree = Any
 Shapes = dict[str, tuple[int, ...]]
@@ -123,8 +123,7 @@ def differences(expected: Shapes, found: Shapes) -> str:
     lines = []
     for kind, names in kinds.items():
         if names:
-            more = f", ... ({len(names)} in all)" if len(names) > 6 else ""
-            lines.append(f"  {kind}: {', '.join(names[:6])}{more}")
+            lines.append(f"  {kind}: {listed(names, 6)}")
     return "\n".join(lines)
 
 

@@ -9,10 +9,10 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 from flax import traverse_util
 
+from aliasfree_jax.checkpoint import named_leaves
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.blurring import binomial_taps
@@ -163,23 +163,13 @@ def listing(title: str, lines: Sequence[str]) -> str:
     return f"\n  {title}:{shown}{more}" if lines else ""
 
 
-def target_shapes(module: Any, image_size: int, channels: int = 3) -> Any:
-    """Nested shapes of the variables of `module`, without allocating them."""
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), np.float32)
-    return jax.eval_shape(lambda key, x: module.init(key, x, train=False), jax.random.key(0), images)
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    return {str(path): leaf for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
-
-
 def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], target: Any) -> Any:
     """Fills the structure of `target` from `state_dict`.
 
     Args:
       state_dict: the original's arrays, by its keys; constants may be missing.
       entries: the original's table.
-      target: nested dictionary of shapes, from `target_shapes`.
+      target: nested dictionary of shapes, from `checkpoint.abstract_variables`.
 
     Returns:
       The same nesting with float32 arrays (float64 stays).
@@ -187,7 +177,7 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
     Raises:
       ConversionError: keys left over or missing, shapes that differ, constants of another value.
     """
-    shapes = {path: tuple(leaf.shape) for path, leaf in _flat(target).items()}
+    shapes = {path: tuple(leaf.shape) for path, leaf in named_leaves(target).items()}
     left, filled = dict(state_dict), {}
     missing, wrong = [], []
     for entry in entries:
@@ -239,7 +229,7 @@ def export(variables: Any, entries: Sequence[Entry]) -> dict[str, np.ndarray]:
     Raises:
       ConversionError: variables that are not those of the table's network.
     """
-    flat = _flat(variables)
+    flat = named_leaves(variables)
     paths = {entry.path for entry in entries if entry.constant is None}
     report = listing("parameters without a place there", sorted(set(flat) - paths)) + listing(
         "parameters missing here", sorted(paths - set(flat))

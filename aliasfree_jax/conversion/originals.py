@@ -10,9 +10,9 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from aliasfree_jax.checkpoint import ModelCard, load_model
+from aliasfree_jax.checkpoint import ModelCard, abstract_variables, load_model
 from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, code_base, table
-from aliasfree_jax.conversion.entries import Options, convert, export, target_shapes
+from aliasfree_jax.conversion.entries import Options, convert, export
 from aliasfree_jax.conversion.learnable_polyphase_sampling import temperature
 from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.conversion.undecided import (
@@ -220,7 +220,7 @@ def _converted(
     cifar = base is not AFC and ("_cifar" in name or name == "basic")
     prepared = _CONVNEXT if base is AFC else _CIFAR if cifar else _IMAGENET
     side = side or prepared["image_size"]
-    shapes = target_shapes(module, side, channels)
+    shapes = abstract_variables(module, side, channels)
     if base.filters not in options:
         require_filters((source, model, options), state_dict)
     variables = convert(state_dict, base.entries(module, model, options), shapes)

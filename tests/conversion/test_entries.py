@@ -8,11 +8,11 @@ import pytest
 from rule import make_array
 
 from aliasfree_jax.__main__ import main
-from aliasfree_jax.checkpoint import load_model
+from aliasfree_jax.checkpoint import abstract_variables, load_model
 from aliasfree_jax.conversion import alias_free_convnets, from_original, originals, to_original
 from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION
 from aliasfree_jax.conversion.code_bases import code_base, table
-from aliasfree_jax.conversion.entries import blur_filter, target_shapes
+from aliasfree_jax.conversion.entries import blur_filter
 from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
@@ -47,7 +47,7 @@ NETWORKS = {
 
 
 def parameters(name: str, **options) -> int:
-    shapes = target_shapes(create_model(name, **options), 128)["params"]
+    shapes = abstract_variables(create_model(name, **options), 128, 3)["params"]
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
@@ -105,7 +105,7 @@ def test_parameters_and_keys_of_the_others(case):
     assert len(entries) == keys == len({entry.key for entry in entries})
     # Shapes both ways: zeros of the network's own shapes, exported and converted again.
     name, ours = code_base(SOURCES[family]).translate(model, {**dict(options), **classes})
-    shapes = target_shapes(create_model(name, **ours), 64)
+    shapes = abstract_variables(create_model(name, **ours), 64, 3)
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     state = to_original(SOURCES[family], model, {**dict(options), **classes}, variables)
     assert sum(v.size for k, v in state.items() if k.endswith(("weight", "bias"))) == count
@@ -194,7 +194,7 @@ def test_alias_free_options_without_golden_cases_go_there_and_back(stem, kwargs,
     options |= {"activation": "poly_per_channel" if stem else "gelu", "stem_mode": stem}
     options |= {"stem_activation": "up_poly_per_channel", "stem_activation_kwargs": kwargs}
     name, ours = alias_free_convnets.translate("convnext_afc", options)
-    shapes = target_shapes(create_model(name, **ours), 32)
+    shapes = abstract_variables(create_model(name, **ours), 32, 3)
     variables = jax.tree.map(lambda leaf: make_array("x", leaf.shape), shapes)
     source = alias_free_convnets.SOURCE
     state = to_original(source, "convnext_afc", options, variables)
@@ -247,12 +247,12 @@ def test_unknown_names_are_shown_with_near_ones(source, model, options, message)
 def test_plain_weights_start_the_antialiased_network():
     """torchvision's parameters have the same shapes: "finetune from baseline" of BlurPool."""
     entries = table(TORCHVISION, "resnet18", {"num_classes": 10})
-    shapes = target_shapes(create_model("resnet18", num_classes=10), 64)
+    shapes = abstract_variables(create_model("resnet18", num_classes=10), 64, 3)
     variables = jax.tree.map(lambda leaf: make_array("x", leaf.shape), shapes)
     state = to_original(TORCHVISION, "resnet18", {"num_classes": 10}, variables)
     assert len(state) == len(entries) == 122
     _, plain = from_original(TORCHVISION, "resnet18", {}, state)
-    blurred = target_shapes(create_model("resnet18_blur", num_classes=10), 64)
+    blurred = abstract_variables(create_model("resnet18_blur", num_classes=10), 64, 3)
     assert jax.tree.map(np.shape, plain) == jax.tree.map(lambda leaf: leaf.shape, blurred)
 
 

@@ -9,6 +9,7 @@ import pytest
 from pickles import Code, code, name, numbers, tensor, zip_file
 
 from aliasfree_jax.__main__ import main
+from aliasfree_jax.checkpoint import abstract_variables, named_leaves
 from aliasfree_jax.conversion import entries, from_original, load_weights, originals
 from aliasfree_jax.conversion.code_bases import code_base, table
 from aliasfree_jax.conversion.originals import load_pth
@@ -64,9 +65,9 @@ def made_of(source, model, text):
     base = code_base(source)
     options = {"num_classes": 10, **options}
     network, ours = base.translate(model, options)
-    variables = entries.target_shapes(create_model(network, **ours), 128)
+    variables = abstract_variables(create_model(network, **ours), 128, 3)
     table = base.table(model, options)
-    flat = entries._flat(variables)
+    flat = named_leaves(variables)
     state = {}
     for entry in table:
         if entry.constant is not None:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aliasfree_jax.checkpoint import abstract_variables
 from aliasfree_jax.conversion import from_original
 from aliasfree_jax.conversion.antialiased_cnns import BLURPOOL, SOURCE, translate
-from aliasfree_jax.conversion.entries import target_shapes
 from aliasfree_jax.models import create_model
 
 # Architecture, side, options, first four logits and the sum of all ten.
@@ -71,7 +71,7 @@ def test_logits_of_the_original(row):
     model, side, options, first, total = row
     options = {"filter_size": 4, **options, "num_classes": 10}  # the original's default, stated
     name, ours = translate(model, options)
-    flat = jax.tree_util.tree_flatten_with_path(target_shapes(create_model(name, **ours), side))[0]
+    flat = jax.tree_util.tree_flatten_with_path(abstract_variables(create_model(name, **ours), side, 3))[0]
     here = {"/".join(p.key for p in path): leaf.shape for path, leaf in flat}
     shapes = {
         entry.key: entry.layout.there(np.broadcast_to(0.0, here[entry.path])).shape

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from aliasfree_jax.config import base_config
-from aliasfree_jax.errors import ConfigError, DataError
+from aliasfree_jax.errors import ConfigError, DataError, listed
 from aliasfree_jax.evaluation.report import Rows, compared, headlines, tables
 from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, read_results
 from aliasfree_jax.evaluation.report.pictures import (
@@ -150,8 +150,7 @@ def _settings(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 def _shortened(value: Any) -> str:
     if isinstance(value, str) or not isinstance(value, Sequence):
         return str(value)
-    rest = f", ... ({len(value)} in all)" if len(value) > SHOWN else ""
-    return ", ".join(map(str, value[:SHOWN])) + rest
+    return listed(list(map(str, value)), SHOWN)
 
 
 def _section(network: Evaluated) -> str:
