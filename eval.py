@@ -12,14 +12,14 @@ belongs to the weights, whatever --config has: size, view, crop ratio, interpola
 Only an override by name changes it, e.g. --config.data.image_size=256; the table says so.
 """
 
-import sys
 from functools import partial
 from pathlib import Path
 
-from aliasfree_jax.errors import ConfigError, excepthook
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.startup import begin
 
 if __name__ == "__main__":  # before what may be missing is imported
-    sys.excepthook = excepthook
+    begin()
 
 from absl import flags
 from ml_collections import ConfigDict

@@ -16,10 +16,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from aliasfree_jax.errors import EXIT_INTERRUPTED, AliasFreeError, ConfigError, excepthook
+from aliasfree_jax.errors import EXIT_INTERRUPTED, AliasFreeError, ConfigError
+from aliasfree_jax.startup import begin
 
 if __name__ == "__main__":  # before what may be missing is imported
-    sys.excepthook = excepthook
+    begin()
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags

@@ -5,7 +5,8 @@ import importlib
 import sys
 from pathlib import Path
 
-from aliasfree_jax.errors import ConfigError, command, excepthook, unknown
+from aliasfree_jax.errors import ConfigError, command, unknown
+from aliasfree_jax.startup import begin
 
 # A command's module, as aliasfree_jax.commands describes it. Imported when it is asked for.
 COMMANDS = {
@@ -49,5 +50,5 @@ def main(typed: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.excepthook = excepthook  # jaxlib prints what numpy's import raised, and raises something else
+    begin()
     sys.exit(main(sys.argv[1:]))

@@ -15,10 +15,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError, unknown
+from aliasfree_jax.startup import LAUNCHER_COUNTS
 
-LAUNCHERS = ("auto", "none", "slurm", "openmpi", "tpu")
-# Where each launcher tells a process how many there are.
-_COUNTS = {"slurm": "SLURM_STEP_NUM_TASKS", "openmpi": "OMPI_COMM_WORLD_SIZE"}
+LAUNCHERS = ("auto", "none", *LAUNCHER_COUNTS)
 
 # Where the GPUs are listed that a process may use, and what in such a list is none.
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
@@ -33,10 +32,11 @@ def detect(environment: Mapping[str, str]) -> str:
     A TPU virtual machine is recognised where its environment lists several workers (GKE, queued resources
     with that variable set); elsewhere ask for "tpu".
     """
-    for launcher, variable in _COUNTS.items():
-        if int(environment.get(variable, "1")) > 1:
+    for launcher, variable in LAUNCHER_COUNTS.items():
+        told = environment.get(variable, "1")
+        if (len(told.split(",")) if launcher == "tpu" else int(told)) > 1:
             return launcher
-    return "tpu" if "," in environment.get("TPU_WORKER_HOSTNAMES", "") else "none"
+    return "none"
 
 
 def _visible(environment: Mapping[str, str]) -> int | None:

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aliasfree_jax.errors import excepthook
+from aliasfree_jax.startup import begin
 
 if __name__ == "__main__":  # before what may be missing is imported
-    sys.excepthook = excepthook
+    begin()
 
 import jax
 from absl import flags
@@ -28,7 +28,7 @@ from benchmarks import input_pipeline, memory, networks, operations, precision
 from benchmarks.timing import machine
 
 RESULTS = Path(__file__).parent / "results"
-SECTIONS = ("networks", "resnets", "operations", "memory", "compile", "precision", "input")
+SECTIONS = ("networks", "resnets", "cifar", "operations", "memory", "compile", "precision", "input")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -68,6 +68,9 @@ def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
     def resnets() -> Any:
         return networks.measure(networks.resnet_tasks(batch, mode), repetitions, accelerator)
 
+    def cifar() -> Any:
+        return networks.measure(networks.cifar_tasks(mode), repetitions, accelerator)
+
     photographs = values.photographs and local_path(values.photographs)
 
     def read() -> Any:
@@ -75,7 +78,7 @@ def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
 
     return {
         "networks": whole,
-        **({} if values.quick else {"resnets": resnets}),
+        **({} if values.quick else {"resnets": resnets, "cifar": cifar}),
         "operations": lambda: operations.measure(values.quick, batch, repetitions, mode),
         "memory": lambda: memory.measure(values.quick, batch, repetitions),
         "compile": lambda: memory.scanned(values.quick, batch, repetitions),

@@ -19,6 +19,9 @@ CALLS = ("forward", "gradient", "step")
 
 LARGEST_BATCH_ON_THE_DOUBLE_GRID = 32  # its gradient keeps about 1.6 GiB an image in float32
 
+# What `aliasfree_jax.startup` does, undone: a process as it was started, for comparison.
+AS_STARTED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "XLA_FLAGS": ""}
+
 Task = dict[str, Any]
 
 
@@ -59,12 +62,35 @@ def tasks(batch: int, side: int, size: str, precision: str, quick: bool, acceler
 
 
 def resnet_tasks(batch: int, precision: str) -> list[Task]:
-    """ResNet-50 with each sampler; BlurPool's is to cost at most 15 % more than the plain one."""
+    """ResNet-50 with each sampler, and BlurPool's of the package `antialiased-cnns` where it is installed."""
     common = {"batch": batch, "side": 224, "precision": precision, "options": {}, "compile": False}
-    return [
-        {**common, "label": label, "framework": "jax", "network": f"resnet50{family}", "together": False}
+    common["together"] = False
+    result = [
+        {**common, "label": label, "framework": "jax", "network": f"resnet50{family}"}
         for label, family in (("plain", ""), ("blur", "_blur"), ("APS", "_aps"), ("LPS", "_lps"))
     ]
+    result.append(_as_started(result[1]))
+    if importlib.util.find_spec("antialiased_cnns"):
+        result.append({**common, "label": "torch blur", "framework": "torch", "network": "blur_resnet50"})
+    return result
+
+
+def cifar_tasks(precision: str) -> list[Task]:
+    """ResNet-20 at 32 pixels, 128 images a step, as on CIFAR-10; PyTorch's where it is installed."""
+    common = {"batch": 128, "side": 32, "precision": precision, "options": {}, "compile": False}
+    common["together"] = False
+    result = [
+        {**common, "label": label, "framework": "jax", "network": f"resnet20_cifar{family}"}
+        for label, family in (("plain", ""), ("APS", "_aps"), ("alias-free", "_afc"))
+    ]
+    result.append(_as_started(result[0]))
+    if importlib.util.find_spec("torch"):
+        result.append({**common, "label": "torch plain", "framework": "torch", "network": "resnet20"})
+    return result
+
+
+def _as_started(task: Task) -> Task:
+    return {**task, "label": f"{task['label']}, without startup", "environment": AS_STARTED}
 
 
 class Worker:
@@ -72,7 +98,7 @@ class Worker:
 
     def __init__(self, task: Task) -> None:
         """Starts the process, which compiles and runs everything once; `ready` waits for that."""
-        environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        environment = {**os.environ, **task.get("environment", {})}
         command = [sys.executable, "-m", "benchmarks.worker", json.dumps(task)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True

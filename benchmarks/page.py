@@ -77,19 +77,29 @@ def network_table(rows: Sequence[Row]) -> str:
     return table(shown)
 
 
-# Quotients of two networks' times, and what they are to reach: (numerator, denominator, forward, gradient).
-GOALS = (
-    ("torch alias-free", "alias-free", "at least 3.5", "at least 3"),
-    ("plain", "torch plain", "at most 1.3", "at most 1.5"),
-    ("alias-free", "plain", "", ""),
-    ("gated", "alias-free", "at most 1", "at most 1"),
-)
+# By section, quotients of two networks' times and what they are to reach: (numerator, denominator, forward,
+# gradient).
+GOALS = {
+    "networks": (
+        ("torch alias-free", "alias-free", "at least 3.5", "at least 3"),
+        ("plain", "torch plain", "at most 1.3", "at most 1.2"),
+        ("alias-free", "plain", "at most 1.6", ""),
+        ("gated", "alias-free", "at most 1", "at most 1"),
+    ),
+    "resnets": (
+        ("blur", "torch blur", "at most 1.3", "at most 1.6"),
+        ("blur", "plain", "", ""),
+        ("blur, without startup", "blur", "", ""),
+    ),
+    "cifar": (("plain", "torch plain", "", "at most 2"), ("plain, without startup", "plain", "", "")),
+}
+NETWORKS = {"networks": "ConvNeXt-T", "resnets": "ResNet-50", "cifar": "ResNet-20"}
 
 
-def goal_table(rows: Sequence[Row]) -> str:
-    """How the networks compare with PyTorch's and with each other."""
+def goal_table(section: str, rows: Sequence[Row]) -> str:
+    """How the networks of a section compare with PyTorch's and with each other."""
     times, shown = {row["label"]: _an_image(row) for row in rows}, []
-    for above, below, *goals in GOALS:
+    for above, below, *goals in GOALS[section]:
         if {above, below} <= set(times):
             line = {"time of / time of": f"{above} / {below}"}
             for call, goal in zip(("forward", "gradient"), goals, strict=True):
@@ -102,15 +112,12 @@ def goal_table(rows: Sequence[Row]) -> str:
 def machine_section(name: str, stored: Row) -> str:
     """Everything measured on one kind of machine."""
     parts = [f"## {name}\n"]
-    if "networks" in stored:
-        rows = stored["networks"]["rows"]
-        shape = f"{rows[0]['side']} x {rows[0]['side']}, batch {rows[0]['batch']}, {rows[0]['precision']}"
-        parts += [f"### Whole networks: {shape}\n", origin(stored["networks"]), network_table(rows) + "\n"]
-        parts += [goal_table(rows) + "\n"]
-    if "resnets" in stored:
-        rows = stored["resnets"]["rows"]
-        parts += [f"### ResNet-50: 224 x 224, batch {rows[0]['batch']}, {rows[0]['precision']}\n"]
-        parts += [origin(stored["resnets"]), network_table(rows) + "\n"]
+    for section, network in NETWORKS.items():
+        if section in stored:
+            rows = stored[section]["rows"]
+            shape = f"{rows[0]['side']} x {rows[0]['side']}, batch {rows[0]['batch']}, {rows[0]['precision']}"
+            parts += [f"### {network}: {shape}\n", origin(stored[section]), network_table(rows) + "\n"]
+            parts += [goal_table(section, rows) + "\n"]
     if "memory" in stored:
         parts += ["### Memory and recomputation\n", origin(stored["memory"])]
         parts.append(table(stored["memory"]["rows"]) + "\n")

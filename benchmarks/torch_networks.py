@@ -5,7 +5,8 @@ alias-free network keeps the original's cost: each ideal filter is an rfft2 and 
 fills zeros in first, the pointwise layers of a block run on the doubled grid, the convolutions of stem and
 downsampling run before their filter at full resolution. At 224 x 224 the tiny sizes take 4.46 and 17.68
 GMAC. Parameter names are the original's; filter masks follow from the input's size and are no part of the
-state. There is no stochastic depth. Maps are NCHW wherever nothing else is said.
+state. There is no stochastic depth. Maps are NCHW wherever nothing else is said. ResNet-20 is He et al.'s for
+CIFAR-10 (2016, section 4.2) with projecting shortcuts.
 """
 
 from collections.abc import Sequence
@@ -217,3 +218,31 @@ def alias_free_convnext(depths: Ints = DEPTHS, widths: Ints = WIDTHS, num_classe
         convolution = _circular(nn.Conv2d(inner, outer, 2), (0, 1, 0, 1))
         downsampling.append(nn.Sequential(_SampleNorm(inner), convolution, _IdealFilter(1 / 2, stride=2)))
     return _ConvNeXt(downsampling, _AliasFreeBlock, depths, widths, num_classes)
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut, which projects where the size changes."""
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv3(inner, outer, stride), nn.BatchNorm2d(outer)
+        self.conv2, self.bn2 = _conv3(outer, outer), nn.BatchNorm2d(outer)
+        projection = (nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+        self.shortcut = nn.Sequential(*projection) if inner != outer else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.shortcut(x))
+
+
+def _conv3(inner: int, outer: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inner, outer, 3, stride, padding=1, bias=False)
+
+
+def resnet20(num_classes: int = 1000) -> nn.Module:
+    """Plain ResNet-20; takes [N, 3, 32, 32], returns logits."""
+    layers: list[nn.Module] = [_conv3(3, 16), nn.BatchNorm2d(16), nn.ReLU()]
+    for inner, outer in ((16, 16), (16, 32), (32, 64)):
+        layers.append(_ResidualBlock(inner, outer, outer // inner))
+        layers += [_ResidualBlock(outer, outer, 1) for _ in range(2)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))

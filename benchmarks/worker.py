@@ -1,8 +1,8 @@
 """One network in a process of its own: prepares, then times a call whenever it is told to.
 
 `python -m benchmarks.worker '{"framework": "jax", "network": "convnext_afc_tiny", ...}'` prints one line
-of JSON when it is ready and, for every line on its standard input, times the call of that name and
-prints the milliseconds. `benchmarks.networks` starts several and lets them work in turn.
+of JSON when it is ready and, for every line on its standard input, calls the function of that name twice
+and prints the milliseconds of the second time. `benchmarks.networks` starts several and lets them work in turn.
 """
 
 import functools
@@ -80,10 +80,10 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
 
 
 def prepare_torch(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
-    """The same of a PyTorch network: plain ConvNeXt, or the alias-free one as the original computes it."""
+    """The same of a PyTorch network: ours of `benchmarks.torch_networks`, or an installed package's."""
     import torch
 
-    from benchmarks.torch_networks import alias_free_convnext, plain_convnext
+    from benchmarks.torch_networks import alias_free_convnext, plain_convnext, resnet20
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
@@ -93,8 +93,13 @@ def prepare_torch(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
 
         facts["timm"] = timm.__version__
         network = timm.create_model("convnext_tiny")
+    elif task["network"] == "blur_resnet50":
+        import antialiased_cnns
+
+        network = antialiased_cnns.resnet50(pretrained=False)
     else:
-        network = {"plain": plain_convnext, "alias_free": alias_free_convnext}[task["network"]]()
+        own = {"plain": plain_convnext, "alias_free": alias_free_convnext, "resnet20": resnet20}
+        network = own[task["network"]]()
     network = network.to(device)
     if task["compile"]:
         network = torch.compile(network)
@@ -153,6 +158,10 @@ def main() -> None:
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         name = line.strip()
+        if name in calls:
+            calls[
+                name
+            ]()  # gets back the memory that other processes had in between, as every step but the first
         result = _device_peak(task["framework"]) / 2**20 if name == "peak_mib" else calls[name]()
         print(json.dumps(round(result, 3)), flush=True)
 

@@ -16,10 +16,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aliasfree_jax.errors import ConfigError, DataError, excepthook
+from aliasfree_jax.errors import ConfigError, DataError
+from aliasfree_jax.startup import begin
 
 if __name__ == "__main__":  # before what may be missing is imported
-    sys.excepthook = excepthook
+    begin()
 
 from absl import flags
 

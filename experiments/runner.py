@@ -44,8 +44,6 @@ def cores_of(job: int, jobs: int) -> set[int]:
 def worker(store: Store, data: str, cores: int) -> Start:
     """Starts `experiments.worker`; processes with equally many cores share compiled programs."""
     environment = {
-        # Large arrays then come in huge pages: page faults take up to half of a ResNet's training otherwise.
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         **os.environ,
         # Programs are compiled for a number of cores.
         "JAX_COMPILATION_CACHE_DIR": str(store.trainings / f"compiled-for-{cores}-cores"),

@@ -12,10 +12,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from aliasfree_jax.errors import ConfigError, excepthook, unknown
+from aliasfree_jax.errors import ConfigError, unknown
+from aliasfree_jax.startup import begin
 
 if __name__ == "__main__":  # before what may be missing is imported
-    sys.excepthook = excepthook
+    begin()
 
 from absl import flags, logging
 from ml_collections import ConfigDict

@@ -1,6 +1,5 @@
 """Devices, compiler and cache of every test, set before anything runs on jax; fixtures that all share."""
 
-import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -18,8 +17,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import jaxlib  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+from aliasfree_jax.startup import xla_flags  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,9 +40,10 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
         # These compile twice as slowly as the code generator before them, which jax 0.10 has too.
-        if importlib.metadata.version("jaxlib").startswith("0.10."):
+        if jaxlib.__version__.startswith("0.10."):
             flags.append("--xla_cpu_use_fusion_emitters=false")
-    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+    given = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+    os.environ["XLA_FLAGS"] = xla_flags(given, jaxlib.__version__)
 
 
 @pytest.fixture
