@@ -68,9 +68,8 @@ def _is_command() -> bool:
     """
     arguments = len(sys.argv) - 1
     start = sys.orig_argv[1 : len(sys.orig_argv) - arguments]
-    if sys.orig_argv[len(sys.orig_argv) - arguments :] != sys.argv[1:]:
-        return False
-    return start[-1:] == sys.argv[:1] or start[-2:-1] == ["-m"]
+    same = sys.orig_argv[len(sys.orig_argv) - arguments :] == sys.argv[1:]
+    return bool(sys.executable) and same and (start[-1:] == sys.argv[:1] or start[-2:-1] == ["-m"])
 
 
 def wants_restart(environment: Mapping[str, str]) -> bool:

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.worker '{"framework": "jax", "network": "convnext_afc_tiny", ...}'` prints one line
 of JSON when it is ready and, for every line on its standard input, calls the function of that name twice
-and prints the milliseconds of the second time. `benchmarks.networks` starts several and lets them work in turn.
+and prints the milliseconds of the second time. `benchmarks.networks` starts several, which take turns.
 """
 
 import functools
@@ -98,7 +98,11 @@ def prepare_torch(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
 
         network = antialiased_cnns.resnet50(pretrained=False)
     else:
-        own = {"plain": plain_convnext, "alias_free": alias_free_convnext, "resnet20": resnet20}
+        own: dict[str, Callable[[], Any]] = {
+            "plain": plain_convnext,
+            "alias_free": alias_free_convnext,
+            "resnet20": resnet20,
+        }
         network = own[task["network"]]()
     network = network.to(device)
     if task["compile"]:

@@ -135,6 +135,11 @@ def test_only_the_program_that_was_typed_restarts(fit, monkeypatch, typed, argv,
     assert startup.wants_restart({}) == restarts
 
 
+def test_python_that_does_not_know_its_program_restarts_nothing(fit, monkeypatch):
+    monkeypatch.setattr(sys, "executable", None)  # embedded in another program
+    assert not startup.wants_restart({})
+
+
 def test_flags_for_xla():
     own = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
     assert startup.xla_flags("", "0.10.2") == own
