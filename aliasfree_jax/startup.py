@@ -17,7 +17,7 @@ from aliasfree_jax.errors import excepthook
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 _TUNABLES = "GLIBC_TUNABLES"
-_RESTARTED = "ALIASFREE_JAX_RESTARTED"  # the process that did, should something take the tunable away again
+_RESTARTED = "ALIASFREE_JAX_RESTARTED"  # number of the process that did, in case the tunable gets lost
 _MODES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 # Where each launcher tells a process how many there are.
@@ -75,8 +75,8 @@ def _is_command() -> bool:
 def wants_restart(environment: Mapping[str, str]) -> bool:
     """Whether the program should execute itself again to get huge pages.
 
-    Once, where it makes a difference, and where nobody else looks after the process: no launcher of several
-    processes, no debugger. Who sets a tunable of malloc decides for himself.
+    It does so once, where that makes a difference and nothing else controls the process: no launcher of
+    several processes, no debugger. Where a tunable of malloc is set already, it stays as it is.
     """
     return (
         _is_glibc()
