@@ -114,6 +114,11 @@ def needed(module: str, purpose: str) -> ModuleType:
         raise _missing(purpose, module.partition(".")[0], error) from error
 
 
+def typed_start() -> list[str]:
+    """What was typed between `python` and the program's arguments: Python's options and the program."""
+    return sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+
+
 def _tell(error: BaseException) -> int | None:
     """Says on stderr what the user can do about `error`; returns the exit status, None for a bug."""
     if isinstance(error, KeyboardInterrupt):
@@ -122,8 +127,7 @@ def _tell(error: BaseException) -> int | None:
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "").partition(".")[0]
         if module in REQUIRED | OPTIONAL:
-            typed = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]  # the program and its options
-            error = _missing(" ".join(["python", *typed]), module, error)
+            error = _missing(" ".join(["python", *typed_start()]), module, error)
     if isinstance(error, AliasFreeError):
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

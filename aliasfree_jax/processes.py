@@ -15,9 +15,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError, unknown
-from aliasfree_jax.startup import LAUNCHER_COUNTS
+from aliasfree_jax.startup import LAUNCHER_COUNTS, TPU_HOSTS
 
-LAUNCHERS = ("auto", "none", *LAUNCHER_COUNTS)
+LAUNCHERS = ("auto", "none", *LAUNCHER_COUNTS, "tpu")
 
 # Where the GPUs are listed that a process may use, and what in such a list is none.
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
@@ -33,10 +33,9 @@ def detect(environment: Mapping[str, str]) -> str:
     with that variable set); elsewhere ask for "tpu".
     """
     for launcher, variable in LAUNCHER_COUNTS.items():
-        told = environment.get(variable, "1")
-        if (len(told.split(",")) if launcher == "tpu" else int(told)) > 1:
+        if int(environment.get(variable, "1")) > 1:
             return launcher
-    return "none"
+    return "tpu" if "," in environment.get(TPU_HOSTS, "") else "none"
 
 
 def _visible(environment: Mapping[str, str]) -> int | None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from aliasfree_jax.errors import excepthook
+from aliasfree_jax.errors import excepthook, typed_start
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 _TUNABLES = "GLIBC_TUNABLES"
@@ -21,11 +21,8 @@ _RESTARTED = "ALIASFREE_JAX_RESTARTED"  # number of the process that did, in cas
 _MODES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 # Where each launcher tells a process how many there are.
-LAUNCHER_COUNTS = {
-    "slurm": "SLURM_STEP_NUM_TASKS",
-    "openmpi": "OMPI_COMM_WORLD_SIZE",
-    "tpu": "TPU_WORKER_HOSTNAMES",
-}
+LAUNCHER_COUNTS = {"slurm": "SLURM_STEP_NUM_TASKS", "openmpi": "OMPI_COMM_WORLD_SIZE"}
+TPU_HOSTS = "TPU_WORKER_HOSTNAMES"  # ... and a TPU pod which they are
 
 # Flags for XLA by the series of jaxlib: in 0.10 YNNPACK's convolutions take twice the time of Eigen's.
 _XLA_FLAGS = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"}
@@ -66,9 +63,8 @@ def _is_command() -> bool:
     Not so for what reads a program from standard input, runs it within another (`runpy`, a worker of
     pytest-xdist) or embeds Python.
     """
-    arguments = len(sys.argv) - 1
-    start = sys.orig_argv[1 : len(sys.orig_argv) - arguments]
-    same = sys.orig_argv[len(sys.orig_argv) - arguments :] == sys.argv[1:]
+    start = typed_start()
+    same = sys.orig_argv[1 + len(start) :] == sys.argv[1:]
     return bool(sys.executable) and same and (start[-1:] == sys.argv[:1] or start[-2:-1] == ["-m"])
 
 
@@ -83,7 +79,7 @@ def wants_restart(environment: Mapping[str, str]) -> bool:
         and _on_request()
         and "glibc.malloc" not in environment.get(_TUNABLES, "")
         and environment.get(_RESTARTED) != str(os.getpid())
-        and not any(variable in environment for variable in LAUNCHER_COUNTS.values())
+        and not any(variable in environment for variable in (*LAUNCHER_COUNTS.values(), TPU_HOSTS))
         and not _debugged()
         and _is_command()
     )

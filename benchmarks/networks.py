@@ -61,36 +61,37 @@ def tasks(batch: int, side: int, size: str, precision: str, quick: bool, acceler
     ]
 
 
+def _beside_torch(
+    common: Task, networks: dict[str, str], started: str, network: str, package: str
+) -> list[Task]:
+    """The project's `networks` by their labels, one of them also as `started`, and PyTorch's `network` of it.
+
+    The last one takes part where the `package` is installed.
+    """
+    common = {**common, "options": {}, "compile": False, "together": False}
+    result = [
+        {**common, "label": label, "framework": "jax", "network": own} for label, own in networks.items()
+    ]
+    as_started = {"label": f"{started}, without startup", "environment": AS_STARTED}
+    result.append({**result[list(networks).index(started)], **as_started})
+    if importlib.util.find_spec(package):
+        result.append({**common, "label": f"torch {started}", "framework": "torch", "network": network})
+    return result
+
+
 def resnet_tasks(batch: int, precision: str) -> list[Task]:
     """ResNet-50 with each sampler, and BlurPool's of the package `antialiased-cnns` where it is installed."""
-    common = {"batch": batch, "side": 224, "precision": precision, "options": {}, "compile": False}
-    common["together"] = False
-    result = [
-        {**common, "label": label, "framework": "jax", "network": f"resnet50{family}"}
-        for label, family in (("plain", ""), ("blur", "_blur"), ("APS", "_aps"), ("LPS", "_lps"))
-    ]
-    result.append(_as_started(result[1]))
-    if importlib.util.find_spec("antialiased_cnns"):
-        result.append({**common, "label": "torch blur", "framework": "torch", "network": "blur_resnet50"})
-    return result
+    networks = {"plain": "resnet50", "blur": "resnet50_blur", "APS": "resnet50_aps", "LPS": "resnet50_lps"}
+    common = {"batch": batch, "side": 224, "precision": precision}
+    return _beside_torch(common, networks, "blur", "blur_resnet50", "antialiased_cnns")
 
 
 def cifar_tasks(precision: str) -> list[Task]:
     """ResNet-20 at 32 pixels, 128 images a step, as on CIFAR-10; PyTorch's where it is installed."""
-    common = {"batch": 128, "side": 32, "precision": precision, "options": {}, "compile": False}
-    common["together"] = False
-    result = [
-        {**common, "label": label, "framework": "jax", "network": f"resnet20_cifar{family}"}
-        for label, family in (("plain", ""), ("APS", "_aps"), ("alias-free", "_afc"))
-    ]
-    result.append(_as_started(result[0]))
-    if importlib.util.find_spec("torch"):
-        result.append({**common, "label": "torch plain", "framework": "torch", "network": "resnet20"})
-    return result
-
-
-def _as_started(task: Task) -> Task:
-    return {**task, "label": f"{task['label']}, without startup", "environment": AS_STARTED}
+    plain = "resnet20_cifar"
+    networks = {"plain": plain, "APS": f"{plain}_aps", "alias-free": f"{plain}_afc"}
+    common = {"batch": 128, "side": 32, "precision": precision}
+    return _beside_torch(common, networks, "plain", "resnet20", "torch")
 
 
 class Worker:

@@ -91,10 +91,13 @@ def test_the_kernel_must_give_huge_pages_to_those_who_ask(fit, modes):
     assert not startup.wants_restart({})
 
 
-@pytest.mark.parametrize("launcher", startup.LAUNCHER_COUNTS)
+TRACES = {**startup.LAUNCHER_COUNTS, "tpu": startup.TPU_HOSTS}
+
+
+@pytest.mark.parametrize("launcher", TRACES)
 def test_what_a_launcher_started_is_left_alone(fit, launcher):
     assert launcher in LAUNCHERS
-    assert not startup.wants_restart({startup.LAUNCHER_COUNTS[launcher]: "1"})
+    assert not startup.wants_restart({TRACES[launcher]: "1"})
 
 
 def test_a_debugger_keeps_its_program(fit):
