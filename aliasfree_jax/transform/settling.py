@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from aliasfree_jax.layers import AdaptivePolyphase
+from aliasfree_jax.layers.sampling import LinearSampler
 from aliasfree_jax.transform.values import ONE, Grid, Map
 
 
@@ -23,6 +25,9 @@ class Settling:
 
     def sample(self, value: Map) -> Map:
         """`value` sampled by its pending stride, at the phase that its grid was sampled at before."""
+        if value.affine_in is not None and self._commutes(value):
+            source, function = value.affine_in
+            return function(self.sample(dataclasses.replace(source, stride=value.stride)))
         known, phase = value.grid.coarser.get(value.stride, (None, None))
         images, back = value.images()
         sampled, found = self.sampler(strides=value.stride, parent=None).apply(
@@ -36,3 +41,10 @@ class Settling:
         rows, columns = value.seen_sides
         array, window = back(sampled).astype(value.dtype), ((0, rows), (0, columns))
         return dataclasses.replace(value, array=array, grid=known, stride=ONE, window=window)
+
+    def _commutes(self, value: Map) -> bool:
+        """Whether sampling may come before an affine function of each place: then that costs less."""
+        sampler = self.sampler(strides=value.stride, parent=None)
+        if isinstance(sampler, AdaptivePolyphase) and value.grid.coarser.get(value.stride, (None, None))[1]:
+            sampler = sampler.inner(strides=value.stride, parent=None)
+        return isinstance(sampler, LinearSampler) and sampler.circular()

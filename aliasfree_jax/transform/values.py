@@ -56,6 +56,8 @@ class Map:
         columns. Rows and columns lie on a circle, so a window may begin before 0 and be longer than it.
       trimmed: how many rows and columns fewer the program sees because windows without padding left out the
         border. On the circle they are there, and are used like the others.
+      affine_in: if any, a settled map and the function, affine and of each place alone, which
+        gives this one: so sampling may come first. It belongs to this map only, not to its copies.
     """
 
     array: jax.Array
@@ -66,6 +68,11 @@ class Map:
     stride: Strides = ONE
     window: tuple[Window, Window] = ((0, 0), (0, 0))
     trimmed: tuple[int, int] = (0, 0)
+    affine_in: "tuple[Map, Callable[[Map], Map]] | None" = dataclasses.field(default=None, init=False)
+
+    def depends_on(self, source: "Map", function: "Callable[[Map], Map]") -> None:
+        """Notes what the map is an affine function of (`affine_in`)."""
+        object.__setattr__(self, "affine_in", (source, function))
 
     @property
     def dtype(self) -> Any:
@@ -172,10 +179,10 @@ class Map:
 
     def turned(self, by: Sequence[int]) -> "Map":
         """The same map with rows and columns turned round the circle; the program sees the same."""
-        by = [amount % side for amount, side in zip(by, self.sides, strict=True)]
+        if not any(by):
+            return self
         rows, columns = ((first + b, n) for (first, n), b in zip(self.window, by, strict=True))
-        array = jnp.roll(self.array, by, self.space) if any(by) else self.array
-        return dataclasses.replace(self, array=array, window=(rows, columns))
+        return dataclasses.replace(self, array=jnp.roll(self.array, by, self.space), window=(rows, columns))
 
     def rebuilt(self, array: jax.Array, sources: Sequence[Group | None], **changes: Any) -> "Map":
         """The map whose array, with axes as the program is to see them, is `array`.
