@@ -33,6 +33,7 @@ RANKS = {
     "data": 4,
     "checkpoint": 5,
     "cli": 5,
+    "transform": 5,
     "training": 6,
     "evaluation": 7,
     "conversion": 7,

@@ -1,0 +1,218 @@
+"""Operations on each element, which commute with taking every so many-th sample; and how maps are brought to
+one grid for them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.values import Held, Map, Plain, Pointwise, Value, laid_out, varies
+
+ELEMENTWISE = (
+    "abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p "
+    "cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma "
+    "log log1p logistic lt max min mul ne neg nextafter not or pow real reduce_precision rem round rsqrt "
+    "select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor"
+).split()
+
+
+@rule(*ELEMENTWISE, plains=True, pointwise=True)
+def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
+    """The operation at full size; what is pending stays so."""
+    plains = [value for value in values if isinstance(value, Plain)]
+    if len(plains) == len(values):
+        return [_of_plains(eqn, *plains)]
+    if how.activations is not None:
+        roots = _roots(values)
+        together = len(roots) == 1 and not any(isinstance(v, Plain) and varies(v, roots[0]) for v in values)
+        operands = list(values) if together else [how.realized(value) for value in values]
+        degree = _degree(eqn, operands)
+        if together and (degree > 1 or any(isinstance(value, Pointwise) for value in values)):
+            return [_pointwise(eqn, operands, roots, degree)]
+        if degree > 1:
+            return [_of_several(how, eqn, operands, degree)]
+    arrays, first = aligned(how, eqn, [how.realized(value) for value in values])
+    return [first.like(y) for y in applied(eqn, arrays)]
+
+
+_LINEAR = {"add", "sub", "neg", "copy", "copy_p", "stop_gradient", "real", "reduce_precision"}
+
+
+def _degree(eqn: Any, values: Sequence[Value]) -> float:
+    """Of the result, as a polynomial of the maps among `values`."""
+    degrees = [0 if isinstance(v, Plain) else v.degree if isinstance(v, Pointwise) else 1 for v in values]
+    match eqn.primitive.name:
+        case "convert_element_type" if jnp.issubdtype(eqn.params["new_dtype"], jnp.inexact):
+            return degrees[0]
+        case name if name in _LINEAR:
+            return max(degrees)
+        case "mul":
+            return sum(degrees)
+        case "div" if degrees[1] == 0:
+            return degrees[0]
+        case "square":
+            return 2 * degrees[0]
+        case "integer_pow" if eqn.params["y"] > 0:
+            return eqn.params["y"] * degrees[0]
+        case "select_n" if degrees[0] == 0:
+            return max(degrees)
+    return math.inf
+
+
+def _roots(values: Sequence[Value]) -> list[Map]:
+    """The maps that `values` are functions of."""
+    roots: dict[int, Map] = {}
+    for value in values:
+        each = value.roots if isinstance(value, Pointwise) else (value,) if isinstance(value, Map) else ()
+        roots.update({id(root): root for root in each})
+    return list(roots.values())
+
+
+def _pointwise(eqn: Any, values: Sequence[Value], roots: Sequence[Map], degree: float) -> Pointwise:
+    """The operation on functions of the same maps, for later."""
+    constants = [laid_out(value, roots[0]) if isinstance(value, Plain) else None for value in values]
+
+    def compute(known: dict[int, jax.Array]) -> jax.Array:
+        arrays = []
+        for value, constant in zip(values, constants, strict=True):
+            if isinstance(value, Pointwise):
+                arrays.append(value.at(known))
+            else:
+                arrays.append(known[id(value)] if constant is None else constant)
+        return applied(eqn, arrays)[0]
+
+    origin = next((value.origin for value in values if isinstance(value, Pointwise)), eqn)
+    return Pointwise(tuple(roots), compute, degree, origin, eqn.outvars[0].aval.dtype)
+
+
+def _of_several(how: Transformation, eqn: Any, operands: Sequence[Value], degree: float) -> Pointwise:
+    """A function of several maps, or of one and of values that differ from place to place, for later."""
+    values = [how.realized(value) for value in operands]
+    arrays, first = aligned(how, eqn, values)
+    maps = tuple(
+        first.like(array) if isinstance(value, Map) else value
+        for value, array in zip(values, arrays, strict=True)
+    )
+    if any(isinstance(value, Plain) and varies(value, first) for value in maps):
+        raise TransformError(
+            eqn,
+            "a non-linearity takes values that differ from place to place",
+            "Let them depend on the channel alone",
+        )
+    return _pointwise(eqn, maps, _roots(maps), degree)
+
+
+def _of_plains(eqn: Any, *values: Plain) -> Plain:
+    """Of values that are constant along some axes: so is the result."""
+    shape = max((value.shape for value in values), key=len)
+    arrays = [v.thin if v.shape == shape or not v.shape else v.full() for v in values]
+    return Plain(applied(eqn, arrays)[0], tuple(eqn.outvars[0].aval.shape))
+
+
+def applied(eqn: Any, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """The operation on arrays that broadcast; scalars of the program stay scalars."""
+    scalars = [not variable.aval.shape for variable in eqn.invars]
+    shape = jnp.broadcast_shapes(*(a.shape for a, scalar in zip(arrays, scalars, strict=True) if not scalar))
+    return rebound(
+        eqn,
+        *(
+            a.reshape(()) if scalar and shape else jnp.broadcast_to(a, shape)
+            for a, scalar in zip(arrays, scalars, strict=True)
+        ),
+    )
+
+
+def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list[jax.Array], Map]:
+    """The arrays of `values` along the base axes of the first map among them, and that map.
+
+    Raises:
+      TransformError: maps that are sampled at different places.
+    """
+    values = on_one_grid(how, eqn, values)
+    first = next(value for value in values if isinstance(value, Map))
+    uneven = [value for value in values if isinstance(value, Plain) and varies(value, first)]
+    if uneven:
+        how.found(
+            eqn,
+            "whole pixels",
+            "combines a map with values that differ from place to place",
+            "Remove them (a position embedding, a mask of places), or let them depend on the channel alone.",
+        )
+        values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
+        first = next(value for value in values if isinstance(value, Map))
+        if first.seen_sides != first.sides:
+            raise TransformError(
+                eqn, "combines places with a map whose border was left out", "Pad the windows before it"
+            )
+    starts = (first.window[0][0], first.window[1][0])
+    arrays = []
+    for value in values:
+        if isinstance(value, Plain):
+            arrays.append(laid_out(value, first))
+        else:
+            arrays.append(arranged(value.begun_at(starts) if how.circular else value, first))
+    trimmed = [value.trimmed for value in values if isinstance(value, Map)]
+    rows, columns = (max(each) for each in zip(*trimmed, strict=True))
+    return arrays, dataclasses.replace(first, trimmed=(rows, columns))
+
+
+def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
+    """The maps among `values` on one grid and with one pending stride."""
+    maps = [value for value in values if isinstance(value, Map)]
+    if len({(id(value.grid), value.stride, value.sides) for value in maps}) > 1:
+        values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
+    if len({id(value.grid) for value in values if isinstance(value, Map)}) > 1:
+        raise TransformError(
+            eqn,
+            "combines maps that are sampled at different places",
+            "Sample both by the same strides, from maps of one size",
+        )
+    return list(values)
+
+
+def arranged(value: Map, by: Map) -> jax.Array:
+    """The array of `value` with its base axes where those of `by` are; the program sees both alike."""
+    if value.groups == by.groups and value.space == by.space:
+        return value.array
+    if [len(group) for group in value.groups] == [len(group) for group in by.groups]:
+        pairs = dict(
+            pair
+            for theirs, ours in zip(by.groups, value.groups, strict=True)
+            for pair in zip(theirs, ours, strict=True)
+        )
+        array = value.array.transpose([pairs[axis] for axis in range(by.array.ndim)])
+        if array.shape == by.array.shape or _broadcast(array.shape, by.array.shape):
+            return array
+    order = [axis for group in by.groups for axis in group]
+    split = value.merged().reshape([by.array.shape[axis] for axis in order])
+    return split.transpose([order.index(axis) for axis in range(by.array.ndim)])
+
+
+def _broadcast(shape: Sequence[int], by: Sequence[int]) -> bool:
+    return all(a == b or 1 in (a, b) for a, b in zip(shape, by, strict=True))
+
+
+@rule("broadcast_in_dim", plains=True)
+def broadcast(how: Transformation, eqn: Any, value: Map | Plain, *_: Value) -> list[Value]:
+    """A plain array stays thin; a map gets new axes."""
+    shape, dims = tuple(eqn.params["shape"]), eqn.params["broadcast_dimensions"]
+    if isinstance(value, Plain):
+        thin = [1] * len(shape)
+        for axis, dim in enumerate(dims):
+            thin[dim] = value.thin.shape[axis]
+        return [Plain(value.thin.reshape(thin), shape)]
+    array = value.merged()
+    sources: list[tuple[int, ...] | None] = [() if length == 1 else None for length in shape]
+    for axis, dim in enumerate(dims):
+        if value.shape[axis] != shape[dim] and value.spatial(axis):
+            raise TransformError(eqn, "repeats a map along rows or columns", "Resize it by a filter instead")
+        sources[dim] = value.groups[axis] if value.groups[axis] or shape[dim] == 1 else None
+    full = list(shape)
+    for axis, dim in enumerate(dims):
+        full[dim] = array.shape[axis] if value.spatial(axis) else shape[dim]
+    return [value.rebuilt(jax.lax.broadcast_in_dim(array, full, dims), sources)]

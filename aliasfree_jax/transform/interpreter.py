@@ -1,0 +1,287 @@
+"""Runs the program of a function on maps: one rule for each primitive, errors that name the user's line."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax._src import source_info_util  # what jax's own messages name lines with; no public name
+from jax.extend import core
+
+from aliasfree_jax.errors import AliasFreeError
+from aliasfree_jax.transform.settling import Settling
+from aliasfree_jax.transform.values import ONE, Held, Map, Plain, Pointwise, Strides, Value, plain
+
+
+class TransformError(AliasFreeError, ValueError):
+    """An operation of a program that cannot be kept on grids.
+
+    Attributes:
+      where: file and line of the user's code.
+      operation: the primitive.
+      reason: why it cannot be kept.
+      remedy: what to write in its place.
+    """
+
+    def __init__(self, eqn: Any, reason: str, remedy: str) -> None:
+        self.where, self.operation, self.reason, self.remedy = line_of(eqn), name_of(eqn), reason, remedy
+        super().__init__(f"{self.where}: {self.operation}: {reason}. {remedy}")
+
+
+def line_of(eqn: Any) -> str:
+    """The file and line that an operation comes from: the innermost that is no installed package's."""
+    frames = list(source_info_util.user_frames(eqn.source_info.traceback))
+    own = [frame for frame in frames if "site-packages" not in frame.file_name] or frames
+    return f"{own[0].file_name}:{own[0].start_line}" if own else "a line that is not known"
+
+
+def name_of(eqn: Any) -> str:
+    """What an operation is called: by its primitive, or by the function that is called."""
+    return eqn.params.get("name", eqn.primitive.name) if eqn.primitive.name == "jit" else eqn.primitive.name
+
+
+def rebound(eqn: Any, *arrays: Any, **changes: Any) -> list[Any]:
+    """The operation on these arrays, with `changes` of its parameters."""
+    params = eqn.primitive.get_bind_params({**eqn.params, **changes})
+    result = eqn.primitive.bind(*arrays, **params)
+    return list(result) if eqn.primitive.multiple_results else [result]
+
+
+Report = Callable[[Any, str, str, str], None]
+
+
+class Activations(Protocol):
+    """How non-linearities are evaluated."""
+
+    def realized(self, how: "Transformation", value: Pointwise) -> Map:
+        """The map that a function of maps gives."""
+
+    def refuse(self, eqn: Any, what: str) -> None:
+        """Is told of a non-linearity that is no function of each element."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformation(Settling):
+    """What is done to a program.
+
+    Attributes:
+      activations: how non-linearities are evaluated; None: as they are written.
+      report: is called with the operation, "whole pixels" or "fractions", a reason and a remedy for all that
+        breaks invariance to such shifts; None: operations are replaced, or refused by an error.
+    """
+
+    activations: Activations | None = None
+    report: Report | None = None
+
+    def found(self, eqn: Any, shifts: str, reason: str, remedy: str) -> None:
+        """Reports a finding, where somebody asked for findings."""
+        if self.report is not None:
+            self.report(eqn, shifts, reason, remedy)
+
+    def not_pointwise(self, eqn: Any, what: str) -> None:
+        """Tells the activations of a non-linearity that is no function of each element."""
+        if self.activations is not None:
+            self.activations.refuse(eqn, what)
+
+    def strided(self, eqn: Any, value: Map, strides: Strides, what: str) -> None:
+        """Reports that maps are sampled as they are."""
+        if self.report is None or strides == ONE:
+            return
+        by = f"every {strides[0]}" if strides[0] == strides[1] else f"every {strides[0]} x {strides[1]}"
+        self.found(
+            eqn,
+            "whole pixels",
+            f"{what}: samples {by} places as they are, which aliases",
+            "Sample by layers.AdaptivePolyphase, layers.BlurPool or layers.IdealDownsample, or transform by "
+            "shift_invariant.",
+        )
+
+    def padded(self, eqn: Any, amounts: Sequence[int]) -> None:
+        """Reports rows and columns that are no continuation of the map round its circle."""
+        if any(amount > 0 for amount in amounts):
+            self.found(
+                eqn,
+                "whole pixels",
+                "pads by constants or by a mirror image, so that the border is known",
+                'Pad circularly (padding="CIRCULAR"), or transform by shift_invariant.',
+            )
+
+    def uneven(self, eqn: Any, sides: tuple[int, int], strides: Strides) -> None:
+        """Reports strides that do not divide the map."""
+        if any(side % step for side, step in zip(sides, strides, strict=True)):
+            self.found(
+                eqn,
+                "whole pixels",
+                f"a map of {sides[0]} x {sides[1]} is sampled by {strides[0]} x {strides[1]}, which does not "
+                "divide it",
+                "Use images whose sides are multiples of the network's total stride.",
+            )
+
+    def realized(self, value: Value) -> Held:
+        """`value` with its non-linearity evaluated."""
+        return self.activated(value) if isinstance(value, Pointwise) else value
+
+    def activated(self, value: Pointwise) -> Map:
+        """The map that a function of maps gives."""
+        if not value.held:
+            assert self.activations is not None
+            value.held.append(self.activations.realized(self, value))
+        return value.held[0]
+
+    def settle(self, eqn: Any, value: Map) -> Map:
+        """`value` with nothing pending, sampled if it was."""
+        if value.settled:
+            return value
+        return self.sample(self.from_start(eqn, value))
+
+    def from_start(self, eqn: Any, value: Map) -> Map:
+        """`value` as the program sees it from row and column 0 on.
+
+        Raises:
+          TransformError: the program sees a part of it.
+        """
+        if not value.whole:
+            seen, circle = value.seen_sides, value.circle
+            raise TransformError(
+                eqn,
+                f"it uses {seen[0]} x {seen[1]} places of a map that has {circle[0]} x {circle[1]}",
+                "Use the whole map: pad it before a window, and cut nothing off",
+            )
+        return value.begun_at((0, 0)) if self.circular else value
+
+    def seen(self, eqn: Any, value: Map) -> Map:
+        """`value` settled, seen from row and column 0 on: `merged()` is then what the program sees."""
+        return self.from_start(eqn, self.settle(eqn, value))
+
+
+Rule = Callable[..., Sequence[Value]]
+RULES: dict[str, Rule] = {}
+ALSO_WITHOUT_MAPS: set[str] = set()
+ALSO_UNREALIZED: set[str] = set()
+
+
+def rule(*names: str, plains: bool = False, pointwise: bool = False) -> Callable[[Rule], Rule]:
+    """Registers the rule of primitives: (transformation, equation, *values) to values.
+
+    Args:
+      plains: whether it is used where no value is a map, too.
+      pointwise: whether it takes values whose non-linearity is not evaluated yet.
+    """
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        ALSO_WITHOUT_MAPS.update(names if plains else ())
+        ALSO_UNREALIZED.update(names if pointwise else ())
+        return function
+
+    return register
+
+
+def interpret(
+    how: Transformation, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Value]
+) -> list[Value]:
+    """The program's results for these arguments.
+
+    Raises:
+      TransformError: an operation cannot be kept on grids.
+    """
+    equations = list(jaxpr.eqns) if how.report or jaxpr.effects else in_order(jaxpr, consts)
+    last = {variable: i for i, eqn in enumerate(equations) for variable in eqn.invars if _named(variable)}
+    known: dict[Any, Value] = dict(zip(jaxpr.constvars, map(plain, consts), strict=True))
+    known.update(zip(jaxpr.invars, arguments, strict=True))
+    results = {variable for variable in jaxpr.outvars if _named(variable)}
+
+    def read(variable: Any) -> Value:
+        return known[variable] if _named(variable) else _literal(variable)
+
+    for i, eqn in enumerate(equations):
+        outputs = _evaluated(how, eqn, [read(variable) for variable in eqn.invars])
+        for variable, output in zip(eqn.outvars, outputs, strict=True):
+            known[variable] = output
+        for variable in {v for v in eqn.invars if _named(v)} - results:
+            if last[variable] == i:
+                known.pop(variable, None)
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def run(how: Transformation, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Held]:
+    """The program's results for these arguments, with every non-linearity evaluated."""
+    return [how.realized(value) for value in interpret(how, jaxpr, consts, arguments)]
+
+
+def _named(variable: Any) -> bool:
+    return not isinstance(variable, core.Literal)
+
+
+def _literal(variable: Any) -> Plain:
+    return plain(jnp.asarray(variable.val, variable.aval.dtype))
+
+
+def _evaluated(how: Transformation, eqn: Any, values: Sequence[Value]) -> Sequence[Value]:
+    """The results of one operation, of the shapes that the program gives them."""
+    name = eqn.primitive.name
+    maps = any(not isinstance(value, Plain) for value in values)
+    if not maps and name not in ALSO_WITHOUT_MAPS:
+        return [
+            plain(y) for y in rebound(eqn, *(value.full() for value in values if isinstance(value, Plain)))
+        ]
+    try:
+        if name not in RULES:
+            raise TransformError(
+                eqn,
+                "no rule keeps its result on a grid",
+                "Compute it from values that do not depend on the place, or replace it",
+            )
+        if name != "concatenate" and any(isinstance(v, Map) and v.grid.mirrored for v in values):
+            raise TransformError(eqn, "uses a map that runs backwards", "Pad by it, or leave it out")
+        if name not in ALSO_UNREALIZED:
+            values = [how.realized(value) for value in values]
+        outputs = RULES[name](how, eqn, *values)
+        for variable, output in zip(eqn.outvars, outputs, strict=True):
+            if tuple(variable.aval.shape) != tuple(output.shape):
+                raise TransformError(
+                    eqn,
+                    f"its result is {list(output.shape)} on the grid, where the program has "
+                    f"{list(variable.aval.shape)}",
+                    "Pad the map so that its size is the input's divided by the stride",
+                )
+        return outputs
+    except TransformError as error:
+        if how.report is None:
+            raise
+        how.report(eqn, "whole pixels", error.reason, error.remedy)
+        return [plain(jnp.zeros(v.aval.shape, v.aval.dtype)) for v in eqn.outvars]
+
+
+def in_order(jaxpr: Any, consts: Sequence[Any]) -> list[Any]:
+    """The program's operations in an order that does not depend on how it is written down.
+
+    By how many operations lie before them; of equally many, by what they compute. So the map that decides the
+    phase of a grid is the same whether a shortcut is written before the main branch or behind it.
+    """
+    depths: dict[Any, tuple[int, str]] = {}
+    for i, variable in enumerate(jaxpr.invars):
+        depths[variable] = 0, f"argument {i}"
+    for variable, const in zip(jaxpr.constvars, consts, strict=True):
+        depths[variable] = 0, f"constant {variable.aval.str_short()} {_first_values(const)}"
+    keys = {}
+    for i, eqn in enumerate(jaxpr.eqns):
+        operands = [depths[v] if _named(v) else (0, str(v.val)) for v in eqn.invars]
+        names = [name for _, name in operands]
+        if eqn.primitive.name in ("add", "mul", "max", "min"):
+            names.sort()
+        params = [str(p) for p in eqn.params.values() if isinstance(p, int | str | tuple)]
+        text = f"{eqn.primitive.name} {params} {names}"
+        digest = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        keys[i] = 1 + max((depth for depth, _ in operands), default=0), digest
+        depths.update({v: (keys[i][0], f"{digest} {o}") for o, v in enumerate(eqn.outvars)})
+    return [jaxpr.eqns[i] for i in sorted(keys, key=lambda i: (*keys[i], i))]
+
+
+def _first_values(array: Any) -> str:
+    """What tells constants of one shape apart, where it is known."""
+    if isinstance(array, jax.core.Tracer) or not hasattr(array, "ravel"):
+        return ""
+    return str(array.ravel()[:4])

@@ -1,0 +1,144 @@
+"""Reshaping, reordering and joining maps."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from aliasfree_jax.transform.elementwise import aligned
+from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.values import Group, Held, Map, Value, plain, regrouped
+
+
+@rule("transpose")
+def transpose(how: Transformation, eqn: Any, value: Map) -> list[Value]:
+    """The program sees the axes in another order; the array stays."""
+    return [_seen_as(value, [value.groups[axis] for axis in eqn.params["permutation"]])]
+
+
+def _seen_as(value: Map, groups: Sequence[Group]) -> Map:
+    return dataclasses.replace(value, groups=tuple(groups))
+
+
+@rule("reshape", "squeeze")
+def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> list[Value]:
+    """Axes are merged and cut; rows are cut into blocks by a stride."""
+    shape = tuple(eqn.outvars[0].aval.shape)
+    if value.settled and value.sides == (1, 1):  # one place: nothing is left that could move
+        return [plain(how.seen(eqn, value).merged().reshape(shape))]
+    groups = regrouped(value, shape)
+    if groups is None:
+        value = _cut(how, eqn, value, shape)
+        groups = regrouped(value, shape)
+    if groups is None or any(_mixes(group, value.space) for group in groups):
+        raise TransformError(
+            eqn,
+            "flattens rows or columns together with other axes, so that a place has weights of its own",
+            "Take the mean over rows and columns first (or convolve and take the mean)",
+        )
+    return [_seen_as(value, groups)]
+
+
+def _mixes(group: Group, space: tuple[int, int]) -> bool:
+    """Whether the axis has another one behind its rows or columns."""
+    spatial = [axis in space for axis in group]
+    return any(spatial) and not all(spatial[spatial.index(True) :])
+
+
+def _cut(how: Transformation, eqn: Any, value: Map, shape: tuple[int, ...]) -> Map:
+    """The map with base axes that `shape` is made of by merging alone."""
+    base = [axis for group in value.groups for axis in group]
+    pieces = _pieces([value.sizes()[axis] for axis in base], shape)
+    if pieces is None:
+        raise TransformError(
+            eqn, "cuts an axis where its parts are no axes of their own", "Keep rows and columns apart"
+        )
+    parts = dict(zip(base, pieces, strict=True))
+    for place, axis in enumerate(value.space):
+        if len(parts[axis]) > 1:
+            value = _blocks(how, eqn, value, place, math.prod(parts[axis][1:]))
+            parts[axis], parts[value.array.ndim - 1] = parts[axis][:1], parts[axis][1:]
+            base.insert(base.index(axis) + 1, value.array.ndim - 1)
+            value = _seen_as(value, [(b,) for b in base])
+    sizes: list[int] = []
+    where: dict[int, Group] = {}
+    for axis, length in enumerate(value.array.shape):
+        lengths = parts[axis] if len(parts[axis]) > 1 else [length]
+        where[axis] = tuple(range(len(sizes), len(sizes) + len(lengths)))
+        sizes += lengths
+    space = (where[value.space[0]][0], where[value.space[1]][0])
+    batch = tuple(piece for axis in value.batch for piece in where[axis])
+    groups = tuple((piece,) for axis in base for piece in where[axis])
+    array = value.array.reshape(sizes)
+    return dataclasses.replace(value, array=array, groups=groups, space=space, batch=batch)
+
+
+def _pieces(sizes: Sequence[int], shape: Sequence[int]) -> list[list[int]] | None:
+    """How each of `sizes` is cut, so that merging gives `shape`; None where a cut goes across."""
+    pieces: list[list[int]] = [[] for _ in sizes]
+    position, left = 0, list(sizes)
+    for length in shape:
+        while length > 1:
+            while position < len(left) and left[position] == 1:
+                position += 1
+            if position == len(left):
+                return None
+            step = length if left[position] % length == 0 else left[position]
+            if length % step:
+                return None
+            pieces[position].append(step)
+            left[position], length = left[position] // step, length // step
+    return [piece or [1] for piece in pieces] if all(n == 1 for n in left) else None
+
+
+def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) -> Map:
+    """Rows or columns cut into blocks: every `size`-th, and a last axis that counts within a block."""
+    strides = (size, 1) if place == 0 else (1, size)
+    value = how.seen(eqn, value)
+    axis, array = value.space[place], value.array
+    how.strided(eqn, value, strides, "blocks of a map")
+    window = list(value.window)
+    if how.subsamples:
+        length = array.shape[axis] // size
+        cut = array.reshape(*array.shape[:axis], length, size, *array.shape[axis + 1 :])
+        array, grid = jnp.moveaxis(cut, axis + 1, -1), value.grid.sampled(strides)
+        window[place], strides = (0, length), (1, 1)
+    else:
+        array, grid = jnp.stack([jnp.roll(array, -i, axis) for i in range(size)], -1), value.grid
+    groups = (*value.groups, (array.ndim - 1,))
+    seen = (window[0], window[1])
+    return dataclasses.replace(value, array=array, groups=groups, grid=grid, stride=strides, window=seen)
+
+
+@rule("stack")
+def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
+    """Maps side by side along a new axis."""
+    axis = eqn.params["axis"]
+    arrays, first = aligned(how, eqn, values)
+    shape = jnp.broadcast_shapes(*(array.shape for array in arrays))
+    array = jnp.stack([jnp.broadcast_to(array, shape) for array in arrays], -1)
+    groups = [*first.groups[:axis], (array.ndim - 1,), *first.groups[axis:]]
+    return [dataclasses.replace(first, array=array, groups=tuple(groups))]
+
+
+def of_other_axes(how: Transformation, eqn: Any, value: Map, **changes: Any) -> list[Value]:
+    """An operation that leaves rows and columns alone, done at full size; axes stay where they are."""
+    sources = [group if value.spatial(d) or len(group) == 1 else None for d, group in enumerate(value.groups)]
+    return [value.rebuilt(y, sources) for y in rebound(eqn, value.merged(), **changes)]
+
+
+@rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "sort", "top_k")
+def along_channels(how: Transformation, eqn: Any, value: Map, *others: Held) -> list[Value]:
+    """Kept at full size where it runs along channels."""
+    axis = eqn.params.get("axis", eqn.params.get("dimension", value.ndim - 1))
+    if others or value.spatial(axis):
+        raise TransformError(
+            eqn,
+            "runs along rows or columns",
+            "It depends on where the map begins: let it run along channels",
+        )
+    if eqn.primitive.name != "cumsum":
+        how.not_pointwise(eqn, "compares or multiplies channels,")
+    return of_other_axes(how, eqn, value)

@@ -1,0 +1,318 @@
+"""What the interpreter computes with: maps, which know their grid, and plain arrays, which know where they
+are constant.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Strides = tuple[int, int]
+Group = tuple[int, ...]
+Window = tuple[int, int]
+ONE: Strides = (1, 1)
+
+
+@dataclasses.dataclass(eq=False)
+class Grid:
+    """Positions at which maps are sampled; two maps are on one grid if they hold the same object.
+
+    Attributes:
+      root, factor: the grid of which this one has every so many-th position, where no phase was chosen.
+      coarser: by strides, the grid that this one was sampled to, and the phase of it: the first map that is
+        sampled decides, all others follow.
+      mirrored: whether rows or columns run backwards; such maps can only pad others.
+    """
+
+    root: "Grid | None" = None
+    factor: Strides = ONE
+    coarser: dict[Strides, tuple["Grid", Any]] = dataclasses.field(default_factory=dict)
+    mirrored: bool = False
+
+    def sampled(self, strides: Strides) -> "Grid":
+        """The grid of every so many-th position, from the first on."""
+        if strides == ONE:
+            return self
+        root, factor = self.root or self, (self.factor[0] * strides[0], self.factor[1] * strides[1])
+        return root.coarser.setdefault(factor, (Grid(root, factor), None))[0]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Map:
+    """An array with two spatial axes, as it is kept and as the program sees it.
+
+    Attributes:
+      array: all positions of its grid, whatever is pending; its axes are called base axes.
+      groups: for each axis that the program sees, the base axes that are merged in it: none for an axis of
+        length 1 that was inserted. Every base axis is in one group.
+      space: the base axes that are rows and columns.
+      batch: the base axes of the images; none where the function takes a single image.
+      grid: what the array is sampled on.
+      stride: the pending one: the program sees every so many-th row and column.
+      window: the first row that the program sees and how many from there on, before the stride; alike for
+        columns. Rows and columns lie on a circle, so a window may begin before 0 and be longer than it.
+      trimmed: how many rows and columns fewer the program sees because windows without padding left out the
+        border. On the circle they are there, and are used like the others.
+    """
+
+    array: jax.Array
+    groups: tuple[Group, ...]
+    space: tuple[int, int]
+    batch: Group
+    grid: Grid
+    stride: Strides = ONE
+    window: tuple[Window, Window] = ((0, 0), (0, 0))
+    trimmed: tuple[int, int] = (0, 0)
+
+    @property
+    def dtype(self) -> Any:
+        """Of the array."""
+        return self.array.dtype
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns of the array."""
+        return self.array.shape[self.space[0]], self.array.shape[self.space[1]]
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is pending."""
+        return self.stride == ONE
+
+    @property
+    def circle(self) -> tuple[int, int]:
+        """Rows and columns that there are for the program: those of the array, sampled."""
+        rows, columns = (-(-side // step) for side, step in zip(self.sides, self.stride, strict=True))
+        return rows, columns
+
+    @property
+    def cut_off(self) -> tuple[int, int]:
+        """Rows and columns of the circle that the program left out on purpose."""
+        rows, columns = (
+            max(n - seen - trimmed, 0)
+            for n, seen, trimmed in zip(self.circle, self.seen_sides, self.trimmed, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def whole(self) -> bool:
+        """Whether the program uses the whole circle, once."""
+        repeats = any(seen > n for n, seen in zip(self.circle, self.seen_sides, strict=True))
+        return self.cut_off == (0, 0) and not repeats
+
+    @property
+    def seen_sides(self) -> tuple[int, int]:
+        """Rows and columns as the program counts them."""
+        rows, columns = (
+            -(-length // step) for (_, length), step in zip(self.window, self.stride, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def share(self) -> float:
+        """How many places the program sees, of those that there are: what scales sums to the program's."""
+        return math.prod(self.seen_sides) / math.prod(self.sides)
+
+    def sizes(self) -> list[int]:
+        """Lengths of the base axes as the program counts them."""
+        sizes = list(self.array.shape)
+        for axis, side in zip(self.space, self.seen_sides, strict=True):
+            sizes[axis] = side
+        return sizes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the program sees it."""
+        sizes = self.sizes()
+        return tuple(math.prod(sizes[axis] for axis in group) for group in self.groups)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes that the program sees."""
+        return len(self.groups)
+
+    def spatial(self, dim: int) -> bool:
+        """Whether the program's axis `dim` contains rows or columns."""
+        return bool(set(self.groups[dim]) & set(self.space))
+
+    def space_dims(self) -> list[int | None]:
+        """The program's axes that are rows and columns and nothing else; None where there is none."""
+        return [self.groups.index((axis,)) if (axis,) in self.groups else None for axis in self.space]
+
+    def merged(self) -> jax.Array:
+        """All positions, with the axes that the program sees."""
+        order = [axis for group in self.groups for axis in group]
+        array = self.array if order == sorted(order) else self.array.transpose(order)
+        shape = [math.prod(self.array.shape[axis] for axis in group) for group in self.groups]
+        return array.reshape(shape)
+
+    def images(self) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+        """All positions as [images, rows, columns, all else], and what lays such an array out as here."""
+        first = [*self.batch, *self.space]
+        order = first + [axis for axis in range(self.array.ndim) if axis not in first]
+        array, lead = self.array.transpose(order), len(self.batch)
+        rest = array.shape[lead + 2 :]
+
+        def back(images: jax.Array) -> jax.Array:
+            split = images.reshape(*array.shape[:lead], *images.shape[1:3], *rest)
+            return split.transpose([order.index(axis) for axis in range(len(order))])
+
+        return array.reshape(math.prod(array.shape[:lead]), *self.sides, math.prod(rest)), back
+
+    def like(self, array: jax.Array) -> "Map":
+        """`array`, of the same base axes, seen alike."""
+        return dataclasses.replace(self, array=array)
+
+    def begun_at(self, starts: tuple[int, int]) -> "Map":
+        """The same map, turned on its circle so that its window begins there."""
+        return self.turned(tuple(s - first for (first, _), s in zip(self.window, starts, strict=True)))
+
+    def turned(self, by: Sequence[int]) -> "Map":
+        """The same map with rows and columns turned round the circle; the program sees the same."""
+        by = [amount % side for amount, side in zip(by, self.sides, strict=True)]
+        rows, columns = ((first + b, n) for (first, n), b in zip(self.window, by, strict=True))
+        array = jnp.roll(self.array, by, self.space) if any(by) else self.array
+        return dataclasses.replace(self, array=array, window=(rows, columns))
+
+    def rebuilt(self, array: jax.Array, sources: Sequence[Group | None], **changes: Any) -> "Map":
+        """The map whose array, with axes as the program is to see them, is `array`.
+
+        Args:
+          sources: for each axis of `array`, the base axes of this map that it holds merged; () for an axis
+            of length 1, None for a new one.
+          changes: of the map's other fields.
+        """
+        pieces: list[int] = []
+        groups: list[Group] = []
+        where: dict[int, int] = {}
+        for length, source in zip(array.shape, sources, strict=True):
+            sizes = [self.array.shape[base] for base in source or ()]
+            if source is None or len(source) == 1:
+                sizes = [length]
+            where.update({base: len(pieces) + i for i, base in enumerate(source or ())})
+            groups.append(tuple(range(len(pieces), len(pieces) + len(sizes))))
+            pieces += sizes
+        space = (where[self.space[0]], where[self.space[1]])
+        batch = tuple(where[base] for base in self.batch if base in where)
+        fields: dict[str, Any] = {
+            "array": array.reshape(pieces),
+            "groups": tuple(groups),
+            "space": space,
+            "batch": batch,
+        }
+        return dataclasses.replace(self, **(fields | changes))
+
+
+def map_of(array: jax.Array, space: tuple[int, int], batch: Group, grid: Grid) -> Map:
+    """A map whose axes are those that the program sees, and of which it sees all."""
+    groups = tuple((axis,) for axis in range(array.ndim))
+    window = ((0, array.shape[space[0]]), (0, array.shape[space[1]]))
+    return Map(array, groups, space, batch, grid, window=window)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plain:
+    """An array that is no map.
+
+    Attributes:
+      thin: of length 1 along the axes where the program has broadcast it: it is constant there.
+      shape: as the program sees it.
+    """
+
+    thin: jax.Array
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> Any:
+        """Of the array."""
+        return self.thin.dtype
+
+    def full(self) -> jax.Array:
+        """The array as the program sees it."""
+        return self.thin if self.thin.shape == self.shape else jnp.broadcast_to(self.thin, self.shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pointwise:
+    """A function of each element of maps that is not evaluated yet: on which grid, the activations decide.
+
+    Attributes:
+      roots: the maps, of one layout, on one grid.
+      compute: gives the array from those of the roots and of other functions of them, by identity.
+      degree: as a polynomial; infinite for any other function.
+      origin: the first operation of it that is not affine.
+      dtype: of the result.
+      held: its map, once it was evaluated.
+    """
+
+    roots: tuple[Map, ...]
+    compute: Callable[[dict[int, jax.Array]], jax.Array]
+    degree: float
+    origin: Any
+    dtype: Any
+    held: list[Map] = dataclasses.field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the program sees it."""
+        return self.roots[0].shape
+
+    def at(self, known: dict[int, jax.Array]) -> jax.Array:
+        """Its array, where the arrays of the roots are known."""
+        if id(self) not in known:
+            known[id(self)] = self.compute(known)
+        return known[id(self)]
+
+
+Held = Map | Plain
+Value = Map | Plain | Pointwise
+
+
+def plain(array: Any) -> Plain:
+    """A plain value that is constant along no axis."""
+    array = array if hasattr(array, "dtype") else jnp.asarray(array)
+    return Plain(array, tuple(array.shape))
+
+
+def varies(value: Plain, by: Map) -> bool:
+    """Whether `value` differs from place to place of the map `by`, whose shape the program gives it."""
+    return value.shape == by.shape and any(
+        value.thin.shape[dim] > 1 for dim in range(by.ndim) if by.spatial(dim)
+    )
+
+
+def laid_out(value: Plain, by: Map) -> jax.Array:
+    """`value` along the base axes of `by`, of length 1 where it is constant.
+
+    Where it varies over space, `by` is settled, whole, and begins at 0.
+    """
+    if math.prod(value.thin.shape) == 1:
+        return value.thin.reshape((1,) * by.array.ndim)
+    kept = [group if value.thin.shape[dim] > 1 else () for dim, group in enumerate(by.groups)]
+    order = [axis for group in kept for axis in group]
+    sizes = by.array.shape
+    split = value.thin.reshape([sizes[axis] for axis in order])
+    ranked = split.transpose([order.index(axis) for axis in sorted(order)])
+    return ranked.reshape([sizes[axis] if axis in order else 1 for axis in range(by.array.ndim)])
+
+
+def regrouped(value: Map, shape: Sequence[int]) -> tuple[Group, ...] | None:
+    """The groups of the same base axes that give `shape`; None where an axis would have to be cut."""
+    sizes, axes = value.sizes(), [axis for group in value.groups for axis in group]
+    groups: list[Group] = []
+    position = 0
+    for length in shape:
+        first, product = position, 1
+        while product < length and position < len(axes):
+            product *= sizes[axes[position]]
+            position += 1
+        if product != length:
+            return None
+        groups.append(tuple(axes[first:position]))
+    rest = axes[position:]  # of length 1: they go with the last
+    if any(sizes[axis] != 1 for axis in rest) or (rest and not groups):
+        return None
+    return (*groups[:-1], (*groups[-1], *rest)) if rest else tuple(groups)
