@@ -121,10 +121,16 @@ def settled_all(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[H
     return [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
 
 
-@rule("custom_jvp_call")
-def custom_jvp(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
-    """The program inside, with the derivative that it has; its rule runs on maps as well."""
+@rule("custom_jvp_call", pointwise=True)
+def custom_jvp(how: Transformation, eqn: Any, *given: Value) -> Sequence[Value]:
+    """The program inside, with the derivative that it has; its rule runs on maps as well.
+
+    Where activations are evaluated on another grid, the derivative is that of the program inside.
+    """
     inner = eqn.params["call_jaxpr"]
+    if how.activations is not None:
+        return interpret(how, inner.jaxpr, inner.consts, given)
+    values = [how.realized(value) for value in given]
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
     tangents = [_tangent(aval) for aval in avals]
     derivative = jax.make_jaxpr(lambda p, t: jax.jvp(lambda *a: rebound(eqn, *a), p, t))(avals, tangents)
@@ -137,8 +143,8 @@ def custom_jvp(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
 
     @function.defjvp
     def _(primals: Any, changes: Any) -> Any:
-        given = boundary.inside([*primals, *changes])
-        results = run(how, derivative.jaxpr, derivative.consts, given)
+        both = boundary.inside([*primals, *changes])
+        results = run(how, derivative.jaxpr, derivative.consts, both)
         half = len(results) // 2
         arrays = boundary.out(results[:half])[0]
         pairs = zip(results[half:], results[:half], strict=True)
@@ -182,13 +188,17 @@ def _program(value: Any) -> bool:
     return hasattr(getattr(value, "jaxpr", value), "eqns")
 
 
-@rule("custom_vjp_call", "custom_vjp_call_jaxpr")
-def custom_vjp(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
+@rule("custom_vjp_call", "custom_vjp_call_jaxpr", pointwise=True)
+def custom_vjp(how: Transformation, eqn: Any, *given: Value) -> Sequence[Value]:
     """The program inside, with the gradient that it has, which runs on maps as well.
 
-    It is computed from the arguments: what the original keeps for it is computed again.
+    It is computed from the arguments: what the original keeps for it is computed again. Where activations are
+    evaluated on another grid, the gradient is that of the program inside.
     """
     inner = eqn.params["call_jaxpr"]
+    if how.activations is not None:
+        return interpret(how, inner.jaxpr, inner.consts, given)
+    values = [how.realized(value) for value in given]
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
     outs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.outvars]
     varied = [i for i, aval in enumerate(avals) if jnp.issubdtype(aval.dtype, jnp.inexact)]
@@ -213,8 +223,8 @@ def custom_vjp(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     def backward(arrays: Any, cotangents: Any) -> Any:
         inside = boundary.inside(arrays)
         results = run(how, inner.jaxpr, inner.consts, inside)
-        given = [_with_array(r, c) for r, c in zip(results, cotangents, strict=True)]
-        gradients = run(how, program.jaxpr, program.consts, [*inside, *given])
+        outer = [_with_array(r, c) for r, c in zip(results, cotangents, strict=True)]
+        gradients = run(how, program.jaxpr, program.consts, [*inside, *outer])
         full: list[Any] = [None] * len(inside)
         for i, each in zip(varied, gradients, strict=True):
             full[i] = _summed(each, inside[i])

@@ -26,8 +26,7 @@ def _place(eqn: Any, value: Map, dim: int) -> int:
 def _with_window(value: Map, place: int, window: Window, step: int = 1) -> Map:
     windows, strides = list(value.window), list(value.stride)
     windows[place], strides[place] = window, strides[place] * step
-    fields = (windows[0], windows[1]), (strides[0], strides[1])
-    return Map(value.array, value.groups, value.space, value.batch, value.grid, fields[1], fields[0])
+    return dataclasses.replace(value, window=(windows[0], windows[1]), stride=(strides[0], strides[1]))
 
 
 def _literally(eqn: Any, how: Transformation, value: Map, **changes: Any) -> Map:
@@ -41,9 +40,7 @@ def _literally(eqn: Any, how: Transformation, value: Map, **changes: Any) -> Map
 def _fresh(value: Map) -> Map:
     """`value`, of which the program sees all."""
     rows, columns = value.sides
-    return Map(
-        value.array, value.groups, value.space, value.batch, value.grid, window=((0, rows), (0, columns))
-    )
+    return dataclasses.replace(value, window=((0, rows), (0, columns)))
 
 
 @rule("pad")

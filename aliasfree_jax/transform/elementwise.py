@@ -2,6 +2,7 @@
 one grid for them.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -27,12 +28,14 @@ def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
     if len(plains) == len(values):
         return [_of_plains(eqn, *plains)]
     if how.activations is not None:
-        degree, roots = _degree(eqn, values), _roots(values)
-        changing = any(isinstance(value, Plain) and varies(value, roots[0]) for value in values)
-        if len(roots) == 1 and not changing and (degree > 1 or not _maps_alone(values)):
-            return [_pointwise(eqn, values, roots, degree)]
+        roots = _roots(values)
+        together = len(roots) == 1 and not any(isinstance(v, Plain) and varies(v, roots[0]) for v in values)
+        operands = list(values) if together else [how.realized(value) for value in values]
+        degree = _degree(eqn, operands)
+        if together and (degree > 1 or any(isinstance(value, Pointwise) for value in values)):
+            return [_pointwise(eqn, operands, roots, degree)]
         if degree > 1:
-            return [_of_several(how, eqn, [how.realized(value) for value in values], degree)]
+            return [_of_several(how, eqn, operands, degree)]
     arrays, first = aligned(how, eqn, [how.realized(value) for value in values])
     return [first.like(y) for y in applied(eqn, arrays)]
 
@@ -61,10 +64,6 @@ def _degree(eqn: Any, values: Sequence[Value]) -> float:
     return math.inf
 
 
-def _maps_alone(values: Sequence[Value]) -> bool:
-    return not any(isinstance(value, Pointwise) for value in values)
-
-
 def _roots(values: Sequence[Value]) -> list[Map]:
     """The maps that `values` are functions of."""
     roots: dict[int, Map] = {}
@@ -91,8 +90,9 @@ def _pointwise(eqn: Any, values: Sequence[Value], roots: Sequence[Map], degree: 
     return Pointwise(tuple(roots), compute, degree, origin, eqn.outvars[0].aval.dtype)
 
 
-def _of_several(how: Transformation, eqn: Any, values: Sequence[Held], degree: float) -> Pointwise:
+def _of_several(how: Transformation, eqn: Any, operands: Sequence[Value], degree: float) -> Pointwise:
     """A function of several maps, or of one and of values that differ from place to place, for later."""
+    values = [how.realized(value) for value in operands]
     arrays, first = aligned(how, eqn, values)
     maps = tuple(
         first.like(array) if isinstance(value, Map) else value
@@ -145,6 +145,10 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
         )
         values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
         first = next(value for value in values if isinstance(value, Map))
+        if first.seen_sides != first.sides:
+            raise TransformError(
+                eqn, "combines places with a map whose border was left out", "Pad the windows before it"
+            )
     starts = (first.window[0][0], first.window[1][0])
     arrays = []
     for value in values:
@@ -152,7 +156,9 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
             arrays.append(laid_out(value, first))
         else:
             arrays.append(arranged(value.begun_at(starts) if how.circular else value, first))
-    return arrays, first
+    trimmed = [value.trimmed for value in values if isinstance(value, Map)]
+    rows, columns = (max(each) for each in zip(*trimmed, strict=True))
+    return arrays, dataclasses.replace(first, trimmed=(rows, columns))
 
 
 def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:

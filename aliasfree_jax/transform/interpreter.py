@@ -58,6 +58,9 @@ class Activations(Protocol):
     def realized(self, how: "Transformation", value: Pointwise) -> Map:
         """The map that a function of maps gives."""
 
+    def refuse(self, eqn: Any, what: str) -> None:
+        """Is told of a non-linearity that is no function of each element."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Transformation(Settling):
@@ -76,6 +79,11 @@ class Transformation(Settling):
         """Reports a finding, where somebody asked for findings."""
         if self.report is not None:
             self.report(eqn, shifts, reason, remedy)
+
+    def not_pointwise(self, eqn: Any, what: str) -> None:
+        """Tells the activations of a non-linearity that is no function of each element."""
+        if self.activations is not None:
+            self.activations.refuse(eqn, what)
 
     def strided(self, eqn: Any, value: Map, strides: Strides, what: str) -> None:
         """Reports that maps are sampled as they are."""
@@ -117,8 +125,10 @@ class Transformation(Settling):
 
     def activated(self, value: Pointwise) -> Map:
         """The map that a function of maps gives."""
-        assert self.activations is not None
-        return self.activations.realized(self, value)
+        if not value.held:
+            assert self.activations is not None
+            value.held.append(self.activations.realized(self, value))
+        return value.held[0]
 
     def settle(self, eqn: Any, value: Map) -> Map:
         """`value` with nothing pending, sampled if it was."""
@@ -133,8 +143,7 @@ class Transformation(Settling):
           TransformError: the program sees a part of it.
         """
         if not value.whole:
-            seen, steps = value.seen_sides, value.stride
-            circle = [-(-side // step) for side, step in zip(value.sides, steps, strict=True)]
+            seen, circle = value.seen_sides, value.circle
             raise TransformError(
                 eqn,
                 f"it uses {seen[0]} x {seen[1]} places of a map that has {circle[0]} x {circle[1]}",

@@ -1,6 +1,5 @@
 """Reductions and products: over all places they are invariant, over channels they leave the grid alone."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +44,8 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
         else:
             value = how.activated(value)
     if not within:
+        if eqn.primitive.name != "reduce_sum":
+            how.not_pointwise(eqn, "compares or multiplies channels,")
         y = rebound(eqn, value.merged())[0]
         return [value.rebuilt(y, [group for dim, group in enumerate(value.groups) if dim not in axes])]
     if eqn.primitive.name.startswith("arg"):
@@ -52,9 +53,7 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
     statistics = places and bool(reduced & set(value.batch)) and not value.settled
     value = how.from_start(eqn, value) if statistics else how.seen(eqn, value)
     y = rebound(eqn, value.merged())[0]
-    if statistics:
-        y = y * (math.prod(value.seen_sides) / math.prod(value.sides))
-    return [plain(y)]
+    return [plain(y * value.share if places and value.share != 1 else y)]
 
 
 @rule("dot_general")
@@ -126,7 +125,7 @@ def _of_maps(
             right.space.index(b) for b in bases[1]
         ]:
             if kind == 0:
-                return plain(y)
+                return plain(y if left.share == 1 else y * left.share)
             return left.rebuilt(y, _sources(left, 0, contracted[0], batched[0], y.ndim))
     raise TransformError(
         eqn,

@@ -1,5 +1,6 @@
 """Reshaping, reordering and joining maps."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,7 @@ def transpose(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 
 
 def _seen_as(value: Map, groups: Sequence[Group]) -> Map:
-    return Map(value.array, tuple(groups), value.space, value.batch, value.grid, value.stride, value.window)
+    return dataclasses.replace(value, groups=tuple(groups))
 
 
 @rule("reshape", "squeeze")
@@ -70,7 +71,8 @@ def _cut(how: Transformation, eqn: Any, value: Map, shape: tuple[int, ...]) -> M
     space = (where[value.space[0]][0], where[value.space[1]][0])
     batch = tuple(piece for axis in value.batch for piece in where[axis])
     groups = tuple((piece,) for axis in base for piece in where[axis])
-    return Map(value.array.reshape(sizes), groups, space, batch, value.grid, value.stride, value.window)
+    array = value.array.reshape(sizes)
+    return dataclasses.replace(value, array=array, groups=groups, space=space, batch=batch)
 
 
 def _pieces(sizes: Sequence[int], shape: Sequence[int]) -> list[list[int]] | None:
@@ -106,7 +108,8 @@ def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) ->
     else:
         array, grid = jnp.stack([jnp.roll(array, -i, axis) for i in range(size)], -1), value.grid
     groups = (*value.groups, (array.ndim - 1,))
-    return Map(array, groups, value.space, value.batch, grid, strides, (window[0], window[1]))
+    seen = (window[0], window[1])
+    return dataclasses.replace(value, array=array, groups=groups, grid=grid, stride=strides, window=seen)
 
 
 @rule("stack")
@@ -117,7 +120,7 @@ def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     shape = jnp.broadcast_shapes(*(array.shape for array in arrays))
     array = jnp.stack([jnp.broadcast_to(array, shape) for array in arrays], -1)
     groups = [*first.groups[:axis], (array.ndim - 1,), *first.groups[axis:]]
-    return [Map(array, tuple(groups), first.space, first.batch, first.grid, first.stride, first.window)]
+    return [dataclasses.replace(first, array=array, groups=tuple(groups))]
 
 
 def of_other_axes(how: Transformation, eqn: Any, value: Map, **changes: Any) -> list[Value]:
@@ -136,4 +139,6 @@ def along_channels(how: Transformation, eqn: Any, value: Map, *others: Held) -> 
             "runs along rows or columns",
             "It depends on where the map begins: let it run along channels",
         )
+    if eqn.primitive.name != "cumsum":
+        how.not_pointwise(eqn, "compares or multiplies channels,")
     return of_other_axes(how, eqn, value)

@@ -54,6 +54,8 @@ class Map:
       stride: the pending one: the program sees every so many-th row and column.
       window: the first row that the program sees and how many from there on, before the stride; alike for
         columns. Rows and columns lie on a circle, so a window may begin before 0 and be longer than it.
+      trimmed: how many rows and columns fewer the program sees because windows without padding left out the
+        border. On the circle they are there, and are used like the others.
     """
 
     array: jax.Array
@@ -63,6 +65,7 @@ class Map:
     grid: Grid
     stride: Strides = ONE
     window: tuple[Window, Window] = ((0, 0), (0, 0))
+    trimmed: tuple[int, int] = (0, 0)
 
     @property
     def dtype(self) -> Any:
@@ -80,10 +83,25 @@ class Map:
         return self.stride == ONE
 
     @property
+    def circle(self) -> tuple[int, int]:
+        """Rows and columns that there are for the program: those of the array, sampled."""
+        rows, columns = (-(-side // step) for side, step in zip(self.sides, self.stride, strict=True))
+        return rows, columns
+
+    @property
+    def cut_off(self) -> tuple[int, int]:
+        """Rows and columns of the circle that the program left out on purpose."""
+        rows, columns = (
+            max(n - seen - trimmed, 0)
+            for n, seen, trimmed in zip(self.circle, self.seen_sides, self.trimmed, strict=True)
+        )
+        return rows, columns
+
+    @property
     def whole(self) -> bool:
-        """Whether the program sees the whole circle, once."""
-        circle = tuple(-(-side // step) for side, step in zip(self.sides, self.stride, strict=True))
-        return self.seen_sides == circle
+        """Whether the program uses the whole circle, once."""
+        repeats = any(seen > n for n, seen in zip(self.circle, self.seen_sides, strict=True))
+        return self.cut_off == (0, 0) and not repeats
 
     @property
     def seen_sides(self) -> tuple[int, int]:
@@ -92,6 +110,11 @@ class Map:
             -(-length // step) for (_, length), step in zip(self.window, self.stride, strict=True)
         )
         return rows, columns
+
+    @property
+    def share(self) -> float:
+        """How many places the program sees, of those that there are: what scales sums to the program's."""
+        return math.prod(self.seen_sides) / math.prod(self.sides)
 
     def sizes(self) -> list[int]:
         """Lengths of the base axes as the program counts them."""
@@ -125,6 +148,19 @@ class Map:
         array = self.array if order == sorted(order) else self.array.transpose(order)
         shape = [math.prod(self.array.shape[axis] for axis in group) for group in self.groups]
         return array.reshape(shape)
+
+    def images(self) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+        """All positions as [images, rows, columns, all else], and what lays such an array out as here."""
+        first = [*self.batch, *self.space]
+        order = first + [axis for axis in range(self.array.ndim) if axis not in first]
+        array, lead = self.array.transpose(order), len(self.batch)
+        rest = array.shape[lead + 2 :]
+
+        def back(images: jax.Array) -> jax.Array:
+            split = images.reshape(*array.shape[:lead], *images.shape[1:3], *rest)
+            return split.transpose([order.index(axis) for axis in range(len(order))])
+
+        return array.reshape(math.prod(array.shape[:lead]), *self.sides, math.prod(rest)), back
 
     def like(self, array: jax.Array) -> "Map":
         """`array`, of the same base axes, seen alike."""
@@ -209,6 +245,7 @@ class Pointwise:
       degree: as a polynomial; infinite for any other function.
       origin: the first operation of it that is not affine.
       dtype: of the result.
+      held: its map, once it was evaluated.
     """
 
     roots: tuple[Map, ...]
@@ -216,6 +253,7 @@ class Pointwise:
     degree: float
     origin: Any
     dtype: Any
+    held: list[Map] = dataclasses.field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -61,14 +61,20 @@ def laid(
     if not how.circular:
         return _literal(how, value, windows, outputs)
     circle = [-(-side // stride) for side, stride in zip(value.sides, windows.strides, strict=True)]
-    if any(
-        n < c or (stride > 1 and n > c) for n, c, stride in zip(outputs, circle, windows.strides, strict=True)
-    ):
+    if any(n > c and stride > 1 for n, c, stride in zip(outputs, circle, windows.strides, strict=True)):
         raise TransformError(
             eqn,
-            f"windows of {windows.sizes[0]} x {windows.sizes[1]} leave places out: there are {outputs[0]} x "
-            f"{outputs[1]} of them where the circle has {circle[0]} x {circle[1]}",
-            "Pad the map first, so that its size is kept but for the stride",
+            f"samples {outputs[0]} x {outputs[1]} places of a circle that has {circle[0]} x {circle[1]}",
+            "Pad by less, so that the map's size is divided by the stride",
+        )
+    cut = [-(-n // stride) for n, stride in zip(value.cut_off, windows.strides, strict=True)]
+    trimmed = [max(c - n - less, 0) for n, c, less in zip(outputs, circle, cut, strict=True)]
+    if any(trimmed):
+        how.found(
+            eqn,
+            "whole pixels",
+            f"windows of {windows.sizes[0]} x {windows.sizes[1]} leave out the border",
+            'Pad circularly (padding="CIRCULAR"), or transform by shift_invariant.',
         )
     how.padded(eqn, [amount for both in windows.padding for amount in both])
     if how.subsamples:
@@ -80,11 +86,13 @@ def laid(
         windows.dims, value.sides, windows.sizes, windows.padding, value.window, counts, strides, strict=True
     ):
         array = _round_the_circle(array, dim, low - first, (n - 1) * stride + size - side - (low - first))
-    rows, columns = (
-        n if left == 1 else side for n, side, left in zip(outputs, value.sides, pending, strict=True)
-    )
-    grid = value.grid.sampled(windows.strides) if how.subsamples else value.grid
-    changes = {"stride": pending, "window": ((0, rows), (0, columns)), "grid": grid}
+    rows, columns = ((n - 1) * left + 1 for n, left in zip(outputs, pending, strict=True))
+    changes = {
+        "stride": pending,
+        "window": ((0, rows), (0, columns)),
+        "trimmed": (trimmed[0], trimmed[1]),
+        "grid": value.grid.sampled(windows.strides) if how.subsamples else value.grid,
+    }
     return array, ((0, 0), (0, 0)), strides, changes
 
 
@@ -182,15 +190,23 @@ def pool(how: Transformation, eqn: Any, value: Map) -> list[Value]:
     pick = lambda each: (each[dims[0]], each[dims[1]])  # noqa: E731
     windows = Windows(dims, pick(sizes), pick(padding), pick(strides))
     if windows.sizes == value.seen_sides and windows.outputs(value.seen_sides) == ONE:
-        y = rebound(eqn, how.seen(eqn, value).merged())[0]
-        return [plain(y)]
+        return [_over_all(how, eqn, value, dims)]
     name = eqn.primitive.name.removeprefix("reduce_window_")
     if name != "sum":
-        how.found(eqn, "fractions", f"a {name} pool is not band-limited", "Sample by layers.IdealDownsample.")
+        how.not_pointwise(eqn, f"is a {name} pool,")
     array, padding, now, changes = laid(how, eqn, value, windows, f"a strided {name} pool")
     full = lambda few, one: tuple(few[dims.index(d)] if d in dims else one for d in range(value.ndim))  # noqa: E731
     y = rebound(eqn, array, window_strides=full(now, 1), padding=full(padding, (0, 0)))[0]
     return [placed(value, y, value.groups, changes)]
+
+
+def _over_all(how: Transformation, eqn: Any, value: Map, dims: tuple[int, int]) -> Plain:
+    """One window over the whole map: invariant. Sums count the places that the program counts."""
+    array, sizes = how.seen(eqn, value).merged(), list(eqn.params["window_dimensions"])
+    for dim, side in zip(dims, value.sides, strict=True):
+        sizes[dim] = side
+    y = rebound(eqn, array, window_dimensions=tuple(sizes))[0]
+    return plain(y * value.share if eqn.primitive.name == "reduce_window_sum" and value.share != 1 else y)
 
 
 @rule("depthwise_shifted_sum")
