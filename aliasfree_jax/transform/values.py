@@ -342,6 +342,8 @@ def regrouped(value: Map, shape: Sequence[int]) -> tuple[Group, ...] | None:
         while product < length and position < len(axes):
             product *= sizes[axes[position]]
             position += 1
+        if first == position < len(axes) and sizes[axes[position]] == 1:  # of length 1: one each
+            position += 1
         if product != length:
             return None
         groups.append(tuple(axes[first:position]))
