@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.ops import operation
+from aliasfree_jax.transform import own
 from aliasfree_jax.transform.elementwise import ELEMENTWISE, arranged, on_one_grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, interpret, rebound, rule, run
 from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Strides, Value, laid_out, plain
@@ -17,6 +19,9 @@ from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Strides, Valu
 @rule("jit", "closed_call", "core_call", pointwise=True)
 def call(how: Transformation, eqn: Any, *values: Value) -> Sequence[Value]:
     """The program inside."""
+    name, numbers = operation.read(eqn.params.get("name", "")) or ("", {})
+    if name in own.OPERATIONS:
+        return own.OPERATIONS[name](how, eqn, numbers, *(how.realized(value) for value in values))
     closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
     return interpret(how, closed.jaxpr, closed.consts, values)
 
@@ -81,12 +86,15 @@ class Boundary:
           TransformError: a map that was sampled inside, where phases do not pass.
         """
         for (parent, strides, child), phase in zip(self._sampled, phases, strict=True):
-            root = child.root and self._outer[id(child.root)]
-            self._outer[id(child)] = Grid(root, child.factor)
+            finer = child.root and self._outer[id(child.root)]
+            self._outer[id(child)] = Grid(finer, child.factor)
             self._outer[id(parent)].coarser[strides] = self._outer[id(child)], phase
         results: list[Held] = []
         for value, array in zip(self.results, arrays, strict=True):
             if isinstance(value, Map):
+                root = self._outer.get(id(value.grid.root))
+                if id(value.grid) not in self._outer and root is not None:  # sampled inside without a phase
+                    self._outer[id(value.grid)] = root.sampled(value.grid.factor)
                 if id(value.grid) not in self._outer:
                     raise TransformError(
                         self.eqn,
@@ -106,6 +114,8 @@ def _on(value: Map, array: jax.Array, grid: Grid) -> Map:
 @rule("remat2", "checkpoint")
 def remat(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     """The program inside, computed again for gradients as the original is."""
+    if how.report is not None:
+        return interpret(how, eqn.params["jaxpr"], (), values)
     boundary = Boundary(eqn, values, shares=True)
 
     @functools.partial(jax.checkpoint, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"])
@@ -273,7 +283,7 @@ def cond(how: Transformation, eqn: Any, index: Held, *values: Held) -> Sequence[
 
 def carried(how: Transformation, eqn: Any, value: Held) -> Held:
     """A value that loops and branches can give on: settled, from place 0 on, as the program sees it."""
-    return plain(value.full()) if isinstance(value, Plain) else _one_axis_each(how.seen(eqn, value))
+    return plain(value.full()) if isinstance(value, Plain) else _one_axis_each(how.read(how.seen(eqn, value)))
 
 
 def _one_axis_each(value: Map) -> Map:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.transform.bands import joined
 from aliasfree_jax.transform.elementwise import on_one_grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.shapes import of_other_axes
@@ -117,7 +118,7 @@ def _sliced_place(
         value = how.settle(eqn, value)
     strides = (step, 1) if place == 0 else (1, step)
     (first, length), axis, array = value.window[place], value.space[place], value.array
-    how.strided(eqn, value, strides, "a strided slice")
+    value = how.strided(eqn, value, strides, "a strided slice")
     if how.circular and (step == 1 or not how.subsamples):
         return _with_window(value, place, (first + start, limit - start), step)
     count = -(-(limit - start) // step)
@@ -262,4 +263,5 @@ def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[H
         elif isinstance(value, Plain):
             arrays.append(jnp.broadcast_to(value.thin, [*shape[:dim], value.shape[dim], *shape[dim + 1 :]]))
     sources = [g if d != dim or len(g) == 1 else None for d, g in enumerate(first.groups)]
-    return first.rebuilt(jax.lax.concatenate(arrays, dim), sources)
+    band = joined(value.band for value in values if isinstance(value, Map))
+    return first.rebuilt(jax.lax.concatenate(arrays, dim), sources, band=band)

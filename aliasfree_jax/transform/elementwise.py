@@ -4,13 +4,15 @@ one grid for them.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.transform.bands import Band, joined
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.lines import here
 from aliasfree_jax.transform.values import Held, Map, Plain, Pointwise, Value, laid_out, varies
 
 ELEMENTWISE = (
@@ -38,7 +40,7 @@ def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
             return [_of_several(how, eqn, operands, degree)]
     held = [how.realized(value) for value in values]
     arrays, first = aligned(how, eqn, held)
-    result = first.like(applied(eqn, arrays)[0])
+    result = dataclasses.replace(first, array=applied(eqn, arrays)[0], band=_band(eqn, held))
     _keep_affine(how, eqn, held, result)
     return [result]
 
@@ -64,9 +66,13 @@ def _keep_affine(how: Transformation, eqn: Any, values: Sequence[Held], result: 
 _LINEAR = {"add", "sub", "neg", "copy", "copy_p", "stop_gradient", "real", "reduce_precision"}
 
 
-def _degree(eqn: Any, values: Sequence[Value]) -> float:
-    """Of the result, as a polynomial of the maps among `values`."""
-    degrees = [0 if isinstance(v, Plain) else v.degree if isinstance(v, Pointwise) else 1 for v in values]
+def _degree(
+    eqn: Any,
+    values: Sequence[Value],
+    of: Callable[[Any], float] = lambda value: value.degree if isinstance(value, Pointwise) else 1,
+) -> float:
+    """Of the result, as a polynomial of the maps among `values`; or what else, `of` each, products add up."""
+    degrees = [0 if isinstance(value, Plain) else of(value) for value in values]
     match eqn.primitive.name:
         case "convert_element_type" if jnp.issubdtype(eqn.params["new_dtype"], jnp.inexact):
             return degrees[0]
@@ -83,6 +89,15 @@ def _degree(eqn: Any, values: Sequence[Value]) -> float:
         case "select_n" if degrees[0] == 0:
             return max(degrees)
     return math.inf
+
+
+def _band(eqn: Any, values: Sequence[Value]) -> Band | None:
+    """Of the result."""
+    bands = [value.band for value in values if not isinstance(value, Plain)]
+    if not bands or None in bands:
+        return None
+    highest = [_degree(eqn, values, lambda value, axis=axis: value.band.highest[axis]) for axis in (0, 1)]
+    return joined(bands, highest)
 
 
 def _roots(values: Sequence[Value]) -> list[Map]:
@@ -108,7 +123,12 @@ def _pointwise(eqn: Any, values: Sequence[Value], roots: Sequence[Map], degree: 
         return applied(eqn, arrays)[0]
 
     origin = next((value.origin for value in values if isinstance(value, Pointwise)), eqn)
-    return Pointwise(tuple(roots), compute, degree, origin, eqn.outvars[0].aval.dtype)
+    result = Pointwise(tuple(roots), compute, degree, origin, eqn.outvars[0].aval.dtype)
+    band = _band(eqn, values)
+    if band is None:
+        return result
+    place = next((value.place for value in values if isinstance(value, Pointwise)), here(eqn))
+    return dataclasses.replace(result, band=band.behind(place), place=place)
 
 
 def _of_several(how: Transformation, eqn: Any, operands: Sequence[Value], degree: float) -> Pointwise:
@@ -116,7 +136,7 @@ def _of_several(how: Transformation, eqn: Any, operands: Sequence[Value], degree
     values = [how.realized(value) for value in operands]
     arrays, first = aligned(how, eqn, values)
     maps = tuple(
-        first.like(array) if isinstance(value, Map) else value
+        dataclasses.replace(first, array=array, band=value.band) if isinstance(value, Map) else value
         for value, array in zip(values, arrays, strict=True)
     )
     if any(isinstance(value, Plain) and varies(value, first) for value in maps):

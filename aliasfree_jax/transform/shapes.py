@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from aliasfree_jax.transform.bands import joined
 from aliasfree_jax.transform.elementwise import aligned
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.values import Group, Held, Map, Value, plain, regrouped
@@ -98,7 +99,7 @@ def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) ->
     strides = (size, 1) if place == 0 else (1, size)
     value = how.seen(eqn, value)
     axis, array = value.space[place], value.array
-    how.strided(eqn, value, strides, "blocks of a map")
+    value = how.strided(eqn, value, strides, "a split into blocks")
     window = list(value.window)
     if how.subsamples:
         length = array.shape[axis] // size
@@ -120,7 +121,8 @@ def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     shape = jnp.broadcast_shapes(*(array.shape for array in arrays))
     array = jnp.stack([jnp.broadcast_to(array, shape) for array in arrays], -1)
     groups = [*first.groups[:axis], (array.ndim - 1,), *first.groups[axis:]]
-    return [dataclasses.replace(first, array=array, groups=tuple(groups))]
+    band = joined(value.band for value in values if isinstance(value, Map))
+    return [dataclasses.replace(first, array=array, groups=tuple(groups), band=band)]
 
 
 def of_other_axes(how: Transformation, eqn: Any, value: Map, **changes: Any) -> list[Value]:
@@ -140,5 +142,5 @@ def along_channels(how: Transformation, eqn: Any, value: Map, *others: Held) -> 
             "It depends on where the map begins: let it run along channels",
         )
     if eqn.primitive.name != "cumsum":
-        how.not_pointwise(eqn, "compares or multiplies channels,")
+        value = how.not_pointwise(eqn, value, "compares or multiplies channels,")
     return of_other_axes(how, eqn, value)

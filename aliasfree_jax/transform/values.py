@@ -5,12 +5,17 @@ are constant.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.transform.bands import Band
+from aliasfree_jax.transform.lines import Place
+
 Strides = tuple[int, int]
+Step = int | Fraction
 Group = tuple[int, ...]
 Window = tuple[int, int]
 ONE: Strides = (1, 1)
@@ -25,19 +30,42 @@ class Grid:
       coarser: by strides, the grid that this one was sampled to, and the phase of it: the first map that is
         sampled decides, all others follow.
       mirrored: whether rows or columns run backwards; such maps can only pad others.
+      split: by strides, the grid of the polyphase components of this one.
+      finer, phase: of a component, the grid that it was chosen from, and by which array.
+      chosen: of components, the grids of those that were chosen.
     """
 
     root: "Grid | None" = None
-    factor: Strides = ONE
-    coarser: dict[Strides, tuple["Grid", Any]] = dataclasses.field(default_factory=dict)
+    factor: tuple[Step, Step] = ONE
+    coarser: dict[tuple[Step, Step], tuple["Grid", Any]] = dataclasses.field(default_factory=dict)
     mirrored: bool = False
+    split: dict[Strides, "Grid"] = dataclasses.field(default_factory=dict)
+    finer: "Grid | None" = None
+    phase: Any = None
+    chosen: list["Grid"] = dataclasses.field(default_factory=list)
 
-    def sampled(self, strides: Strides) -> "Grid":
-        """The grid of every so many-th position, from the first on."""
+    def sampled(self, strides: tuple[Step, Step]) -> "Grid":
+        """The grid of every so many-th position, from the first on; by fractions, of positions between."""
         if strides == ONE:
             return self
         root, factor = self.root or self, (self.factor[0] * strides[0], self.factor[1] * strides[1])
-        return root.coarser.setdefault(factor, (Grid(root, factor), None))[0]
+        return root if factor == ONE else root.coarser.setdefault(factor, (Grid(root, factor), None))[0]
+
+    def resampled(self, sides: Strides, to: Strides) -> "Grid":
+        """The grid of `to` positions round the circle, where this one has `sides`, from the same first one."""
+        return self.sampled((Fraction(sides[0], to[0]), Fraction(sides[1], to[1])))
+
+    def components(self, strides: Strides) -> "Grid":
+        """The grid of the polyphase components."""
+        return self.split.setdefault(strides, Grid(finer=self))
+
+    def chosen_by(self, phase: Any) -> "Grid":
+        """Of the grid of components, that of the one that the array `phase` chooses."""
+        for grid in self.chosen:
+            if grid.phase is phase:
+                return grid
+        self.chosen.append(Grid(finer=self.finer, phase=phase))
+        return self.chosen[-1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,6 +84,7 @@ class Map:
         columns. Rows and columns lie on a circle, so a window may begin before 0 and be longer than it.
       trimmed: how many rows and columns fewer the program sees because windows without padding left out the
         border. On the circle they are there, and are used like the others.
+      band: its frequencies, where they are asked for.
       affine_in: if any, a settled map and the function, affine and of each place alone, which
         gives this one: so sampling may come first. It belongs to this map only, not to its copies.
     """
@@ -68,6 +97,7 @@ class Map:
     stride: Strides = ONE
     window: tuple[Window, Window] = ((0, 0), (0, 0))
     trimmed: tuple[int, int] = (0, 0)
+    band: Band | None = None
     affine_in: "tuple[Map, Callable[[Map], Map]] | None" = dataclasses.field(default=None, init=False)
 
     def depends_on(self, source: "Map", function: "Callable[[Map], Map]") -> None:
@@ -253,6 +283,7 @@ class Pointwise:
       origin: the first operation of it that is not affine.
       dtype: of the result.
       held: its map, once it was evaluated.
+      band, place: its frequencies and where it begins, where they are asked for.
     """
 
     roots: tuple[Map, ...]
@@ -261,6 +292,8 @@ class Pointwise:
     origin: Any
     dtype: Any
     held: list[Map] = dataclasses.field(default_factory=list)
+    band: Band | None = None
+    place: Place | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -315,6 +348,8 @@ def regrouped(value: Map, shape: Sequence[int]) -> tuple[Group, ...] | None:
         first, product = position, 1
         while product < length and position < len(axes):
             product *= sizes[axes[position]]
+            position += 1
+        if first == position < len(axes) and sizes[axes[position]] == 1:  # of length 1: one each
             position += 1
         if product != length:
             return None

@@ -1,6 +1,7 @@
 """Convolutions and pools: at stride 1 on the circle, with their stride pending."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def laid(
       TransformError: windows that leave places out.
     """
     outputs = windows.outputs(value.seen_sides)
-    how.strided(eqn, value, windows.strides, what)
+    value = how.strided(eqn, value, windows.strides, what)
     if not how.circular:
         return _literal(how, value, windows, outputs)
     circle = [-(-side // stride) for side, stride in zip(value.sides, windows.strides, strict=True)]
@@ -91,6 +92,7 @@ def laid(
         "stride": pending,
         "window": ((0, rows), (0, columns)),
         "trimmed": (trimmed[0], trimmed[1]),
+        "band": value.band,
         "grid": value.grid.sampled(windows.strides) if how.subsamples else value.grid,
     }
     return array, ((0, 0), (0, 0)), strides, changes
@@ -161,6 +163,8 @@ def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, by: Seq
     """The convolution by strides `by`, in the order of the equation."""
     p = eqn.params
     numbers = p["dimension_numbers"]
+    if value.space_dims() == [None, None] and _taps(value) == tuple(p["window_strides"]):
+        return _of_taps(eqn, value, kernel)
     dims = space_of(eqn, value)
     if set(numbers.lhs_spec[2:]) != set(dims) or p["batch_group_count"] != 1:
         raise TransformError(eqn, "is no convolution over rows and columns", "Convolve over both")
@@ -189,6 +193,30 @@ def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, by: Seq
     return placed(value, y, sources, changes)
 
 
+def _taps(value: Map) -> tuple[int, ...]:
+    """How many samples stand side by side for each row and each column (`own.ideal_strided_taps`)."""
+    return tuple(
+        math.prod(value.array.shape[axis] for axis in group[1:])
+        for space in value.space
+        for group in value.groups
+        if group[:1] == (space,)
+    )
+
+
+def _of_taps(eqn: Any, value: Map, kernel: Plain) -> Map:
+    """Windows of the samples that stand side by side: one for each place."""
+    numbers, p = eqn.params["dimension_numbers"], eqn.params
+    sizes = tuple(kernel.shape[axis] for axis in numbers.rhs_spec[2:])
+    if sizes != tuple(p["window_strides"]) or any(map(any, p["padding"])) or set(p["rhs_dilation"]) != {1}:
+        raise TransformError(eqn, "has windows across places and their taps", "Convolve by the taps' number")
+    y = rebound(eqn, value.merged(), kernel.full())[0]
+    sources: list[Any] = [None] * y.ndim
+    sources[numbers.out_spec[0]] = value.groups[numbers.lhs_spec[0]]
+    for dim, out in zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True):
+        sources[out] = value.groups[dim][:1]
+    return placed(value, y, sources, {})
+
+
 @rule("reduce_window_max", "reduce_window_min", "reduce_window_sum")
 def pool(how: Transformation, eqn: Any, value: Map) -> list[Value]:
     """On the circle, with its stride pending; one window over all places is invariant."""
@@ -204,7 +232,7 @@ def pool(how: Transformation, eqn: Any, value: Map) -> list[Value]:
         return [_over_all(how, eqn, value, dims)]
     name = eqn.primitive.name.removeprefix("reduce_window_")
     if name != "sum":
-        how.not_pointwise(eqn, f"is a {name} pool,")
+        value = how.not_pointwise(eqn, value, f"is a {name} pool,")
     array, padding, now, changes = laid(how, eqn, value, windows, f"a strided {name} pool")
     full = lambda few, one: tuple(few[dims.index(d)] if d in dims else one for d in range(value.ndim))  # noqa: E731
     y = rebound(eqn, array, window_strides=full(now, 1), padding=full(padding, (0, 0)))[0]
