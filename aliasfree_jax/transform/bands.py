@@ -58,10 +58,9 @@ class Band:
         unit = tuple(c if side % u == 0 else u for side, c, u in zip(sides, coarse, self.unit, strict=True))
         return dataclasses.replace(self.cut(below_nyquist(coarse)), unit=(unit[0], unit[1]))
 
-    def behind(self, place: Place | None) -> "Band":
-        """The band with the function at `place` among those that made it."""
-        bounded = max(self.highest) < math.inf
-        field = "arose" if bounded else "unbounded"
+    def behind(self, place: Place | None, degree: float) -> "Band":
+        """The band with the function at `place`, of this degree, among those that made it."""
+        field = "arose" if math.isfinite(degree) else "unbounded"
         places = tuple(p for p in getattr(self, field) if p is not place)
         return dataclasses.replace(self, **{field: (*places, place)})
 
@@ -92,4 +91,4 @@ def multiplied(bands: Sequence[Band | None], place: Place) -> Band | None:
     known = [band for band in bands if band is not None]
     rows, columns = (sum(band.highest[axis] for band in known) for axis in (0, 1))
     band = joined(known, (rows, columns))
-    return band and band.behind(place)
+    return band and band.behind(place, 2)

@@ -128,7 +128,7 @@ def _pointwise(eqn: Any, values: Sequence[Value], roots: Sequence[Map], degree: 
     if band is None:
         return result
     place = next((value.place for value in values if isinstance(value, Pointwise)), here(eqn))
-    return dataclasses.replace(result, band=band.behind(place), place=place)
+    return dataclasses.replace(result, band=band.behind(place, degree), place=place)
 
 
 def _of_several(how: Transformation, eqn: Any, operands: Sequence[Value], degree: float) -> Pointwise:
@@ -175,7 +175,7 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
       TransformError: maps that are sampled at different places.
     """
     values = on_one_grid(how, eqn, values)
-    first = next(value for value in values if isinstance(value, Map))
+    first = _fullest(values)
     uneven = [value for value in values if isinstance(value, Plain) and varies(value, first)]
     if uneven:
         how.found(
@@ -185,7 +185,7 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
             "Remove them (a position embedding, a mask of places), or let them depend on the channel alone.",
         )
         values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
-        first = next(value for value in values if isinstance(value, Map))
+        first = _fullest(values)
         if first.seen_sides != first.sides:
             raise TransformError(
                 eqn, "combines places with a map whose border was left out", "Pad the windows before it"
@@ -200,6 +200,11 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
     trimmed = [value.trimmed for value in values if isinstance(value, Map)]
     rows, columns = (max(each) for each in zip(*trimmed, strict=True))
     return arrays, dataclasses.replace(first, trimmed=(rows, columns))
+
+
+def _fullest(values: Sequence[Held]) -> Map:
+    """The map with all axes of the result: others may be of length 1 there."""
+    return max((value for value in values if isinstance(value, Map)), key=lambda value: math.prod(value.shape))
 
 
 def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
@@ -230,7 +235,13 @@ def arranged(value: Map, by: Map) -> jax.Array:
         if array.shape == by.array.shape or _broadcast(array.shape, by.array.shape):
             return array
     order = [axis for group in by.groups for axis in group]
-    split = value.merged().reshape([by.array.shape[axis] for axis in order])
+    thin = {
+        axis
+        for group, n, full in zip(by.groups, value.shape, by.shape, strict=True)
+        for axis in group
+        if n == 1 != full
+    }
+    split = value.merged().reshape([1 if axis in thin else by.array.shape[axis] for axis in order])
     return split.transpose([order.index(axis) for axis in range(by.array.ndim)])
 
 

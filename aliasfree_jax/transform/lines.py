@@ -3,6 +3,7 @@
 import contextvars
 import dataclasses
 import functools
+import itertools
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ _INSTALLED = tuple(
 )
 # Functions of libraries that are better known than the primitives they are made of.
 _FUNCTIONS = ("jax/_src/nn/functions.py", "flax/linen/pooling.py", "aliasfree_jax/ops/")
+
+# Primitives that are named by what is in them.
+_CONTAINERS = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat2", "checkpoint")
 
 # The operations that are being looked into, from the program's own on, each with its number in its program.
 _WALKED: contextvars.ContextVar[tuple[tuple[int, Any], ...]] = contextvars.ContextVar("walked", default=())
@@ -67,20 +71,22 @@ class Place:
     @property
     def within(self) -> str:
         """The path of the module, where the library names its modules."""
-        stacks = (str(eqn.source_info.name_stack) for _, eqn in self.path)
-        return "/".join(stack for stack in stacks if stack)
+        parts = "/".join(str(eqn.source_info.name_stack) for _, eqn in self.path).split("/")
+        modules = (part.partition(".")[0] for part in parts)  # of "block.method", the module
+        return "/".join(module for module, _ in itertools.groupby(modules) if module)
 
     @functools.cached_property
     def _found(self) -> tuple[str, str]:
         # Innermost first: programs of library functions are traced once, and have no line of the user.
+        name = ""
         for _, eqn in reversed(self.path):
-            function = None
+            function, name = "", name if name and eqn.primitive.name in _CONTAINERS else _name(eqn)
             for frame in _frames(eqn):
                 if _is_users(frame.file_name):
-                    return f"{frame.file_name}:{frame.line_num}", function or _name(eqn)
+                    return f"{frame.file_name}:{frame.line_num}", function or name
                 if any(known in frame.file_name for known in _FUNCTIONS):
                     function = frame.function_name.rpartition(".")[2].lstrip("_")
-        return "a line that is not known", _name(self.path[-1][1])
+        return "a line that is not known", name
 
 
 def _frames(eqn: Any) -> Any:

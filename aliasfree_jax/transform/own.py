@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.transform.bands import below_nyquist
+from aliasfree_jax.transform.bands import below_nyquist, whole
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound
 from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Value
@@ -63,7 +63,7 @@ def ideal_strided_taps(
     value = _images(how, eqn, value)
     strides, (tall, wide) = numbers["strides"], numbers["taps"]
     if numbers["any_size"] == (0,):
-        how.uneven(eqn, value.sides, (strides[0], strides[1]))
+        how.uneven(eqn, value.sides, (strides[0], strides[1]), ", or any_size=True of the sampler")
     value = how.read(value, numbers["passed"])
     y = rebound(eqn, value.merged(), *_plain(eqn, matrices))[0]
     images, rows, columns, channels = y.shape
@@ -85,7 +85,8 @@ def polyphase_components(how: Transformation, eqn: Any, _: Numbers, value: Held)
     if how.report is not None and isinstance(value, Map) and (height, width) != value.sides:
         how.uneven(eqn, value.sides, strides)
         shape = eqn.invars[0].aval.shape  # padded: what is computed does not matter to a report
-        value = _laid(value, jnp.zeros(shape, value.dtype), value.groups)
+        band = value.band and whole((height, width))
+        value = _laid(value, jnp.zeros(shape, value.dtype), value.groups, band=band)
     value = _images(how, eqn, value)
     y = rebound(eqn, value.merged())[0]
     band = value.band

@@ -23,7 +23,7 @@ _REASONS: dict[str, tuple[str, str]] = {
         ("divides by a map, or takes its root or logarithm: unbounded band", _SPATIAL_NORM),
     ),
     **dict.fromkeys(
-        ("reduce_window_max", "reduce_window_min"),
+        ("reduce_window_max", "reduce_window_min", "max_pool", "min_pool", "adaptive_max_pool"),
         ("chooses samples: unbounded band", "Leave the pool out, and sample by layers.IdealDownsample"),
     ),
     **dict.fromkeys(
@@ -36,6 +36,11 @@ _PRODUCT = (
     "a product has frequencies that its grid does not hold",
     f"Multiply on a finer grid (layers.UpPolynomial, layers.UpGate), {_TRANSFORM}",
 )
+
+
+def _known(place: Place) -> tuple[str, str]:
+    """Reason and remedy of a function of unbounded band."""
+    return _REASONS.get(place.operation, _REASONS.get(place.primitive, _POINTWISE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Reporting(Settling):
         upto = upto or (sides[0] // 2, sides[1] // 2)
         if not band.clean(sides, upto):
             for place in band.unbounded or band.arose:
-                known = _REASONS.get(place.primitive, _POINTWISE) if band.unbounded else _PRODUCT
+                known = _known(place) if band.unbounded else _PRODUCT
                 self.report(place, band.moves(sides), *known)
         return dataclasses.replace(value, band=band.cut(upto))
 
@@ -88,11 +93,11 @@ class Reporting(Settling):
         assert value.band is not None
         if held:
             return value
-        by = f"every {strides[0]}" if strides[0] == strides[1] else f"every {strides[0]} x {strides[1]}"
+        what = "a blur before sampling" if here(eqn).operation == "blur" else what
         self.found(
             eqn,
             WHOLE,
-            f"{what} takes {by} places as they are, which aliases",
+            f"{what} by {max(strides)} keeps frequencies that alias",
             f"Sample by layers.AdaptivePolyphase or layers.IdealDownsample, {_TRANSFORM}",
         )
         return dataclasses.replace(value, band=value.band.sampled(sides, (rows, columns)))
@@ -114,13 +119,13 @@ class Reporting(Settling):
                 f'Pad circularly (padding="CIRCULAR"), {_TRANSFORM}',
             )
 
-    def uneven(self, eqn: Any, sides: tuple[int, int], strides: Strides) -> None:
-        """Reports strides that do not divide the map."""
+    def uneven(self, eqn: Any, sides: tuple[int, int], strides: Strides, option: str = "") -> None:
+        """Reports strides that do not divide the map, and an option that allows them."""
         if any(side % step for side, step in zip(sides, strides, strict=True)):
             self.found(
                 eqn,
                 WHOLE,
                 f"a map of {sides[0]} x {sides[1]} is sampled by {strides[0]} x {strides[1]}, which does not "
                 "divide it",
-                "Use images whose sides are multiples of the network's total stride",
+                f"Use images whose sides are multiples of the network's total stride{option}",
             )
