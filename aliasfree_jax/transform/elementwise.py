@@ -204,7 +204,9 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
 
 def _fullest(values: Sequence[Held]) -> Map:
     """The map with all axes of the result: others may be of length 1 there."""
-    return max((value for value in values if isinstance(value, Map)), key=lambda value: math.prod(value.shape))
+    return max(
+        (value for value in values if isinstance(value, Map)), key=lambda value: math.prod(value.shape)
+    )
 
 
 def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
