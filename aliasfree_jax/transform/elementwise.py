@@ -96,8 +96,8 @@ def _band(eqn: Any, values: Sequence[Value]) -> Band | None:
     bands = [value.band for value in values if not isinstance(value, Plain)]
     if not bands or None in bands:
         return None
-    highest = [_degree(eqn, values, lambda value, axis=axis: value.band.highest[axis]) for axis in (0, 1)]
-    return joined(bands, highest)
+    rows = _degree(eqn, values, lambda value: value.band.highest[0])
+    return joined(bands, (rows, _degree(eqn, values, lambda value: value.band.highest[1])))
 
 
 def _roots(values: Sequence[Value]) -> list[Map]:
