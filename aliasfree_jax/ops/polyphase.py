@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
+from aliasfree_jax.ops.operation import operation, spell
 from aliasfree_jax.ops.padding import Padding, check_padding, pad
 from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
@@ -38,12 +39,17 @@ def polyphase_components(x: jax.Array, strides: Pair = 2) -> jax.Array:
     Raises:
       ShapeError: a stride that does not divide its side.
     """
-    (n, h, w, c), (r, s) = x.shape, pair(strides, "strides")
+    (_, h, w, _), (r, s) = x.shape, pair(strides, "strides")
     if h % r or w % s:
         raise ShapeError(
             f"polyphase components by {r} x {s} need sides that these divide, got {h} x {w}; "
             "pad_to_multiple appends rows and columns."
         )
+    return operation(spell("polyphase_components"), _components, x, strides=(r, s))
+
+
+def _components(x: jax.Array, *, strides: tuple[int, int]) -> jax.Array:
+    (n, h, w, c), (r, s) = x.shape, strides
     grid = x.reshape(n, h // r, r, w // s, s, c)  # [N, i, row offset, j, column offset, C]
     return grid.transpose(0, 4, 2, 1, 3, 5).reshape(n, r * s, h // r, w // s, c)
 
@@ -96,6 +102,10 @@ def select_component(components: jax.Array, phase: jax.Array) -> jax.Array:
     Args:
       phase: integers [N], or weights [N, K] for a mixture of the components (LPS in training).
     """
+    return operation(spell("select_component"), _select, components, phase)
+
+
+def _select(components: jax.Array, phase: jax.Array) -> jax.Array:
     if jnp.issubdtype(phase.dtype, jnp.floating):
         return jnp.einsum("nk,nkhwc->nhwc", phase.astype(components.dtype), components, precision="highest")
     return jnp.take_along_axis(components, phase[:, None, None, None, None], axis=1)[:, 0]
@@ -139,7 +149,11 @@ def polyphase_upsample(x: jax.Array, phase: jax.Array, strides: Pair = 2) -> jax
     integers spread the map over all phases.
     """
     check_images(x)
-    (n, h, w, c), (r, s) = x.shape, pair(strides, "strides")
+    return operation(spell("polyphase_upsample"), _write, x, phase, strides=pair(strides, "strides"))
+
+
+def _write(x: jax.Array, phase: jax.Array, *, strides: tuple[int, int]) -> jax.Array:
+    (n, h, w, c), (r, s) = x.shape, strides
     if not jnp.issubdtype(phase.dtype, jnp.floating):
         phase = jax.nn.one_hot(phase, r * s, dtype=x.dtype)
     weights = phase.astype(x.dtype).reshape(n, s, r).transpose(0, 2, 1)  # [N, row offset, column offset]

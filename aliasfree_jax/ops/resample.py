@@ -16,10 +16,12 @@ import numpy as np
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 from aliasfree_jax.ops import spectrum
 from aliasfree_jax.ops.choices import choices
+from aliasfree_jax.ops.operation import operation, spell
 from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 Method = Literal["matmul", "fft", "auto"]
 Precision = jax.lax.Precision | str | None
+Matrix = np.ndarray | jax.Array
 
 
 def _check_target(shape: tuple[int, int]) -> None:
@@ -34,7 +36,7 @@ def _use_fft(method: str, shape: Sequence[int]) -> bool:
 
 
 def apply_matrices(
-    x: jax.Array, rows: np.ndarray, columns: np.ndarray, precision: Precision = "highest"
+    x: jax.Array, rows: Matrix, columns: Matrix, precision: Precision = "highest"
 ) -> jax.Array:
     """Multiplies the row axis of `x` by `rows` and the column axis by `columns`.
 
@@ -53,17 +55,17 @@ def apply_matrices(
     return _multiply_rows(_multiply_columns(x, columns, precision), rows, precision)
 
 
-def _multiply_rows(x: jax.Array, matrix: np.ndarray, precision: Precision) -> jax.Array:
+def _multiply_rows(x: jax.Array, matrix: Matrix, precision: Precision) -> jax.Array:
     n, h, w, c = x.shape
     return _batched_product(matrix, x.reshape(n, h, w * c), precision).reshape(n, len(matrix), w, c)
 
 
-def _multiply_columns(x: jax.Array, matrix: np.ndarray, precision: Precision) -> jax.Array:
+def _multiply_columns(x: jax.Array, matrix: Matrix, precision: Precision) -> jax.Array:
     n, h, w, c = x.shape
     return _batched_product(matrix, x.reshape(n * h, w, c), precision).reshape(n, h, len(matrix), c)
 
 
-def _batched_product(matrix: np.ndarray, maps: jax.Array, precision: Precision) -> jax.Array:
+def _batched_product(matrix: Matrix, maps: jax.Array, precision: Precision) -> jax.Array:
     """`matrix` [P, K] times each of `maps` [B, K, C], to [B, P, C] in the dtype of `maps`.
 
     On the CPU as a batched product with the matrix repeated: XLA otherwise transposes the maps, which
@@ -80,11 +82,15 @@ def _batched_product(matrix: np.ndarray, maps: jax.Array, precision: Precision) 
     return y.astype(maps.dtype)
 
 
-def _fft_axis(x: jax.Array, axis: int, m: int, weights: spectrum.Weights, offset: float = 0.0) -> jax.Array:
-    """Reads the filtered `axis` at `m` equidistant positions, the first at `offset`, by FFT."""
-    n, count = x.shape[axis], len(weights)
-    frequencies = np.arange(count)
-    gains = np.asarray(weights) * np.exp(2j * np.pi * frequencies * offset / n) * (m / n)
+def _fft_gains(n: int, m: int, weights: spectrum.Weights, offset: float) -> np.ndarray:
+    """What each frequency of an axis of `n` samples is multiplied by, to be read at `m` positions."""
+    frequencies = np.arange(len(weights))
+    return np.asarray(weights) * np.exp(2j * np.pi * frequencies * offset / n) * (m / n)
+
+
+def _fft_axis(x: jax.Array, axis: int, m: int, gains: jax.Array) -> jax.Array:
+    """Reads the filtered `axis` at `m` equidistant positions, by FFT."""
+    count = len(gains)
     shape = [1] * x.ndim
     shape[axis] = count
     kept = jax.lax.slice_in_dim(jnp.fft.rfft(x, axis=axis), 0, count, axis=axis)
@@ -97,6 +103,11 @@ def _fft_axis(x: jax.Array, axis: int, m: int, weights: spectrum.Weights, offset
     return jnp.fft.irfft(kept, n=m, axis=axis)
 
 
+def _apply_gains(x: jax.Array, rows: jax.Array, columns: jax.Array, *, shape: tuple[int, int]) -> jax.Array:
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # XLA has no half-precision FFT
+    return _fft_axis(_fft_axis(wide, 1, shape[0], rows), 2, shape[1], columns).astype(x.dtype)
+
+
 def resample_uniformly(
     x: jax.Array,
     shape: tuple[int, int],
@@ -107,15 +118,19 @@ def resample_uniformly(
 ) -> jax.Array:
     """Filters both axes and reads them at equidistant positions: `shape` of them, from `offset`."""
     check_images(x)
+    passed, starts = (len(weights[0]) - 1, len(weights[1]) - 1), (int(offset[0] == 0), int(offset[1] == 0))
+    name = spell("ideal_resample", passed=passed, zero_offset=starts)
+    axes = list(zip(x.shape[1:3], shape, weights, offset, strict=True))
     if _use_fft(method, x.shape):
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # XLA has no half-precision FFT
-        y = _fft_axis(wide, 1, shape[0], weights[0], offset[0])
-        return _fft_axis(y, 2, shape[1], weights[1], offset[1]).astype(x.dtype)
-    rows, columns = (
-        spectrum.filter_matrix(n, spectrum.uniform_positions(n, m, o), w)
-        for n, m, o, w in zip(x.shape[1:3], shape, offset, weights, strict=True)
-    )
-    return apply_matrices(x, rows, columns, precision)
+        rows, columns = (_fft_gains(n, m, w, o) for n, m, w, o in axes)
+        return operation(name, _apply_gains, x, rows, columns, shape=(shape[0], shape[1]))
+    matrices = [spectrum.filter_matrix(n, spectrum.uniform_positions(n, m, o), w) for n, m, w, o in axes]
+    return _apply_by_name(name, x, matrices, precision)
+
+
+def _apply_by_name(name: str, x: jax.Array, matrices: list[np.ndarray], precision: Precision) -> jax.Array:
+    rows, columns = (matrix.astype(x.dtype) for matrix in matrices)  # rounded once, from float64
+    return operation(name, apply_matrices, x, rows, columns, precision=precision)
 
 
 def ideal_lowpass(
@@ -240,14 +255,16 @@ def ideal_strided_taps(
     reads samples taps i, ..., taps i + taps - 1 of the result, so the convolution that follows has
     stride `taps` and no padding. `first` is the offset of tap 0 (minus the padding before the axis).
     """
-    steps = pair(strides, "strides")
+    steps, counts = pair(strides, "strides"), pair(taps, "taps")
     check_images(x)
-    matrices = []
-    for n, stride, count, offset in zip(x.shape[1:3], steps, pair(taps, "taps"), first, strict=True):
+    matrices, passed = [], []
+    for n, stride, count, offset in zip(x.shape[1:3], steps, counts, first, strict=True):
         positions = spectrum.strided_positions(n, stride, taps=count, first=offset, any_size=any_size)
         outputs = len(positions) // count
         weights = (
             spectrum.resample_weights(n, outputs) if any_size else spectrum.lowpass_weights(n, 1 / stride)
         )
+        passed.append(len(weights) - 1)
         matrices.append(spectrum.filter_matrix(n, positions, weights))
-    return apply_matrices(x, matrices[0], matrices[1], precision)
+    numbers = {"passed": tuple(passed), "taps": counts, "strides": steps, "any_size": (int(any_size),)}
+    return _apply_by_name(spell("ideal_strided_taps", **numbers), x, matrices, precision)

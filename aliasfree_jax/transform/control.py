@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.ops import operation
+from aliasfree_jax.transform import own
 from aliasfree_jax.transform.elementwise import ELEMENTWISE, arranged, on_one_grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, interpret, rebound, rule, run
 from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Strides, Value, laid_out, plain
@@ -17,6 +19,9 @@ from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Strides, Valu
 @rule("jit", "closed_call", "core_call", pointwise=True)
 def call(how: Transformation, eqn: Any, *values: Value) -> Sequence[Value]:
     """The program inside."""
+    name, numbers = operation.read(eqn.params.get("name", "")) or ("", {})
+    if name in own.OPERATIONS:
+        return own.OPERATIONS[name](how, eqn, numbers, *(how.realized(value) for value in values))
     closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
     return interpret(how, closed.jaxpr, closed.consts, values)
 
@@ -35,7 +40,7 @@ class Boundary:
         self.results: list[Held] = []
         self._outer: dict[int, Grid] = {}  # by the identity of the grid inside
         self._inner: dict[int, Grid] = {}  # by that of the grid outside
-        self._sampled: list[tuple[Grid, Strides, Grid]] = []
+        self._sampled: list[tuple[Grid, Any, Grid]] = []
 
     @property
     def arrays(self) -> list[jax.Array]:
@@ -81,12 +86,15 @@ class Boundary:
           TransformError: a map that was sampled inside, where phases do not pass.
         """
         for (parent, strides, child), phase in zip(self._sampled, phases, strict=True):
-            root = child.root and self._outer[id(child.root)]
-            self._outer[id(child)] = Grid(root, child.factor)
+            finer = child.root and self._outer[id(child.root)]
+            self._outer[id(child)] = Grid(finer, child.factor)
             self._outer[id(parent)].coarser[strides] = self._outer[id(child)], phase
         results: list[Held] = []
         for value, array in zip(self.results, arrays, strict=True):
             if isinstance(value, Map):
+                root = self._outer.get(id(value.grid.root))
+                if id(value.grid) not in self._outer and root is not None:  # sampled inside without a phase
+                    self._outer[id(value.grid)] = root.sampled(value.grid.factor)
                 if id(value.grid) not in self._outer:
                     raise TransformError(
                         self.eqn,
@@ -106,6 +114,8 @@ def _on(value: Map, array: jax.Array, grid: Grid) -> Map:
 @rule("remat2", "checkpoint")
 def remat(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     """The program inside, computed again for gradients as the original is."""
+    if how.report is not None:
+        return interpret(how, eqn.params["jaxpr"], (), values)
     boundary = Boundary(eqn, values, shares=True)
 
     @functools.partial(jax.checkpoint, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"])
@@ -121,10 +131,16 @@ def settled_all(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[H
     return [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
 
 
-@rule("custom_jvp_call")
-def custom_jvp(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
-    """The program inside, with the derivative that it has; its rule runs on maps as well."""
+@rule("custom_jvp_call", pointwise=True)
+def custom_jvp(how: Transformation, eqn: Any, *given: Value) -> Sequence[Value]:
+    """The program inside, with the derivative that it has; its rule runs on maps as well.
+
+    Where activations are evaluated on another grid, the derivative is that of the program inside.
+    """
     inner = eqn.params["call_jaxpr"]
+    if how.activations is not None:
+        return interpret(how, inner.jaxpr, inner.consts, given)
+    values = [how.realized(value) for value in given]
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
     tangents = [_tangent(aval) for aval in avals]
     derivative = jax.make_jaxpr(lambda p, t: jax.jvp(lambda *a: rebound(eqn, *a), p, t))(avals, tangents)
@@ -137,8 +153,8 @@ def custom_jvp(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
 
     @function.defjvp
     def _(primals: Any, changes: Any) -> Any:
-        given = boundary.inside([*primals, *changes])
-        results = run(how, derivative.jaxpr, derivative.consts, given)
+        both = boundary.inside([*primals, *changes])
+        results = run(how, derivative.jaxpr, derivative.consts, both)
         half = len(results) // 2
         arrays = boundary.out(results[:half])[0]
         pairs = zip(results[half:], results[:half], strict=True)
@@ -182,13 +198,17 @@ def _program(value: Any) -> bool:
     return hasattr(getattr(value, "jaxpr", value), "eqns")
 
 
-@rule("custom_vjp_call", "custom_vjp_call_jaxpr")
-def custom_vjp(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
+@rule("custom_vjp_call", "custom_vjp_call_jaxpr", pointwise=True)
+def custom_vjp(how: Transformation, eqn: Any, *given: Value) -> Sequence[Value]:
     """The program inside, with the gradient that it has, which runs on maps as well.
 
-    It is computed from the arguments: what the original keeps for it is computed again.
+    It is computed from the arguments: what the original keeps for it is computed again. Where activations are
+    evaluated on another grid, the gradient is that of the program inside.
     """
     inner = eqn.params["call_jaxpr"]
+    if how.activations is not None:
+        return interpret(how, inner.jaxpr, inner.consts, given)
+    values = [how.realized(value) for value in given]
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
     outs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.outvars]
     varied = [i for i, aval in enumerate(avals) if jnp.issubdtype(aval.dtype, jnp.inexact)]
@@ -213,8 +233,8 @@ def custom_vjp(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     def backward(arrays: Any, cotangents: Any) -> Any:
         inside = boundary.inside(arrays)
         results = run(how, inner.jaxpr, inner.consts, inside)
-        given = [_with_array(r, c) for r, c in zip(results, cotangents, strict=True)]
-        gradients = run(how, program.jaxpr, program.consts, [*inside, *given])
+        outer = [_with_array(r, c) for r, c in zip(results, cotangents, strict=True)]
+        gradients = run(how, program.jaxpr, program.consts, [*inside, *outer])
         full: list[Any] = [None] * len(inside)
         for i, each in zip(varied, gradients, strict=True):
             full[i] = _summed(each, inside[i])
@@ -263,7 +283,7 @@ def cond(how: Transformation, eqn: Any, index: Held, *values: Held) -> Sequence[
 
 def carried(how: Transformation, eqn: Any, value: Held) -> Held:
     """A value that loops and branches can give on: settled, from place 0 on, as the program sees it."""
-    return plain(value.full()) if isinstance(value, Plain) else _one_axis_each(how.seen(eqn, value))
+    return plain(value.full()) if isinstance(value, Plain) else _one_axis_each(how.read(how.seen(eqn, value)))
 
 
 def _one_axis_each(value: Map) -> Map:

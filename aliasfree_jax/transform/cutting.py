@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.transform.bands import joined
 from aliasfree_jax.transform.elementwise import on_one_grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.shapes import of_other_axes
@@ -26,8 +27,7 @@ def _place(eqn: Any, value: Map, dim: int) -> int:
 def _with_window(value: Map, place: int, window: Window, step: int = 1) -> Map:
     windows, strides = list(value.window), list(value.stride)
     windows[place], strides[place] = window, strides[place] * step
-    fields = (windows[0], windows[1]), (strides[0], strides[1])
-    return Map(value.array, value.groups, value.space, value.batch, value.grid, fields[1], fields[0])
+    return dataclasses.replace(value, window=(windows[0], windows[1]), stride=(strides[0], strides[1]))
 
 
 def _literally(eqn: Any, how: Transformation, value: Map, **changes: Any) -> Map:
@@ -112,7 +112,7 @@ def _sliced_place(
         value = how.settle(eqn, value)
     strides = (step, 1) if place == 0 else (1, step)
     (first, length), axis, array = value.window[place], value.space[place], value.array
-    how.strided(eqn, value, strides, "a strided slice")
+    value = how.strided(eqn, value, strides, "a strided slice")
     if how.circular and (step == 1 or not how.subsamples):
         return _with_window(value, place, (first + start, limit - start), step)
     count = -(-(limit - start) // step)
@@ -193,7 +193,9 @@ def rev(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 def concatenate(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     """Maps one behind the other along channels; along rows or columns it is padding."""
     dim = eqn.params["dimension"]
-    values = [value for value in values if value.shape[dim]] or values[:1]  # numpy's modes pad by nothing, too
+    values = [value for value in values if value.shape[dim]] or values[
+        :1
+    ]  # numpy's modes pad by nothing, too
     along = any(isinstance(value, Map) and value.spatial(dim) for value in values)
     return [(_joined_places if along else _joined_channels)(how, eqn, dim, values)]
 
@@ -259,4 +261,5 @@ def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[H
         elif isinstance(value, Plain):
             arrays.append(jnp.broadcast_to(value.thin, [*shape[:dim], value.shape[dim], *shape[dim + 1 :]]))
     sources = [g if d != dim or len(g) == 1 else None for d, g in enumerate(first.groups)]
-    return first.rebuilt(jax.lax.concatenate(arrays, dim), sources)
+    band = joined(value.band for value in values if isinstance(value, Map))
+    return first.rebuilt(jax.lax.concatenate(arrays, dim), sources, band=band)

@@ -4,13 +4,15 @@ one grid for them.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.transform.bands import Band, joined
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.lines import here
 from aliasfree_jax.transform.values import Held, Map, Plain, Pointwise, Value, along_bases, laid_out, varies
 
 ELEMENTWISE = (
@@ -29,22 +31,49 @@ def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
         return [_of_plains(eqn, *plains)]
     values = [_stretched(how, eqn, value) for value in values]
     if how.activations is not None:
-        degree, roots = _degree(eqn, values), _roots(values)
-        changing = any(isinstance(value, Plain) and varies(value, roots[0]) for value in values)
-        if len(roots) == 1 and not changing and (degree > 1 or not _maps_alone(values)):
-            return [_pointwise(eqn, values, roots, degree)]
+        roots = _roots(values)
+        together = len(roots) == 1 and not any(isinstance(v, Plain) and varies(v, roots[0]) for v in values)
+        operands = list(values) if together else [how.realized(value) for value in values]
+        degree = _degree(eqn, operands)
+        if together and (degree > 1 or any(isinstance(value, Pointwise) for value in values)):
+            return [_pointwise(eqn, operands, roots, degree)]
         if degree > 1:
-            return [_of_several(how, eqn, [how.realized(value) for value in values], degree)]
-    arrays, first = aligned(how, eqn, [how.realized(value) for value in values])
-    return [first.like(y) for y in applied(eqn, arrays)]
+            return [_of_several(how, eqn, operands, degree)]
+    held = [how.realized(value) for value in values]
+    arrays, first = aligned(how, eqn, held)
+    result = dataclasses.replace(first, array=applied(eqn, arrays)[0], band=_band(eqn, held))
+    _keep_affine(how, eqn, held, result)
+    return [result]
+
+
+def _keep_affine(how: Transformation, eqn: Any, values: Sequence[Held], result: Map) -> None:
+    """Notes that the result is affine in what its only map is affine in."""
+    maps = [i for i, value in enumerate(values) if isinstance(value, Map)]
+    only = values[maps[0]]
+    if len(maps) > 1 or not isinstance(only, Map) or only.affine_in is None or _degree(eqn, values) > 1:
+        return
+    if any(isinstance(value, Plain) and varies(value, only) for value in values):
+        return
+    source, function = only.affine_in
+
+    def composed(coarse: Map) -> Map:
+        others = [*values[: maps[0]], function(coarse), *values[maps[0] + 1 :]]
+        arrays, first = aligned(how, eqn, others)
+        return first.like(applied(eqn, arrays)[0])
+
+    result.depends_on(source, composed)
 
 
 _LINEAR = {"add", "sub", "neg", "copy", "copy_p", "stop_gradient", "real", "reduce_precision"}
 
 
-def _degree(eqn: Any, values: Sequence[Value]) -> float:
-    """Of the result, as a polynomial of the maps among `values`."""
-    degrees = [0 if isinstance(v, Plain) else v.degree if isinstance(v, Pointwise) else 1 for v in values]
+def _degree(
+    eqn: Any,
+    values: Sequence[Value],
+    of: Callable[[Any], float] = lambda value: value.degree if isinstance(value, Pointwise) else 1,
+) -> float:
+    """Of the result, as a polynomial of the maps among `values`; or what else, `of` each, products add up."""
+    degrees = [0 if isinstance(value, Plain) else of(value) for value in values]
     match eqn.primitive.name:
         case "convert_element_type" if jnp.issubdtype(eqn.params["new_dtype"], jnp.inexact):
             return degrees[0]
@@ -63,8 +92,13 @@ def _degree(eqn: Any, values: Sequence[Value]) -> float:
     return math.inf
 
 
-def _maps_alone(values: Sequence[Value]) -> bool:
-    return not any(isinstance(value, Pointwise) for value in values)
+def _band(eqn: Any, values: Sequence[Value]) -> Band | None:
+    """Of the result."""
+    bands = [value.band for value in values if not isinstance(value, Plain)]
+    if not bands or None in bands:
+        return None
+    rows = _degree(eqn, values, lambda value: value.band.highest[0])
+    return joined(bands, (rows, _degree(eqn, values, lambda value: value.band.highest[1])))
 
 
 def _roots(values: Sequence[Value]) -> list[Map]:
@@ -90,14 +124,20 @@ def _pointwise(eqn: Any, values: Sequence[Value], roots: Sequence[Map], degree: 
         return applied(eqn, arrays)[0]
 
     origin = next((value.origin for value in values if isinstance(value, Pointwise)), eqn)
-    return Pointwise(tuple(roots), compute, degree, origin, eqn.outvars[0].aval.dtype)
+    result = Pointwise(tuple(roots), compute, degree, origin, eqn.outvars[0].aval.dtype)
+    band = _band(eqn, values)
+    if band is None:
+        return result
+    place = next((value.place for value in values if isinstance(value, Pointwise)), here(eqn))
+    return dataclasses.replace(result, band=band.behind(place, degree), place=place)
 
 
-def _of_several(how: Transformation, eqn: Any, values: Sequence[Held], degree: float) -> Pointwise:
+def _of_several(how: Transformation, eqn: Any, operands: Sequence[Value], degree: float) -> Pointwise:
     """A function of several maps, or of one and of values that differ from place to place, for later."""
+    values = [how.realized(value) for value in operands]
     arrays, first = aligned(how, eqn, values)
     maps = tuple(
-        first.like(array) if isinstance(value, Map) else value
+        dataclasses.replace(first, array=array, band=value.band) if isinstance(value, Map) else value
         for value, array in zip(values, arrays, strict=True)
     )
     if any(isinstance(value, Plain) and varies(value, first) for value in maps):
@@ -146,6 +186,10 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
         )
         values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
         first = next(value for value in values if isinstance(value, Map))
+        if first.seen_sides != first.sides:
+            raise TransformError(
+                eqn, "combines places with a map whose border was left out", "Pad the windows before it"
+            )
     starts = (first.window[0][0], first.window[1][0])
     arrays = []
     for value in values:
@@ -153,7 +197,9 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
             arrays.append(laid_out(value, first))
         else:
             arrays.append(arranged(value.begun_at(starts) if how.circular else value, first))
-    return arrays, first
+    trimmed = [value.trimmed for value in values if isinstance(value, Map)]
+    rows, columns = (max(each) for each in zip(*trimmed, strict=True))
+    return arrays, dataclasses.replace(first, trimmed=(rows, columns))
 
 
 def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:

@@ -7,39 +7,11 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax._src import source_info_util  # what jax's own messages name lines with; no public name
 from jax.extend import core
 
-from aliasfree_jax.errors import AliasFreeError
-from aliasfree_jax.transform.settling import Settling
-from aliasfree_jax.transform.values import ONE, Held, Map, Plain, Pointwise, Strides, Value, plain
-
-
-class TransformError(AliasFreeError, ValueError):
-    """An operation of a program that cannot be kept on grids.
-
-    Attributes:
-      where: file and line of the user's code.
-      operation: the primitive.
-      reason: why it cannot be kept.
-      remedy: what to write in its place.
-    """
-
-    def __init__(self, eqn: Any, reason: str, remedy: str) -> None:
-        self.where, self.operation, self.reason, self.remedy = line_of(eqn), name_of(eqn), reason, remedy
-        super().__init__(f"{self.where}: {self.operation}: {reason}. {remedy}")
-
-
-def line_of(eqn: Any) -> str:
-    """The file and line that an operation comes from: the innermost that is no installed package's."""
-    frames = list(source_info_util.user_frames(eqn.source_info.traceback))
-    own = [frame for frame in frames if "site-packages" not in frame.file_name] or frames
-    return f"{own[0].file_name}:{own[0].start_line}" if own else "a line that is not known"
-
-
-def name_of(eqn: Any) -> str:
-    """What an operation is called: by its primitive, or by the function that is called."""
-    return eqn.params.get("name", eqn.primitive.name) if eqn.primitive.name == "jit" else eqn.primitive.name
+from aliasfree_jax.transform.lines import TransformError, walking
+from aliasfree_jax.transform.reporting import WHOLE, Reporting
+from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Pointwise, Value, plain
 
 
 def rebound(eqn: Any, *arrays: Any, **changes: Any) -> list[Any]:
@@ -49,67 +21,31 @@ def rebound(eqn: Any, *arrays: Any, **changes: Any) -> list[Any]:
     return list(result) if eqn.primitive.multiple_results else [result]
 
 
-Report = Callable[[Any, str, str, str], None]
-
-
 class Activations(Protocol):
     """How non-linearities are evaluated."""
 
     def realized(self, how: "Transformation", value: Pointwise) -> Map:
         """The map that a function of maps gives."""
 
+    def refuse(self, eqn: Any, what: str) -> None:
+        """Is told of a non-linearity that is no function of each element."""
+
 
 @dataclasses.dataclass(frozen=True)
-class Transformation(Settling):
+class Transformation(Reporting):
     """What is done to a program.
 
     Attributes:
       activations: how non-linearities are evaluated; None: as they are written.
-      report: is called with the operation, "whole pixels" or "fractions", a reason and a remedy for all that
-        breaks invariance to such shifts; None: operations are replaced, or refused by an error.
     """
 
     activations: Activations | None = None
-    report: Report | None = None
 
-    def found(self, eqn: Any, shifts: str, reason: str, remedy: str) -> None:
-        """Reports a finding, where somebody asked for findings."""
-        if self.report is not None:
-            self.report(eqn, shifts, reason, remedy)
-
-    def strided(self, eqn: Any, value: Map, strides: Strides, what: str) -> None:
-        """Reports that maps are sampled as they are."""
-        if self.report is None or strides == ONE:
-            return
-        by = f"every {strides[0]}" if strides[0] == strides[1] else f"every {strides[0]} x {strides[1]}"
-        self.found(
-            eqn,
-            "whole pixels",
-            f"{what}: samples {by} places as they are, which aliases",
-            "Sample by layers.AdaptivePolyphase, layers.BlurPool or layers.IdealDownsample, or transform by "
-            "shift_invariant.",
-        )
-
-    def padded(self, eqn: Any, amounts: Sequence[int]) -> None:
-        """Reports rows and columns that are no continuation of the map round its circle."""
-        if any(amount > 0 for amount in amounts):
-            self.found(
-                eqn,
-                "whole pixels",
-                "pads by constants or by a mirror image, so that the border is known",
-                'Pad circularly (padding="CIRCULAR"), or transform by shift_invariant.',
-            )
-
-    def uneven(self, eqn: Any, sides: tuple[int, int], strides: Strides) -> None:
-        """Reports strides that do not divide the map."""
-        if any(side % step for side, step in zip(sides, strides, strict=True)):
-            self.found(
-                eqn,
-                "whole pixels",
-                f"a map of {sides[0]} x {sides[1]} is sampled by {strides[0]} x {strides[1]}, which does not "
-                "divide it",
-                "Use images whose sides are multiples of the network's total stride.",
-            )
+    def not_pointwise(self, eqn: Any, value: Map, what: str) -> Map:
+        """`value`, of which the operation makes a non-linearity that is no function of each element."""
+        if self.activations is not None:
+            self.activations.refuse(eqn, what)
+        return self.unbounded(eqn, value)
 
     def realized(self, value: Value) -> Held:
         """`value` with its non-linearity evaluated."""
@@ -117,8 +53,10 @@ class Transformation(Settling):
 
     def activated(self, value: Pointwise) -> Map:
         """The map that a function of maps gives."""
-        assert self.activations is not None
-        return self.activations.realized(self, value)
+        if not value.held:
+            assert self.activations is not None
+            value.held.append(self.activations.realized(self, value))
+        return value.held[0]
 
     def settle(self, eqn: Any, value: Map) -> Map:
         """`value` with nothing pending, sampled if it was."""
@@ -135,8 +73,7 @@ class Transformation(Settling):
           TransformError: the program sees a part of it.
         """
         if not value.whole:
-            seen, steps = value.seen_sides, value.stride
-            circle = [-(-side // step) for side, step in zip(value.sides, steps, strict=True)]
+            seen, circle = value.seen_sides, value.circle
             raise TransformError(
                 eqn,
                 f"it uses {seen[0]} x {seen[1]} places of a map that has {circle[0]} x {circle[1]}",
@@ -190,7 +127,8 @@ def interpret(
         return known[variable] if _named(variable) else _literal(variable)
 
     for i, eqn in enumerate(equations):
-        outputs = _evaluated(how, eqn, [read(variable) for variable in eqn.invars])
+        with walking(i, eqn):
+            outputs = _evaluated(how, eqn, [read(variable) for variable in eqn.invars])
         for variable, output in zip(eqn.outvars, outputs, strict=True):
             known[variable] = output
         for variable in {v for v in eqn.invars if _named(v)} - results:
@@ -244,8 +182,22 @@ def _evaluated(how: Transformation, eqn: Any, values: Sequence[Value]) -> Sequen
     except TransformError as error:
         if how.report is None:
             raise
-        how.report(eqn, "whole pixels", error.reason, error.remedy)
-        return [plain(jnp.zeros(v.aval.shape, v.aval.dtype)) for v in eqn.outvars]
+        how.found(eqn, WHOLE, error.reason, error.remedy)
+        return [_gone_on(values, variable.aval) for variable in eqn.outvars]
+
+
+def _gone_on(values: Sequence[Value], aval: Any) -> Held:
+    """What a walk that reports goes on with behind a refused operation: a map, if the axes are those of one."""
+    array = jnp.zeros(aval.shape, aval.dtype)
+    maps = [value.roots[0] if isinstance(value, Pointwise) else value for value in values]
+    for value in maps:
+        if isinstance(value, Map) and all(len(group) == 1 for group in value.groups):
+            if value.ndim == array.ndim:
+                shown = value.rebuilt(array, value.groups, grid=Grid(), stride=(1, 1), trimmed=(0, 0))
+                rows, columns = shown.sides
+                band = shown.band and shown.band.sampled(value.sides, shown.sides)
+                return dataclasses.replace(shown, window=((0, rows), (0, columns)), band=band)
+    return plain(array)
 
 
 def in_order(jaxpr: Any, consts: Sequence[Any]) -> list[Any]:

@@ -1,5 +1,6 @@
 """Loops: `scan` (also `lax.map` and `fori_loop` over a known range) and `while`."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,7 +91,13 @@ def _without_first(eqn: Any, value: Map | Plain) -> Map | Plain:
     groups = [_shifted(group, axis) for group in value.groups[1:]]
     space, batch = _shifted(value.space, axis), _shifted(tuple(b for b in value.batch if b != axis), axis)
     array = jax.lax.index_in_dim(value.array, 0, axis, keepdims=False)
-    return Map(array, tuple(groups), (space[0], space[1]), batch, value.grid, value.stride, value.window)
+    fields: dict[str, Any] = {
+        "array": array,
+        "groups": tuple(groups),
+        "space": (space[0], space[1]),
+        "batch": batch,
+    }
+    return dataclasses.replace(value, **fields)
 
 
 def _shifted(axes: Group, removed: int) -> Group:
@@ -105,7 +112,7 @@ def _with_first(value: Held, stack: jax.Array) -> Value:
     groups = ((0,), *(tuple(axis + 1 for axis in group) for group in value.groups))
     space = (value.space[0] + 1, value.space[1] + 1)
     batch = tuple(axis + 1 for axis in value.batch)
-    return Map(stack, groups, space, batch, value.grid, value.stride, value.window)
+    return dataclasses.replace(value, array=stack, groups=groups, space=space, batch=batch)
 
 
 @rule("while")

@@ -1,12 +1,14 @@
 """Reductions and products: over all places they are invariant, over channels they leave the grid alone."""
 
-import math
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+from aliasfree_jax.transform.bands import multiplied
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.lines import here
 from aliasfree_jax.transform.values import Held, Map, Plain, Pointwise, Value, plain
 
 REDUCTIONS = (
@@ -41,20 +43,22 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
     if isinstance(value, Pointwise):
         # Sums of products over all places are those on any grid that is fine enough for the maps alone.
         if places and value.degree <= 2:
-            value = root.like(value.at({id(r): r.array for r in value.roots}))
+            array = value.at({id(r): r.array for r in value.roots})
+            value = dataclasses.replace(root, array=array, band=value.band)
         else:
             value = how.activated(value)
     if not within:
+        if eqn.primitive.name != "reduce_sum":
+            value = how.not_pointwise(eqn, value, "compares or multiplies channels,")
         y = rebound(eqn, value.merged())[0]
         return [value.rebuilt(y, [group for dim, group in enumerate(value.groups) if dim not in axes])]
     if eqn.primitive.name.startswith("arg"):
         raise TransformError(eqn, "gives a place on the map", "It moves with the image: use it outside")
     statistics = places and bool(reduced & set(value.batch)) and not value.settled
     value = how.from_start(eqn, value) if statistics else how.seen(eqn, value)
+    value = how.read(value, (0, 0)) if places else how.read(how.unbounded(eqn, value))
     y = rebound(eqn, value.merged())[0]
-    if statistics:
-        y = y * (math.prod(value.seen_sides) / math.prod(value.sides))
-    return [plain(y)]
+    return [plain(y * value.share if places and value.share != 1 else y)]
 
 
 @rule("dot_general")
@@ -70,7 +74,7 @@ def product(how: Transformation, eqn: Any, left: Map | Plain, right: Map | Plain
     }
     y = rebound(eqn, *arrays)[0]
     if len(seen) == 2:
-        return [_of_maps(eqn, seen, contracted, batched, y, spatial)]
+        return [_of_maps(how, eqn, seen, contracted, batched, y, spatial)]
     side, value = next(iter(seen.items()))
     if any(spatial[side]):
         raise TransformError(
@@ -98,6 +102,7 @@ def _sources(
 
 
 def _of_maps(
+    how: Transformation,
     eqn: Any,
     seen: dict[int, Map],
     contracted: Sequence[Sequence[int]],
@@ -125,9 +130,11 @@ def _of_maps(
         if len(bases[0]) == 2 and [left.space.index(b) for b in bases[0]] == [
             right.space.index(b) for b in bases[1]
         ]:
+            band = multiplied((left.band, right.band), here(eqn))
             if kind == 0:
-                return plain(y)
-            return left.rebuilt(y, _sources(left, 0, contracted[0], batched[0], y.ndim))
+                how.read(dataclasses.replace(left, band=band), (0, 0))
+                return plain(y if left.share == 1 else y * left.share)
+            return left.rebuilt(y, _sources(left, 0, contracted[0], batched[0], y.ndim), band=band)
     raise TransformError(
         eqn,
         "relates every place to every other (attention between positions)",

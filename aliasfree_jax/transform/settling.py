@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from aliasfree_jax.layers import AdaptivePolyphase
+from aliasfree_jax.layers.sampling import LinearSampler
 from aliasfree_jax.transform.values import ONE, Grid, Map
 
 
@@ -29,21 +31,26 @@ class Settling:
 
     def sample(self, value: Map) -> Map:
         """`value` sampled by its pending stride, at the phase that its grid was sampled at before."""
+        if value.affine_in is not None and self._commutes(value):
+            source, function = value.affine_in
+            return function(self.sample(dataclasses.replace(source, stride=value.stride)))
         known, phase = value.grid.coarser.get(value.stride, (None, None))
-        first = [*value.batch, *value.space]
-        order = first + [axis for axis in range(value.array.ndim) if axis not in first]
-        images = value.array.transpose(order)
-        split = len(value.batch)
-        nhwc = images.reshape(-1, *images.shape[split : split + 2], math.prod(images.shape[split + 2 :]))
-        sampler = self.sampler(strides=value.stride, parent=None)
-        sampled, found = sampler.apply({}, nhwc, phase, method="with_phase")
+        images, back = value.images()
+        sampled, found = self.sampler(strides=value.stride, parent=None).apply(
+            {}, images, phase, method="with_phase"
+        )
         if found is None:
             known = value.grid.sampled(value.stride)
         elif known is None:
             known = Grid()
             value.grid.coarser[value.stride] = known, found
-        rows, columns = sampled.shape[1:3]
-        array = sampled.reshape(*images.shape[:split], rows, columns, *images.shape[split + 2 :])
-        array = array.transpose([order.index(axis) for axis in range(len(order))]).astype(value.dtype)
-        window = ((0, rows), (0, columns))
+        rows, columns = value.seen_sides
+        array, window = back(sampled).astype(value.dtype), ((0, rows), (0, columns))
         return dataclasses.replace(value, array=array, grid=known, stride=ONE, window=window)
+
+    def _commutes(self, value: Map) -> bool:
+        """Whether sampling may come before an affine function of each place: then that costs less."""
+        sampler = self.sampler(strides=value.stride, parent=None)
+        if isinstance(sampler, AdaptivePolyphase) and value.grid.coarser.get(value.stride, (None, None))[1]:
+            sampler = sampler.inner(strides=value.stride, parent=None)
+        return isinstance(sampler, LinearSampler) and sampler.circular()

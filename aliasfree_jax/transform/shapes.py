@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from aliasfree_jax.transform.bands import joined
 from aliasfree_jax.transform.elementwise import aligned
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.values import Grid, Group, Held, Map, Value, plain, regrouped
@@ -19,7 +20,7 @@ def transpose(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 
 
 def _seen_as(value: Map, groups: Sequence[Group]) -> Map:
-    return Map(value.array, tuple(groups), value.space, value.batch, value.grid, value.stride, value.window)
+    return dataclasses.replace(value, groups=tuple(groups))
 
 
 @rule("squeeze")
@@ -120,7 +121,8 @@ def _cut(how: Transformation, eqn: Any, value: Map, shape: tuple[int, ...]) -> M
     space = (where[value.space[0]][0], where[value.space[1]][0])
     batch = tuple(piece for axis in value.batch for piece in where[axis])
     groups = tuple((piece,) for axis in base for piece in where[axis])
-    return Map(value.array.reshape(sizes), groups, space, batch, value.grid, value.stride, value.window)
+    array = value.array.reshape(sizes)
+    return dataclasses.replace(value, array=array, groups=groups, space=space, batch=batch)
 
 
 def _pieces(sizes: Sequence[int], shape: Sequence[int]) -> list[list[int]] | None:
@@ -146,7 +148,7 @@ def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) ->
     strides = (size, 1) if place == 0 else (1, size)
     value = how.seen(eqn, value)
     axis, array = value.space[place], value.array
-    how.strided(eqn, value, strides, "blocks of a map")
+    value = how.strided(eqn, value, strides, "a split into blocks")
     window = list(value.window)
     if how.subsamples:
         length = array.shape[axis] // size
@@ -156,7 +158,8 @@ def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) ->
     else:
         array, grid = jnp.stack([jnp.roll(array, -i, axis) for i in range(size)], -1), value.grid
     groups = (*value.groups, (array.ndim - 1,))
-    return Map(array, groups, value.space, value.batch, grid, strides, (window[0], window[1]))
+    seen = (window[0], window[1])
+    return dataclasses.replace(value, array=array, groups=groups, grid=grid, stride=strides, window=seen)
 
 
 @rule("stack")
@@ -167,7 +170,8 @@ def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     shape = jnp.broadcast_shapes(*(array.shape for array in arrays))
     array = jnp.stack([jnp.broadcast_to(array, shape) for array in arrays], -1)
     groups = [*first.groups[:axis], (array.ndim - 1,), *first.groups[axis:]]
-    return [Map(array, tuple(groups), first.space, first.batch, first.grid, first.stride, first.window)]
+    band = joined(value.band for value in values if isinstance(value, Map))
+    return [dataclasses.replace(first, array=array, groups=tuple(groups), band=band)]
 
 
 def of_other_axes(how: Transformation, eqn: Any, value: Map, **changes: Any) -> list[Value]:
@@ -186,4 +190,6 @@ def along_channels(how: Transformation, eqn: Any, value: Map, *others: Held) -> 
             "runs along rows or columns",
             "It depends on where the map begins: let it run along channels",
         )
+    if eqn.primitive.name != "cumsum":
+        value = how.not_pointwise(eqn, value, "compares or multiplies channels,")
     return of_other_axes(how, eqn, value)

@@ -5,12 +5,17 @@ are constant.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.transform.bands import Band
+from aliasfree_jax.transform.lines import Place
+
 Strides = tuple[int, int]
+Step = int | Fraction
 Group = tuple[int, ...]
 Window = tuple[int, int]
 ONE: Strides = (1, 1)
@@ -25,19 +30,42 @@ class Grid:
       coarser: by strides, the grid that this one was sampled to, and the phase of it: the first map that is
         sampled decides, all others follow.
       mirrored: whether rows or columns run backwards; such maps can only pad others.
+      split: by strides, the grid of the polyphase components of this one.
+      finer, phase: of a component, the grid that it was chosen from, and by which array.
+      chosen: of components, the grids of those that were chosen.
     """
 
     root: "Grid | None" = None
-    factor: Strides = ONE
-    coarser: dict[Strides, tuple["Grid", Any]] = dataclasses.field(default_factory=dict)
+    factor: tuple[Step, Step] = ONE
+    coarser: dict[tuple[Step, Step], tuple["Grid", Any]] = dataclasses.field(default_factory=dict)
     mirrored: bool = False
+    split: dict[Strides, "Grid"] = dataclasses.field(default_factory=dict)
+    finer: "Grid | None" = None
+    phase: Any = None
+    chosen: list["Grid"] = dataclasses.field(default_factory=list)
 
-    def sampled(self, strides: Strides) -> "Grid":
-        """The grid of every so many-th position, from the first on."""
+    def sampled(self, strides: tuple[Step, Step]) -> "Grid":
+        """The grid of every so many-th position, from the first on; by fractions, of positions between."""
         if strides == ONE:
             return self
         root, factor = self.root or self, (self.factor[0] * strides[0], self.factor[1] * strides[1])
-        return root.coarser.setdefault(factor, (Grid(root, factor), None))[0]
+        return root if factor == ONE else root.coarser.setdefault(factor, (Grid(root, factor), None))[0]
+
+    def resampled(self, sides: Strides, to: Strides) -> "Grid":
+        """The grid of `to` positions round the circle, where this one has `sides`, from the same first one."""
+        return self.sampled((Fraction(sides[0], to[0]), Fraction(sides[1], to[1])))
+
+    def components(self, strides: Strides) -> "Grid":
+        """The grid of the polyphase components."""
+        return self.split.setdefault(strides, Grid(finer=self))
+
+    def chosen_by(self, phase: Any) -> "Grid":
+        """Of the grid of components, that of the one that the array `phase` chooses."""
+        for grid in self.chosen:
+            if grid.phase is phase:
+                return grid
+        self.chosen.append(Grid(finer=self.finer, phase=phase))
+        return self.chosen[-1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,6 +82,11 @@ class Map:
       stride: the pending one: the program sees every so many-th row and column.
       window: the first row that the program sees and how many from there on, before the stride; alike for
         columns. Rows and columns lie on a circle, so a window may begin before 0 and be longer than it.
+      trimmed: how many rows and columns fewer the program sees because windows without padding left out the
+        border. On the circle they are there, and are used like the others.
+      band: its frequencies, where they are asked for.
+      affine_in: if any, a settled map and the function, affine and of each place alone, which
+        gives this one: so sampling may come first. It belongs to this map only, not to its copies.
     """
 
     array: jax.Array
@@ -63,6 +96,13 @@ class Map:
     grid: Grid
     stride: Strides = ONE
     window: tuple[Window, Window] = ((0, 0), (0, 0))
+    trimmed: tuple[int, int] = (0, 0)
+    band: Band | None = None
+    affine_in: "tuple[Map, Callable[[Map], Map]] | None" = dataclasses.field(default=None, init=False)
+
+    def depends_on(self, source: "Map", function: "Callable[[Map], Map]") -> None:
+        """Notes what the map is an affine function of (`affine_in`)."""
+        object.__setattr__(self, "affine_in", (source, function))
 
     @property
     def dtype(self) -> Any:
@@ -80,10 +120,25 @@ class Map:
         return self.stride == ONE
 
     @property
+    def circle(self) -> tuple[int, int]:
+        """Rows and columns that there are for the program: those of the array, sampled."""
+        rows, columns = (-(-side // step) for side, step in zip(self.sides, self.stride, strict=True))
+        return rows, columns
+
+    @property
+    def cut_off(self) -> tuple[int, int]:
+        """Rows and columns of the circle that the program left out on purpose."""
+        rows, columns = (
+            max(n - seen - trimmed, 0)
+            for n, seen, trimmed in zip(self.circle, self.seen_sides, self.trimmed, strict=True)
+        )
+        return rows, columns
+
+    @property
     def whole(self) -> bool:
-        """Whether the program sees the whole circle, once."""
-        circle = tuple(-(-side // step) for side, step in zip(self.sides, self.stride, strict=True))
-        return self.seen_sides == circle
+        """Whether the program uses the whole circle, once."""
+        repeats = any(seen > n for n, seen in zip(self.circle, self.seen_sides, strict=True))
+        return self.cut_off == (0, 0) and not repeats
 
     @property
     def seen_sides(self) -> tuple[int, int]:
@@ -92,6 +147,11 @@ class Map:
             -(-length // step) for (_, length), step in zip(self.window, self.stride, strict=True)
         )
         return rows, columns
+
+    @property
+    def share(self) -> float:
+        """How many places the program sees, of those that there are: what scales sums to the program's."""
+        return math.prod(self.seen_sides) / math.prod(self.sides)
 
     def sizes(self) -> list[int]:
         """Lengths of the base axes as the program counts them."""
@@ -133,6 +193,19 @@ class Map:
         shape = [math.prod(self.array.shape[axis] for axis in group) for group in self.groups]
         return array.reshape(shape)
 
+    def images(self) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+        """All positions as [images, rows, columns, all else], and what lays such an array out as here."""
+        first = [*self.batch, *self.space]
+        order = first + [axis for axis in range(self.array.ndim) if axis not in first]
+        array, lead = self.array.transpose(order), len(self.batch)
+        rest = array.shape[lead + 2 :]
+
+        def back(images: jax.Array) -> jax.Array:
+            split = images.reshape(*array.shape[:lead], *images.shape[1:3], *rest)
+            return split.transpose([order.index(axis) for axis in range(len(order))])
+
+        return array.reshape(math.prod(array.shape[:lead]), *self.sides, math.prod(rest)), back
+
     def like(self, array: jax.Array) -> "Map":
         """`array`, of the same base axes, seen alike."""
         return dataclasses.replace(self, array=array)
@@ -148,10 +221,10 @@ class Map:
 
     def turned(self, by: Sequence[int]) -> "Map":
         """The same map with rows and columns turned round the circle; the program sees the same."""
-        by = [amount % side for amount, side in zip(by, self.sides, strict=True)]
+        if not any(by):
+            return self
         rows, columns = ((first + b, n) for (first, n), b in zip(self.window, by, strict=True))
-        array = jnp.roll(self.array, by, self.space) if any(by) else self.array
-        return dataclasses.replace(self, array=array, window=(rows, columns))
+        return dataclasses.replace(self, array=jnp.roll(self.array, by, self.space), window=(rows, columns))
 
     def rebuilt(self, array: jax.Array, sources: Sequence[Group | None], **changes: Any) -> "Map":
         """The map whose array, with axes as the program is to see them, is `array`.
@@ -221,6 +294,8 @@ class Pointwise:
       degree: as a polynomial; infinite for any other function.
       origin: the first operation of it that is not affine.
       dtype: of the result.
+      held: its map, once it was evaluated.
+      band, place: its frequencies and where it begins, where they are asked for.
     """
 
     roots: tuple[Map, ...]
@@ -228,6 +303,9 @@ class Pointwise:
     degree: float
     origin: Any
     dtype: Any
+    held: list[Map] = dataclasses.field(default_factory=list)
+    band: Band | None = None
+    place: Place | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Convolutions and pools: at stride 1 on the circle, with their stride pending."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,18 +58,24 @@ def laid(
       TransformError: windows that leave places out.
     """
     outputs = windows.outputs(value.seen_sides)
-    how.strided(eqn, value, windows.strides, what)
+    value = how.strided(eqn, value, windows.strides, what)
     if not how.circular:
         return _literal(how, value, windows, outputs)
     circle = [-(-side // stride) for side, stride in zip(value.sides, windows.strides, strict=True)]
-    if any(
-        n < c or (stride > 1 and n > c) for n, c, stride in zip(outputs, circle, windows.strides, strict=True)
-    ):
+    if any(n > c and stride > 1 for n, c, stride in zip(outputs, circle, windows.strides, strict=True)):
         raise TransformError(
             eqn,
-            f"windows of {windows.sizes[0]} x {windows.sizes[1]} leave places out: there are {outputs[0]} x "
-            f"{outputs[1]} of them where the circle has {circle[0]} x {circle[1]}",
-            "Pad the map first, so that its size is kept but for the stride",
+            f"samples {outputs[0]} x {outputs[1]} places of a circle that has {circle[0]} x {circle[1]}",
+            "Pad by less, so that the map's size is divided by the stride",
+        )
+    cut = [-(-n // stride) for n, stride in zip(value.cut_off, windows.strides, strict=True)]
+    trimmed = [max(c - n - less, 0) for n, c, less in zip(outputs, circle, cut, strict=True)]
+    if any(trimmed):
+        how.found(
+            eqn,
+            "whole pixels",
+            f"windows of {windows.sizes[0]} x {windows.sizes[1]} leave out the border",
+            'Pad circularly (padding="CIRCULAR"), or transform by shift_invariant.',
         )
     how.padded(eqn, [amount for both in windows.padding for amount in both])
     if how.subsamples:
@@ -80,11 +87,14 @@ def laid(
         windows.dims, value.sides, windows.sizes, windows.padding, value.window, counts, strides, strict=True
     ):
         array = _round_the_circle(array, dim, low - first, (n - 1) * stride + size - side - (low - first))
-    rows, columns = (
-        n if left == 1 else side for n, side, left in zip(outputs, value.sides, pending, strict=True)
-    )
-    grid = value.grid.sampled(windows.strides) if how.subsamples else value.grid
-    changes = {"stride": pending, "window": ((0, rows), (0, columns)), "grid": grid}
+    rows, columns = ((n - 1) * left + 1 for n, left in zip(outputs, pending, strict=True))
+    changes = {
+        "stride": pending,
+        "window": ((0, rows), (0, columns)),
+        "trimmed": (trimmed[0], trimmed[1]),
+        "band": value.band,
+        "grid": value.grid.sampled(windows.strides) if how.subsamples else value.grid,
+    }
     return array, ((0, 0), (0, 0)), strides, changes
 
 
@@ -133,8 +143,25 @@ def convolution(how: Transformation, eqn: Any, value: Held, kernel: Held) -> lis
     """On the circle, with its stride pending."""
     if not isinstance(value, Map) or not isinstance(kernel, Plain):
         raise TransformError(eqn, "convolves by a map", "Convolve by a kernel that is no map of places")
-    value, p = how.settle(eqn, value), eqn.params
+    value = how.settle(eqn, value)
+    result = _convolved(how, eqn, value, kernel, eqn.params["window_strides"])
+    if not result.settled and _is_pointwise(eqn, kernel) and value.whole:
+        result.depends_on(value, lambda coarse: _convolved(how, eqn, coarse, kernel, ONE))
+    return [result]
+
+
+def _is_pointwise(eqn: Any, kernel: Plain) -> bool:
+    """Whether each place of the result depends on one place of the map."""
+    alone = all(kernel.shape[axis] == 1 for axis in eqn.params["dimension_numbers"].rhs_spec[2:])
+    return alone and not any(amount for both in eqn.params["padding"] for amount in both)
+
+
+def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, by: Sequence[int]) -> Map:
+    """The convolution by strides `by`, in the order of the equation."""
+    p = eqn.params
     numbers = p["dimension_numbers"]
+    if value.space_dims() == [None, None] and _taps(value) == tuple(p["window_strides"]):
+        return _of_taps(eqn, value, kernel)
     dims = space_of(eqn, value)
     if set(numbers.lhs_spec[2:]) != set(dims) or p["batch_group_count"] != 1:
         raise TransformError(eqn, "is no convolution over rows and columns", "Convolve over both")
@@ -144,27 +171,47 @@ def convolution(how: Transformation, eqn: Any, value: Held, kernel: Held) -> lis
             "is a transposed convolution",
             "Upsample by layers.IdealUpsample or PolyphaseUpsample, then convolve",
         )
-    order = [numbers.lhs_spec[2:].index(dim) for dim in dims]
+    first, second = (numbers.lhs_spec[2:].index(dim) for dim in dims)  # where the equation has rows, columns
     sizes = [
         (kernel.shape[axis] - 1) * dilation + 1
         for axis, dilation in zip(numbers.rhs_spec[2:], p["rhs_dilation"], strict=True)
     ]
-    pick = lambda each: (each[order[0]], each[order[1]])  # noqa: E731
-    windows = Windows(dims, pick(sizes), pick(p["padding"]), pick(p["window_strides"]))
+    pads = p["padding"]
+    windows = Windows(
+        dims, (sizes[first], sizes[second]), (pads[first], pads[second]), (by[first], by[second])
+    )
     array, padding, strides, changes = laid(how, eqn, value, windows, "a strided convolution")
-    back = [order.index(i) for i in range(2)]
-    y = rebound(
-        eqn,
-        array,
-        kernel.full(),
-        window_strides=(strides[back[0]], strides[back[1]]),
-        padding=(padding[back[0]], padding[back[1]]),
-    )[0]
+    back = (strides[first], strides[second]), (padding[first], padding[second])  # a swap undoes itself
+    y = rebound(eqn, array, kernel.full(), window_strides=back[0], padding=back[1])[0]
     sources: list[Any] = [None] * y.ndim
     sources[numbers.out_spec[0]] = value.groups[numbers.lhs_spec[0]]
-    for place, i in enumerate(order):
-        sources[numbers.out_spec[2:][i]] = (value.space[place],)
-    return [placed(value, y, sources, changes)]
+    sources[numbers.out_spec[2:][first]] = (value.space[0],)
+    sources[numbers.out_spec[2:][second]] = (value.space[1],)
+    return placed(value, y, sources, changes)
+
+
+def _taps(value: Map) -> tuple[int, ...]:
+    """How many samples stand side by side for each row and each column (`own.ideal_strided_taps`)."""
+    return tuple(
+        math.prod(value.array.shape[axis] for axis in group[1:])
+        for space in value.space
+        for group in value.groups
+        if group[:1] == (space,)
+    )
+
+
+def _of_taps(eqn: Any, value: Map, kernel: Plain) -> Map:
+    """Windows of the samples that stand side by side: one for each place."""
+    numbers, p = eqn.params["dimension_numbers"], eqn.params
+    sizes = tuple(kernel.shape[axis] for axis in numbers.rhs_spec[2:])
+    if sizes != tuple(p["window_strides"]) or any(map(any, p["padding"])) or set(p["rhs_dilation"]) != {1}:
+        raise TransformError(eqn, "has windows across places and their taps", "Convolve by the taps' number")
+    y = rebound(eqn, value.merged(), kernel.full())[0]
+    sources: list[Any] = [None] * y.ndim
+    sources[numbers.out_spec[0]] = value.groups[numbers.lhs_spec[0]]
+    for dim, out in zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True):
+        sources[out] = value.groups[dim][:1]
+    return placed(value, y, sources, {})
 
 
 @rule("reduce_window_max", "reduce_window_min", "reduce_window_sum")
@@ -179,15 +226,23 @@ def pool(how: Transformation, eqn: Any, value: Map) -> list[Value]:
     pick = lambda each: (each[dims[0]], each[dims[1]])  # noqa: E731
     windows = Windows(dims, pick(sizes), pick(padding), pick(strides))
     if windows.sizes == value.seen_sides and windows.outputs(value.seen_sides) == ONE:
-        y = rebound(eqn, how.seen(eqn, value).merged())[0]
-        return [plain(y)]
+        return [_over_all(how, eqn, value, dims)]
     name = eqn.primitive.name.removeprefix("reduce_window_")
     if name != "sum":
-        how.found(eqn, "fractions", f"a {name} pool is not band-limited", "Sample by layers.IdealDownsample.")
+        value = how.not_pointwise(eqn, value, f"is a {name} pool,")
     array, padding, now, changes = laid(how, eqn, value, windows, f"a strided {name} pool")
     full = lambda few, one: tuple(few[dims.index(d)] if d in dims else one for d in range(value.ndim))  # noqa: E731
     y = rebound(eqn, array, window_strides=full(now, 1), padding=full(padding, (0, 0)))[0]
     return [placed(value, y, value.groups, changes)]
+
+
+def _over_all(how: Transformation, eqn: Any, value: Map, dims: tuple[int, int]) -> Plain:
+    """One window over the whole map: invariant. Sums count the places that the program counts."""
+    array, sizes = how.seen(eqn, value).merged(), list(eqn.params["window_dimensions"])
+    for dim, side in zip(dims, value.sides, strict=True):
+        sizes[dim] = side
+    y = rebound(eqn, array, window_dimensions=tuple(sizes))[0]
+    return plain(y * value.share if eqn.primitive.name == "reduce_window_sum" and value.share != 1 else y)
 
 
 @rule("depthwise_shifted_sum")
@@ -212,6 +267,6 @@ def depthwise(how: Transformation, eqn: Any, value: Held, kernel: Held) -> list[
         low - same - first
         for (low, _), (same, _), (first, _) in zip(amounts, kept, value.window, strict=True)
     ]
-    array = jnp.roll(value.array, by, value.space) if any(by) else value.array
+    array = value.turned(by).array
     y = rebound(eqn, value.like(array).merged(), kernel.full(), amounts=kept, padding="CIRCULAR")[0]
     return [placed(value, y, sources, changes)]

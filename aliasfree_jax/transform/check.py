@@ -1,0 +1,191 @@
+"""What in a function of images breaks shift invariance, read from its program: nothing is computed."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from aliasfree_jax.errors import ConfigError, listed, unknown
+from aliasfree_jax.layers.sampling import Subsample
+from aliasfree_jax.transform import bands
+from aliasfree_jax.transform.interpreter import Transformation, run
+from aliasfree_jax.transform.lines import Place
+from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
+from aliasfree_jax.transform.values import Grid, Held, Map, Pointwise, map_of, plain
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """An operation that breaks invariance.
+
+    Attributes:
+      where: file and line of the user's code.
+      operation: the function that the line calls, or the primitive of JAX.
+      shifts: the least that it breaks: "whole pixels", or "fractions" of a pixel only.
+      reason: why.
+      remedy: what to write in its place.
+      within: the path of the module, where the library names its modules.
+    """
+
+    where: str
+    operation: str
+    shifts: str
+    reason: str
+    remedy: str
+    within: str = ""
+
+
+class Findings(list[Finding]):
+    """All that breaks invariance, in the order of the program; as text, a table with one entry a line."""
+
+    def __str__(self) -> str:
+        """The table."""
+        if not self:
+            return "nothing found"
+        entries: dict[Finding, list[str]] = {}
+        for finding in self:
+            entries.setdefault(dataclasses.replace(finding, within=""), []).append(finding.within)
+        rows = [(_short(entry.where), entry.operation, entry.shifts, entry.reason) for entry in entries]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = []
+        for row, (entry, modules) in zip(rows, entries.items(), strict=True):
+            start = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            lines.append("  ".join([*start, entry.reason]))
+            inside = [module for module in dict.fromkeys(modules) if module]
+            lines += [f"    in {listed(inside, 3)}"] if inside else []
+            lines.append(f"    {entry.remedy}.")
+        return "\n".join(lines)
+
+
+def _short(where: str) -> str:
+    """The line relative to the working directory, where it is below."""
+    return where.removeprefix(f"{Path.cwd()}{os.sep}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _AsWritten:
+    """Non-linearities on the grid that they have."""
+
+    def realized(self, how: Transformation, value: Pointwise) -> Map:
+        """The map, and its frequencies."""
+        array = value.at({id(root): root.array for root in value.roots})
+        return dataclasses.replace(value.roots[0], array=array, band=value.band)
+
+    def refuse(self, eqn: Any, what: str) -> None:
+        """They stay."""
+
+
+def check(
+    f: Callable[..., Any],
+    *args: Any,
+    shifts: str = WHOLE,
+    spatial_axes: tuple[int, int] = (1, 2),
+    argnums: int | Sequence[int] = 0,
+    **kwargs: Any,
+) -> Findings:
+    """Finds every operation of a function of images that breaks its shift invariance, without computing it.
+
+    The program of `f` is read, as by `shift_invariant`. Maps are taken to lie on a circle: shifts are circular.
+
+    Args:
+      f: a pure function, such as `module.apply`.
+      *args: its arguments; in place of arrays, `jax.ShapeDtypeStruct` will do. Arguments without arrays
+        (`train=False`) stay as they are.
+      shifts: "whole pixels", or "fractions": all shifts, those by whole pixels included.
+      spatial_axes: of rows and columns in the images; the images are axis 0, unless it is one of the two.
+      argnums: number, or numbers, of the positional arguments that hold the images.
+      **kwargs: further arguments of `f`.
+
+    Returns:
+      The findings, in the order of the program. `print` them.
+
+    Raises:
+      ConfigError: unknown shifts, or images that are not where `argnums` and `spatial_axes` say.
+    """
+    if shifts not in (WHOLE, FRACTIONS):
+        raise ConfigError(unknown("kind of shifts", shifts, (WHOLE, FRACTIONS)))
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    dynamic = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
+    shapes = [jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in dynamic]
+
+    def of_arrays(*arrays: Any) -> Any:
+        filled = list(leaves)
+        for i, array in zip(dynamic, arrays, strict=True):
+            filled[i] = array
+        some, named = jax.tree.unflatten(tree, filled)
+        return f(*some, **named)
+
+    program = jax.make_jaxpr(of_arrays)(*shapes)
+    images = _images(args, argnums, spatial_axes)
+    recorder = _Recorder(shifts)
+    how = Transformation(Subsample, True, True, report=recorder, activations=_AsWritten())
+
+    def walk(*arrays: Any) -> None:
+        grids: dict[tuple[int, int], Grid] = {}
+        values = [
+            _map(array, spatial_axes, grids) if i in images else plain(array)
+            for i, array in zip(dynamic, arrays, strict=True)
+        ]
+        for result in run(how, program.jaxpr, program.consts, values):
+            if isinstance(result, Map):
+                how.read(result)
+
+    jax.eval_shape(walk, *shapes)
+    return recorder.findings()
+
+
+def _images(args: Sequence[Any], argnums: int | Sequence[int], axes: tuple[int, int]) -> set[int]:
+    """The numbers of the leaves that are images.
+
+    Raises:
+      ConfigError: no images there.
+    """
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not all(-len(args) <= number < len(args) for number in numbers):
+        raise ConfigError(
+            f"argnums={argnums} names the images among the positional arguments, of which there are {len(args)}."
+        )
+    owners = [(number, leaf) for number, arg in enumerate(args) for leaf in jax.tree.leaves(arg)]
+    held = {number % len(args) for number in numbers}
+    images = {i for i, (owner, leaf) in enumerate(owners) if owner in held and hasattr(leaf, "dtype")}
+    for _, leaf in (owners[i] for i in images):
+        if not all(-len(leaf.shape) <= axis < len(leaf.shape) for axis in axes) or len(set(axes)) != 2:
+            raise ConfigError(
+                f"spatial_axes={axes} are to be rows and columns of the images, which have the shape "
+                f"{list(leaf.shape)}: give spatial_axes, and argnums, which names the images' argument."
+            )
+    if not images:
+        raise ConfigError(f"argnums={argnums} names no array: give the number of the images' argument.")
+    return images
+
+
+def _map(array: Any, axes: tuple[int, int], grids: dict[tuple[int, int], Grid]) -> Held:
+    rows, columns = (axis % array.ndim for axis in axes)
+    sides = array.shape[rows], array.shape[columns]
+    value = map_of(
+        array, (rows, columns), () if 0 in (rows, columns) else (0,), grids.setdefault(sides, Grid())
+    )
+    return dataclasses.replace(value, band=bands.whole(sides))
+
+
+class _Recorder:
+    """Takes what a walk reports."""
+
+    def __init__(self, shifts: str) -> None:
+        self.shifts = shifts
+        self._found: dict[tuple[tuple[int, ...], str, str], tuple[int, Finding]] = {}
+        self._count = itertools.count()
+
+    def __call__(self, place: Place, shifts: str, reason: str, remedy: str) -> None:
+        if shifts == WHOLE or self.shifts == FRACTIONS:
+            finding = Finding(place.where, place.operation, shifts, reason, remedy, place.within)
+            self._found.setdefault((place.position, shifts, reason), (next(self._count), finding))
+
+    def findings(self) -> Findings:
+        """In the order of the program, each once."""
+        ordered = sorted(self._found.items(), key=lambda item: (item[0][0], item[1][0]))
+        return Findings(dict.fromkeys(finding for _, (_, finding) in ordered))

@@ -1,0 +1,131 @@
+"""What breaks invariance, told while a program is walked and nothing in it is replaced."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aliasfree_jax.transform.bands import Sides
+from aliasfree_jax.transform.lines import Place, here
+from aliasfree_jax.transform.settling import Settling
+from aliasfree_jax.transform.values import ONE, Map, Strides
+
+Report = Callable[[Place, str, str, str], None]
+
+WHOLE, FRACTIONS = "whole pixels", "fractions"
+
+_TRANSFORM = "or transform by shift_invariant"
+_SPATIAL_NORM = "Normalise over rows and columns as well (layers.SpatialNorm)"
+_FINER_GRID = f'Use layers.UpPolynomial, {_TRANSFORM}(activations="polynomial")'
+# By the first operation of a function that has no finite band.
+_REASONS: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        ("rsqrt", "sqrt", "div", "pow", "log", "cbrt"),
+        ("divides by a map, or takes its root or logarithm: unbounded band", _SPATIAL_NORM),
+    ),
+    **dict.fromkeys(
+        ("reduce_window_max", "reduce_window_min", "max_pool", "min_pool", "adaptive_max_pool"),
+        ("chooses samples: unbounded band", "Leave the pool out, and sample by layers.IdealDownsample"),
+    ),
+    **dict.fromkeys(
+        ("reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin", "sort", "top_k", "cummax"),
+        ("compares or multiplies samples: unbounded band", "Use a mean, or products of two maps (UpGate)"),
+    ),
+}
+_POINTWISE = ("a non-linearity of unbounded band", _FINER_GRID)
+_PRODUCT = (
+    "a product has frequencies that its grid does not hold",
+    f"Multiply on a finer grid (layers.UpPolynomial, layers.UpGate), {_TRANSFORM}",
+)
+
+
+def _known(place: Place) -> tuple[str, str]:
+    """Reason and remedy of a function of unbounded band."""
+    return _REASONS.get(place.operation, _REASONS.get(place.primitive, _POINTWISE))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reporting(Settling):
+    """How what breaks invariance is told.
+
+    Attributes:
+      report: is called with the place of an operation, "whole pixels" or "fractions", a reason and a remedy
+        for all that breaks invariance to such shifts; None: operations are replaced, or refused by an error.
+    """
+
+    report: Report | None = None
+
+    def found(self, eqn: Any, shifts: str, reason: str, remedy: str) -> None:
+        """Reports a finding, where somebody asked for findings."""
+        if self.report is not None:
+            self.report(here(eqn), shifts, reason, remedy)
+
+    def unbounded(self, eqn: Any, value: Map) -> Map:
+        """`value` with the band of a non-linearity that `eqn` makes of it."""
+        if value.band is None:
+            return value
+        places = (*value.band.unbounded, here(eqn))
+        band = dataclasses.replace(value.band, highest=(float("inf"),) * 2, unbounded=places)
+        return dataclasses.replace(value, band=band)
+
+    def read(self, value: Map, upto: Sequence[float] | None = None) -> Map:
+        """`value`, of which frequencies up to `upto` go on: reports the functions that spoil them.
+
+        Args:
+          upto: in cycles round the circle; None: all that its grid has.
+        """
+        band, sides = value.band, value.sides
+        if self.report is None or band is None:
+            return value
+        upto = upto or (sides[0] // 2, sides[1] // 2)
+        if not band.clean(sides, upto):
+            for place in band.unbounded or band.arose:
+                known = _known(place) if band.unbounded else _PRODUCT
+                self.report(place, band.moves(sides), *known)
+        return dataclasses.replace(value, band=band.cut(upto))
+
+    def strided(self, eqn: Any, value: Map, strides: Strides, what: str) -> Map:
+        """`value` with the band behind sampling it as it is; reports that this aliases."""
+        if self.report is None or strides == ONE or value.band is None:
+            return value
+        sides, held = value.sides, self._divided(value, strides)
+        value = self.read(value)
+        rows, columns = (-(-side // step) for side, step in zip(sides, strides, strict=True))
+        assert value.band is not None
+        if held:
+            return value
+        what = "a blur before sampling" if here(eqn).operation == "blur" else what
+        self.found(
+            eqn,
+            WHOLE,
+            f"{what} by {max(strides)} keeps frequencies that alias",
+            f"Sample by layers.AdaptivePolyphase or layers.IdealDownsample, {_TRANSFORM}",
+        )
+        return dataclasses.replace(value, band=value.band.sampled(sides, (rows, columns)))
+
+    def _divided(self, value: Map, strides: Strides) -> bool:
+        """Whether sampling keeps all frequencies of a map."""
+        assert value.band is not None
+        coarse: Sides = (value.sides[0] // strides[0], value.sides[1] // strides[1])
+        even = all(side % step == 0 for side, step in zip(value.sides, strides, strict=True))
+        return even and value.band.held(coarse)
+
+    def padded(self, eqn: Any, amounts: Sequence[int]) -> None:
+        """Reports rows and columns that are no continuation of the map round its circle."""
+        if any(amount > 0 for amount in amounts):
+            self.found(
+                eqn,
+                WHOLE,
+                "pads by constants or by a mirror image, so that the border is known",
+                f'Pad circularly (padding="CIRCULAR"), {_TRANSFORM}',
+            )
+
+    def uneven(self, eqn: Any, sides: tuple[int, int], strides: Strides, option: str = "") -> None:
+        """Reports strides that do not divide the map, and an option that allows them."""
+        if any(side % step for side, step in zip(sides, strides, strict=True)):
+            self.found(
+                eqn,
+                WHOLE,
+                f"a map of {sides[0]} x {sides[1]} is sampled by {strides[0]} x {strides[1]}, which does not "
+                "divide it",
+                f"Use images whose sides are multiples of the network's total stride{option}",
+            )
