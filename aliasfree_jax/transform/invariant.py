@@ -12,7 +12,7 @@ from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample
 from aliasfree_jax.models.parts import Part, resolve
 from aliasfree_jax.transform import program
-from aliasfree_jax.transform.interpreter import Activations, Transformation, run
+from aliasfree_jax.transform.interpreter import Activations, Transformation, TransformError, run
 from aliasfree_jax.transform.nonlinear import Oversample, Quadratics
 from aliasfree_jax.transform.values import Map
 
@@ -52,8 +52,8 @@ def shift_invariant(
       TransformError: when called: an operation that cannot be kept on grids, with its line and a remedy.
       StatefulError: when called: `f` changes a module that it holds.
     """
-    if not callable(f):
-        raise ConfigError(f"expected a function of images, got {f!r}: give module.apply, say.")
+    if not callable(f) or isinstance(f, nn.Module):
+        raise ConfigError(f"expected a function of images such as module.apply, got {type(f).__name__}.")
     if padding not in ("circular", None):
         raise ConfigError(
             unknown("padding", padding, ["circular"]) + " None keeps the padding of the function."
@@ -110,6 +110,22 @@ def _transformed(
     read = program.read(f, args, kwargs, argnums, axes)
     values = read.values([jnp.asarray(array) for array in read.arrays])
     results = run(how, read.jaxpr.jaxpr, read.jaxpr.consts, values)
-    last = read.jaxpr.jaxpr.eqns[-1] if read.jaxpr.jaxpr.eqns else None
-    arrays = [how.seen(last, r).merged() if isinstance(r, Map) else r.full() for r in results]
+    makers = {variable: eqn for eqn in read.jaxpr.jaxpr.eqns for variable in eqn.outvars}
+    arrays = [
+        _result(how, makers.get(variable), result) if isinstance(result, Map) else result.full()
+        for variable, result in zip(read.jaxpr.jaxpr.outvars, results, strict=True)
+    ]
     return jax.tree.unflatten(read.results, arrays)
+
+
+def _result(how: Transformation, eqn: Any, value: Map) -> jax.Array:
+    """A map that the function gives, as the program sees it."""
+    value = how.seen(eqn, value)
+    if value.seen_sides != value.sides:
+        raise TransformError(
+            eqn,
+            f"gives a map of {value.seen_sides[0]} x {value.seen_sides[1]} places, which has {value.sides[0]} x "
+            f"{value.sides[1]} on the circle",
+            "Pad the windows that leave the border out",
+        )
+    return value.merged()

@@ -18,7 +18,7 @@ FRACTIONS = ((1.0, 3.0), (0.5, 0.5), (1 / 3, 7.137))
 
 
 def changes(network, f, shifts):
-    """Of the logits of both images, each shifted alike, relative to the logits; and how far two images are apart."""
+    """Of the logits of both images under each of the shifts, relative to the logits."""
     channels_last = network.spatial_axes == (1, 2)
     images = network.images if channels_last else network.images.transpose(0, 2, 3, 1)
     images = remove_nyquist(images)  # no shift by a fraction keeps that frequency
