@@ -68,7 +68,9 @@ def shift_invariant(
             unknown("padding", padding, ["circular"]) + " None keeps the padding of the function."
         )
     make = sampler_of(sampler)
-    how = Transformation(make, _subsamples(make), padding == "circular", activations=_activations_of(activations))
+    how = Transformation(
+        make, _subsamples(make), padding == "circular", activations=_activations_of(activations)
+    )
     return functools.wraps(f)(functools.partial(_transformed, how, f, _axes(spatial_axes), _numbers(argnums)))
 
 

@@ -55,9 +55,7 @@ class Band:
 
     def sampled(self, sides: Sides, coarse: Sides) -> "Band":
         """The band behind sampling from `sides` to `coarse` places, of which the images' shifts keep the set."""
-        unit = tuple(
-            c if side % u == 0 else u for side, c, u in zip(sides, coarse, self.unit, strict=True)
-        )
+        unit = tuple(c if side % u == 0 else u for side, c, u in zip(sides, coarse, self.unit, strict=True))
         return dataclasses.replace(self.cut(below_nyquist(coarse)), unit=(unit[0], unit[1]))
 
     def behind(self, place: Place | None, degree: float) -> "Band":

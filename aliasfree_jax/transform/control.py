@@ -40,7 +40,7 @@ class Boundary:
         self.results: list[Held] = []
         self._outer: dict[int, Grid] = {}  # by the identity of the grid inside
         self._inner: dict[int, Grid] = {}  # by that of the grid outside
-        self._sampled: list[tuple[Grid, Strides, Grid]] = []
+        self._sampled: list[tuple[Grid, Any, Grid]] = []
 
     @property
     def arrays(self) -> list[jax.Array]:

@@ -6,7 +6,6 @@ grid and the frequencies that their results have.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any
 
 import jax
@@ -26,9 +25,7 @@ def _images(how: Transformation, eqn: Any, value: Held, first: int = 1) -> Map:
         raise TransformError(eqn, "takes other axes for rows and columns", "Call it with maps [N, H, W, C]")
     value = how.seen(eqn, value)
     if value.sides != value.seen_sides:
-        raise TransformError(
-            eqn, "resamples a map whose border was left out", "Pad the windows before it"
-        )
+        raise TransformError(eqn, "resamples a map whose border was left out", "Pad the windows before it")
     return value
 
 
@@ -106,9 +103,7 @@ def polyphase_components(how: Transformation, eqn: Any, _: Numbers, value: Held)
     return [_laid(value, y, sources, grid=value.grid.components(strides), band=band)]
 
 
-def select_component(
-    how: Transformation, eqn: Any, _: Numbers, value: Held, phase: Held
-) -> list[Value]:
+def select_component(how: Transformation, eqn: Any, _: Numbers, value: Held, phase: Held) -> list[Value]:
     """One component of each image; maps that were sampled at one phase are on one grid."""
     value = _images(how, eqn, value, 2)
     chosen = _plain(eqn, [phase])[0]
@@ -124,9 +119,7 @@ def select_component(
     return [_laid(value, y, sources, grid=value.grid.chosen_by(_key(phase)))]
 
 
-def polyphase_upsample(
-    how: Transformation, eqn: Any, _: Numbers, value: Held, phase: Held
-) -> list[Value]:
+def polyphase_upsample(how: Transformation, eqn: Any, _: Numbers, value: Held, phase: Held) -> list[Value]:
     """Samples back at the places that they came from: on the grid that they were sampled from."""
     value = how.read(_images(how, eqn, value))
     y = rebound(eqn, value.merged(), *_plain(eqn, [phase]))[0]

@@ -1,9 +1,13 @@
 """Sampling maps whose stride is pending, and padding by their circle."""
 
 import dataclasses
-from collections.abc import Callable
+import math
+import weakref
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from aliasfree_jax.layers import AdaptivePolyphase
+from aliasfree_jax.layers.sampling import LinearSampler
 from aliasfree_jax.transform.values import ONE, Grid, Map
 
 
@@ -15,14 +19,21 @@ class Settling:
       sampler: makes a sampler of given strides.
       subsamples: whether it takes every so many-th sample and nothing else: operations keep their strides.
       circular: whether maps lie on a circle; else they are padded as in the program.
+      sampled: by maps with a pending stride, those that they have been sampled to.
     """
 
     sampler: Callable[..., Any]
     subsamples: bool
     circular: bool
+    sampled: MutableMapping[Map, Map] = dataclasses.field(
+        default_factory=weakref.WeakKeyDictionary, kw_only=True, compare=False
+    )
 
     def sample(self, value: Map) -> Map:
         """`value` sampled by its pending stride, at the phase that its grid was sampled at before."""
+        if value.affine_in is not None and self._commutes(value):
+            source, function = value.affine_in
+            return function(self.sample(dataclasses.replace(source, stride=value.stride)))
         known, phase = value.grid.coarser.get(value.stride, (None, None))
         images, back = value.images()
         sampled, found = self.sampler(strides=value.stride, parent=None).apply(
@@ -36,3 +47,10 @@ class Settling:
         rows, columns = value.seen_sides
         array, window = back(sampled).astype(value.dtype), ((0, rows), (0, columns))
         return dataclasses.replace(value, array=array, grid=known, stride=ONE, window=window)
+
+    def _commutes(self, value: Map) -> bool:
+        """Whether sampling may come before an affine function of each place: then that costs less."""
+        sampler = self.sampler(strides=value.stride, parent=None)
+        if isinstance(sampler, AdaptivePolyphase) and value.grid.coarser.get(value.stride, (None, None))[1]:
+            sampler = sampler.inner(strides=value.stride, parent=None)
+        return isinstance(sampler, LinearSampler) and sampler.circular()

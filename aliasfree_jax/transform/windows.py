@@ -135,10 +135,7 @@ def _literal(
 def placed(value: Map, y: jax.Array, sources: Sequence[Any], changes: dict[str, Any]) -> Map:
     """The map of a result: with the window that `changes` has, or all of it."""
     result = value.rebuilt(y, sources, **changes)
-    if "window" in changes:
-        return result
-    rows, columns = result.sides
-    return dataclasses.replace(result, window=((0, rows), (0, columns)))
+    return result if "window" in changes else result.all_seen()
 
 
 @rule("conv_general_dilated")
@@ -146,10 +143,25 @@ def convolution(how: Transformation, eqn: Any, value: Held, kernel: Held) -> lis
     """On the circle, with its stride pending."""
     if not isinstance(value, Map) or not isinstance(kernel, Plain):
         raise TransformError(eqn, "convolves by a map", "Convolve by a kernel that is no map of places")
-    value, p = how.settle(eqn, value), eqn.params
+    value = how.settle(eqn, value)
+    result = _convolved(how, eqn, value, kernel, eqn.params["window_strides"])
+    if not result.settled and _is_pointwise(eqn, kernel) and value.whole:
+        result.depends_on(value, lambda coarse: _convolved(how, eqn, coarse, kernel, ONE))
+    return [result]
+
+
+def _is_pointwise(eqn: Any, kernel: Plain) -> bool:
+    """Whether each place of the result depends on one place of the map."""
+    alone = all(kernel.shape[axis] == 1 for axis in eqn.params["dimension_numbers"].rhs_spec[2:])
+    return alone and not any(amount for both in eqn.params["padding"] for amount in both)
+
+
+def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, by: Sequence[int]) -> Map:
+    """The convolution by strides `by`, in the order of the equation."""
+    p = eqn.params
     numbers = p["dimension_numbers"]
     if value.space_dims() == [None, None] and _taps(value) == tuple(p["window_strides"]):
-        return [_of_taps(eqn, value, kernel)]
+        return _of_taps(eqn, value, kernel)
     dims = space_of(eqn, value)
     if set(numbers.lhs_spec[2:]) != set(dims) or p["batch_group_count"] != 1:
         raise TransformError(eqn, "is no convolution over rows and columns", "Convolve over both")
@@ -159,27 +171,23 @@ def convolution(how: Transformation, eqn: Any, value: Held, kernel: Held) -> lis
             "is a transposed convolution",
             "Upsample by layers.IdealUpsample or PolyphaseUpsample, then convolve",
         )
-    order = [numbers.lhs_spec[2:].index(dim) for dim in dims]
+    first, second = (numbers.lhs_spec[2:].index(dim) for dim in dims)  # where the equation has rows, columns
     sizes = [
         (kernel.shape[axis] - 1) * dilation + 1
         for axis, dilation in zip(numbers.rhs_spec[2:], p["rhs_dilation"], strict=True)
     ]
-    pick = lambda each: (each[order[0]], each[order[1]])  # noqa: E731
-    windows = Windows(dims, pick(sizes), pick(p["padding"]), pick(p["window_strides"]))
+    pads = p["padding"]
+    windows = Windows(
+        dims, (sizes[first], sizes[second]), (pads[first], pads[second]), (by[first], by[second])
+    )
     array, padding, strides, changes = laid(how, eqn, value, windows, "a strided convolution")
-    back = [order.index(i) for i in range(2)]
-    y = rebound(
-        eqn,
-        array,
-        kernel.full(),
-        window_strides=(strides[back[0]], strides[back[1]]),
-        padding=(padding[back[0]], padding[back[1]]),
-    )[0]
+    back = (strides[first], strides[second]), (padding[first], padding[second])  # a swap undoes itself
+    y = rebound(eqn, array, kernel.full(), window_strides=back[0], padding=back[1])[0]
     sources: list[Any] = [None] * y.ndim
     sources[numbers.out_spec[0]] = value.groups[numbers.lhs_spec[0]]
-    for place, i in enumerate(order):
-        sources[numbers.out_spec[2:][i]] = (value.space[place],)
-    return [placed(value, y, sources, changes)]
+    sources[numbers.out_spec[2:][first]] = (value.space[0],)
+    sources[numbers.out_spec[2:][second]] = (value.space[1],)
+    return placed(value, y, sources, changes)
 
 
 def _taps(value: Map) -> tuple[int, ...]:
@@ -259,6 +267,6 @@ def depthwise(how: Transformation, eqn: Any, value: Held, kernel: Held) -> list[
         low - same - first
         for (low, _), (same, _), (first, _) in zip(amounts, kept, value.window, strict=True)
     ]
-    array = jnp.roll(value.array, by, value.space) if any(by) else value.array
+    array = value.turned(by).array
     y = rebound(eqn, value.like(array).merged(), kernel.full(), amounts=kept, padding="CIRCULAR")[0]
     return [placed(value, y, sources, changes)]
