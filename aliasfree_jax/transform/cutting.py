@@ -35,13 +35,7 @@ def _literally(eqn: Any, how: Transformation, value: Map, **changes: Any) -> Map
     value = how.settle(eqn, value)
     y = rebound(eqn, value.merged(), **changes)[0]
     sources = [group if value.spatial(d) or len(group) == 1 else None for d, group in enumerate(value.groups)]
-    return _fresh(value.rebuilt(y, sources))
-
-
-def _fresh(value: Map) -> Map:
-    """`value`, of which the program sees all."""
-    rows, columns = value.sides
-    return dataclasses.replace(value, window=((0, rows), (0, columns)))
+    return value.rebuilt(y, sources).all_seen()
 
 
 @rule("pad")
@@ -56,7 +50,7 @@ def pad(how: Transformation, eqn: Any, value: Map, fill: Held) -> list[Value]:
         y = rebound(eqn, value.merged(), fill.full())[0]
         sources = [g if value.spatial(d) or len(g) == 1 else None for d, g in enumerate(value.groups)]
         padded = value.rebuilt(y, sources)
-        return [_fresh(padded) if spatial else padded]
+        return [padded.all_seen() if spatial else padded]
     value = how.settle(eqn, value)
     for dim in spatial:
         low, high, between = config[dim]
@@ -199,6 +193,8 @@ def rev(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 def concatenate(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     """Maps one behind the other along channels; along rows or columns it is padding."""
     dim = eqn.params["dimension"]
+    # numpy's modes pad by nothing, too
+    values = [value for value in values if value.shape[dim]] or values[:1]
     along = any(isinstance(value, Map) and value.spatial(dim) for value in values)
     return [(_joined_places if along else _joined_channels)(how, eqn, dim, values)]
 
@@ -212,25 +208,25 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
         arrays = [value.merged() if isinstance(value, Map) else value.full() for value in values]
         joined = jax.lax.concatenate(arrays, dim)
         sources = [g if whole.spatial(d) or len(g) == 1 else None for d, g in enumerate(whole.groups)]
-        return _fresh(whole.rebuilt(joined, sources))
+        return whole.rebuilt(joined, sources).all_seen()
     place = _place(eqn, whole, dim)
     side = whole.sides[place]
-    end, padding = None, 0
+    before = sum(value.shape[dim] for value in values[: values.index(whole)])
+    first = end = whole.window[place][0] - before
+    padding = 0
     for value in values:
-        if isinstance(value, Map) and value.array is whole.array and not value.grid.mirrored:
-            first, length = value.window[place]
-            if end is not None and (first - end) % side:
-                raise TransformError(eqn, "joins parts of a map in another order", "Use the map as it is")
-            end = first + length
-        elif _pads(value, whole, dim) and whole.shape[dim] >= side:
+        part = isinstance(value, Map) and value.array is whole.array and not value.grid.mirrored
+        if part and (value.window[place][0] - end) % side == 0:
+            pass  # it goes on round the circle
+        elif not whole.cut_off[place] and (_pads(value, whole, dim) or (part and value.shape[dim] == 1)):
             padding += value.shape[dim]
-            end = None if end is None else end + value.shape[dim]
+        elif part:
+            raise TransformError(eqn, "joins parts of a map in another order", "Use the map as it is")
         else:
             raise TransformError(eqn, "joins different maps along rows or columns", "Join along channels")
+        end += value.shape[dim]
     how.padded(eqn, (padding,))
-    before = sum(value.shape[dim] for value in values[: values.index(whole)])
-    total = sum(value.shape[dim] for value in values)
-    return _with_window(whole, place, (whole.window[place][0] - before, total))
+    return _with_window(whole, place, (first, end - first))
 
 
 def _pads(value: Held, whole: Map, dim: int) -> bool:
@@ -251,7 +247,7 @@ def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[H
             eqn,
             "whole pixels",
             "joins a map with values that differ from place to place",
-            "Leave the coordinates out.",
+            "Leave the coordinates out",
         )
         values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
         first = next(value for value in values if isinstance(value, Map))

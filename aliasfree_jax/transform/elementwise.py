@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from aliasfree_jax.transform.bands import Band, joined
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.lines import here
-from aliasfree_jax.transform.values import Held, Map, Plain, Pointwise, Value, laid_out, varies
+from aliasfree_jax.transform.values import Held, Map, Plain, Pointwise, Value, along_bases, laid_out, varies
 
 ELEMENTWISE = (
     "abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p "
@@ -29,6 +29,7 @@ def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
     plains = [value for value in values if isinstance(value, Plain)]
     if len(plains) == len(values):
         return [_of_plains(eqn, *plains)]
+    values = [_stretched(how, eqn, value) for value in values]
     if how.activations is not None:
         roots = _roots(values)
         together = len(roots) == 1 and not any(isinstance(v, Plain) and varies(v, roots[0]) for v in values)
@@ -150,9 +151,8 @@ def _of_several(how: Transformation, eqn: Any, operands: Sequence[Value], degree
 
 def _of_plains(eqn: Any, *values: Plain) -> Plain:
     """Of values that are constant along some axes: so is the result."""
-    shape = max((value.shape for value in values), key=len)
-    arrays = [v.thin if v.shape == shape or not v.shape else v.full() for v in values]
-    return Plain(applied(eqn, arrays)[0], tuple(eqn.outvars[0].aval.shape))
+    y = applied(eqn, [value.thin for value in values])[0]
+    return Plain(y, tuple(eqn.outvars[0].aval.shape))
 
 
 def applied(eqn: Any, arrays: Sequence[jax.Array]) -> list[jax.Array]:
@@ -175,17 +175,17 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
       TransformError: maps that are sampled at different places.
     """
     values = on_one_grid(how, eqn, values)
-    first = _fullest(values)
+    first = next(value for value in values if isinstance(value, Map))
     uneven = [value for value in values if isinstance(value, Plain) and varies(value, first)]
     if uneven:
         how.found(
             eqn,
             "whole pixels",
             "combines a map with values that differ from place to place",
-            "Remove them (a position embedding, a mask of places), or let them depend on the channel alone.",
+            "Remove them (a position embedding, a mask of places), or let them depend on the channel alone",
         )
         values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
-        first = _fullest(values)
+        first = next(value for value in values if isinstance(value, Map))
         if first.seen_sides != first.sides:
             raise TransformError(
                 eqn, "combines places with a map whose border was left out", "Pad the windows before it"
@@ -202,19 +202,13 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
     return arrays, dataclasses.replace(first, trimmed=(rows, columns))
 
 
-def _fullest(values: Sequence[Held]) -> Map:
-    """The map with all axes of the result: others may be of length 1 there."""
-    return max(
-        (value for value in values if isinstance(value, Map)), key=lambda value: math.prod(value.shape)
-    )
-
-
 def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
     """The maps among `values` on one grid and with one pending stride."""
     maps = [value for value in values if isinstance(value, Map)]
     if len({(id(value.grid), value.stride, value.sides) for value in maps}) > 1:
         values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
-    if len({id(value.grid) for value in values if isinstance(value, Map)}) > 1:
+    maps = [value for value in values if isinstance(value, Map)]
+    if len({(id(value.grid), value.places) for value in maps}) > 1:
         raise TransformError(
             eqn,
             "combines maps that are sampled at different places",
@@ -225,30 +219,9 @@ def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[H
 
 def arranged(value: Map, by: Map) -> jax.Array:
     """The array of `value` with its base axes where those of `by` are; the program sees both alike."""
-    if value.groups == by.groups and value.space == by.space:
+    if value.groups == by.groups and value.array.shape == by.array.shape:
         return value.array
-    if [len(group) for group in value.groups] == [len(group) for group in by.groups]:
-        pairs = dict(
-            pair
-            for theirs, ours in zip(by.groups, value.groups, strict=True)
-            for pair in zip(theirs, ours, strict=True)
-        )
-        array = value.array.transpose([pairs[axis] for axis in range(by.array.ndim)])
-        if array.shape == by.array.shape or _broadcast(array.shape, by.array.shape):
-            return array
-    order = [axis for group in by.groups for axis in group]
-    thin = {
-        axis
-        for group, n, full in zip(by.groups, value.shape, by.shape, strict=True)
-        for axis in group
-        if n == 1 != full
-    }
-    split = value.merged().reshape([1 if axis in thin else by.array.shape[axis] for axis in order])
-    return split.transpose([order.index(axis) for axis in range(by.array.ndim)])
-
-
-def _broadcast(shape: Sequence[int], by: Sequence[int]) -> bool:
-    return all(a == b or 1 in (a, b) for a, b in zip(shape, by, strict=True))
+    return along_bases(value.merged(), by)
 
 
 @rule("broadcast_in_dim", plains=True)
@@ -260,13 +233,33 @@ def broadcast(how: Transformation, eqn: Any, value: Map | Plain, *_: Value) -> l
         for axis, dim in enumerate(dims):
             thin[dim] = value.thin.shape[axis]
         return [Plain(value.thin.reshape(thin), shape)]
+    return [_repeated(eqn, value, shape, dims)]
+
+
+def _repeated(eqn: Any, value: Map, shape: tuple[int, ...], dims: Sequence[int]) -> Map:
+    """The map with its axes at `dims` of `shape`, repeated along the others."""
+    if len(shape) - shape.count(1) == value.ndim - value.shape.count(1):  # only axes of length 1 are new
+        groups: list[tuple[int, ...]] = [()] * len(shape)
+        for axis, dim in enumerate(dims):
+            groups[dim] = value.groups[axis]
+        return dataclasses.replace(value, groups=tuple(groups))
     array = value.merged()
     sources: list[tuple[int, ...] | None] = [() if length == 1 else None for length in shape]
+    full = list(shape)
     for axis, dim in enumerate(dims):
         if value.shape[axis] != shape[dim] and value.spatial(axis):
             raise TransformError(eqn, "repeats a map along rows or columns", "Resize it by a filter instead")
         sources[dim] = value.groups[axis] if value.groups[axis] or shape[dim] == 1 else None
-    full = list(shape)
-    for axis, dim in enumerate(dims):
-        full[dim] = array.shape[axis] if value.spatial(axis) else shape[dim]
-    return [value.rebuilt(jax.lax.broadcast_in_dim(array, full, dims), sources)]
+        if value.spatial(axis):
+            full[dim] = array.shape[axis]
+        elif len(value.groups[axis]) > 1 and shape[dim] != array.shape[axis]:
+            sources[dim] = None
+    return value.rebuilt(jax.lax.broadcast_in_dim(array, full, dims), sources)
+
+
+def _stretched(how: Transformation, eqn: Any, value: Value) -> Value:
+    """`value`, repeated where the operation does so without saying it: along axes of length 1."""
+    shape = tuple(eqn.outvars[0].aval.shape)
+    if isinstance(value, Plain) or value.shape == shape:
+        return value
+    return _repeated(eqn, how.realized(value), shape, range(len(shape)))  # type: ignore[arg-type]

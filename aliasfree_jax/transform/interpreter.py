@@ -62,7 +62,9 @@ class Transformation(Reporting):
         """`value` with nothing pending, sampled if it was."""
         if value.settled:
             return value
-        return self.sample(self.from_start(eqn, value))
+        if value not in self.sampled:
+            self.sampled[value] = self.sample(self.from_start(eqn, value))
+        return self.sampled[value]
 
     def from_start(self, eqn: Any, value: Map) -> Map:
         """`value` as the program sees it from row and column 0 on.

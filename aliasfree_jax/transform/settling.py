@@ -1,7 +1,9 @@
 """Sampling maps whose stride is pending, and padding by their circle."""
 
 import dataclasses
-from collections.abc import Callable
+import math
+import weakref
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from aliasfree_jax.layers import AdaptivePolyphase
@@ -17,11 +19,15 @@ class Settling:
       sampler: makes a sampler of given strides.
       subsamples: whether it takes every so many-th sample and nothing else: operations keep their strides.
       circular: whether maps lie on a circle; else they are padded as in the program.
+      sampled: by maps with a pending stride, those that they have been sampled to.
     """
 
     sampler: Callable[..., Any]
     subsamples: bool
     circular: bool
+    sampled: MutableMapping[Map, Map] = dataclasses.field(
+        default_factory=weakref.WeakKeyDictionary, kw_only=True, compare=False
+    )
 
     def sample(self, value: Map) -> Map:
         """`value` sampled by its pending stride, at the phase that its grid was sampled at before."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from aliasfree_jax.transform.bands import joined
 from aliasfree_jax.transform.elementwise import aligned
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
-from aliasfree_jax.transform.values import Group, Held, Map, Value, plain, regrouped
+from aliasfree_jax.transform.values import Grid, Group, Held, Map, Value, plain, regrouped
 
 
 @rule("transpose")
@@ -23,16 +23,37 @@ def _seen_as(value: Map, groups: Sequence[Group]) -> Map:
     return dataclasses.replace(value, groups=tuple(groups))
 
 
-@rule("reshape", "squeeze")
+@rule("squeeze")
+def squeeze(how: Transformation, eqn: Any, value: Map) -> list[Value]:
+    """Axes of length 1 go; rows or columns of length 1 are merged in the next axis."""
+    value = _without_ones(value)
+    groups: list[Group] = []
+    gone: Group = ()
+    for dim, group in enumerate(value.groups):
+        gone += group
+        if dim not in eqn.params["dimensions"]:
+            groups.append(gone)
+            gone = ()
+    if not groups:
+        return [plain(how.seen(eqn, value).merged().reshape(()))]
+    groups[-1] += gone
+    return [_seen_as(value, groups)]
+
+
+@rule("reshape")
 def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> list[Value]:
     """Axes are merged and cut; rows are cut into blocks by a stride."""
     shape = tuple(eqn.outvars[0].aval.shape)
     if value.settled and value.sides == (1, 1):  # one place: nothing is left that could move
         return [plain(how.seen(eqn, value).merged().reshape(shape))]
+    value = _without_ones(value)
     groups = regrouped(value, shape)
     if groups is None:
         value = _cut(how, eqn, value, shape)
         groups = regrouped(value, shape)
+    for place, axis in enumerate(value.space):
+        if value.sizes()[axis] == 1 and groups and _mixes(_group_of(axis, groups), value.space):
+            return [_row_repeated(how, eqn, value, groups, place)]
     if groups is None or any(_mixes(group, value.space) for group in groups):
         raise TransformError(
             eqn,
@@ -40,6 +61,34 @@ def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> list[Value]:
             "Take the mean over rows and columns first (or convolve and take the mean)",
         )
     return [_seen_as(value, groups)]
+
+
+def _without_ones(value: Map) -> Map:
+    """The map without base axes of length 1, which may be merged anywhere; rows, columns and images stay."""
+    kept = {axis for axis, n in enumerate(value.array.shape) if n != 1} | {*value.space, *value.batch}
+    if len(kept) == value.array.ndim:
+        return value
+    return value.rebuilt(value.merged(), [tuple(a for a in group if a in kept) for group in value.groups])
+
+
+def _group_of(axis: int, groups: Sequence[Group]) -> Group:
+    return next(group for group in groups if axis in group)
+
+
+def _row_repeated(how: Transformation, eqn: Any, value: Map, groups: Sequence[Group], place: int) -> Map:
+    """One row (or column), repeated by the axes that are merged in it. On the circle it can only pad."""
+    value = how.settle(eqn, _seen_as(value, groups))
+    dim = value.places[place][0]
+    times, y = value.shape[dim], value.merged()
+    if how.circular:  # of padding, only the length counts
+        y = jnp.zeros((*y.shape[:dim], value.sides[place], *y.shape[dim + 1 :]), y.dtype)
+    sources = [g if value.spatial(d) or len(g) == 1 else None for d, g in enumerate(value.groups)]
+    sources[dim] = (value.space[place],)
+    result = value.rebuilt(y, sources)
+    if not how.circular:
+        return result.all_seen()
+    window = [(0, times) if p == place else w for p, w in enumerate(value.window)]
+    return dataclasses.replace(result, grid=Grid(mirrored=True), window=(window[0], window[1]))
 
 
 def _mixes(group: Group, space: tuple[int, int]) -> bool:

@@ -179,6 +179,13 @@ class Map:
         """The program's axes that are rows and columns and nothing else; None where there is none."""
         return [self.groups.index((axis,)) if (axis,) in self.groups else None for axis in self.space]
 
+    @property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """The program's axis that contains rows, and which of the spatial ones in it they are; columns."""
+        spatial = [[axis for axis in group if axis in self.space] for group in self.groups]
+        found = {axis: (dim, i) for dim, axes in enumerate(spatial) for i, axis in enumerate(axes)}
+        return found[self.space[0]], found[self.space[1]]
+
     def merged(self) -> jax.Array:
         """All positions, with the axes that the program sees."""
         order = [axis for group in self.groups for axis in group]
@@ -202,6 +209,11 @@ class Map:
     def like(self, array: jax.Array) -> "Map":
         """`array`, of the same base axes, seen alike."""
         return dataclasses.replace(self, array=array)
+
+    def all_seen(self) -> "Map":
+        """The same map, of which the program sees every row and column."""
+        rows, columns = self.sides
+        return dataclasses.replace(self, window=((0, rows), (0, columns)))
 
     def begun_at(self, starts: tuple[int, int]) -> "Map":
         """The same map, turned on its circle so that its window begins there."""
@@ -318,8 +330,8 @@ def plain(array: Any) -> Plain:
 
 
 def varies(value: Plain, by: Map) -> bool:
-    """Whether `value` differs from place to place of the map `by`, whose shape the program gives it."""
-    return value.shape == by.shape and any(
+    """Whether `value`, which the program combines with the map `by`, differs from place to place of it."""
+    return value.thin.ndim == by.ndim and any(
         value.thin.shape[dim] > 1 for dim in range(by.ndim) if by.spatial(dim)
     )
 
@@ -331,30 +343,40 @@ def laid_out(value: Plain, by: Map) -> jax.Array:
     """
     if math.prod(value.thin.shape) == 1:
         return value.thin.reshape((1,) * by.array.ndim)
-    kept = [group if value.thin.shape[dim] > 1 else () for dim, group in enumerate(by.groups)]
-    order = [axis for group in kept for axis in group]
-    sizes = by.array.shape
-    split = value.thin.reshape([sizes[axis] for axis in order])
-    ranked = split.transpose([order.index(axis) for axis in sorted(order)])
-    return ranked.reshape([sizes[axis] if axis in order else 1 for axis in range(by.array.ndim)])
+    return along_bases(value.thin, by)
+
+
+def along_bases(array: jax.Array, by: Map) -> jax.Array:
+    """`array`, with the axes of the program, along the base axes of `by`; lengths of 1 broadcast."""
+    order = [axis for group in by.groups for axis in group]
+    sizes: list[int] = []
+    for length, group in zip(array.shape, by.groups, strict=True):
+        bases = [by.array.shape[axis] for axis in group]
+        sizes += bases if math.prod(bases) == length else [length, *[1] * len(group)][: len(group)]
+    return array.reshape(sizes).transpose([order.index(axis) for axis in range(by.array.ndim)])
 
 
 def regrouped(value: Map, shape: Sequence[int]) -> tuple[Group, ...] | None:
     """The groups of the same base axes that give `shape`; None where an axis would have to be cut."""
-    sizes, axes = value.sizes(), [axis for group in value.groups for axis in group]
+    sizes = value.sizes()
+    parts = [
+        part
+        for group in value.groups
+        for part in ([(axis, sizes[axis]) for axis in group] if group else [(None, 1)])
+    ]
     groups: list[Group] = []
     position = 0
     for length in shape:
         first, product = position, 1
-        while product < length and position < len(axes):
-            product *= sizes[axes[position]]
+        if length == 1 and position < len(parts) and parts[position][1] == 1:
             position += 1
-        if first == position < len(axes) and sizes[axes[position]] == 1:  # of length 1: one each
+        while product != length and product <= max(length, 1) and position < len(parts):
+            product *= parts[position][1]
             position += 1
         if product != length:
             return None
-        groups.append(tuple(axes[first:position]))
-    rest = axes[position:]  # of length 1: they go with the last
-    if any(sizes[axis] != 1 for axis in rest) or (rest and not groups):
+        groups.append(tuple(axis for axis, _ in parts[first:position] if axis is not None))
+    rest = tuple(axis for axis, _ in parts[position:] if axis is not None)  # of length 1: with the last
+    if any(size != 1 for _, size in parts[position:]) or (rest and not groups):
         return None
     return (*groups[:-1], (*groups[-1], *rest)) if rest else tuple(groups)

@@ -135,10 +135,7 @@ def _literal(
 def placed(value: Map, y: jax.Array, sources: Sequence[Any], changes: dict[str, Any]) -> Map:
     """The map of a result: with the window that `changes` has, or all of it."""
     result = value.rebuilt(y, sources, **changes)
-    if "window" in changes:
-        return result
-    rows, columns = result.sides
-    return dataclasses.replace(result, window=((0, rows), (0, columns)))
+    return result if "window" in changes else result.all_seen()
 
 
 @rule("conv_general_dilated")
