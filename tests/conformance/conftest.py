@@ -6,7 +6,16 @@ from collections.abc import Callable
 import jax
 import pytest
 
+from aliasfree_jax.models import alexnet_vgg, mobilenet
 from aliasfree_jax.ops.choices import CHOICES
+
+
+@pytest.fixture(autouse=True)
+def small_and_sooner_compiled(monkeypatch, unoptimised) -> None:
+    """Networks without options for it are small too: one block where several follow, but for one pair."""
+    monkeypatch.setattr(alexnet_vgg, "HIDDEN", 16)
+    shorter = [(*shape, 2 if stage == 1 else 1, stride) for stage, (*shape, _, stride) in enumerate(mobilenet.STAGES)]
+    monkeypatch.setattr(mobilenet, "STAGES", tuple(shorter))
 
 
 @pytest.fixture
