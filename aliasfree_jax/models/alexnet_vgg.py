@@ -29,6 +29,7 @@ from aliasfree_jax.ops.pooling import adaptive_average_pool, adaptive_max_pool
 
 HIDDEN = 4096  # width of the first two linear layers
 
+
 class Classifier(Network):
     """Adaptive pool, then three linear layers with ReLU and dropout: AlexNet's and VGG's head.
 
