@@ -15,6 +15,7 @@ COMMANDS = {
     "models": "aliasfree_jax.models.command",
     "curves": "aliasfree_jax.training.curves",
     "report": "aliasfree_jax.evaluation.report.page",
+    "check": "aliasfree_jax.transform.command",
     "audit": "aliasfree_jax.evaluation.audit.command",
 }
 

@@ -5,13 +5,19 @@ A command is a module: its docstring is the help, `define(values)` defines its f
 `experiments` and `benchmarks` are programs of their own.
 """
 
+import importlib
+import importlib.util
+import inspect
+import sys
 import textwrap
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from aliasfree_jax.errors import ConfigError, command
+from aliasfree_jax.errors import ConfigError, command, unknown
 
 Define = Callable[[flags.FlagValues], None]
 Main = Callable[[flags.FlagValues, list[str]], None]
@@ -69,3 +75,60 @@ def perform(define: Define, main: Main, text: str | None, typed: list[str]) -> N
 def program(define: Define, main: Main, text: str | None) -> Callable[[list[str]], int]:
     """A command as a program: takes what is typed and returns the exit status, as `errors.command`."""
     return command(partial(perform, define, main, text))
+
+
+def _imported(place: str) -> Any:
+    """The module of a dotted name, or of a .py file."""
+    if not place.endswith(".py"):
+        try:
+            return importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+                raise  # an import inside the module
+            raise ConfigError(
+                f"there is no module {place!r}: name one as in an import statement, from the directory it is "
+                "in, or a file: path/to/my_file.py:make_network"
+            ) from error
+    spec = importlib.util.spec_from_file_location(f"named_{Path(place).stem}", place)
+    if spec is None or spec.loader is None or not Path(place).is_file():
+        raise ConfigError(f"there is no file {place}.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+def made_by(target: str, expected: str) -> tuple[str, Any]:
+    """The name of the function of "my_package.my_file:make_network", and what it returns without arguments.
+
+    Args:
+      expected: what it is to return, for messages.
+
+    Raises:
+      ConfigError: no such module, file or function.
+    """
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise ConfigError(f"{target!r} is no target: expected my_package.my_file:make_network.")
+    module = _imported(place)
+    if not hasattr(module, name):
+        known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        raise ConfigError(f"in {place}: {unknown('function', name, known)}")
+    make = getattr(module, name)
+    if not (inspect.isroutine(make) or isinstance(make, type | partial)):
+        raise ConfigError(
+            f"{target} is no function but {type(make).__name__}: expected one that returns {expected}."
+        )
+    return name, make()
+
+
+def image_sides(text: str) -> tuple[int, ...]:
+    """Rows, columns and channels of the flag --image.
+
+    Raises:
+      ConfigError: it has none.
+    """
+    sides = text.split(",")
+    if len(sides) != 3 or not all(s.isdecimal() and int(s) for s in sides):
+        raise ConfigError(f"--image={text}: expected rows,columns,channels, e.g. --image=224,224,3")
+    return tuple(map(int, sides))

@@ -193,9 +193,8 @@ def rev(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 def concatenate(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     """Maps one behind the other along channels; along rows or columns it is padding."""
     dim = eqn.params["dimension"]
-    values = [value for value in values if value.shape[dim]] or values[
-        :1
-    ]  # numpy's modes pad by nothing, too
+    # numpy's modes pad by nothing, too
+    values = [value for value in values if value.shape[dim]] or values[:1]
     along = any(isinstance(value, Map) and value.spatial(dim) for value in values)
     return [(_joined_places if along else _joined_channels)(how, eqn, dim, values)]
 
@@ -212,23 +211,22 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
         return whole.rebuilt(joined, sources).all_seen()
     place = _place(eqn, whole, dim)
     side = whole.sides[place]
-    end, padding = None, 0
+    before = sum(value.shape[dim] for value in values[: values.index(whole)])
+    first = end = whole.window[place][0] - before
+    padding = 0
     for value in values:
         part = isinstance(value, Map) and value.array is whole.array and not value.grid.mirrored
-        follows = part and (end is None or (value.window[place][0] - end) % side == 0)
-        if whole.shape[dim] >= side and (_pads(value, whole, dim) or (part and value.shape[dim] == 1)):
+        if part and (value.window[place][0] - end) % side == 0:
+            pass  # it goes on round the circle
+        elif not whole.cut_off[place] and (_pads(value, whole, dim) or (part and value.shape[dim] == 1)):
             padding += value.shape[dim]
-            end = None if end is None else end + value.shape[dim]
-        elif follows:
-            end = sum(value.window[place])
         elif part:
             raise TransformError(eqn, "joins parts of a map in another order", "Use the map as it is")
         else:
             raise TransformError(eqn, "joins different maps along rows or columns", "Join along channels")
+        end += value.shape[dim]
     how.padded(eqn, (padding,))
-    before = sum(value.shape[dim] for value in values[: values.index(whole)])
-    total = sum(value.shape[dim] for value in values)
-    return _with_window(whole, place, (whole.window[place][0] - before, total))
+    return _with_window(whole, place, (first, end - first))
 
 
 def _pads(value: Held, whole: Map, dim: int) -> bool:
@@ -249,7 +247,7 @@ def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[H
             eqn,
             "whole pixels",
             "joins a map with values that differ from place to place",
-            "Leave the coordinates out.",
+            "Leave the coordinates out",
         )
         values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
         first = next(value for value in values if isinstance(value, Map))

@@ -10,9 +10,6 @@ every frequency. --plot needs matplotlib (pip install 'aliasfree_jax[figures]').
 """
 
 import dataclasses
-import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,8 @@ import numpy as np
 from absl import flags
 
 from aliasfree_jax.checkpoint import PyTree, load_model
-from aliasfree_jax.errors import ConfigError, ShapeError, unknown
+from aliasfree_jax.commands import image_sides, made_by
+from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.evaluation.audit.alignment import Shift
 from aliasfree_jax.evaluation.audit.auditing import SHIFTS, Audit, audit
 from aliasfree_jax.evaluation.audit.report import draw_audits, format_markdown, format_table, to_json
@@ -66,46 +64,13 @@ def from_checkpoint(path: str | Path) -> Target:
     return Target(Path(path).name or card.model, module, variables, {"train": False}, image)
 
 
-def _imported(place: str) -> Any:
-    """The module of a dotted name, or of a .py file."""
-    if not place.endswith(".py"):
-        try:
-            return importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-                raise  # an import inside the module
-            raise ConfigError(
-                f"there is no module {place!r}: name one as in an import statement, from the directory it is "
-                "in, or a file: path/to/my_file.py:make_network"
-            ) from error
-    spec = importlib.util.spec_from_file_location(f"audited_{Path(place).stem}", place)
-    if spec is None or spec.loader is None or not Path(place).is_file():
-        raise ConfigError(f"there is no file {place}.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up annotations
-    spec.loader.exec_module(module)
-    return module
-
-
 def from_function(target: str) -> Target:
     """What the function of "my_package.my_file:make_network" returns, called without arguments.
 
     Raises:
       ConfigError: no such module, file or function, or it returns no network.
     """
-    place, _, name = target.rpartition(":")
-    if not place or not name:
-        raise ConfigError(f"{target!r} is no target: expected my_package.my_file:make_network.")
-    module = _imported(place)
-    if not hasattr(module, name):
-        known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
-        raise ConfigError(f"in {place}: {unknown('function', name, known)}")
-    make = getattr(module, name)
-    if isinstance(make, nn.Module) or not callable(make):
-        raise ConfigError(
-            f"{target} is no function but {type(make).__name__}: expected one that returns {EXPECTED}."
-        )
-    made = make()
+    name, made = made_by(target, EXPECTED)
     parts = made if isinstance(made, tuple) else (made,)
     if not (1 <= len(parts) <= 3 and isinstance(parts[0], nn.Module)):
         raise ConfigError(f"{target}() returned {_kinds(made)}: expected {EXPECTED}.")
@@ -167,13 +132,6 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output", None, "JSON file of the audits, .md beside it", flag_values=values)
 
 
-def _image(text: str) -> tuple[int, ...]:
-    sides = text.split(",")
-    if len(sides) != 3 or not all(s.isdecimal() and int(s) for s in sides):
-        raise ConfigError(f"--image={text}: expected rows,columns,channels, e.g. --image=224,224,3")
-    return tuple(map(int, sides))
-
-
 def _shift(text: str) -> Shift:
     try:
         rows, columns = map(float, text.split(","))
@@ -204,7 +162,7 @@ def _audits(targets: list[Target], asked: tuple[int, ...] | None, shifts: list[S
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Audits the networks of the checkpoints and of the functions that the arguments name."""
     shifts = [_shift(text) for text in values.shift] or [*SHIFTS]
-    asked = _image(values.image) if values.image else None
+    asked = image_sides(values.image) if values.image else None
     plot = local_path(values.plot, "--plot") if values.plot else None
     output = local_path(values.output, "--output") if values.output else None
     if plot:
