@@ -13,7 +13,7 @@ from aliasfree_jax.errors import ConfigError, listed, unknown
 from aliasfree_jax.layers.sampling import Subsample
 from aliasfree_jax.transform import bands
 from aliasfree_jax.transform.interpreter import Transformation, run
-from aliasfree_jax.transform.lines import Place
+from aliasfree_jax.transform.lines import Place, TransformError, walking
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
 from aliasfree_jax.transform.values import Grid, Held, Map, Pointwise, map_of, plain
 
@@ -130,9 +130,10 @@ def check(
             _map(array, spatial_axes, grids) if i in images else plain(array)
             for i, array in zip(dynamic, arrays, strict=True)
         ]
-        for result in run(how, program.jaxpr, program.consts, values):
+        results = run(how, program.jaxpr, program.consts, values)
+        for variable, result in zip(program.jaxpr.outvars, results, strict=True):
             if isinstance(result, Map):
-                how.read(result)
+                _given_back(how, program.jaxpr, variable, result)
 
     jax.eval_shape(walk, *shapes)
     return recorder.findings()
@@ -170,6 +171,18 @@ def _map(array: Any, axes: tuple[int, int], grids: dict[tuple[int, int], Grid]) 
         array, (rows, columns), () if 0 in (rows, columns) else (0,), grids.setdefault(sides, Grid())
     )
     return dataclasses.replace(value, band=bands.whole(sides))
+
+
+def _given_back(how: Transformation, jaxpr: Any, variable: Any, result: Map) -> None:
+    """A map that is a result of the program: its user reads all of it."""
+    how.read(result)
+    for number, eqn in enumerate(jaxpr.eqns):
+        if variable in eqn.outvars:
+            with walking(number, eqn):
+                try:
+                    how.seen(eqn, result)
+                except TransformError as error:
+                    how.found(eqn, WHOLE, error.reason, error.remedy)
 
 
 class _Recorder:
