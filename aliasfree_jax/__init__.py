@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aliasfree_jax.models import create_model, list_models
+    from aliasfree_jax.transform import Oversample, check, shift_invariant
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "create_model", "list_models"]
+__all__ = ["Oversample", "__version__", "check", "create_model", "list_models", "shift_invariant"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from aliasfree_jax import models
 
         return getattr(models, name)
+    if name in ("Oversample", "check", "shift_invariant"):
+        from aliasfree_jax import transform
+
+        return getattr(transform, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
 """Measures everything on this machine and writes one file: `python -m benchmarks` (`--quick`: a minute).
 
-Whole networks side by side (and PyTorch's, where it is installed), single operations by every method,
-memory, compile time, precision and the input. `python -m benchmarks.page` makes docs/benchmarks.md of the
-files.
+Whole networks side by side (and PyTorch's, where it is installed), networks transformed and native, single
+operations by every method, memory, compile time, precision and the input. `python -m benchmarks.page` makes
+docs/benchmarks.md of the files.
 """
 
 import importlib.util
@@ -24,11 +24,14 @@ from absl import flags
 from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.files import local_path, write_json
-from benchmarks import input_pipeline, memory, networks, operations, precision
+from benchmarks import input_pipeline, memory, networks, operations, precision, transformed
 from benchmarks.timing import machine
 
 RESULTS = Path(__file__).parent / "results"
-SECTIONS = ("networks", "resnets", "cifar", "operations", "memory", "compile", "precision", "input")
+SECTIONS = (
+    *("networks", "resnets", "cifar", "transform"),
+    *("operations", "memory", "compile", "precision", "input"),
+)
 
 
 def define(values: flags.FlagValues) -> None:
@@ -71,6 +74,9 @@ def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
     def cifar() -> Any:
         return networks.measure(networks.cifar_tasks(mode), repetitions, accelerator)
 
+    def transform() -> Any:
+        return transformed.measure(batch, 224, repetitions, mode)
+
     photographs = values.photographs and local_path(values.photographs)
 
     def read() -> Any:
@@ -78,7 +84,7 @@ def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
 
     return {
         "networks": whole,
-        **({} if values.quick else {"resnets": resnets, "cifar": cifar}),
+        **({} if values.quick else {"resnets": resnets, "cifar": cifar, "transform": transform}),
         "operations": lambda: operations.measure(values.quick, batch, repetitions, mode),
         "memory": lambda: memory.measure(values.quick, batch, repetitions),
         "compile": lambda: memory.scanned(values.quick, batch, repetitions),

@@ -27,8 +27,8 @@ Task = dict[str, Any]
 
 def tasks(batch: int, side: int, size: str, precision: str, quick: bool, accelerator: bool) -> list[Task]:
     """What to measure: the project's five families, and PyTorch's networks where it is installed."""
-    common = {"batch": batch, "side": side, "precision": precision, "options": {}, "compile": False}
-    common["together"] = quick
+    common = {"batch": batch, "side": side, "precision": precision, "compile": False}
+    common |= {"options": {"depths": (1, 1)} if quick else {}, "together": quick}
     result = [
         {**common, "label": label, "framework": "jax", "network": f"{family}_{size}"}
         for label, family in (

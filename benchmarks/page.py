@@ -93,6 +93,12 @@ GOALS = {
     ),
     "cifar": (("plain", "torch plain", "", "at most 2"), ("plain, without startup", "plain", "", "")),
 }
+# Sections that are one table each.
+TABLES = {
+    "transform": "ResNet-50 transformed, beside the native one (goal: at most 1.15)",
+    "memory": "Memory and recomputation",
+    "compile": "Compile time: blocks one by one, or scanned",
+}
 NETWORKS = {"networks": "ConvNeXt-T", "resnets": "ResNet-50", "cifar": "ResNet-20"}
 
 
@@ -118,12 +124,9 @@ def machine_section(name: str, stored: Row) -> str:
             shape = f"{rows[0]['side']} x {rows[0]['side']}, batch {rows[0]['batch']}, {rows[0]['precision']}"
             parts += [f"### {network}: {shape}\n", origin(stored[section]), network_table(rows) + "\n"]
             parts += [goal_table(section, rows) + "\n"]
-    if "memory" in stored:
-        parts += ["### Memory and recomputation\n", origin(stored["memory"])]
-        parts.append(table(stored["memory"]["rows"]) + "\n")
-    if "compile" in stored:
-        parts += ["### Compile time: blocks one by one, or scanned\n", origin(stored["compile"])]
-        parts.append(table(stored["compile"]["rows"]) + "\n")
+    for section, title in TABLES.items():
+        if section in stored:
+            parts += [f"### {title}\n", origin(stored[section]), table(stored[section]["rows"]) + "\n"]
     if "precision" in stored:
         parts += ["### Precision\n", origin(stored["precision"])]
         parts.append(precision.markdown(stored["precision"]["rows"]) + "\n")

@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Most of the fast tests' time is optimisation, which none of them is about. The slow ones run what users
     run: those of compiled programs, memory, counted arithmetic, and equal bits between programs are among
-    them.
+    them. Those that are slow for their size alone ask for `unoptimised`.
     """
     flags = [f"--xla_force_host_platform_device_count={config.option.devices}"]
     if config.option.markexpr == "not slow":
@@ -45,6 +45,16 @@ def pytest_configure(config: pytest.Config) -> None:
             flags.append("--xla_cpu_use_fusion_emitters=false")
     given = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
     os.environ["XLA_FLAGS"] = xla_flags(given, jaxlib.__version__)
+
+
+@pytest.fixture
+def unoptimised(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A slow test, and processes that it starts, compile as the fast ones do."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The benchmark command and the page made from its files."""
 
+import functools
 import json
 import os
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from aliasfree_jax.commands import program
-from benchmarks import input_pipeline, networks, page, roofline
+from benchmarks import input_pipeline, networks, page, roofline, transformed
 from benchmarks.__main__ import define, main
+from benchmarks.timing import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,6 +51,20 @@ def test_the_input_is_measured_step_by_step():
     assert os.sched_getaffinity(0) == before
     assert [row.pop("step") for row in rows] == ["decode", "crop, resize, flip", "decode, crop, resize, flip"]
     assert all(value > 0 for row in rows for value in row.values())
+
+
+@pytest.mark.slow
+def test_transformed_networks_stand_beside_the_native_one(monkeypatch):
+    small = {"depths": (1, 1), "widths": (4, 8)}
+    monkeypatch.setattr(transformed, "own", functools.partial(transformed.own, **small))
+    monkeypatch.setattr(transformed, "SAMPLERS", {"polyphase": "polyphase"})
+    monkeypatch.setattr(transformed.importlib.util, "find_spec", lambda _: None)  # without Haiku
+    rows = transformed.measure(2, 32, 1, "float32")
+    assert [(row["pass"], row["network"]) for row in rows] == [
+        (call, name) for call in ("forward", "gradient") for name in ("native", "ours, transformed")
+    ]
+    section = {"command": "", "date": "", "machine": machine(), "rows": rows}
+    assert "ours, transformed" in page.machine_section("here", {"transform": section})
 
 
 @pytest.mark.slow

@@ -27,6 +27,8 @@ from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding, WindowPadding, pad
 from aliasfree_jax.ops.pooling import adaptive_average_pool, adaptive_max_pool
 
+HIDDEN = 4096  # width of the first two linear layers
+
 
 class Classifier(Network):
     """Adaptive pool, then three linear layers with ReLU and dropout: AlexNet's and VGG's head.
@@ -56,7 +58,7 @@ class Classifier(Network):
         for number in (1, 2):
             if self.dropout_first:
                 x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-            x = jax.nn.relu(self.dense(x, 4096, f"hidden{number}", *initial))
+            x = jax.nn.relu(self.dense(x, HIDDEN, f"hidden{number}", *initial))
             if not self.dropout_first:
                 x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
         return self.classified(x, *initial)

@@ -25,8 +25,10 @@ REDUCTIONS = (
 
 @rule(*REDUCTIONS, pointwise=True)
 def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]:
-    """Over rows and columns together the result is plain; over other axes what is pending stays so.
+    """Over rows and columns together the result is plain; over some of the other axes what is pending stays so.
 
+    Over all channels (a norm of each place) the map is sampled first: a phase shall be chosen while places
+    differ in their norms, and the norm computed where it is used.
     Sums over images and places are statistics (batch norm): they are taken over all places, whatever is
     pending, scaled to the places that the program counts, and decide no phase.
 
@@ -48,6 +50,8 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
         else:
             value = how.activated(value)
     if not within:
+        if reduced | set(value.space) | set(value.batch) == set(range(value.array.ndim)):
+            value = how.settle(eqn, value)
         if eqn.primitive.name != "reduce_sum":
             value = how.not_pointwise(eqn, value, "compares or multiplies channels,")
         y = rebound(eqn, value.merged())[0]

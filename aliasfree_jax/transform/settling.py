@@ -1,7 +1,6 @@
 """Sampling maps whose stride is pending, and padding by their circle."""
 
 import dataclasses
-import math
 import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any

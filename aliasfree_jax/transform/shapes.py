@@ -146,7 +146,7 @@ def _pieces(sizes: Sequence[int], shape: Sequence[int]) -> list[list[int]] | Non
 def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) -> Map:
     """Rows or columns cut into blocks: every `size`-th, and a last axis that counts within a block."""
     strides = (size, 1) if place == 0 else (1, size)
-    value = how.seen(eqn, value)
+    value = how.from_start(eqn, value if value.stride[place] == 1 else how.settle(eqn, value))
     axis, array = value.space[place], value.array
     value = how.strided(eqn, value, strides, "a split into blocks")
     window = list(value.window)
@@ -154,9 +154,10 @@ def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) ->
         length = array.shape[axis] // size
         cut = array.reshape(*array.shape[:axis], length, size, *array.shape[axis + 1 :])
         array, grid = jnp.moveaxis(cut, axis + 1, -1), value.grid.sampled(strides)
-        window[place], strides = (0, length), (1, 1)
+        window[place], strides = (0, length), value.stride
     else:
         array, grid = jnp.stack([jnp.roll(array, -i, axis) for i in range(size)], -1), value.grid
+        strides = (value.stride[0] * strides[0], value.stride[1] * strides[1])
     groups = (*value.groups, (array.ndim - 1,))
     seen = (window[0], window[1])
     return dataclasses.replace(value, array=array, groups=groups, grid=grid, stride=strides, window=seen)

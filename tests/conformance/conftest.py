@@ -6,7 +6,17 @@ from collections.abc import Callable
 import jax
 import pytest
 
+from aliasfree_jax.models import alexnet_vgg, mobilenet
 from aliasfree_jax.ops.choices import CHOICES
+
+
+@pytest.fixture(autouse=True)
+def small_and_sooner_compiled(monkeypatch, unoptimised) -> None:
+    """Networks without options for it are small too: one block in most stages."""
+    monkeypatch.setattr(alexnet_vgg, "HIDDEN", 16)
+    first, second, *others = mobilenet.STAGES
+    stages = [first, second, *((*shape, 1, stride) for *shape, _, stride in others)]
+    monkeypatch.setattr(mobilenet, "STAGES", tuple(stages))
 
 
 @pytest.fixture

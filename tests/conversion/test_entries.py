@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from rule import make_array
+from way_back import check_way_back
 
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import abstract_variables, load_model
@@ -122,6 +123,7 @@ QUICK = [
     "convnext_aps_mini_filt3_128",
     "convnext_mini_64",
     "aps_resnet18_aps2_l2_64",
+    "aps_resnet18_aps3_l2_64",
     "blurpool_mobilenet_v2_lpf4_64",
     "blurpool_resnet18_lpf4_64_pool_onlyFalse",
     "cifar_resnet18_aps_3_zeros",
@@ -131,21 +133,11 @@ QUICK = [
 ]
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in golden.cases()]
-)
+@pytest.mark.parametrize("name", QUICK)  # tests/golden/test_networks.py has the others
 def test_the_way_back_gives_the_same_file(name):
     case = golden.load(name)
     original = case.meta["source"], case.meta["model"]
-    module, variables = from_original(*original, case.meta["options"], case.state_dict)
-    options = {**case.meta["options"], "num_classes": module.num_classes}
-    state = to_original(*original, options, variables)
-    # Masks of ideal filters belong to one size of images; the original makes them anew.
-    expected = {key: value for key, value in case.state_dict.items() if not key.endswith(".rect")}
-    assert set(state) == set(expected)
-    for key, value in expected.items():
-        assert state[key].dtype == value.dtype, key
-        np.testing.assert_array_equal(state[key], value, err_msg=key)
+    check_way_back(case, *from_original(*original, case.meta["options"], case.state_dict))
 
 
 @pytest.fixture(scope="module")

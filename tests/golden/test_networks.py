@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from way_back import check_way_back
 
 from aliasfree_jax.conversion import from_original
 
@@ -90,8 +91,9 @@ TIED = "aps_resnet18_aps3_l2_64"
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != TIED],
 )
-def test_float32(name):
+def test_float32_and_the_way_back(name):
     assert relative_error(name, "float32") < SINGLE
+    check_way_back(*converted(name))  # here, for to make the weights again takes as long as the rest
 
 
 @pytest.mark.parametrize("name", [*MINI, pytest.param(TIED, marks=pytest.mark.slow)])

@@ -99,7 +99,10 @@ def pool(d: Drawn, depth: int) -> Step:
 
 
 def padded(d: Drawn, depth: int) -> Step:
-    mode, amounts = d.one("wrap", "constant", "reflect", "edge"), [(0, 0), d.one((1, 1), (0, 2)), (1, 0), (0, 0)]
+    mode, amounts = (
+        d.one("wrap", "constant", "reflect", "edge"),
+        [(0, 0), d.one((1, 1), (0, 2)), (1, 0), (0, 0)],
+    )
     return lambda x: jnp.pad(x, amounts, mode=mode) if min(x.shape[1:3]) > 1 else x
 
 
@@ -181,9 +184,13 @@ def linear(d: Drawn, depth: int) -> Step:
 
     def heads(x: jax.Array) -> jax.Array:
         n, h, w_, c = x.shape
-        return jnp.einsum("nhwgc,gcd->nhwgd", x.reshape(n, h, w_, 2, 2), w.reshape(2, 2, 4)[..., :2]).reshape(x.shape)
+        return jnp.einsum("nhwgc,gcd->nhwgd", x.reshape(n, h, w_, 2, 2), w.reshape(2, 2, 4)[..., :2]).reshape(
+            x.shape
+        )
 
-    return d.one(lambda x: jnp.einsum("nhwc,cd->nhwd", x, w), tokens, flat, squeeze_excite, cross_covariance, heads)
+    return d.one(
+        lambda x: jnp.einsum("nhwc,cd->nhwd", x, w), tokens, flat, squeeze_excite, cross_covariance, heads
+    )
 
 
 def residual(d: Drawn, depth: int) -> Step:
@@ -202,7 +209,9 @@ def shortcut(d: Drawn, depth: int) -> Step:
     if min(shape[1:3]) < 2:
         return lambda x: x
     k, s = d.weights(3, 3, CHANNELS, CHANNELS), d.weights(1, 1, CHANNELS, CHANNELS)
-    conv2 = lambda x, k: lax.conv_general_dilated(x, k, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))  # noqa: E731
+    conv2 = lambda x, k: lax.conv_general_dilated(
+        x, k, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )  # noqa: E731
     return d.one(
         lambda x: conv2(x, k) + conv2(x, s),
         lambda x: x[:, ::2, ::2] + conv2(jax.nn.relu(x), k),
@@ -268,7 +277,9 @@ def program(seed: int) -> tuple[Step, jax.Array]:
     drawn = Drawn(seed)
     images = drawn.weights(*drawn.shape) * 10
     steps = [drawn.step() for _ in range(drawn.rng.integers(3, 8))]
-    head = drawn.one(lambda x: x, lambda x: x.mean((1, 2)), lambda x: x.max((1, 2)), lambda x: {"map": x, "sum": x.sum()})
+    head = drawn.one(
+        lambda x: x, lambda x: x.mean((1, 2)), lambda x: x.max((1, 2)), lambda x: {"map": x, "sum": x.sum()}
+    )
 
     def f(x: jax.Array) -> Any:
         for step in steps:
@@ -308,7 +319,14 @@ def _results(eqn: Any, values: list[Any]) -> list[Any]:
     inner = p.get("call_jaxpr", p.get("jaxpr"))
     if inner is not None:
         return _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values)
-    if eqn.primitive.name in ("add", "sub", "mul", "div", "max", "min"):  # a division by one number is XLA's product
+    if eqn.primitive.name in (
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "max",
+        "min",
+    ):  # a division by one number is XLA's product
         values = [jnp.broadcast_to(value, eqn.outvars[0].aval.shape) for value in values]
     y = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(p))
     return y if eqn.primitive.multiple_results else [y]

@@ -1,0 +1,107 @@
+"""A function of images as a program: its jaxpr, and which of its arguments are maps."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from flax.errors import TraceContextError
+
+from aliasfree_jax.errors import AliasFreeError, ConfigError
+from aliasfree_jax.transform.values import Grid, Held, map_of, plain
+
+
+class StatefulError(AliasFreeError, ValueError):
+    """A function that changes something outside of itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What a call of a function does.
+
+    Attributes:
+      jaxpr: the program, closed.
+      arrays: its arguments.
+      images: whether each is a batch of images.
+      axes: of rows and columns in the images.
+      results: the tree of the function's results.
+    """
+
+    jaxpr: Any
+    arrays: Sequence[Any]
+    images: Sequence[bool]
+    axes: tuple[int, int]
+    results: Any
+
+    def values(self, arrays: Sequence[Any]) -> list[Held]:
+        """`arrays` as the interpreter takes them; images of one size are on one grid."""
+        grids: dict[tuple[int, ...], Grid] = {}
+        values: list[Held] = []
+        for array, image in zip(arrays, self.images, strict=True):
+            if not image:
+                values.append(plain(array))
+                continue
+            rows, columns = (axis % array.ndim for axis in self.axes)
+            batch = () if 0 in (rows, columns) else (0,)
+            grid = grids.setdefault((array.shape[rows], array.shape[columns]), Grid())
+            values.append(map_of(array, (rows, columns), batch, grid))
+        return values
+
+
+def read(
+    f: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    argnums: int | Sequence[int],
+    axes: Sequence[int],
+) -> Program:
+    """The program of `f(*args, **kwargs)`; arrays may be `jax.ShapeDtypeStruct`, all else stays as it is.
+
+    Raises:
+      ConfigError: images that are not where `argnums` and `axes` say.
+      StatefulError: `f` changes a module that it holds.
+    """
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    dynamic = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
+    images = _images(args, argnums, axes)
+
+    def of_arrays(*arrays: Any) -> Any:
+        filled = list(leaves)
+        for i, array in zip(dynamic, arrays, strict=True):
+            filled[i] = array
+        some, named = jax.tree.unflatten(tree, filled)
+        return f(*some, **named)
+
+    arrays = [leaves[i] for i in dynamic]
+    try:
+        jaxpr, shapes = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
+    except TraceContextError as error:
+        raise StatefulError(
+            "the function changes a module that it holds (batch statistics, random keys). Give it as "
+            "graphdef, state = nnx.split(module), merge both inside the function, and return the new state."
+        ) from error
+    found = [i in images for i in dynamic]
+    return Program(jaxpr, arrays, found, (axes[0], axes[1]), jax.tree.structure(shapes))
+
+
+def _images(args: Sequence[Any], argnums: int | Sequence[int], axes: Sequence[int]) -> set[int]:
+    """The numbers of the leaves that are images."""
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not all(-len(args) <= number < len(args) for number in numbers):
+        raise ConfigError(
+            f"argnums={argnums} names the images among the positional arguments, of which there are "
+            f"{len(args)}: pass the images by position."
+        )
+    owners = [(number, leaf) for number, arg in enumerate(args) for leaf in jax.tree.leaves(arg)]
+    held = {number % len(args) for number in numbers}
+    images = {i for i, (owner, leaf) in enumerate(owners) if owner in held and hasattr(leaf, "dtype")}
+    for _, leaf in (owners[i] for i in images):
+        ranks = [axis % leaf.ndim for axis in axes if -leaf.ndim <= axis < leaf.ndim]
+        if len(axes) != 2 or len(set(ranks)) != 2:
+            raise ConfigError(
+                f"spatial_axes={tuple(axes)} are to be rows and columns of the images, which have the shape "
+                f"{list(leaf.shape)}: give spatial_axes, and argnums, which names the images' argument."
+            )
+    if not images:
+        raise ConfigError(f"argnums={argnums} names no array: give the number of the images' argument.")
+    return images

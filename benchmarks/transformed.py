@@ -1,0 +1,98 @@
+"""ResNet-50 made shift-invariant by `aliasfree_jax.shift_invariant`, beside the network that is built so.
+
+The project's plain network and Haiku's, where it is installed, transformed; in one process, in turn. Rows are
+medians in milliseconds, and their quotients by the native network's.
+"""
+
+import functools
+import importlib.util
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax import create_model
+from aliasfree_jax.config import PRECISIONS
+from aliasfree_jax.transform import shift_invariant
+from benchmarks.timing import in_turn
+
+Row = dict[str, Any]
+Apply = Callable[..., Any]  # of parameters, images, statistics, train: logits and statistics
+
+SAMPLERS: dict[str, Any] = {"blur": {"name": "blur", "kernel_size": 3}, "polyphase": "polyphase"}
+CIRCULAR = {"padding": "CIRCULAR", "stem": {"name": "image", "pool_size": 3, "pool_padding": "CIRCULAR"}}
+
+
+def own(precision: str, **options: Any) -> tuple[Apply, Any]:
+    """The project's ResNet-50, and the module."""
+    module = create_model("resnet50", num_classes=1000, **PRECISIONS[precision], **options)
+
+    def apply(parameters: Any, images: jax.Array, statistics: Any, train: bool) -> Any:
+        variables = {"params": parameters, "batch_stats": statistics}
+        return module.apply(variables, images, train=train, mutable=["batch_stats"])
+
+    return apply, module
+
+
+def haiku() -> tuple[Apply, Any]:
+    """Haiku's ResNet-50, which nobody here wrote, and the module."""
+    import haiku as hk
+
+    def network(images: jax.Array, train: bool) -> jax.Array:
+        return hk.nets.ResNet50(1000)(images, train)
+
+    module = hk.without_apply_rng(hk.transform_with_state(network))
+
+    def apply(parameters: Any, images: jax.Array, statistics: Any, train: bool) -> Any:
+        return module.apply(parameters, statistics, images, train)
+
+    return apply, module
+
+
+def programs(apply: Apply, parameters: Any, images: jax.Array, statistics: Any) -> dict[str, Any]:
+    """Answers in evaluation, and the gradient of a loss in training, compiled."""
+
+    def loss(parameters: Any, images: jax.Array, statistics: Any) -> Any:
+        logits, statistics = apply(parameters, images, statistics, True)
+        return jnp.mean(jax.nn.log_softmax(logits.astype(jnp.float32))[:, 0]), statistics
+
+    calls = {"forward": lambda *args: apply(*args, False)[0], "gradient": jax.grad(loss, has_aux=True)}
+    ready = [jax.jit(call).lower(parameters, images, statistics) for call in calls.values()]
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(calls, pool.map(lambda program: program.compile(), ready), strict=True))
+
+
+def measure(batch: int, side: int, repetitions: int, precision: str) -> list[Row]:
+    """A row for each sampler, pass and network."""
+    images = jax.random.normal(jax.random.key(0), (batch, side, side, 3))
+    plain, module = own(precision)
+    ours = jax.jit(module.init)(jax.random.key(0), images)
+    variables = {"ours, transformed": (ours["params"], images, ours["batch_stats"])}
+    functions = {"ours, transformed": plain}
+    if importlib.util.find_spec("haiku") and precision == "float32":
+        functions["Haiku's, transformed"], module = haiku()
+        parameters, statistics = jax.jit(functools.partial(module.init, train=True))(
+            jax.random.key(0), images
+        )
+        variables["Haiku's, transformed"] = parameters, images, statistics
+    variables["native"] = variables["ours, transformed"]  # the same names and shapes
+    rows = []
+    for sampler, part in SAMPLERS.items():
+        networks = {"native": own(precision, sampler=part, **CIRCULAR)[0]}
+        networks |= {n: shift_invariant(f, sampler=part, argnums=1) for n, f in functions.items()}
+        compiled, seconds = {}, {}
+        for name, apply in networks.items():
+            start = time.perf_counter()
+            compiled[name] = programs(apply, *variables[name])
+            seconds[name] = round(time.perf_counter() - start, 1)
+        for call in ("forward", "gradient"):
+            calls = {n: functools.partial(compiled[n][call], *variables[n]) for n in networks}
+            times = in_turn(calls, repetitions)
+            for name, taken in times.items():
+                row: Row = {"sampler": sampler, "pass": call, "network": name, "ms": taken}
+                row["ms : native's"] = round(taken / times["native"], 2)
+                rows.append(row | {"compile both, s": seconds[name], "batch": batch, "side": side})
+    return rows
