@@ -13,7 +13,7 @@ from aliasfree_jax.errors import ConfigError, listed, unknown
 from aliasfree_jax.layers.sampling import Subsample
 from aliasfree_jax.transform import bands, program
 from aliasfree_jax.transform.interpreter import Transformation, run
-from aliasfree_jax.transform.lines import Place
+from aliasfree_jax.transform.lines import Place, TransformError, walking
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
 from aliasfree_jax.transform.values import Map, Pointwise
 
@@ -117,9 +117,11 @@ def check(
             dataclasses.replace(value, band=bands.whole(value.sides)) if isinstance(value, Map) else value
             for value in read.values(arrays)
         ]
-        for result in run(how, read.jaxpr.jaxpr, read.jaxpr.consts, values):
+        jaxpr = read.jaxpr.jaxpr
+        results = run(how, jaxpr, read.jaxpr.consts, values)
+        for variable, result in zip(jaxpr.outvars, results, strict=True):
             if isinstance(result, Map):
-                how.read(result)
+                _given_back(how, jaxpr, variable, result)
 
     jax.eval_shape(walk, *read.arrays)
     return recorder.findings()
@@ -131,6 +133,18 @@ def _shapes(arguments: Any) -> Any:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf,
         arguments,
     )
+
+
+def _given_back(how: Transformation, jaxpr: Any, variable: Any, result: Map) -> None:
+    """A map that is a result of the program: its user reads all of it."""
+    how.read(result)
+    for number, eqn in enumerate(jaxpr.eqns):
+        if variable in eqn.outvars:
+            with walking(number, eqn):
+                try:
+                    how.seen(eqn, result)
+                except TransformError as error:
+                    how.found(eqn, WHOLE, error.reason, error.remedy)
 
 
 class _Recorder:
