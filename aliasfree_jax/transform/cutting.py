@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.bands import joined
-from aliasfree_jax.transform.elementwise import on_one_grid
+from aliasfree_jax.transform.elementwise import side_by_side
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.shapes import of_other_axes
 from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Value, Window
@@ -240,7 +240,7 @@ def _pads(value: Held, whole: Map, dim: int) -> bool:
 
 def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[Held]) -> Map:
     """Maps on one grid one behind the other, along an axis that is not spatial."""
-    values = on_one_grid(how, eqn, values)
+    values = side_by_side(how, eqn, values)
     first = next(value for value in values if isinstance(value, Map))
     if any(isinstance(v, Plain) and not _pads(v, first, dim) for v in values):
         how.found(

@@ -217,6 +217,18 @@ def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[H
     return list(values)
 
 
+def side_by_side(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
+    """The maps among `values`, to be channels of one map.
+
+    Parts of one map that begin at different places are sampled first: together they would be the same at every
+    phase, and rounding would choose.
+    """
+    values = on_one_grid(how, eqn, values)
+    if len({value.window for value in values if isinstance(value, Map)}) > 1:
+        return [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
+    return values
+
+
 def arranged(value: Map, by: Map) -> jax.Array:
     """The array of `value` with its base axes where those of `by` are; the program sees both alike."""
     if value.groups == by.groups and value.array.shape == by.array.shape:
