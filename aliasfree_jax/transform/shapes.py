@@ -37,7 +37,7 @@ def squeeze(how: Transformation, eqn: Any, value: Map) -> list[Value]:
     if not groups:
         return [plain(how.seen(eqn, value).merged().reshape(()))]
     groups[-1] += gone
-    return [_seen_as(value, groups)]
+    return [_without_ones(_seen_as(value, groups))]
 
 
 @rule("reshape")
@@ -58,14 +58,21 @@ def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> list[Value]:
         raise TransformError(
             eqn,
             "flattens rows or columns together with other axes, so that a place has weights of its own",
-            "Take the mean over rows and columns first (or convolve and take the mean)",
+            "Take the mean over rows and columns first (or convolve and take the mean); upsample by "
+            "layers.IdealUpsample or PolyphaseUpsample",
         )
-    return [_seen_as(value, groups)]
+    return [_without_ones(_seen_as(value, groups))]
 
 
 def _without_ones(value: Map) -> Map:
-    """The map without base axes of length 1, which may be merged anywhere; rows, columns and images stay."""
-    kept = {axis for axis, n in enumerate(value.array.shape) if n != 1} | {*value.space, *value.batch}
+    """The map without base axes of length 1, which may be merged anywhere but with rows or columns.
+
+    Rows and columns stay, and images unless they are merged with those.
+    """
+    kept = {axis for axis, n in enumerate(value.array.shape) if n != 1} | {*value.space}
+    kept |= {axis for group in value.groups if not set(group) & set(value.space) for axis in group} & set(
+        value.batch
+    )
     if len(kept) == value.array.ndim:
         return value
     return value.rebuilt(value.merged(), [tuple(a for a in group if a in kept) for group in value.groups])
