@@ -58,12 +58,13 @@ class Boundary:
         ]
 
     def _copy(self, grid: Grid) -> Grid:
+        root = grid.root and self._copy(grid.root)
         if id(grid) in self._inner:
             return self._inner[id(grid)]
-        inner = Grid(grid.root and self._copy(grid.root), grid.factor, mirrored=grid.mirrored)
+        inner = Grid(root, grid.factor, mirrored=grid.mirrored)
         self._inner[id(grid)], self._outer[id(inner)] = inner, grid
-        if self.shares:
-            for strides, (coarser, phase) in grid.coarser.items():
+        for strides, (coarser, phase) in grid.coarser.items():
+            if self.shares or phase is None:
                 inner.coarser[strides] = self._copy(coarser), phase
         return inner
 

@@ -117,7 +117,7 @@ def interpret(
     Raises:
       TransformError: an operation cannot be kept on grids.
     """
-    equations = list(jaxpr.eqns) if how.report or jaxpr.effects else in_order(jaxpr, consts)
+    equations = list(jaxpr.eqns) if how.subsamples or jaxpr.effects else in_order(jaxpr, consts)
     last = {variable: i for i, eqn in enumerate(equations) for variable in eqn.invars if _named(variable)}
     known: dict[Any, Value] = dict(zip(jaxpr.constvars, map(plain, consts), strict=True))
     known.update(zip(jaxpr.invars, arguments, strict=True))

@@ -1,0 +1,148 @@
+"""With subsampling and the network's own padding, the transformed function computes the same bits."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from programs import clipped_gradient, one_by_one, program, straight_through_sign
+
+from aliasfree_jax import create_model
+from aliasfree_jax.ops import choices
+from aliasfree_jax.transform import shift_invariant
+
+identity = {"sampler": "subsample", "padding": None}
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(x.dtype == y.dtype and np.array_equal(x, y, equal_nan=True) for x, y in pairs)
+
+
+def with_gradient(f):
+    """The results of a function of one array, and the gradient of a sum of them."""
+
+    def both(x):
+        def total(x):
+            y = f(x)
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(y)), y
+
+        gradient, y = jax.grad(total, has_aux=True)(x)
+        return gradient, y
+
+    return both
+
+
+def of_generated(seed: int, gradients: bool) -> tuple[Any, Any]:
+    """Results of a generated program and of its transformation, operation by operation."""
+    f, images = program(seed)
+    g = shift_invariant(f, **identity)
+    if gradients and "while[" not in str(jax.make_jaxpr(f)(images)):  # of which there are none
+        f, g = with_gradient(f), with_gradient(g)
+    return tuple(one_by_one(jax.make_jaxpr(h)(images), images) for h in (f, g))
+
+
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_generated_programs_compute_the_same_bits(first):
+    differ = [seed for seed in range(first, first + 10) if not same_bits(*of_generated(seed, seed % 5 == 0))]
+    assert not differ
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(40, 300, 20))
+def test_more_generated_programs(first):
+    differ = [seed for seed in range(first, first + 20) if not same_bits(*of_generated(seed, seed % 5 == 0))]
+    assert not differ
+
+
+def test_the_comparison_can_fail():
+    f, images = program(1)
+    want = one_by_one(jax.make_jaxpr(f)(images), images)
+    assert same_bits(want, want)
+    other = shift_invariant(lambda x: f(x * (1 + 2e-7)), **identity)
+    assert not same_bits(want, one_by_one(jax.make_jaxpr(other)(images), images))
+    assert any(not np.array_equal(a, b) for a, b in [of_circle(7)])
+
+
+def of_circle(seed: int) -> tuple[Any, Any]:
+    """A convolution padded by zeros, and the same on the circle."""
+    kernel = jax.random.normal(jax.random.key(seed), (3, 3, 1, 1))
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def f(x):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+    x = jnp.ones((1, 5, 5, 1))
+    return f(x), shift_invariant(f, sampler="subsample")(x)
+
+
+MICRO = {"num_classes": 5}
+NETWORKS = {
+    "resnet18": {"depths": (1, 1), "widths": (8, 16)},
+    "resnet50": {"depths": (1, 1), "widths": (8, 8)},
+    "resnet20_cifar": {"depths": (1, 1), "widths": (8, 16)},
+    "resnet18_aps": {"depths": (1, 1), "widths": (8, 16)},
+    "resnet18_blur": {"depths": (1, 1), "widths": (8, 16)},
+    "densenet121": {"depths": (1, 1), "growth": 4, "width": 8, "dropout_rate": 0.5},
+    "mobilenet_v2": {"width_mult": 0.5},
+    "convnext_micro": {"depths": (1, 1), "widths": (8, 16), "drop_path_rate": 0.5},
+    "convnext_aps_micro": {"depths": (1, 1), "widths": (8, 16)},
+    "convnext_afc_micro": {"depths": (1, 1), "widths": (8, 16), "remat": "block"},
+    "convnext_afg_micro": {"depths": (1, 1), "widths": (8, 16)},
+}
+
+
+@pytest.mark.parametrize("pieces", [False, True], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_train_on_the_same_bits(name, pieces, randomised, draw, monkeypatch):
+    if pieces:
+        if not name.startswith("convnext_af"):
+            pytest.skip("takes its batch as a whole")
+        row = choices.CHOICES["cpu"]
+        monkeypatch.setitem(choices.CHOICES, "cpu", choices.dataclasses.replace(row, working_set=50_000))
+    monkeypatch.setattr("aliasfree_jax.models.mobilenet.STAGES", ((1, 16, 1, 1), (6, 24, 2, 2)))
+    network = create_model(name, **MICRO, **NETWORKS[name])
+    variables, images = randomised(network, 1, 32, 32, 3), draw(4, 32, 32, 3)
+    parameters, statistics = variables["params"], {k: v for k, v in variables.items() if k != "params"}
+
+    def forward(parameters, images, key):
+        keys = dict(zip(("dropout", "drop_path"), jax.random.split(key), strict=True))
+        given = {"params": parameters, **statistics}
+        return network.apply(given, images, train=True, rngs=keys, mutable=["batch_stats"])
+
+    def step(forward):
+        def loss(parameters, images, key):
+            logits, changed = forward(parameters, images, key)
+            return jnp.sum(jnp.sin(logits)), (logits, changed)
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+
+    given = jax.tree.leaves((parameters, images, jax.random.key(0)))
+    transformed = shift_invariant(forward, argnums=1, **identity)
+    programs = [
+        jax.make_jaxpr(step(f))(parameters, images, jax.random.key(0)) for f in (forward, transformed)
+    ]
+    want, got = (one_by_one(p, *given) for p in programs)
+    bits = [same_bits(a, b) for a, b in zip(want, got, strict=True)]
+    if name != "resnet18_aps":
+        assert all(bits)
+        return
+    # Three gradients of one map add up in another order: two of them come from one `jit` within the network.
+    outputs = 2 + len(jax.tree.leaves(statistics))  # loss, logits, new statistics come first
+    assert all(bits[:outputs])
+    assert all(np.allclose(a, b, rtol=0, atol=1e-6 * np.abs(a).max()) for a, b in zip(want, got, strict=True))
+
+
+@pytest.mark.parametrize("rule", [straight_through_sign, clipped_gradient], ids=["custom_jvp", "custom_vjp"])
+def test_gradients_of_their_own_are_kept(rule, draw):
+    kernel, x = draw(3, 3, 2, 2), draw(2, 6, 6, 2)
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def f(x):
+        y = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=numbers)
+        return rule(y) * y
+
+    got, want = (jax.jit(with_gradient(h))(x) for h in (shift_invariant(f, **identity), f))
+    assert same_bits(got, want)
+    assert not np.array_equal(want[0], with_gradient(lambda x: f(x) * 0)(x)[0])
