@@ -14,8 +14,9 @@ from aliasfree_jax.layers.sampling import Subsample
 from aliasfree_jax.transform import bands
 from aliasfree_jax.transform.interpreter import Transformation, run
 from aliasfree_jax.transform.lines import Place, TransformError, walking
+from aliasfree_jax.transform.program import read
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
-from aliasfree_jax.transform.values import Grid, Held, Map, Pointwise, map_of, plain
+from aliasfree_jax.transform.values import Map, Pointwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,72 +106,26 @@ def check(
 
     Raises:
       ConfigError: unknown shifts, or images that are not where `argnums` and `spatial_axes` say.
+      StatefulError: `f` changes a module that it holds.
     """
     if shifts not in (WHOLE, FRACTIONS):
         raise ConfigError(unknown("kind of shifts", shifts, (WHOLE, FRACTIONS)))
-    leaves, tree = jax.tree.flatten((args, kwargs))
-    dynamic = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
-    shapes = [jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in dynamic]
-
-    def of_arrays(*arrays: Any) -> Any:
-        filled = list(leaves)
-        for i, array in zip(dynamic, arrays, strict=True):
-            filled[i] = array
-        some, named = jax.tree.unflatten(tree, filled)
-        return f(*some, **named)
-
-    program = jax.make_jaxpr(of_arrays)(*shapes)
-    images = _images(args, argnums, spatial_axes)
-    recorder = _Recorder(shifts)
+    program = read(f, args, kwargs, argnums, spatial_axes)
+    jaxpr, recorder = program.jaxpr.jaxpr, _Recorder(shifts)
     how = Transformation(Subsample, True, True, report=recorder, activations=_AsWritten())
 
     def walk(*arrays: Any) -> None:
-        grids: dict[tuple[int, int], Grid] = {}
         values = [
-            _map(array, spatial_axes, grids) if i in images else plain(array)
-            for i, array in zip(dynamic, arrays, strict=True)
+            dataclasses.replace(value, band=bands.whole(value.sides)) if isinstance(value, Map) else value
+            for value in program.values(arrays)
         ]
-        results = run(how, program.jaxpr, program.consts, values)
-        for variable, result in zip(program.jaxpr.outvars, results, strict=True):
+        results = run(how, jaxpr, program.jaxpr.consts, values)
+        for variable, result in zip(jaxpr.outvars, results, strict=True):
             if isinstance(result, Map):
-                _given_back(how, program.jaxpr, variable, result)
+                _given_back(how, jaxpr, variable, result)
 
-    jax.eval_shape(walk, *shapes)
+    jax.eval_shape(walk, *program.arrays)
     return recorder.findings()
-
-
-def _images(args: Sequence[Any], argnums: int | Sequence[int], axes: tuple[int, int]) -> set[int]:
-    """The numbers of the leaves that are images.
-
-    Raises:
-      ConfigError: no images there.
-    """
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    if not all(-len(args) <= number < len(args) for number in numbers):
-        raise ConfigError(
-            f"argnums={argnums} names the images among the positional arguments, of which there are {len(args)}."
-        )
-    owners = [(number, leaf) for number, arg in enumerate(args) for leaf in jax.tree.leaves(arg)]
-    held = {number % len(args) for number in numbers}
-    images = {i for i, (owner, leaf) in enumerate(owners) if owner in held and hasattr(leaf, "dtype")}
-    for _, leaf in (owners[i] for i in images):
-        if not all(-len(leaf.shape) <= axis < len(leaf.shape) for axis in axes) or len(set(axes)) != 2:
-            raise ConfigError(
-                f"spatial_axes={axes} are to be rows and columns of the images, which have the shape "
-                f"{list(leaf.shape)}: give spatial_axes, and argnums, which names the images' argument."
-            )
-    if not images:
-        raise ConfigError(f"argnums={argnums} names no array: give the number of the images' argument.")
-    return images
-
-
-def _map(array: Any, axes: tuple[int, int], grids: dict[tuple[int, int], Grid]) -> Held:
-    rows, columns = (axis % array.ndim for axis in axes)
-    sides = array.shape[rows], array.shape[columns]
-    value = map_of(
-        array, (rows, columns), () if 0 in (rows, columns) else (0,), grids.setdefault(sides, Grid())
-    )
-    return dataclasses.replace(value, band=bands.whole(sides))
 
 
 def _given_back(how: Transformation, jaxpr: Any, variable: Any, result: Map) -> None:

@@ -25,7 +25,7 @@ from aliasfree_jax.commands import image_sides, made_by
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.files import local_path
 from aliasfree_jax.models.registry import create_model, list_models
-from aliasfree_jax.transform.check import check
+from aliasfree_jax.transform.checking import check
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
 
 SHIFTS = {"whole": WHOLE, "all": FRACTIONS}

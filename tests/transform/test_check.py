@@ -8,7 +8,7 @@ import pytest
 
 from aliasfree_jax import create_model, layers, ops
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.transform.check import check
+from aliasfree_jax.transform.checking import check
 
 SIDE = 20
 KERNEL = np.random.default_rng(3).standard_normal((3, 3, 3, 4)) / 5
