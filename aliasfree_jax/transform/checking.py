@@ -11,10 +11,9 @@ import jax
 
 from aliasfree_jax.errors import ConfigError, listed, unknown
 from aliasfree_jax.layers.sampling import Subsample
-from aliasfree_jax.transform import bands
+from aliasfree_jax.transform import bands, program
 from aliasfree_jax.transform.interpreter import Transformation, run
 from aliasfree_jax.transform.lines import Place, TransformError, walking
-from aliasfree_jax.transform.program import read
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
 from aliasfree_jax.transform.values import Map, Pointwise
 
@@ -106,26 +105,34 @@ def check(
 
     Raises:
       ConfigError: unknown shifts, or images that are not where `argnums` and `spatial_axes` say.
-      StatefulError: `f` changes a module that it holds.
     """
     if shifts not in (WHOLE, FRACTIONS):
         raise ConfigError(unknown("kind of shifts", shifts, (WHOLE, FRACTIONS)))
-    program = read(f, args, kwargs, argnums, spatial_axes)
-    jaxpr, recorder = program.jaxpr.jaxpr, _Recorder(shifts)
+    read = program.read(f, _shapes(args), _shapes(kwargs), argnums, spatial_axes)
+    recorder = _Recorder(shifts)
     how = Transformation(Subsample, True, True, report=recorder, activations=_AsWritten())
 
     def walk(*arrays: Any) -> None:
         values = [
             dataclasses.replace(value, band=bands.whole(value.sides)) if isinstance(value, Map) else value
-            for value in program.values(arrays)
+            for value in read.values(arrays)
         ]
-        results = run(how, jaxpr, program.jaxpr.consts, values)
+        jaxpr = read.jaxpr.jaxpr
+        results = run(how, jaxpr, read.jaxpr.consts, values)
         for variable, result in zip(jaxpr.outvars, results, strict=True):
             if isinstance(result, Map):
                 _given_back(how, jaxpr, variable, result)
 
-    jax.eval_shape(walk, *program.arrays)
+    jax.eval_shape(walk, *read.arrays)
     return recorder.findings()
+
+
+def _shapes(arguments: Any) -> Any:
+    """The arguments with shapes in place of arrays."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf,
+        arguments,
+    )
 
 
 def _given_back(how: Transformation, jaxpr: Any, variable: Any, result: Map) -> None:

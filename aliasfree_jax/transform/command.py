@@ -54,7 +54,9 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
       SystemExit: with status 1, if there are findings.
     """
     if not arguments:
-        raise ConfigError("nothing to check: name my_file.py:make_network, or one of this package's networks.")
+        raise ConfigError(
+            "nothing to check: name my_file.py:make_network, or one of this package's networks."
+        )
     images = jax.ShapeDtypeStruct((1, *image_sides(values.image)), jnp.float32)
     found = 0
     for target in arguments:
