@@ -65,9 +65,12 @@ class Band:
         return dataclasses.replace(self, **{field: (*places, place)})
 
 
-def below_nyquist(sides: Sides) -> Sides:
-    """The highest frequencies that shifts by fractions of a pixel keep."""
-    return (sides[0] - 1) // 2, (sides[1] - 1) // 2
+def below_nyquist(sides: Sides) -> tuple[float, float]:
+    """What the highest frequencies do not exceed that shifts by fractions of a pixel keep.
+
+    Of even sides the Nyquist frequency is none of them; half a cycle below it is, in case of doubt.
+    """
+    return (sides[0] - 1) / 2, (sides[1] - 1) / 2
 
 
 def whole(sides: Sides) -> Band:

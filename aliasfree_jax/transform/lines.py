@@ -118,7 +118,7 @@ def _name(eqn: Any) -> str:
     if eqn.primitive.name != "jit":
         return str(eqn.primitive.name)
     own = operation.read(eqn.params["name"])
-    return own[0] if own else str(eqn.params["name"])
+    return own[0] if own else str(eqn.params["name"]).lstrip("_")
 
 
 def here(eqn: Any) -> Place:

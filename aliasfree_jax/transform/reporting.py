@@ -15,6 +15,7 @@ WHOLE, FRACTIONS = "whole pixels", "fractions"
 
 _TRANSFORM = "or transform by shift_invariant"
 _DIVISIONS = ("rsqrt", "sqrt", "div", "pow", "log", "cbrt")
+_COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne")
 _SPATIAL_NORM = "Normalise over rows and columns as well (layers.SpatialNorm)"
 _FINER_GRID = f'Use layers.UpPolynomial, {_TRANSFORM}(activations="polynomial")'
 # By the first operation of a function that has no finite band.
@@ -45,12 +46,21 @@ def _known(place: Place) -> tuple[str, str]:
 
 
 def _one_each(places: Sequence[Place]) -> list[Place]:
-    """One place of each function: a softmax has several, a norm divides and may clip its variance before."""
+    """One place of each function.
+
+    A softmax has several; a norm divides, and may clip its variance before; a choice (where) compares before.
+    """
     each: dict[tuple[str, str, str], Place] = {}
     for place in places:
         each.setdefault((place.where, place.within, place.operation), place)
     divided = {key[:2] for key, place in each.items() if place.primitive in _DIVISIONS}
-    return [place for key, place in each.items() if not (key[2] == "max" and key[:2] in divided)]
+    chosen = {key[:2] for key in each if key[2] not in _COMPARISONS}
+    return [
+        place
+        for key, place in each.items()
+        if not (key[2] == "max" and key[:2] in divided)
+        and not (key[2] in _COMPARISONS and key[:2] in chosen)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
