@@ -1,4 +1,4 @@
-"""The examples of docs/layers.md, docs/transform.md and of the README run, with all that only training needs blocked."""
+"""The examples of the README and of two pages run, with all that only training needs blocked."""
 
 import os
 import re
