@@ -54,7 +54,7 @@ class Band:
         return Band((rows, columns), self.unit)
 
     def sampled(self, sides: Sides, coarse: Sides) -> "Band":
-        """The band behind sampling from `sides` to `coarse` places, of which the images' shifts keep the set."""
+        """The band behind sampling `sides` to `coarse` places, which move by whole ones as those did."""
         unit = tuple(c if side % u == 0 else u for side, c, u in zip(sides, coarse, self.unit, strict=True))
         return dataclasses.replace(self.cut(below_nyquist(coarse)), unit=(unit[0], unit[1]))
 

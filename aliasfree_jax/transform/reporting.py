@@ -58,8 +58,7 @@ def _one_each(places: Sequence[Place]) -> list[Place]:
     return [
         place
         for key, place in each.items()
-        if not (key[2] == "max" and key[:2] in divided)
-        and not (key[2] in _COMPARISONS and key[:2] in chosen)
+        if not (key[2] == "max" and key[:2] in divided) and not (key[2] in _COMPARISONS and key[:2] in chosen)
     ]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from aliasfree_jax.__main__ import main
 
-NETS = '''
+NETS = """
 import flax.linen as nn
 import jax.numpy as jnp
 from aliasfree_jax.layers import AdaptivePolyphase
@@ -55,7 +55,7 @@ def flat():
 
 def wrong():
     return Network(), None, 3
-'''
+"""
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_invariant_networks(line, printed, nets, capsys):
         (["nets.py:Strided"], ["nets.py:Strided: 1 finding\nnets.py:19  conv", "in Strided/Conv_0\n"]),
         (["nets.py:function"], ["nets.py:35  slice  whole pixels"]),
         (["nets.py:make_network", "--shifts=all"], ["relu", "fractions", "polyphase_components"]),
-        (["nets.py:make_network", "nets.py:function"], ["make_network: no findings", "function: 1 finding\n"]),
+        (["nets.py:make_network", "nets.py:function"], ["network: no findings", "function: 1 finding\n"]),
         (["nets.py:make_network", "--image=31,32,3"], ["a map of 31 x 32 is sampled by 2 x 2"]),
         (["resnet20_cifar", "--image=32,32,3"], ["resnet20_cifar: ", "in ResNet/stem/conv"]),
     ],
