@@ -52,6 +52,7 @@ def test_the_input_is_measured_step_by_step():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 def test_the_quick_benchmark_measures_every_section(tmp_path):
     pytest.importorskip("cykooz_resizer", reason="needs pip install 'aliasfree_jax[fast]'")
     out = tmp_path / "quick.json"
