@@ -44,7 +44,7 @@ def haiku() -> tuple[Apply, Any]:
     def network(images: jax.Array, train: bool) -> jax.Array:
         return hk.nets.ResNet50(1000)(images, train)
 
-    module = hk.without_apply_rng(hk.transform_with_state(network))
+    module: Any = hk.without_apply_rng(hk.transform_with_state(network))
 
     def apply(parameters: Any, images: jax.Array, statistics: Any, train: bool) -> Any:
         return module.apply(parameters, statistics, images, train)

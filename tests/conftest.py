@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def unoptimised(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A slow test, and processes that it starts, compile as the fast ones do."""
-    before = jax.config.read("jax_disable_most_optimizations")
+    before = "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     jax.config.update("jax_disable_most_optimizations", True)
     yield

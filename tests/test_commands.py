@@ -58,7 +58,7 @@ def test_help_tells_the_default(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["convrt"], "unknown command 'convrt'. Did you mean 'convert'? Known: audit, convert, "),
+        (["convrt"], "unknown command 'convrt'. Did you mean 'convert'? Known: audit, check, convert, "),
         (["--output=x", "convert"], "unknown command '--output=x'"),
         (["convert", "a", "b", "--modle=x"], "Unknown command line flag 'modle'. Did you mean: model ?"),
         (["convert", "a", "b", "--image_size=x"], "flag --image_size=x: invalid literal for int"),

@@ -54,7 +54,7 @@ class Band:
         return Band((rows, columns), self.unit)
 
     def sampled(self, sides: Sides, coarse: Sides) -> "Band":
-        """The band behind sampling from `sides` to `coarse` places, of which the images' shifts keep the set."""
+        """The band behind sampling `sides` to `coarse` places, which move by whole ones as those did."""
         unit = tuple(c if side % u == 0 else u for side, c, u in zip(sides, coarse, self.unit, strict=True))
         return dataclasses.replace(self.cut(below_nyquist(coarse)), unit=(unit[0], unit[1]))
 
@@ -65,9 +65,12 @@ class Band:
         return dataclasses.replace(self, **{field: (*places, place)})
 
 
-def below_nyquist(sides: Sides) -> Sides:
-    """The highest frequencies that shifts by fractions of a pixel keep."""
-    return (sides[0] - 1) // 2, (sides[1] - 1) // 2
+def below_nyquist(sides: Sides) -> tuple[float, float]:
+    """What the highest frequencies do not exceed that shifts by fractions of a pixel keep.
+
+    Of even sides the Nyquist frequency is none of them; half a cycle below it is, in case of doubt.
+    """
+    return (sides[0] - 1) / 2, (sides[1] - 1) / 2
 
 
 def whole(sides: Sides) -> Band:

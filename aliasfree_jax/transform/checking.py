@@ -89,7 +89,8 @@ def check(
 ) -> Findings:
     """Finds every operation of a function of images that breaks its shift invariance, without computing it.
 
-    The program of `f` is read, as by `shift_invariant`. Maps are taken to lie on a circle: shifts are circular.
+    The program of `f` is read, as by `shift_invariant`. Shifts are circular: what leaves on one side of an
+    image comes in on the other.
 
     Args:
       f: a pure function, such as `module.apply`.

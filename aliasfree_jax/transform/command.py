@@ -88,8 +88,13 @@ def _network(target: str, images: jax.ShapeDtypeStruct) -> tuple[Callable[..., A
         )
     network, variables, arguments = (*made, None, None)[:3] if isinstance(made, tuple) else (made, None, None)
     given = isinstance(made, tuple) and len(made) > 1
-    if not callable(network) or not isinstance(arguments or {}, Mapping):
-        raise ConfigError(f"{target}() returned {type(made).__name__}: expected {EXPECTED}.")
+    if not callable(network):
+        raise ConfigError(f"{target}() returned {type(network).__name__}: expected {EXPECTED}.")
+    if not isinstance(arguments or {}, Mapping):
+        raise ConfigError(
+            f"{target}() returned arguments of type {type(arguments).__name__}: expected a mapping, such as "
+            "{'train': False}."
+        )
     try:
         if isinstance(network, nn.Module):
             options = arguments if arguments is not None else _evaluation(network)

@@ -215,8 +215,9 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
     first = end = whole.window[place][0] - before
     padding = 0
     for value in values:
-        part = isinstance(value, Map) and value.array is whole.array and not value.grid.mirrored
-        if part and (value.window[place][0] - end) % side == 0:
+        part = value if isinstance(value, Map) and value.array is whole.array else None
+        part = None if part and part.grid.mirrored else part
+        if part and (part.window[place][0] - end) % side == 0:
             pass  # it goes on round the circle
         elif not whole.cut_off[place] and (_pads(value, whole, dim) or (part and value.shape[dim] == 1)):
             padding += value.shape[dim]

@@ -187,7 +187,7 @@ def _evaluated(how: Transformation, eqn: Any, values: Sequence[Value]) -> Sequen
 
 
 def _gone_on(values: Sequence[Value], aval: Any) -> Held:
-    """What a walk that reports goes on with behind a refused operation: a map, if the axes are those of one."""
+    """What a report goes on with behind a refused operation: a map, if the axes are those of one."""
     array = jnp.zeros(aval.shape, aval.dtype)
     maps = [value.roots[0] if isinstance(value, Pointwise) else value for value in values]
     for value in maps:

@@ -4,6 +4,7 @@ import contextvars
 import dataclasses
 import functools
 import itertools
+import re
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,11 @@ _INSTALLED = tuple(
 _FUNCTIONS = ("jax/_src/nn/functions.py", "flax/linen/pooling.py", "aliasfree_jax/ops/")
 
 # Primitives that are named by what is in them.
-_CONTAINERS = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat2", "checkpoint")
+_CONTAINERS = (
+    *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat2", "checkpoint"),
+    *("closed_call", "core_call", "cond", "scan", "while"),
+)
+_TRANSFORMED = re.compile(r"^(\w+\()+")  # jax's own scopes: vmap(block), transpose(jvp(block))
 
 # The operations that are being looked into, from the program's own on, each with its number in its program.
 _WALKED: contextvars.ContextVar[tuple[tuple[int, Any], ...]] = contextvars.ContextVar("walked", default=())
@@ -72,7 +77,7 @@ class Place:
     def within(self) -> str:
         """The path of the module, where the library names its modules."""
         parts = "/".join(str(eqn.source_info.name_stack) for _, eqn in self.path).split("/")
-        modules = (part.partition(".")[0] for part in parts)  # of "block.method", the module
+        modules = (_module(part) for part in parts)
         return "/".join(module for module, _ in itertools.groupby(modules) if module)
 
     @functools.cached_property
@@ -87,6 +92,12 @@ class Place:
                 if any(known in frame.file_name for known in _FUNCTIONS):
                     function = frame.function_name.rpartition(".")[2].lstrip("_")
         return "a line that is not known", name
+
+
+def _module(scope: str) -> str:
+    """The module of a name scope: of "block.method" the block, of "package.Class" the class."""
+    names = _TRANSFORMED.sub("", scope).rstrip(")").split(".")
+    return names[-1] if names[-1][:1].isupper() else names[0]
 
 
 def _frames(eqn: Any) -> Any:
@@ -107,7 +118,7 @@ def _name(eqn: Any) -> str:
     if eqn.primitive.name != "jit":
         return str(eqn.primitive.name)
     own = operation.read(eqn.params["name"])
-    return own[0] if own else str(eqn.params["name"])
+    return own[0] if own else str(eqn.params["name"]).lstrip("_")
 
 
 def here(eqn: Any) -> Place:

@@ -14,12 +14,14 @@ Report = Callable[[Place, str, str, str], None]
 WHOLE, FRACTIONS = "whole pixels", "fractions"
 
 _TRANSFORM = "or transform by shift_invariant"
+_DIVISIONS = ("rsqrt", "sqrt", "div", "pow", "log", "cbrt")
+_COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne")
 _SPATIAL_NORM = "Normalise over rows and columns as well (layers.SpatialNorm)"
 _FINER_GRID = f'Use layers.UpPolynomial, {_TRANSFORM}(activations="polynomial")'
 # By the first operation of a function that has no finite band.
 _REASONS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
-        ("rsqrt", "sqrt", "div", "pow", "log", "cbrt"),
+        _DIVISIONS,
         ("divides by a map, or takes its root or logarithm: unbounded band", _SPATIAL_NORM),
     ),
     **dict.fromkeys(
@@ -41,6 +43,23 @@ _PRODUCT = (
 def _known(place: Place) -> tuple[str, str]:
     """Reason and remedy of a function of unbounded band."""
     return _REASONS.get(place.operation, _REASONS.get(place.primitive, _POINTWISE))
+
+
+def _one_each(places: Sequence[Place]) -> list[Place]:
+    """One place of each function.
+
+    A softmax has several; a norm divides, and may clip its variance before; a choice (where) compares before.
+    """
+    each: dict[tuple[str, str, str], Place] = {}
+    for place in places:
+        each.setdefault((place.where, place.within, place.operation), place)
+    divided = {key[:2] for key, place in each.items() if place.primitive in _DIVISIONS}
+    chosen = {key[:2] for key in each if key[2] not in _COMPARISONS}
+    return [
+        place
+        for key, place in each.items()
+        if not (key[2] == "max" and key[:2] in divided) and not (key[2] in _COMPARISONS and key[:2] in chosen)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +97,7 @@ class Reporting(Settling):
             return value
         upto = upto or (sides[0] // 2, sides[1] // 2)
         if not band.clean(sides, upto):
-            for place in band.unbounded or band.arose:
+            for place in _one_each(band.unbounded or band.arose):
                 known = _known(place) if band.unbounded else _PRODUCT
                 self.report(place, band.moves(sides), *known)
         return dataclasses.replace(value, band=band.cut(upto))

@@ -52,7 +52,7 @@ class Grid:
         return root if factor == ONE else root.coarser.setdefault(factor, (Grid(root, factor), None))[0]
 
     def resampled(self, sides: Strides, to: Strides) -> "Grid":
-        """The grid of `to` positions round the circle, where this one has `sides`, from the same first one."""
+        """The grid of `to` positions round the circle, from the same first one; this one has `sides`."""
         return self.sampled((Fraction(sides[0], to[0]), Fraction(sides[1], to[1])))
 
     def components(self, strides: Strides) -> "Grid":

@@ -75,7 +75,7 @@ def laid(
             eqn,
             "whole pixels",
             f"windows of {windows.sizes[0]} x {windows.sizes[1]} leave out the border",
-            'Pad circularly (padding="CIRCULAR"), or transform by shift_invariant.',
+            'Pad circularly (padding="CIRCULAR"), or transform by shift_invariant',
         )
     how.padded(eqn, [amount for both in windows.padding for amount in both])
     if how.subsamples:

@@ -155,7 +155,7 @@ NETWORKS = [
     network("densenet121_blur", {"depths": (1, 1), "growth": 4, "width": 4}, 16, smallest=8, weight=1),
     network("mobilenet_v2_blur", {"width_mult": 0.1}, 64, smallest=32, weight=2),
     network("vgg11_bn_blur", TWO_STAGES, 16, weight=1),
-    network("alexnet_blur", {}, 64, smallest=32, weight=1),
+    network("alexnet_blur", {}, 96, smallest=32, weight=1),
 ]
 
 CASES = LAYERS + NETWORKS

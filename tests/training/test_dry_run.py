@@ -68,7 +68,6 @@ def photographs(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 def test_the_papers_recipe_on_photographs(tmp_path, photographs):
     """The alias-free ConvNeXt-T at 224, in each stage one of its blocks alone: as large, sooner compiled."""
     data = [f"--config.data.path={photographs}", "--config.data.train_split=val"]

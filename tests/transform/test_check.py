@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aliasfree_jax import layers, ops
+from aliasfree_jax import create_model, layers, ops
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.transform.checking import check
 
 SIDE = 20
@@ -152,3 +153,154 @@ def test_findings_are_what_shifts_change(name, draw, x64):
     assert bool(found) == (least != NOTHING)
     assert {finding.shifts for finding in found} >= ({least} - {NOTHING})
     assert WHOLE not in {finding.shifts for finding in found} or least == WHOLE
+
+
+def line_of(text: str) -> str:
+    """Of the first line of this file that contains `text`, as findings name it."""
+    lines = open(__file__).read().splitlines()
+    return f"{__file__}:{next(number for number, line in enumerate(lines, 1) if text in line)}"
+
+
+IMAGES = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
+
+
+def four_functions(x):
+    x = conv(jax.nn.relu(x))  # the first
+    x = conv(jnp.where(x > 1, x, 0.1 * x)[..., :3])  # the second
+    x = nn.LayerNorm(use_bias=False, use_scale=False).apply({}, x)  # the third
+    return mean(jax.nn.relu(x))  # the fourth
+
+
+def test_each_function_has_its_line_once():
+    found = check(four_functions, IMAGES, shifts="fractions")
+    lines = ["the first", "the second", "the third", "the fourth"]
+    assert [finding.where for finding in found] == [line_of(f"# {line}") for line in lines]
+    assert [finding.operation for finding in found] == ["relu", "where", "rsqrt", "relu"]
+    assert "SpatialNorm" in found[2].remedy and "UpPolynomial" in found[3].remedy
+
+
+@jax.jit
+def compiled(x):
+    return x[:, ::2]  # of the compiled function
+
+
+def test_lines_are_found_within_calls_loops_and_branches():
+    def branches(p, x):
+        x = compiled(x)
+        x = jax.lax.cond(p, lambda y: y[:, ::2], lambda y: y[:, 1::2], x)  # of both branches
+        border = [(0, 0), (1, 0), (0, 0), (0, 0)]
+        return jax.lax.scan(lambda y, _: (jnp.pad(y, border)[:, 1:], None), x, length=2)[0]  # of the loop
+
+    found = check(branches, jax.ShapeDtypeStruct((), bool), IMAGES, argnums=1)
+    wheres = [finding.where for finding in found]
+    assert wheres[:2] == [line_of("# of the compiled function"), line_of("# of both branches")]
+    assert wheres[-1] == line_of("# of the loop")
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(3, (3, 3), strides=2, padding="CIRCULAR", name="down")(x)  # in the block
+
+
+class Network(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        for number in range(4):
+            x = Block(name=f"block{number}")(x)
+        return nn.Dense(2, name="head")(x.reshape(x.shape[0], -1))  # the head
+
+
+def network_findings():
+    network = Network()
+    variables = jax.eval_shape(lambda key, x: network.init(key, x, False), jax.random.key(0), IMAGES)
+    return check(network.apply, variables, IMAGES, train=False, argnums=1)
+
+
+def test_the_module_is_told():
+    found = network_findings()
+    down = [f"Network/block{number}/down" for number in range(4)]
+    assert [finding.within for finding in found] == down
+    assert {finding.where for finding in found} == {line_of("# in the block")}
+    assert {finding.operation for finding in found} == {"conv_general_dilated"}
+
+
+def test_the_table_has_a_line_once(monkeypatch):
+    monkeypatch.chdir("/")
+    text = str(network_findings())
+    assert text.count("# in the block") == 0 and text.count(line_of("# in the block")[1:]) == 1
+    assert "in Network/block0/down, Network/block1/down, Network/block2/down, ... (4 in all)" in text
+    assert "\n    Sample by layers.AdaptivePolyphase" in text and ".." not in text.replace("...", "")
+    assert str(check(mean, IMAGES)) == "nothing found"
+
+
+def test_a_refused_operation_ends_nothing():
+    def flat(x):
+        x = x @ x.swapaxes(1, 2)  # relates rows to rows
+        return mean(jnp.abs(x[:, ::2]))  # behind it
+
+    found = check(flat, jax.ShapeDtypeStruct((2, 16, 16, 16), jnp.float32), shifts="fractions")
+    assert {finding.where for finding in found} >= {line_of("# relates rows"), line_of("# behind it")}
+
+
+def findings_of(name, side=64, shifts=WHOLE, train=False, batch=1, **options):
+    network = create_model(name, num_classes=3, **options)
+    images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+
+    def f(variables, x):
+        if not train:
+            return network.apply(variables, x)
+        return network.apply(
+            variables, x, train=True, rngs={"gumbel": jax.random.key(0)}, mutable=["batch_stats"]
+        )
+
+    return check(f, variables, images, argnums=1, shifts=shifts)
+
+
+SMALL = {"depths": (1, 1), "widths": (8, 16)}
+POOL = {"name": "image", "pool_size": 3, "pool_padding": 1}
+OF_NETWORKS = [
+    ({"name": "resnet18_aps"}, []),
+    ({"name": "resnet18_lps"}, []),
+    ({"name": "resnet18_lps", "batch": 3}, []),
+    ({"name": "resnet18_aps", "train": True}, []),
+    ({"name": "resnet18_afc", "shifts": FRACTIONS}, []),
+    ({"name": "convnext_afc_tiny", "shifts": FRACTIONS}, []),
+    ({"name": "convnext_afc_tiny", "shifts": FRACTIONS, "batch": 4}, []),
+    ({"name": "convnext_afg_tiny", "shifts": FRACTIONS}, []),
+    ({"name": "convnext_afc_tiny", "shifts": FRACTIONS, "side": 44, "any_size": True}, []),
+    ({"name": "resnet18_aps", "padding": "ZERO"}, ["pads by constants"]),
+    ({"name": "resnet18_aps", "stem": POOL}, ["pads by constants"]),
+    ({"name": "resnet18_aps", "side": 65}, ["a map of 65 x 65 is sampled by 2 x 2", "33 x 33", "17 x 17"]),
+    ({"name": "resnet18_lps", "train": True}, ["mixes the polyphase components"]),
+    ({"name": "resnet18_circular_blur"}, ["a blur before sampling by 2"]),
+    ({"name": "convnext_afc_tiny", "activation": "gelu"}, ["a non-linearity of unbounded band"]),
+    ({"name": "convnext_afc_tiny", "norm": "channel", "shifts": FRACTIONS}, ["divides by a map"]),
+    ({"name": "convnext_afc_tiny", "side": 44, "shifts": FRACTIONS}, ["a map of 11 x 11 is"]),
+]
+
+
+@pytest.mark.parametrize(("options", "reasons"), OF_NETWORKS)
+@pytest.mark.filterwarnings("ignore:a map of")
+def test_this_packages_networks(options, reasons):
+    found = findings_of(**SMALL, **options)
+    told = list(dict.fromkeys(finding.reason for finding in found))
+    assert len(told) == len(reasons), told
+    for reason, expected in zip(told, reasons, strict=True):
+        assert expected in reason
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((IMAGES,), {"shifts": "half"}, "unknown kind of shifts 'half'"),
+        ((IMAGES,), {"argnums": 1}, "names the images among the positional arguments, of which there are 1"),
+        ((3.0,), {}, "names no array"),
+        ((IMAGES,), {"spatial_axes": (1, 4)}, "are to be rows and columns of the images"),
+    ],
+)
+def test_mistakes_are_explained(arguments, options, message):
+    with pytest.raises(ConfigError) as raised:
+        check(lambda x: x, *arguments, **options)
+    assert message in str(raised.value)
