@@ -194,7 +194,7 @@ def concatenate(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     """Maps one behind the other along channels; along rows or columns it is padding."""
     dim = eqn.params["dimension"]
     # numpy's modes pad by nothing, too
-    values = [value for value in values if value.shape[dim]] or values[:1]
+    values = tuple(value for value in values if value.shape[dim]) or values[:1]  # numpy pads by nothing, too
     along = any(isinstance(value, Map) and value.spatial(dim) for value in values)
     return [(_joined_places if along else _joined_channels)(how, eqn, dim, values)]
 

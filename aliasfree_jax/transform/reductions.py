@@ -84,7 +84,8 @@ def product(how: Transformation, eqn: Any, left: Map | Plain, right: Map | Plain
         raise TransformError(
             eqn,
             "gives every place a weight of its own (a linear layer on a flattened map, a resize by matrices)",
-            "Take the mean over rows and columns before it; resize by layers.IdealUpsample or PolyphaseUpsample",
+            "Take the mean over rows and columns before it; resize by layers.IdealUpsample or "
+            "PolyphaseUpsample",
         )
     return [value.rebuilt(y, _sources(value, side, contracted[side], batched[side], y.ndim))]
 

@@ -131,7 +131,13 @@ def _cut(how: Transformation, eqn: Any, value: Map, shape: tuple[int, ...]) -> M
     )
     groups = tuple((piece,) for axis in base for piece in where[axis])
     array = value.array.reshape(sizes)
-    changes = {"array": array, "groups": groups, "space": space, "batch": batch, "blocks": blocks}
+    changes: dict[str, Any] = {
+        "array": array,
+        "groups": groups,
+        "space": space,
+        "batch": batch,
+        "blocks": blocks,
+    }
     return dataclasses.replace(value, **changes)
 
 

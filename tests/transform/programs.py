@@ -209,9 +209,10 @@ def shortcut(d: Drawn, depth: int) -> Step:
     if min(shape[1:3]) < 2:
         return lambda x: x
     k, s = d.weights(3, 3, CHANNELS, CHANNELS), d.weights(1, 1, CHANNELS, CHANNELS)
-    conv2 = lambda x, k: lax.conv_general_dilated(
-        x, k, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )  # noqa: E731
+
+    def conv2(x: jax.Array, k: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, k, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
     return d.one(
         lambda x: conv2(x, k) + conv2(x, s),
         lambda x: x[:, ::2, ::2] + conv2(jax.nn.relu(x), k),

@@ -54,7 +54,7 @@ REFUSED = {
     ),
     "resized by matrices": (
         lambda x: jax.image.resize(x, (2, 24, 24, 4), "bilinear"),  # here
-        ("_resize", "a resize by matrices", "IdealUpsample", "# here"),
+        ("resize", "a resize by matrices", "IdealUpsample", "# here"),
     ),
     "a window that leaves out the border": (
         lambda x: conv(x, padding="VALID"),
