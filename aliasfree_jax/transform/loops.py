@@ -13,7 +13,7 @@ from aliasfree_jax.transform.values import Group, Held, Map, Plain, Value, plain
 
 
 def _counts(params: dict[str, Any]) -> tuple[int, int]:
-    """How many operands of a scan are constants and how many are carried; jax 0.11 and later tell it by trees."""
+    """How many operands of a scan are constants and how many are carried; jax 0.11 tells it by trees."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()
