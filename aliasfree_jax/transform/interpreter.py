@@ -2,14 +2,14 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from aliasfree_jax.transform.lines import TransformError, walking
+from aliasfree_jax.transform.lines import LOOKED_INTO, TransformError, walking
 from aliasfree_jax.transform.reporting import WHOLE, Reporting
 from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Pointwise, Value, plain
 
@@ -129,12 +129,24 @@ def interpret(
     for i, eqn in enumerate(equations):
         with walking(i, eqn):
             outputs = _evaluated(how, eqn, [read(variable) for variable in eqn.invars])
+        if how.report is not None and eqn.primitive.name not in LOOKED_INTO:
+            outputs = _with_origin(map(read, eqn.invars), outputs)
         for variable, output in zip(eqn.outvars, outputs, strict=True):
             known[variable] = output
         for variable in {v for v in eqn.invars if _named(v)} - results:
             if last[variable] == i:
                 known.pop(variable, None)
     return [read(variable) for variable in jaxpr.outvars]
+
+
+def _with_origin(values: Iterable[Value], outputs: Sequence[Value]) -> Sequence[Value]:
+    """The outputs, which know whether they were computed from maps."""
+    if not any(value.from_maps if isinstance(value, Plain) else True for value in values):
+        return outputs
+    return [
+        dataclasses.replace(output, from_maps=True) if isinstance(output, Plain) else output
+        for output in outputs
+    ]
 
 
 def run(how: Transformation, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Held]:

@@ -58,6 +58,13 @@ def polyphase(x):
     return layers.AdaptivePolyphase(2, parent=None).apply({}, x)
 
 
+def there_and_back(x, by=None):
+    coarse, phase = ops.polyphase_downsample(x)
+    if by is not None:
+        _, phase = ops.polyphase_downsample(by)
+    return ops.polyphase.polyphase_upsample(coarse, phase)
+
+
 def by_taps(x):
     """An ideal sampler before a convolution, as one operation that lays taps side by side."""
     sampled = ops.resample.ideal_strided_taps(x, 2, taps=2)
@@ -99,6 +106,11 @@ CASES = {
     "a roll": (lambda x: mean(conv(jnp.roll(x, 3, 1)) ** 2), NOTHING),
     "a step of a loop": (lambda x: mean(scanned(x)), NOTHING),
     "polyphase": (lambda x: mean(polyphase(conv(x)) ** 2), FRACTIONS),
+    "one component": (lambda x: mean(ops.polyphase_components(x)[:, 0] ** 3), WHOLE),
+    "a fixed phase": (lambda x: mean(ops.polyphase_downsample(x, phase=jnp.arange(2))[0] ** 3), WHOLE),
+    "phases of two maps": (lambda x: mean(polyphase(x) * ops.polyphase_downsample(x, "l2_min")[0]), WHOLE),
+    "back at the phase": (lambda x: mean(there_and_back(x) * x), FRACTIONS),
+    "back at another phase": (lambda x: mean(there_and_back(x, x * 0 + 1) * x), WHOLE),
     "relu": (lambda x: mean(jax.nn.relu(conv(x))), FRACTIONS),
     "gelu": (lambda x: mean(jax.nn.gelu(conv(x))), FRACTIONS),
     "relu in remat": (lambda x: mean(jax.checkpoint(lambda y: jax.nn.relu(conv(y)))(x)), FRACTIONS),
