@@ -140,13 +140,21 @@ def interpret(
 
 
 def _with_origin(values: Iterable[Value], outputs: Sequence[Value]) -> Sequence[Value]:
-    """The outputs, which know whether they were computed from maps."""
+    """The outputs, which know whether they were computed from maps, and behind a refused operation."""
+    values = list(values)
     if not any(value.from_maps if isinstance(value, Plain) else True for value in values):
         return outputs
+    refused = _refused(values)
     return [
-        dataclasses.replace(output, from_maps=True) if isinstance(output, Plain) else output
+        dataclasses.replace(output, from_maps=True, refused=refused or output.refused)
+        if isinstance(output, Plain)
+        else output
         for output in outputs
     ]
+
+
+def _refused(values: Iterable[Value]) -> bool:
+    return any(isinstance(value, Plain) and value.refused for value in values)
 
 
 def run(how: Transformation, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Held]:
@@ -194,7 +202,8 @@ def _evaluated(how: Transformation, eqn: Any, values: Sequence[Value]) -> Sequen
     except TransformError as error:
         if how.report is None:
             raise
-        how.found(eqn, WHOLE, error.reason, error.remedy)
+        if not _refused(values):  # what follows from it need not be told
+            how.found(eqn, WHOLE, error.reason, error.remedy)
         return [_gone_on(values, variable.aval) for variable in eqn.outvars]
 
 
@@ -205,11 +214,12 @@ def _gone_on(values: Sequence[Value], aval: Any) -> Held:
     for value in maps:
         if isinstance(value, Map) and all(len(group) == 1 for group in value.groups):
             if value.ndim == array.ndim:
-                shown = value.rebuilt(array, value.groups, grid=Grid(), stride=(1, 1), trimmed=(0, 0))
+                shown = value.rebuilt(array, value.groups, stride=(1, 1), trimmed=(0, 0))
                 rows, columns = shown.sides
+                shown = shown if shown.sides == value.sides else dataclasses.replace(shown, grid=Grid())
                 band = shown.band and shown.band.sampled(value.sides, shown.sides)
                 return dataclasses.replace(shown, window=((0, rows), (0, columns)), band=band)
-    return plain(array)
+    return Plain(array, array.shape, from_maps=True, refused=True)
 
 
 def in_order(jaxpr: Any, consts: Sequence[Any]) -> list[Any]:

@@ -273,12 +273,14 @@ class Plain:
     Attributes:
       thin: of length 1 along the axes where the program has broadcast it: it is constant there.
       shape: as the program sees it.
-      from_maps: whether it was computed from maps, where that is asked for.
+      from_maps, refused: whether it was computed from maps, and behind a refused operation; where that is
+        asked for.
     """
 
     thin: jax.Array
     shape: tuple[int, ...]
     from_maps: bool = False
+    refused: bool = False
 
     @property
     def dtype(self) -> Any:
