@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from aliasfree_jax.transform.bands import joined
 from aliasfree_jax.transform.elementwise import side_by_side
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.shapes import of_other_axes
 from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Value, Window
 
@@ -98,6 +99,13 @@ def sliced(
     if all((starts[dim], limits[dim], strides[dim]) == (0, full[dim], 1) for dim in others):
         return value
     array = value.merged()
+    if any(value.counts_components(dim) and starts[dim] + 1 == limits[dim] for dim in others):
+        how.found(
+            eqn,
+            WHOLE,
+            "takes the same polyphase component of all images, which aliases",
+            "Choose it by what the components hold (layers.AdaptivePolyphase)",
+        )
     for dim in others:
         array = jax.lax.slice_in_dim(array, starts[dim], limits[dim], strides[dim], dim)
     sources = [g if value.spatial(d) or len(g) == 1 else None for d, g in enumerate(value.groups)]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from aliasfree_jax.transform.bands import Band, joined
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.lines import here
+from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.values import Held, Map, Plain, Pointwise, Value, along_bases, laid_out, varies
 
 ELEMENTWISE = (
@@ -178,12 +179,13 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
     first = next(value for value in values if isinstance(value, Map))
     uneven = [value for value in values if isinstance(value, Plain) and varies(value, first)]
     if uneven:
-        how.found(
-            eqn,
-            "whole pixels",
-            "combines a map with values that differ from place to place",
-            "Remove them (a position embedding, a mask of places), or let them depend on the channel alone",
-        )
+        if not all(value.refused for value in uneven):
+            how.found(
+                eqn,
+                WHOLE,
+                "combines a map with values that differ from place to place",
+                "Remove them (a position embedding, a mask of places), or let them depend on the channel alone",
+            )
         values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
         first = next(value for value in values if isinstance(value, Map))
         if first.seen_sides != first.sides:

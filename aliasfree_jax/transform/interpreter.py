@@ -2,14 +2,14 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from aliasfree_jax.transform.lines import TransformError, walking
+from aliasfree_jax.transform.lines import LOOKED_INTO, TransformError, walking
 from aliasfree_jax.transform.reporting import WHOLE, Reporting
 from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Pointwise, Value, plain
 
@@ -129,12 +129,32 @@ def interpret(
     for i, eqn in enumerate(equations):
         with walking(i, eqn):
             outputs = _evaluated(how, eqn, [read(variable) for variable in eqn.invars])
+        if how.report is not None and eqn.primitive.name not in LOOKED_INTO:
+            outputs = _with_origin(map(read, eqn.invars), outputs)
         for variable, output in zip(eqn.outvars, outputs, strict=True):
             known[variable] = output
         for variable in {v for v in eqn.invars if _named(v)} - results:
             if last[variable] == i:
                 known.pop(variable, None)
     return [read(variable) for variable in jaxpr.outvars]
+
+
+def _with_origin(values: Iterable[Value], outputs: Sequence[Value]) -> Sequence[Value]:
+    """The outputs, which know whether they were computed from maps, and behind a refused operation."""
+    values = list(values)
+    if not any(value.from_maps if isinstance(value, Plain) else True for value in values):
+        return outputs
+    refused = _refused(values)
+    return [
+        dataclasses.replace(output, from_maps=True, refused=refused or output.refused)
+        if isinstance(output, Plain)
+        else output
+        for output in outputs
+    ]
+
+
+def _refused(values: Iterable[Value]) -> bool:
+    return any(isinstance(value, Plain) and value.refused for value in values)
 
 
 def run(how: Transformation, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Held]:
@@ -182,7 +202,8 @@ def _evaluated(how: Transformation, eqn: Any, values: Sequence[Value]) -> Sequen
     except TransformError as error:
         if how.report is None:
             raise
-        how.found(eqn, WHOLE, error.reason, error.remedy)
+        if not _refused(values):  # what follows from it need not be told
+            how.found(eqn, WHOLE, error.reason, error.remedy)
         return [_gone_on(values, variable.aval) for variable in eqn.outvars]
 
 
@@ -193,11 +214,12 @@ def _gone_on(values: Sequence[Value], aval: Any) -> Held:
     for value in maps:
         if isinstance(value, Map) and all(len(group) == 1 for group in value.groups):
             if value.ndim == array.ndim:
-                shown = value.rebuilt(array, value.groups, grid=Grid(), stride=(1, 1), trimmed=(0, 0))
+                shown = value.rebuilt(array, value.groups, stride=(1, 1), trimmed=(0, 0))
                 rows, columns = shown.sides
+                shown = shown if shown.sides == value.sides else dataclasses.replace(shown, grid=Grid())
                 band = shown.band and shown.band.sampled(value.sides, shown.sides)
                 return dataclasses.replace(shown, window=((0, rows), (0, columns)), band=band)
-    return plain(array)
+    return Plain(array, array.shape, from_maps=True, refused=True)
 
 
 def in_order(jaxpr: Any, consts: Sequence[Any]) -> list[Any]:

@@ -27,6 +27,8 @@ _CONTAINERS = (
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat2", "checkpoint"),
     *("closed_call", "core_call", "cond", "scan", "while"),
 )
+# Those of them, and calls, that a report goes into as if they were written out.
+LOOKED_INTO = (*_CONTAINERS[:-3], "jit")
 _TRANSFORMED = re.compile(r"^(\w+\()+")  # jax's own scopes: vmap(block), transpose(jvp(block))
 
 # The operations that are being looked into, from the program's own on, each with its number in its program.

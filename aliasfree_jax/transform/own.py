@@ -114,6 +114,13 @@ def select_component(how: Transformation, eqn: Any, _: Numbers, value: Held, pha
             "mixes the polyphase components, which aliases",
             'Evaluate with train=False and evaluation="hard", where one component is chosen',
         )
+    elif isinstance(phase, Plain) and not phase.from_maps and value.shape[1] > 1:
+        how.found(
+            eqn,
+            WHOLE,
+            "takes the same polyphase component whatever the image, which aliases",
+            "Choose it by what the components hold (layers.AdaptivePolyphase)",
+        )
     y = rebound(eqn, value.merged(), chosen)[0]
     sources = [value.groups[0], *value.groups[2:]]
     return [_laid(value, y, sources, grid=value.grid.chosen_by(_key(phase)))]

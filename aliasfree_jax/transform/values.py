@@ -178,6 +178,10 @@ class Map:
         """Whether the program's axis `dim` contains rows or columns."""
         return bool(set(self.groups[dim]) & set(self.space))
 
+    def counts_components(self, dim: int) -> bool:
+        """Whether the program's axis `dim` counts polyphase components, as they are split."""
+        return dim == 1 and self.ndim == 5 and self.grid.finer is not None and self.grid.phase is None
+
     def space_dims(self) -> list[int | None]:
         """The program's axes that are rows and columns and nothing else; None where there is none."""
         return [self.groups.index((axis,)) if (axis,) in self.groups else None for axis in self.space]
@@ -282,10 +286,14 @@ class Plain:
     Attributes:
       thin: of length 1 along the axes where the program has broadcast it: it is constant there.
       shape: as the program sees it.
+      from_maps, refused: whether it was computed from maps, and behind a refused operation; where that is
+        asked for.
     """
 
     thin: jax.Array
     shape: tuple[int, ...]
+    from_maps: bool = False
+    refused: bool = False
 
     @property
     def dtype(self) -> Any:
