@@ -340,9 +340,10 @@ def _results(eqn: Any, values: list[Any]) -> list[Any]:
 
 def _scanned(p: Any, values: list[Any]) -> list[Any]:
     body, length = p["jaxpr"], p["length"]
-    consts, carried = (
-        (p["num_consts"], p["num_carry"]) if "num_consts" in p else (len(p["ft_in"][0]), len(p["ft_in"][1]))
-    )
+    if "num_consts" in p:
+        consts, carried = p["num_consts"], p["num_carry"]
+    else:  # from jax 0.11 on
+        consts, carried = (len(part) for part in p["ft_in"].unpack()[:2])
     fixed, state, rows = values[:consts], values[consts : consts + carried], values[consts + carried :]
     stacks: list[Any] = [None] * length
     for i in reversed(range(length)) if p["reverse"] else range(length):

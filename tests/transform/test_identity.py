@@ -71,13 +71,13 @@ def generated_differ(seed: int) -> bool:
     return differ(f, g, images)
 
 
-@pytest.mark.parametrize("first", range(0, 60, 20))
+@pytest.mark.parametrize("first", range(0, 40, 20))
 def test_generated_programs_compute_the_same_bits(first):
     assert not [seed for seed in range(first, first + 20) if generated_differ(seed)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(60, 300, 20))
+@pytest.mark.parametrize("first", range(40, 300, 20))
 def test_more_generated_programs(first):
     assert not [seed for seed in range(first, first + 20) if generated_differ(seed)]
 
@@ -111,7 +111,7 @@ NETWORKS = {
     "convnext_afc_micro": {**RESNET, "remat": "block"},
     "convnext_afg_micro": RESNET,
 }
-FAST = ("resnet20_cifar", "convnext_micro", "convnext_afc_micro")
+FAST = ("resnet20_cifar", "convnext_afc_micro")
 
 
 @pytest.mark.parametrize(
