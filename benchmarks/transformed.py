@@ -92,7 +92,9 @@ def measure(batch: int, side: int, repetitions: int, precision: str) -> list[Row
             calls = {n: functools.partial(compiled[n][call], *variables[n]) for n in networks}
             times = in_turn(calls, repetitions)
             for name, taken in times.items():
+                gflop = compiled[name][call].cost_analysis()["flops"] / 1e9 / batch
                 row: Row = {"sampler": sampler, "pass": call, "network": name, "ms": taken}
                 row["ms : native's"] = round(taken / times["native"], 2)
+                row["GFLOP an image"] = round(gflop, 1)
                 rows.append(row | {"compile both, s": seconds[name], "batch": batch, "side": side})
     return rows

@@ -32,7 +32,7 @@ class Boundary:
     Grids inside are copies: what is sampled there has phases of the inner trace.
 
     Attributes:
-      shares: whether phases pass the boundary; else a result that is sampled inside has no grid outside.
+      shares: whether phases pass the boundary.
     """
 
     def __init__(self, eqn: Any, values: Sequence[Held], shares: bool = False) -> None:
@@ -81,10 +81,9 @@ class Boundary:
         return [value.array if isinstance(value, Map) else value.thin for value in results], phases
 
     def outside(self, arrays: Sequence[jax.Array], phases: Sequence[Any] = ()) -> list[Held]:
-        """The results outside, of these arrays; grids outside learn the phases.
+        """The results outside, of these arrays; grids outside learn the phases, where these pass.
 
-        Raises:
-          TransformError: a map that was sampled inside, where phases do not pass.
+        What was sampled inside at phases that do not pass lies on a grid of its own.
         """
         for (parent, strides, child), phase in zip(self._sampled, phases, strict=True):
             finer = child.root and self._outer[id(child.root)]
@@ -96,13 +95,7 @@ class Boundary:
                 root = self._outer.get(id(value.grid.root))
                 if id(value.grid) not in self._outer and root is not None:  # sampled inside without a phase
                     self._outer[id(value.grid)] = root.sampled(value.grid.factor)
-                if id(value.grid) not in self._outer:
-                    raise TransformError(
-                        self.eqn,
-                        "samples a map inside a loop, branch or function with a derivative of its own",
-                        "Sample outside of it",
-                    )
-                results.append(_on(value, array, self._outer[id(value.grid)]))
+                results.append(_on(value, array, self._outer.setdefault(id(value.grid), Grid())))
             elif isinstance(value, Plain):
                 results.append(Plain(array, value.shape))
         return results

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.bands import joined
-from aliasfree_jax.transform.elementwise import on_one_grid
+from aliasfree_jax.transform.elementwise import side_by_side
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.shapes import of_other_axes
@@ -202,7 +202,7 @@ def concatenate(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     """Maps one behind the other along channels; along rows or columns it is padding."""
     dim = eqn.params["dimension"]
     # numpy's modes pad by nothing, too
-    values = [value for value in values if value.shape[dim]] or values[:1]
+    values = tuple(value for value in values if value.shape[dim]) or values[:1]  # numpy pads by nothing, too
     along = any(isinstance(value, Map) and value.spatial(dim) for value in values)
     return [(_joined_places if along else _joined_channels)(how, eqn, dim, values)]
 
@@ -249,7 +249,7 @@ def _pads(value: Held, whole: Map, dim: int) -> bool:
 
 def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[Held]) -> Map:
     """Maps on one grid one behind the other, along an axis that is not spatial."""
-    values = on_one_grid(how, eqn, values)
+    values = side_by_side(how, eqn, values)
     first = next(value for value in values if isinstance(value, Map))
     if any(isinstance(v, Plain) and not _pads(v, first, dim) for v in values):
         how.found(

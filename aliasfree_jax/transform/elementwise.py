@@ -30,7 +30,7 @@ def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
     plains = [value for value in values if isinstance(value, Plain)]
     if len(plains) == len(values):
         return [_of_plains(eqn, *plains)]
-    values = [_stretched(how, eqn, value) for value in values]
+    values = tuple(_stretched(how, eqn, value) for value in values)
     if how.activations is not None:
         roots = _roots(values)
         together = len(roots) == 1 and not any(isinstance(v, Plain) and varies(v, roots[0]) for v in values)
@@ -217,6 +217,18 @@ def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[H
             "Sample both by the same strides, from maps of one size",
         )
     return list(values)
+
+
+def side_by_side(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
+    """The maps among `values`, to be channels of one map.
+
+    Parts of one map that begin at different places are sampled first: together they would have the same
+    samples at every phase, and rounding would choose.
+    """
+    values = on_one_grid(how, eqn, values)
+    if len({value.window for value in values if isinstance(value, Map)}) > 1:
+        return [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
+    return values
 
 
 def arranged(value: Map, by: Map) -> jax.Array:

@@ -77,7 +77,7 @@ class Transformation(Reporting):
             raise TransformError(
                 eqn,
                 f"it uses {seen[0]} x {seen[1]} places of a map that has {circle[0]} x {circle[1]}",
-                "Use the whole map: pad it before a window, and cut nothing off",
+                "Use the whole map (pad it before a window, cut nothing off), or a mean instead of one place",
             )
         return value.begun_at((0, 0)) if self.circular else value
 

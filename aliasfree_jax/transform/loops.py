@@ -13,7 +13,7 @@ from aliasfree_jax.transform.values import Group, Held, Map, Plain, Value, plain
 
 
 def _counts(params: dict[str, Any]) -> tuple[int, int]:
-    """How many operands of a scan are constants and how many are carried; jax 0.11 and later tell it by trees."""
+    """How many operands of a scan are constants and how many are carried; jax 0.11 tells it by trees."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()
@@ -67,7 +67,11 @@ def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     }
     last, ys = jax.lax.scan(body, arrays[consts : consts + moving], rows, **params)
     results = boundary.outside([*last, *(y[0] for y in ys)])
-    return [*results[:moving], *(_with_first(r, y) for r, y in zip(results[moving:], ys, strict=True))]
+    images = any(isinstance(value, Map) and set(value.groups[0]) & set(value.batch) for value in stacks)
+    return [
+        *results[:moving],
+        *(_with_first(r, y, images) for r, y in zip(results[moving:], ys, strict=True)),
+    ]
 
 
 def _grown(boundary: Boundary, carry: Sequence[Held]) -> list[Any] | None:
@@ -104,14 +108,14 @@ def _shifted(axes: Group, removed: int) -> Group:
     return tuple(axis - (axis > removed) for axis in axes)
 
 
-def _with_first(value: Held, stack: jax.Array) -> Value:
-    """The stack of such values."""
+def _with_first(value: Held, stack: jax.Array, images: bool) -> Value:
+    """The stack of such values; whether it is one of images."""
     if isinstance(value, Plain):
         return plain(stack)
     assert isinstance(value, Map)
     groups = ((0,), *(tuple(axis + 1 for axis in group) for group in value.groups))
     space = (value.space[0] + 1, value.space[1] + 1)
-    batch = tuple(axis + 1 for axis in value.batch)
+    batch = (*((0,) if images else ()), *(axis + 1 for axis in value.batch))
     return dataclasses.replace(value, array=stack, groups=groups, space=space, batch=batch)
 
 

@@ -25,10 +25,10 @@ REDUCTIONS = (
 
 @rule(*REDUCTIONS, pointwise=True)
 def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]:
-    """Over rows and columns together the result is plain; over some of the other axes what is pending stays so.
+    """Over rows and columns together the result is plain; within blocks (a pool) what is pending stays so.
 
-    Over all channels (a norm of each place) the map is sampled first: a phase shall be chosen while places
-    differ in their norms, and the norm computed where it is used.
+    Over channels (a norm of each place) the map is sampled first: a phase shall be chosen while places differ
+    in their norms, and the norm computed where it is used.
     Sums over images and places are statistics (batch norm): they are taken over all places, whatever is
     pending, scaled to the places that the program counts, and decide no phase.
 
@@ -50,7 +50,7 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
         else:
             value = how.activated(value)
     if not within:
-        if reduced | set(value.space) | set(value.batch) == set(range(value.array.ndim)):
+        if not reduced & set(value.blocks):
             value = how.settle(eqn, value)
         if eqn.primitive.name != "reduce_sum":
             value = how.not_pointwise(eqn, value, "compares or multiplies channels,")
@@ -83,8 +83,9 @@ def product(how: Transformation, eqn: Any, left: Map | Plain, right: Map | Plain
     if any(spatial[side]):
         raise TransformError(
             eqn,
-            "gives every place a weight of its own (a linear layer on a flattened map)",
-            "Take the mean over rows and columns before it",
+            "gives every place a weight of its own (a linear layer on a flattened map, a resize by matrices)",
+            "Take the mean over rows and columns before it; resize by layers.IdealUpsample or "
+            "PolyphaseUpsample",
         )
     return [value.rebuilt(y, _sources(value, side, contracted[side], batched[side], y.ndim))]
 

@@ -34,10 +34,11 @@ class Settling:
             source, function = value.affine_in
             return function(self.sample(dataclasses.replace(source, stride=value.stride)))
         known, phase = value.grid.coarser.get(value.stride, (None, None))
+        sampler = self.sampler(strides=value.stride, parent=None)
+        if known is None and value.blocks:  # all phases of a map have the same blocks: let one sample decide
+            phase = sampler.apply({}, value.first_of_blocks().images()[0], None, method="with_phase")[1]
         images, back = value.images()
-        sampled, found = self.sampler(strides=value.stride, parent=None).apply(
-            {}, images, phase, method="with_phase"
-        )
+        sampled, found = sampler.apply({}, images, phase, method="with_phase")
         if found is None:
             known = value.grid.sampled(value.stride)
         elif known is None:
@@ -45,7 +46,7 @@ class Settling:
             value.grid.coarser[value.stride] = known, found
         rows, columns = value.seen_sides
         array, window = back(sampled).astype(value.dtype), ((0, rows), (0, columns))
-        return dataclasses.replace(value, array=array, grid=known, stride=ONE, window=window)
+        return dataclasses.replace(value, array=array, grid=known, stride=ONE, window=window, blocks=())
 
     def _commutes(self, value: Map) -> bool:
         """Whether sampling may come before an affine function of each place: then that costs less."""

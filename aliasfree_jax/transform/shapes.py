@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.bands import joined
-from aliasfree_jax.transform.elementwise import aligned
+from aliasfree_jax.transform.elementwise import aligned, side_by_side
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.values import Grid, Group, Held, Map, Value, plain, regrouped
 
@@ -37,7 +37,7 @@ def squeeze(how: Transformation, eqn: Any, value: Map) -> list[Value]:
     if not groups:
         return [plain(how.seen(eqn, value).merged().reshape(()))]
     groups[-1] += gone
-    return [_seen_as(value, groups)]
+    return [_without_ones(_seen_as(value, groups))]
 
 
 @rule("reshape")
@@ -58,14 +58,21 @@ def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> list[Value]:
         raise TransformError(
             eqn,
             "flattens rows or columns together with other axes, so that a place has weights of its own",
-            "Take the mean over rows and columns first (or convolve and take the mean)",
+            "Take the mean over rows and columns first (or convolve and take the mean); upsample by "
+            "layers.IdealUpsample or PolyphaseUpsample",
         )
-    return [_seen_as(value, groups)]
+    return [_without_ones(_seen_as(value, groups))]
 
 
 def _without_ones(value: Map) -> Map:
-    """The map without base axes of length 1, which may be merged anywhere; rows, columns and images stay."""
-    kept = {axis for axis, n in enumerate(value.array.shape) if n != 1} | {*value.space, *value.batch}
+    """The map without base axes of length 1, which may be merged anywhere but with rows or columns.
+
+    Rows and columns stay, and images unless they are merged with those.
+    """
+    kept = {axis for axis, n in enumerate(value.array.shape) if n != 1} | {*value.space}
+    kept |= {axis for group in value.groups if not set(group) & set(value.space) for axis in group} & set(
+        value.batch
+    )
     if len(kept) == value.array.ndim:
         return value
     return value.rebuilt(value.merged(), [tuple(a for a in group if a in kept) for group in value.groups])
@@ -119,10 +126,19 @@ def _cut(how: Transformation, eqn: Any, value: Map, shape: tuple[int, ...]) -> M
         where[axis] = tuple(range(len(sizes), len(sizes) + len(lengths)))
         sizes += lengths
     space = (where[value.space[0]][0], where[value.space[1]][0])
-    batch = tuple(piece for axis in value.batch for piece in where[axis])
+    batch, blocks = (
+        tuple(piece for axis in axes for piece in where[axis]) for axes in (value.batch, value.blocks)
+    )
     groups = tuple((piece,) for axis in base for piece in where[axis])
     array = value.array.reshape(sizes)
-    return dataclasses.replace(value, array=array, groups=groups, space=space, batch=batch)
+    changes: dict[str, Any] = {
+        "array": array,
+        "groups": groups,
+        "space": space,
+        "batch": batch,
+        "blocks": blocks,
+    }
+    return dataclasses.replace(value, **changes)
 
 
 def _pieces(sizes: Sequence[int], shape: Sequence[int]) -> list[list[int]] | None:
@@ -144,7 +160,7 @@ def _pieces(sizes: Sequence[int], shape: Sequence[int]) -> list[list[int]] | Non
 
 
 def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) -> Map:
-    """Rows or columns cut into blocks: every `size`-th, and a last axis that counts within a block."""
+    """Rows or columns cut into blocks: every `size`-th, and a last axis that counts within."""
     strides = (size, 1) if place == 0 else (1, size)
     value = how.from_start(eqn, value if value.stride[place] == 1 else how.settle(eqn, value))
     axis, array = value.space[place], value.array
@@ -158,16 +174,17 @@ def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) ->
     else:
         array, grid = jnp.stack([jnp.roll(array, -i, axis) for i in range(size)], -1), value.grid
         strides = (value.stride[0] * strides[0], value.stride[1] * strides[1])
-    groups = (*value.groups, (array.ndim - 1,))
-    seen = (window[0], window[1])
-    return dataclasses.replace(value, array=array, groups=groups, grid=grid, stride=strides, window=seen)
+    within = array.ndim - 1
+    value = dataclasses.replace(value, array=array, groups=(*value.groups, (within,)), grid=grid)
+    blocks = value.blocks if how.subsamples else (*value.blocks, within)
+    return dataclasses.replace(value, stride=strides, window=(window[0], window[1]), blocks=blocks)
 
 
 @rule("stack")
 def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     """Maps side by side along a new axis."""
     axis = eqn.params["axis"]
-    arrays, first = aligned(how, eqn, values)
+    arrays, first = aligned(how, eqn, side_by_side(how, eqn, values))
     shape = jnp.broadcast_shapes(*(array.shape for array in arrays))
     array = jnp.stack([jnp.broadcast_to(array, shape) for array in arrays], -1)
     groups = [*first.groups[:axis], (array.ndim - 1,), *first.groups[axis:]]

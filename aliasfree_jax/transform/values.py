@@ -78,6 +78,8 @@ class Map:
         length 1 that was inserted. Every base axis is in one group.
       space: the base axes that are rows and columns.
       batch: the base axes of the images; none where the function takes a single image.
+      blocks: the base axes that count rows and columns within a block, as long as the stride from block to
+        block is pending.
       grid: what the array is sampled on.
       stride: the pending one: the program sees every so many-th row and column.
       window: the first row that the program sees and how many from there on, before the stride; alike for
@@ -97,6 +99,7 @@ class Map:
     stride: Strides = ONE
     window: tuple[Window, Window] = ((0, 0), (0, 0))
     trimmed: tuple[int, int] = (0, 0)
+    blocks: Group = ()
     band: Band | None = None
     affine_in: "tuple[Map, Callable[[Map], Map]] | None" = dataclasses.field(default=None, init=False)
 
@@ -210,6 +213,13 @@ class Map:
 
         return array.reshape(math.prod(array.shape[:lead]), *self.sides, math.prod(rest)), back
 
+    def first_of_blocks(self) -> "Map":
+        """The map of the first row and column of every block."""
+        array = self.array
+        for axis in self.blocks:
+            array = jax.lax.slice_in_dim(array, 0, 1, axis=axis)
+        return self.like(array)
+
     def like(self, array: jax.Array) -> "Map":
         """`array`, of the same base axes, seen alike."""
         return dataclasses.replace(self, array=array)
@@ -249,12 +259,15 @@ class Map:
             groups.append(tuple(range(len(pieces), len(pieces) + len(sizes))))
             pieces += sizes
         space = (where[self.space[0]], where[self.space[1]])
-        batch = tuple(where[base] for base in self.batch if base in where)
+        batch, blocks = (
+            tuple(where[base] for base in bases if base in where) for bases in (self.batch, self.blocks)
+        )
         fields: dict[str, Any] = {
             "array": array.reshape(pieces),
             "groups": tuple(groups),
             "space": space,
             "batch": batch,
+            "blocks": blocks,
         }
         return dataclasses.replace(self, **(fields | changes))
 

@@ -53,13 +53,14 @@ class Drawn:
 
     def step(self, depth: int = 0) -> Step:
         """A step that this map is large enough for."""
+        shape = self.shape
         while True:
             kinds = FLAT if depth > 1 else FLAT + NESTED
             made = kinds[self.rng.integers(len(kinds))](self, depth)
-            out = jax.eval_shape(made, jax.ShapeDtypeStruct(self.shape, jnp.float32))
-            if min(out.shape) > 0:
-                self.shape = out.shape
+            self.shape = jax.eval_shape(made, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+            if min(self.shape) > 0:
                 return made
+            self.shape = shape
 
     def same(self, depth: int) -> Step:
         """A step that keeps the shape."""
@@ -73,6 +74,8 @@ class Drawn:
 
 def conv(d: Drawn, depth: int) -> Step:
     size, stride, dilation, groups = d.one(1, 2, 3, 5), d.one(1, 1, 2, 3), d.one(1, 1, 2), d.one(1, 2, 4)
+    if min(d.shape[1:3]) == 1:  # every second place of one is it, but on another grid
+        stride = 1
     padding = d.one("SAME", "VALID", ((1, 0), (0, 2)), ((size // 2, size // 2),) * 2)
     kernel, order = d.weights(size, size, CHANNELS // groups, CHANNELS), d.one("NHWC", "NCHW")
 
@@ -94,6 +97,7 @@ def conv(d: Drawn, depth: int) -> Step:
 
 def pool(d: Drawn, depth: int) -> Step:
     size, stride, padding = d.one(2, 3), d.one(1, 2), d.one("SAME", "VALID")
+    stride = 1 if min(d.shape[1:3]) == 1 else stride
     start, combine = d.one((-jnp.inf, lax.max), (jnp.inf, lax.min), (0.0, lax.add))
     return lambda x: lax.reduce_window(x, start, combine, (1, size, size, 1), (1, stride, stride, 1), padding)
 
@@ -108,6 +112,7 @@ def padded(d: Drawn, depth: int) -> Step:
 
 def cut(d: Drawn, depth: int) -> Step:
     first, last, stride = d.one(0, 1), d.one(None, -1), d.one(1, 2)
+    stride = 1 if min(d.shape[1:3]) == 1 else stride
     return lambda x: x[:, first:last:stride, first::stride]
 
 
@@ -209,9 +214,10 @@ def shortcut(d: Drawn, depth: int) -> Step:
     if min(shape[1:3]) < 2:
         return lambda x: x
     k, s = d.weights(3, 3, CHANNELS, CHANNELS), d.weights(1, 1, CHANNELS, CHANNELS)
-    conv2 = lambda x, k: lax.conv_general_dilated(
-        x, k, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )  # noqa: E731
+
+    def conv2(x: jax.Array, k: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, k, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
     return d.one(
         lambda x: conv2(x, k) + conv2(x, s),
         lambda x: x[:, ::2, ::2] + conv2(jax.nn.relu(x), k),

@@ -170,7 +170,7 @@ def test_control_flow_computes_what_the_unrolled_program_does(f, k, draw):
 
 def test_sampling_within_a_scan_over_images_of_one_size(k, draw):
     """Each turn samples its own images at phases of their own."""
-    images = draw(3, 2, 8, 8, 4)
+    images = draw(3, 1, 8, 8, 4)
 
     def f(x):
         return lax.scan(lambda total, x: (total + 1, jax.nn.relu(conv(x, k[0], 2))), 0, x)[1].sum((2, 3))
@@ -279,7 +279,9 @@ def channels_first(x, k):
     order = ("NCHW", "OIHW", "NCHW")
 
     def conv(x, kernel):
-        return lax.conv_general_dilated(x, kernel.transpose(3, 2, 0, 1), (2, 2), "SAME", dimension_numbers=order)
+        return lax.conv_general_dilated(
+            x, kernel.transpose(3, 2, 0, 1), (2, 2), "SAME", dimension_numbers=order
+        )
 
     x = jnp.moveaxis(mlp(jnp.moveaxis(jax.nn.relu(conv(x, k[0])), 1, -1), k), -1, 1)
     return jax.nn.relu(conv(x, k[1])).mean((2, 3))
@@ -360,15 +362,49 @@ def padded_by_the_window(x, k):
     return head(conv(x, k[1], 1, ((1, 1), (1, 1))))
 
 
+def focus(x, k):
+    """Space to depth by slices."""
+    cells = [x[:, i::2, j::2] for i in range(2) for j in range(2)]
+    return head(conv(jnp.concatenate(cells, -1) @ k[:, :, 0].reshape(-1, 4)[:16], k[1], 2))
+
+
+@pytest.mark.parametrize("f", [space_to_depth, focus])
+def test_space_to_depth_has_a_phase(f, k, draw):
+    """All four phases have the same samples, in another order: the first sample of the blocks decides."""
+    images = draw(3, 16, 16, 4)
+    moved = [jnp.roll(images, shift, (1, 2)) for shift in [(0, 0), (1, 0), (0, 1), (3, -5)]]
+    logits = jax.jit(shift_invariant(f))(jnp.concatenate(moved), k).reshape(4, 3, -1)
+    np.testing.assert_allclose(logits, jnp.broadcast_to(logits[:1], logits.shape), atol=CLOSE)
+    f_blur, twin = (
+        jax.jit(shift_invariant(g, sampler={"name": "blur", "kernel_size": 3})) for g in (f, patches_of_two)
+    )
+    np.testing.assert_allclose(f_blur(images, k), twin(images, k), atol=CLOSE)
+
+
+def test_images_of_a_loop_stay_images(k, draw):
+    """Behind `lax.map` every image chooses a phase of its own."""
+    images = draw(4, 16, 16, 4)
+    images = jnp.concatenate([images, jnp.roll(images, (1, 0), (1, 2)), jnp.roll(images, (2, 1), (1, 2))])
+
+    def f(x):
+        x = lax.map(lambda image: jax.nn.relu(conv(image[None], k[0], 2))[0], x)
+        return head(conv(jax.nn.relu(conv(x, k[1], 2)), k[2]))
+
+    logits = jax.jit(shift_invariant(f))(images).reshape(3, 4, -1)
+    np.testing.assert_allclose(logits, jnp.broadcast_to(logits[:1], logits.shape), atol=CLOSE)
+
+
 @pytest.mark.parametrize("sampler", ["polyphase", "ideal"])
 @pytest.mark.parametrize(
     ("f", "twin"),
     [
-        (space_to_depth, patches_of_two),
         (pool_by_reshape, pool_by_windows),
         (maxima_by_slices, maxima_by_windows),
         (maxima_by_reshape, maxima_by_windows),
-        *((padded_by(mode), padded_by_the_window) for mode in ("constant", "reflect", "symmetric", "edge", "wrap")),
+        *(
+            (padded_by(mode), padded_by_the_window)
+            for mode in ("constant", "reflect", "symmetric", "edge", "wrap")
+        ),
     ],
 )
 def test_other_ways_to_write_a_layer(f, twin, sampler, k, draw):

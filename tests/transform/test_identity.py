@@ -34,47 +34,52 @@ def with_gradient(f):
     return both
 
 
-def of_generated(seed: int, gradients: bool) -> tuple[Any, Any]:
-    """Results of a generated program and of its transformation, operation by operation."""
+# Without optimisation: what is fused with what would decide the last bits.
+UNOPTIMISED = {"xla_backend_optimization_level": 0}
+
+
+def differ(f, g, x) -> bool:
+    """Whether two functions compute other bits.
+
+    One compiled program is quick, but some fusions differ; then each operation is compiled alone.
+    """
+    if same_bits(*jax.jit(lambda x: (f(x), g(x)), compiler_options=UNOPTIMISED)(x)):
+        return False
+    return not same_bits(*(one_by_one(jax.make_jaxpr(h)(x), x) for h in (f, g)))
+
+
+def generated_differ(seed: int) -> bool:
+    """Whether a generated program and its transformation differ; of every fifth, their gradients too."""
     f, images = program(seed)
     g = shift_invariant(f, **identity)
-    if gradients and "while[" not in str(jax.make_jaxpr(f)(images)):  # of which there are none
+    if seed % 5 == 0 and "while[" not in str(jax.make_jaxpr(f)(images)):  # a while loop has no gradient
         f, g = with_gradient(f), with_gradient(g)
-    return tuple(one_by_one(jax.make_jaxpr(h)(images), images) for h in (f, g))
+    return differ(f, g, images)
 
 
-@pytest.mark.parametrize("first", range(0, 40, 10))
+@pytest.mark.parametrize("first", range(0, 60, 20))
 def test_generated_programs_compute_the_same_bits(first):
-    differ = [seed for seed in range(first, first + 10) if not same_bits(*of_generated(seed, seed % 5 == 0))]
-    assert not differ
+    assert not [seed for seed in range(first, first + 20) if generated_differ(seed)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(40, 300, 20))
+@pytest.mark.parametrize("first", range(60, 300, 20))
 def test_more_generated_programs(first):
-    differ = [seed for seed in range(first, first + 20) if not same_bits(*of_generated(seed, seed % 5 == 0))]
-    assert not differ
+    assert not [seed for seed in range(first, first + 20) if generated_differ(seed)]
 
 
-def test_the_comparison_can_fail():
+def test_the_comparison_can_fail(draw):
     f, images = program(1)
-    want = one_by_one(jax.make_jaxpr(f)(images), images)
-    assert same_bits(want, want)
-    other = shift_invariant(lambda x: f(x * (1 + 2e-7)), **identity)
-    assert not same_bits(want, one_by_one(jax.make_jaxpr(other)(images), images))
-    assert any(not np.array_equal(a, b) for a, b in [of_circle(7)])
+    assert not differ(f, f, images)
+    assert differ(f, shift_invariant(lambda x: f(x * (1 + 2e-7)), **identity), images)
+    kernel, x = draw(3, 3, 1, 1), jnp.ones((1, 5, 5, 1))
 
+    def padded(x):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
-def of_circle(seed: int) -> tuple[Any, Any]:
-    """A convolution padded by zeros, and the same on the circle."""
-    kernel = jax.random.normal(jax.random.key(seed), (3, 3, 1, 1))
-    numbers = ("NHWC", "HWIO", "NHWC")
-
-    def f(x):
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
-
-    x = jnp.ones((1, 5, 5, 1))
-    return f(x), shift_invariant(f, sampler="subsample")(x)
+    assert differ(padded, shift_invariant(padded, sampler="subsample"), x)
 
 
 MICRO = {"num_classes": 5}

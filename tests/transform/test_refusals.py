@@ -1,0 +1,199 @@
+"""What cannot be kept on grids is an error that names the operation, the line, the reason and the remedy."""
+
+import linecache
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from aliasfree_jax.transform import TransformError, shift_invariant
+
+NUMBERS = ("NHWC", "HWIO", "NHWC")
+KERNEL = np.random.default_rng(0).standard_normal((3, 3, 4, 4)).astype("float32")
+IMAGES = jax.ShapeDtypeStruct((2, 12, 12, 4), "float32")
+
+
+def conv(x, kernel=KERNEL, stride=1, padding="SAME"):
+    strides = (stride, stride)
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=NUMBERS)  # its line
+
+
+def tokens(x):
+    return x.reshape(x.shape[0], -1, 4)
+
+
+def cut_part(x):
+    return conv(x[:, 2:-2, 2:-2])
+
+
+def other_phases(x):
+    return lax.cond(KERNEL.sum() + x.sum() > 0, lambda x: conv(x, stride=2), lambda x: x[:, ::2, ::2], x)
+
+
+# What is refused: the primitive, what the reason and what the remedy say, and what the line contains.
+REFUSED = {
+    "flattened before a linear layer": (
+        lambda x: conv(x).reshape(2, -1) @ jnp.ones((576, 3)),  # here
+        ("reshape", "flattens rows or columns", "mean over rows and columns", "# here"),
+    ),
+    "flattened in part": (
+        lambda x: jnp.tanh(x).reshape(2, 12, 48),  # here
+        ("reshape", "flattens rows or columns", "mean over rows and columns", "# here"),
+    ),
+    "repeated pixels": (
+        lambda x: jnp.repeat(x, 2, 1),  # here
+        ("reshape", "rows or columns", "IdealUpsample", "# here"),
+    ),
+    "weights of places": (
+        lambda x: jnp.einsum("ntc,ts->nsc", tokens(x), jnp.ones((144, 5))),  # here
+        ("dot_general", "every place a weight of its own", "mean over rows and columns", "# here"),
+    ),
+    "resized by matrices": (
+        lambda x: jax.image.resize(x, (2, 24, 24, 4), "bilinear"),  # here
+        ("resize", "a resize by matrices", "IdealUpsample", "# here"),
+    ),
+    "a window that leaves out the border": (
+        lambda x: conv(x, padding="VALID"),
+        ("conv_general_dilated", "10 x 10 places, which has 12 x 12", "Pad the windows", "# its line"),
+    ),
+    "attention between positions": (
+        lambda x: jnp.einsum("ntc,nsc->nts", tokens(x), tokens(x)),  # here
+        ("dot_general", "attention between positions", "cross-covariance", "# here"),
+    ),
+    "rows times columns": (
+        lambda x: jnp.einsum("nhwc,nwkd->nhkcd", x, x),  # here
+        ("dot_general", "every place to every other", "cross-covariance", "# here"),
+    ),
+    "gathered rows": (
+        lambda x: x[:, jnp.array([0, 2, 5])],  # here
+        ("gather", "gathers rows or columns", "slice", "# here"),
+    ),
+    "one pixel": (
+        lambda x: x[:, 3, 3],  # here
+        ("squeeze", "1 x 1 places of a map that has 12 x 12", "mean instead of one place", "# here"),
+    ),
+    "a part at a place of its own": (
+        lambda x: lax.dynamic_slice(x, (0, 1, 1, 0), (2, 5, 5, 4)),  # here
+        ("dynamic_slice", "takes a part of the rows or columns", "whole map", "# here"),
+    ),
+    "the mean of rows alone": (
+        lambda x: x.mean(1),  # here
+        ("reduce_sum", "reduces rows or columns alone", "axis=(1, 2)", "# here"),
+    ),
+    "the maximum of columns alone": (
+        lambda x: x.max(2),  # here
+        ("reduce_max", "reduces rows or columns alone", "axis=(1, 2)", "# here"),
+    ),
+    "a part of the map": (
+        cut_part,
+        ("conv_general_dilated", "8 x 8 places", "cut nothing off", "# its line"),
+    ),
+    "the mean of a part": (
+        lambda x: x[:, 2:-2, 2:-2].mean((1, 2)),  # here
+        ("reduce_sum", "8 x 8 places of a map that has 12 x 12", "cut nothing off", "# here"),
+    ),
+    "a transposed convolution": (
+        lambda x: lax.conv_transpose(x, KERNEL, (2, 2), "SAME"),  # here
+        ("conv_general_dilated", "transposed convolution", "IdealUpsample", "# here"),
+    ),
+    "the place of a maximum": (
+        lambda x: jnp.argmax(tokens(x), 1),  # here
+        ("argmax", "gives a place on the map", "outside", "# here"),
+    ),
+    "sorted rows": (
+        lambda x: jnp.sort(x, 1),  # here
+        ("sort", "runs along rows or columns", "along channels", "# here"),
+    ),
+    "sums from the border on": (
+        lambda x: jnp.cumsum(x, 2),  # here
+        ("cumsum", "runs along rows or columns", "along channels", "# here"),
+    ),
+    "a map as a kernel": (
+        lambda x: conv(x, x[0, :3, :3, :, None]),
+        ("conv_general_dilated", "convolves by a map", "kernel", "# its line"),
+    ),
+    "a branch on a pixel": (
+        lambda x: lax.cond(x[0, 0, 0, 0] > 0, jnp.sin, jnp.cos, x),  # here
+        ("squeeze", "1 x 1 places", "mean instead of one place", "# here"),
+    ),
+    "branches sampled at phases of their own": (
+        other_phases,
+        ("cond", "different grids", "Sample both alike", "lax.cond"),
+    ),
+    "a mirrored map": (
+        lambda x: x + x[:, ::-1],  # here
+        ("add", "runs backwards", "Pad by it", "# here"),
+    ),
+    "rows beside columns": (
+        lambda x: x + x.swapaxes(1, 2),  # here
+        ("add", "sampled at different places", "Sample both", "# here"),
+    ),
+    "maps of different strides": (
+        lambda x: conv(x, stride=2)[:, :3, :3] + conv(conv(x, stride=2), stride=2),  # here
+        ("add", "places", "", "# here"),
+    ),
+    "a loop over rows": (
+        lambda x: lax.map(jnp.sin, x.swapaxes(0, 1)),  # here
+        ("scan", "loops over rows or columns", "images or channels", "# here"),
+    ),
+    "frequencies": (
+        lambda x: jnp.fft.fft2(x, axes=(1, 2)).real,  # here
+        ("fft", "no rule keeps its result on a grid", "replace it", "# here"),
+    ),
+    "windows over tokens": (
+        lambda x: lax.conv_general_dilated(  # here
+            tokens(x), KERNEL[0], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+        ),
+        ("conv_general_dilated", "rows or columns are merged", "Keep them apart", "# here"),
+    ),
+    "a class token": (
+        lambda x: jnp.concatenate([jnp.zeros((2, 1, 4)), tokens(x)], 1),  # here
+        ("concatenate", "merged", "axes of their own", "# here"),
+    ),
+    "two maps one below the other": (
+        lambda x: jnp.concatenate([x, jnp.sin(x)], 1),  # here
+        ("concatenate", "joins different maps", "along channels", "# here"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_kept_is_refused(what):
+    f, (operation, reason, remedy, line) = REFUSED[what]
+    jax.eval_shape(f, IMAGES)  # it is a program
+    with pytest.raises(TransformError) as error:
+        jax.eval_shape(shift_invariant(f), IMAGES)
+    found = error.value
+    assert found.operation.split(" ")[0] == operation
+    assert reason in found.reason
+    assert remedy in found.remedy
+    file, number = re.fullmatch(r"(.*):(\d+)", found.where).groups()
+    assert file == __file__
+    assert line in linecache.getline(file, int(number))
+    assert str(found).startswith(f"{found.where}: {found.operation}")
+    assert str(found).endswith(f": {found.reason}. {found.remedy}")
+
+
+def test_maps_that_the_stride_does_not_divide_warn():
+    images = jax.ShapeDtypeStruct((2, 10, 10, 4), "float32")
+    with pytest.warns(UserWarning, match="a map of 5 x 5 is sampled by 2, which does not divide it"):
+        jax.eval_shape(shift_invariant(lambda x: conv(conv(conv(x, stride=2), stride=2))), images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jax.eval_shape(shift_invariant(lambda x: conv(conv(conv(x, stride=2), stride=2))), IMAGES)
+
+
+def test_refused_within_calls_and_loops():
+    """The line is that of the operation, not of the loop around it."""
+
+    def body(x, _):
+        return jax.checkpoint(lambda x: jnp.sort(x, 1))(x), None  # here
+
+    with pytest.raises(TransformError) as error:
+        jax.eval_shape(shift_invariant(lambda x: lax.scan(body, x, None, 2)[0]), IMAGES)
+    assert error.value.operation.split(" ")[0] == "sort"
+    assert "# here" in linecache.getline(__file__, int(error.value.where.rsplit(":", 1)[1]))
