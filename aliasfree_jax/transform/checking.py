@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,8 @@ class Findings(list[Finding]):
 
 
 def _short(where: str) -> str:
-    """The line relative to the working directory, where it is below."""
-    return where.removeprefix(f"{Path.cwd()}{os.sep}")
+    """The line relative to the working directory where it is below, or to where packages are installed."""
+    return re.sub(r".*-packages/", "", where).removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ _NETWORKS = (f"{_PACKAGE / 'layers'}/", f"{_PACKAGE / 'models'}/")  # of this pa
 _INSTALLED = tuple(
     f"{sysconfig.get_paths()[kind]}/" for kind in ("purelib", "platlib", "stdlib", "platstdlib")
 )
+_FRAMEWORKS = ("aliasfree_jax", "equinox", "flax", "haiku", "jax")
 # Functions of libraries that are better known than the primitives they are made of.
 _FUNCTIONS = ("jax/_src/nn/functions.py", "flax/linen/pooling.py", "aliasfree_jax/ops/")
 
@@ -85,14 +86,15 @@ class Place:
     @functools.cached_property
     def _found(self) -> tuple[str, str]:
         # Innermost first: programs of library functions are traced once, and have no line of the user.
-        name = ""
-        for _, eqn in reversed(self.path):
-            function, name = "", name if name and eqn.primitive.name in _CONTAINERS else _name(eqn)
-            for frame in _frames(eqn):
-                if _is_users(frame.file_name):
-                    return f"{frame.file_name}:{frame.line_num}", function or name
-                if any(known in frame.file_name for known in _FUNCTIONS):
-                    function = frame.function_name.rpartition(".")[2].lstrip("_")
+        for is_wanted in (_is_users, _is_networks):
+            name = ""
+            for _, eqn in reversed(self.path):
+                function, name = "", name if name and eqn.primitive.name in _CONTAINERS else _name(eqn)
+                for frame in _frames(eqn):
+                    if is_wanted(frame.file_name):
+                        return f"{frame.file_name}:{frame.line_num}", function or name
+                    if any(known in frame.file_name for known in _FUNCTIONS):
+                        function = frame.function_name.rpartition(".")[2].lstrip("_")
         return "a line that is not known", name
 
 
@@ -113,6 +115,12 @@ def _is_users(file: str) -> bool:
     if file.startswith((*_INSTALLED, "<frozen")) or "-packages/" in file:
         return False
     return file.startswith(_NETWORKS) or not file.startswith(f"{_PACKAGE}/")
+
+
+@functools.cache
+def _is_networks(file: str) -> bool:
+    """Whether a file is an installed package's that may have networks."""
+    return "-packages/" in file and not any(f"-packages/{package}/" in file for package in _FRAMEWORKS)
 
 
 def _name(eqn: Any) -> str:

@@ -3,7 +3,6 @@
 import time
 
 import flax.linen as nn
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -333,6 +332,7 @@ def ours():
 
 
 def haikus():
+    hk = pytest.importorskip("haiku")
     network = hk.without_apply_rng(hk.transform_with_state(lambda x, train: hk.nets.ResNet50(10)(x, train)))
     return lambda key, x: network.init(key, x, True), lambda variables, x: network.apply(
         *variables, x, False

@@ -45,6 +45,13 @@ def with_variables():
     return (lambda scale, x: (x * scale).mean((1, 2))), jnp.ones(3)
 
 
+def of_a_library():
+    import flaxmodels
+
+    network = flaxmodels.ResNet18(output="logits", pretrained=None, normalize=False, num_classes=3)
+    return network, None, {"train": False}
+
+
 def number():
     return 3
 
@@ -121,3 +128,10 @@ def test_findings_end_with_1(line, printed, nets, capsys):
 def test_mistakes_end_with_2(line, message, nets, capsys):
     assert status(*line) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_network_of_a_library_has_the_librarys_lines(nets, capsys):
+    pytest.importorskip("flaxmodels")
+    assert status("nets.py:of_a_library", "--image=64,64,3") == 1
+    out = capsys.readouterr().out
+    assert "\nflaxmodels/resnet/resnet.py:" in out and "in ResNet/BasicBlock_2/Conv_0" in out
