@@ -58,8 +58,11 @@ def close(a: Any, b: Any) -> bool:
 
 
 def gradients_differ(f, g, x) -> bool:
-    (a, _), (b, _) = jax.jit(lambda x: (with_gradient(f)(x), with_gradient(g)(x)))(x)
-    return not close(a, b)
+    """As `differ`: where the function jumps, so may a gradient that is rounded otherwise."""
+    f, g = with_gradient(f), with_gradient(g)
+    if close(*jax.jit(lambda x: (f(x)[0], g(x)[0]), compiler_options=UNOPTIMISED)(x)):
+        return False
+    return not close(*(one_by_one(jax.make_jaxpr(h)(x), x)[0] for h in (f, g)))
 
 
 def generated_differ(seed: int) -> bool:
@@ -101,13 +104,10 @@ RESNET = {"depths": (1, 1), "widths": (8, 16)}
 NETWORKS = {
     "resnet20_cifar": RESNET,
     "resnet18": RESNET,
-    "resnet50": {"depths": (1, 1), "widths": (8, 8)},
     "resnet18_aps": RESNET,
-    "resnet18_blur": RESNET,
-    "densenet121": {"depths": (1, 1), "growth": 4, "width": 8, "dropout_rate": 0.5},
+    "densenet121": {"depths": (1,), "growth": 4, "width": 8, "dropout_rate": 0.5},
     "mobilenet_v2": {"width_mult": 0.5},
     "convnext_micro": {**RESNET, "drop_path_rate": 0.5},
-    "convnext_aps_micro": RESNET,
     "convnext_afc_micro": {**RESNET, "remat": "block"},
     "convnext_afg_micro": RESNET,
 }
