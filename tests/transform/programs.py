@@ -37,12 +37,15 @@ class Drawn:
     """Draws the steps of a program; every step takes [N, H, W, 4] to maps of the same kind.
 
     Attributes:
+      circular: whether the program is to follow whole pixels: strides divide the map, nothing depends on the
+        place, and no two phases have the same norm because a step gives ones and zeros.
       shape: of the map that the next step gets.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.shape: tuple[int, ...] = (2, *self.rng.choice([7, 8, 9], 2).tolist(), CHANNELS)
+    def __init__(self, seed: int, circular: bool = False) -> None:
+        self.rng, self.circular = np.random.default_rng(seed), circular
+        sides = (16, 16) if circular else self.rng.choice([7, 8, 9], 2).tolist()
+        self.shape: tuple[int, ...] = (2, *sides, CHANNELS)
 
     def one(self, *values: Any) -> Any:
         return values[self.rng.integers(len(values))]
@@ -73,7 +76,12 @@ class Drawn:
 
 
 def conv(d: Drawn, depth: int) -> Step:
-    size, stride, dilation, groups = d.one(1, 2, 3, 5), d.one(1, 1, 2, 3), d.one(1, 1, 2), d.one(1, 2, 4)
+    size, stride, dilation, groups = (
+        d.one(1, 2, 3, 5),
+        d.one(1, 1, 2, 2 if d.circular else 3),
+        d.one(1, 1, 2),
+        d.one(1, 2, 4),
+    )
     if min(d.shape[1:3]) == 1:  # every second place of one is it, but on another grid
         stride = 1
     padding = d.one("SAME", "VALID", ((1, 0), (0, 2)), ((size // 2, size // 2),) * 2)
@@ -127,7 +135,7 @@ def part_of_channels(d: Drawn, depth: int) -> Step:
         lambda x: jnp.sort(x, axis=-1),
         lambda x: jnp.cumsum(x, axis=-1),
         lambda x: jnp.repeat(x[..., :1], CHANNELS, axis=-1) + x,
-        lambda x: jax.nn.one_hot(jnp.argmax(x, -1), CHANNELS),
+        lambda x: x if d.circular else jax.nn.one_hot(jnp.argmax(x, -1), CHANNELS),
         lambda x: jnp.roll(x, 1, axis=-1),
         lambda x: lax.top_k(x, CHANNELS)[0],
     )
@@ -136,7 +144,7 @@ def part_of_channels(d: Drawn, depth: int) -> Step:
 
 def pointwise(d: Drawn, depth: int) -> Step:
     bias, gain = d.weights(CHANNELS), d.weights(1, 1, CHANNELS)
-    positions = d.weights(*d.shape[1:])
+    positions = gain if d.circular else d.weights(*d.shape[1:])
     return d.one(
         jax.nn.relu,
         jax.nn.gelu,
@@ -145,7 +153,7 @@ def pointwise(d: Drawn, depth: int) -> Step:
         lambda x: x * gain + bias,
         lambda x: jnp.clip(x, -1, 1),
         lambda x: jnp.where(x > bias, x, 0.1 * x),
-        straight_through_sign,
+        jnp.tanh if d.circular else straight_through_sign,
         clipped_gradient,
         lambda x: x + positions,
         lambda x: x.astype(jnp.bfloat16).astype(jnp.float32),
@@ -278,14 +286,18 @@ FLAT = [conv, conv, pool, padded, cut, part_of_channels, pointwise, pointwise, n
 NESTED = [residual, residual, loop, branch, called]
 
 
-def program(seed: int) -> tuple[Step, jax.Array]:
+def program(seed: int, circular: bool = False) -> tuple[Callable[[jax.Array], Any], jax.Array]:
     """A function of images and images for it."""
-    drawn = Drawn(seed)
+    drawn = Drawn(seed, circular)
     images = drawn.weights(*drawn.shape) * 10
     steps = [drawn.step() for _ in range(drawn.rng.integers(3, 8))]
-    head = drawn.one(
-        lambda x: x, lambda x: x.mean((1, 2)), lambda x: x.max((1, 2)), lambda x: {"map": x, "sum": x.sum()}
-    )
+    heads = [
+        lambda x: x,
+        lambda x: x.mean((1, 2)),
+        lambda x: x.max((1, 2)),
+        lambda x: {"map": x, "sum": x.sum()},
+    ]
+    head = heads[drawn.rng.integers(1, 3)] if circular else drawn.one(*heads)
 
     def f(x: jax.Array) -> Any:
         for step in steps:
