@@ -184,7 +184,7 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
                 eqn,
                 WHOLE,
                 "combines a map with values that differ from place to place",
-                "Remove them (a position embedding, a mask of places), or let them depend on the channel alone",
+                "Remove them (a position embedding, a mask), or let them depend on the channel alone",
             )
         values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
         first = next(value for value in values if isinstance(value, Map))
