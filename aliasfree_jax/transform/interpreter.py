@@ -127,10 +127,12 @@ def interpret(
         return known[variable] if _named(variable) else _literal(variable)
 
     for i, eqn in enumerate(equations):
+        values = [read(variable) for variable in eqn.invars]
         with walking(i, eqn):
-            outputs = _evaluated(how, eqn, [read(variable) for variable in eqn.invars])
-        if how.report is not None and eqn.primitive.name not in LOOKED_INTO:
-            outputs = _with_origin(map(read, eqn.invars), outputs)
+            outputs = _evaluated(how, eqn, values)
+        within = eqn.primitive.name in LOOKED_INTO and not all(isinstance(v, Plain) for v in values)
+        if how.report is not None and not within:
+            outputs = _with_origin(values, outputs)
         for variable, output in zip(eqn.outvars, outputs, strict=True):
             known[variable] = output
         for variable in {v for v in eqn.invars if _named(v)} - results:
@@ -139,9 +141,8 @@ def interpret(
     return [read(variable) for variable in jaxpr.outvars]
 
 
-def _with_origin(values: Iterable[Value], outputs: Sequence[Value]) -> Sequence[Value]:
+def _with_origin(values: Sequence[Value], outputs: Sequence[Value]) -> Sequence[Value]:
     """The outputs, which know whether they were computed from maps, and behind a refused operation."""
-    values = list(values)
     if not any(value.from_maps if isinstance(value, Plain) else True for value in values):
         return outputs
     refused = _refused(values)

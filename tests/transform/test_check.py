@@ -284,6 +284,7 @@ OF_NETWORKS = [
     ({"name": "resnet18_aps"}, []),
     ({"name": "resnet18_lps"}, []),
     ({"name": "resnet18_lps", "batch": 3}, []),
+    ({"name": "resnet18_lps", "sampler": {"name": "learned_polyphase", "logits": "graph"}}, []),
     ({"name": "resnet18_aps", "train": True}, []),
     ({"name": "resnet18_afc", "shifts": FRACTIONS}, []),
     ({"name": "convnext_afc_tiny", "shifts": FRACTIONS}, []),
