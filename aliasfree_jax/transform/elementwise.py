@@ -42,27 +42,7 @@ def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
             return [_of_several(how, eqn, operands, degree)]
     held = [how.realized(value) for value in values]
     arrays, first = aligned(how, eqn, held)
-    result = dataclasses.replace(first, array=applied(eqn, arrays)[0], band=_band(eqn, held))
-    _keep_affine(how, eqn, held, result)
-    return [result]
-
-
-def _keep_affine(how: Transformation, eqn: Any, values: Sequence[Held], result: Map) -> None:
-    """Notes that the result is affine in what its only map is affine in."""
-    maps = [i for i, value in enumerate(values) if isinstance(value, Map)]
-    only = values[maps[0]]
-    if len(maps) > 1 or not isinstance(only, Map) or only.affine_in is None or _degree(eqn, values) > 1:
-        return
-    if any(isinstance(value, Plain) and varies(value, only) for value in values):
-        return
-    source, function = only.affine_in
-
-    def composed(coarse: Map) -> Map:
-        others = [*values[: maps[0]], function(coarse), *values[maps[0] + 1 :]]
-        arrays, first = aligned(how, eqn, others)
-        return first.like(applied(eqn, arrays)[0])
-
-    result.depends_on(source, composed)
+    return [dataclasses.replace(first, array=applied(eqn, arrays)[0], band=_band(eqn, held))]
 
 
 _LINEAR = {"add", "sub", "neg", "copy", "copy_p", "stop_gradient", "real", "reduce_precision"}

@@ -1,15 +1,13 @@
 """Runs the program of a function on maps: one rule for each primitive, errors that name the user's line."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
-from jax.extend import core
 
 from aliasfree_jax.transform.lines import LOOKED_INTO, TransformError, walking
+from aliasfree_jax.transform.order import in_order, named
 from aliasfree_jax.transform.reporting import WHOLE, Reporting
 from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Pointwise, Value, plain
 
@@ -86,6 +84,8 @@ class Transformation(Reporting):
         return self.from_start(eqn, self.settle(eqn, value))
 
 
+SHORTCUT = "strided 1 x 1 convolution of a shortcut"  # a rule's name, beside those of primitives
+
 Rule = Callable[..., Sequence[Value]]
 RULES: dict[str, Rule] = {}
 ALSO_WITHOUT_MAPS: set[str] = set()
@@ -117,25 +117,28 @@ def interpret(
     Raises:
       TransformError: an operation cannot be kept on grids.
     """
-    equations = list(jaxpr.eqns) if how.subsamples or jaxpr.effects else in_order(jaxpr, consts)
-    last = {variable: i for i, eqn in enumerate(equations) for variable in eqn.invars if _named(variable)}
+    equations, late = list(jaxpr.eqns), set[int]()
+    if not (how.subsamples or jaxpr.effects):
+        equations, late = in_order(jaxpr, consts, [not isinstance(value, Plain) for value in arguments])
+    last = {variable: i for i, eqn in enumerate(equations) for variable in eqn.invars if named(variable)}
     known: dict[Any, Value] = dict(zip(jaxpr.constvars, map(plain, consts), strict=True))
     known.update(zip(jaxpr.invars, arguments, strict=True))
-    results = {variable for variable in jaxpr.outvars if _named(variable)}
+    results = {variable for variable in jaxpr.outvars if named(variable)}
 
     def read(variable: Any) -> Value:
-        return known[variable] if _named(variable) else _literal(variable)
+        return known[variable] if named(variable) else _literal(variable)
 
     for i, eqn in enumerate(equations):
         values = [read(variable) for variable in eqn.invars]
         with walking(i, eqn):
-            outputs = _evaluated(how, eqn, values)
+            name = SHORTCUT if i in late else eqn.primitive.name
+            outputs = _evaluated(how, eqn, name, values)
         within = eqn.primitive.name in LOOKED_INTO and not all(isinstance(v, Plain) for v in values)
         if how.report is not None and not within:
             outputs = _with_origin(values, outputs)
         for variable, output in zip(eqn.outvars, outputs, strict=True):
             known[variable] = output
-        for variable in {v for v in eqn.invars if _named(v)} - results:
+        for variable in {v for v in eqn.invars if named(v)} - results:
             if last[variable] == i:
                 known.pop(variable, None)
     return [read(variable) for variable in jaxpr.outvars]
@@ -163,17 +166,12 @@ def run(how: Transformation, jaxpr: Any, consts: Sequence[Any], arguments: Seque
     return [how.realized(value) for value in interpret(how, jaxpr, consts, arguments)]
 
 
-def _named(variable: Any) -> bool:
-    return not isinstance(variable, core.Literal)
-
-
 def _literal(variable: Any) -> Plain:
     return plain(jnp.asarray(variable.val, variable.aval.dtype))
 
 
-def _evaluated(how: Transformation, eqn: Any, values: Sequence[Value]) -> Sequence[Value]:
-    """The results of one operation, of the shapes that the program gives them."""
-    name = eqn.primitive.name
+def _evaluated(how: Transformation, eqn: Any, name: str, values: Sequence[Value]) -> Sequence[Value]:
+    """The results of one operation by the rule `name`, of the shapes that the program gives them."""
     maps = any(not isinstance(value, Plain) for value in values)
     if not maps and name not in ALSO_WITHOUT_MAPS:
         return [
@@ -221,35 +219,3 @@ def _gone_on(values: Sequence[Value], aval: Any) -> Held:
                 band = shown.band and shown.band.sampled(value.sides, shown.sides)
                 return dataclasses.replace(shown, window=((0, rows), (0, columns)), band=band)
     return Plain(array, array.shape, from_maps=True, refused=True)
-
-
-def in_order(jaxpr: Any, consts: Sequence[Any]) -> list[Any]:
-    """The program's operations in an order that does not depend on how it is written down.
-
-    By how many operations lie before them; of equally many, by what they compute. So the map that decides the
-    phase of a grid is the same whether a shortcut is written before the main branch or behind it.
-    """
-    depths: dict[Any, tuple[int, str]] = {}
-    for i, variable in enumerate(jaxpr.invars):
-        depths[variable] = 0, f"argument {i}"
-    for variable, const in zip(jaxpr.constvars, consts, strict=True):
-        depths[variable] = 0, f"constant {variable.aval.str_short()} {_first_values(const)}"
-    keys = {}
-    for i, eqn in enumerate(jaxpr.eqns):
-        operands = [depths[v] if _named(v) else (0, str(v.val)) for v in eqn.invars]
-        names = [name for _, name in operands]
-        if eqn.primitive.name in ("add", "mul", "max", "min"):
-            names.sort()
-        params = [str(p) for p in eqn.params.values() if isinstance(p, int | str | tuple)]
-        text = f"{eqn.primitive.name} {params} {names}"
-        digest = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-        keys[i] = 1 + max((depth for depth, _ in operands), default=0), digest
-        depths.update({v: (keys[i][0], f"{digest} {o}") for o, v in enumerate(eqn.outvars)})
-    return [jaxpr.eqns[i] for i in sorted(keys, key=lambda i: (*keys[i], i))]
-
-
-def _first_values(array: Any) -> str:
-    """What tells constants of one shape apart, where it is known."""
-    if isinstance(array, jax.core.Tracer) or not hasattr(array, "ravel"):
-        return ""
-    return str(array.ravel()[:4])

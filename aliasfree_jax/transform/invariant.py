@@ -124,8 +124,9 @@ def _result(how: Transformation, eqn: Any, value: Map) -> jax.Array:
     if value.seen_sides != value.sides:
         raise TransformError(
             eqn,
-            f"gives a map of {value.seen_sides[0]} x {value.seen_sides[1]} places, which has {value.sides[0]} x "
-            f"{value.sides[1]} on the circle",
+            "gives a map of {} x {} places, which has {} x {} on the circle".format(
+                *value.seen_sides, *value.sides
+            ),
             "Pad the windows that leave the border out",
         )
     return value.merged()

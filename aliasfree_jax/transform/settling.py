@@ -7,7 +7,7 @@ from typing import Any
 
 from aliasfree_jax.layers import AdaptivePolyphase
 from aliasfree_jax.layers.sampling import LinearSampler
-from aliasfree_jax.transform.values import ONE, Grid, Map
+from aliasfree_jax.transform.values import ONE, Grid, Map, Strides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,6 @@ class Settling:
 
     def sample(self, value: Map) -> Map:
         """`value` sampled by its pending stride, at the phase that its grid was sampled at before."""
-        if value.affine_in is not None and self._commutes(value):
-            source, function = value.affine_in
-            return function(self.sample(dataclasses.replace(source, stride=value.stride)))
         known, phase = value.grid.coarser.get(value.stride, (None, None))
         sampler = self.sampler(strides=value.stride, parent=None)
         if known is None and value.blocks:  # all phases of a map have the same blocks: let one sample decide
@@ -48,9 +45,9 @@ class Settling:
         array, window = back(sampled).astype(value.dtype), ((0, rows), (0, columns))
         return dataclasses.replace(value, array=array, grid=known, stride=ONE, window=window, blocks=())
 
-    def _commutes(self, value: Map) -> bool:
-        """Whether sampling may come before an affine function of each place: then that costs less."""
-        sampler = self.sampler(strides=value.stride, parent=None)
-        if isinstance(sampler, AdaptivePolyphase) and value.grid.coarser.get(value.stride, (None, None))[1]:
-            sampler = sampler.inner(strides=value.stride, parent=None)
+    def commutes(self, grid: Grid, strides: Strides) -> bool:
+        """Whether maps of a grid may be sampled before a 1 x 1 convolution as well as behind it."""
+        sampler = self.sampler(strides=strides, parent=None)
+        if isinstance(sampler, AdaptivePolyphase) and grid.coarser.get(strides, (None, None))[1]:
+            sampler = sampler.inner(strides=strides, parent=None)
         return isinstance(sampler, LinearSampler) and sampler.circular()

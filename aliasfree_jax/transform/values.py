@@ -87,8 +87,6 @@ class Map:
       trimmed: how many rows and columns fewer the program sees because windows without padding left out the
         border. On the circle they are there, and are used like the others.
       band: its frequencies, where they are asked for.
-      affine_in: if any, a settled map and the function, affine and of each place alone, which
-        gives this one: so sampling may come first. It belongs to this map only, not to its copies.
     """
 
     array: jax.Array
@@ -101,11 +99,6 @@ class Map:
     trimmed: tuple[int, int] = (0, 0)
     blocks: Group = ()
     band: Band | None = None
-    affine_in: "tuple[Map, Callable[[Map], Map]] | None" = dataclasses.field(default=None, init=False)
-
-    def depends_on(self, source: "Map", function: "Callable[[Map], Map]") -> None:
-        """Notes what the map is an affine function of (`affine_in`)."""
-        object.__setattr__(self, "affine_in", (source, function))
 
     @property
     def dtype(self) -> Any:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.ops.padding import same_padding
-from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.interpreter import SHORTCUT, Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.values import ONE, Held, Map, Plain, Strides, Value, plain
 
 Amounts = Sequence[tuple[int, int]]
@@ -143,17 +143,19 @@ def convolution(how: Transformation, eqn: Any, value: Held, kernel: Held) -> lis
     """On the circle, with its stride pending."""
     if not isinstance(value, Map) or not isinstance(kernel, Plain):
         raise TransformError(eqn, "convolves by a map", "Convolve by a kernel that is no map of places")
+    return [_convolved(how, eqn, how.settle(eqn, value), kernel, eqn.params["window_strides"])]
+
+
+@rule(SHORTCUT)
+def shortcut(how: Transformation, eqn: Any, value: Map, kernel: Plain) -> Sequence[Value]:
+    """Sampled first and convolved then, which costs less, where the two commute."""
     value = how.settle(eqn, value)
-    result = _convolved(how, eqn, value, kernel, eqn.params["window_strides"])
-    if not result.settled and _is_pointwise(eqn, kernel) and value.whole:
-        result.depends_on(value, lambda coarse: _convolved(how, eqn, coarse, kernel, ONE))
-    return [result]
-
-
-def _is_pointwise(eqn: Any, kernel: Plain) -> bool:
-    """Whether each place of the result depends on one place of the map."""
-    alone = all(kernel.shape[axis] == 1 for axis in eqn.params["dimension_numbers"].rhs_spec[2:])
-    return alone and not any(amount for both in eqn.params["padding"] for amount in both)
+    numbers = eqn.params["dimension_numbers"].lhs_spec[2:]
+    rows, columns = (eqn.params["window_strides"][numbers.index(dim)] for dim in space_of(eqn, value))
+    if not how.commutes(value.grid, (rows, columns)):
+        return convolution(how, eqn, value, kernel)
+    coarse = how.settle(eqn, dataclasses.replace(value, stride=(rows, columns)))
+    return [_convolved(how, eqn, coarse, kernel, ONE)]
 
 
 def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, by: Sequence[int]) -> Map:

@@ -1,0 +1,118 @@
+"""In which order the operations of a program are evaluated: the first map that is sampled decides a phase."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+
+# What a variable is, to somebody who asks for one convolution: no map, another map, an affine function of its
+# result at each place, or any other function of it, of which only sums over all places may be taken.
+_PLAIN, _OTHER, _AFFINE, _FUNCTION = range(4)
+_SAME = ("neg", "convert_element_type", "copy", "copy_p", "stop_gradient", "broadcast_in_dim", "reshape")
+_LATE = 10**6  # more operations than any program has
+
+
+def named(variable: Any) -> bool:
+    """Whether it is a variable, and no constant that is written out."""
+    return not isinstance(variable, core.Literal)
+
+
+def in_order(jaxpr: Any, consts: Sequence[Any], maps: Sequence[bool]) -> tuple[list[Any], set[int]]:
+    """The program's operations, in an order that does not depend on how it is written down.
+
+    By how many operations lie before them; of equally many, by what they compute. So the map that decides the
+    phase of a grid is the same whether a shortcut is written before the main branch or behind it. Strided
+    1 x 1 convolutions of shortcuts come last: the main branch has decided then, so they are sampled first.
+
+    Args:
+      maps: whether each argument is a map.
+
+    Returns:
+      The operations, and which of them are `shortcuts`.
+    """
+    late = shortcuts(jaxpr, maps)
+    depths: dict[Any, tuple[int, str]] = {}
+    for i, variable in enumerate(jaxpr.invars):
+        depths[variable] = 0, f"argument {i}"
+    for variable, const in zip(jaxpr.constvars, consts, strict=True):
+        depths[variable] = 0, f"constant {variable.aval.str_short()} {_first_values(const)}"
+    keys = {}
+    for i, eqn in enumerate(jaxpr.eqns):
+        operands = [depths[v] if named(v) else (0, str(v.val)) for v in eqn.invars]
+        names = [name for _, name in operands]
+        if eqn.primitive.name in ("add", "mul", "max", "min"):
+            names.sort()
+        params = [str(p) for p in eqn.params.values() if isinstance(p, int | str | tuple)]
+        text = f"{eqn.primitive.name} {params} {names}"
+        digest = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        depth = max((depth for depth, _ in operands), default=0) + (_LATE if i in late else 1)
+        keys[i] = depth, digest
+        depths.update({v: (depth, f"{digest} {o}") for o, v in enumerate(eqn.outvars)})
+    order = sorted(keys, key=lambda i: (*keys[i], i))
+    return [jaxpr.eqns[i] for i in order], {place for place, i in enumerate(order) if i in late}
+
+
+def _first_values(array: Any) -> str:
+    """What tells constants of one shape apart, where it is known."""
+    if isinstance(array, jax.core.Tracer) or not hasattr(array, "ravel"):
+        return ""
+    return str(array.ravel()[:4])
+
+
+def shortcuts(jaxpr: Any, maps: Sequence[bool]) -> set[int]:
+    """The strided 1 x 1 convolutions that are only normalised before another map is added to them.
+
+    Args:
+      maps: whether each argument is a map.
+    """
+    states = [_OTHER if each else _PLAIN for each in maps]
+    found = set()
+    for i, eqn in enumerate(jaxpr.eqns):
+        if eqn.primitive.name == "conv_general_dilated" and _is_strided_pointwise(eqn):
+            results = _followed(jaxpr, states, i)
+            if results is not None and max(results, default=0) < _AFFINE:
+                found.add(i)
+    return found
+
+
+def _is_strided_pointwise(eqn: Any) -> bool:
+    kernel, p = eqn.invars[1].aval.shape, eqn.params
+    alone = all(kernel[axis] == 1 for axis in p["dimension_numbers"].rhs_spec[2:])
+    return alone and max(p["window_strides"]) > 1 and not any(map(any, p["padding"]))
+
+
+def _followed(jaxpr: Any, arguments: Sequence[int], start: int | None = None) -> list[int] | None:
+    """What the results are to the convolution number `start`; None if anything else is done to its result."""
+    known = dict(zip(jaxpr.invars, arguments, strict=True))
+    for i, eqn in enumerate(jaxpr.eqns):
+        states = [known.get(v, _PLAIN) if named(v) else _PLAIN for v in eqn.invars]
+        outputs = [_AFFINE] if i == start else _step(eqn, states)
+        if outputs is None:
+            return None
+        known.update(zip(eqn.outvars, outputs, strict=True))
+    return [known.get(v, _PLAIN) if named(v) else _PLAIN for v in jaxpr.outvars]
+
+
+def _step(eqn: Any, states: Sequence[int]) -> list[int] | None:
+    """What an operation makes of its operands."""
+    name, most = eqn.primitive.name, max(states, default=_PLAIN)
+    if name == "jit":
+        return _followed(eqn.params["jaxpr"].jaxpr, states)
+    if most < _AFFINE:
+        return [most if v.aval.ndim > 2 else _PLAIN for v in eqn.outvars]
+    match name:
+        case "add" | "sub":
+            if _OTHER in states:  # the sum that the shortcut is for
+                return [_OTHER] if most == _AFFINE else None
+            return [most]
+        case "mul":
+            return None if _OTHER in states else [most if min(states) == _PLAIN else _FUNCTION]
+        case "div":
+            return [most] if states[1] == _PLAIN else None
+        case "square" | "integer_pow":
+            return [_FUNCTION]
+        case "reduce_sum":
+            return [_PLAIN] if eqn.outvars[0].aval.ndim <= 2 else None
+    return [most] if name in _SAME else None
