@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.lines import LOOKED_INTO, TransformError, walking
 from aliasfree_jax.transform.order import in_order, named
 from aliasfree_jax.transform.reporting import WHOLE, Reporting
-from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Pointwise, Value, plain
+from aliasfree_jax.transform.values import Grid, Group, Held, Map, Plain, Pointwise, Value, map_of, plain
 
 
 def rebound(eqn: Any, *arrays: Any, **changes: Any) -> list[Any]:
@@ -207,15 +208,26 @@ def _evaluated(how: Transformation, eqn: Any, name: str, values: Sequence[Value]
 
 
 def _gone_on(values: Sequence[Value], aval: Any) -> Held:
-    """What a report goes on with behind a refused operation: a map, if the axes are those of one."""
+    """What a report goes on with behind a refused operation: a map, if it has the axes of the only one."""
     array = jnp.zeros(aval.shape, aval.dtype)
-    maps = [value.roots[0] if isinstance(value, Pointwise) else value for value in values]
-    for value in maps:
-        if isinstance(value, Map) and all(len(group) == 1 for group in value.groups):
-            if value.ndim == array.ndim:
-                shown = value.rebuilt(array, value.groups, stride=(1, 1), trimmed=(0, 0))
-                rows, columns = shown.sides
-                shown = shown if shown.sides == value.sides else dataclasses.replace(shown, grid=Grid())
-                band = shown.band and shown.band.sampled(value.sides, shown.sides)
-                return dataclasses.replace(shown, window=((0, rows), (0, columns)), band=band)
+    roots = [value.roots[0] if isinstance(value, Pointwise) else value for value in values]
+    maps = [value for value in roots if isinstance(value, Map)]
+    if len(maps) == 1 and maps[0].ndim == array.ndim:
+        value = maps[0]
+        dims = [dim for dim in range(value.ndim) if value.spatial(dim)]
+        if value.space_dims() == dims:
+            return _of_axes(value, array, (dims[0], dims[1]), [(dim,) for dim in range(array.ndim)])
+        if len(dims) == 1:  # tokens: as many rows, of one column each
+            groups: list[Group] = [(dim + (dim > dims[0]),) for dim in range(array.ndim)]
+            groups[dims[0]] = (dims[0], dims[0] + 1)
+            return _of_axes(value, jnp.expand_dims(array, dims[0] + 1), (dims[0], dims[0] + 1), groups)
     return Plain(array, array.shape, from_maps=True, refused=True)
+
+
+def _of_axes(value: Map, array: jax.Array, space: tuple[int, int], groups: Sequence[Group]) -> Map:
+    """A map on a grid of its own, unless it has the places of `value`."""
+    sides = array.shape[space[0]], array.shape[space[1]]
+    batch = tuple(g[0] for g, old in zip(groups, value.groups, strict=True) if set(old) & set(value.batch))
+    grid = value.grid if sides == value.sides else Grid()
+    band = value.band and value.band.sampled(value.sides, sides)
+    return dataclasses.replace(map_of(array, space, batch, grid), groups=tuple(groups), band=band)
