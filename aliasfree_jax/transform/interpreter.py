@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.lines import LOOKED_INTO, TransformError, walking
 from aliasfree_jax.transform.order import in_order, named
 from aliasfree_jax.transform.reporting import WHOLE, Reporting
-from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Pointwise, Value, plain
+from aliasfree_jax.transform.values import Grid, Group, Held, Map, Plain, Pointwise, Value, map_of, plain
 
 
 def rebound(eqn: Any, *arrays: Any, **changes: Any) -> list[Any]:
@@ -129,11 +130,13 @@ def interpret(
         return known[variable] if named(variable) else _literal(variable)
 
     for i, eqn in enumerate(equations):
+        values = [read(variable) for variable in eqn.invars]
         with walking(i, eqn):
             name = SHORTCUT if i in late else eqn.primitive.name
-            outputs = _evaluated(how, eqn, name, [read(variable) for variable in eqn.invars])
-        if how.report is not None and eqn.primitive.name not in LOOKED_INTO:
-            outputs = _with_origin(map(read, eqn.invars), outputs)
+            outputs = _evaluated(how, eqn, name, values)
+        within = eqn.primitive.name in LOOKED_INTO and not all(isinstance(v, Plain) for v in values)
+        if how.report is not None and not within:
+            outputs = _with_origin(values, outputs)
         for variable, output in zip(eqn.outvars, outputs, strict=True):
             known[variable] = output
         for variable in {v for v in eqn.invars if named(v)} - results:
@@ -142,9 +145,8 @@ def interpret(
     return [read(variable) for variable in jaxpr.outvars]
 
 
-def _with_origin(values: Iterable[Value], outputs: Sequence[Value]) -> Sequence[Value]:
+def _with_origin(values: Sequence[Value], outputs: Sequence[Value]) -> Sequence[Value]:
     """The outputs, which know whether they were computed from maps, and behind a refused operation."""
-    values = list(values)
     if not any(value.from_maps if isinstance(value, Plain) else True for value in values):
         return outputs
     refused = _refused(values)
@@ -206,15 +208,26 @@ def _evaluated(how: Transformation, eqn: Any, name: str, values: Sequence[Value]
 
 
 def _gone_on(values: Sequence[Value], aval: Any) -> Held:
-    """What a report goes on with behind a refused operation: a map, if the axes are those of one."""
+    """What a report goes on with behind a refused operation: a map, if it has the axes of the only one."""
     array = jnp.zeros(aval.shape, aval.dtype)
-    maps = [value.roots[0] if isinstance(value, Pointwise) else value for value in values]
-    for value in maps:
-        if isinstance(value, Map) and all(len(group) == 1 for group in value.groups):
-            if value.ndim == array.ndim:
-                shown = value.rebuilt(array, value.groups, stride=(1, 1), trimmed=(0, 0))
-                rows, columns = shown.sides
-                shown = shown if shown.sides == value.sides else dataclasses.replace(shown, grid=Grid())
-                band = shown.band and shown.band.sampled(value.sides, shown.sides)
-                return dataclasses.replace(shown, window=((0, rows), (0, columns)), band=band)
+    roots = [value.roots[0] if isinstance(value, Pointwise) else value for value in values]
+    maps = [value for value in roots if isinstance(value, Map)]
+    if len(maps) == 1 and maps[0].ndim == array.ndim:
+        value = maps[0]
+        dims = [dim for dim in range(value.ndim) if value.spatial(dim)]
+        if value.space_dims() == dims:
+            return _of_axes(value, array, (dims[0], dims[1]), [(dim,) for dim in range(array.ndim)])
+        if len(dims) == 1:  # tokens: as many rows, of one column each
+            groups: list[Group] = [(dim + (dim > dims[0]),) for dim in range(array.ndim)]
+            groups[dims[0]] = (dims[0], dims[0] + 1)
+            return _of_axes(value, jnp.expand_dims(array, dims[0] + 1), (dims[0], dims[0] + 1), groups)
     return Plain(array, array.shape, from_maps=True, refused=True)
+
+
+def _of_axes(value: Map, array: jax.Array, space: tuple[int, int], groups: Sequence[Group]) -> Map:
+    """A map on a grid of its own, unless it has the places of `value`."""
+    sides = array.shape[space[0]], array.shape[space[1]]
+    batch = tuple(g[0] for g, old in zip(groups, value.groups, strict=True) if set(old) & set(value.batch))
+    grid = value.grid if sides == value.sides else Grid()
+    band = value.band and value.band.sampled(value.sides, sides)
+    return dataclasses.replace(map_of(array, space, batch, grid), groups=tuple(groups), band=band)

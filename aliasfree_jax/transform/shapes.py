@@ -167,6 +167,10 @@ def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) ->
     value = how.strided(eqn, value, strides, "a split into blocks")
     window = list(value.window)
     if how.subsamples:
+        if value.sides != value.seen_sides:
+            raise TransformError(
+                eqn, "splits a map whose border was left out", "Pad the windows before it circularly"
+            )
         length = array.shape[axis] // size
         cut = array.reshape(*array.shape[:axis], length, size, *array.shape[axis + 1 :])
         array, grid = jnp.moveaxis(cut, axis + 1, -1), value.grid.sampled(strides)

@@ -255,12 +255,26 @@ def test_attention_between_places_is_found():
 
 
 def test_a_refused_operation_ends_nothing():
-    def flat(x):
-        x = x @ x.swapaxes(1, 2)  # relates rows to rows
+    def runs(x):
+        x = jnp.cumsum(x, 1)  # relates rows
         return mean(jnp.abs(x[:, ::2]))  # behind it
 
-    found = check(flat, jax.ShapeDtypeStruct((2, 16, 16, 16), jnp.float32), shifts="fractions")
-    assert {finding.where for finding in found} >= {line_of("# relates rows"), line_of("# behind it")}
+    found = check(runs, IMAGES, shifts="fractions")
+    assert [finding.where for finding in found] == [line_of("# relates rows"), *2 * [line_of("# behind it")]]
+
+
+def test_tokens_with_a_class_token_go_on_as_a_map():
+    def network(token, places, x):
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, 3)), x], 1)  # joined
+        x = x + places  # added
+        return x + jax.nn.softmax(x @ x.swapaxes(1, 2), -1) @ x  # related
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3,), (1, 257, 3))]
+    found = check(network, *shapes, IMAGES, argnums=2)
+    assert [finding.where for finding in found] == [
+        line_of(f"# {text}") for text in ("joined", "added", "related")
+    ]
 
 
 def findings_of(name, side=64, shifts=WHOLE, train=False, batch=1, **options):
@@ -284,6 +298,7 @@ OF_NETWORKS = [
     ({"name": "resnet18_aps"}, []),
     ({"name": "resnet18_lps"}, []),
     ({"name": "resnet18_lps", "batch": 3}, []),
+    ({"name": "resnet18_lps", "sampler": {"name": "learned_polyphase", "logits": "graph"}}, []),
     ({"name": "resnet18_aps", "train": True}, []),
     ({"name": "resnet18_afc", "shifts": FRACTIONS}, []),
     ({"name": "convnext_afc_tiny", "shifts": FRACTIONS}, []),
