@@ -1,5 +1,6 @@
 """All maps of one grid are sampled at one phase, however the program is written down."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,8 +73,6 @@ def by_slices(x, w):
 
 
 def by_pools(x, w):
-    import flax.linen as nn
-
     return conv(jax.nn.relu(conv(x, w.main, 2)), w.second) + nn.avg_pool(x, (2, 2), (2, 2))
 
 

@@ -1,0 +1,193 @@
+"""Other orders of axes and other ways to write a layer are the same network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from aliasfree_jax.transform import shift_invariant
+
+NUMBERS = ("NHWC", "HWIO", "NHWC")
+# Rounding of sums in another order, of numbers of size 1 to 10.
+CLOSE = 1e-5
+
+
+def conv(x, kernel, stride=1, padding="SAME"):
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=NUMBERS)
+
+
+@pytest.fixture
+def k(draw):
+    """Kernels: [3, 3, 3, 4, 4]."""
+    return draw(3, 3, 3, 4, 4) / 6
+
+
+def head(x):
+    return jax.nn.relu(x).mean((1, 2))
+
+
+def mlp(t, k):
+    return t + jax.nn.gelu(t @ k[0, 0, 0]) @ k[1, 1, 1]
+
+
+def tokens(x, k):
+    x = jax.nn.relu(conv(x, k[0], 2))
+    n, h, w, c = x.shape
+    x = mlp(x.reshape(n, h * w, c), k).reshape(n, h, w, c)
+    return head(conv(x, k[1], 2))
+
+
+def without_tokens(x, k):
+    return head(conv(mlp(jax.nn.relu(conv(x, k[0], 2)), k), k[1], 2))
+
+
+def flat_tokens(x, k):
+    x = jax.nn.relu(conv(x, k[0], 2))
+    return head(conv(mlp(x.reshape(-1, 4), k).reshape(x.shape), k[1], 2))
+
+
+def tokens_behind_channels(x, k):
+    x = jax.nn.relu(conv(x, k[0], 2))
+    t = x.transpose(0, 3, 1, 2)
+    t = t.reshape(*t.shape[:2], -1).swapaxes(1, 2)
+    return head(conv(mlp(t, k).reshape(x.shape), k[1], 2))
+
+
+def channels_first(x, k):
+    x = x.transpose(0, 3, 1, 2)
+    order = ("NCHW", "OIHW", "NCHW")
+
+    def conv(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel.transpose(3, 2, 0, 1), (2, 2), "SAME", dimension_numbers=order
+        )
+
+    x = jnp.moveaxis(mlp(jnp.moveaxis(jax.nn.relu(conv(x, k[0])), 1, -1), k), -1, 1)
+    return jax.nn.relu(conv(x, k[1])).mean((2, 3))
+
+
+@pytest.mark.parametrize("f", [tokens, flat_tokens, tokens_behind_channels, channels_first])
+def test_other_layouts_are_the_same_network(f, k, draw):
+    images = draw(3, 16, 16, 4)
+    got, want = (jax.jit(shift_invariant(g))(images, k) for g in (f, without_tokens))
+    np.testing.assert_allclose(got, want, atol=CLOSE)
+
+
+def test_attention_between_channels_is_kept(k, draw):
+    def f(x):
+        x = jax.nn.relu(conv(x, k[0], 2))
+        n, h, w, c = x.shape
+        t = x.reshape(n, h * w, c)
+        q, v = t @ k[0, 0, 0], t @ k[1, 1, 1]
+        q = q / jnp.sqrt((q**2).sum(1, keepdims=True) + 1e-6)
+        weights = jax.nn.softmax(jnp.einsum("ntc,ntd->ncd", q, q), -1)
+        y = jnp.einsum("ncd,ntd->ntc", weights, v).reshape(n, h, w, c)
+        return head(conv(x + y, k[1], 2))
+
+    image = draw(1, 16, 16, 4)
+    logits = jax.jit(shift_invariant(f))(jnp.concatenate([image, jnp.roll(image, (3, 6), (1, 2))]))
+    np.testing.assert_allclose(logits[1], logits[0], atol=CLOSE)
+    broken = jax.jit(f)(jnp.concatenate([image, jnp.roll(image, (3, 6), (1, 2))]))
+    assert np.abs(broken[1] - broken[0]).max() > 1e-3
+
+
+def space_to_depth(x, k):
+    n, h, w, c = x.shape
+    x = x.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4 * c)
+    return head(conv(x @ k[:, :, 0].reshape(-1, 4)[:16], k[1], 2))
+
+
+def patches_of_two(x, k):
+    """The same as a convolution of stride 2."""
+    kernel = k[:, :, 0].reshape(-1, 4)[:16].reshape(2, 2, 4, 4)
+    return head(conv(conv(x, kernel, 2, "VALID"), k[1], 2))
+
+
+def pool_by_reshape(x, k):
+    n, h, w, c = x.shape
+    return head(conv(x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4)), k[1], 2))
+
+
+def pool_by_windows(x, k):
+    sums = lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    return head(conv(sums / 4, k[1], 2))
+
+
+def maxima_by_slices(x, k):
+    rows = jnp.maximum(x[:, ::2], x[:, 1::2])
+    return head(conv(jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2]), k[1], 2))
+
+
+def maxima_by_reshape(x, k):
+    n, h, w, c = x.shape
+    return head(conv(x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4)), k[1], 2))
+
+
+def maxima_by_windows(x, k):
+    return head(conv(lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"), k[1], 2))
+
+
+def padded_by(mode):
+    def f(x, k):
+        x = jax.nn.relu(conv(x, k[0], 2))
+        x = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], mode=mode)
+        return head(conv(x, k[1], 1, "VALID"))
+
+    return f
+
+
+def padded_by_the_window(x, k):
+    x = jax.nn.relu(conv(x, k[0], 2))
+    return head(conv(x, k[1], 1, ((1, 1), (1, 1))))
+
+
+def focus(x, k):
+    """Space to depth by slices."""
+    cells = [x[:, i::2, j::2] for i in range(2) for j in range(2)]
+    return head(conv(jnp.concatenate(cells, -1) @ k[:, :, 0].reshape(-1, 4)[:16], k[1], 2))
+
+
+@pytest.mark.parametrize("f", [space_to_depth, focus])
+def test_space_to_depth_has_a_phase(f, k, draw):
+    """All four phases have the same samples, in another order: the first sample of the blocks decides."""
+    images = draw(3, 16, 16, 4)
+    moved = [jnp.roll(images, shift, (1, 2)) for shift in [(0, 0), (1, 0), (0, 1), (3, -5)]]
+    logits = jax.jit(shift_invariant(f))(jnp.concatenate(moved), k).reshape(4, 3, -1)
+    np.testing.assert_allclose(logits, jnp.broadcast_to(logits[:1], logits.shape), atol=CLOSE)
+    f_blur, twin = (
+        jax.jit(shift_invariant(g, sampler={"name": "blur", "kernel_size": 3})) for g in (f, patches_of_two)
+    )
+    np.testing.assert_allclose(f_blur(images, k), twin(images, k), atol=CLOSE)
+
+
+def test_images_of_a_loop_stay_images(k, draw):
+    """Behind `lax.map` every image chooses a phase of its own."""
+    images = draw(4, 16, 16, 4)
+    images = jnp.concatenate([images, jnp.roll(images, (1, 0), (1, 2)), jnp.roll(images, (2, 1), (1, 2))])
+
+    def f(x):
+        x = lax.map(lambda image: jax.nn.relu(conv(image[None], k[0], 2))[0], x)
+        return head(conv(jax.nn.relu(conv(x, k[1], 2)), k[2]))
+
+    logits = jax.jit(shift_invariant(f))(images).reshape(3, 4, -1)
+    np.testing.assert_allclose(logits, jnp.broadcast_to(logits[:1], logits.shape), atol=CLOSE)
+
+
+@pytest.mark.parametrize("sampler", ["polyphase", "ideal"])
+@pytest.mark.parametrize(
+    ("f", "twin"),
+    [
+        (pool_by_reshape, pool_by_windows),
+        (maxima_by_slices, maxima_by_windows),
+        (maxima_by_reshape, maxima_by_windows),
+        *(
+            (padded_by(mode), padded_by_the_window)
+            for mode in ("constant", "reflect", "symmetric", "edge", "wrap")
+        ),
+    ],
+)
+def test_other_ways_to_write_a_layer(f, twin, sampler, k, draw):
+    images = draw(3, 16, 16, 4)
+    got, want = (jax.jit(shift_invariant(g, sampler=sampler))(images, k) for g in (f, twin))
+    np.testing.assert_allclose(got, want, atol=CLOSE)
