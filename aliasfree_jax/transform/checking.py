@@ -15,8 +15,9 @@ from aliasfree_jax.layers.sampling import Subsample
 from aliasfree_jax.transform import bands, program
 from aliasfree_jax.transform.interpreter import Transformation, run
 from aliasfree_jax.transform.lines import Place, TransformError, walking
+from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
-from aliasfree_jax.transform.values import Map, Pointwise
+from aliasfree_jax.transform.values import Pointwise
 
 
 @dataclasses.dataclass(frozen=True)

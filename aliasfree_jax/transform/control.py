@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from aliasfree_jax.ops import operation
 from aliasfree_jax.transform import own
 from aliasfree_jax.transform.elementwise import ELEMENTWISE, arranged, on_one_grid
+from aliasfree_jax.transform.grids import Grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, interpret, rebound, rule, run
-from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Value, laid_out, plain
+from aliasfree_jax.transform.maps import Map
+from aliasfree_jax.transform.values import Held, Plain, Value, laid_out, plain
 
 
 @rule("jit", "closed_call", "core_call", pointwise=True)

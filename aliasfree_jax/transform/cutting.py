@@ -9,10 +9,12 @@ import jax.numpy as jnp
 
 from aliasfree_jax.transform.bands import joined
 from aliasfree_jax.transform.elementwise import side_by_side
+from aliasfree_jax.transform.grids import Grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.maps import Map, Window
 from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.shapes import of_other_axes
-from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Value, Window
+from aliasfree_jax.transform.values import Held, Plain, Value
 
 _NOT_ALONE = "Keep rows and columns as axes of their own"
 

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from aliasfree_jax.transform.bands import Band, joined
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.lines import here
+from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.reporting import WHOLE
-from aliasfree_jax.transform.values import Held, Map, Plain, Pointwise, Value, along_bases, laid_out, varies
+from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, along_bases, laid_out, varies
 
 ELEMENTWISE = (
     "abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p "

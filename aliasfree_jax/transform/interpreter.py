@@ -7,10 +7,12 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.transform.grids import Grid
 from aliasfree_jax.transform.lines import LOOKED_INTO, TransformError, walking
+from aliasfree_jax.transform.maps import Group, Map, map_of
 from aliasfree_jax.transform.order import in_order, named
 from aliasfree_jax.transform.reporting import WHOLE, Reporting
-from aliasfree_jax.transform.values import Grid, Group, Held, Map, Plain, Pointwise, Value, map_of, plain
+from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, plain
 
 
 def rebound(eqn: Any, *arrays: Any, **changes: Any) -> list[Any]:

@@ -13,8 +13,8 @@ from aliasfree_jax.layers.sampling import SamplerFactory, Subsample
 from aliasfree_jax.models.parts import Part, resolve
 from aliasfree_jax.transform import program
 from aliasfree_jax.transform.interpreter import Activations, Transformation, TransformError, run
+from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.nonlinear import Oversample, Quadratics
-from aliasfree_jax.transform.values import Map
 
 
 def shift_invariant(

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from aliasfree_jax.transform.control import Boundary, carried, settled_all
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rule, run
-from aliasfree_jax.transform.values import Group, Held, Map, Plain, Value, plain
+from aliasfree_jax.transform.maps import Group, Map
+from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
 
 def _counts(params: dict[str, Any]) -> tuple[int, int]:

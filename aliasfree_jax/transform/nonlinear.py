@@ -19,7 +19,8 @@ from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.ops.activation import polynomial_grid
 from aliasfree_jax.ops.resample import ideal_resample
 from aliasfree_jax.transform.interpreter import Transformation, TransformError
-from aliasfree_jax.transform.values import Map, Pointwise
+from aliasfree_jax.transform.maps import Map
+from aliasfree_jax.transform.values import Pointwise
 
 NODES = 32  # of the Gauss-Hermite rule: exact for polynomials up to degree 63, so for quadratics times GELU's
 

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.bands import below_nyquist, whole
+from aliasfree_jax.transform.grids import Grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound
+from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.reporting import WHOLE
-from aliasfree_jax.transform.values import Grid, Held, Map, Plain, Value
+from aliasfree_jax.transform.values import Held, Plain, Value
 
 Numbers = dict[str, tuple[int, ...]]
 

@@ -8,7 +8,9 @@ import jax
 from flax.errors import TraceContextError
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError
-from aliasfree_jax.transform.values import Grid, Held, map_of, plain
+from aliasfree_jax.transform.grids import Grid
+from aliasfree_jax.transform.maps import map_of
+from aliasfree_jax.transform.values import Held, plain
 
 
 class StatefulError(AliasFreeError, ValueError):

@@ -9,7 +9,8 @@ import jax
 from aliasfree_jax.transform.bands import multiplied
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.lines import here
-from aliasfree_jax.transform.values import Held, Map, Plain, Pointwise, Value, plain
+from aliasfree_jax.transform.maps import Map
+from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, plain
 
 REDUCTIONS = (
     "reduce_sum",

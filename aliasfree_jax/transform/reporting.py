@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aliasfree_jax.transform.bands import Sides
+from aliasfree_jax.transform.grids import ONE, Strides
 from aliasfree_jax.transform.lines import Place, here
+from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.settling import Settling
-from aliasfree_jax.transform.values import ONE, Map, Strides
 
 Report = Callable[[Place, str, str, str], None]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from aliasfree_jax.layers import AdaptivePolyphase
 from aliasfree_jax.layers.sampling import LinearSampler
-from aliasfree_jax.transform.values import ONE, Grid, Map, Strides
+from aliasfree_jax.transform.grids import ONE, Grid, Strides
+from aliasfree_jax.transform.maps import Map
 
 
 @dataclasses.dataclass(frozen=True)

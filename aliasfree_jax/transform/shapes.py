@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from aliasfree_jax.transform.bands import joined
 from aliasfree_jax.transform.elementwise import aligned, side_by_side
+from aliasfree_jax.transform.grids import Grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
-from aliasfree_jax.transform.values import Grid, Group, Held, Map, Value, plain, regrouped
+from aliasfree_jax.transform.maps import Group, Map, regrouped
+from aliasfree_jax.transform.values import Held, Value, plain
 
 
 @rule("transpose")

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.ops.padding import same_padding
+from aliasfree_jax.transform.grids import ONE, Strides
 from aliasfree_jax.transform.interpreter import SHORTCUT, Transformation, TransformError, rebound, rule
-from aliasfree_jax.transform.values import ONE, Held, Map, Plain, Strides, Value, plain
+from aliasfree_jax.transform.maps import Map
+from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
 Amounts = Sequence[tuple[int, int]]
 
