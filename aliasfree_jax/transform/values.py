@@ -1,6 +1,4 @@
-"""What the interpreter computes with: maps; plain arrays, which know where they are constant; functions of maps
-that are not evaluated yet.
-"""
+"""What the interpreter computes with: maps, plain arrays, and functions of maps that are not evaluated yet."""
 
 import dataclasses
 import math
