@@ -1,4 +1,4 @@
-"""What the interpreter computes with: maps, plain arrays, and functions of maps that are not evaluated yet."""
+"""What the interpreter computes with: maps, plain arrays, and functions of maps still to be evaluated."""
 
 import dataclasses
 import math
