@@ -284,6 +284,5 @@ def carried(how: Transformation, eqn: Any, value: Held) -> Held:
 
 def _one_axis_each(value: Map) -> Map:
     """The map with the program's axes as base axes, but for rows and columns that are merged."""
-    sources = [group if value.spatial(d) or len(group) == 1 else None for d, group in enumerate(value.groups)]
     batch = any(len(group) > 1 and set(group) & set(value.batch) for group in value.groups)
-    return value if batch else value.rebuilt(value.merged(), [s if s != () else None for s in sources])
+    return value if batch else value.rebuilt(value.merged())

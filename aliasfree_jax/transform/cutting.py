@@ -37,8 +37,7 @@ def _literally(eqn: Any, how: Transformation, value: Map, **changes: Any) -> Map
     """The operation as the program has it, of a settled map that lies on no circle."""
     value = how.settle(eqn, value)
     y = rebound(eqn, value.merged(), **changes)[0]
-    sources = [group if value.spatial(d) or len(group) == 1 else None for d, group in enumerate(value.groups)]
-    return value.rebuilt(y, sources).all_seen()
+    return value.rebuilt(y).all_seen()
 
 
 @rule("pad")
@@ -51,8 +50,7 @@ def pad(how: Transformation, eqn: Any, value: Map, fill: Held) -> list[Value]:
     if not spatial or not how.circular:
         value = how.settle(eqn, value) if spatial else value
         y = rebound(eqn, value.merged(), fill.full())[0]
-        sources = [g if value.spatial(d) or len(g) == 1 else None for d, g in enumerate(value.groups)]
-        padded = value.rebuilt(y, sources)
+        padded = value.rebuilt(y)
         return [padded.all_seen() if spatial else padded]
     value = how.settle(eqn, value)
     for dim in spatial:
@@ -68,7 +66,7 @@ def pad(how: Transformation, eqn: Any, value: Map, fill: Held) -> list[Value]:
     rest = [(0, 0, 0) if dim in spatial else tuple(c) for dim, c in enumerate(config)]
     if not any(map(any, rest)):
         return [value]
-    return of_other_axes(how, eqn, value, fill=fill, padding_config=tuple(rest))
+    return [value.rebuilt(rebound(eqn, value.merged(), fill.full(), padding_config=tuple(rest))[0])]
 
 
 @rule("slice")
@@ -110,8 +108,7 @@ def sliced(
         )
     for dim in others:
         array = jax.lax.slice_in_dim(array, starts[dim], limits[dim], strides[dim], dim)
-    sources = [g if value.spatial(d) or len(g) == 1 else None for d, g in enumerate(value.groups)]
-    return value.rebuilt(array, sources)
+    return value.rebuilt(array)
 
 
 def _sliced_place(
@@ -162,8 +159,7 @@ def dynamic_slice(how: Transformation, eqn: Any, value: Held, *starts: Held) -> 
     array = value.merged()
     sizes = [array.shape[d] if value.spatial(d) else size for d, size in enumerate(sizes)]
     y = jax.lax.dynamic_slice(array, [s.full() for s in starts if isinstance(s, Plain)], sizes)
-    sources = [g if value.spatial(d) or len(g) == 1 else None for d, g in enumerate(value.groups)]
-    return [value.rebuilt(y, sources)]
+    return [value.rebuilt(y)]
 
 
 @rule("gather")
@@ -193,7 +189,7 @@ def gather(how: Transformation, eqn: Any, value: Held, indices: Held) -> list[Va
 def rev(how: Transformation, eqn: Any, value: Map) -> list[Value]:
     """Rows and columns that run backwards can pad a map ("reflect"), nothing else."""
     if not any(value.spatial(dim) for dim in eqn.params["dimensions"]):
-        return of_other_axes(how, eqn, value)
+        return of_other_axes(eqn, value)
     if not how.circular:
         return [_literally(eqn, how, value)]
     return [dataclasses.replace(how.settle(eqn, value), grid=Grid(mirrored=True))]
@@ -203,7 +199,6 @@ def rev(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 def concatenate(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     """Maps one behind the other along channels; along rows or columns it is padding."""
     dim = eqn.params["dimension"]
-    # numpy's modes pad by nothing, too
     values = tuple(value for value in values if value.shape[dim]) or values[:1]  # numpy pads by nothing, too
     along = any(isinstance(value, Map) and value.spatial(dim) for value in values)
     return [(_joined_places if along else _joined_channels)(how, eqn, dim, values)]
@@ -217,8 +212,7 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
     if not how.circular:
         arrays = [value.merged() if isinstance(value, Map) else value.full() for value in values]
         joined = jax.lax.concatenate(arrays, dim)
-        sources = [g if whole.spatial(d) or len(g) == 1 else None for d, g in enumerate(whole.groups)]
-        return whole.rebuilt(joined, sources).all_seen()
+        return whole.rebuilt(joined).all_seen()
     place = _place(eqn, whole, dim)
     side = whole.sides[place]
     before = sum(value.shape[dim] for value in values[: values.index(whole)])

@@ -180,14 +180,22 @@ class Map:
         rows, columns = ((first + b, n) for (first, n), b in zip(self.window, by, strict=True))
         return dataclasses.replace(self, array=jnp.roll(self.array, by, self.space), window=(rows, columns))
 
-    def rebuilt(self, array: jax.Array, sources: Sequence[Group | None], **changes: Any) -> "Map":
+    @property
+    def own_axes(self) -> list[Group | None]:
+        """The base axes of each of the program's axes; None where several are merged, none of them spatial."""
+        return [g if self.spatial(dim) or len(g) == 1 else None for dim, g in enumerate(self.groups)]
+
+    def rebuilt(
+        self, array: jax.Array, sources: Sequence[Group | None] | None = None, **changes: Any
+    ) -> "Map":
         """The map whose array, with axes as the program is to see them, is `array`.
 
         Args:
           sources: for each axis of `array`, the base axes of this map that it holds merged; () for an axis
-            of length 1, None for a new one.
+            of length 1, None for a new one. By default the axes are those of this map.
           changes: of the map's other fields.
         """
+        sources = self.own_axes if sources is None else sources
         pieces: list[int] = []
         groups: list[Group] = []
         where: dict[int, int] = {}

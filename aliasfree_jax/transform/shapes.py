@@ -91,7 +91,7 @@ def _row_repeated(how: Transformation, eqn: Any, value: Map, groups: Sequence[Gr
     times, y = value.shape[dim], value.merged()
     if how.circular:  # of padding, only the length counts
         y = jnp.zeros((*y.shape[:dim], value.sides[place], *y.shape[dim + 1 :]), y.dtype)
-    sources = [g if value.spatial(d) or len(g) == 1 else None for d, g in enumerate(value.groups)]
+    sources = value.own_axes
     sources[dim] = (value.space[place],)
     result = value.rebuilt(y, sources)
     if not how.circular:
@@ -198,10 +198,9 @@ def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     return [dataclasses.replace(first, array=array, groups=tuple(groups), band=band)]
 
 
-def of_other_axes(how: Transformation, eqn: Any, value: Map, **changes: Any) -> list[Value]:
+def of_other_axes(eqn: Any, value: Map) -> list[Value]:
     """An operation that leaves rows and columns alone, done at full size; axes stay where they are."""
-    sources = [group if value.spatial(d) or len(group) == 1 else None for d, group in enumerate(value.groups)]
-    return [value.rebuilt(y, sources) for y in rebound(eqn, value.merged(), **changes)]
+    return [value.rebuilt(y) for y in rebound(eqn, value.merged())]
 
 
 @rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "sort", "top_k")
@@ -216,4 +215,4 @@ def along_channels(how: Transformation, eqn: Any, value: Map, *others: Held) -> 
         )
     if eqn.primitive.name != "cumsum":
         value = how.not_pointwise(eqn, value, "compares or multiplies channels,")
-    return of_other_axes(how, eqn, value)
+    return of_other_axes(eqn, value)

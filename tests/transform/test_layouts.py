@@ -142,6 +142,16 @@ def padded_by_the_window(x, k):
     return head(conv(x, k[1], 1, ((1, 1), (1, 1))))
 
 
+def padded_with_channels(x, k):
+    x = jax.nn.relu(conv(x, k[0, ..., :2], 2))
+    return head(conv(jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 2)]), k[1], 1, "VALID"))
+
+
+def padded_apart(x, k):
+    x = jax.nn.relu(conv(x, k[0, ..., :2], 2))
+    return head(conv(jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, 2)]), k[1], 1, ((1, 1), (1, 1))))
+
+
 def focus(x, k):
     """Space to depth by slices."""
     cells = [x[:, i::2, j::2] for i in range(2) for j in range(2)]
@@ -181,6 +191,7 @@ def test_images_of_a_loop_stay_images(k, draw):
         (pool_by_reshape, pool_by_windows),
         (maxima_by_slices, maxima_by_windows),
         (maxima_by_reshape, maxima_by_windows),
+        (padded_with_channels, padded_apart),
         *(
             (padded_by(mode), padded_by_the_window)
             for mode in ("constant", "reflect", "symmetric", "edge", "wrap")
