@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.ops import operation
 from aliasfree_jax.transform import own
 from aliasfree_jax.transform.elementwise import ELEMENTWISE, arranged, on_one_grid
 from aliasfree_jax.transform.grids import Grid
@@ -21,9 +20,9 @@ from aliasfree_jax.transform.values import Held, Plain, Value, laid_out, plain
 @rule("jit", "closed_call", "core_call", pointwise=True)
 def call(how: Transformation, eqn: Any, *values: Value) -> Sequence[Value]:
     """The program inside."""
-    name, numbers = operation.read(eqn.params.get("name", "")) or ("", {})
-    if name in own.OPERATIONS:
-        return own.OPERATIONS[name](how, eqn, numbers, *(how.realized(value) for value in values))
+    of_own = own.rule_of(eqn)
+    if of_own is not None:
+        return of_own(how, eqn, *(how.realized(value) for value in values))
     closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
     return interpret(how, closed.jaxpr, closed.consts, values)
 

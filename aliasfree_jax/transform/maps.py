@@ -182,7 +182,7 @@ class Map:
 
     @property
     def own_axes(self) -> list[Group | None]:
-        """The base axes of each of the program's axes; None where several are merged, none of them spatial."""
+        """The base axes of each of the program's axes; None where several that are not spatial are merged."""
         return [g if self.spatial(dim) or len(g) == 1 else None for dim, g in enumerate(self.groups)]
 
     def rebuilt(

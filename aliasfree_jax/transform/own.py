@@ -5,12 +5,14 @@ grid and the frequencies that their results have.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.ops import operation
 from aliasfree_jax.transform.bands import below_nyquist, whole
 from aliasfree_jax.transform.grids import Grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound
@@ -151,13 +153,30 @@ def _key(phase: Held) -> Any:
     return phase.thin if isinstance(phase, Plain) else None
 
 
-OPERATIONS: dict[str, Callable[..., list[Value]]] = {
-    each.__name__: each
-    for each in (
-        ideal_resample,
-        ideal_strided_taps,
-        polyphase_components,
-        select_component,
-        polyphase_upsample,
-    )
+_RANKS: dict[Callable[..., list[Value]], tuple[int, int]] = {  # of the first operand and of the result
+    ideal_resample: (4, 4),
+    ideal_strided_taps: (4, 4),
+    polyphase_components: (4, 5),
+    select_component: (5, 4),
+    polyphase_upsample: (4, 4),
 }
+_RULES = {each.__name__: each for each in _RANKS}
+
+
+def rule_of(eqn: Any) -> Callable[..., list[Value]] | None:
+    """The rule of one of these operations, (transformation, equation, *values); None for any other function.
+
+    Derivatives of them have the same names, but other operands and results.
+    """
+    name, numbers = operation.read(eqn.params.get("name", "")) or ("", {})
+    rule = _RULES.get(name)
+    if rule is None or len(eqn.outvars) != 1:
+        return None
+    ranks = eqn.invars[0].aval.ndim, eqn.outvars[0].aval.ndim
+    return functools.partial(_with_numbers, rule, numbers) if ranks == _RANKS[rule] else None
+
+
+def _with_numbers(
+    rule: Callable[..., list[Value]], numbers: Numbers, how: Transformation, eqn: Any, *values: Held
+) -> list[Value]:
+    return rule(how, eqn, numbers, *values)

@@ -70,3 +70,14 @@ def test_what_cannot_stay_is_refused(f, message, draw):
     with pytest.raises(AliasFreeError) as raised:
         shift_invariant(f)(draw(2, 12, 12, 12))
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("of", [lambda x: ops.polyphase_downsample(x)[0], ops.ideal_downsample])
+def test_their_derivatives_are_other_functions(of):
+    """They have the same names, and are refused as what they are: products with places, and gathers."""
+
+    def f(x):
+        return jax.grad(lambda x: (of(x) ** 2).sum())(x).sum((1, 2))
+
+    with pytest.raises(AliasFreeError, match="test_own.py:[0-9]+"):
+        shift_invariant(f)(jnp.ones((2, 8, 8, 3)))
