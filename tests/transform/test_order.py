@@ -1,0 +1,92 @@
+"""Which strided 1 x 1 convolutions are those of a shortcut, and what becomes of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from aliasfree_jax.transform import shift_invariant
+from aliasfree_jax.transform.order import shortcuts
+
+SHAPE = (2, 8, 8, 4)
+
+
+def conv(x, kernel, stride=1):
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+KERNELS = np.random.default_rng(0).standard_normal((3, 3, 4, 4)).astype(np.float32) / 6
+POINT = KERNELS[:1, :1]
+
+
+def normed(x):
+    """As batch norm in training."""
+    mean = x.mean((0, 1, 2))
+    return (x - mean) * lax.rsqrt(jnp.var(x, axis=(0, 1, 2)) + 1e-5) * 2.0 + 0.5
+
+
+def main(x):
+    return conv(jax.nn.relu(normed(conv(x, KERNELS, 2))), KERNELS)
+
+
+def block(x):
+    return jax.nn.relu(main(x) + normed(conv(x, POINT, 2)))
+
+
+def twice(x):
+    y = conv(x, POINT, 2)
+    return main(x) + y, jax.nn.relu(y)
+
+
+FOUND = {
+    "a normed shortcut": (block, 1),
+    "a shortcut alone": (lambda x: main(x) - conv(x, POINT, 2), 1),
+    "two of them": (lambda x: main(x) + conv(x, POINT, 2) + normed(conv(x, POINT, 2)), 2),
+    "in a function of its own": (lambda x: main(x) + jax.jit(normed)(conv(x, POINT, 2)), 1),
+    "an activation behind it": (lambda x: main(x) + jax.nn.relu(conv(x, POINT, 2)), 0),
+    "a product of maps": (lambda x: main(x) * conv(x, POINT, 2), 0),
+    "a result": (lambda x: conv(x, POINT, 2), 0),
+    "used twice": (twice, 0),
+    "a wider kernel": (lambda x: main(x) + conv(x, KERNELS, 2), 0),
+    "no stride": (lambda x: conv(x, KERNELS) + conv(x, POINT), 0),
+}
+
+
+@pytest.mark.parametrize(("f", "count"), FOUND.values(), ids=FOUND)
+def test_shortcuts_are_found(f, count):
+    program = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(SHAPE, jnp.float32))
+    assert len(shortcuts(program.jaxpr, [True])) == count
+    assert not shortcuts(program.jaxpr, [False]), "of no map there is nothing to sample"
+
+
+def rows_convolved(f):
+    """The sides of the maps that 1 x 1 convolutions of the compiled function run on."""
+    program = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(SHAPE, jnp.float32))
+    return [
+        eqn.invars[0].aval.shape[1]
+        for eqn in program.jaxpr.eqns
+        if eqn.primitive.name == "conv_general_dilated" and eqn.invars[1].aval.shape[0] == 1
+    ]
+
+
+@pytest.mark.parametrize("sampler", ["polyphase", "blur", "ideal", {"name": "polyphase", "inner": "blur"}])
+def test_they_run_on_the_coarse_grid(sampler):
+    assert rows_convolved(shift_invariant(block, sampler=sampler)) == [4]
+    assert rows_convolved(shift_invariant(block, sampler="norm_preserving")) == [8], "it does not commute"
+
+
+def test_the_main_branch_decides(draw):
+    """Where the shortcut is added first, too; so both are the network whose shortcut samples by itself."""
+    images = draw(*SHAPE)
+
+    def swapped(x):
+        return jax.nn.relu(normed(conv(x, POINT, 2)) + main(x))
+
+    here = np.asarray(shift_invariant(block)(images))
+    np.testing.assert_allclose(shift_invariant(swapped)(images), here, atol=1e-6)
+    moved = np.asarray(shift_invariant(block)(jnp.roll(images, (1, 3), (1, 2))))
+    # Sums over all places of float32 numbers of size 1.
+    np.testing.assert_allclose(moved.sum((1, 2)), here.sum((1, 2)), rtol=1e-5)
