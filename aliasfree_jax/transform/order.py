@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend import core
 
 # What a variable is, to somebody who asks for one convolution: no map, another map, an affine function of its
@@ -55,10 +56,12 @@ def in_order(jaxpr: Any, consts: Sequence[Any], maps: Sequence[bool]) -> tuple[l
 
 
 def _first_values(array: Any) -> str:
-    """What tells constants of one shape apart, where it is known."""
-    if isinstance(array, jax.core.Tracer) or not hasattr(array, "ravel"):
+    """What tells constants of one shape apart, where it is known; read by numpy, which traces nothing."""
+    if isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True):
         return ""
-    return str(array.ravel()[:4])
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):  # random keys
+        return ""
+    return str(np.asarray(array).ravel()[:4])
 
 
 def shortcuts(jaxpr: Any, maps: Sequence[bool]) -> set[int]:

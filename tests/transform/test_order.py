@@ -90,3 +90,24 @@ def test_the_main_branch_decides(draw):
     moved = np.asarray(shift_invariant(block)(jnp.roll(images, (1, 3), (1, 2))))
     # Sums over all places of float32 numbers of size 1.
     np.testing.assert_allclose(moved.sum((1, 2)), here.sum((1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("inside_jit", [True, False])
+def test_constants_of_one_shape_are_told_apart(inside_jit, draw):
+    """Two branches that differ in their constants alone: the same one decides, whichever is written first."""
+    images, kernels = draw(32, 8, 8, 4), list(jnp.asarray(draw(2, 3, 3, 4, 4)))
+
+    def branch(x, kernel):
+        return conv(jax.nn.relu(conv(x, kernel, 2)), KERNELS)
+
+    def first_second(x):
+        y = branch(x, kernels[0])
+        return y + branch(x, kernels[1])
+
+    def second_first(x):
+        y = branch(x, kernels[1])
+        return y + branch(x, kernels[0])
+
+    wrap = jax.jit if inside_jit else lambda f: f
+    a, b = (np.asarray(wrap(shift_invariant(f))(images)) for f in (first_second, second_first))
+    np.testing.assert_allclose(a, b, atol=1e-5)
