@@ -204,6 +204,9 @@ def _evaluated(how: Transformation, eqn: Any, name: str, values: Sequence[Value]
     except TransformError as error:
         if how.report is None:
             raise
+        for value in map(how.realized, values):
+            if isinstance(value, Map):
+                how.read(value)
         if not _refused(values):  # what follows from it need not be told
             how.found(eqn, WHOLE, error.reason, error.remedy)
         return [_gone_on(values, variable.aval) for variable in eqn.outvars]

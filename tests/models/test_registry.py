@@ -28,8 +28,9 @@ def test_patterns():
     assert list_models("*_micro") == sorted(f"{family}_micro" for family in FAMILIES)
 
 
-def test_the_package_offers_both_and_nothing_else():
-    assert set(aliasfree_jax.__all__) == {"__version__", "create_model", "list_models"}
+def test_what_the_package_offers():
+    networks, programs = {"create_model", "list_models"}, {"Oversample", "check", "shift_invariant"}
+    assert set(aliasfree_jax.__all__) == {"__version__"} | networks | programs
     with pytest.raises(AttributeError, match="no attribute 'creat_model'"):
         _ = aliasfree_jax.creat_model
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import aliasfree_jax
 from aliasfree_jax import Oversample, layers, shift_invariant
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.transform import StatefulError, TransformError
@@ -164,8 +163,3 @@ def test_a_result_of_another_shape():
 
     with pytest.raises(TransformError, match="6 x 6.*8 x 8"):
         shift_invariant(f)(IMAGES)
-
-
-def test_what_the_package_exports():
-    assert {"shift_invariant", "check", "Oversample"} <= {*aliasfree_jax.__all__}
-    assert aliasfree_jax.shift_invariant is shift_invariant

@@ -254,6 +254,15 @@ def test_attention_between_places_is_found():
     assert found.where == line_of("# between places") and "relates every place to every other" in found.reason
 
 
+def test_what_reaches_a_refused_operation_is_told_as_well():
+    def f(x):
+        x = jax.nn.gelu(x)
+        return x.reshape(len(x), -1)
+
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    assert [finding.operation for finding in check(f, images, shifts=FRACTIONS)] == ["gelu", "reshape"]
+
+
 def test_a_refused_operation_ends_nothing():
     def runs(x):
         x = jnp.cumsum(x, 1)  # relates rows
