@@ -1,20 +1,9 @@
-"""The networks of others are worth a test: their answers differ, and a shift of the image changes them."""
+"""The networks of others are worth a test: their answers differ (`test_others`: and shifts change them)."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from foreign import FOREIGN, WITHOUT_MAX_POOL, Foreign, foreign
-
-
-@pytest.mark.parametrize("name", FOREIGN)
-def test_a_shift_changes_the_answers(name):
-    """What the transformed networks must not do, these do: by a tenth and more, when this was written."""
-    network = foreign(name)
-    assert foreign(name) is network and network.images.shape[0] == 2
-    shifted = jnp.roll(network.images, (1, 3), network.spatial_axes)
-    here, there = (np.asarray(jax.jit(network.f)(network.variables, x)) for x in (network.images, shifted))
-    assert np.linalg.norm(there - here) > 0.05 * np.linalg.norm(here)
 
 
 @pytest.mark.parametrize("name", FOREIGN)

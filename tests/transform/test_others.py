@@ -13,7 +13,7 @@ from aliasfree_jax.ops import fractional_shift, remove_nyquist
 
 # Float32 rounding (6e-8) through some fifty layers, each of which may double it only now and then.
 EXACT = 1e-5
-WHOLE = ((1, 3), (-2, 7))
+WHOLE = ((1, 3), (-2, 7), (5, 0))  # as many as fractions: batches of one size
 FRACTIONS = ((1.0, 3.0), (0.5, 0.5), (1 / 3, 7.137))
 
 
