@@ -10,14 +10,15 @@ import importlib.util
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from aliasfree_jax.errors import ConfigError, command, unknown
+from aliasfree_jax.errors import ConfigError, ShapeError, command, unknown
 
 Define = Callable[[flags.FlagValues], None]
 Main = Callable[[flags.FlagValues, list[str]], None]
@@ -120,6 +121,39 @@ def made_by(target: str, expected: str) -> tuple[str, Any]:
             f"{target} is no function but {type(make).__name__}: expected one that returns {expected}."
         )
     return name, make()
+
+
+def call_arguments(target: str, arguments: Any) -> Mapping[str, Any] | None:
+    """The further arguments of a network's call, as the function of `target` returned them.
+
+    Raises:
+      ConfigError: no mapping.
+    """
+    if not isinstance(arguments or {}, Mapping):
+        raise ConfigError(
+            f"{target}() returned arguments of type {type(arguments).__name__}: expected a mapping, such as "
+            "{'train': False}."
+        )
+    given: Mapping[str, Any] | None = arguments
+    return given
+
+
+@contextmanager
+def running(name: str, sides: Sequence[int]) -> Iterator[None]:
+    """Within it, the user's network of this name runs on images of `sides`: rows, columns, channels.
+
+    Raises:
+      ShapeError: it does not.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever the user's code raises
+        given = ",".join(map(str, sides))
+        raise ShapeError(
+            f"{name} does not run on images of {given} ({type(error).__name__}: {error}). "
+            "Pass the rows, columns and channels it takes as --image=224,224,3; variables and further "
+            "arguments of its call are what its function returns behind the module."
+        ) from error
 
 
 def image_sides(text: str) -> tuple[int, ...]:

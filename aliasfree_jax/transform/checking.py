@@ -72,7 +72,7 @@ def _short(where: str) -> str:
 class _AsWritten:
     """Non-linearities on the grid that they have."""
 
-    def realized(self, how: Transformation, value: Pointwise) -> Map:
+    def realized(self, value: Pointwise) -> Map:
         """The map, and its frequencies."""
         array = value.at({id(root): root.array for root in value.roots})
         return dataclasses.replace(value.roots[0], array=array, band=value.band)
@@ -124,7 +124,7 @@ def check(
         results = run(how, jaxpr, read.jaxpr.consts, values)
         for variable, result in zip(jaxpr.outvars, results, strict=True):
             if isinstance(result, Map):
-                _given_back(how, jaxpr, variable, result)
+                _given_back(how, *read.maker(variable), result)
 
     jax.eval_shape(walk, *read.arrays)
     return recorder.findings()
@@ -138,16 +138,16 @@ def _shapes(arguments: Any) -> Any:
     )
 
 
-def _given_back(how: Transformation, jaxpr: Any, variable: Any, result: Map) -> None:
-    """A map that is a result of the program: its user reads all of it."""
+def _given_back(how: Transformation, number: int, eqn: Any, result: Map) -> None:
+    """A map that is a result of the program, by its operation `eqn`: its user reads all of it."""
     how.read(result)
-    for number, eqn in enumerate(jaxpr.eqns):
-        if variable in eqn.outvars:
-            with walking(number, eqn):
-                try:
-                    how.seen(eqn, result)
-                except TransformError as error:
-                    how.found(eqn, WHOLE, error.reason, error.remedy)
+    if eqn is None:
+        return
+    with walking(number, eqn):
+        try:
+            how.seen(eqn, result)
+        except TransformError as error:
+            how.found(eqn, WHOLE, error.reason, error.remedy)
 
 
 class _Recorder:

@@ -13,7 +13,7 @@ The status is 1 if there are any, for use in continuous integration; 0 if there 
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from aliasfree_jax.commands import image_sides, made_by
-from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.commands import call_arguments, image_sides, made_by, running
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.files import local_path
 from aliasfree_jax.models.registry import create_model, list_models
 from aliasfree_jax.transform.checking import check
@@ -90,12 +90,8 @@ def _network(target: str, images: jax.ShapeDtypeStruct) -> tuple[Callable[..., A
     given = isinstance(made, tuple) and len(made) > 1
     if not callable(network):
         raise ConfigError(f"{target}() returned {type(network).__name__}: expected {EXPECTED}.")
-    if not isinstance(arguments or {}, Mapping):
-        raise ConfigError(
-            f"{target}() returned arguments of type {type(arguments).__name__}: expected a mapping, such as "
-            "{'train': False}."
-        )
-    try:
+    arguments = call_arguments(target, arguments)
+    with running(name, images.shape[1:]):
         if isinstance(network, nn.Module):
             options = arguments if arguments is not None else _evaluation(network)
             if variables is None:
@@ -107,13 +103,6 @@ def _network(target: str, images: jax.ShapeDtypeStruct) -> tuple[Callable[..., A
         else:
             function = lambda _, x: network(x)  # noqa: E731
         jax.eval_shape(function, variables, images)
-    except Exception as error:  # whatever the user's code raises
-        sides = ",".join(map(str, images.shape[1:]))
-        raise ShapeError(
-            f"{name} does not run on images of {sides} ({type(error).__name__}: {error}). Pass the rows, "
-            "columns and channels it takes as --image=224,224,3; variables and further arguments of its call "
-            "are what its function returns behind the module."
-        ) from error
     return function, variables
 
 

@@ -20,9 +20,10 @@ from aliasfree_jax.transform.values import Held, Plain, Value, laid_out, plain
 @rule("jit", "closed_call", "core_call", pointwise=True)
 def call(how: Transformation, eqn: Any, *values: Value) -> Sequence[Value]:
     """The program inside."""
-    of_own = own.rule_of(eqn)
-    if of_own is not None:
-        return of_own(how, eqn, *(how.realized(value) for value in values))
+    found = own.rule_of(eqn)
+    if found is not None:
+        of_own, numbers = found
+        return of_own(how, eqn, numbers, *(how.realized(value) for value in values))
     closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
     return interpret(how, closed.jaxpr, closed.consts, values)
 

@@ -250,7 +250,7 @@ def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[H
     if any(isinstance(v, Plain) and not _pads(v, first, dim) for v in values):
         how.found(
             eqn,
-            "whole pixels",
+            WHOLE,
             "joins a map with values that differ from place to place",
             "Leave the coordinates out",
         )

@@ -32,16 +32,13 @@ def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
     if len(plains) == len(values):
         return [_of_plains(eqn, *plains)]
     values = tuple(_stretched(how, eqn, value) for value in values)
-    if how.activations is not None:
-        roots = _roots(values)
-        together = len(roots) == 1 and not any(isinstance(v, Plain) and varies(v, roots[0]) for v in values)
-        operands = list(values) if together else [how.realized(value) for value in values]
-        degree = _degree(eqn, operands)
-        if together and (degree > 1 or any(isinstance(value, Pointwise) for value in values)):
-            return [_pointwise(eqn, operands, roots, degree)]
-        if degree > 1:
-            return [_of_several(how, eqn, operands, degree)]
+    if how.activations is not None and _of_one_map(values):
+        degree = _degree(eqn, values)
+        if degree > 1 or any(isinstance(value, Pointwise) for value in values):
+            return [_pointwise(eqn, values, _roots(values), degree)]
     held = [how.realized(value) for value in values]
+    if how.activations is not None and (degree := _degree(eqn, held)) > 1:
+        return [_of_several(how, eqn, held, degree)]
     arrays, first = aligned(how, eqn, held)
     return [dataclasses.replace(first, array=applied(eqn, arrays)[0], band=_band(eqn, held))]
 
@@ -92,6 +89,12 @@ def _roots(values: Sequence[Value]) -> list[Map]:
     return list(roots.values())
 
 
+def _of_one_map(values: Sequence[Value]) -> bool:
+    """Whether they are functions of one map, and of nothing else that differs from place to place."""
+    roots = _roots(values)
+    return len(roots) == 1 and not any(isinstance(v, Plain) and varies(v, roots[0]) for v in values)
+
+
 def _pointwise(eqn: Any, values: Sequence[Value], roots: Sequence[Map], degree: float) -> Pointwise:
     """The operation on functions of the same maps, for later."""
     constants = [laid_out(value, roots[0]) if isinstance(value, Plain) else None for value in values]
@@ -114,9 +117,8 @@ def _pointwise(eqn: Any, values: Sequence[Value], roots: Sequence[Map], degree: 
     return dataclasses.replace(result, band=band.behind(place, degree), place=place)
 
 
-def _of_several(how: Transformation, eqn: Any, operands: Sequence[Value], degree: float) -> Pointwise:
+def _of_several(how: Transformation, eqn: Any, values: Sequence[Held], degree: float) -> Pointwise:
     """A function of several maps, or of one and of values that differ from place to place, for later."""
-    values = [how.realized(value) for value in operands]
     arrays, first = aligned(how, eqn, values)
     maps = tuple(
         dataclasses.replace(first, array=array, band=value.band) if isinstance(value, Map) else value

@@ -25,7 +25,7 @@ def rebound(eqn: Any, *arrays: Any, **changes: Any) -> list[Any]:
 class Activations(Protocol):
     """How non-linearities are evaluated."""
 
-    def realized(self, how: "Transformation", value: Pointwise) -> Map:
+    def realized(self, value: Pointwise) -> Map:
         """The map that a function of maps gives."""
 
     def refuse(self, eqn: Any, what: str) -> None:
@@ -56,7 +56,7 @@ class Transformation(Reporting):
         """The map that a function of maps gives."""
         if not value.held:
             assert self.activations is not None
-            value.held.append(self.activations.realized(self, value))
+            value.held.append(self.activations.realized(value))
         return value.held[0]
 
     def settle(self, eqn: Any, value: Map) -> Map:

@@ -110,9 +110,8 @@ def _transformed(
     read = program.read(f, args, kwargs, argnums, axes)
     values = read.values([jnp.asarray(array) for array in read.arrays])
     results = run(how, read.jaxpr.jaxpr, read.jaxpr.consts, values)
-    makers = {variable: eqn for eqn in read.jaxpr.jaxpr.eqns for variable in eqn.outvars}
     arrays = [
-        _result(how, makers.get(variable), result) if isinstance(result, Map) else result.full()
+        _result(how, read.maker(variable)[1], result) if isinstance(result, Map) else result.full()
         for variable, result in zip(read.jaxpr.jaxpr.outvars, results, strict=True)
     ]
     return jax.tree.unflatten(read.results, arrays)

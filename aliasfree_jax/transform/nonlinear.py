@@ -18,7 +18,7 @@ import numpy as np
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.ops.activation import polynomial_grid
 from aliasfree_jax.ops.resample import ideal_resample
-from aliasfree_jax.transform.interpreter import Transformation, TransformError
+from aliasfree_jax.transform.interpreter import TransformError
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Pointwise
 
@@ -45,7 +45,7 @@ class Oversample:
         if self.factor < 1:
             raise ConfigError(f"Oversample takes a factor of at least 1, got {self.factor}.")
 
-    def realized(self, how: Transformation, value: Pointwise) -> Map:
+    def realized(self, value: Pointwise) -> Map:
         """The function on the finer grid, filtered back."""
         rows, columns = value.roots[0].sides
         return _on_grid(value, (self.factor * rows, self.factor * columns))
@@ -64,7 +64,7 @@ class Quadratics:
     (squares, products of two maps) are evaluated as they are, on the grid on which they are exact.
     """
 
-    def realized(self, how: Transformation, value: Pointwise) -> Map:
+    def realized(self, value: Pointwise) -> Map:
         """The function's quadratic; its own values where it is a polynomial.
 
         Raises:

@@ -5,7 +5,6 @@ grid and the frequencies that their results have.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,9 +42,7 @@ def _plain(eqn: Any, values: Sequence[Held]) -> list[jax.Array]:
 
 def _laid(value: Map, y: jax.Array, sources: Sequence[Any], **changes: Any) -> Map:
     """The map of a result, of which the program sees all."""
-    result = value.rebuilt(y, sources, **changes)
-    rows, columns = result.sides
-    return dataclasses.replace(result, window=((0, rows), (0, columns)))
+    return value.rebuilt(y, sources, **changes).all_seen()
 
 
 def ideal_resample(
@@ -163,8 +160,8 @@ _RANKS: dict[Callable[..., list[Value]], tuple[int, int]] = {  # of the first op
 _RULES = {each.__name__: each for each in _RANKS}
 
 
-def rule_of(eqn: Any) -> Callable[..., list[Value]] | None:
-    """The rule of one of these operations, (transformation, equation, *values); None for any other function.
+def rule_of(eqn: Any) -> tuple[Callable[..., list[Value]], Numbers] | None:
+    """The rule of one of these operations, and the numbers in its name; None for any other function.
 
     Derivatives of them have the same names, but other operands and results.
     """
@@ -173,10 +170,4 @@ def rule_of(eqn: Any) -> Callable[..., list[Value]] | None:
     if rule is None or len(eqn.outvars) != 1:
         return None
     ranks = eqn.invars[0].aval.ndim, eqn.outvars[0].aval.ndim
-    return functools.partial(_with_numbers, rule, numbers) if ranks == _RANKS[rule] else None
-
-
-def _with_numbers(
-    rule: Callable[..., list[Value]], numbers: Numbers, how: Transformation, eqn: Any, *values: Held
-) -> list[Value]:
-    return rule(how, eqn, numbers, *values)
+    return (rule, numbers) if ranks == _RANKS[rule] else None

@@ -35,6 +35,11 @@ class Program:
     axes: tuple[int, int]
     results: Any
 
+    def maker(self, variable: Any) -> tuple[int, Any]:
+        """The number and the operation that gives a variable; (0, None) for an argument."""
+        found = ((i, eqn) for i, eqn in enumerate(self.jaxpr.jaxpr.eqns) if variable in eqn.outvars)
+        return next(found, (0, None))
+
     def values(self, arrays: Sequence[Any]) -> list[Held]:
         """`arrays` as the interpreter takes them; images of one size are on one grid."""
         grids: dict[tuple[int, ...], Grid] = {}

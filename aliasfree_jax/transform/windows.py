@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.ops.padding import same_padding
 from aliasfree_jax.transform.grids import ONE, Strides
 from aliasfree_jax.transform.interpreter import SHORTCUT, Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.maps import Map
+from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
 Amounts = Sequence[tuple[int, int]]
@@ -75,7 +75,7 @@ def laid(
     if any(trimmed):
         how.found(
             eqn,
-            "whole pixels",
+            WHOLE,
             f"windows of {windows.sizes[0]} x {windows.sizes[1]} leave out the border",
             'Pad circularly (padding="CIRCULAR"), or transform by shift_invariant',
         )
@@ -257,20 +257,13 @@ def depthwise(how: Transformation, eqn: Any, value: Held, kernel: Held) -> list[
     value = how.settle(eqn, value)
     dims = space_of(eqn, value)
     amounts, mode = eqn.params["amounts"], eqn.params["padding"]
-    sources = value.groups
     if not how.circular or (mode == "CIRCULAR" and value.whole):
         value = how.from_start(eqn, value)
         y = rebound(eqn, value.merged(), kernel.full())[0]
-        return [placed(value, y, sources, {} if not how.circular else {"window": value.window})]
+        return [placed(value, y, value.groups, {} if not how.circular else {"window": value.window})]
     if mode == "CIRCULAR":
         raise TransformError(eqn, "pads a part of a map round a circle of its own", "Use the whole map")
     windows = Windows(dims, (kernel.shape[0], kernel.shape[1]), amounts, ONE)
-    _, _, _, changes = laid(how, eqn, value, windows, "")
-    kept = tuple(same_padding(size) for size in windows.sizes)
-    by = [
-        low - same - first
-        for (low, _), (same, _), (first, _) in zip(amounts, kept, value.window, strict=True)
-    ]
-    array = value.turned(by).array
-    y = rebound(eqn, value.like(array).merged(), kernel.full(), amounts=kept, padding="CIRCULAR")[0]
-    return [placed(value, y, sources, changes)]
+    array, padding, _, changes = laid(how, eqn, value, windows, "a depthwise convolution")
+    y = rebound(eqn, array, kernel.full(), amounts=padding)[0]
+    return [placed(value, y, value.groups, changes)]

@@ -21,8 +21,8 @@ import numpy as np
 from absl import flags
 
 from aliasfree_jax.checkpoint import PyTree, load_model
-from aliasfree_jax.commands import image_sides, made_by
-from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.commands import call_arguments, image_sides, made_by, running
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.audit.alignment import Shift
 from aliasfree_jax.evaluation.audit.auditing import SHIFTS, Audit, audit
 from aliasfree_jax.evaluation.audit.report import draw_audits, format_markdown, format_table, to_json
@@ -80,12 +80,7 @@ def from_function(target: str) -> Target:
             f"{target}() returned variables of type {type(variables).__name__}: "
             "expected what module.init returns."
         )
-    if not isinstance(arguments or {}, Mapping):
-        raise ConfigError(
-            f"{target}() returned arguments of type {type(arguments).__name__}: "
-            "expected a mapping, such as {'train': False}."
-        )
-    return Target(name, network, variables, arguments or {})
+    return Target(name, network, variables, call_arguments(target, arguments) or {})
 
 
 def _kinds(made: Any) -> str:
@@ -101,19 +96,12 @@ def variables_for(target: Target, images: jax.Array) -> PyTree:
       ShapeError: it does not.
     """
     module, variables = target.module, target.variables
-    try:
+    with running(target.name, images.shape[1:]):
         if variables is None:
             variables = jax.jit(lambda key, x: module.init(key, x, **target.arguments))(
                 jax.random.key(0), images
             )
         jax.eval_shape(lambda v, x: module.apply(v, x, **target.arguments), variables, images)
-    except Exception as error:  # whatever the user's code raises
-        sides = ",".join(map(str, images.shape[1:]))
-        raise ShapeError(
-            f"{target.name} does not run on images of {sides} ({type(error).__name__}: {error}). "
-            "Pass the rows, columns and channels it takes as --image=224,224,3; variables and further "
-            "arguments of its call are what its function returns behind the module."
-        ) from error
     return jax.tree.map(jnp.asarray, variables)
 
 
