@@ -4,27 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from blocks import CLOSE, conv, head
 from jax import lax
 
 from aliasfree_jax.transform import shift_invariant
-
-NUMBERS = ("NHWC", "HWIO", "NHWC")
-# Rounding of sums in another order, of numbers of size 1 to 10.
-CLOSE = 1e-5
-
-
-def conv(x, kernel, stride=1, padding="SAME"):
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=NUMBERS)
-
-
-@pytest.fixture
-def k(draw):
-    """Kernels: [3, 3, 3, 4, 4]."""
-    return draw(3, 3, 3, 4, 4) / 6
-
-
-def head(x):
-    return jax.nn.relu(x).mean((1, 2))
 
 
 def mlp(t, k):

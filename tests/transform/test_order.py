@@ -4,18 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from blocks import conv
 from jax import lax
 
 from aliasfree_jax.transform import shift_invariant
 from aliasfree_jax.transform.order import shortcuts
 
 SHAPE = (2, 8, 8, 4)
-
-
-def conv(x, kernel, stride=1):
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
 
 
 KERNELS = np.random.default_rng(0).standard_normal((3, 3, 4, 4)).astype(np.float32) / 6

@@ -5,17 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from blocks import CLOSE, conv
 from jax import lax
 
 from aliasfree_jax.transform import shift_invariant
-
-NUMBERS = ("NHWC", "HWIO", "NHWC")
-# Rounding of sums in another order, of numbers of size 1 to 10.
-CLOSE = 1e-5
-
-
-def conv(x, kernel, stride=1):
-    return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=NUMBERS)
 
 
 class Weights:
