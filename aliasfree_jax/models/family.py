@@ -87,7 +87,7 @@ class Family:
         Raises:
           ConfigError: an unknown option, part or value.
         """
-        own = {*self.network.__dataclass_fields__} - {"parent", "name"}
+        own = self.network.__dataclass_fields__.keys() - {"parent", "name"}
         legal = own | _ALIASES.keys() | self.aliases.keys()
         # Where names begin with the variant, all sizes have the same options.
         of = variant if self.pattern.startswith("{variant}") else f"{size}_{variant}".rstrip("_")

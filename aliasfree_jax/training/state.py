@@ -164,8 +164,8 @@ def adopt(
 ) -> PyTree:
     """Variables for `module`, which `mine` describes, taken from those of another network.
 
-    What only samplers, activations and norms of `module` have begins at its initial values: the polynomials of
-    an alias-free network that starts from plain weights. The head is kept where both cards name the same
+    What only the samplers, activations and norms of `module` have begins at its initial values: polynomials
+    of an alias-free network that starts from plain weights. The head is kept where both cards name the same
     classes, its outputs in the order of `mine`; else it is drawn afresh.
 
     Args:
