@@ -108,9 +108,6 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "train.devices": (0, COUNT),  # that a batch is divided over; 0 = all
     # devices that share one copy of parameters and optimizer state
     "train.parameter_shards": (1, POSITIVE_COUNT),
-    # ... from the layers of another ConvNeXt to the model's own, linearly
-    "train.blend.epochs": (0.0, NOT_NEGATIVE),  # until the network is the model's own; 0 = off
-    "train.blend.start": ("convnext", None),  # family of the initial weights (init_from); convnext_circular
     # ... temperature of learned polyphase samplers, over epochs; it starts at 1
     "train.temperature.schedule": ("constant", TEMPERATURES),
     # decay: multiply by `factor` so often, down to `least`
@@ -165,11 +162,7 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
 
 def base_config() -> ConfigDict:
     """A locked configuration in which every field has its default."""
-    tree: dict[str, Any] = {}
-    for field, (default, _) in FIELDS.items():
-        *sections, name = field.split(".")
-        functools.reduce(lambda section, key: section.setdefault(key, {}), sections, tree)[name] = default
-    config = ConfigDict(tree)
+    config = ConfigDict(nested({field: default for field, (default, _) in FIELDS.items()}))
     config.lock()
     config.model.options.unlock()
     return config
@@ -188,6 +181,15 @@ def fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         found |= fields(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return found
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Undoes `fields`."""
+    tree: dict[str, Any] = {}
+    for field, value in values.items():
+        *sections, name = field.split(".")
+        functools.reduce(lambda section, key: section.setdefault(key, {}), sections, tree)[name] = value
+    return tree
 
 
 def _below(section: str) -> list[str]:
@@ -245,11 +247,6 @@ def _cross_faults(config: ConfigDict) -> Iterator[str]:
         )
     if (warmup := config.optimizer.warmup_epochs) > train.total_epochs:
         yield f"optimizer.warmup_epochs = {warmup} exceeds train.total_epochs = {train.total_epochs}."
-    if train.blend.epochs > train.total_epochs:
-        yield (
-            f"train.blend.epochs must lie in [0, train.total_epochs = {train.total_epochs}], got "
-            f"{train.blend.epochs}: the run must end with the model's own layers."
-        )
     epochs, targets = tuple(train.temperature.at_epochs), tuple(train.temperature.targets)
     if len(epochs) != len(targets):
         yield f"train.temperature needs as many targets as at_epochs, got {epochs} and {targets}."

@@ -27,6 +27,7 @@ from aliasfree_jax.checkpoint import (
 )
 from aliasfree_jax.checkpoint.directory import UnreadableCheckpointError
 from aliasfree_jax.errors import CheckpointError, ConfigError
+from aliasfree_jax.models import create_model
 
 CARD = ModelCard(
     model="dense",
@@ -199,6 +200,17 @@ def test_load_a_model_whose_card_names_another(tmp_path):
         CheckpointError, match=r"wrong shape: variables/params/head/bias \(3,\) \(expected \(9,\)\)"
     ):
         load_model(tmp_path / "model")
+
+
+def test_load_a_network_that_this_version_does_not_have(tmp_path, monkeypatch):
+    options = {"blend": {"start": "convnext", "share": 0.5}}  # an option that there was once
+    card = dataclasses.replace(CARD, model="convnext_afc_micro", options=options)
+    save_model(tmp_path / "m", card, variables_of())
+    monkeypatch.setattr(network, "create_model", create_model)
+    with pytest.raises(
+        CheckpointError, match="network in .*m is none of this version: unknown option .*'blend'"
+    ):
+        load_model(tmp_path / "m")
 
 
 def test_differences_lists_at_most_six_a_kind():

@@ -22,7 +22,7 @@ from aliasfree_jax.checkpoint.directory import (
     read_items,
     set_aside,
 )
-from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.errors import CheckpointError, ConfigError
 from aliasfree_jax.files import local_path, write_json
 from aliasfree_jax.models import create_model
 from aliasfree_jax.processes import barrier, from_first, is_first
@@ -86,7 +86,10 @@ def load_model(path: str | Path) -> tuple[ModelCard, nn.Module, PyTree]:
     """
     directory = _model_directory(local_path(path))
     card, found = read_card(directory)
-    module = create_model(card.model, **card.options)
+    try:
+        module = create_model(card.model, **card.options)
+    except ConfigError as error:
+        raise CheckpointError(f"the network in {directory} is none of this version: {error}") from error
     abstract = abstract_variables(module, card.image_size, card.channels)
     on_host = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), abstract)
     variables = read_items(directory, found, {"variables": on_host})["variables"]

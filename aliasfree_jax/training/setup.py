@@ -20,12 +20,11 @@ from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import ClassNamesError, fit_classes
 from aliasfree_jax.models import create_model
 from aliasfree_jax.processes import total
-from aliasfree_jax.training.blending import blended_card, blended_network, own_layers
 from aliasfree_jax.training.mesh import check_batch, evaluated_batches, make_mesh, own_eval_batches, own_part
 from aliasfree_jax.training.mixing import Mixing, write_contact_sheet
 from aliasfree_jax.training.optimizer import make_optimizer
 from aliasfree_jax.training.resuming import until_termination
-from aliasfree_jax.training.schedules import Plan, Schedule, learning_rate, make_plan, temperature
+from aliasfree_jax.training.schedules import Plan, learning_rate, make_plan, temperature
 from aliasfree_jax.training.state import StateBuilder, TrainState
 from aliasfree_jax.training.step import Predict, TrainStep, make_predict, make_train_step
 
@@ -65,11 +64,7 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
 def check_network(config: ConfigDict) -> None:
     """Raises what is wrong with the network's options or the image size, before any data is read."""
     card = make_card(config, ["a class"], "")
-    networks = [create_model(card.model, **card.options)]
-    if config.train.blend.epochs > 0:
-        networks.append(blended_network(card, config.train.blend.start))
-    for network in networks:
-        abstract_variables(network, card.image_size, card.channels)
+    abstract_variables(create_model(card.model, **card.options), card.image_size, card.channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,28 +98,15 @@ class Setup:
     draw_batch: Callable[[Path, np.ndarray], None]  # writes a picture of images as the network gets them
     card: ModelCard
     network: Network
-    blended: Network | None  # that of the first `plan.blend` updates, where this is another one ...
-    blend_start: str  # ... from this family
     states: StateBuilder
     evaluation: Evaluation | None
     notes: list[str]  # to be told
-
-    def network_after(self, done: int) -> Network:
-        """The network that `done` updates leave, and that the next one changes."""
-        return self.blended if self.blended and done < self.plan.blend else self.network
-
-    def card_after(self, done: int) -> ModelCard:
-        """The card of the network that `done` updates leave."""
-        card = dataclasses.replace(self.card, step=done)
-        blends = done < self.plan.blend
-        return blended_card(card, self.blend_start, done / self.plan.blend) if blends else card
 
     def evaluate(self, state: TrainState, stop_requested: Callable[[], bool]) -> dict[str, float]:
         """What the evaluation finds; {} if there is none.
 
         Where the state has averages, the results are theirs, and under names with `RAW` those of the raw
-        weights. A network that blends is evaluated as it is at the state's step; the results say with which
-        `share` of its own layers.
+        weights.
 
         Raises:
           TerminatedError: SIGTERM came.
@@ -132,10 +114,9 @@ class Setup:
         evaluation, step = self.evaluation, int(state.step)
         if evaluation is None:
             return {}
-        now = {"share": step / self.plan.blend} if step < self.plan.blend else {}
 
         def results_of(variables: PyTree) -> dict[str, float]:
-            compute = functools.partial(self.network_after(step).predict, variables, **now)
+            compute = functools.partial(self.network.predict, variables)
             batches = evaluation.batches()
             placed = until_termination(evaluated_batches(batches, self.mesh), step, stop_requested)
             found = dict(evaluation.measure(compute, placed))
@@ -146,7 +127,7 @@ class Setup:
         if state.ema is not None:
             raw = results_of(state.raw())
             found |= {f"{RAW}{name}": value for name, value in raw.items() if name not in OF_IMAGES}
-        return found | now
+        return found
 
 
 def fit_sources(
@@ -177,30 +158,24 @@ def fit_sources(
     return train, held_out, notes
 
 
-def _networks(
+def _network(
     config: ConfigDict, card: ModelCard, plan: Plan, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> tuple[Network, Network | None]:
-    """The model, and the network that blends into it, if the run begins with one."""
-    scheduled = {"temperature": temperature(config.train.temperature, plan)}
-
-    def compiled(module: nn.Module, **more: Schedule) -> Network:
-        step = make_train_step(
-            module,
-            optimizer,
-            learning_rate(config.optimizer, plan),
-            mesh,
-            scheduled={name: each for name, each in (scheduled | more).items() if each is not None},
-            label_smoothing=config.train.label_smoothing,
-            mixing=Mixing.from_config(config.train.mixing),
-            accumulation_steps=config.train.accumulation_steps,
-            ema_decay=config.train.ema_decay,
-        )
-        return Network(module, step, make_predict(module, mesh))
-
-    own = compiled(create_model(card.model, **card.options))
-    if not plan.blend:
-        return own, None
-    return own, compiled(blended_network(card, config.train.blend.start), share=own_layers(plan.blend))
+) -> Network:
+    """The model, with what the configuration says of its updates."""
+    module = create_model(card.model, **card.options)
+    heat = temperature(config.train.temperature, plan)
+    step = make_train_step(
+        module,
+        optimizer,
+        learning_rate(config.optimizer, plan),
+        mesh,
+        scheduled={} if heat is None else {"temperature": heat},
+        label_smoothing=config.train.label_smoothing,
+        mixing=Mixing.from_config(config.train.mixing),
+        accumulation_steps=config.train.accumulation_steps,
+        ema_decay=config.train.ema_decay,
+    )
+    return Network(module, step, make_predict(module, mesh))
 
 
 def _open_data(
@@ -266,7 +241,7 @@ def set_up(
     plan = make_plan(config, len(train))
     card = make_card(config, train.class_names, origin)
     optimizer = make_optimizer(config.optimizer, learning_rate(config.optimizer, plan))
-    network, blended = _networks(config, card, plan, optimizer, mesh)
+    network = _network(config, card, plan, optimizer, mesh)
     shape = card.image_size, card.image_size, card.channels
     average = config.train.ema_decay > 0
     return Setup(
@@ -284,8 +259,6 @@ def set_up(
         draw_batch=functools.partial(write_contact_sheet, config),
         card=card,
         network=network,
-        blended=blended,
-        blend_start=config.train.blend.start,
         states=StateBuilder(network.module, optimizer, shape, mesh, average, config.seed),
         evaluation=evaluation,
         notes=notes,

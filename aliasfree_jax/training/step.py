@@ -160,8 +160,7 @@ def make_train_step(
       optimizer: as the state was made with.
       schedule: what the optimizer uses, for the metrics only.
       mesh: devices; the batch size must be a multiple of their number times `accumulation_steps`.
-      scheduled: arguments of the network that change with the step: the temperature of learned samplers, the
-        share of the final layers in a network that blends.
+      scheduled: arguments of the network that change with the step: the temperature of learned samplers.
       label_smoothing: see `cross_entropy`.
       mixing: mixup and CutMix; the target of a mixed image, and the loss, is the mean of both labels' by
         their shares, and its accuracy that for the label with the larger one.
@@ -196,10 +195,9 @@ def make_predict(module: nn.Module, mesh: Mesh) -> Predict:
 
     The variables lie on the devices of the mesh, the images too or on the host. The logits of all images
     come to every device, and so to every process.
-    Further arguments by name, such as `share`, are the network's.
     """
 
-    def predict(variables: PyTree, images: jax.Array, **now: Any) -> Any:
-        return module.apply(variables, images, train=False, **now)
+    def predict(variables: PyTree, images: jax.Array) -> Any:
+        return module.apply(variables, images, train=False)
 
     return jax.jit(predict, out_shardings=replicated(mesh))
