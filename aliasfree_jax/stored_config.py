@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import base_config, fields
+from aliasfree_jax.config import OPEN, base_config, fields
 from aliasfree_jax.errors import ConfigError
 
 CONFIG = "config.json"  # in a run's directory
@@ -41,7 +41,7 @@ def _known(stored: Mapping[str, Any], base: ConfigDict, prefix: str = "") -> tup
         name = f"{prefix}{key}"
         if key not in base:
             others.append(name)
-        elif name != "model.options" and isinstance(base[key], ConfigDict) and isinstance(value, dict):
+        elif name not in OPEN and isinstance(base[key], ConfigDict) and isinstance(value, dict):
             known[key], inner = _known(value, base[key], f"{name}.")
             others += inner
         else:

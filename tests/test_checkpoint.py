@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 
+from aliasfree_jax import foreign
 from aliasfree_jax.checkpoint import (
     ModelCard,
     RunCheckpoints,
@@ -20,7 +21,6 @@ from aliasfree_jax.checkpoint import (
     keep_best,
     load_model,
     named_leaves,
-    network,
     newest_run,
     save_model,
     set_best_aside,
@@ -69,7 +69,7 @@ class Net(nn.Module):
 
 @pytest.fixture(autouse=True)
 def only_network(monkeypatch):
-    monkeypatch.setattr(network, "create_model", lambda name, **options: Net(options["features"]))
+    monkeypatch.setattr(foreign, "create_model", lambda name, **options: Net(options["features"]))
 
 
 def variables_of(card=CARD, seed=0):
