@@ -53,8 +53,10 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     # train.py: three updates of a few images with all components, to see that it runs
     "dry_run": (False, None),
     "init_from": ("", None),  # run, converted weights or original file (.pth, .safetensors); "" = scratch
-    "model.name": ("convnext_afc_micro", None),  # see aliasfree_jax.list_models()
-    "model.options": ({}, None),  # keyword arguments of create_model; number of classes: from data
+    "model.name": ("convnext_afc_micro", None),  # see list_models(); or my_file.py:make_network
+    # keyword arguments of create_model, or of that function; number of classes: from data
+    "model.options": ({}, None),
+    "model.shift_invariant": ({}, None),  # those of aliasfree_jax.shift_invariant; {} = as written
     # Images: where they are, and how they become inputs
     "data.source": ("digits", SOURCES),  # arrays: from Python only
     "data.path": ("", None),  # folder: directory, .tar* or .zip; records: directory; tfds: the data_dir
@@ -159,12 +161,19 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "log.profile_steps": ((), Several(POSITIVE_COUNT)),  # (first, last) steps of a profile in <run>/profile
 }
 
+# Sections without defaults: what may stand in them; None: whatever the network's constructor takes.
+OPEN: dict[str, tuple[str, ...] | None] = {
+    "model.options": None,
+    "model.shift_invariant": ("sampler", "padding", "activations"),
+}
+
 
 def base_config() -> ConfigDict:
     """A locked configuration in which every field has its default."""
     config = ConfigDict(nested({field: default for field, (default, _) in FIELDS.items()}))
     config.lock()
-    config.model.options.unlock()
+    for section in OPEN:
+        config[section].unlock()
     return config
 
 
@@ -198,12 +207,14 @@ def _below(section: str) -> list[str]:
 
 
 def field_fault(name: str) -> str | None:
-    """What is wrong with the name of a field or section, such as "data.pth"; None if nothing is.
-
-    Below `model.options` stands whatever the network's constructor takes.
-    """
-    if name in FIELDS or _below(f"{name}.") or name.startswith("model.options."):
+    """What is wrong with the name of a field or section, such as "data.pth"; None if nothing is."""
+    if name in FIELDS or _below(f"{name}."):
         return None
+    for section, legal in OPEN.items():
+        if name.startswith(f"{section}."):
+            if legal is None or name.removeprefix(f"{section}.").partition(".")[0] in legal:
+                return None
+            return unknown("field", name, [f"{section}.{key}" for key in legal])
     above = name.split(".")[:-1]
     while above and not _below(".".join(above) + "."):
         above.pop()

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import FIELDS, base_config, fields, nested
+from aliasfree_jax.config import FIELDS, OPEN, base_config, fields, nested
 from aliasfree_jax.errors import ConfigError
 
 CONFIG = "config.json"  # in a run's directory
@@ -45,7 +45,7 @@ def _known(
         name = f"{prefix}{key}"
         if key not in base:
             others |= fields({key: value}, prefix)
-        elif name != "model.options" and isinstance(base[key], ConfigDict) and isinstance(value, dict):
+        elif name not in OPEN and isinstance(base[key], ConfigDict) and isinstance(value, dict):
             known[key], inner = _known(value, base[key], f"{name}.")
             others |= inner
         else:

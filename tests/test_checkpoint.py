@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 
+from aliasfree_jax import foreign
 from aliasfree_jax.checkpoint import (
     ModelCard,
     RunCheckpoints,
@@ -20,7 +21,6 @@ from aliasfree_jax.checkpoint import (
     keep_best,
     load_model,
     named_leaves,
-    network,
     newest_run,
     save_model,
     set_best_aside,
@@ -70,7 +70,7 @@ class Net(nn.Module):
 
 @pytest.fixture(autouse=True)
 def only_network(monkeypatch):
-    monkeypatch.setattr(network, "create_model", lambda name, **options: Net(options["features"]))
+    monkeypatch.setattr(foreign, "create_model", lambda name, **options: Net(options["features"]))
 
 
 def variables_of(card=CARD, seed=0):
@@ -206,7 +206,7 @@ def test_load_a_network_that_this_version_does_not_have(tmp_path, monkeypatch):
     options = {"blend": {"start": "convnext", "share": 0.5}}  # an option that there was once
     card = dataclasses.replace(CARD, model="convnext_afc_micro", options=options)
     save_model(tmp_path / "m", card, variables_of())
-    monkeypatch.setattr(network, "create_model", create_model)
+    monkeypatch.setattr(foreign, "create_model", create_model)
     with pytest.raises(
         CheckpointError, match="network in .*m is none of this version: unknown option .*'blend'"
     ):

@@ -13,13 +13,22 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import PREPARATION, ModelCard, PyTree, abstract_variables, newest_card
+from aliasfree_jax.checkpoint import (
+    PREPARATION,
+    ModelCard,
+    PyTree,
+    abstract_variables,
+    network_of,
+    newest_card,
+)
 from aliasfree_jax.config import PRECISIONS, RAW, validate
 from aliasfree_jax.data import BatchStream, Source, hold_out, open_source, train_batches
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import ClassNamesError, fit_classes
-from aliasfree_jax.models import create_model
+from aliasfree_jax.foreign import Adapted, check_unchanged, file_sha256
 from aliasfree_jax.processes import total
+from aliasfree_jax.references import located
+from aliasfree_jax.training.adapting import check_call, check_outputs
 from aliasfree_jax.training.mesh import check_batch, evaluated_batches, make_mesh, own_eval_batches, own_part
 from aliasfree_jax.training.mixing import Mixing, write_contact_sheet
 from aliasfree_jax.training.optimizer import make_optimizer
@@ -49,14 +58,17 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
     """The card, at step 0, of the network that `config` trains."""
     names = tuple(class_names)
     preparation = {name: config.data[name] for name in PREPARATION}
+    model = located(config.model.name)
     return ModelCard(
-        model=config.model.name,
+        model=model,
         options=model_options(config, len(names)),
         class_names=names,
         image_size=Preprocessing.from_config(config.data).input_size,
         channels=len(config.data.mean),
         step=0,
         origin=origin,
+        shift_invariant=config.model.shift_invariant.to_dict(),
+        file_sha256=file_sha256(model),
         **preparation | {name: tuple(preparation[name]) for name in ("mean", "std")},
     )
 
@@ -64,7 +76,12 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
 def check_network(config: ConfigDict) -> None:
     """Raises what is wrong with the network's options or the image size, before any data is read."""
     card = make_card(config, ["a class"], "")
-    abstract_variables(create_model(card.model, **card.options), card.image_size, card.channels)
+    network = network_of(card)
+    if isinstance(network, Adapted):
+        constant = config.train.temperature.schedule == "constant"
+        now = {} if constant else {"temperature": jax.ShapeDtypeStruct((), jax.numpy.float32)}
+        check_call(network, card, **now)
+    abstract_variables(network, card.image_size, card.channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +179,7 @@ def _network(
     config: ConfigDict, card: ModelCard, plan: Plan, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> Network:
     """The model, with what the configuration says of its updates."""
-    module = create_model(card.model, **card.options)
+    module = network_of(card)
     heat = temperature(config.train.temperature, plan)
     step = make_train_step(
         module,
@@ -182,17 +199,18 @@ def _open_data(
     config: ConfigDict,
     evaluate: Evaluate | None,
     sources: tuple[Source, Source | None] | None,
-    workdir: Path | None,
+    stored: ModelCard | None,
     accept_class_names: bool,
 ) -> tuple[Source, Evaluation | None, list[str]]:
-    """The images to train on, those to evaluate on, and notes; the arguments are those of `set_up`."""
+    """The images to train on, those to evaluate on, and notes.
+
+    The arguments are those of `set_up`; `stored` is the card of the run that goes on.
+    """
     if sources is None:
         train = open_source(config.data, train=True)
         sources = train, open_source(config.data, train=False) if evaluate else None
     train, held_out = sources if evaluate else (sources[0], None)
-    train, held_out, notes = fit_sources(
-        train, held_out, newest_card(workdir) if workdir else None, accept_class_names=accept_class_names
-    )
+    train, held_out, notes = fit_sources(train, held_out, stored, accept_class_names=accept_class_names)
     images, whole = TEST, len(train)
     if config.data.validation:
         images, (train, held_out) = VALIDATION, hold_out(train, config.data.validation)
@@ -236,12 +254,17 @@ def set_up(
     validate(config)
     mesh = make_mesh(config.train.devices, config.train.parameter_shards)
     check_batch(config.train.batch_size, config.train.accumulation_steps, mesh)
+    stored = newest_card(workdir) if workdir else None
+    if stored and stored.file_sha256 and stored.model == located(config.model.name):
+        check_unchanged(stored.model, stored.file_sha256)
     check_network(config)
-    train, evaluation, notes = _open_data(config, evaluate, sources, workdir, accept_class_names)
+    train, evaluation, notes = _open_data(config, evaluate, sources, stored, accept_class_names)
     plan = make_plan(config, len(train))
     card = make_card(config, train.class_names, origin)
     optimizer = make_optimizer(config.optimizer, learning_rate(config.optimizer, plan))
     network = _network(config, card, plan, optimizer, mesh)
+    if isinstance(network.module, Adapted):
+        check_outputs(network.module, card)
     shape = card.image_size, card.image_size, card.channels
     average = config.train.ema_decay > 0
     return Setup(

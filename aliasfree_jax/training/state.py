@@ -20,6 +20,7 @@ from aliasfree_jax.checkpoint import (
     differences,
     leaf_shapes,
     named_leaves,
+    network_of,
 )
 from aliasfree_jax.data.class_names import ClassNamesError, match_classes
 from aliasfree_jax.errors import CheckpointError, listed
@@ -136,6 +137,11 @@ def _head(expected: Shapes, wider: Shapes, found: Shapes, old: int) -> list[str]
     ]
 
 
+def with_classes(card: ModelCard, count: int) -> ModelCard:
+    """The card of the same network for another number of classes."""
+    return dataclasses.replace(card, options={**card.options, "num_classes": count})
+
+
 def _outputs(old: tuple[str, ...], new: tuple[str, ...], accept: bool) -> tuple[tuple[int, ...] | None, str]:
     """The old output for each new class, None if these are other classes; and a line on it."""
     try:
@@ -185,8 +191,15 @@ def adopt(
     expected, found = leaf_shapes(abstract), leaf_shapes(variables)
     outputs, why = _outputs(old, new, accept_class_names)
     unchanged = outputs == tuple(range(len(new)))
-    wider = expected if unchanged else shapes(module.clone(num_classes=len(new) + 1))
+    wider = expected if unchanged else shapes(network_of(with_classes(mine, len(new) + 1)))
     head = _head(expected, wider, found, len(old))
+    if wider == expected and not unchanged:
+        raise CheckpointError(
+            f"the weights of {card.model!r} ({card.origin}) are of other classes, in number, name or order, "
+            f"and it is not known which layer of {mine.model!r} is the head: its function takes no "
+            "num_classes. Let it take them, `def make_network(num_classes)`, or start from weights of the "
+            "same classes."
+        )
     drawn = head if outputs is None else []
     added = [name for name in expected if name not in found]
     if added:

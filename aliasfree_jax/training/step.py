@@ -21,6 +21,7 @@ from aliasfree_jax.training.mixing import Mixing, mix
 from aliasfree_jax.training.schedules import Schedule
 from aliasfree_jax.training.state import TrainState
 
+STREAMS = ("drop_path", "dropout", "gumbel")
 Batch = dict[str, jax.Array]  # image [B, H, W, C], label [B], mask [B]
 Metrics = dict[str, jax.Array]  # scalars
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -58,6 +59,11 @@ def _kept(new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda n, o: n if n.dtype == o.dtype else n.astype(o.dtype), new, old)
 
 
+def random_streams(key: jax.Array) -> dict[str, jax.Array]:
+    """What the layers of a network that trains draw from, by the names of `STREAMS`."""
+    return {name: jax.random.fold_in(key, number) if number else key for number, name in enumerate(STREAMS)}
+
+
 def _make_gradients(
     module: nn.Module, label_smoothing: float, mixing: Mixing | None
 ) -> Callable[..., Gradients]:
@@ -79,11 +85,7 @@ def _make_gradients(
             images,
             train=True,
             **now,
-            rngs={
-                "drop_path": key,
-                "dropout": jax.random.fold_in(key, 1),
-                "gumbel": jax.random.fold_in(key, 2),
-            },
+            rngs=random_streams(key),
             mutable=list(collections),
         )
         mask = batch["mask"]
