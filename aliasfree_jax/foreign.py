@@ -109,20 +109,23 @@ def _linen_module(model: str, options: Mapping[str, Any]) -> nn.Module:
     return network
 
 
-def _transform(options: Mapping[str, Any]) -> Callable[[Apply], Apply]:
+def transform_of(options: Mapping[str, Any]) -> Callable[[Apply], Apply]:
     """`shift_invariant` with options as JSON has them.
 
     Raises:
       ConfigError: one of them has a wrong value.
     """
-    how, activations = dict(options), options.get("activations")
-    if isinstance(activations, Mapping) and [*activations] == ["oversample"]:
-        how["activations"] = Oversample(activations["oversample"])
-    elif activations not in (None, "polynomial"):
-        raise ConfigError(
-            'model.shift_invariant.activations is None, "polynomial" or {"oversample": 2}, got '
-            f"{activations!r}."
-        )
+    how = dict(options)
+    match options.get("activations"):
+        case None | "polynomial":
+            pass
+        case {"oversample": int(factor), **others} if not others:
+            how["activations"] = Oversample(factor)
+        case other:
+            raise ConfigError(
+                'model.shift_invariant.activations is None, "polynomial" or {"oversample": 2}, got '
+                f"{other!r}."
+            )
     transform: Callable[[Apply], Apply] = functools.partial(shift_invariant, argnums=1, **how)
     transform(as_written)  # tells what is wrong with the options now, not at the first call
     return transform
@@ -142,5 +145,5 @@ def build(model: str, options: Mapping[str, Any], transformation: Mapping[str, A
     """
     network = _linen_module(model, options) if is_reference(model) else create_model(model, **options)
     if transformation:
-        return Adapted(network, _transform(transformation))
+        return Adapted(network, transform_of(transformation))
     return Adapted(network) if is_reference(model) else network

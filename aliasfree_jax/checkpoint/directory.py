@@ -259,11 +259,9 @@ def read_stored(directory: Path, item: str) -> PyTree:
     """
     place = directory.absolute() / item
     try:
+        described = ocp.StandardCheckpointHandler().metadata(place).tree
+        like = jax.tree.map(lambda array: np.empty(array.shape, array.dtype), described)
         with ocp.StandardCheckpointer() as reader:
-            described = reader.metadata(place).item_metadata
-            if described is None:
-                raise FileNotFoundError(f"no arrays in {place}")
-            like = jax.tree.map(lambda array: np.empty(array.shape, array.dtype), described.tree)
             return reader.restore(place, like)
     except (ValueError, KeyError, OSError) as error:
         raise _faulty(directory, error) from error
