@@ -1,5 +1,6 @@
 """Any JAX function of images made shift-invariant, in the manner of `jax.grad`."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -108,6 +109,7 @@ def _transformed(
 ) -> Any:
     """The results of `f`, read as a program and run on maps."""
     read = program.read(f, args, kwargs, argnums, axes)
+    how = dataclasses.replace(how, phases={})  # of this call
     values = read.values([jnp.asarray(array) for array in read.arrays])
     results = run(how, read.jaxpr.jaxpr, read.jaxpr.consts, values)
     arrays = [

@@ -53,7 +53,7 @@ def ideal_resample(
     y = rebound(eqn, value.merged(), *_plain(eqn, matrices))[0]
     grid = value.grid.resampled(value.sides, (y.shape[1], y.shape[2]))
     if numbers["zero_offset"] != (1, 1):
-        grid = Grid()
+        grid = Grid(grid, "between", numbers["zero_offset"])
     return [_laid(value, y, value.groups, grid=grid)]
 
 
@@ -101,7 +101,7 @@ def polyphase_components(how: Transformation, eqn: Any, _: Numbers, value: Held)
         )
         band = band.sampled(value.sides, (h, w))
     sources = [value.groups[0], None, *value.groups[1:]]
-    return [_laid(value, y, sources, grid=value.grid.components(strides), band=band)]
+    return [_laid(value, y, sources, grid=Grid(value.grid, "components", strides), band=band)]
 
 
 def select_component(how: Transformation, eqn: Any, _: Numbers, value: Held, phase: Held) -> list[Value]:
@@ -124,16 +124,16 @@ def select_component(how: Transformation, eqn: Any, _: Numbers, value: Held, pha
         )
     y = rebound(eqn, value.merged(), chosen)[0]
     sources = [value.groups[0], *value.groups[2:]]
-    return [_laid(value, y, sources, grid=value.grid.chosen_by(_key(phase)))]
+    return [_laid(value, y, sources, grid=Grid(value.grid, "component", phase))]
 
 
 def polyphase_upsample(how: Transformation, eqn: Any, _: Numbers, value: Held, phase: Held) -> list[Value]:
     """Samples back at the places that they came from: on the grid that they were sampled from."""
     value = how.read(_images(how, eqn, value))
     y = rebound(eqn, value.merged(), *_plain(eqn, [phase]))[0]
-    sides, grid, band = (y.shape[1], y.shape[2]), Grid(), value.band
-    if value.grid.finer is not None and value.grid.phase is _key(phase):
-        grid = value.grid.finer
+    sides, grid, band = (y.shape[1], y.shape[2]), Grid(value.grid, "upsampled", phase), value.band
+    if value.grid.kind == "component" and value.grid.choice is phase:
+        grid = value.grid.source.source
     if band is not None:
         how.found(
             eqn,
@@ -143,11 +143,6 @@ def polyphase_upsample(how: Transformation, eqn: Any, _: Numbers, value: Held, p
         )
         band = dataclasses.replace(band.sampled(value.sides, sides), highest=below_nyquist(sides))
     return [_laid(value, y, value.groups, grid=grid, band=band)]
-
-
-def _key(phase: Held) -> Any:
-    """What tells phases apart: the array itself."""
-    return phase.thin if isinstance(phase, Plain) else None
 
 
 _RANKS: dict[Callable[..., list[Value]], tuple[int, int]] = {  # of the first operand and of the result

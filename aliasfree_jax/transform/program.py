@@ -42,7 +42,6 @@ class Program:
 
     def values(self, arrays: Sequence[Any]) -> list[Held]:
         """`arrays` as the interpreter takes them; images of one size are on one grid."""
-        grids: dict[tuple[int, ...], Grid] = {}
         values: list[Held] = []
         for array, image in zip(arrays, self.images, strict=True):
             if not image:
@@ -50,7 +49,7 @@ class Program:
                 continue
             rows, columns = (axis % array.ndim for axis in self.axes)
             batch = () if 0 in (rows, columns) else (0,)
-            grid = grids.setdefault((array.shape[rows], array.shape[columns]), Grid())
+            grid = Grid((array.shape[rows], array.shape[columns]))
             values.append(map_of(array, (rows, columns), batch, grid))
         return values
 
