@@ -25,10 +25,9 @@ for _kind, _array in ((Map, "array"), (Plain, "thin")):
 @rule("jit", "closed_call", "core_call", pointwise=True)
 def call(how: Transformation, eqn: Any, *values: Value) -> Sequence[Value]:
     """The program inside."""
-    found = own.rule_of(eqn)
-    if found is not None:
-        of_own, numbers = found
-        return of_own(how, eqn, numbers, *(how.realized(value) for value in values))
+    of_own = own.rule_of(eqn)
+    if of_own is not None:
+        return of_own(how, eqn, *map(how.realized, values))
     closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
     return interpret(how, closed.jaxpr, closed.consts, values)
 
@@ -118,10 +117,7 @@ def with_derivative(how: Transformation, eqn: Any, *given: Value) -> Sequence[Va
 
 def _derivative(eqn: Any, varied: Sequence[int], forward: bool) -> Any:
     """The program of an operation's tangents or, backward, of its gradients, from those of the `varied`."""
-    arguments, results = (
-        [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
-        for variables in (eqn.invars, eqn.outvars)
-    )
+    arguments, results = ([v.aval for v in variables] for variables in (eqn.invars, eqn.outvars))
 
     def derivative(arguments: Sequence[jax.Array], changes: Sequence[jax.Array]) -> Any:
         def function(*some: jax.Array) -> list[jax.Array]:

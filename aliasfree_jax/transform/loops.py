@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from aliasfree_jax.transform.control import apart, carried, like, settled_all, turned
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rule
-from aliasfree_jax.transform.maps import Group, Map
+from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
 
@@ -74,32 +74,19 @@ def _without_first(eqn: Any, value: Held) -> Held:
         return Plain(value.thin, value.shape[1:])
     if value.spatial(0):
         raise TransformError(eqn, "loops over rows or columns", "Loop over images or channels")
-    (axis,) = value.groups[0]
-    array = jnp.moveaxis(value.array, axis, 0)
-    batch = tuple(b for b in value.batch if b != axis)
-    return _renumbered(value, array, value.groups[1:], batch, lambda a: a - (a > axis))
+    stack = value.merged()
+    row = value.rebuilt(stack[0], value.groups[1:])
+    return row.like(stack.reshape(stack.shape[0], *row.array.shape))
 
 
 def _with_first(value: Held, images: bool) -> Value:
-    """A stack of values that has the array of the whole stack; whether it is one of images."""
+    """The stack of values, of one that has the array of all; whether they are images."""
     if isinstance(value, Plain):
         return plain(value.thin)
-    batch = (*((-1,) if images else ()), *value.batch)
-    return _renumbered(value, value.array, ((-1,), *value.groups), batch, lambda a: a + 1)
-
-
-def _renumbered(
-    value: Map, array: jax.Array, groups: Sequence[Group], batch: Group, number: Callable[[int], int]
-) -> Map:
-    """The map with `array`, whose base axes have other numbers."""
-    rows, columns = map(number, value.space)
-    return dataclasses.replace(
-        value,
-        array=array,
-        groups=tuple(tuple(map(number, group)) for group in groups),
-        space=(rows, columns),
-        batch=tuple(map(number, batch)),
-    )
+    row = value.like(value.array[0])
+    array = jax.vmap(lambda array: row.like(array).merged())(value.array)
+    stack = row.rebuilt(array, [None, *row.groups])
+    return dataclasses.replace(stack, batch=(0, *stack.batch)) if images else stack
 
 
 @rule("while")
