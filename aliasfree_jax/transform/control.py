@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform import own
-from aliasfree_jax.transform.elementwise import ELEMENTWISE, arranged, on_one_grid
+from aliasfree_jax.transform.elementwise import ELEMENTWISE, on_one_grid
 from aliasfree_jax.transform.grids import Grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, interpret, rebound, rule, run
 from aliasfree_jax.transform.maps import Map
@@ -167,11 +167,7 @@ def _tangent(aval: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 def _like(value: Held, by: Held) -> jax.Array:
     """The array of a derivative, laid out as the result `by`."""
     if isinstance(value, Map):
-        return (
-            arranged(value.begun_at((by.window[0][0], by.window[1][0])), by)
-            if isinstance(by, Map)
-            else value.merged()
-        )
+        return laid_out(value.begun_at(by.first), by) if isinstance(by, Map) else value.merged()
     if isinstance(by, Map):
         return jnp.broadcast_to(laid_out(value, by), by.array.shape)
     return value.full() if by.thin.shape == by.shape else jnp.broadcast_to(value.thin, by.thin.shape)

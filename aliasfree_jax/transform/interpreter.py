@@ -232,7 +232,8 @@ def _gone_on(values: Sequence[Value], aval: Any) -> Held:
 def _of_axes(value: Map, array: jax.Array, space: tuple[int, int], groups: Sequence[Group]) -> Map:
     """A map on a grid of its own, unless it has the places of `value`."""
     sides = array.shape[space[0]], array.shape[space[1]]
-    batch = tuple(g[0] for g, old in zip(groups, value.groups, strict=True) if set(old) & set(value.batch))
+    firsts = [g[0] for g, old in zip(groups, value.groups, strict=True) if set(old) & set(value.batch)]
+    batch = tuple(axis for axis in firsts if axis not in space)
     grid = value.grid if sides == value.sides else Grid()
     band = value.band and value.band.sampled(value.sides, sides)
     return dataclasses.replace(map_of(array, space, batch, grid), groups=tuple(groups), band=band)
