@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform import own
-from aliasfree_jax.transform.elementwise import ELEMENTWISE, arranged, on_one_grid
+from aliasfree_jax.transform.elementwise import ELEMENTWISE, on_one_grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, interpret, rebound, rule, run
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Held, Plain, Value, laid_out, plain
@@ -66,9 +66,8 @@ def settled_all(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[H
 def like(value: Held, by: Held) -> Held:
     """`value`, laid out as `by`; a derivative is summed where `by` is constant."""
     if isinstance(by, Map):
-        if isinstance(value, Plain):
-            return by.like(jnp.broadcast_to(laid_out(value, by), by.array.shape))
-        return by.like(arranged(value.begun_at((by.window[0][0], by.window[1][0])), by))
+        value = value.begun_at(by.first) if isinstance(value, Map) else value
+        return by.like(jnp.broadcast_to(laid_out(value, by), by.array.shape))
     array = value.merged() if isinstance(value, Map) else value.full()
     constant = [d for d, n in enumerate(by.thin.shape) if n == 1 and array.shape[d] != 1]
     return Plain(array.sum(constant, keepdims=True) if constant else array, by.shape)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from aliasfree_jax.transform.bands import Band, joined
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.lines import here
-from aliasfree_jax.transform.maps import Map
+from aliasfree_jax.transform.maps import Group, Map, both
 from aliasfree_jax.transform.reporting import WHOLE
-from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, along_bases, laid_out, varies
+from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, laid_out, varies
 
 ELEMENTWISE = (
     "abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p "
@@ -27,20 +27,19 @@ ELEMENTWISE = (
 
 @rule(*ELEMENTWISE, plains=True, pointwise=True)
 def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
-    """The operation at full size; what is pending stays so."""
+    """The operation at full size; what is pending stays so. Non-linearities wait for their grid."""
     plains = [value for value in values if isinstance(value, Plain)]
     if len(plains) == len(values):
-        return [_of_plains(eqn, *plains)]
+        return [Plain(_applied(eqn, [value.thin for value in plains]), tuple(eqn.outvars[0].aval.shape))]
     values = tuple(_stretched(how, eqn, value) for value in values)
-    if how.activations is not None and _of_one_map(values):
-        degree = _degree(eqn, values)
-        if degree > 1 or any(isinstance(value, Pointwise) for value in values):
-            return [_pointwise(eqn, values, _roots(values), degree)]
-    held = [how.realized(value) for value in values]
-    if how.activations is not None and (degree := _degree(eqn, held)) > 1:
-        return [_of_several(how, eqn, held, degree)]
-    arrays, first = aligned(how, eqn, held)
-    return [dataclasses.replace(first, array=applied(eqn, arrays)[0], band=_band(eqn, held))]
+    if how.activations is None or not _of_one_map(values):
+        values = tuple(aligned(how, eqn, [how.realized(value) for value in values]))
+    degree = _degree(eqn, values)
+    if how.activations is not None and (degree > 1 or any(isinstance(v, Pointwise) for v in values)):
+        return [_pointwise(eqn, values, degree)]
+    first = _first(values)
+    arrays = [laid_out(value, first) for value in values if not isinstance(value, Pointwise)]
+    return [dataclasses.replace(first, array=_applied(eqn, arrays), band=_band(eqn, values))]
 
 
 _LINEAR = {"add", "sub", "neg", "copy", "copy_p", "stop_gradient", "real", "reduce_precision"}
@@ -95,71 +94,49 @@ def _of_one_map(values: Sequence[Value]) -> bool:
     return len(roots) == 1 and not any(isinstance(v, Plain) and varies(v, roots[0]) for v in values)
 
 
-def _pointwise(eqn: Any, values: Sequence[Value], roots: Sequence[Map], degree: float) -> Pointwise:
-    """The operation on functions of the same maps, for later."""
-    constants = [laid_out(value, roots[0]) if isinstance(value, Plain) else None for value in values]
-
-    def compute(known: dict[int, jax.Array]) -> jax.Array:
-        arrays = []
-        for value, constant in zip(values, constants, strict=True):
-            if isinstance(value, Pointwise):
-                arrays.append(value.at(known))
-            else:
-                arrays.append(known[id(value)] if constant is None else constant)
-        return applied(eqn, arrays)[0]
-
-    origin = next((value.origin for value in values if isinstance(value, Pointwise)), eqn)
-    result = Pointwise(tuple(roots), compute, degree, origin, eqn.outvars[0].aval.dtype)
-    band = _band(eqn, values)
-    if band is None:
-        return result
-    place = next((value.place for value in values if isinstance(value, Pointwise)), here(eqn))
-    return dataclasses.replace(result, band=band.behind(place, degree), place=place)
-
-
-def _of_several(how: Transformation, eqn: Any, values: Sequence[Held], degree: float) -> Pointwise:
-    """A function of several maps, or of one and of values that differ from place to place, for later."""
-    arrays, first = aligned(how, eqn, values)
-    maps = tuple(
-        dataclasses.replace(first, array=array, band=value.band) if isinstance(value, Map) else value
-        for value, array in zip(values, arrays, strict=True)
-    )
-    if any(isinstance(value, Plain) and varies(value, first) for value in maps):
+def _pointwise(eqn: Any, values: Sequence[Value], degree: float) -> Pointwise:
+    """The operation on functions of maps that are laid out alike, for later."""
+    roots, functions = _roots(values), [value for value in values if isinstance(value, Pointwise)]
+    if any(isinstance(value, Plain) and varies(value, roots[0]) for value in values):
         raise TransformError(
             eqn,
             "a non-linearity takes values that differ from place to place",
             "Let them depend on the channel alone",
         )
-    return _pointwise(eqn, maps, _roots(maps), degree)
+    constants = {id(value): laid_out(value, roots[0]) for value in values if isinstance(value, Plain)}
+
+    def compute(known: dict[int, jax.Array]) -> jax.Array:
+        for function in functions:
+            function.at(known)
+        arrays = known | constants
+        return _applied(eqn, [arrays[id(value)] for value in values])
+
+    place = functions[0].place if functions else here(eqn)
+    origin = functions[0].origin if functions else eqn
+    band = _band(eqn, values)
+    band = band and band.behind(place, degree)
+    return Pointwise(tuple(roots), compute, degree, origin, eqn.outvars[0].aval.dtype, band=band, place=place)
 
 
-def _of_plains(eqn: Any, *values: Plain) -> Plain:
-    """Of values that are constant along some axes: so is the result."""
-    y = applied(eqn, [value.thin for value in values])[0]
-    return Plain(y, tuple(eqn.outvars[0].aval.shape))
-
-
-def applied(eqn: Any, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+def _applied(eqn: Any, arrays: Sequence[jax.Array]) -> jax.Array:
     """The operation on arrays that broadcast; scalars of the program stay scalars."""
     scalars = [not variable.aval.shape for variable in eqn.invars]
     shape = jnp.broadcast_shapes(*(a.shape for a, scalar in zip(arrays, scalars, strict=True) if not scalar))
-    return rebound(
-        eqn,
-        *(
-            a.reshape(()) if scalar and shape else jnp.broadcast_to(a, shape)
-            for a, scalar in zip(arrays, scalars, strict=True)
-        ),
-    )
+    alike = [
+        a.reshape(()) if scalar and shape else jnp.broadcast_to(a, shape)
+        for a, scalar in zip(arrays, scalars, strict=True)
+    ]
+    return rebound(eqn, *alike)[0]
 
 
-def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list[jax.Array], Map]:
-    """The arrays of `values` along the base axes of the first map among them, and that map.
+def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
+    """The values, with maps that are laid out and seen as the first of them.
 
     Raises:
       TransformError: maps that are sampled at different places.
     """
     values = on_one_grid(how, eqn, values)
-    first = next(value for value in values if isinstance(value, Map))
+    first = _first(values)
     uneven = [value for value in values if isinstance(value, Plain) and varies(value, first)]
     if uneven:
         if not all(value.refused for value in uneven):
@@ -170,21 +147,23 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
                 "Remove them (a position embedding, a mask), or let them depend on the channel alone",
             )
         values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
-        first = next(value for value in values if isinstance(value, Map))
+        first = _first(values)
         if first.seen_sides != first.sides:
             raise TransformError(
                 eqn, "combines places with a map whose border was left out", "Pad the windows before it"
             )
-    starts = (first.window[0][0], first.window[1][0])
-    arrays = []
-    for value in values:
-        if isinstance(value, Plain):
-            arrays.append(laid_out(value, first))
-        else:
-            arrays.append(arranged(value.begun_at(starts) if how.circular else value, first))
-    trimmed = [value.trimmed for value in values if isinstance(value, Map)]
-    rows, columns = (max(each) for each in zip(*trimmed, strict=True))
-    return arrays, dataclasses.replace(first, trimmed=(rows, columns))
+    trimmed = both(lambda *n: max(n), *(value.trimmed for value in values if isinstance(value, Map)))
+    alike = dataclasses.replace(first, trimmed=trimmed)
+    return [
+        dataclasses.replace(alike, array=laid_out(value.begun_at(first.first), first), band=value.band)
+        if isinstance(value, Map)
+        else value
+        for value in values
+    ]
+
+
+def _first(values: Sequence[Value]) -> Map:
+    return next(value for value in values if isinstance(value, Map))
 
 
 def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
@@ -209,16 +188,9 @@ def side_by_side(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[
     samples at every phase, and rounding would choose.
     """
     values = on_one_grid(how, eqn, values)
-    if len({value.window for value in values if isinstance(value, Map)}) > 1:
-        return [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
-    return values
-
-
-def arranged(value: Map, by: Map) -> jax.Array:
-    """The array of `value` with its base axes where those of `by` are; the program sees both alike."""
-    if value.groups == by.groups and value.array.shape == by.array.shape:
-        return value.array
-    return along_bases(value.merged(), by)
+    if len({(value.first, value.seen_sides) for value in values if isinstance(value, Map)}) > 1:
+        values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
+    return aligned(how, eqn, values)
 
 
 @rule("broadcast_in_dim", plains=True)
@@ -235,23 +207,17 @@ def broadcast(how: Transformation, eqn: Any, value: Map | Plain, *_: Value) -> l
 
 def _repeated(eqn: Any, value: Map, shape: tuple[int, ...], dims: Sequence[int]) -> Map:
     """The map with its axes at `dims` of `shape`, repeated along the others."""
-    if len(shape) - shape.count(1) == value.ndim - value.shape.count(1):  # only axes of length 1 are new
-        groups: list[tuple[int, ...]] = [()] * len(shape)
-        for axis, dim in enumerate(dims):
-            groups[dim] = value.groups[axis]
-        return dataclasses.replace(value, groups=tuple(groups))
-    array = value.merged()
-    sources: list[tuple[int, ...] | None] = [() if length == 1 else None for length in shape]
     full = list(shape)
+    sources: list[Group] = [()] * len(shape)
     for axis, dim in enumerate(dims):
-        if value.shape[axis] != shape[dim] and value.spatial(axis):
-            raise TransformError(eqn, "repeats a map along rows or columns", "Resize it by a filter instead")
-        sources[dim] = value.groups[axis] if value.groups[axis] or shape[dim] == 1 else None
+        sources[dim] = value.groups[axis]
         if value.spatial(axis):
-            full[dim] = array.shape[axis]
-        elif len(value.groups[axis]) > 1 and shape[dim] != array.shape[axis]:
-            sources[dim] = None
-    return value.rebuilt(jax.lax.broadcast_in_dim(array, full, dims), sources)
+            if value.shape[axis] != shape[dim]:
+                raise TransformError(
+                    eqn, "repeats a map along rows or columns", "Resize it by a filter instead"
+                )
+            full[dim] = value.merged().shape[axis]
+    return value.rebuilt(jax.lax.broadcast_in_dim(value.merged(), full, dims), sources)
 
 
 def _stretched(how: Transformation, eqn: Any, value: Value) -> Value:

@@ -28,6 +28,11 @@ class Grid:
     choice: Hashable = None
     factor: tuple[Step, Step] = ONE
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether rows or columns run backwards."""
+        return self.kind == "mirrored"
+
     def sampled(self, strides: tuple[Step, Step]) -> "Grid":
         """The grid of every so many-th position, from the first on; by fractions, of positions between."""
         factor = self.factor[0] * strides[0], self.factor[1] * strides[1]

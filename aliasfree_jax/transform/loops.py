@@ -85,7 +85,7 @@ def _with_first(value: Held, images: bool) -> Value:
         return plain(value.thin)
     row = value.like(value.array[0])
     array = jax.vmap(lambda array: row.like(array).merged())(value.array)
-    stack = row.rebuilt(array, [None, *row.groups])
+    stack = row.rebuilt(array, [(), *row.groups])
     return dataclasses.replace(stack, batch=(0, *stack.batch)) if images else stack
 
 

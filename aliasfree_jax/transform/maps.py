@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,22 @@ from aliasfree_jax.transform.bands import Band
 from aliasfree_jax.transform.grids import ONE, Grid, Strides
 
 Group = tuple[int, ...]
-Window = tuple[int, int]
+
+
+def both(of: Callable[..., int], *pairs: Sequence[Any]) -> tuple[int, int]:
+    """`of` what the pairs have for rows, and of what they have for columns."""
+    rows, columns = map(of, *pairs)
+    return rows, columns
+
+
+def every(side: int, step: int) -> int:
+    """How many of `side` places remain of every `step`-th."""
+    return -(-side // step)
+
+
+def exchanged(pair: tuple[int, int], place: int, value: int) -> tuple[int, int]:
+    """The pair with another value for rows (`place` 0) or columns."""
+    return (value, pair[1]) if place == 0 else (pair[0], value)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,18 +37,17 @@ class Map:
 
     Attributes:
       array: all positions of its grid, whatever is pending; its axes are called base axes.
-      groups: for each axis that the program sees, the base axes that are merged in it: none for an axis of
-        length 1 that was inserted. Every base axis is in one group.
+      groups: for each axis that the program sees, the base axes that are merged in it, one behind the other.
       space: the base axes that are rows and columns.
       batch: the base axes of the images; none where the function takes a single image.
-      blocks: the base axes that count rows and columns within a block, as long as the stride from block to
-        block is pending.
       grid: what the array is sampled on.
       stride: the pending one: the program sees every so many-th row and column.
-      window: the first row that the program sees and how many from there on, before the stride; alike for
-        columns. Rows and columns lie on a circle, so a window may begin before 0 and be longer than it.
+      first: the first row and column that the program sees. They lie on a circle, so it may be before 0.
+      seen_sides: how many the program sees from there on; they may go round the circle more than once.
       trimmed: how many rows and columns fewer the program sees because windows without padding left out the
         border. On the circle they are there, and are used like the others.
+      blocks: the base axes that count rows and columns within a block, as long as the stride from block to
+        block is pending.
       band: its frequencies, where they are asked for.
     """
 
@@ -42,7 +57,8 @@ class Map:
     batch: Group
     grid: Grid
     stride: Strides = ONE
-    window: tuple[Window, Window] = ((0, 0), (0, 0))
+    first: tuple[int, int] = (0, 0)
+    seen_sides: tuple[int, int] = (0, 0)
     trimmed: tuple[int, int] = (0, 0)
     blocks: Group = ()
     band: Band | None = None
@@ -65,43 +81,27 @@ class Map:
     @property
     def circle(self) -> tuple[int, int]:
         """Rows and columns that there are for the program: those of the array, sampled."""
-        rows, columns = (-(-side // step) for side, step in zip(self.sides, self.stride, strict=True))
-        return rows, columns
+        return both(every, self.sides, self.stride)
 
     @property
     def cut_off(self) -> tuple[int, int]:
         """Rows and columns of the circle that the program left out on purpose."""
-        rows, columns = (
-            max(n - seen - trimmed, 0)
-            for n, seen, trimmed in zip(self.circle, self.seen_sides, self.trimmed, strict=True)
-        )
-        return rows, columns
+        return both(lambda n, seen, less: max(n - seen - less, 0), self.circle, self.seen_sides, self.trimmed)
 
     @property
     def whole(self) -> bool:
         """Whether the program uses the whole circle, once."""
-        repeats = any(seen > n for n, seen in zip(self.circle, self.seen_sides, strict=True))
-        return self.cut_off == (0, 0) and not repeats
+        return self.cut_off == (0, 0) and not any(both(operator.gt, self.seen_sides, self.circle))
 
-    @property
-    def seen_sides(self) -> tuple[int, int]:
-        """Rows and columns as the program counts them."""
-        rows, columns = (
-            -(-length // step) for (_, length), step in zip(self.window, self.stride, strict=True)
-        )
-        return rows, columns
-
-    @property
-    def share(self) -> float:
-        """How many places the program sees, of those that there are: what scales sums to the program's."""
-        return math.prod(self.seen_sides) / math.prod(self.sides)
+    def counted(self, sums: jax.Array) -> jax.Array:
+        """Sums over all places, scaled to as many places as the program sees."""
+        share = math.prod(self.seen_sides) / math.prod(self.sides)
+        return sums if share == 1 else sums * share
 
     def sizes(self) -> list[int]:
         """Lengths of the base axes as the program counts them."""
-        sizes = list(self.array.shape)
-        for axis, side in zip(self.space, self.seen_sides, strict=True):
-            sizes[axis] = side
-        return sizes
+        seen = dict(zip(self.space, self.seen_sides, strict=True))
+        return [seen.get(axis, length) for axis, length in enumerate(self.array.shape)]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -135,10 +135,7 @@ class Map:
 
     def merged(self) -> jax.Array:
         """All positions, with the axes that the program sees."""
-        order = [axis for group in self.groups for axis in group]
-        array = self.array if order == sorted(order) else self.array.transpose(order)
-        shape = [math.prod(self.array.shape[axis] for axis in group) for group in self.groups]
-        return array.reshape(shape)
+        return self.array.reshape([math.prod(self.array.shape[axis] for axis in g) for g in self.groups])
 
     def images(self) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
         """All positions as [images, rows, columns, all else], and what lays such an array out as here."""
@@ -166,54 +163,53 @@ class Map:
 
     def all_seen(self) -> "Map":
         """The same map, of which the program sees every row and column."""
-        rows, columns = self.sides
-        return dataclasses.replace(self, window=((0, rows), (0, columns)))
+        return dataclasses.replace(self, first=(0, 0), seen_sides=self.circle)
 
-    def begun_at(self, starts: tuple[int, int]) -> "Map":
-        """The same map, turned on its circle so that its window begins there."""
-        return self.turned(tuple(s - first for (first, _), s in zip(self.window, starts, strict=True)))
-
-    def turned(self, by: Sequence[int]) -> "Map":
-        """The same map with rows and columns turned round the circle; the program sees the same."""
+    def begun_at(self, first: tuple[int, int]) -> "Map":
+        """The same map, turned on its circle so that the program sees the same from `first` on."""
+        by = both(operator.sub, first, self.first)
         if not any(by):
             return self
-        rows, columns = ((first + b, n) for (first, n), b in zip(self.window, by, strict=True))
-        return dataclasses.replace(self, array=jnp.roll(self.array, by, self.space), window=(rows, columns))
+        return dataclasses.replace(self, array=jnp.roll(self.array, by, self.space), first=first)
 
-    @property
-    def own_axes(self) -> list[Group | None]:
-        """The base axes of each of the program's axes; None where several that are not spatial are merged."""
-        return [g if self.spatial(dim) or len(g) == 1 else None for dim, g in enumerate(self.groups)]
+    def windowed(self, place: int, first: int, seen: int, step: int = 1) -> "Map":
+        """The map of which the program sees other rows (`place` 0) or columns, and every `step`-th."""
+        return dataclasses.replace(
+            self,
+            first=exchanged(self.first, place, first),
+            seen_sides=exchanged(self.seen_sides, place, seen),
+            stride=exchanged(self.stride, place, self.stride[place] * step),
+        )
 
-    def rebuilt(
-        self, array: jax.Array, sources: Sequence[Group | None] | None = None, **changes: Any
-    ) -> "Map":
+    def rebuilt(self, array: jax.Array, sources: Sequence[Group] | None = None, **changes: Any) -> "Map":
         """The map whose array, with axes as the program is to see them, is `array`.
 
         Args:
-          sources: for each axis of `array`, the base axes of this map that it holds merged; () for an axis
-            of length 1, None for a new one. By default the axes are those of this map.
+          sources: for each axis of `array`, the base axes of this map that it holds merged, or of which it is
+            a part; () for a new one. By default the axes are those of this map.
           changes: of the map's other fields.
         """
-        sources = self.own_axes if sources is None else sources
         pieces: list[int] = []
         groups: list[Group] = []
-        where: dict[int, int] = {}
-        for length, source in zip(array.shape, sources, strict=True):
-            sizes = [self.array.shape[base] for base in source or ()]
-            if source is None or len(source) == 1:
-                sizes = [length]
-            where.update({base: len(pieces) + i for i, base in enumerate(source or ())})
+        where: dict[int, list[int]] = {}
+        others = {*range(self.array.ndim)} - {*self.space, *self.batch, *self.blocks}
+        for length, source in zip(array.shape, self.groups if sources is None else sources, strict=True):
+            sizes = [self.array.shape[base] for base in source]
+            apart = math.prod(sizes) == length and not others.issuperset(source)
+            if not apart:  # merged axes that are no longer told apart
+                sizes, source = [length], source if len(source) == 1 else ()
+            for i, base in enumerate(source):
+                where.setdefault(base, []).append(len(pieces) + i)
             groups.append(tuple(range(len(pieces), len(pieces) + len(sizes))))
             pieces += sizes
-        space = (where[self.space[0]], where[self.space[1]])
         batch, blocks = (
-            tuple(where[base] for base in bases if base in where) for bases in (self.batch, self.blocks)
+            tuple(axis for base in bases for axis in where.get(base, ()))
+            for bases in (self.batch, self.blocks)
         )
         fields: dict[str, Any] = {
             "array": array.reshape(pieces),
             "groups": tuple(groups),
-            "space": space,
+            "space": (where[self.space[0]][0], where[self.space[1]][0]),
             "batch": batch,
             "blocks": blocks,
         }
@@ -222,32 +218,4 @@ class Map:
 
 def map_of(array: jax.Array, space: tuple[int, int], batch: Group, grid: Grid) -> Map:
     """A map whose axes are those that the program sees, and of which it sees all."""
-    groups = tuple((axis,) for axis in range(array.ndim))
-    window = ((0, array.shape[space[0]]), (0, array.shape[space[1]]))
-    return Map(array, groups, space, batch, grid, window=window)
-
-
-def regrouped(value: Map, shape: Sequence[int]) -> tuple[Group, ...] | None:
-    """The groups of the same base axes that give `shape`; None where an axis would have to be cut."""
-    sizes = value.sizes()
-    parts = [
-        part
-        for group in value.groups
-        for part in ([(axis, sizes[axis]) for axis in group] if group else [(None, 1)])
-    ]
-    groups: list[Group] = []
-    position = 0
-    for length in shape:
-        first, product = position, 1
-        if length == 1 and position < len(parts) and parts[position][1] == 1:
-            position += 1
-        while product != length and product <= max(length, 1) and position < len(parts):
-            product *= parts[position][1]
-            position += 1
-        if product != length:
-            return None
-        groups.append(tuple(axis for axis, _ in parts[first:position] if axis is not None))
-    rest = tuple(axis for axis, _ in parts[position:] if axis is not None)  # of length 1: with the last
-    if any(size != 1 for _, size in parts[position:]) or (rest and not groups):
-        return None
-    return (*groups[:-1], (*groups[-1], *rest)) if rest else tuple(groups)
+    return Map(array, tuple((axis,) for axis in range(array.ndim)), space, batch, grid).all_seen()

@@ -79,7 +79,7 @@ def ideal(how: Transformation, eqn: Any, value: Held, *matrices: Held) -> list[V
     if (tall, wide) == ONE:
         return [_laid(value, y, value.groups, grid=grid)]
     blocks = y.reshape(images, sides[0], tall, sides[1], wide, channels)
-    sources = [value.groups[0], value.groups[1], None, value.groups[2], None, value.groups[3]]
+    sources = [value.groups[0], value.groups[1], (), value.groups[2], (), value.groups[3]]
     apart = _laid(value, blocks, sources, grid=grid)
     first, row, below, column, beside, last = apart.groups
     return [dataclasses.replace(apart, groups=(first, row + below, column + beside, last))]
@@ -107,7 +107,7 @@ def polyphase_components(how: Transformation, eqn: Any, value: Held) -> list[Val
             'Sample by layers.IdealDownsample (sampler="ideal")',
         )
         band = band.sampled(value.sides, (h, w))
-    sources = [value.groups[0], None, *value.groups[1:]]
+    sources = [value.groups[0], (), *value.groups[1:]]
     return [_laid(value, y, sources, grid=Grid(value.grid, "components", strides), band=band)]
 
 

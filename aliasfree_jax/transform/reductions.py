@@ -4,24 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
 from aliasfree_jax.transform.bands import multiplied
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.lines import here
-from aliasfree_jax.transform.maps import Map
-from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, plain
+from aliasfree_jax.transform.maps import Group, Map
+from aliasfree_jax.transform.values import Held, Pointwise, Value, plain
 
-REDUCTIONS = (
-    "reduce_sum",
-    "reduce_max",
-    "reduce_min",
-    "reduce_prod",
-    "reduce_and",
-    "reduce_or",
-    "argmax",
-    "argmin",
-)
+REDUCTIONS = "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split()
 
 
 @rule(*REDUCTIONS, pointwise=True)
@@ -63,89 +52,57 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
     value = how.from_start(eqn, value) if statistics else how.seen(eqn, value)
     value = how.read(value, (0, 0)) if places else how.read(how.unbounded(eqn, value))
     y = rebound(eqn, value.merged())[0]
-    return [plain(y * value.share if places and value.share != 1 else y)]
+    return [plain(value.counted(y) if places else y)]
 
 
 @rule("dot_general")
-def product(how: Transformation, eqn: Any, left: Map | Plain, right: Map | Plain) -> list[Value]:
-    """A linear layer over channels, or the product of two maps over all places."""
-    (contracted, batched) = eqn.params["dimension_numbers"]
-    maps = [(side, value) for side, value in enumerate((left, right)) if isinstance(value, Map)]
-    seen = {side: how.seen(eqn, value) for side, value in maps}
-    arrays = [seen[side].merged() if side in seen else v.full() for side, v in enumerate((left, right))]  # type: ignore[union-attr]
-    spatial = {
-        side: [_spatial(value, contracted[side]), _spatial(value, batched[side])]
-        for side, value in seen.items()
-    }
-    y = rebound(eqn, *arrays)[0]
-    if len(seen) == 2:
-        return [_of_maps(how, eqn, seen, contracted, batched, y, spatial)]
-    side, value = next(iter(seen.items()))
-    if any(spatial[side]):
-        raise TransformError(
-            eqn,
-            "gives every place a weight of its own (a linear layer on a flattened map, a resize by matrices)",
-            "Take the mean over rows and columns before it; resize by layers.IdealUpsample or "
-            "PolyphaseUpsample",
-        )
-    return [value.rebuilt(y, _sources(value, side, contracted[side], batched[side], y.ndim))]
-
-
-def _spatial(value: Map, dims: Sequence[int]) -> list[int]:
-    return [dim for dim in dims if value.spatial(dim)]
-
-
-def _sources(
-    value: Map, side: int, contracted: Sequence[int], batched: Sequence[int], ndim: int
-) -> list[Any]:
-    """What the axes of a product are in its operand `value`: those of a batch, of the left, of the right."""
-    free = [dim for dim in range(value.ndim) if dim not in (*contracted, *batched)]
-    sources: list[Any] = [value.groups[dim] for dim in batched] + [None] * (ndim - len(batched))
-    start = len(batched) if side == 0 else ndim - len(free)
-    for i, dim in enumerate(free):
-        sources[start + i] = value.groups[dim]
-    return sources
-
-
-def _of_maps(
-    how: Transformation,
-    eqn: Any,
-    seen: dict[int, Map],
-    contracted: Sequence[Sequence[int]],
-    batched: Sequence[Sequence[int]],
-    y: jax.Array,
-    spatial: dict[int, list[list[int]]],
-) -> Value:
-    """Two maps: all places contracted, or the product at each place."""
-    left, right = seen[0], seen[1]
-    if left.grid != right.grid:
+def product(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
+    """A linear layer over channels, or the product of two maps over all places, or at each of them."""
+    contracted, batched = eqn.params["dimension_numbers"]
+    values = tuple(how.seen(eqn, value) if isinstance(value, Map) else value for value in values)
+    y = rebound(eqn, *(value.merged() if isinstance(value, Map) else value.full() for value in values))[0]
+    maps = {side: value for side, value in enumerate(values) if isinstance(value, Map)}
+    side, value = next(iter(maps.items()))
+    if len(maps) == 1:
+        if any(value.spatial(dim) for dim in (*contracted[side], *batched[side])):
+            raise TransformError(
+                eqn,
+                "gives every place a weight of its own (a linear layer on a flattened map, a resize by "
+                "matrices)",
+                "Take the mean over rows and columns before it; resize by layers.IdealUpsample or "
+                "PolyphaseUpsample",
+            )
+        return [value.rebuilt(y, _sources(value, side, contracted[side], batched[side], y.ndim))]
+    if value.grid != maps[1].grid:
         raise TransformError(eqn, "multiplies maps that are sampled at different places", "Sample both alike")
-    for kind, dims in ((0, contracted), (1, batched)):
-        places = [[dims[side].index(dim) for dim in spatial[side][kind]] for side in (0, 1)]
-        bases = [
-            [
-                base
-                for dim in spatial[side][kind]
-                for base in seen[side].groups[dim]
-                if base in seen[side].space
-            ]
-            for side in (0, 1)
-        ]
-        if places[0] != places[1] or len(bases[0]) not in (0, 2):
-            break
-        if len(bases[0]) == 2 and [left.space.index(b) for b in bases[0]] == [
-            right.space.index(b) for b in bases[1]
-        ]:
-            band = multiplied((left.band, right.band), here(eqn))
-            if kind == 0:
-                how.read(dataclasses.replace(left, band=band), (0, 0))
-                return plain(y if left.share == 1 else y * left.share)
-            return left.rebuilt(y, _sources(left, 0, contracted[0], batched[0], y.ndim), band=band)
+    band = multiplied((value.band, maps[1].band), here(eqn))
+    if _meet(maps, contracted):
+        how.read(dataclasses.replace(value, band=band), (0, 0))
+        return [plain(value.counted(y))]
+    if _meet(maps, batched):
+        return [value.rebuilt(y, _sources(value, 0, contracted[0], batched[0], y.ndim), band=band)]
     raise TransformError(
         eqn,
         "relates every place to every other (attention between positions)",
         "Attend between channels (cross-covariance), or pool first",
     )
+
+
+def _meet(maps: dict[int, Map], dims: Sequence[Sequence[int]]) -> bool:
+    """Whether these axes of two maps pair each place with itself."""
+    return all(
+        left in dims[0] and right in dims[1] and (dims[0].index(left), i) == (dims[1].index(right), j)
+        for (left, i), (right, j) in zip(maps[0].places, maps[1].places, strict=True)
+    )
+
+
+def _sources(
+    value: Map, side: int, contracted: Sequence[int], batched: Sequence[int], ndim: int
+) -> list[Group]:
+    """What the axes of a product are in its operand `value`: those of a batch, of the left, of the right."""
+    free = [value.groups[dim] for dim in range(value.ndim) if dim not in (*contracted, *batched)]
+    new: list[Group] = [()] * (ndim - len(batched) - len(free))
+    return [*(value.groups[dim] for dim in batched), *(new if side else free), *(free if side else new)]
 
 
 @rule("optimization_barrier")

@@ -107,7 +107,7 @@ class Reporting(Settling):
         """`value` with the band behind sampling it as it is; reports that this aliases."""
         if self.report is None or strides == ONE or value.band is None:
             return value
-        sides, held = value.sides, self._divided(value, strides)
+        sides, held = value.circle, self._divided(value, strides)
         value = self.read(value)
         rows, columns = (-(-side // step) for side, step in zip(sides, strides, strict=True))
         assert value.band is not None
@@ -125,8 +125,8 @@ class Reporting(Settling):
     def _divided(self, value: Map, strides: Strides) -> bool:
         """Whether sampling keeps all frequencies of a map."""
         assert value.band is not None
-        coarse: Sides = (value.sides[0] // strides[0], value.sides[1] // strides[1])
-        even = all(side % step == 0 for side, step in zip(value.sides, strides, strict=True))
+        coarse: Sides = (value.circle[0] // strides[0], value.circle[1] // strides[1])
+        even = all(side % step == 0 for side, step in zip(value.circle, strides, strict=True))
         return even and value.band.held(coarse)
 
     def padded(self, eqn: Any, amounts: Sequence[int]) -> None:

@@ -53,9 +53,8 @@ class Settling:
             grid = value.grid.sampled(value.stride)
         else:
             self.phases[grid] = found
-        rows, columns = value.seen_sides
-        array, window = back(sampled).astype(value.dtype), ((0, rows), (0, columns))
-        return dataclasses.replace(value, array=array, grid=grid, stride=ONE, window=window, blocks=())
+        array = back(sampled).astype(value.dtype)
+        return dataclasses.replace(value, array=array, grid=grid, stride=ONE, first=(0, 0), blocks=())
 
     def commutes(self, grid: Grid, strides: Strides) -> bool:
         """Whether maps of a grid may be sampled before a 1 x 1 convolution as well as behind it."""

@@ -91,21 +91,16 @@ def varies(value: Plain, by: Map) -> bool:
     )
 
 
-def laid_out(value: Plain, by: Map) -> jax.Array:
+def laid_out(value: Held, by: Map) -> jax.Array:
     """`value` along the base axes of `by`, of length 1 where it is constant.
 
-    Where it varies over space, `by` is settled, whole, and begins at 0.
+    Where a plain array varies over space, `by` is settled, whole, and begins at 0; a map is seen as `by` is.
     """
-    if math.prod(value.thin.shape) == 1:
-        return value.thin.reshape((1,) * by.array.ndim)
-    return along_bases(value.thin, by)
-
-
-def along_bases(array: jax.Array, by: Map) -> jax.Array:
-    """`array`, with the axes of the program, along the base axes of `by`; lengths of 1 broadcast."""
-    order = [axis for group in by.groups for axis in group]
+    array = value.merged() if isinstance(value, Map) else value.thin
+    if array.size == 1:
+        return array.reshape((1,) * by.array.ndim)
     sizes: list[int] = []
     for length, group in zip(array.shape, by.groups, strict=True):
         bases = [by.array.shape[axis] for axis in group]
-        sizes += bases if math.prod(bases) == length else [length, *[1] * len(group)][: len(group)]
-    return array.reshape(sizes).transpose([order.index(axis) for axis in range(by.array.ndim)])
+        sizes += bases if math.prod(bases) == length else [length, *[1] * (len(group) - 1)]
+    return array.reshape(sizes)

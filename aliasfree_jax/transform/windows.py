@@ -2,46 +2,80 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.transform.grids import ONE, Strides
+from aliasfree_jax.transform.grids import ONE
 from aliasfree_jax.transform.interpreter import SHORTCUT, Transformation, TransformError, rebound, rule
-from aliasfree_jax.transform.maps import Map
+from aliasfree_jax.transform.maps import Group, Map, both, every
 from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
-Amounts = Sequence[tuple[int, int]]
-
 
 @dataclasses.dataclass(frozen=True)
-class Windows:
-    """How windows lie on a map.
+class Window:
+    """How windows lie along an axis: their size, dilation included, the padding, and the stride."""
 
-    Attributes:
-      dims: the program's axes of rows and columns.
-      sizes: of the windows, dilation included.
-      padding, strides: of rows and columns as the program has them.
+    size: int
+    padding: tuple[int, int]
+    stride: int
+
+
+Windows = Mapping[int, Window]  # by the program's axes
+
+
+def windowed(
+    how: Transformation,
+    eqn: Any,
+    value: Map,
+    windows: Windows,
+    what: str,
+    bind: Callable[[jax.Array, Windows], jax.Array],
+    sources: Sequence[Group] | None = None,
+) -> Map:
+    """The result of an operation on windows of a settled map.
+
+    Args:
+      windows: as the program has them, at least those of rows and columns.
+      what: the operation's name, for a finding.
+      bind: gives the result for an array, by windows along its rows and columns.
+      sources: of the result's axes; see `Map.rebuilt`.
+
+    Raises:
+      TransformError: windows that leave places out.
     """
-
-    dims: tuple[int, int]
-    sizes: tuple[int, int]
-    padding: Amounts
-    strides: Strides
-
-    def outputs(self, seen: Strides) -> Strides:
-        """At how many places there is a full window."""
-        rows, columns = (
-            (side + sum(amount) - size) // stride + 1
-            for side, amount, size, stride in zip(seen, self.padding, self.sizes, self.strides, strict=True)
+    dims = _space_of(eqn, value)
+    along = [windows[dim] for dim in dims]
+    strides = both(lambda window: window.stride, along)
+    seen = both(lambda n, w: (n + sum(w.padding) - w.size) // w.stride + 1, value.seen_sides, along)
+    value = how.strided(eqn, value, strides, what)
+    trimmed = _left_out(how, eqn, value, along, seen) if how.circular else (0, 0)
+    now, pending = (strides, ONE) if how.subsamples else (ONE, strides)
+    array, bound = value.merged(), {}
+    for dim, window, side, first, n, step in zip(
+        dims, along, value.sides, value.first, seen, now, strict=True
+    ):
+        low, size, stride = window.padding[0] - first, window.size, window.stride
+        circle = every(side, stride)
+        places = (
+            every(side, step) if how.circular or circle == n else n * stride
+        )  # up to the last block's end
+        high = (places - 1) * step + size - side - low
+        if how.circular:
+            array, low, high = _round_the_circle(array, dim, low, high), 0, 0
+        bound[dim] = Window(
+            size, window.padding if not how.circular and step == stride else (low, high), step
         )
-        return rows, columns
+    changes: dict[str, Any] = {"first": (0, 0), "seen_sides": seen, "stride": pending, "trimmed": trimmed}
+    return value.rebuilt(
+        bind(array, bound), sources, grid=value.grid.sampled(now), band=value.band, **changes
+    )
 
 
-def space_of(eqn: Any, value: Map) -> tuple[int, int]:
+def _space_of(eqn: Any, value: Map) -> tuple[int, int]:
     """The program's axes of rows and columns."""
     rows, columns = value.space_dims()
     if rows is None or columns is None:
@@ -51,123 +85,84 @@ def space_of(eqn: Any, value: Map) -> tuple[int, int]:
     return rows, columns
 
 
-def laid(
-    how: Transformation, eqn: Any, value: Map, windows: Windows, what: str
-) -> tuple[jax.Array, Amounts, Strides, dict[str, Any]]:
-    """The array, padding and strides to compute with, and what changes in the map.
-
-    Raises:
-      TransformError: windows that leave places out.
-    """
-    outputs = windows.outputs(value.seen_sides)
-    value = how.strided(eqn, value, windows.strides, what)
-    if not how.circular:
-        return _literal(how, value, windows, outputs)
-    circle = [-(-side // stride) for side, stride in zip(value.sides, windows.strides, strict=True)]
-    if any(n > c and stride > 1 for n, c, stride in zip(outputs, circle, windows.strides, strict=True)):
+def _left_out(
+    how: Transformation, eqn: Any, value: Map, along: Sequence[Window], seen: tuple[int, int]
+) -> tuple[int, int]:
+    """How many places on the circle have no window because of its border; reports what the border changes."""
+    strides = both(lambda window: window.stride, along)
+    circle = both(every, value.sides, strides)
+    if any(n > c and stride > 1 for n, c, stride in zip(seen, circle, strides, strict=True)):
         raise TransformError(
             eqn,
-            f"samples {outputs[0]} x {outputs[1]} places of a circle that has {circle[0]} x {circle[1]}",
+            f"samples {seen[0]} x {seen[1]} places of a circle that has {circle[0]} x {circle[1]}",
             "Pad by less, so that the map's size is divided by the stride",
         )
-    cut = [-(-n // stride) for n, stride in zip(value.cut_off, windows.strides, strict=True)]
-    trimmed = [max(c - n - less, 0) for n, c, less in zip(outputs, circle, cut, strict=True)]
+    cut_off = both(every, value.cut_off, strides)
+    trimmed = both(lambda c, n, cut: max(c - n - cut, 0), circle, seen, cut_off)
     if any(trimmed):
         how.found(
             eqn,
             WHOLE,
-            f"windows of {windows.sizes[0]} x {windows.sizes[1]} leave out the border",
+            f"windows of {along[0].size} x {along[1].size} leave out the border",
             'Pad circularly (padding="CIRCULAR"), or transform by shift_invariant',
         )
-    how.padded(eqn, [amount for both in windows.padding for amount in both])
+    how.padded(eqn, [amount for window in along for amount in window.padding])
     if how.subsamples:
-        how.uneven(eqn, value.sides, windows.strides)
-    strides, pending = (windows.strides, ONE) if how.subsamples else (ONE, windows.strides)
-    counts = circle if how.subsamples else value.sides
-    array = value.merged()
-    for dim, side, size, (low, _), (first, _), n, stride in zip(
-        windows.dims, value.sides, windows.sizes, windows.padding, value.window, counts, strides, strict=True
-    ):
-        array = _round_the_circle(array, dim, low - first, (n - 1) * stride + size - side - (low - first))
-    rows, columns = ((n - 1) * left + 1 for n, left in zip(outputs, pending, strict=True))
-    changes = {
-        "stride": pending,
-        "window": ((0, rows), (0, columns)),
-        "trimmed": (trimmed[0], trimmed[1]),
-        "band": value.band,
-        "grid": value.grid.sampled(windows.strides) if how.subsamples else value.grid,
-    }
-    return array, ((0, 0), (0, 0)), strides, changes
+        how.uneven(eqn, value.sides, strides)
+    return trimmed
 
 
 def _round_the_circle(array: jax.Array, dim: int, low: int, high: int) -> jax.Array:
     """`array` with its last `low` places before it and its first `high` behind; negative ones are cut off."""
-    side = array.shape[dim]
     if low < 0 or high < 0:
         array, low, high = jnp.roll(array, low, dim), 0, low + high
     if high < 0:
-        return jax.lax.slice_in_dim(array, 0, side + high, 1, dim)
-    if not low and not high:
-        return array
-    widths = [(0, 0)] * array.ndim
-    widths[dim] = (low, high)
-    return jnp.pad(array, widths, mode="wrap")
-
-
-def _literal(
-    how: Transformation, value: Map, windows: Windows, outputs: Strides
-) -> tuple[jax.Array, Amounts, Strides, dict[str, Any]]:
-    """As the program has it; a stride that stays pending needs places up to the last block's end."""
-    if how.subsamples:
-        return (
-            value.merged(),
-            windows.padding,
-            windows.strides,
-            {"grid": value.grid.sampled(windows.strides), "stride": ONE},
-        )
-    padding = []
-    for side, (low, high), size, stride, n in zip(
-        value.sides, windows.padding, windows.sizes, windows.strides, outputs, strict=True
-    ):
-        full = side if -(-side // stride) == n else n * stride
-        padding.append((low, high if stride == 1 else full - 1 + size - side - low))
-    return value.merged(), padding, ONE, {"stride": windows.strides}
-
-
-def placed(value: Map, y: jax.Array, sources: Sequence[Any], changes: dict[str, Any]) -> Map:
-    """The map of a result: with the window that `changes` has, or all of it."""
-    result = value.rebuilt(y, sources, **changes)
-    return result if "window" in changes else result.all_seen()
+        return jax.lax.slice_in_dim(array, 0, array.shape[dim] + high, 1, dim)
+    return jnp.pad(array, [(low, high) if d == dim else (0, 0) for d in range(array.ndim)], mode="wrap")
 
 
 @rule("conv_general_dilated")
 def convolution(how: Transformation, eqn: Any, value: Held, kernel: Held) -> list[Value]:
     """On the circle, with its stride pending."""
+    value, kernel = _operands(how, eqn, value, kernel)
+    return [_convolved(how, eqn, value, kernel, eqn.params["window_strides"])]
+
+
+def _operands(how: Transformation, eqn: Any, value: Held, kernel: Held) -> tuple[Map, Plain]:
     if not isinstance(value, Map) or not isinstance(kernel, Plain):
         raise TransformError(eqn, "convolves by a map", "Convolve by a kernel that is no map of places")
-    return [_convolved(how, eqn, how.settle(eqn, value), kernel, eqn.params["window_strides"])]
+    return how.settle(eqn, value), kernel
 
 
 @rule(SHORTCUT)
 def shortcut(how: Transformation, eqn: Any, value: Map, kernel: Plain) -> Sequence[Value]:
     """Sampled first and convolved then, which costs less, where the two commute."""
-    value = how.settle(eqn, value)
+    value, strides = how.settle(eqn, value), eqn.params["window_strides"]
     numbers = eqn.params["dimension_numbers"].lhs_spec[2:]
-    rows, columns = (eqn.params["window_strides"][numbers.index(dim)] for dim in space_of(eqn, value))
-    if not how.commutes(value.grid, (rows, columns)):
-        return convolution(how, eqn, value, kernel)
-    coarse = how.settle(eqn, dataclasses.replace(value, stride=(rows, columns)))
+    by = both(lambda dim: strides[numbers.index(dim)], _space_of(eqn, value))
+    if not how.commutes(value.grid, by):
+        return [_convolved(how, eqn, value, kernel, strides)]
+    coarse = how.settle(
+        eqn, dataclasses.replace(value, stride=by, seen_sides=both(every, value.seen_sides, by))
+    )
     return [_convolved(how, eqn, coarse, kernel, ONE)]
 
 
-def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, by: Sequence[int]) -> Map:
-    """The convolution by strides `by`, in the order of the equation."""
-    p = eqn.params
-    numbers = p["dimension_numbers"]
-    if value.space_dims() == [None, None] and _taps(value) == tuple(p["window_strides"]):
-        return _of_taps(eqn, value, kernel)
-    dims = space_of(eqn, value)
-    if set(numbers.lhs_spec[2:]) != set(dims) or p["batch_group_count"] != 1:
+def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, strides: Sequence[int]) -> Map:
+    """The convolution by `strides`, in the order of the equation."""
+    p, numbers = eqn.params, eqn.params["dimension_numbers"]
+    dims = numbers.lhs_spec[2:]
+    sizes = [
+        (kernel.shape[axis] - 1) * dilation + 1
+        for axis, dilation in zip(numbers.rhs_spec[2:], p["rhs_dilation"], strict=True)
+    ]
+    sources: list[Group] = [()] * len(numbers.out_spec)
+    sources[numbers.out_spec[0]] = value.groups[numbers.lhs_spec[0]]
+    for out, dim in zip(numbers.out_spec[2:], dims, strict=True):
+        sources[out] = value.groups[dim][:1]
+    if sizes == _taps(value, dims) == list(p["window_strides"]) and not any(map(any, p["padding"])):
+        return value.rebuilt(rebound(eqn, value.merged(), kernel.full())[0], sources)
+    if set(dims) != set(_space_of(eqn, value)) or p["batch_group_count"] != 1:
         raise TransformError(eqn, "is no convolution over rows and columns", "Convolve over both")
     if any(d != 1 for d in p["lhs_dilation"]):
         raise TransformError(
@@ -175,95 +170,71 @@ def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, by: Seq
             "is a transposed convolution",
             "Upsample by layers.IdealUpsample or PolyphaseUpsample, then convolve",
         )
-    first, second = (numbers.lhs_spec[2:].index(dim) for dim in dims)  # where the equation has rows, columns
-    sizes = [
-        (kernel.shape[axis] - 1) * dilation + 1
-        for axis, dilation in zip(numbers.rhs_spec[2:], p["rhs_dilation"], strict=True)
-    ]
-    pads = p["padding"]
-    windows = Windows(
-        dims, (sizes[first], sizes[second]), (pads[first], pads[second]), (by[first], by[second])
-    )
-    array, padding, strides, changes = laid(how, eqn, value, windows, "a strided convolution")
-    back = (strides[first], strides[second]), (padding[first], padding[second])  # a swap undoes itself
-    y = rebound(eqn, array, kernel.full(), window_strides=back[0], padding=back[1])[0]
-    sources: list[Any] = [None] * y.ndim
-    sources[numbers.out_spec[0]] = value.groups[numbers.lhs_spec[0]]
-    sources[numbers.out_spec[2:][first]] = (value.space[0],)
-    sources[numbers.out_spec[2:][second]] = (value.space[1],)
-    return placed(value, y, sources, changes)
+
+    def bind(array: jax.Array, windows: Windows) -> jax.Array:
+        now = [windows[dim] for dim in dims]
+        changes = {"window_strides": tuple(w.stride for w in now), "padding": tuple(w.padding for w in now)}
+        return rebound(eqn, array, kernel.full(), **changes)[0]
+
+    windows = dict(zip(dims, map(Window, sizes, p["padding"], strides), strict=True))
+    return windowed(how, eqn, value, windows, "a strided convolution", bind, sources)
 
 
-def _taps(value: Map) -> tuple[int, ...]:
-    """How many samples stand side by side for each row and each column (`own.ideal_strided_taps`)."""
-    return tuple(
-        math.prod(value.array.shape[axis] for axis in group[1:])
-        for space in value.space
-        for group in value.groups
-        if group[:1] == (space,)
-    )
-
-
-def _of_taps(eqn: Any, value: Map, kernel: Plain) -> Map:
-    """Windows of the samples that stand side by side: one for each place."""
-    numbers, p = eqn.params["dimension_numbers"], eqn.params
-    sizes = tuple(kernel.shape[axis] for axis in numbers.rhs_spec[2:])
-    if sizes != tuple(p["window_strides"]) or any(map(any, p["padding"])) or set(p["rhs_dilation"]) != {1}:
-        raise TransformError(eqn, "has windows across places and their taps", "Convolve by the taps' number")
-    y = rebound(eqn, value.merged(), kernel.full())[0]
-    sources: list[Any] = [None] * y.ndim
-    sources[numbers.out_spec[0]] = value.groups[numbers.lhs_spec[0]]
-    for dim, out in zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True):
-        sources[out] = value.groups[dim][:1]
-    return placed(value, y, sources, {})
+def _taps(value: Map, dims: Sequence[int]) -> list[int] | None:
+    """How many samples stand side by side for each place (`own.ideal_strided_taps`), where some do."""
+    groups = [value.groups[dim] for dim in dims]
+    if sorted(group[0] for group in groups) != sorted(value.space) or any(len(g) == 1 for g in groups):
+        return None
+    return [math.prod(value.array.shape[axis] for axis in group[1:]) for group in groups]
 
 
 @rule("reduce_window_max", "reduce_window_min", "reduce_window_sum")
 def pool(how: Transformation, eqn: Any, value: Map) -> list[Value]:
     """On the circle, with its stride pending; one window over all places is invariant."""
     value, p = how.settle(eqn, value), eqn.params
-    sizes, strides, padding = p["window_dimensions"], p["window_strides"], p["padding"]
-    others = [d for d in range(value.ndim) if value.spatial(d) is False and (sizes[d], strides[d]) != (1, 1)]
-    dims = space_of(eqn, value)
-    if others or any(d != 1 for d in (*p["base_dilation"], *(p["window_dilation"][d] for d in dims))):
+    dims = _space_of(eqn, value)
+    windows = dict(enumerate(map(Window, p["window_dimensions"], p["padding"], p["window_strides"])))
+    over_others = any(w != Window(1, (0, 0), 1) for dim, w in windows.items() if dim not in dims)
+    if over_others or {*p["base_dilation"], *p["window_dilation"]} != {1}:
         raise TransformError(eqn, "pools over channels or with gaps", "Pool over rows and columns")
-    pick = lambda each: (each[dims[0]], each[dims[1]])  # noqa: E731
-    windows = Windows(dims, pick(sizes), pick(padding), pick(strides))
-    if windows.sizes == value.seen_sides and windows.outputs(value.seen_sides) == ONE:
-        return [_over_all(how, eqn, value, dims)]
     name = eqn.primitive.name.removeprefix("reduce_window_")
+    if all(
+        windows[dim].size == n and not any(windows[dim].padding)
+        for dim, n in zip(dims, value.seen_sides, strict=True)
+    ):
+        return [_over_all(how, eqn, value, dims)]
     if name != "sum":
         value = how.not_pointwise(eqn, value, f"is a {name} pool,")
-    array, padding, now, changes = laid(how, eqn, value, windows, f"a strided {name} pool")
-    full = lambda few, one: tuple(few[dims.index(d)] if d in dims else one for d in range(value.ndim))  # noqa: E731
-    y = rebound(eqn, array, window_strides=full(now, 1), padding=full(padding, (0, 0)))[0]
-    return [placed(value, y, value.groups, changes)]
+
+    def bind(array: jax.Array, now: Windows) -> jax.Array:
+        full = [now.get(dim, window) for dim, window in windows.items()]
+        changes = {"window_strides": tuple(w.stride for w in full), "padding": tuple(w.padding for w in full)}
+        return rebound(eqn, array, **changes)[0]
+
+    return [windowed(how, eqn, value, windows, f"a strided {name} pool", bind)]
 
 
 def _over_all(how: Transformation, eqn: Any, value: Map, dims: tuple[int, int]) -> Plain:
     """One window over the whole map: invariant. Sums count the places that the program counts."""
-    array, sizes = how.seen(eqn, value).merged(), list(eqn.params["window_dimensions"])
+    value, sizes = how.seen(eqn, value), list(eqn.params["window_dimensions"])
     for dim, side in zip(dims, value.sides, strict=True):
         sizes[dim] = side
-    y = rebound(eqn, array, window_dimensions=tuple(sizes))[0]
-    return plain(y * value.share if eqn.primitive.name == "reduce_window_sum" and value.share != 1 else y)
+    y = rebound(eqn, value.merged(), window_dimensions=tuple(sizes))[0]
+    return plain(value.counted(y) if eqn.primitive.name == "reduce_window_sum" else y)
 
 
 @rule("depthwise_shifted_sum")
 def depthwise(how: Transformation, eqn: Any, value: Held, kernel: Held) -> list[Value]:
     """This package's own depthwise convolution of [..., H, W, C]."""
-    if not isinstance(value, Map) or not isinstance(kernel, Plain):
-        raise TransformError(eqn, "convolves by a map", "Convolve by a kernel that is no map of places")
-    value = how.settle(eqn, value)
-    dims = space_of(eqn, value)
-    amounts, mode = eqn.params["amounts"], eqn.params["padding"]
-    if not how.circular or (mode == "CIRCULAR" and value.whole):
+    value, kernel = _operands(how, eqn, value, kernel)
+    taps, amounts = kernel.full(), eqn.params["amounts"]
+    if eqn.params["padding"] == "CIRCULAR":
         value = how.from_start(eqn, value)
-        y = rebound(eqn, value.merged(), kernel.full())[0]
-        return [placed(value, y, value.groups, {} if not how.circular else {"window": value.window})]
-    if mode == "CIRCULAR":
-        raise TransformError(eqn, "pads a part of a map round a circle of its own", "Use the whole map")
-    windows = Windows(dims, (kernel.shape[0], kernel.shape[1]), amounts, ONE)
-    array, padding, _, changes = laid(how, eqn, value, windows, "a depthwise convolution")
-    y = rebound(eqn, array, kernel.full(), amounts=padding)[0]
-    return [placed(value, y, value.groups, changes)]
+        return [value.rebuilt(rebound(eqn, value.merged(), taps)[0])]
+    dims = (value.ndim - 3, value.ndim - 2)
+    windows = {dim: Window(size, each, 1) for dim, size, each in zip(dims, taps.shape, amounts, strict=False)}
+
+    def bind(array: jax.Array, now: Windows) -> jax.Array:
+        return rebound(eqn, array, taps, amounts=tuple(now[dim].padding for dim in dims))[0]
+
+    return [windowed(how, eqn, value, windows, "a depthwise convolution", bind)]

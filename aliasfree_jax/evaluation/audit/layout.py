@@ -40,8 +40,9 @@ def as_images(array: np.ndarray, value: Map) -> np.ndarray:
     order = [*first, *(axis for axis in bases if axis not in first)]
     array = array.transpose([bases.index(axis) for axis in order])
     lead = len(value.batch)
-    for axis, (start, length), side in zip((lead, lead + 1), value.window, value.sides, strict=True):
-        if start <= 0 and start + length >= side:
+    for axis, *place in zip((lead, lead + 1), value.first, value.seen_sides, value.sides, strict=True):
+        start, seen, side = place
+        if start <= 0 and start + seen >= side:
             array = array.take(range(-start, side - start), axis)
     rows, columns = array.shape[lead : lead + 2]
     return array.reshape(math.prod(array.shape[:lead]), rows, columns, -1)
