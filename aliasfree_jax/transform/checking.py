@@ -165,13 +165,16 @@ class Recorder:
             finding = Finding(place.where, place.operation, shifts, reason, remedy, place.within)
             self._found.setdefault((place.position, shifts, reason), (next(self._count), finding))
 
-    def at(self, place: Place) -> Finding | None:
-        """What was found at a place, or else on its line in its module."""
-        for (position, _, _), (_, finding) in self._found.items():
-            if position == place.position:
-                return finding
+    def at(self, place: Place, shifts: str) -> Finding | None:
+        """What was found at a place, or else on its line in its module; rather of these shifts."""
         there = (place.where, place.within)
-        return next((f for _, f in self._found.values() if (f.where, f.within) == there), None)
+        found = [
+            (position != place.position, finding.shifts != shifts, number)
+            for (position, _, _), (number, finding) in self._found.items()
+            if position == place.position or (finding.where, finding.within) == there
+        ]
+        numbered = dict(self._found.values())
+        return numbered[min(found)[2]] if found else None
 
     def findings(self) -> Findings:
         """In the order of the program, each once."""

@@ -134,36 +134,41 @@ def audit(
     """
     owner = getattr(f, "__self__", None)
     name = network or (type(owner).__name__ if owner is not None else getattr(f, "__name__", "function"))
-    given = _Given(f, args, kwargs, argnums, spatial_axes)
-    given.check(shifts)
-    return Audits([_audited(given, shift, name) for shift in shifts])
+    own, wide = (_Program(wide, f, args, kwargs, argnums, spatial_axes) for wide in (False, True))
+    own.check(shifts)
+    return Audits([_audited(wide, wide.run(shift), own.run(shift), shift, name) for shift in shifts])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Given:
-    """A call of a function of images."""
+class _Program:
+    """What a call of a function does, in float64 (`wide`) or in its own precision.
 
-    f: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    argnums: int | Sequence[int]
-    axes: tuple[int, int]
+    Attributes:
+      found: what `check` finds there.
+    """
 
-    def program(self, wide: bool) -> program.Program:
-        """What it does; of arguments in float64 if `wide`, unless it holds arrays that go with no others."""
-        if wide:
-            args, kwargs = jax.tree.map(_as_float64, (self.args, self.kwargs))
-            with contextlib.suppress(TypeError):
-                return program.read(self.f, args, kwargs, self.argnums, self.axes)
-        return program.read(self.f, self.args, self.kwargs, self.argnums, self.axes)
+    def __init__(
+        self, wide: bool, f: Callable[..., Any], args: Any, kwargs: Any, argnums: Any, axes: tuple[int, int]
+    ) -> None:
+        self.wide, self.axes = wide, axes
+        with self._precision():
+            read = None
+            if wide:
+                wide_args, wide_kwargs = jax.tree.map(_as_float64, (args, kwargs))
+                with contextlib.suppress(TypeError):  # it holds arrays that go with no other type
+                    read = program.read(f, wide_args, wide_kwargs, argnums, axes)
+            self.read = read or program.read(f, args, kwargs, argnums, axes)
+            self.found, self._layouts = checking.Recorder(FRACTIONS), Layouts()
+            checking.walk(self.read, self.found, self._layouts)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        return jax.enable_x64(True) if self.wide else contextlib.nullcontext()
 
     def check(self, shifts: Sequence[Shift]) -> None:
-        """Raises what `audit` says."""
-        read = self.program(False)
-        images = [array for array, is_image in zip(read.arrays, read.images, strict=True) if is_image]
-        if not all(jnp.issubdtype(image.dtype, jnp.floating) for image in images):
-            raise ShapeError(f"expected floating-point images, got {images[0].dtype}.")
-        sides = self.sides(images[0])
+        """Raises what `audit` says of images and shifts."""
+        image = next(a for a, is_image in zip(self.read.arrays, self.read.images, strict=True) if is_image)
+        if not jnp.issubdtype(image.dtype, jnp.floating):
+            raise ShapeError(f"expected floating-point images, got {image.dtype}.")
+        sides = image.shape[self.axes[0]], image.shape[self.axes[1]]
         for shift in shifts:
             if np.shape(shift) != (2,) or not np.isfinite(shift).all():
                 raise ConfigError(
@@ -174,19 +179,23 @@ class _Given:
                     f"a shift by {pair(shift)} moves images of {sides} round to where they were."
                 )
 
-    def sides(self, image: Any) -> tuple[int, int]:
-        """Rows and columns of images."""
-        return image.shape[self.axes[0]], image.shape[self.axes[1]]
-
-    def moved(self, image: Any, shift: Shift) -> tuple[np.ndarray, np.ndarray]:
-        """Images without what no shift keeps, and the same moved; float64."""
-        laid = np.moveaxis(np.asarray(image, np.float64), self.axes, (-2, -1))
-        maps = laid.reshape(-1, *laid.shape[-2:], 1)
-        if any(s % 1 for s in shift):
-            maps = np.asarray(remove_nyquist(jnp.asarray(maps)))
-        moved = moved_along(np.fft.fft2(maps, axes=(1, 2)), np.tile(shift, (len(maps), 1)))
-        still, away = (np.moveaxis(each.reshape(laid.shape), (-2, -1), self.axes) for each in (maps, moved))
-        return still, away
+    def run(self, shift: Shift) -> Run:
+        """Its operations on the images and on the moved ones."""
+        arguments, image = [], (0, 1, 1, 1)
+        for array, is_image in zip(self.read.arrays, self.read.images, strict=True):
+            both = Both(jnp.asarray(array))
+            if is_image:
+                image = (len(array), array.shape[self.axes[0]], array.shape[self.axes[1]], 1)
+                with self._precision():
+                    still, moved = _pair(array, self.axes, shift)
+                    both = Both(jnp.asarray(still, array.dtype), jnp.asarray(moved, array.dtype))
+            arguments.append(both)
+        run = Run(lambda step: seen(step.place, step.results, self._layouts, shift, image), closely=self.wide)
+        with self._precision():
+            closed = self.read.jaxpr
+            results = Lockstep(self.wide, run).run(closed.jaxpr, closed.consts, arguments)
+            run.finish({result.step for result in results if result.moved is not None})
+        return run
 
 
 def _as_float64(leaf: Any) -> Any:
@@ -194,30 +203,19 @@ def _as_float64(leaf: Any) -> Any:
     return jnp.asarray(leaf, jnp.float64) if floating else leaf
 
 
-def _run(given: _Given, shift: Shift, wide: bool) -> tuple[Run, checking.Recorder]:
-    """The operations of the function, in float64 or in its own precision, and what `check` finds."""
-    with jax.enable_x64(True) if wide else contextlib.nullcontext():
-        read = given.program(wide)
-        recorder, layouts = checking.Recorder(FRACTIONS if any(s % 1 for s in shift) else WHOLE), Layouts()
-        checking.walk(read, recorder, layouts)
-        arguments, image = [], (0, 1, 1, 1)
-        for array, is_image in zip(read.arrays, read.images, strict=True):
-            both = Both(jnp.asarray(array))
-            if is_image:
-                with jax.enable_x64(True):
-                    still, moved = given.moved(array, shift)
-                both = Both(jnp.asarray(still, array.dtype), jnp.asarray(moved, array.dtype))
-                image = (len(still), *given.sides(array), 1)
-            arguments.append(both)
-        run = Run(lambda step: seen(step.place, step.results, layouts, shift, image), closely=wide)
-        jaxpr = read.jaxpr
-        results = Lockstep(wide, run).run(jaxpr.jaxpr, jaxpr.consts, arguments)
-        run.finish({result.step for result in results if result.moved is not None})
-    return run, recorder
+def _pair(image: Any, axes: tuple[int, int], shift: Shift) -> tuple[np.ndarray, np.ndarray]:
+    """Images without what no shift keeps, and the same moved; float64."""
+    laid = np.moveaxis(np.asarray(image, np.float64), axes, (-2, -1))
+    maps = laid.reshape(-1, *laid.shape[-2:], 1)
+    if any(s % 1 for s in shift):
+        with jax.enable_x64(True):
+            maps = np.asarray(remove_nyquist(jnp.asarray(maps)))
+    moved = moved_along(np.fft.fft2(maps, axes=(1, 2)), np.tile(shift, (len(maps), 1)))
+    still, away = (np.moveaxis(each.reshape(laid.shape), (-2, -1), axes) for each in (maps, moved))
+    return still, away
 
 
-def _audited(given: _Given, shift: Shift, name: str) -> Audit:
-    (wide, recorder), (own, _) = _run(given, shift, True), _run(given, shift, False)
+def _audited(program: _Program, wide: Run, own: Run, shift: Shift, name: str) -> Audit:
     if not wide.rows:
         raise ShapeError(f"no result of {name} depends on the images.")
     deployed = _matched(wide, own, name)
@@ -228,7 +226,7 @@ def _audited(given: _Given, shift: Shift, name: str) -> Audit:
         finding, first = f"Nothing{looked_at} breaks under a shift by {pair(shift)}.", None
     else:
         layer = layers[broken[0]]
-        finding = _sentence(wide, wide.rows[broken[0]], layer, shift, recorder)
+        finding = _sentence(wide, wide.rows[broken[0]], layer, shift, program.found)
         first = layer.path or layer.name
     return Audit(name, shift, layers, first, finding, _notes(wide, layers))
 
@@ -280,11 +278,12 @@ def _sentence(run: Run, row: Row, layer: LayerError, shift: Shift, recorder: che
     number = run.guilty(row)
     assert number is not None
     place = f" at {short(layer.where)}" if layer.path else ""
+    before = "was not compared" if math.isnan(layer.before) else f"moves along (error {layer.before:.1e})"
     text = (
-        f"{layer.name}{place} is the first to break under a shift by {pair(shift)}: its input moves along "
-        f"(error {layer.before:.1e}), its output does not ({run.error(number):.1e})."
+        f"{layer.name}{place} is the first to break under a shift by {pair(shift)}: its input {before}, "
+        f"its output does not ({run.error(number):.1e})."
     )
-    found = recorder.at(row.steps[number])
+    found = recorder.at(row.steps[number], FRACTIONS if any(s % 1 for s in shift) else WHOLE)
     return text + (f" Reason: {found.reason}. {found.remedy}." if found else f" See {GUIDE}.")
 
 
