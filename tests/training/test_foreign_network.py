@@ -340,7 +340,8 @@ def test_it_is_the_network_itself(kind):
     jax.tree.map(np.testing.assert_array_equal, variables, adapted.init(key, images, train=False))
     evaluated = network.apply(variables, images, **mode(network, train=False))
     np.testing.assert_array_equal(evaluated, adapted.apply(variables, images))
-    how = {"rngs": {"dropout": jax.random.key(5)}, "mutable": ["batch_stats"]}
+    mutable = [collection for collection in variables if collection != "params"]  # as in a training step
+    how = {"rngs": {"dropout": jax.random.key(5)}, "mutable": mutable}
     trained = network.apply(variables, images, **mode(network, train=True), **how)
     jax.tree.map(np.testing.assert_array_equal, trained, adapted.apply(variables, images, train=True, **how))
     sown = adapted.apply(variables, images, mutable=["intermediates"], capture_intermediates=True)[1]
