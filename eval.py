@@ -164,8 +164,8 @@ def main(config: ConfigDict) -> None:
     validate(config)
     if others := sorted(field for field in cli.overridden() if field.startswith("model.")):
         raise ConfigError(
-            f"{', '.join(others)}: the network that is evaluated is the checkpoint's, as it was trained. Another "
-            "one can start from its weights: python train.py --config.init_from=CHECKPOINT"
+            f"{', '.join(others)}: the network that is evaluated is the checkpoint's, as it was trained. "
+            "Another one can start from its weights: python train.py --config.init_from=CHECKPOINT"
         )
     path = checkpoint_path()
     output = output_path(path)

@@ -260,16 +260,6 @@ def test_a_missing_file_is_refused(whole, run, changed):
         train(f"--workdir={run}")
 
 
-def test_a_moved_file_is_accepted_by_name(run, nets):
-    name = f"--config.model.name={nets}/nets.py:make_network"
-    with pytest.raises(ConfigError, match="--accept_changes=model.name"):
-        train(f"--workdir={run}", name)
-    train(f"--workdir={run}", name, "--accept_changes=model.name")
-    (nets / "nets.py").write_text(NETS + "# Changed.")
-    with pytest.raises(CheckpointError, match="is of the model .*, the configuration asks for"):
-        train(f"--workdir={run}", name, "--accept_changes=model.name")
-
-
 def test_eval_takes_no_other_network(run):
     with pytest.raises(
         ConfigError, match="model.shift_invariant.sampler: the network .*init_from=CHECKPOINT"
