@@ -162,6 +162,11 @@ def write(output: Path, results: Results) -> list[Path]:
 def main(config: ConfigDict) -> None:
     """Evaluates, prints the table and writes the JSON file."""
     validate(config)
+    if others := sorted(field for field in cli.overridden() if field.startswith("model.")):
+        raise ConfigError(
+            f"{', '.join(others)}: the network that is evaluated is the checkpoint's, as it was trained. "
+            "Another one can start from its weights: python train.py --config.init_from=CHECKPOINT"
+        )
     path = checkpoint_path()
     output = output_path(path)
     card, module, variables = load_weights(path, "--checkpoint")

@@ -7,6 +7,7 @@ python train.py --workdir=runs/mine --config.seed=1 --accept_changes=seed     ..
 srun python train.py --config=...                            one process a task (Open MPI: mpirun)
 
 Any field can be overridden: --config.train.batch_size=32, or --config.init_from=PATH (run or .pth).
+A network of your own: --config.model.name=my_file.py:make_network (docs/training.md).
 --config.dry_run=true runs a recipe in miniature first, in minutes: data, network, evaluation, checkpoints.
 It has a directory of its own, <workdir>-dry-run.
 """

@@ -54,7 +54,7 @@ class Adapted(nn.Module):
         else:
             apply = self.transform(functools.partial(network.apply, **how))
             result = apply(self.variables, images, rngs=rngs)
-            result, changed = result if self.scope.mutable else (result, {})
+            result, changed = (result, {}) if self.scope.mutable is False else result
         for collection, values in changed.items():
             for name, value in values.items():
                 self.put_variable(collection, name, value)

@@ -20,6 +20,7 @@ from aliasfree_jax.checkpoint import (
     how_chosen,
     keep_best,
     load_model,
+    load_variables,
     named_leaves,
     newest_run,
     save_model,
@@ -185,6 +186,26 @@ def test_restore_another_network(run):
     )
     with pytest.raises(CheckpointError, match="of the model 'dense', the configuration asks for 'other'"):
         restore(run, model="other")
+
+
+def test_restore_a_network_whose_file_has_moved(tmp_path):
+    with closing(RunCheckpoints(tmp_path, keep=1)) as checkpoints:
+        checkpoints.save(card_at(2, model="a.py:make", file_sha256="ab"), variables_of(), state_of(2))
+    assert restore(tmp_path, model="b.py:make", file_sha256="ab")[0] == 2
+    with pytest.raises(CheckpointError, match="of the model 'a.py:make', the configuration asks for 'b.py"):
+        restore(tmp_path, model="b.py:make", file_sha256="cd")
+
+
+def test_variables_are_read_without_their_network(run, monkeypatch):
+    monkeypatch.setattr(foreign, "create_model", None)
+    card, variables = load_variables(run)
+    assert card.step == 4
+    assert_equal(variables, variables_of(seed=4))
+    shutil.rmtree(run / "checkpoints/4/variables")
+    with pytest.raises(
+        CheckpointError, match="checkpoints/4 is damaged or incomplete.*one before is of step 2"
+    ):
+        load_variables(run)
 
 
 def test_restore_another_optimizer(run):

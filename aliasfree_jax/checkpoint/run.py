@@ -123,7 +123,8 @@ class RunCheckpoints:
     ) -> tuple[PyTree, PyTree]:
         directory = self.directory / str(step)
         stored, found = read_card(directory)
-        if stored.model != card.model:
+        moved = stored.file_sha256 and stored.file_sha256 == card.file_sha256  # the same file elsewhere
+        if stored.model != card.model and not moved:
             raise CheckpointError(
                 f"checkpoint {directory} is of the model {stored.model!r}, the configuration asks for "
                 f"{card.model!r}: use another --workdir, or start from its weights with --config.init_from."

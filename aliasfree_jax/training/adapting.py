@@ -31,8 +31,9 @@ def _traced(network: Adapted, card: ModelCard, now: dict[str, Any]) -> None:
     collections = [name for name in variables if name != "params"]
 
     def trained(variables: Any, images: Any, now: Any) -> Any:
-        streams = random_streams(key)
-        return network.apply(variables, images, train=True, **now, rngs=streams, mutable=collections)
+        how = {"rngs": random_streams(key), "mutable": collections}
+        logits, _ = network.apply(variables, images, train=True, **now, **how)
+        return logits
 
     jax.eval_shape(trained, variables, images, now)
 
