@@ -159,7 +159,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("data", None, "CIFAR-10: a folder, tar or zip", required=True, flag_values=values)
     flags.DEFINE_integer("images", 0, "test images, evenly spread; 0: all", 0, flag_values=values)
     flags.DEFINE_integer("draws", 1, "random shifts of each kind an image", 1, flag_values=values)
-    flags.DEFINE_integer("worst_images", 200, "of them, tried under every shift", 1, flag_values=values)
+    flags.DEFINE_integer("worst_images", 100, "of them, tried under every shift", 1, flag_values=values)
     flags.DEFINE_string("output", str(RESULTS), "the file to write", flag_values=values)
 
 
