@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aliasfree_jax.models import create_model, list_models
-    from aliasfree_jax.transform import Oversample, check, shift_invariant
+    from aliasfree_jax.models import list_models
+    from aliasfree_jax.transform import Oversample, check, create_model, shift_invariant
 
 __version__ = "0.1.0"
 
@@ -13,11 +13,11 @@ __all__ = ["Oversample", "__version__", "check", "create_model", "list_models", 
 
 def __getattr__(name: str) -> Any:
     """Imports the networks when first asked for: processes that only decode images need no jax."""
-    if name in ("create_model", "list_models"):
+    if name == "list_models":
         from aliasfree_jax import models
 
-        return getattr(models, name)
-    if name in ("Oversample", "check", "shift_invariant"):
+        return models.list_models
+    if name in ("Oversample", "check", "create_model", "shift_invariant"):
         from aliasfree_jax import transform
 
         return getattr(transform, name)

@@ -2,9 +2,9 @@
 
 python -m experiments.public_resnet --weights=resnet20-12fca82f.th --data=CIFAR.tar.xz
 
-The weights are those of github.com/akamaster/pytorch_resnet_cifar10. The data is CIFAR-10 as for `python -m
-experiments`. The results go to docs/results/public_resnet.json, of which `python -m experiments --page` makes
-the README's table.
+The weights are those of github.com/akamaster/pytorch_resnet_cifar10. The data is CIFAR-10 as for
+`python -m experiments`. The results go to experiments/results/public_resnet.json, and from there into the
+README's table by `python -m experiments --page`.
 """
 
 import functools
@@ -20,10 +20,8 @@ from aliasfree_jax.startup import begin
 if __name__ == "__main__":  # before what may be missing is imported
     begin()
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
 from aliasfree_jax import shift_invariant
@@ -31,15 +29,17 @@ from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.config import base_config
 from aliasfree_jax.conversion.weight_files import read_state_dict
 from aliasfree_jax.data import eval_batches, limit, open_source
+from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
 from aliasfree_jax.evaluation.measurements import adversarial_integer
 from aliasfree_jax.evaluation.report import Rows, circumstances, percent
 from aliasfree_jax.evaluation.shift_sets import random_fraction, random_integer
 from aliasfree_jax.files import local_path, write_json
 from benchmarks.timing import machine
+from experiments.resnet20 import ResNet20, variables_of
 from experiments.stored import ROOT, rounded
 
-RESULTS = ROOT / "docs" / "results" / "public_resnet.json"
+RESULTS = ROOT / "experiments" / "results" / "public_resnet.json"
 SIDE, BATCH = 32, 500
 # What is done to the network: options of `shift_invariant`; None for nothing.
 WAYS: Mapping[str, dict[str, Any] | None] = {
@@ -50,55 +50,6 @@ WAYS: Mapping[str, dict[str, Any] | None] = {
     "ideal": {"sampler": "ideal"},
     "ideal, polynomials": {"sampler": "ideal", "activations": "polynomial"},
 }
-
-
-class Block(nn.Module):
-    """Two convolutions beside a shortcut without parameters (He et al. 2016, option A)."""
-
-    features: int
-    strides: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        conv = functools.partial(nn.Conv, self.features, (3, 3), padding=1, use_bias=False)
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
-        y = nn.relu(norm(name="bn1")(conv(strides=self.strides, name="conv1")(x)))
-        y = norm(name="bn2")(conv(name="conv2")(y))
-        if self.strides > 1:
-            added = (self.features - x.shape[-1]) // 2
-            x = jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (added, added)))
-        return nn.relu(x + y)
-
-
-class ResNet20(nn.Module):
-    """He et al. 2016, "Deep Residual Learning", section 4.2: nothing here knows of this package."""
-
-    @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        x = nn.Conv(16, (3, 3), padding=1, use_bias=False, name="conv1")(images)
-        norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name="bn1")
-        x = nn.relu(norm(x))
-        for stage, features in enumerate((16, 32, 64), 1):
-            for block in range(3):
-                strides = 2 if stage > 1 and block == 0 else 1
-                x = Block(features, strides, name=f"layer{stage}_{block}")(x, train)
-        return nn.Dense(10, name="linear")(x.mean((1, 2)))
-
-
-def variables_of(weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Linen's variables of the network, of a state dict of PyTorch."""
-    names = {"running_mean": ("batch_stats", "mean"), "running_var": ("batch_stats", "var")}
-    variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
-    for key, array in weights.items():
-        module, _, leaf = key.rpartition(".")
-        kernel = "kernel" if array.ndim > 1 else "scale"
-        collection, name = names.get(leaf, ("params", kernel if leaf == "weight" else leaf))
-        place = variables[collection]
-        # layer1.0.conv1 is conv1 in layer1_0
-        for part in module.replace(".", "_", module.count(".") - 1).split("."):
-            place = place.setdefault(part, {})
-        place[name] = array.transpose(*range(2, array.ndim), 1, 0) if array.ndim > 1 else array
-    return variables
 
 
 def measurements(draws: int) -> list[Measurement]:
@@ -126,7 +77,9 @@ def measure(values: flags.FlagValues, variables: Any) -> dict[str, Any]:
             "options": options,
             **evaluate(predict, eval_batches(source, data, batch_size=BATCH), measurements(values.draws)),
             "worst": evaluate(
-                predict, eval_batches(searched, data, batch_size=BATCH), [adversarial_integer(SIDE, SIDE // 2)]
+                predict,
+                eval_batches(searched, data, batch_size=BATCH),
+                [adversarial_integer(SIDE, SIDE // 2)],
             ),
             "seconds": time.perf_counter() - began,
         }
@@ -144,8 +97,15 @@ def row(name: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def table() -> Rows:
-    """The stored results, for the README."""
-    found = json.loads(RESULTS.read_text())["results"]
+    """The stored results, for the README.
+
+    Raises:
+      DataError: there are none.
+    """
+    try:
+        found = json.loads(RESULTS.read_text())["results"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{RESULTS} has no results ({error!r}): {__name__} makes them.") from error
     heading = [
         *("ResNet-20", "accuracy, %", "same class under integer shifts, %", "half-pixel"),
         *("accuracy of the searched images, %", "its worst case over all integer shifts"),

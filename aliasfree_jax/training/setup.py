@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from aliasfree_jax.training.resuming import until_termination
 from aliasfree_jax.training.schedules import Plan, Schedule, learning_rate, make_plan, temperature
 from aliasfree_jax.training.state import StateBuilder, TrainState
 from aliasfree_jax.training.step import Predict, TrainStep, make_predict, make_train_step
+from aliasfree_jax.transform import what_is_left
 
 # (images -> logits, batches) -> named results; passed in, so that training knows no evaluation.
 Evaluate = Callable[[Callable[[Any], jax.Array], Iterable[Mapping[str, Any]]], Mapping[str, float]]
@@ -63,9 +65,14 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
 
 
 def check_network(config: ConfigDict) -> None:
-    """Raises what is wrong with the network's options or the image size, before any data is read."""
+    """Raises what is wrong with the network's options or the image size, before any data is read.
+
+    Warns if an exact sampler is asked for where something else breaks invariance.
+    """
     card = make_card(config, ["a class"], "")
     networks = [create_model(card.model, **card.options)]
+    if left := what_is_left(card.model, networks[0], card.options):
+        warnings.warn(left, stacklevel=1)
     if config.train.blend.epochs > 0:
         networks.append(blended_network(card, config.train.blend.start))
     for network in networks:

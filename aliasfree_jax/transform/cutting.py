@@ -225,6 +225,9 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
             pass  # it goes on round the circle
         elif not whole.cut_off[place] and (_pads(value, whole, dim) or (part and value.shape[dim] == 1)):
             padding += value.shape[dim]
+        elif part and whole.cut_off[place]:
+            reason = "continues a map of which rows or columns are left out"
+            raise TransformError(eqn, reason, "Use the whole map (pad windows before it, cut nothing off)")
         elif part:
             raise TransformError(eqn, "joins parts of a map in another order", "Use the map as it is")
         else:
