@@ -1,24 +1,26 @@
 """Shift-invariant and alias-free convolutional networks in JAX and Flax."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aliasfree_jax.evaluation.audit import audit
     from aliasfree_jax.models import list_models
     from aliasfree_jax.transform import Oversample, check, create_model, shift_invariant
 
 __version__ = "0.1.0"
 
-__all__ = ["Oversample", "__version__", "check", "create_model", "list_models", "shift_invariant"]
+__all__ = ["Oversample", "__version__", "audit", "check", "create_model", "list_models", "shift_invariant"]
+
+_HOMES = {
+    "list_models": "aliasfree_jax.models",
+    **dict.fromkeys(("Oversample", "check", "create_model", "shift_invariant"), "aliasfree_jax.transform"),
+    "audit": "aliasfree_jax.evaluation.audit",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Imports the networks when first asked for: processes that only decode images need no jax."""
-    if name == "list_models":
-        from aliasfree_jax import models
-
-        return models.list_models
-    if name in ("Oversample", "check", "create_model", "shift_invariant"):
-        from aliasfree_jax import transform
-
-        return getattr(transform, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

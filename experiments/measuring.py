@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.data import Source, eval_batches, limit, open_source
-from aliasfree_jax.evaluation.audit.alignment import equivariance_error, tolerance
+from aliasfree_jax.evaluation.alignment import equivariance_error, tolerance
 from aliasfree_jax.evaluation.evaluator import Measurement, Results, evaluate, predictor
 from aliasfree_jax.evaluation.measurements import adversarial_continuous, adversarial_integer
 from aliasfree_jax.evaluation.reductions import WORST_CASE
@@ -51,7 +51,7 @@ def map_errors(module: nn.Module, variables: PyTree, images: np.ndarray) -> dict
     """Equivariance error of the last feature map under a shift of one and of half a pixel on both axes.
 
     The largest difference to the map moved along, relative to the largest value; the map may have moved by
-    the pixels that adaptive samplers choose, see `audit.alignment`.
+    the pixels that adaptive samplers choose, see `evaluation.alignment`.
     """
 
     @jax.jit

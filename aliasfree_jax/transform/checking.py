@@ -2,10 +2,7 @@
 
 import dataclasses
 import itertools
-import os
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,10 +11,10 @@ from aliasfree_jax.errors import ConfigError, listed, unknown
 from aliasfree_jax.layers.sampling import Subsample
 from aliasfree_jax.transform import bands, program
 from aliasfree_jax.transform.interpreter import Transformation, run
-from aliasfree_jax.transform.lines import Place, TransformError, walking
+from aliasfree_jax.transform.lines import Place, TransformError, short, walking
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
-from aliasfree_jax.transform.values import Pointwise
+from aliasfree_jax.transform.values import Pointwise, Value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Findings(list[Finding]):
         entries: dict[Finding, list[str]] = {}
         for finding in self:
             entries.setdefault(dataclasses.replace(finding, within=""), []).append(finding.within)
-        rows = [(_short(entry.where), entry.operation, entry.shifts, entry.reason) for entry in entries]
+        rows = [(short(entry.where), entry.operation, entry.shifts, entry.reason) for entry in entries]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = []
         for row, (entry, modules) in zip(rows, entries.items(), strict=True):
@@ -61,11 +58,6 @@ class Findings(list[Finding]):
             lines += [f"    in {listed(inside, 3)}"] if inside else []
             lines.append(f"    {entry.remedy}.")
         return "\n".join(lines)
-
-
-def _short(where: str) -> str:
-    """The line relative to the working directory where it is below, or to where packages are installed."""
-    return re.sub(r".*-packages/", "", where).removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +103,21 @@ def check(
     """
     if shifts not in (WHOLE, FRACTIONS):
         raise ConfigError(unknown("kind of shifts", shifts, (WHOLE, FRACTIONS)))
-    read = program.read(f, _shapes(args), _shapes(kwargs), argnums, spatial_axes)
-    recorder = _Recorder(shifts)
-    how = Transformation(Subsample, True, True, report=recorder, activations=_AsWritten())
+    read = program.read(f, shapes_of(args), shapes_of(kwargs), argnums, spatial_axes)
+    recorder = Recorder(shifts)
+    walk(read, recorder)
+    return recorder.findings()
 
-    def walk(*arrays: Any) -> None:
+
+def walk(
+    read: program.Program,
+    report: Callable[[Place, str, str, str], None],
+    observe: Callable[[Place, Sequence[Value]], None] | None = None,
+) -> None:
+    """Walks a program on shapes, and tells `report` what breaks it, `observe` what its operations give."""
+    how = Transformation(Subsample, True, True, report=report, activations=_AsWritten(), observe=observe)
+
+    def walked(*arrays: Any) -> None:
         values = [
             dataclasses.replace(value, band=bands.whole(value.sides)) if isinstance(value, Map) else value
             for value in read.values(arrays)
@@ -126,11 +128,10 @@ def check(
             if isinstance(result, Map):
                 _given_back(how, *read.maker(variable), result)
 
-    jax.eval_shape(walk, *read.arrays)
-    return recorder.findings()
+    jax.eval_shape(walked, *read.arrays)
 
 
-def _shapes(arguments: Any) -> Any:
+def shapes_of(arguments: Any) -> Any:
     """The arguments with shapes in place of arrays."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf,
@@ -150,7 +151,7 @@ def _given_back(how: Transformation, number: int, eqn: Any, result: Map) -> None
             how.found(eqn, WHOLE, error.reason, error.remedy)
 
 
-class _Recorder:
+class Recorder:
     """Takes what a walk reports."""
 
     def __init__(self, shifts: str) -> None:
@@ -159,9 +160,18 @@ class _Recorder:
         self._count = itertools.count()
 
     def __call__(self, place: Place, shifts: str, reason: str, remedy: str) -> None:
+        """Takes a finding, if it concerns these shifts."""
         if shifts == WHOLE or self.shifts == FRACTIONS:
             finding = Finding(place.where, place.operation, shifts, reason, remedy, place.within)
             self._found.setdefault((place.position, shifts, reason), (next(self._count), finding))
+
+    def at(self, place: Place) -> Finding | None:
+        """What was found at a place, or else on its line in its module."""
+        for (position, _, _), (_, finding) in self._found.items():
+            if position == place.position:
+                return finding
+        there = (place.where, place.within)
+        return next((f for _, f in self._found.values() if (f.where, f.within) == there), None)
 
     def findings(self) -> Findings:
         """In the order of the program, each once."""

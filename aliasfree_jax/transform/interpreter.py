@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.grids import Grid
-from aliasfree_jax.transform.lines import LOOKED_INTO, TransformError, walking
+from aliasfree_jax.transform.lines import LOOKED_INTO, Place, TransformError, here, walking
 from aliasfree_jax.transform.maps import Group, Map, map_of
 from aliasfree_jax.transform.order import in_order, named
 from aliasfree_jax.transform.reporting import WHOLE, Reporting
@@ -38,9 +38,11 @@ class Transformation(Reporting):
 
     Attributes:
       activations: how non-linearities are evaluated; None: as they are written.
+      observe: is shown the results of every operation.
     """
 
     activations: Activations | None = None
+    observe: Callable[[Place, Sequence[Value]], None] | None = None
 
     def not_pointwise(self, eqn: Any, value: Map, what: str) -> Map:
         """`value`, of which the operation makes a non-linearity that is no function of each element."""
@@ -136,9 +138,11 @@ def interpret(
         with walking(i, eqn):
             name = SHORTCUT if i in late else eqn.primitive.name
             outputs = _evaluated(how, eqn, name, values)
-        within = eqn.primitive.name in LOOKED_INTO and not all(isinstance(v, Plain) for v in values)
-        if how.report is not None and not within:
-            outputs = _with_origin(values, outputs)
+            within = eqn.primitive.name in LOOKED_INTO and not all(isinstance(v, Plain) for v in values)
+            if how.report is not None and not within:
+                outputs = _with_origin(values, outputs)
+            if how.observe is not None:
+                how.observe(here(eqn), outputs)
         for variable, output in zip(eqn.outvars, outputs, strict=True):
             known[variable] = output
         for variable in {v for v in eqn.invars if named(v)} - results:

@@ -4,6 +4,7 @@ import contextvars
 import dataclasses
 import functools
 import itertools
+import os
 import re
 import sysconfig
 from collections.abc import Iterator
@@ -96,6 +97,11 @@ class Place:
                     if any(known in frame.file_name for known in _FUNCTIONS):
                         function = frame.function_name.rpartition(".")[2].lstrip("_")
         return "a line that is not known", name
+
+
+def short(where: str) -> str:
+    """The line relative to the working directory where it is below, or to where packages are installed."""
+    return re.sub(r".*-packages/", "", where).removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def _module(scope: str) -> str:

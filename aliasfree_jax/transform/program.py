@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from flax.errors import TraceContextError
+from flax.linen import override_named_call
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError
 from aliasfree_jax.transform.grids import Grid
@@ -81,7 +82,8 @@ def read(
 
     arrays = [leaves[i] for i in dynamic]
     try:
-        jaxpr, shapes = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
+        with override_named_call(True):  # names of Flax's modules, for messages
+            jaxpr, shapes = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
     except TraceContextError as error:
         raise StatefulError(
             "the function changes a module that it holds (batch statistics, random keys). Give it as "

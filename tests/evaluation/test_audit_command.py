@@ -66,19 +66,22 @@ def test_the_command_tells_the_first_layer_and_writes_what_it_found(module, tmp_
     options = ["--image=8,8,1", "--shift=1,0", f"--output={out}", f"--plot={picture}"]
     run(command, *targets, *options)
     text = capsys.readouterr().out
-    assert "make_network, image shifted by (1, 0)" in text and "down (Conv, stride 2)" in text
+    assert "make_network, image shifted by (1, 0)" in text and "down (conv_general_dilated)" in text
     lines = [line for line in text.splitlines() if line.endswith("breaks, the first")]
     assert len(lines) == 1 and lines[0].startswith("down")  # the mean of sums over ones is exact: mended
-    assert "make_network: down (Conv, stride 2) is the first to break under a shift by (1, 0)" in text
-    assert "with_variables: No layer breaks under a shift by (1, 0)." in text
+    assert "make_network: down (conv_general_dilated) at " in text
+    assert "with_variables: Nothing breaks under a shift by (1, 0)." in text
 
     first, second = json.loads(out.read_text())["audits"]
     assert first["network"] == "make_network" and first["first_break"] == "down"
     assert second["first_break"] is None and first["shift"] == [1, 0]
-    layer = first["layers"][1]
+    layer = next(layer for layer in first["layers"] if layer["path"] == "down")
     assert layer["path"] == "down" and layer["state"] == "breaks" and layer["after"] > 1e-3
     page = out.with_suffix(".md").read_text()
-    assert "## make_network, image shifted by (1, 0)" in page and "| down (Conv, stride 2) | 4x4x2 |" in page
+    assert (
+        "## make_network, image shifted by (1, 0)" in page
+        and "| down (conv_general_dilated) | 4x4x2 |" in page
+    )
     pixels = np.asarray(Image.open(picture).convert("L"))
     assert pixels.shape[1] > 800 and (pixels < 200).mean() > 0.005  # not a white page
 
@@ -99,7 +102,7 @@ def test_a_run_is_audited_on_images_of_its_size(tmp_path, capsys):
     [
         ([], "nothing to audit: pass --checkpoint=runs/mine"),
         (["--checkpoint=/nowhere/run"], "no checkpoint at /nowhere/run"),
-        (["{}"], "is no target: expected my_package.my_file:make_network"),
+        (["{}"], "is neither my_file.py:make_network nor a network of this package"),
         (["no_such_package.file:make"], "there is no module 'no_such_package.file'"),
         (["nowhere.py:make"], "there is no file nowhere.py"),
         (["{}:make_networks"], "unknown function 'make_networks'. Did you mean 'make_network'?"),

@@ -1,55 +1,60 @@
-"""Which layers of a network break shift equivariance, and by how much.
+"""Which operations of a function of images break shift equivariance, and by how much.
 
 Float64 tells what breaks: errors of rounding are then far below all others. Beside it stands the error in
-the network's own precision, which is what it has in use.
+the function's own precision, which is what it has in use.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.checkpoint import PyTree
-from aliasfree_jax.errors import AliasFreeError, ConfigError, ShapeError
-from aliasfree_jax.evaluation.audit.alignment import Shift, moved_along, pair, tolerance
-from aliasfree_jax.evaluation.audit.judging import DECIDABLE, Break, Judge, describe, limits_of
-from aliasfree_jax.evaluation.audit.recording import Recorder, record
+from aliasfree_jax.errors import AliasFreeError, ConfigError, ShapeError, listed
+from aliasfree_jax.evaluation.alignment import Shift, moved_along, pair, tolerance
+from aliasfree_jax.evaluation.audit.layout import Layouts, seen
+from aliasfree_jax.evaluation.audit.rows import DECIDABLE, Row, Run
 from aliasfree_jax.ops.resample import remove_nyquist
-from aliasfree_jax.ops.shapes import check_images
+from aliasfree_jax.transform import checking, program
+from aliasfree_jax.transform.lines import short
+from aliasfree_jax.transform.lockstep import Both, Lockstep
+from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
 
 # A whole pixel shows what sampling and padding break, half a pixel also what non-linearities do; the third
 # lies on no grid.
 SHIFTS: tuple[Shift, ...] = ((1.0, 1.0), (0.5, 0.5), (0.3, 7.1))
+GUIDE = "docs/changing_your_network.md"
 
 State = Literal["exact", "breaks", "follows", "mended", "not compared"]
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """One call of one layer under one shift.
+    """Operations of one line of the program's code, in one call of one module, under one shift.
 
     Attributes:
-      path: names of the modules that lead to it, "" for the network itself.
-      kind: its class, and its stride where it has one.
-      shape: of its output, [N, h, w, C] or [N, features]; () if that is neither.
-      dtype: of its output in the network's own precision.
-      before, after: equivariance error of its input and output in float64, relative to the largest value;
+      path: names of the modules that lead to it, where the library names its modules.
+      operation: the one that breaks; else the convolution, product or known function among them.
+      where: file and line.
+      shape: of the result.
+      dtype: of the result in the function's own precision.
+      before, after: equivariance error of what it takes and gives in float64, relative to the largest value;
         nan if not compared.
-      deployed: `after` in the network's own precision.
+      deployed: `after` in the function's own precision.
       aligned: the output moved by other pixels than the image did, as behind an adaptive sampler, for which
         the error allows.
-      state: its output is exact; it breaks where its input was exact and no layer inside is to blame;
-        follows a break; is mended by the layer around it or the next one, whose output is exact again.
-      note: why it is not compared; or the layer around it that breaks its input.
+      state: its output is exact; it breaks where its input was exact; follows a break; is mended behind it,
+        where all that is computed from it is exact again.
+      note: why it is not compared; or what breaks its input.
     """
 
     path: str
-    kind: str
+    operation: str
+    where: str
     shape: tuple[int, ...]
     dtype: str
     before: float
@@ -59,14 +64,19 @@ class LayerError:
     state: State
     note: str
 
+    @property
+    def name(self) -> str:
+        """In tables and sentences."""
+        return f"{self.path} ({self.operation})" if self.path else f"{self.operation} ({short(self.where)})"
+
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """All layers of a network under one shift, in the order in which they end.
+    """A function under one shift; its layers in the order of execution.
 
     Attributes:
-      first_break: path of the first layer that breaks; None if none does.
-      finding: that in a sentence, with what replaces the layer.
+      first_break: path of the first module that breaks, or operation and line; None if nothing does.
+      finding: that in a sentence, with what replaces it.
       notes: what the audit could not look at.
     """
 
@@ -78,147 +88,219 @@ class Audit:
     notes: tuple[str, ...]
 
 
-def _judged(wide: Recorder, own: Recorder) -> tuple[tuple[LayerError, ...], list[Break]]:
-    judge = Judge(wide.calls, limits_of(wide.calls))
-    breaks = list(judge.breaks(wide.calls[-1]))
-    guilty = {found.call.left for found in breaks}
-    reached = {found.following.left: found for found in breaks if found.following}
-    layers = []
-    for call, deployed in zip(wide.calls, own.calls, strict=True):
-        state: State = "follows"
-        note = call.result.note
-        if found := reached.get(call.left):
-            note = f"broken before it, in {found.call.path or 'the network itself'}"
-        if math.isnan(call.result.error):
-            state = "not compared"
-        elif judge.exact(call):
-            state = "exact"
-        elif call.left in guilty:
-            state = "breaks"
-        elif judge.mended(call):
-            state = "mended"
-        elif judge.limits[call.left] >= DECIDABLE:
-            state, note = "not compared", "rounding of a narrow type"
-        layers.append(
-            LayerError(
-                call.path,
-                describe(call),
-                call.result.shape,
-                deployed.result.dtype,
-                call.source.error,
-                call.result.error,
-                deployed.result.error,
-                call.result.aligned,
-                state,
-                note,
-            )
-        )
-    return tuple(layers), breaks
+class Audits(list[Audit]):
+    """One audit a shift; as text, their tables."""
 
+    def __str__(self) -> str:
+        """The tables."""
+        from aliasfree_jax.evaluation.audit.report import format_table
 
-def _notes(wide: Recorder) -> tuple[str, ...]:
-    notes = []
-    if wide.unseen:
-        notes.append(
-            f"{len(wide.unseen)} layers run inside a transformation (vmap, grad, while_loop) and were not "
-            f"looked at: {_few(wide.unseen)}."
-        )
-    narrow = [c for c in wide.calls if c.result.dtype and tolerance(c.result.dtype) > tolerance(np.float64)]
-    if narrow:
-        first = narrow[0]
-        limit = tolerance(first.result.dtype)
-        notes.append(
-            f"{first.path or 'the network'} computes in {first.result.dtype} whatever it is given: "
-            f"{f'errors below {limit:.0e}' if limit < DECIDABLE else 'all errors'} behind it may be rounding."
-        )
-    zeros = [c.path for c in wide.calls if c.result.note == "only zeros"]
-    if zeros:
-        notes.append(
-            f"{_few(zeros)}: only zeros come out, which hides what breaks before: audit trained weights."
-        )
-    return tuple(notes)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _check(images: jax.Array, shifts: Sequence[Shift]) -> None:
-    check_images(images)
-    for shift in shifts:
-        if np.shape(shift) != (2,) or not np.isfinite(shift).all():
-            raise ConfigError(
-                f"shifts are pairs (rows, columns) of pixels, [(1, 1), (0.5, 0.5)], got {shift!r}."
-            )
-        if not any(s % side for s, side in zip(shift, images.shape[1:3], strict=True)):
-            raise ConfigError(
-                f"a shift by {pair(shift)} moves images of {images.shape[1:3]} round to where they were."
-            )
-
-
-def _pairs(images: jax.Array, shift: Shift) -> np.ndarray:
-    """The images, and behind them the same moved, float64 [2 N, H, W, C]."""
-    with jax.enable_x64(True):
-        still = jnp.asarray(np.asarray(images), jnp.float64)
-        if any(s % 1 for s in shift):
-            still = remove_nyquist(still)  # that frequency no fractional shift keeps
-    spectrum = np.fft.fft2(still, axes=(1, 2))
-    return np.concatenate([still, moved_along(spectrum, np.tile(shift, (len(images), 1)))])
+        return format_table(self)
 
 
 def audit(
-    module: nn.Module,
-    variables: PyTree,
-    images: jax.Array,
+    f: Callable[..., Any],
+    *args: Any,
     shifts: Sequence[Shift] = SHIFTS,
-    *,
+    spatial_axes: tuple[int, int] = (1, 2),
+    argnums: int | Sequence[int] = 0,
     network: str = "",
-    arguments: Mapping[str, Any] | None = None,
-) -> list[Audit]:
-    """The equivariance error of every layer under circular shifts, one `Audit` a shift.
+    **kwargs: Any,
+) -> Audits:
+    """Measures how much each operation of a function of images breaks its shift equivariance.
 
-    A map is to move along in proportion to its size, a vector is to stay. A map coarser by q
+    The program of `f` runs on the images and on the same images moved round the circle, operation by
+    operation; each map is compared with itself, moved along in proportion to its size. A map coarser by q
     may have moved by other pixels of the image, fewer than q on each axis, as adaptive samplers leave it.
-    What is called outside any module counts for the module around.
+    What has no rows and columns is to stay.
 
     Args:
-      module: any Flax (Linen) module.
-      variables: of it.
-      images: floating-point [N, H, W, C], of the type that the network is used with.
+      f: a pure function of images in its evaluation mode, such as `module.apply`.
+      *args: its arguments; images are floating-point, of the type that `f` is used with.
       shifts: rows and columns, in pixels; fractions take ideal interpolation, without the Nyquist frequency.
-      network: its name in tables and pictures; default: its class.
-      arguments: further ones of the module's call, which must be its evaluation mode: {"train": False}.
+      spatial_axes: of rows and columns in the images; the images are axis 0, unless it is one of the two.
+      argnums: number, or numbers, of the positional arguments that hold the images.
+      network: its name in tables and pictures; default: that of `f`.
+      **kwargs: further arguments of `f`.
+
+    Returns:
+      An `Audit` a shift. `print` them.
 
     Raises:
-      ShapeError: images of another shape or type; no layer with an output [N, h, w, C] or [N, features].
-      ConfigError: a shift that is no pair of finite numbers, or moves nothing.
-      AliasFreeError: the network calls other layers in float64 than in its own precision.
+      ShapeError: images of another shape or type; no result depends on them.
+      ConfigError: a shift that is no pair of finite numbers, or moves nothing; images that are not where
+        `argnums` and `spatial_axes` say.
+      AliasFreeError: `f` performs other operations in float64 than in its own precision.
     """
-    _check(images, shifts)
-    name = network or type(module).__name__
-    return [_audited(module, variables, images, shift, name, arguments or {}) for shift in shifts]
+    owner = getattr(f, "__self__", None)
+    name = network or (type(owner).__name__ if owner is not None else getattr(f, "__name__", "function"))
+    given = _Given(f, args, kwargs, argnums, spatial_axes)
+    given.check(shifts)
+    return Audits([_audited(given, shift, name) for shift in shifts])
 
 
-def _audited(
-    module: nn.Module,
-    variables: PyTree,
-    images: jax.Array,
-    shift: Shift,
-    name: str,
-    arguments: Mapping[str, Any],
-) -> Audit:
-    pairs = _pairs(images, shift)
-    wide = record(module, variables, pairs, shift, arguments, dtype=np.float64)
-    own = record(module, variables, pairs, shift, arguments, dtype=images.dtype)
-    if [call.path for call in wide.calls] != [call.path for call in own.calls]:
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """A call of a function of images."""
+
+    f: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    argnums: int | Sequence[int]
+    axes: tuple[int, int]
+
+    def program(self, wide: bool) -> program.Program:
+        """What it does, with all arguments in float64 if `wide`."""
+        call = self.args, self.kwargs
+        args, kwargs = jax.tree.map(_as_float64, call) if wide else call
+        return program.read(self.f, args, kwargs, self.argnums, self.axes)
+
+    def check(self, shifts: Sequence[Shift]) -> None:
+        """Raises what `audit` says."""
+        read = self.program(False)
+        images = [array for array, is_image in zip(read.arrays, read.images, strict=True) if is_image]
+        if not all(jnp.issubdtype(image.dtype, jnp.floating) for image in images):
+            raise ShapeError(f"expected floating-point images, got {images[0].dtype}.")
+        sides = self.sides(images[0])
+        for shift in shifts:
+            if np.shape(shift) != (2,) or not np.isfinite(shift).all():
+                raise ConfigError(
+                    f"shifts are pairs (rows, columns) of pixels, [(1, 1), (0.5, 0.5)], got {shift!r}."
+                )
+            if not any(s % side for s, side in zip(shift, sides, strict=True)):
+                raise ConfigError(
+                    f"a shift by {pair(shift)} moves images of {sides} round to where they were."
+                )
+
+    def sides(self, image: Any) -> tuple[int, int]:
+        """Rows and columns of images."""
+        return image.shape[self.axes[0]], image.shape[self.axes[1]]
+
+    def moved(self, image: Any, shift: Shift) -> tuple[np.ndarray, np.ndarray]:
+        """Images without what no shift keeps, and the same moved; float64."""
+        laid = np.moveaxis(np.asarray(image, np.float64), self.axes, (-2, -1))
+        maps = laid.reshape(-1, *laid.shape[-2:], 1)
+        if any(s % 1 for s in shift):
+            maps = np.asarray(remove_nyquist(jnp.asarray(maps)))
+        moved = moved_along(np.fft.fft2(maps, axes=(1, 2)), np.tile(shift, (len(maps), 1)))
+        still, away = (np.moveaxis(each.reshape(laid.shape), (-2, -1), self.axes) for each in (maps, moved))
+        return still, away
+
+
+def _as_float64(leaf: Any) -> Any:
+    floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.asarray(leaf, jnp.float64) if floating else leaf
+
+
+def _run(given: _Given, shift: Shift, wide: bool) -> tuple[Run, checking.Recorder]:
+    """The operations of the function, in float64 or in its own precision, and what `check` finds."""
+    with jax.enable_x64(True) if wide else contextlib.nullcontext():
+        read = given.program(wide)
+        recorder, layouts = checking.Recorder(FRACTIONS if any(s % 1 for s in shift) else WHOLE), Layouts()
+        checking.walk(read, recorder, layouts)
+        arguments, image = [], (0, 1, 1, 1)
+        for array, is_image in zip(read.arrays, read.images, strict=True):
+            both = Both(jnp.asarray(array))
+            if is_image:
+                with jax.enable_x64(True):
+                    still, moved = given.moved(array, shift)
+                both = Both(jnp.asarray(still, array.dtype), jnp.asarray(moved, array.dtype))
+                image = (len(still), *given.sides(array), 1)
+            arguments.append(both)
+        run = Run(lambda step: seen(step.place, step.results, layouts, shift, image), closely=wide)
+        jaxpr = read.jaxpr
+        results = Lockstep(wide, run).run(jaxpr.jaxpr, jaxpr.consts, arguments)
+        run.finish({result.step for result in results if result.moved is not None})
+    return run, recorder
+
+
+def _audited(given: _Given, shift: Shift, name: str) -> Audit:
+    (wide, recorder), (own, _) = _run(given, shift, True), _run(given, shift, False)
+    if not wide.rows:
+        raise ShapeError(f"no result of {name} depends on the images.")
+    deployed = _matched(wide, own, name)
+    layers = tuple(_layer(wide, row, own_row) for row, own_row in zip(wide.rows, deployed, strict=True))
+    broken = [i for i, row in enumerate(wide.rows) if wide.guilty(row) is not None]
+    if not broken:
+        looked_at = "" if layers[-1].state == "exact" else " that could be compared"
+        finding, first = f"Nothing{looked_at} breaks under a shift by {pair(shift)}.", None
+    else:
+        layer = layers[broken[0]]
+        finding = _sentence(wide, wide.rows[broken[0]], layer, shift, recorder)
+        first = layer.path or layer.name
+    return Audit(name, shift, layers, first, finding, _notes(wide, layers))
+
+
+def _matched(wide: Run, own: Run, name: str) -> list[Row]:
+    """The rows in the function's own precision."""
+    keys = [[(row.path, row.where, row.own) for row in run.rows] for run in (wide, own)]
+    if keys[0] != keys[1]:
         raise AliasFreeError(
-            f"{name} calls other layers in float64 than in its own precision: its calls depend on values."
+            f"{name} performs other operations in float64 than in its own precision: it asks for the type."
         )
-    if not any(call.result.shape for call in wide.calls):
-        raise ShapeError("no layer of the network has an output [N, h, w, C] or [N, features].")
-    layers, breaks = _judged(wide, own)
-    looked_at = "" if layers[-1].state == "exact" else " that could be compared"
-    none = f"No layer{looked_at} breaks under a shift by {pair(shift)}."
-    finding = breaks[0].sentence(shift) if breaks else none
-    first = breaks[0].call.path if breaks else None
-    return Audit(name, shift, layers, first, finding, _notes(wide))
+    return own.rows
+
+
+def _layer(run: Run, row: Row, own: Row) -> LayerError:
+    guilty, last, note = run.guilty(row), row.last, row.seen.note
+    state: State = "follows"
+    if math.isnan(row.seen.error):
+        state = "not compared"
+    elif run.exact(last):
+        state = "exact"
+    elif guilty is not None:
+        state = "breaks"
+    elif run.limit(last) >= DECIDABLE:
+        state, note = "not compared", "rounding of a narrow type"
+    elif not run.stays(last):
+        state = "mended"
+    elif blamed := run.blamed(row):
+        note = f"broken before it, in {blamed.path or blamed.own or blamed.where}"
+    operation = row.steps[guilty].operation if guilty is not None else row.own
+    operation = operation or list(row.steps.values())[-1].operation
+    return LayerError(
+        row.path,
+        operation,
+        row.where,
+        row.seen.shape,
+        own.seen.dtype,
+        run.before(row),
+        row.seen.error,
+        own.seen.error,
+        row.seen.aligned,
+        state,
+        note,
+    )
+
+
+def _sentence(run: Run, row: Row, layer: LayerError, shift: Shift, recorder: checking.Recorder) -> str:
+    """What breaks first, by how much, and what `check` says to that."""
+    number = run.guilty(row)
+    assert number is not None
+    place = f" at {short(layer.where)}" if layer.path else ""
+    text = (
+        f"{layer.name}{place} is the first to break under a shift by {pair(shift)}: its input moves along "
+        f"(error {layer.before:.1e}), its output does not ({run.error(number):.1e})."
+    )
+    found = recorder.at(row.steps[number])
+    return text + (f" Reason: {found.reason}. {found.remedy}." if found else f" See {GUIDE}.")
+
+
+def _notes(run: Run, layers: Sequence[LayerError]) -> tuple[str, ...]:
+    notes = []
+    for why, text in (
+        ("rows and columns", "it is not known where rows and columns are, so that nothing was compared"),
+        ("only zeros", "only zeros come out, which hides what breaks before: audit trained weights"),
+    ):
+        names = [layer.name for layer in layers if layer.note.startswith(why)]
+        if names:
+            notes.append(f"{listed(names, 3)}: {text}.")
+    narrow = [i for i, row in enumerate(run.rows) if run.limit(max(row.steps)) > tolerance(np.float64)]
+    if narrow:
+        limit = run.limit(max(run.rows[narrow[0]].steps))
+        errors = f"errors below {limit:.0e}" if limit < DECIDABLE else "all errors"
+        notes.append(
+            f"{layers[narrow[0]].name} computes with constants of a narrower type than float64: {errors} "
+            "behind it may be rounding."
+        )
+    return tuple(notes)

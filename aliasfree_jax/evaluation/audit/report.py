@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aliasfree_jax.evaluation.audit.alignment import pair, tolerance
+from aliasfree_jax.evaluation.alignment import pair, tolerance
 from aliasfree_jax.evaluation.audit.auditing import Audit, LayerError
 from aliasfree_jax.evaluation.report import Rows, align, markdown
 from aliasfree_jax.training.curves import figure_class
@@ -42,20 +42,13 @@ def _remark(layer: LayerError, first: bool) -> str:
 
 def _rows(audit: Audit) -> Rows:
     rows = [["layer", "output", "float64", own_precision(audit), "  "]]
-    first = next(
-        (layer for layer in audit.layers if layer.path == audit.first_break and _breaks(layer)), None
-    )
+    first = next((layer for layer in audit.layers if layer.state == "breaks"), None)
     for layer in audit.layers:
-        name = f"{layer.path} ({layer.kind})" if layer.path else f"({layer.kind})"
         shape = "x".join(map(str, layer.shape[1:]))
         remark = _remark(layer, layer is first)
-        rows.append([name, shape, _number(layer.after), _number(layer.deployed), remark])
+        rows.append([layer.name, shape, _number(layer.after), _number(layer.deployed), remark])
     width = max(len(row[-1]) for row in rows)
     return [[*row[:-1], row[-1].ljust(width)] for row in rows]
-
-
-def _breaks(layer: LayerError) -> bool:
-    return layer.state == "breaks"
 
 
 def _headline(audit: Audit) -> str:
@@ -167,9 +160,7 @@ def _points(one: Audit, attribute: str, *, mended: bool) -> tuple[list[int], lis
 
 
 def _label(one: Audit, layer: LayerError) -> str:
-    if layer.path != one.first_break:
-        return f"before {layer.path}"
-    return layer.path or f"({layer.kind})"
+    return layer.name
 
 
 def _first_error(one: Audit) -> tuple[int, LayerError]:

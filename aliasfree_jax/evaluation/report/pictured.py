@@ -20,7 +20,7 @@ from aliasfree_jax.data import Source, eval_batches
 from aliasfree_jax.data.augment import denormalize
 from aliasfree_jax.data.sources import Subset
 from aliasfree_jax.errors import ConfigError, DataError, unknown
-from aliasfree_jax.evaluation.audit.alignment import candidates
+from aliasfree_jax.evaluation.alignment import candidates
 from aliasfree_jax.evaluation.evaluator import Results, shift_report
 from aliasfree_jax.evaluation.measurements import slide
 from aliasfree_jax.evaluation.trial import Predict

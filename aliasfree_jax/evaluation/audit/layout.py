@@ -1,0 +1,100 @@
+"""Where the rows and columns of a program's arrays are, and how far such an array is from itself, moved."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.evaluation.alignment import Shift, equivariance_error, tolerance
+from aliasfree_jax.transform.lines import Place
+from aliasfree_jax.transform.lockstep import Both
+from aliasfree_jax.transform.maps import Map
+from aliasfree_jax.transform.values import Plain, Pointwise, Value
+
+
+@dataclasses.dataclass
+class Layouts:
+    """What a walk of `check` knows of the results of each operation, by its place in the program."""
+
+    known: dict[tuple[int, ...], list[Map | Plain]] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, place: Place, outputs: Sequence[Value]) -> None:
+        """Keeps what the interpreter shows."""
+        self.known[place.position] = [
+            value.roots[0] if isinstance(value, Pointwise) else value for value in outputs
+        ]
+
+    def of(self, place: Place, number: int) -> Map | Plain | None:
+        """Of the result `number` of an operation; None where the walk did not come."""
+        return self.known.get(place.position, [None] * (number + 1))[number]
+
+
+def as_images(array: np.ndarray, value: Map) -> np.ndarray:
+    """The array of a map, as the program has it, as [N, h, w, C]; of a padded one, once round the circle."""
+    bases = [axis for group in value.groups for axis in group]
+    sizes = value.sizes()
+    array = array.reshape([sizes[axis] for axis in bases])
+    first = [*value.batch, *value.space]
+    order = [*first, *(axis for axis in bases if axis not in first)]
+    array = array.transpose([bases.index(axis) for axis in order])
+    lead = len(value.batch)
+    for axis, (start, length), side in zip((lead, lead + 1), value.window, value.sides, strict=True):
+        if start <= 0 and start + length >= side:
+            array = array.take(range(-start, side - start), axis)
+    rows, columns = array.shape[lead : lead + 2]
+    return array.reshape(math.prod(array.shape[:lead]), rows, columns, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What was found in the results of an operation.
+
+    Attributes:
+      shape, dtype: of the first one that could be compared.
+      error: the largest equivariance error; nan if none was compared, and `note` says why.
+      aligned: the map moved by other pixels than the image did, as behind an adaptive sampler.
+    """
+
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    error: float = math.nan
+    aligned: bool = False
+    note: str = ""
+
+
+def seen(
+    place: Place, results: Sequence[Both], layouts: Layouts, shift: Shift, image: tuple[int, ...]
+) -> Seen:
+    """Compares the results of an operation with themselves, moved along."""
+    found, note = [], "no floating-point numbers"
+    for number, result in enumerate(results):
+        if not jnp.issubdtype(result.still.dtype, jnp.floating):
+            continue
+        value = layouts.of(place, number)
+        still, moved = (_laid(np.asarray(a, np.float64), value, image) for a in (result.still, result.moved))
+        if still is None or moved is None:
+            note = f"rows and columns of {list(result.still.shape)} are not known"
+            continue
+        error, aligned = equivariance_error(still, moved, shift, image, tolerance(result.still.dtype))
+        shape, dtype = result.still.shape, str(result.still.dtype)
+        found.append(Seen(shape, dtype, error, aligned, "only zeros" if math.isnan(error) else ""))
+    known = [each for each in found if not math.isnan(each.error)]
+    if not known:
+        return found[0] if found else Seen(note=note)
+    error, aligned = max(each.error for each in known), any(each.aligned for each in known)
+    return dataclasses.replace(known[0], error=error, aligned=aligned)
+
+
+def _laid(array: np.ndarray, value: Map | Plain | None, image: tuple[int, ...]) -> np.ndarray | None:
+    """The array as maps [N, h, w, C], or as a vector that is to stay; None if it is not known what it is."""
+    if isinstance(value, Map):
+        return as_images(array, value)
+    if value is None or value.refused:  # by its looks
+        shares = [side / full for side, full in zip(array.shape[1:3], image[1:3], strict=False)]
+        if array.ndim == 4 and len(array) == image[0] and abs(shares[0] - shares[1]) < 1 / min(image[1:3]):
+            return array
+        if array.ndim > 2:
+            return None
+    return array.reshape(1, -1)

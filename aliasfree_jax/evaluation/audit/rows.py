@@ -1,0 +1,149 @@
+"""The operations of one run in lock-step, a row for each line of code in each call of a module."""
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+
+from aliasfree_jax.evaluation.alignment import tolerance
+from aliasfree_jax.evaluation.audit.layout import Seen
+from aliasfree_jax.transform.lines import Place
+from aliasfree_jax.transform.lockstep import Step
+
+DECIDABLE = 0.1  # a tolerance from here on leaves nothing to tell: bfloat16's
+# Operations that are worth a row of their own: of others on the same line, one row tells all.
+_OWN_ROW = ("conv_general_dilated", "dot_general", "reduce_window", "depthwise_shifted_sum")
+
+
+@dataclasses.dataclass
+class Row:
+    """Consecutive operations of one line, in one call of one module.
+
+    Attributes:
+      own: the operation that the row is named by: a convolution, a product or a known function; "" for none.
+      steps: their numbers and places.
+      last: the last of them that was compared; -1 for none.
+      seen: what was found there.
+    """
+
+    path: str
+    where: str
+    own: str = ""
+    steps: dict[int, Place] = dataclasses.field(default_factory=dict)
+    last: int = -1
+    seen: Seen = dataclasses.field(default_factory=Seen)
+
+
+class Run:
+    """Takes the steps of a run, and compares what each row ends with; if that is broken, every step of it.
+
+    Attributes:
+      rows: in the order of execution.
+    """
+
+    def __init__(self, seen: Callable[[Step], Seen], closely: bool) -> None:
+        self.rows: list[Row] = []
+        self._seen, self._closely = seen, closely
+        self._pending: list[Step] = []
+        self._sources: dict[int, tuple[int, ...]] = {}
+        self._consumers: dict[int, list[int]] = defaultdict(list)
+        self._errors: dict[int, float] = {-1: 0.0}  # -1: the images themselves
+        self._limits: dict[int, float] = {-1: tolerance(np.float64)}
+        self._stays: dict[int, bool] = {}
+
+    def __call__(self, step: Step) -> None:
+        """Adds a step to its row."""
+        place = step.place
+        alone = place.primitive.startswith(_OWN_ROW)
+        known = place.operation not in (place.primitive, "pad")  # padding belongs to the operation behind it
+        own = place.operation if alone or known else ""
+        row = self.rows[-1] if self.rows else Row("", "")
+        another = row.own and own and (alone or own != row.own)
+        if (row.path, row.where) != (place.within, place.where) or another:
+            self.close()
+            row = Row(place.within, place.where)
+            self.rows.append(row)
+        row.own = row.own or own
+        row.steps[step.number] = place
+        self._pending.append(step)
+        self._sources[step.number] = step.sources
+        self._limits[step.number] = max(tolerance(result.precision) for result in step.results)
+        for source in step.sources:
+            self._consumers[source].append(step.number)
+
+    def close(self) -> None:
+        """Compares the steps of the last row, and lets their arrays go."""
+        row = self.rows[-1] if self.rows else None
+        for step in reversed(self._pending):
+            assert row is not None
+            found = self._seen(step)
+            self._errors[step.number] = found.error
+            if row.last == -1 or math.isnan(row.seen.error):
+                row.last, row.seen = step.number, found
+            if not (math.isnan(row.seen.error) or (self._closely and self.broken(row.last))):
+                break
+        self._pending = []
+
+    def finish(self, results: set[int]) -> None:
+        """Closes the last row; `results` are the numbers of the steps that give the results of the program.
+
+        The module that all others are in is left out of their paths.
+        """
+        self.close()
+        paths = {row.path.partition("/")[0] for row in self.rows if row.path}
+        for row in self.rows if len(paths) == 1 else ():
+            row.path = row.path.partition("/")[2]
+        for number in sorted(self._sources, reverse=True):
+            followed = number in results or any(self._stays[c] for c in self._consumers[number])
+            self._stays[number] = followed and not self.exact(number)
+
+    def error(self, number: int) -> float:
+        """Of the result of a step; nan if it was not compared."""
+        return self._errors.get(number, math.nan)
+
+    def limit(self, number: int) -> float:
+        """The error up to which a step is exact: rounding's, of the narrowest type on the way."""
+        return self._limits[number]
+
+    def broken(self, number: int) -> bool:
+        """Whether the result of a step does not move along; False where it is not compared."""
+        return self.error(number) > self._limits[number]
+
+    def exact(self, number: int) -> bool:
+        """Whether it does; False also where it is not compared, or rounding allows no answer."""
+        return self.error(number) <= self._limits[number] < DECIDABLE
+
+    def stays(self, number: int) -> bool:
+        """Whether the error of a step goes on to a result of the program: no way to there is exact again."""
+        return self._stays[number]
+
+    def breaks(self, number: int) -> bool:
+        """Whether the error arises here, and stays."""
+        return (
+            self.broken(number) and self.stays(number) and not any(map(self._tainted, self._sources[number]))
+        )
+
+    def _tainted(self, number: int) -> bool:
+        if math.isnan(self.error(number)):
+            return any(map(self._tainted, self._sources[number]))
+        return self.broken(number)
+
+    def before(self, row: Row) -> float:
+        """The largest error of what the row takes from others."""
+        errors = [e for e in map(self.error, self._taken(row)) if not math.isnan(e)]
+        return max(errors, default=math.nan)
+
+    def _taken(self, row: Row) -> set[int]:
+        return {source for number in row.steps for source in self._sources[number]} - set(row.steps)
+
+    def guilty(self, row: Row) -> int | None:
+        """The first step of a row that breaks; None if none does."""
+        return next((number for number in row.steps if self.breaks(number)), None)
+
+    def blamed(self, row: Row) -> Row | None:
+        """The row whose broken result this one takes first; None if there is none."""
+        taken = self._taken(row)
+        guilty = (other for other in self.rows if self.guilty(other) is not None)
+        return next((other for other in guilty if taken & set(other.steps)), None)

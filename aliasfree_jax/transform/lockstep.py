@@ -1,0 +1,225 @@
+"""Runs a program on images and on the same images moved, operation by operation, in lock-step."""
+
+import dataclasses
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.ops import operation
+from aliasfree_jax.transform.interpreter import rebound
+from aliasfree_jax.transform.lines import Place, here, walking
+from aliasfree_jax.transform.order import named
+
+# Operations that mean something else in another precision, or carry programs of a given one.
+_AS_WRITTEN = (
+    *("bitcast_convert_type", "nextafter", "reduce_precision", "reduce", "reduce_window", "shard_map"),
+    *("scatter", "scatter-add", "scatter_add", "scatter_mul", "scatter_min", "scatter_max", "random_bits"),
+    *("pure_callback", "io_callback", "debug_callback", "ffi_call", "pallas_call", "custom_linear_solve"),
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Both:
+    """An array of the program, for the images and for the moved ones.
+
+    Attributes:
+      moved: None if it does not depend on the images.
+      step: the number of the operation that made it; -1 for arguments and what does not depend on images.
+      precision: the narrowest type that constants on the way were rounded to.
+    """
+
+    still: jax.Array
+    moved: jax.Array | None = None
+    step: int = -1
+    precision: Any = jnp.float64
+
+    def alone(self, moved: bool) -> "Both":
+        """One of the two, as an array that does not depend on images."""
+        array = self.moved if moved and self.moved is not None else self.still
+        return Both(array, precision=self.precision)
+
+    def mapped(self, function: Callable[[jax.Array], jax.Array]) -> "Both":
+        """Both arrays, changed alike."""
+        moved = None if self.moved is None else function(self.moved)
+        return dataclasses.replace(self, still=function(self.still), moved=moved)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """An operation whose result depends on the images.
+
+    Attributes:
+      number: in the order of execution.
+      sources: numbers of the operations whose results it takes; -1 for the images.
+      results: what it gives.
+    """
+
+    number: int
+    place: Place
+    sources: tuple[int, ...]
+    results: tuple[Both, ...]
+
+
+@dataclasses.dataclass
+class Lockstep:
+    """Runs programs.
+
+    Attributes:
+      wide: whether all floating-point numbers are float64: conversions between such types are left out.
+      see: is shown every step.
+      steps: how many there were.
+    """
+
+    wide: bool
+    see: Callable[[Step], None]
+    steps: int = 0
+
+    def run(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Both]) -> list[Both]:
+        """The results of a program."""
+        known: dict[Any, Both] = dict(zip(jaxpr.constvars, map(self._constant, consts), strict=True))
+        known.update(zip(jaxpr.invars, arguments, strict=True))
+        last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if named(v)}
+        results = {v for v in jaxpr.outvars if named(v)}
+
+        def read(v: Any) -> Both:
+            return known[v] if named(v) else Both(jnp.asarray(v.val, v.aval.dtype))
+
+        for i, eqn in enumerate(jaxpr.eqns):
+            with walking(i, eqn):
+                known.update(zip(eqn.outvars, self._evaluated(eqn, list(map(read, eqn.invars))), strict=True))
+            for variable in {v for v in eqn.invars if named(v) and last[v] == i} - results:
+                known.pop(variable, None)
+        return list(map(read, jaxpr.outvars))
+
+    def _constant(self, array: Any) -> Both:
+        """A filter that was rounded to a narrow type has aliases of that size."""
+        array = jnp.asarray(array)
+        return Both(array, precision=array.dtype if array.ndim and _is_narrow(array) else jnp.float64)
+
+    def _evaluated(self, eqn: Any, values: Sequence[Both]) -> list[Both]:
+        name, depends = eqn.primitive.name, any(value.moved is not None for value in values)
+        if name == "convert_element_type" and _is_cast(eqn):
+            dtype = jnp.float64 if self.wide else eqn.params["new_dtype"]
+            return [values[0].mapped(lambda array: array.astype(dtype))]
+        enter = _ENTERED.get(name)
+        # This package's own operations are looked at as a whole.
+        if enter and not (depends and name == "jit" and operation.read(eqn.params["name"])):
+            inside = enter(self, eqn, values)
+            if inside is not None:
+                return inside
+        if not depends:
+            return self._bound(eqn, values)
+        return self.step(
+            eqn,
+            values,
+            *(self._evaluated(eqn, [value.alone(moved) for value in values]) for moved in (False, True)),
+        )
+
+    def step(
+        self, eqn: Any, values: Sequence[Both], still: Sequence[Both], moved: Sequence[Both]
+    ) -> list[Both]:
+        """The results of an operation, one for the images and another for the moved ones."""
+        sources = tuple(dict.fromkeys(value.step for value in values if value.moved is not None))
+        results = [Both(a.still, b.still, self.steps, a.precision) for a, b in zip(still, moved, strict=True)]
+        self.see(Step(self.steps, here(eqn), sources, tuple(results)))
+        self.steps += 1
+        return results
+
+    def _bound(self, eqn: Any, values: Sequence[Both]) -> list[Both]:
+        """The results of an operation on arrays that do not depend on images."""
+        arrays = [value.still for value in values]
+        precision = min((v.precision for v in values), key=lambda d: jnp.finfo(d).bits, default=jnp.float64)
+        if not self.wide or not any(_is_narrow(v.aval) for v in (*eqn.invars, *eqn.outvars)):
+            return [Both(y, precision=precision) for y in rebound(eqn, *arrays)]
+        if eqn.primitive.name in _AS_WRITTEN:
+            given = [
+                array.astype(v.aval.dtype) if _is_narrow(v.aval) else array
+                for array, v in zip(arrays, eqn.invars, strict=True)
+            ]
+            return [self._constant(y).mapped(_widened) for y in rebound(eqn, *given)]
+        params = {key: _wide_type(value) for key, value in eqn.params.items()}
+        return [Both(y, precision=precision) for y in rebound(eqn, *map(_widened, arrays), **params)]
+
+
+def _is_narrow(array: Any) -> bool:
+    dtype = getattr(array, "dtype", jnp.bool_)
+    return bool(jnp.issubdtype(dtype, jnp.floating)) and dtype != jnp.float64
+
+
+def _is_cast(eqn: Any) -> bool:
+    types = eqn.invars[0].aval.dtype, eqn.params["new_dtype"]
+    return all(jnp.issubdtype(dtype, jnp.floating) for dtype in types)
+
+
+def _widened(array: jax.Array) -> jax.Array:
+    return array.astype(jnp.float64) if _is_narrow(array) else array
+
+
+def _wide_type(value: Any) -> Any:
+    is_type = isinstance(value, jnp.dtype | type)
+    return jnp.dtype(jnp.float64) if is_type and jnp.issubdtype(value, jnp.floating) else value
+
+
+def _call(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both]:
+    """The program inside."""
+    inner = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params)
+    return how.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values)
+
+
+def _branch(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both] | None:
+    """The branch that is taken; None where the moved images take another one."""
+    index, *operands = values
+    if index.moved is not None and int(index.moved) != int(index.still):
+        return None
+    branches = eqn.params["branches"]
+    closed = branches[min(max(int(index.still), 0), len(branches) - 1)]
+    return how.run(closed.jaxpr, closed.consts, operands)
+
+
+def _repeat(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both] | None:
+    """The loop turn by turn; None where the images decide how often."""
+    condition, body, tests = eqn.params["cond_jaxpr"], eqn.params["body_jaxpr"], eqn.params["cond_nconsts"]
+    start = tests + eqn.params["body_nconsts"]
+    state = list(values[start:])
+    while True:
+        (goes_on,) = how.run(condition.jaxpr, condition.consts, [*values[:tests], *state])
+        if goes_on.moved is not None:
+            return None
+        if not bool(goes_on.still):
+            return state
+        state = how.run(body.jaxpr, body.consts, [*values[tests:start], *state])
+
+
+def _scan(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both]:
+    """The loop turn by turn; what the turns give is stacked."""
+    closed, length, moving = (eqn.params[key] for key in ("jaxpr", "length", "num_carry"))
+    consts = eqn.params["num_consts"]
+    fixed, carry, rows = values[:consts], list(values[consts : consts + moving]), values[consts + moving :]
+    turns: dict[int, Sequence[Both]] = {}
+    for turn in range(length - 1, -1, -1) if eqn.params["reverse"] else range(length):
+        each = [row.mapped(operator.itemgetter(turn)) for row in rows]
+        results = how.run(closed.jaxpr, closed.consts, [*fixed, *carry, *each])
+        carry, turns[turn] = results[:moving], results[moving:]
+    in_order = [turns[turn] for turn in sorted(turns)]
+    return [*carry, *(_stacked(how, eqn, each) for each in zip(*in_order, strict=True))]
+
+
+def _stacked(how: Lockstep, eqn: Any, values: Sequence[Both]) -> Both:
+    stacks = [
+        [Both(jnp.stack([value.alone(moved).still for value in values]), precision=values[0].precision)]
+        for moved in (False, True)
+    ]
+    depends = any(value.moved is not None for value in values)
+    return how.step(eqn, values, *stacks)[0] if depends else stacks[0][0]
+
+
+_ENTERED: dict[str, Callable[[Lockstep, Any, Sequence[Both]], list[Both] | None]] = {
+    **dict.fromkeys(("jit", "closed_call", "core_call", "remat2", "checkpoint"), _call),
+    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"), _call),
+    "cond": _branch,
+    "while": _repeat,
+    "scan": _scan,
+}

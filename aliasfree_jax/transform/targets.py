@@ -1,0 +1,94 @@
+"""The networks that a command is to look at, as functions of variables and images.
+
+make_network() takes no arguments and returns a flax.linen.Module, (module, variables) or (module, variables,
+{"train": False}) with further arguments of its call; or a function of images [N, H, W, C], or (function,
+variables) for function(variables, images).
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from aliasfree_jax.commands import call_arguments, made_by, running
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.files import local_path
+from aliasfree_jax.models.registry import create_model, list_models
+
+EXPECTED = "a flax.linen.Module, (module, variables), a function of images or (function, variables)"
+EVALUATION = {"train": False, "training": False, "is_training": False, "deterministic": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A network.
+
+    Attributes:
+      name: in tables and messages.
+      call: the function of its variables and of images.
+      init: gives its variables, for images.
+      image: rows, columns and channels that it is made for, where that is known.
+    """
+
+    name: str
+    call: Callable[[Any, Any], Any]
+    init: Callable[[Any], Any]
+    image: tuple[int, ...] | None = None
+
+    def try_on(self, sides: Sequence[int]) -> None:
+        """Traces the network on an image of these rows, columns and channels.
+
+        Raises:
+          ShapeError: it does not run on it.
+        """
+        images = jax.ShapeDtypeStruct((1, *sides), "float32")
+        with running(self.name, sides):
+            jax.eval_shape(lambda x: self.call(self.init(x), x), images)
+
+
+def target_of(text: str) -> Target:
+    """What "my_file.py:make_network", or the name of one of this package's networks, stands for.
+
+    Raises:
+      ConfigError: no such file, function or network, or the function returns something else.
+    """
+    if text in list_models():
+        return of_module(text, create_model(text), None, {"train": False})
+    if ":" not in text:
+        raise ConfigError(
+            f"{text!r} is neither my_file.py:make_network nor a network of this package: `python -m "
+            "aliasfree_jax models` lists those."
+        )
+    name, made = made_by(str(local_path(text)), EXPECTED)
+    parts = made if isinstance(made, tuple) else (made,)
+    network, variables, arguments = (*parts, None, None)[:3]
+    if not callable(network):
+        raise ConfigError(f"{text}() returned {type(network).__name__}: expected {EXPECTED}.")
+    options = call_arguments(text, arguments)
+    if not isinstance(network, nn.Module):
+        call = network if len(parts) > 1 else lambda _, x: network(x)
+        return Target(name, call, lambda _: variables)
+    if not isinstance(variables or {}, Mapping):
+        raise ConfigError(
+            f"{text}() returned variables of type {type(variables).__name__}: expected what module.init "
+            "returns."
+        )
+    return of_module(name, network, variables, _evaluation(network) if options is None else options)
+
+
+def of_module(name: str, module: nn.Module, variables: Any, options: Mapping[str, Any]) -> Target:
+    """A Linen module called with `options`; `variables` are None if they are to be initialised."""
+
+    def init(images: Any) -> Any:
+        return module.init(jax.random.key(0), images, **options) if variables is None else variables
+
+    return Target(name, lambda v, x: module.apply(v, x, **options), init)
+
+
+def _evaluation(network: nn.Module) -> dict[str, bool]:
+    """Arguments of the network's call that say that it is not trained."""
+    parameters = inspect.signature(type(network).__call__).parameters
+    return {name: value for name, value in EVALUATION.items() if name in parameters}
