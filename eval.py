@@ -165,7 +165,7 @@ def main(config: ConfigDict) -> None:
     path = checkpoint_path()
     output = output_path(path)
     card, module, variables = load_weights(path, "--checkpoint")
-    print(f"checkpoint     {path}, step {card.step}\nnetwork        {card.model} {card.options}")
+    print(f"checkpoint     {path}, step {card.step}\nnetwork        {card.in_words()}")
     preparation = prepare(config.data, card, cli.overridden())
     choice = how_chosen(path)
     if choice:

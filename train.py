@@ -26,7 +26,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax import cli
-from aliasfree_jax.checkpoint import finished_steps
+from aliasfree_jax.checkpoint import finished_steps, load_variables
 from aliasfree_jax.conversion import load_weights
 from aliasfree_jax.data import open_source
 from aliasfree_jax.data.class_names import fit_classes
@@ -70,8 +70,11 @@ def pretrained_weights(config: ConfigDict, workdir: Path) -> Pretrained | None:
     """What to start from; None for scratch, and for a run that has checkpoints of its own."""
     if not config.init_from or finished_steps(workdir / "checkpoints"):
         return None
-    card, _, variables = load_weights(Path(config.init_from), "--config.init_from")
-    return Pretrained(card, variables)
+    path = Path(config.init_from)
+    if path.is_file():
+        card, _, variables = load_weights(path, "--config.init_from")
+        return Pretrained(card, variables)
+    return Pretrained(*load_variables(path))  # the network that had them may be gone
 
 
 def fresh_directory(path: Path) -> Path:

@@ -24,6 +24,7 @@ from aliasfree_jax.config import field_fault
 from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, command, unknown
 from aliasfree_jax.files import PathError, local_path
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
+from aliasfree_jax.references import located
 from aliasfree_jax.stored_config import CONFIG, read_config, reason
 
 PATHS = ("init_from", "data.path")  # fields of a configuration
@@ -103,12 +104,13 @@ def _find_config(argv: Sequence[str]) -> tuple[slice, str] | None:
 
 
 def _expand_paths(config: ConfigDict) -> None:
-    """Expands `~` in the fields that are paths, and refuses addresses."""
+    """Expands `~` in the fields that are paths, refuses addresses, and completes the path of a network."""
     for field in PATHS:
         *sections, name = field.split(".")
         section = functools.reduce(getattr, sections, config)
         if section[name]:
             section[name] = str(local_path(section[name], f"--config.{field}"))
+    config.model.name = located(config.model.name)  # the run may go on, and is evaluated, from elsewhere
 
 
 def _check_file(value: str) -> None:

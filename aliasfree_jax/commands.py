@@ -5,20 +5,17 @@ A command is a module: its docstring is the help, `define(values)` defines its f
 `experiments` and `benchmarks` are programs of their own.
 """
 
-import importlib
-import importlib.util
 import inspect
-import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from aliasfree_jax.errors import ConfigError, ShapeError, command, unknown
+from aliasfree_jax.references import function_of
 
 Define = Callable[[flags.FlagValues], None]
 Main = Callable[[flags.FlagValues, list[str]], None]
@@ -78,49 +75,53 @@ def program(define: Define, main: Main, text: str | None) -> Callable[[list[str]
     return command(partial(perform, define, main, text))
 
 
-def _imported(place: str) -> Any:
-    """The module of a dotted name, or of a .py file."""
-    if not place.endswith(".py"):
-        try:
-            return importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-                raise  # an import inside the module
-            raise ConfigError(
-                f"there is no module {place!r}: name one as in an import statement, from the directory it is "
-                "in, or a file: path/to/my_file.py:make_network"
-            ) from error
-    spec = importlib.util.spec_from_file_location(f"named_{Path(place).stem}", place)
-    if spec is None or spec.loader is None or not Path(place).is_file():
-        raise ConfigError(f"there is no file {place}.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up annotations
-    spec.loader.exec_module(module)
-    return module
+def takes(make: Callable[..., Any], argument: str) -> bool:
+    """Whether a function has an argument of this name, or takes arguments of all names."""
+    parameters = inspect.signature(make).parameters
+    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def made_by(target: str, expected: str) -> tuple[str, Any]:
-    """The name of the function of "my_package.my_file:make_network", and what it returns without arguments.
+def made_by(target: str, expected: str, **options: Any) -> tuple[str, Any]:
+    """The name of the function of "my_package.my_file:make_network", and what it returns for `options`.
 
     Args:
       expected: what it is to return, for messages.
 
     Raises:
-      ConfigError: no such module, file or function.
+      ConfigError: no such module, file or function, or one that takes other arguments.
     """
-    place, _, name = target.rpartition(":")
-    if not place or not name:
-        raise ConfigError(f"{target!r} is no target: expected my_package.my_file:make_network.")
-    module = _imported(place)
-    if not hasattr(module, name):
-        known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
-        raise ConfigError(f"in {place}: {unknown('function', name, known)}")
-    make = getattr(module, name)
-    if not (inspect.isroutine(make) or isinstance(make, type | partial)):
+    make = function_of(target, expected)
+    for option in options:
+        if not takes(make, option):
+            raise ConfigError(
+                unknown(f"argument of {target}", option, inspect.signature(make).parameters)
+                + " What is passed comes from model.options, train.precision and train.remat."
+            )
+    try:
+        inspect.signature(make).bind(**options)
+    except TypeError as error:
         raise ConfigError(
-            f"{target} is no function but {type(make).__name__}: expected one that returns {expected}."
-        )
-    return name, make()
+            f"{target} is called with {', '.join(options) or 'no arguments'}, but takes "
+            f"{inspect.signature(make)}: {error}. Give each argument a default, or in training its value: "
+            "--config.model.options.NAME=VALUE."
+        ) from error
+    return target.rpartition(":")[2], make(**options)
+
+
+# Arguments by which calls of networks are told that they train, and what they are told.
+TRAINING = {
+    "train": True,
+    "training": True,
+    "is_training": True,
+    "deterministic": False,
+    "use_running_average": False,
+}
+
+
+def mode(network: Any, *, train: bool) -> dict[str, bool]:
+    """The arguments of the call of a Linen module that say whether it trains; {} if it has none of them."""
+    parameters = inspect.signature(type(network).__call__).parameters
+    return {name: value == train for name, value in TRAINING.items() if name in parameters}
 
 
 def call_arguments(target: str, arguments: Any) -> Mapping[str, Any] | None:
@@ -138,8 +139,14 @@ def call_arguments(target: str, arguments: Any) -> Mapping[str, Any] | None:
     return given
 
 
+_PASSED = (
+    "Pass the rows, columns and channels it takes as --image=224,224,3; variables and further arguments of "
+    "its call are what its function returns behind the module."
+)
+
+
 @contextmanager
-def running(name: str, sides: Sequence[int]) -> Iterator[None]:
+def running(name: str, sides: Sequence[int], remedy: str = _PASSED) -> Iterator[None]:
     """Within it, the user's network of this name runs on images of `sides`: rows, columns, channels.
 
     Raises:
@@ -150,9 +157,7 @@ def running(name: str, sides: Sequence[int]) -> Iterator[None]:
     except Exception as error:  # whatever the user's code raises
         given = ",".join(map(str, sides))
         raise ShapeError(
-            f"{name} does not run on images of {given} ({type(error).__name__}: {error}). "
-            "Pass the rows, columns and channels it takes as --image=224,224,3; variables and further "
-            "arguments of its call are what its function returns behind the module."
+            f"{name} does not run on images of {given} ({type(error).__name__}: {error}). {remedy}"
         ) from error
 
 

@@ -53,8 +53,10 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     # train.py: three updates of a few images with all components, to see that it runs
     "dry_run": (False, None),
     "init_from": ("", None),  # run, converted weights or original file (.pth, .safetensors); "" = scratch
-    "model.name": ("convnext_afc_micro", None),  # see aliasfree_jax.list_models()
-    "model.options": ({}, None),  # keyword arguments of create_model; number of classes: from data
+    "model.name": ("convnext_afc_micro", None),  # see list_models(); or my_file.py:make_network
+    # keyword arguments of create_model, or of that function; number of classes: from data
+    "model.options": ({}, None),
+    "model.shift_invariant": ({}, None),  # those of aliasfree_jax.shift_invariant; {} = as written
     # Images: where they are, and how they become inputs
     "data.source": ("digits", SOURCES),  # arrays: from Python only
     "data.path": ("", None),  # folder: directory, .tar* or .zip; records: directory; tfds: the data_dir
@@ -108,9 +110,6 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "train.devices": (0, COUNT),  # that a batch is divided over; 0 = all
     # devices that share one copy of parameters and optimizer state
     "train.parameter_shards": (1, POSITIVE_COUNT),
-    # ... from the layers of another ConvNeXt to the model's own, linearly
-    "train.blend.epochs": (0.0, NOT_NEGATIVE),  # until the network is the model's own; 0 = off
-    "train.blend.start": ("convnext", None),  # family of the initial weights (init_from); convnext_circular
     # ... temperature of learned polyphase samplers, over epochs; it starts at 1
     "train.temperature.schedule": ("constant", TEMPERATURES),
     # decay: multiply by `factor` so often, down to `least`
@@ -162,16 +161,19 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "log.profile_steps": ((), Several(POSITIVE_COUNT)),  # (first, last) steps of a profile in <run>/profile
 }
 
+# Sections without defaults: what may stand in them; None: whatever the network's constructor takes.
+OPEN: dict[str, tuple[str, ...] | None] = {
+    "model.options": None,
+    "model.shift_invariant": ("sampler", "padding", "activations"),
+}
+
 
 def base_config() -> ConfigDict:
     """A locked configuration in which every field has its default."""
-    tree: dict[str, Any] = {}
-    for field, (default, _) in FIELDS.items():
-        *sections, name = field.split(".")
-        functools.reduce(lambda section, key: section.setdefault(key, {}), sections, tree)[name] = default
-    config = ConfigDict(tree)
+    config = ConfigDict(nested({field: default for field, (default, _) in FIELDS.items()}))
     config.lock()
-    config.model.options.unlock()
+    for section in OPEN:
+        config[section].unlock()
     return config
 
 
@@ -190,18 +192,29 @@ def fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Undoes `fields`."""
+    tree: dict[str, Any] = {}
+    for field, value in values.items():
+        *sections, name = field.split(".")
+        functools.reduce(lambda section, key: section.setdefault(key, {}), sections, tree)[name] = value
+    return tree
+
+
 def _below(section: str) -> list[str]:
     """The fields of a section, such as "data."."""
     return [field for field in FIELDS if field.startswith(section)]
 
 
 def field_fault(name: str) -> str | None:
-    """What is wrong with the name of a field or section, such as "data.pth"; None if nothing is.
-
-    Below `model.options` stands whatever the network's constructor takes.
-    """
-    if name in FIELDS or _below(f"{name}.") or name.startswith("model.options."):
+    """What is wrong with the name of a field or section, such as "data.pth"; None if nothing is."""
+    if name in FIELDS or _below(f"{name}."):
         return None
+    for section, legal in OPEN.items():
+        if name.startswith(f"{section}."):
+            if legal is None or name.removeprefix(f"{section}.").partition(".")[0] in legal:
+                return None
+            return unknown("field", name, [f"{section}.{key}" for key in legal])
     above = name.split(".")[:-1]
     while above and not _below(".".join(above) + "."):
         above.pop()
@@ -245,11 +258,6 @@ def _cross_faults(config: ConfigDict) -> Iterator[str]:
         )
     if (warmup := config.optimizer.warmup_epochs) > train.total_epochs:
         yield f"optimizer.warmup_epochs = {warmup} exceeds train.total_epochs = {train.total_epochs}."
-    if train.blend.epochs > train.total_epochs:
-        yield (
-            f"train.blend.epochs must lie in [0, train.total_epochs = {train.total_epochs}], got "
-            f"{train.blend.epochs}: the run must end with the model's own layers."
-        )
     epochs, targets = tuple(train.temperature.at_epochs), tuple(train.temperature.targets)
     if len(epochs) != len(targets):
         yield f"train.temperature needs as many targets as at_epochs, got {epochs} and {targets}."

@@ -9,13 +9,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import base_config, fields
+from aliasfree_jax.config import FIELDS, OPEN, base_config, fields, nested
 from aliasfree_jax.errors import ConfigError
 
 CONFIG = "config.json"  # in a run's directory
 ACCEPTED = "accepted"  # key beside the fields: the changes that a run went on with
 FORMAT_KEY, FORMAT = "format", 1  # another one beside them; a file without is of the first format
 NOT_SET = "(not set)"  # stands for the value of an option of a network that is not named
+# Fields that earlier versions had, with the default that they had: it is what every run does today.
+REMOVED = {"train.blend.epochs": 0.0, "train.blend.start": "convnext"}
 
 
 def reason(error: BaseException) -> str:
@@ -33,17 +35,19 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _known(stored: Mapping[str, Any], base: ConfigDict, prefix: str = "") -> tuple[dict[str, Any], list[str]]:
-    """The stored fields that `base` has too, and the names of the others."""
+def _known(
+    stored: Mapping[str, Any], base: ConfigDict, prefix: str = ""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The stored fields that `base` has too, nested, and the others by their names."""
     known: dict[str, Any] = {}
-    others: list[str] = []
+    others: dict[str, Any] = {}
     for key, value in stored.items():
         name = f"{prefix}{key}"
         if key not in base:
-            others.append(name)
-        elif name != "model.options" and isinstance(base[key], ConfigDict) and isinstance(value, dict):
+            others |= fields({key: value}, prefix)
+        elif name not in OPEN and isinstance(base[key], ConfigDict) and isinstance(value, dict):
             known[key], inner = _known(value, base[key], f"{name}.")
-            others += inner
+            others |= inner
         else:
             known[key] = value
     return known, others
@@ -70,7 +74,8 @@ def _read(path: Path) -> dict[str, Any]:
 def read_config(path: Path) -> ConfigDict:
     """The configuration stored as JSON at `path`, as a run writes it.
 
-    Fields that are missing have their default; unknown ones are left out, with a warning.
+    Fields that are missing have their default. Unknown ones are left out, with a warning unless they are
+    `REMOVED` and hold their default.
 
     Raises:
       ConfigError: unreadable, not JSON, or a field has a value of another kind.
@@ -86,7 +91,7 @@ def read_config(path: Path) -> ConfigDict:
             f"{path} was not written by this version of aliasfree_jax: {reason(error)} "
             "Pass the configuration file with --config=configs/....py instead."
         ) from error
-    if others:
+    if others := {name: value for name, value in others.items() if REMOVED.get(name, NOT_SET) != value}:
         warnings.warn(
             f"{path} has fields that this version of aliasfree_jax does not know; they are ignored: "
             f"{', '.join(others)}.",
@@ -99,6 +104,16 @@ def read_accepted(path: Path) -> list[dict[str, Any]]:
     """The changes that the run whose configuration is at `path` went on with so far."""
     accepted = _read(path).get(ACCEPTED)
     return accepted if isinstance(accepted, list) else []
+
+
+def read_removed(path: Path) -> dict[str, Any]:
+    """The fields that the configuration at `path` sets to what this version can no longer do."""
+    return {n: v for n, v in fields(_read(path)).items() if n in REMOVED and v != REMOVED[n]}
+
+
+def defaults() -> dict[str, Any]:
+    """The defaults of all fields, those that are gone too: what counts where a configuration lacks one."""
+    return nested({field: default for field, (default, _) in FIELDS.items()} | REMOVED)
 
 
 def to_store(config: ConfigDict, accepted: list[dict[str, Any]]) -> dict[str, Any]:
@@ -114,7 +129,7 @@ def differences(
     Tuples and lists, 1 and 1.0 are the same.
 
     Args:
-      defaults: what counts where one of them lacks a field; where it lacks it too, `NOT_SET`.
+      defaults: what counts where one of them lacks a field (`defaults()`); where it lacks it too, `NOT_SET`.
     """
     old, new, default = (fields(json.loads(json.dumps(tree))) for tree in (stored, now, defaults))
     pairs = {

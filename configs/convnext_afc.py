@@ -5,11 +5,23 @@ python train.py --config=configs/convnext_afc.py --config.data.path=/data/imagen
 The path holds train/<class>/*.JPEG and val/<class>/*.JPEG. 4096 images an update are 16 micro-batches
 of 256, divided over all GPUs; with less memory, raise train.accumulation_steps. As in the original, every
 32 images are mixed among themselves.
+
+python train.py --config=configs/convnext_afc.py:from_plain --config.init_from=convnext_tiny.pth \
+  --config.data.path=/data/imagenet
+
+fine-tunes a plain or circular ConvNeXt-Tiny: a file of ConvNeXt or alias_free_convnets, or a run. This recipe
+is ours, never run on ImageNet: a tenth of the epochs, and ConvNeXt's fine-tuning rate for larger batches.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from aliasfree_jax.config import base_config
+from aliasfree_jax.ops.activation import GELU_QUADRATIC
+from configs import choices
+
+SCALE = 7.0  # the paper's: the coefficients move so much the faster
 
 
 def recipe(model: str) -> ConfigDict:
@@ -49,6 +61,23 @@ def recipe(model: str) -> ConfigDict:
     return config
 
 
-def get_config() -> ConfigDict:
-    """The configuration."""
-    return recipe("convnext_afc_tiny")
+def gelu_like(name: str) -> dict[str, Any]:
+    """A polynomial activation with the paper's scales that starts as the quadratic nearest to GELU.
+
+    The paper's networks, trained from scratch, start with 7 times that quadratic of 7 times the input.
+    """
+    initial = [c / SCALE ** (power + 1) for power, c in enumerate(GELU_QUADRATIC)]
+    return {"name": name, "in_scale": SCALE, "out_scale": SCALE, "train_scale": True, "initial": initial}
+
+
+def get_config(start: str = "") -> ConfigDict:
+    """The configuration from scratch, or `from_plain` weights."""
+    config = recipe("convnext_afc_tiny")
+    if start and choices(start, {"start": {"from_plain": True}}, "from_plain, or no colon."):
+        config.model.options.activation = gelu_like("up_polynomial")
+        config.model.options.stem_activation = gelu_like("lowpass_polynomial")
+        config.train.total_epochs = 30.0
+        config.train.batch_size, config.train.accumulation_steps = 1024, 4
+        config.optimizer.learning_rate = 4e-4
+        config.optimizer.warmup_epochs = 0.0
+    return config

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import aliasfree_jax
-from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.files import write_json
-from aliasfree_jax.stored_config import differences
+from aliasfree_jax.stored_config import defaults, differences
 from experiments.matrix import Run
 from experiments.protocols import Protocol, configuration
 
@@ -103,12 +102,12 @@ class Store:
         """The settings in which stored results are not those of the run; none if they are.
 
         For example "config.train.batch_size: 50, not 64". A field of the configuration that one side lacks
-        has its default: results stay valid when fields are added.
+        has its default: results stay valid when fields are added or removed.
         """
         of_result = {**stored["settings"], "config": {**stored["settings"]["config"]}}
         # Where the data was is no setting.
         of_result["config"]["data"] = {**of_result["config"].get("data", {}), "path": ""}
-        found = differences(of_result, settings(self.protocol, run), {"config": base_config().to_dict()})
+        found = differences(of_result, settings(self.protocol, run), {"config": defaults()})
         return [f"{name}: {one}, not {other}" for name, (one, other) in found.items()]
 
     def done(self, run: Run) -> Stored | None:

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 
+from aliasfree_jax import foreign
 from aliasfree_jax.checkpoint import (
     ModelCard,
     RunCheckpoints,
@@ -20,13 +21,13 @@ from aliasfree_jax.checkpoint import (
     keep_best,
     load_model,
     named_leaves,
-    network,
     newest_run,
     save_model,
     set_best_aside,
 )
 from aliasfree_jax.checkpoint.directory import UnreadableCheckpointError
 from aliasfree_jax.errors import CheckpointError, ConfigError
+from aliasfree_jax.models import create_model
 
 CARD = ModelCard(
     model="dense",
@@ -69,7 +70,7 @@ class Net(nn.Module):
 
 @pytest.fixture(autouse=True)
 def only_network(monkeypatch):
-    monkeypatch.setattr(network, "create_model", lambda name, **options: Net(options["features"]))
+    monkeypatch.setattr(foreign, "create_model", lambda name, **options: Net(options["features"]))
 
 
 def variables_of(card=CARD, seed=0):
@@ -199,6 +200,17 @@ def test_load_a_model_whose_card_names_another(tmp_path):
         CheckpointError, match=r"wrong shape: variables/params/head/bias \(3,\) \(expected \(9,\)\)"
     ):
         load_model(tmp_path / "model")
+
+
+def test_load_a_network_that_this_version_does_not_have(tmp_path, monkeypatch):
+    options = {"blend": {"start": "convnext", "share": 0.5}}  # an option that there was once
+    card = dataclasses.replace(CARD, model="convnext_afc_micro", options=options)
+    save_model(tmp_path / "m", card, variables_of())
+    monkeypatch.setattr(foreign, "create_model", create_model)
+    with pytest.raises(
+        CheckpointError, match="network in .*m is none of this version: unknown option .*'blend'"
+    ):
+        load_model(tmp_path / "m")
 
 
 def test_differences_lists_at_most_six_a_kind():

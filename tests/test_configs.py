@@ -29,7 +29,7 @@ def load(name, *argument):
 
 
 def test_every_config_is_known_to_these_tests():
-    assert sorted(["quickstart", "convnext_afc_from_plain", *IMAGENET, *CIFAR10, *SGD]) == NAMES
+    assert sorted(["quickstart", *IMAGENET, *CIFAR10, *SGD]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,14 +72,16 @@ def test_images_are_resized_as_by_the_original(name):
         assert data.eval_crop_ratio == 1
 
 
-def test_fine_tuning_ends_with_epochs_of_the_alias_free_network():
-    config = load("convnext_afc_from_plain")
-    plan = make_plan(config, 1_281_167)
-    assert 0 < plan.blend < plan.total
+def test_fine_tuning_starts_with_the_quadratic_nearest_to_gelu():
+    config, scratch = load("convnext_afc", "from_plain"), load("convnext_afc")
+    validate(config)
+    assert config.train.total_epochs < scratch.train.total_epochs
+    assert config.optimizer.learning_rate < scratch.optimizer.learning_rate
+    with pytest.raises(ConfigError, match="unknown word 'from_plane'.*Did you mean 'from_plain'"):
+        load("convnext_afc", "from_plane")
     module = create_model(config.model.name, **model_options(config, num_classes=10))
     for factory in (module.activation, module.stem_activation):
         activation = factory()
-        # The quadratic nearest to GELU, whatever the scales.
         scaled = [activation.out_scale * c * activation.in_scale**k for k, c in enumerate(activation.initial)]
         assert scaled == pytest.approx(GELU_QUADRATIC)
 

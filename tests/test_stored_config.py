@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from aliasfree_jax.config import base_config
+from aliasfree_jax.config import FIELDS, base_config, fields, nested
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.stored_config import NOT_SET, differences, read_accepted, read_config
+from aliasfree_jax.stored_config import NOT_SET, REMOVED, defaults, differences, read_accepted, read_config
 
 
 def stored(tmp_path, **changes):
@@ -24,6 +24,23 @@ def test_unknown_fields_are_ignored_with_a_word_and_missing_ones_have_their_defa
     assert (config.data.path, config.data.flip) == ("x", False)
     data = base_config().data.to_dict() | {"path": "x"}
     assert config.to_dict() == base_config().to_dict() | {"data": data}
+
+
+def test_removed_fields_are_named_unless_they_hold_their_default(tmp_path):
+    train = base_config().train.to_dict()
+    blend = {"epochs": 0.0, "start": "convnext"}
+    assert read_config(stored(tmp_path, train=train | {"blend": blend})).to_dict() == base_config().to_dict()
+    with pytest.warns(UserWarning, match=r"does not know; they are ignored: train.blend.epochs\."):
+        read_config(stored(tmp_path, train=train | {"blend": blend | {"epochs": 1.5}}))
+
+
+def test_defaults_are_those_of_all_fields_that_there_are_or_were():
+    assert not set(REMOVED) & set(FIELDS)
+    then = base_config().to_dict() | {"train": base_config().train.to_dict() | nested(REMOVED)["train"]}
+    assert fields(defaults()) == fields(then)
+    assert differences(then, base_config().to_dict(), defaults()) == {}
+    then["train"]["blend"]["epochs"] = 2.0
+    assert differences(then, base_config().to_dict(), defaults()) == {"train.blend.epochs": (2.0, 0.0)}
 
 
 def test_accepted_changes_are_no_field(tmp_path):

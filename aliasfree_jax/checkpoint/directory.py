@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -37,8 +38,8 @@ TEMPORARY = [
 class ModelCard:
     """What is needed to rebuild a network, to prepare its input and to name its classes."""
 
-    model: str  # name for `create_model`
-    options: dict[str, Any]  # keyword arguments of `create_model`
+    model: str  # name for `create_model`, or /path/to/my_file.py:make_network
+    options: dict[str, Any]  # keyword arguments of `create_model`, or of that function
     class_names: tuple[str, ...]
     image_size: int  # side of the square input, pixels; with a border of zero_pad
     channels: int
@@ -52,6 +53,14 @@ class ModelCard:
     eval_view: str = "auto"
     interpolation: str = "bicubic"
     exif: bool = False
+    # Arguments of `shift_invariant`, as in `config.model`; and the content of the file that `model` names.
+    shift_invariant: dict[str, Any] = dataclasses.field(default_factory=dict)
+    file_sha256: str = ""
+
+    def in_words(self) -> str:
+        """The network with its options."""
+        transformed = f", shift_invariant {self.shift_invariant}" if self.shift_invariant else ""
+        return f"{self.model} {self.options}{transformed}"
 
     def preparation(self) -> dict[str, Any]:
         """The fields of `config.data` that decide how images for this network are prepared."""
@@ -237,6 +246,23 @@ def read_items(directory: Path, found: Shapes, items: dict[str, PyTree]) -> dict
                 name: _structured(reader.restore(directory.absolute() / name, _nested(tree)), tree)
                 for name, tree in items.items()
             }
+    except (ValueError, KeyError, OSError) as error:
+        raise _faulty(directory, error) from error
+
+
+def read_stored(directory: Path, item: str) -> PyTree:
+    """Reads all arrays of an item of a step directory, to the host, as nested dictionaries.
+
+    Raises:
+      DamagedCheckpointError: arrays are incomplete or corrupt.
+      UnreadableCheckpointError: they may be sound, but the file system does not give them out.
+    """
+    place = directory.absolute() / item
+    try:
+        described = ocp.StandardCheckpointHandler().metadata(place).tree
+        like = jax.tree.map(lambda array: np.empty(array.shape, array.dtype), described)
+        with ocp.StandardCheckpointer() as reader:
+            return reader.restore(place, like)
     except (ValueError, KeyError, OSError) as error:
         raise _faulty(directory, error) from error
 

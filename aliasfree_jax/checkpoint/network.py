@@ -20,15 +20,28 @@ from aliasfree_jax.checkpoint.directory import (
     finished_steps,
     read_card,
     read_items,
+    read_stored,
     set_aside,
 )
-from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.errors import CheckpointError, ConfigError
 from aliasfree_jax.files import local_path, write_json
-from aliasfree_jax.models import create_model
+from aliasfree_jax.foreign import build, check_unchanged
 from aliasfree_jax.processes import barrier, from_first, is_first
 
 RESULTS = "results.json"
 CHOSEN_BY, CHOSEN_ON = "chosen_by", "chosen_on"  # in it: the metric, and the images, "validation" or "test"
+
+
+def network_of(card: ModelCard) -> nn.Module:
+    """The network that a card describes.
+
+    Raises:
+      CheckpointError: the file that makes it has changed.
+      ConfigError: there is no such network, or it has no such option.
+    """
+    if card.file_sha256:
+        check_unchanged(card.model, card.file_sha256)
+    return build(card.model, card.options, card.shift_invariant)
 
 
 def abstract_variables(module: nn.Module, image_size: int, channels: int) -> PyTree:
@@ -86,12 +99,26 @@ def load_model(path: str | Path) -> tuple[ModelCard, nn.Module, PyTree]:
     """
     directory = _model_directory(local_path(path))
     card, found = read_card(directory)
-    module = create_model(card.model, **card.options)
+    try:
+        module = network_of(card)
+    except ConfigError as error:
+        raise CheckpointError(f"the network in {directory} is none of this version: {error}") from error
     abstract = abstract_variables(module, card.image_size, card.channels)
     on_host = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), abstract)
     variables = read_items(directory, found, {"variables": on_host})["variables"]
     # Not committed to a device: they may be used on a mesh of any size.
     return card, module, jax.tree.map(jnp.asarray, variables)
+
+
+def load_variables(path: str | Path) -> tuple[ModelCard, PyTree]:
+    """Card and variables without the network, whatever has become of the file that makes it.
+
+    Raises:
+      CheckpointError: nothing there, or damaged.
+    """
+    directory = _model_directory(local_path(path))
+    card, found = read_card(directory)
+    return card, read_stored(directory, "variables")
 
 
 def newest_run(root: str | Path = "runs") -> Path:

@@ -13,6 +13,7 @@ from aliasfree_jax.conversion.learnable_polyphase_sampling import LPS
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import CIFAR_APS, IMAGENET_APS
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
+from aliasfree_jax.references import is_reference
 
 SOURCES = {base.source: base for base in (AFC, BLURPOOL, PLAIN, IMAGENET_APS, CIFAR_APS, LPS)}
 
@@ -41,6 +42,8 @@ _NONE = 1000  # a distance at which naming the nearest network would help nobody
 
 
 def _nearest(base: CodeBase, card: ModelCard) -> _Nearest:
+    if card.shift_invariant or is_reference(card.model):
+        return _Nearest(_NONE, ["made by a function of others, or transformed: no original is either"])
     ours = described(create_model(card.model, **card.options))
     given = {"num_classes": ours["num_classes"]}
     if base is AFC:

@@ -4,9 +4,7 @@ One network serves all variants: plain, circular, adaptive polyphase and alias-f
 only in the parts they are built from (`CONVNEXTS`).
 """
 
-import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -14,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers.activation import Gelu, is_gated
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.layers.activation import Gelu
 from aliasfree_jax.layers.batching import Remat
-from aliasfree_jax.layers.blend import BlendShare, blend
 from aliasfree_jax.layers.block import DropPath
 from aliasfree_jax.layers.convolution import DepthwiseConv
 from aliasfree_jax.layers.layer import Factory, Initializer, Layer, ModuleFactory, normal, part
@@ -28,7 +25,7 @@ from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.family import Family, Options
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.models.parts import Part, fields_of
-from aliasfree_jax.ops.padding import Padding, check_padding, same_padding
+from aliasfree_jax.ops.padding import Padding, check_padding
 
 
 class Block(Layer):
@@ -54,18 +51,6 @@ class Block(Layer):
         return x + DropPath(self.drop_path_rate, name="drop_path")(y, train=train)
 
 
-@dataclasses.dataclass(frozen=True)
-class Blending:
-    """That a network blends, layer by layer, from `start`, which differs in its parts only.
-
-    Attributes:
-      share: of the network's own layers, where a call does not give it.
-    """
-
-    start: "ConvNeXt"
-    share: BlendShare
-
-
 class ConvNeXt(Network):
     """Images [N, H, W, channels] to class logits [N, num_classes], float32.
 
@@ -84,11 +69,9 @@ class ConvNeXt(Network):
       mlp_grid: see `layers.mlp.Mlp`.
       remat: what the gradient computes again instead of keeping it: "none", "mlp" (stem and MLPs, whose
         hidden maps are the largest), "block" (whole blocks too), or "auto" (`layers.batching`).
-      blend: that the layers are on the way from another network's.
 
     Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream
     "drop_path", and from "gumbel" where the sampler is learned; `temperature` is its softmax's.
-    `share`, of a network that blends, replaces `blend.share`.
     """
 
     num_classes: int = 1000
@@ -110,16 +93,10 @@ class ConvNeXt(Network):
     head_init_scale: float = 1.0
     mlp_grid: MlpGrid = "auto"
     remat: Remat = "auto"
-    blend: Blending | None = None
 
     @nn.compact
     def __call__(
-        self,
-        images: jax.Array,
-        *,
-        train: bool = False,
-        temperature: Temperature = 1.0,
-        share: BlendShare | None = None,
+        self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
         """Class logits, in float32 (float64 for float64 inputs).
 
@@ -131,60 +108,37 @@ class ConvNeXt(Network):
         x = self.prepared(images)
         # The original cuts at an absolute 2, a hundred deviations: it never happens.
         kernel_init = normal(self.init_std)
-        depthwise = self._layer(
-            lambda net: Factory(DepthwiseConv, padding=net.padding, kernel_init=kernel_init), share
-        )
-        norm = self._layer(lambda net: net.norm, share)
-        activation = self._layer(lambda net: net.activation, share)
-        mlp_fields = {"activation": activation, "grid": self.mlp_grid, "remat": self.remat}
+        depthwise = Factory(DepthwiseConv, padding=self.padding, kernel_init=kernel_init)
+        mlp_fields = {"activation": self.activation, "grid": self.mlp_grid, "remat": self.remat}
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
         block_type = nn.remat(Block, static_argnums=(2,)) if self.remat == "block" else Block
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
-            sampled = self._sampled(stage, width, kernel_init, share)
+            sampled = self._sampled(stage, width, kernel_init)
             if stage == 0:
                 stem = sampled(**self.numerics, name="stem")
                 x = stem(x, train=train, temperature=temperature)
-                x = norm(**self.numerics, name="stem_norm")(x, train=train)
+                x = self.norm(**self.numerics, name="stem_norm")(x, train=train)
             else:
-                x = norm(**self.numerics, name=f"downsample{stage}_norm")(x, train=train)
+                x = self.norm(**self.numerics, name=f"downsample{stage}_norm")(x, train=train)
                 down = sampled(**self.numerics, name=f"downsample{stage}")
                 x = down(x, train=train, temperature=temperature)
-            hidden = hidden_width(width, activation, self.mlp_ratio)
+            hidden = hidden_width(width, self.activation, self.mlp_ratio)
             mlp = Factory(Mlp, hidden=hidden, kernel_init=kernel_init, **mlp_fields)
             for block in range(depth):
-                fields = (depthwise, norm, mlp, next(rates), self.layer_scale_init)
+                fields = (depthwise, self.norm, mlp, next(rates), self.layer_scale_init)
                 x = block_type(*fields, **self.numerics, name=f"stage{stage}_block{block}")(x, train)
             self.sow("intermediates", f"stage{stage}", x)
         return self._classify(x, kernel_init)
 
-    def _layer(
-        self, of: Callable[["ConvNeXt"], ModuleFactory], share: BlendShare | None, lead: int = 0
-    ) -> ModuleFactory:
-        """The layer that `of` takes from a network: from this one, or blended from the one it starts from."""
-        if self.blend is None:
-            return of(self)
-        return blend(of(self.blend.start), of(self), self.blend.share if share is None else share, lead=lead)
-
-    def _sampled(
-        self, stage: int, width: int, kernel_init: Initializer, share: BlendShare | None
-    ) -> ModuleFactory:
+    def _sampled(self, stage: int, width: int, kernel_init: Initializer) -> ModuleFactory:
         """The stem (stage 0), or the downsampling convolution before a stage."""
         kernel, stride = (self.stem_kernel, self.stem_stride) if stage == 0 else (2, 2)
-
-        def of(network: ConvNeXt) -> ModuleFactory:
-            fields: dict[str, Any] = {"features": width, "kernel_size": kernel, "strides": stride}
-            fields |= {"sampler": network.sampler, "padding": network.sampled_padding}
-            fields |= {"kernel_init": kernel_init}
-            if stage or network.stem_activation is None:
-                return Factory(SampledConv, **fields)
-            fields |= {"activation": network.stem_activation, "residual": network.stem_residual}
-            return Factory(ActivatedStem, **fields, remat=self.remat)
-
-        def padded(network: ConvNeXt) -> int:
-            return 0 if network.sampled_padding == "VALID" else same_padding(kernel)[0]
-
-        lead = padded(self) - padded(self.blend.start) if self.blend else 0
-        return self._layer(of, share, lead)
+        fields: dict[str, Any] = {"features": width, "kernel_size": kernel, "strides": stride}
+        fields |= {"sampler": self.sampler, "padding": self.sampled_padding, "kernel_init": kernel_init}
+        if stage or self.stem_activation is None:
+            return Factory(SampledConv, **fields)
+        fields |= {"activation": self.stem_activation, "residual": self.stem_residual}
+        return Factory(ActivatedStem, **fields, remat=self.remat)
 
     def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
         def head_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -255,13 +209,13 @@ VARIANTS: dict[str, Options] = {
 
 
 def _completed(options: dict[str, Any]) -> dict[str, Any]:
-    """With the stem's cutoff and the network to blend from; checked as far as `Family` does not."""
+    """With the stem's cutoff; checked as far as `Family` does not."""
     if options.get("sampled_padding", "VALID") != "VALID":
         check_padding(options["sampled_padding"])
     if options.get("mlp_ratio", 4.0) <= 0:
         raise ConfigError(f"mlp_ratio must be positive, got {options['mlp_ratio']}.")
     stem = _stem_activation(options.get("stem_activation"), options.get("stem_stride", 4))
-    return {**options, "stem_activation": stem, "blend": _blending(options)}
+    return {**options, "stem_activation": stem}
 
 
 def _stem_activation(part: Part | None, stride: int) -> Part | None:
@@ -277,31 +231,4 @@ def _stem_activation(part: Part | None, stride: int) -> Part | None:
     return {"cutoff": 1 - 1 / stride, **fields}
 
 
-def _blending(options: Options) -> Blending | None:
-    """Of the option `blend` = {"start": a variant, "share": 0 to 1}, and the network's other options."""
-    given = options.get("blend")
-    if given is None:
-        return None
-    fields = dict(given) if isinstance(given, Mapping) else {}
-    start, share = fields.get("start"), fields.get("share")
-    if len(fields) != 2 or not isinstance(share, int | float) or not 0 <= share <= 1:
-        raise ConfigError(f'expected blend={{"start": FAMILY, "share": 0 to 1}}, got {given!r}.')
-    if start not in VARIANTS:
-        raise ConfigError(unknown("family of ConvNeXts to blend from", start, VARIANTS))
-    of_the_variant = {name for parts in VARIANTS.values() for name in parts} - {"precision"}
-    common = {name: value for name, value in options.items() if name not in {*of_the_variant, "blend"}}
-    network: Any = CONVNEXTS.made({**VARIANTS[start], **common})
-    return Blending(network, share)
-
-
-def _check_blend(network: ConvNeXt, options: Options) -> None:
-    if network.blend and is_gated(network.activation) != is_gated(network.blend.start.activation):
-        raise ConfigError(
-            "a gated network's MLPs have other parameters than those of the network to blend from: blend "
-            "into a convnext_afc, or train the gated network from scratch."
-        )
-
-
-CONVNEXTS = Family(
-    ConvNeXt, SIZES, VARIANTS, "{variant}_{size}", gated=True, completed=_completed, checked=_check_blend
-)
+CONVNEXTS = Family(ConvNeXt, SIZES, VARIANTS, "{variant}_{size}", gated=True, completed=_completed)

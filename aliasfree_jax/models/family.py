@@ -88,17 +88,14 @@ class Family:
         Raises:
           ConfigError: an unknown option, part or value.
         """
-        fields = {*self.network.__dataclass_fields__} - {"parent", "name"}
-        legal = fields | _ALIASES.keys() | self.aliases.keys()
+        own = self.network.__dataclass_fields__.keys() - {"parent", "name"}
+        legal = own | _ALIASES.keys() | self.aliases.keys()
         # Where names begin with the variant, all sizes have the same options.
         of = variant if self.pattern.startswith("{variant}") else f"{size}_{variant}".rstrip("_")
         for option in options:
             if option not in legal:
                 raise ConfigError(unknown(f"option of {of}", option, legal))
-        return self.made({**self.variants[variant], **self.sizes[size], **options})
-
-    def made(self, options: Options) -> Network:
-        """The network of these options: aliases rewritten, parts resolved, names checked."""
+        options = {**self.variants[variant], **self.sizes[size], **options}
         fields = {name: _in_capitals(name, value) for name, value in options.items()}
         for alias, rewrite in {**_ALIASES, **self.aliases}.items():
             value = fields.pop(alias, None)

@@ -39,7 +39,6 @@ def shortened(config: ConfigDict, devices: int) -> ConfigDict:
     short.data.eval_limit = short.eval.batch_size = EVALUATED
     short.optimizer.warmup_epochs *= share
     short.optimizer.step_epochs = tuple(share * epoch for epoch in config.optimizer.step_epochs)
-    short.train.blend.epochs *= share
     temperature = short.train.temperature
     temperature.every_epochs *= share
     temperature.at_epochs = tuple(share * epoch for epoch in config.train.temperature.at_epochs)

@@ -15,7 +15,6 @@ from aliasfree_jax.data import BatchStream, Source
 from aliasfree_jax.files import local_path, write_json
 from aliasfree_jax.processes import from_first, is_first, total
 from aliasfree_jax.stored_config import CONFIG, to_store
-from aliasfree_jax.training.blending import starting_network
 from aliasfree_jax.training.mesh import put_batch
 from aliasfree_jax.training.mixing import CONTACT_SHEET
 from aliasfree_jax.training.progress import Progress, make_writers
@@ -54,9 +53,6 @@ def _first_state(
             f"resuming at step {step} of {setup.plan.total} from {checkpoints.directory / str(step)}"
         )
         return step, abstract.replaced(evaluated, rest), notes
-    start = None
-    if setup.blended:
-        start = starting_network(setup.blended.module, pretrained.card if pretrained else None)
     variables = None
     if pretrained is not None:
         card = pretrained.card
@@ -66,7 +62,6 @@ def _first_state(
             setup.network.module,
             setup.card,
             seed=setup.states.seed,
-            start=start,
             tell=notes.append,
             accept_class_names=accept_class_names,
         )
@@ -85,9 +80,13 @@ class _Loop:
     stop_requested: Callable[[], bool]
     results: dict[str, float] = dataclasses.field(default_factory=dict)  # of the last evaluation
 
+    @property
+    def card(self) -> ModelCard:
+        """Of the network as it is now."""
+        return dataclasses.replace(self.setup.card, step=self.done)
+
     def _save(self) -> None:
-        card = self.setup.card_after(self.done)
-        self.checkpoints.save(card, self.state.evaluated(), self.state.rest())
+        self.checkpoints.save(self.card, self.state.evaluated(), self.state.rest())
         self.progress.saved(self.checkpoints.directory / str(self.done))
 
     def _keep_best(self, metric: str, images: str) -> str:
@@ -101,7 +100,7 @@ class _Loop:
                 f"no best network is kept: checkpoint.best = {metric!r}, evaluated are {', '.join(results)}"
             )
         variables = self.state.raw() if metric.startswith(RAW) else self.state.evaluated()
-        if keep_best(workdir, self.setup.card_after(self.done), variables, results, metric, images):
+        if keep_best(workdir, self.card, variables, results, metric, images):
             return f"best {metric} of {images} images so far: kept in {workdir / 'best'}"
         return ""
 
@@ -115,9 +114,7 @@ class _Loop:
         if evaluation is None:
             return
         self.results = self.setup.evaluate(self.state, self.stop_requested)
-        # A network that still blends is not the one that is wanted, however good.
-        keeps = evaluation.best and self.done >= self.setup.plan.blend
-        told = self._keep_best(evaluation.best, evaluation.images) if keeps else ""
+        told = self._keep_best(evaluation.best, evaluation.images) if evaluation.best else ""
         # Last: an evaluation without its line is made again.
         self.progress.evaluated(self.results, evaluation.images)
         if told:
@@ -133,18 +130,13 @@ class _Loop:
         while self.done < plan.total:
             with progress.waiting_for_data():
                 batch = next(batches)
-            network = setup.network_after(self.done)
-            compiles = self.done in (start, plan.blend)
-            if compiles and self.done > start:
-                progress.note("the network has only its own layers from here on: compiling their step ...")
-                progress.restart_clock()
             self.done += 1
             if profile and self.done == profile[0]:
                 jax.profiler.start_trace(workdir / "profile")
             if self.done == 1 and is_first():
                 setup.draw_batch(workdir / CONTACT_SHEET, batch["image"])
-            self.state, metrics = network.train_step(self.state, put_batch(batch, setup.mesh))
-            if compiles:
+            self.state, metrics = setup.network.train_step(self.state, put_batch(batch, setup.mesh))
+            if self.done == start + 1:
                 progress.first_step(metrics)
             else:
                 progress.step(metrics)
@@ -267,5 +259,4 @@ def run(
                 skipped = loop.go_on()
     if stop_requested():  # during the last batch of the last evaluation
         raise TerminatedError(loop.done)
-    card = dataclasses.replace(setup.card, step=loop.done)
-    return Summary(card, setup.network.module, loop.state.evaluated(), loop.results, skipped)
+    return Summary(loop.card, setup.network.module, loop.state.evaluated(), loop.results, skipped)

@@ -14,15 +14,24 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import base_config, field_fault
+from aliasfree_jax.config import field_fault
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.files import sole_writer
 from aliasfree_jax.processes import of_first
-from aliasfree_jax.stored_config import CONFIG, differences, read_accepted, read_config
+from aliasfree_jax.stored_config import (
+    CONFIG,
+    REMOVED,
+    defaults,
+    differences,
+    read_accepted,
+    read_config,
+    read_removed,
+)
 
 Batch = TypeVar("Batch")
 _ASKED = itertools.count(1)  # how often the processes have asked, equally often in all of them
 
+GONE = "(no field of this version)"  # stands for the present value of a field that was removed
 _ROUNDING = "numbers are rounded otherwise from here on"
 _MEASURED = "evaluations before and after this step cannot be compared, nor can the best network"
 # By the start of their names, the fields that may change while a run goes on, with what is then said ("":
@@ -72,7 +81,7 @@ def check_identity(
       ConfigError: fields that change the result differ and are not accepted, an accepted one does not exist,
         or the stored configuration is missing or unreadable.
     """
-    for fault in filter(None, map(field_fault, accept)):
+    for fault in filter(None, (field_fault(name) for name in accept if name not in REMOVED)):
         raise ConfigError(f"--accept_changes: {fault}")
     if step is None:
         return [], []
@@ -86,7 +95,8 @@ def check_identity(
             "back, or take another --workdir and start from the weights with "
             f"--config.init_from={workdir}."
         ) from error
-    changes = differences(before.to_dict(), config.to_dict(), base_config().to_dict())
+    changes = {name: (value, GONE) for name, value in read_removed(path).items()}
+    changes |= differences(before.to_dict(), config.to_dict(), defaults())
     faults = {name: change for name, change in changes.items() if _word(name) is None}
     refused = [name for name in faults if name not in accept]
     if refused:

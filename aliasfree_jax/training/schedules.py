@@ -23,7 +23,6 @@ class Plan:
     evaluate_every: int  # 0: only at the end
     save_every: int  # 0: only at the end
     log_every: int = 1
-    blend: int = 0  # until the network has its own layers only; 0: it has from the start
     profile: tuple[int, ...] = ()  # (first, last) of the steps to be profiled; (): none
 
     def steps(self, epochs: float) -> int:
@@ -72,7 +71,6 @@ def make_plan(config: ConfigDict, examples: int) -> Plan:
         evaluate_every=steps(config.eval.every_epochs),
         save_every=steps(config.checkpoint.every_epochs),
         log_every=config.log.every_steps,
-        blend=steps(config.train.blend.epochs),
         profile=tuple(config.log.profile_steps),
     )
 

@@ -14,19 +14,27 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import PREPARATION, ModelCard, PyTree, abstract_variables, newest_card
+from aliasfree_jax.checkpoint import (
+    PREPARATION,
+    ModelCard,
+    PyTree,
+    abstract_variables,
+    network_of,
+    newest_card,
+)
 from aliasfree_jax.config import PRECISIONS, RAW, validate
 from aliasfree_jax.data import BatchStream, Source, hold_out, open_source, train_batches
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import ClassNamesError, fit_classes
-from aliasfree_jax.models import create_model
+from aliasfree_jax.foreign import Adapted, check_unchanged, file_sha256
 from aliasfree_jax.processes import total
-from aliasfree_jax.training.blending import blended_card, blended_network, own_layers
+from aliasfree_jax.references import located
+from aliasfree_jax.training.adapting import check_call, check_outputs
 from aliasfree_jax.training.mesh import check_batch, evaluated_batches, make_mesh, own_eval_batches, own_part
 from aliasfree_jax.training.mixing import Mixing, write_contact_sheet
 from aliasfree_jax.training.optimizer import make_optimizer
 from aliasfree_jax.training.resuming import until_termination
-from aliasfree_jax.training.schedules import Plan, Schedule, learning_rate, make_plan, temperature
+from aliasfree_jax.training.schedules import Plan, learning_rate, make_plan, temperature
 from aliasfree_jax.training.state import StateBuilder, TrainState
 from aliasfree_jax.training.step import Predict, TrainStep, make_predict, make_train_step
 from aliasfree_jax.transform import what_is_left
@@ -52,14 +60,17 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
     """The card, at step 0, of the network that `config` trains."""
     names = tuple(class_names)
     preparation = {name: config.data[name] for name in PREPARATION}
+    model = located(config.model.name)
     return ModelCard(
-        model=config.model.name,
+        model=model,
         options=model_options(config, len(names)),
         class_names=names,
         image_size=Preprocessing.from_config(config.data).input_size,
         channels=len(config.data.mean),
         step=0,
         origin=origin,
+        shift_invariant=config.model.shift_invariant.to_dict(),
+        file_sha256=file_sha256(model),
         **preparation | {name: tuple(preparation[name]) for name in ("mean", "std")},
     )
 
@@ -70,13 +81,14 @@ def check_network(config: ConfigDict) -> None:
     Warns if an exact sampler is asked for where something else breaks invariance.
     """
     card = make_card(config, ["a class"], "")
-    networks = [create_model(card.model, **card.options)]
-    if left := what_is_left(card.model, networks[0], card.options):
+    network = network_of(card)
+    if isinstance(network, Adapted):
+        constant = config.train.temperature.schedule == "constant"
+        now = {} if constant else {"temperature": jax.ShapeDtypeStruct((), jax.numpy.float32)}
+        check_call(network, card, **now)
+    elif left := what_is_left(card.model, network, card.options):
         warnings.warn(left, stacklevel=1)
-    if config.train.blend.epochs > 0:
-        networks.append(blended_network(card, config.train.blend.start))
-    for network in networks:
-        abstract_variables(network, card.image_size, card.channels)
+    abstract_variables(network, card.image_size, card.channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,28 +122,15 @@ class Setup:
     draw_batch: Callable[[Path, np.ndarray], None]  # writes a picture of images as the network gets them
     card: ModelCard
     network: Network
-    blended: Network | None  # that of the first `plan.blend` updates, where this is another one ...
-    blend_start: str  # ... from this family
     states: StateBuilder
     evaluation: Evaluation | None
     notes: list[str]  # to be told
-
-    def network_after(self, done: int) -> Network:
-        """The network that `done` updates leave, and that the next one changes."""
-        return self.blended if self.blended and done < self.plan.blend else self.network
-
-    def card_after(self, done: int) -> ModelCard:
-        """The card of the network that `done` updates leave."""
-        card = dataclasses.replace(self.card, step=done)
-        blends = done < self.plan.blend
-        return blended_card(card, self.blend_start, done / self.plan.blend) if blends else card
 
     def evaluate(self, state: TrainState, stop_requested: Callable[[], bool]) -> dict[str, float]:
         """What the evaluation finds; {} if there is none.
 
         Where the state has averages, the results are theirs, and under names with `RAW` those of the raw
-        weights. A network that blends is evaluated as it is at the state's step; the results say with which
-        `share` of its own layers.
+        weights.
 
         Raises:
           TerminatedError: SIGTERM came.
@@ -139,10 +138,9 @@ class Setup:
         evaluation, step = self.evaluation, int(state.step)
         if evaluation is None:
             return {}
-        now = {"share": step / self.plan.blend} if step < self.plan.blend else {}
 
         def results_of(variables: PyTree) -> dict[str, float]:
-            compute = functools.partial(self.network_after(step).predict, variables, **now)
+            compute = functools.partial(self.network.predict, variables)
             batches = evaluation.batches()
             placed = until_termination(evaluated_batches(batches, self.mesh), step, stop_requested)
             found = dict(evaluation.measure(compute, placed))
@@ -153,7 +151,7 @@ class Setup:
         if state.ema is not None:
             raw = results_of(state.raw())
             found |= {f"{RAW}{name}": value for name, value in raw.items() if name not in OF_IMAGES}
-        return found | now
+        return found
 
 
 def fit_sources(
@@ -184,47 +182,42 @@ def fit_sources(
     return train, held_out, notes
 
 
-def _networks(
+def _network(
     config: ConfigDict, card: ModelCard, plan: Plan, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> tuple[Network, Network | None]:
-    """The model, and the network that blends into it, if the run begins with one."""
-    scheduled = {"temperature": temperature(config.train.temperature, plan)}
-
-    def compiled(module: nn.Module, **more: Schedule) -> Network:
-        step = make_train_step(
-            module,
-            optimizer,
-            learning_rate(config.optimizer, plan),
-            mesh,
-            scheduled={name: each for name, each in (scheduled | more).items() if each is not None},
-            label_smoothing=config.train.label_smoothing,
-            mixing=Mixing.from_config(config.train.mixing),
-            accumulation_steps=config.train.accumulation_steps,
-            ema_decay=config.train.ema_decay,
-        )
-        return Network(module, step, make_predict(module, mesh))
-
-    own = compiled(create_model(card.model, **card.options))
-    if not plan.blend:
-        return own, None
-    return own, compiled(blended_network(card, config.train.blend.start), share=own_layers(plan.blend))
+) -> Network:
+    """The model, with what the configuration says of its updates."""
+    module = network_of(card)
+    heat = temperature(config.train.temperature, plan)
+    step = make_train_step(
+        module,
+        optimizer,
+        learning_rate(config.optimizer, plan),
+        mesh,
+        scheduled={} if heat is None else {"temperature": heat},
+        label_smoothing=config.train.label_smoothing,
+        mixing=Mixing.from_config(config.train.mixing),
+        accumulation_steps=config.train.accumulation_steps,
+        ema_decay=config.train.ema_decay,
+    )
+    return Network(module, step, make_predict(module, mesh))
 
 
 def _open_data(
     config: ConfigDict,
     evaluate: Evaluate | None,
     sources: tuple[Source, Source | None] | None,
-    workdir: Path | None,
+    stored: ModelCard | None,
     accept_class_names: bool,
 ) -> tuple[Source, Evaluation | None, list[str]]:
-    """The images to train on, those to evaluate on, and notes; the arguments are those of `set_up`."""
+    """The images to train on, those to evaluate on, and notes.
+
+    The arguments are those of `set_up`; `stored` is the card of the run that goes on.
+    """
     if sources is None:
         train = open_source(config.data, train=True)
         sources = train, open_source(config.data, train=False) if evaluate else None
     train, held_out = sources if evaluate else (sources[0], None)
-    train, held_out, notes = fit_sources(
-        train, held_out, newest_card(workdir) if workdir else None, accept_class_names=accept_class_names
-    )
+    train, held_out, notes = fit_sources(train, held_out, stored, accept_class_names=accept_class_names)
     images, whole = TEST, len(train)
     if config.data.validation:
         images, (train, held_out) = VALIDATION, hold_out(train, config.data.validation)
@@ -268,12 +261,17 @@ def set_up(
     validate(config)
     mesh = make_mesh(config.train.devices, config.train.parameter_shards)
     check_batch(config.train.batch_size, config.train.accumulation_steps, mesh)
+    stored = newest_card(workdir) if workdir else None
+    if stored and stored.file_sha256 and stored.model == located(config.model.name):
+        check_unchanged(stored.model, stored.file_sha256)
     check_network(config)
-    train, evaluation, notes = _open_data(config, evaluate, sources, workdir, accept_class_names)
+    train, evaluation, notes = _open_data(config, evaluate, sources, stored, accept_class_names)
     plan = make_plan(config, len(train))
     card = make_card(config, train.class_names, origin)
     optimizer = make_optimizer(config.optimizer, learning_rate(config.optimizer, plan))
-    network, blended = _networks(config, card, plan, optimizer, mesh)
+    network = _network(config, card, plan, optimizer, mesh)
+    if isinstance(network.module, Adapted):
+        check_outputs(network.module, card)
     shape = card.image_size, card.image_size, card.channels
     average = config.train.ema_decay > 0
     return Setup(
@@ -291,8 +289,6 @@ def set_up(
         draw_batch=functools.partial(write_contact_sheet, config),
         card=card,
         network=network,
-        blended=blended,
-        blend_start=config.train.blend.start,
         states=StateBuilder(network.module, optimizer, shape, mesh, average, config.seed),
         evaluation=evaluation,
         notes=notes,

@@ -21,6 +21,7 @@ from aliasfree_jax.training.mixing import Mixing, mix
 from aliasfree_jax.training.schedules import Schedule
 from aliasfree_jax.training.state import TrainState
 
+STREAMS = ("drop_path", "dropout", "gumbel")
 Batch = dict[str, jax.Array]  # image [B, H, W, C], label [B], mask [B]
 Metrics = dict[str, jax.Array]  # scalars
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -58,6 +59,11 @@ def _kept(new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda n, o: n if n.dtype == o.dtype else n.astype(o.dtype), new, old)
 
 
+def random_streams(key: jax.Array) -> dict[str, jax.Array]:
+    """What the layers of a network that trains draw from, by the names of `STREAMS`."""
+    return {name: jax.random.fold_in(key, number) if number else key for number, name in enumerate(STREAMS)}
+
+
 def _make_gradients(
     module: nn.Module, label_smoothing: float, mixing: Mixing | None
 ) -> Callable[..., Gradients]:
@@ -79,11 +85,7 @@ def _make_gradients(
             images,
             train=True,
             **now,
-            rngs={
-                "drop_path": key,
-                "dropout": jax.random.fold_in(key, 1),
-                "gumbel": jax.random.fold_in(key, 2),
-            },
+            rngs=random_streams(key),
             mutable=list(collections),
         )
         mask = batch["mask"]
@@ -160,8 +162,7 @@ def make_train_step(
       optimizer: as the state was made with.
       schedule: what the optimizer uses, for the metrics only.
       mesh: devices; the batch size must be a multiple of their number times `accumulation_steps`.
-      scheduled: arguments of the network that change with the step: the temperature of learned samplers, the
-        share of the final layers in a network that blends.
+      scheduled: arguments of the network that change with the step: the temperature of learned samplers.
       label_smoothing: see `cross_entropy`.
       mixing: mixup and CutMix; the target of a mixed image, and the loss, is the mean of both labels' by
         their shares, and its accuracy that for the label with the larger one.
@@ -196,10 +197,9 @@ def make_predict(module: nn.Module, mesh: Mesh) -> Predict:
 
     The variables lie on the devices of the mesh, the images too or on the host. The logits of all images
     come to every device, and so to every process.
-    Further arguments by name, such as `share`, are the network's.
     """
 
-    def predict(variables: PyTree, images: jax.Array, **now: Any) -> Any:
-        return module.apply(variables, images, train=False, **now)
+    def predict(variables: PyTree, images: jax.Array) -> Any:
+        return module.apply(variables, images, train=False)
 
     return jax.jit(predict, out_shardings=replicated(mesh))

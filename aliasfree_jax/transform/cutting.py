@@ -192,7 +192,7 @@ def rev(how: Transformation, eqn: Any, value: Map) -> list[Value]:
         return of_other_axes(eqn, value)
     if not how.circular:
         return [_literally(eqn, how, value)]
-    return [dataclasses.replace(how.settle(eqn, value), grid=Grid(mirrored=True))]
+    return [dataclasses.replace(how.settle(eqn, value), grid=Grid(value.grid, "mirrored"))]
 
 
 @rule("concatenate")
@@ -208,7 +208,7 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
     """Windows side by side are one window; constants and mirror images beside a whole map are padding."""
     values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
     maps = [value for value in values if isinstance(value, Map)]
-    whole = max(maps, key=lambda value: value.shape[dim] - 10**9 * value.grid.mirrored)
+    whole = max(maps, key=lambda value: value.shape[dim] - 10**9 * (value.grid.kind == "mirrored"))
     if not how.circular:
         arrays = [value.merged() if isinstance(value, Map) else value.full() for value in values]
         joined = jax.lax.concatenate(arrays, dim)
@@ -220,7 +220,7 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
     padding = 0
     for value in values:
         part = value if isinstance(value, Map) and value.array is whole.array else None
-        part = None if part and part.grid.mirrored else part
+        part = None if part and part.grid.kind == "mirrored" else part
         if part and (part.window[place][0] - end) % side == 0:
             pass  # it goes on round the circle
         elif not whole.cut_off[place] and (_pads(value, whole, dim) or (part and value.shape[dim] == 1)):
@@ -240,7 +240,7 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
 def _pads(value: Held, whole: Map, dim: int) -> bool:
     """Whether `value` beside the map is padding: a mirror image of a map, or constant along the axis."""
     if isinstance(value, Map):
-        return value.grid.mirrored
+        return value.grid.kind == "mirrored"
     return isinstance(value, Plain) and not any(
         value.thin.shape[d] > 1 for d in range(whole.ndim) if whole.spatial(d)
     )

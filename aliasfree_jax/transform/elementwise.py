@@ -190,10 +190,10 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> tuple[list
 def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
     """The maps among `values` on one grid and with one pending stride."""
     maps = [value for value in values if isinstance(value, Map)]
-    if len({(id(value.grid), value.stride, value.sides) for value in maps}) > 1:
+    if len({(value.grid, value.stride, value.sides) for value in maps}) > 1:
         values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
     maps = [value for value in values if isinstance(value, Map)]
-    if len({(id(value.grid), value.places) for value in maps}) > 1:
+    if len({(value.grid, value.places) for value in maps}) > 1:
         raise TransformError(
             eqn,
             "combines maps that are sampled at different places",

@@ -191,7 +191,7 @@ def _evaluated(how: Transformation, eqn: Any, name: str, values: Sequence[Value]
                 "no rule keeps its result on a grid",
                 "Compute it from values that do not depend on the place, or replace it",
             )
-        if name != "concatenate" and any(isinstance(v, Map) and v.grid.mirrored for v in values):
+        if name != "concatenate" and any(isinstance(v, Map) and v.grid.kind == "mirrored" for v in values):
             raise TransformError(eqn, "uses a map that runs backwards", "Pad by it, or leave it out")
         if name not in ALSO_UNREALIZED:
             values = [how.realized(value) for value in values]
@@ -237,6 +237,6 @@ def _of_axes(value: Map, array: jax.Array, space: tuple[int, int], groups: Seque
     """A map on a grid of its own, unless it has the places of `value`."""
     sides = array.shape[space[0]], array.shape[space[1]]
     batch = tuple(g[0] for g, old in zip(groups, value.groups, strict=True) if set(old) & set(value.batch))
-    grid = value.grid if sides == value.sides else Grid()
+    grid = value.grid if sides == value.sides else Grid(value.grid, "refused", sides)
     band = value.band and value.band.sampled(value.sides, sides)
     return dataclasses.replace(map_of(array, space, batch, grid), groups=tuple(groups), band=band)

@@ -60,10 +60,22 @@ def shift_invariant(
         raise ConfigError(
             unknown("padding", padding, ["CIRCULAR"]) + " None keeps the padding of the function."
         )
-    make = sampler_of(sampler)
+    make, nonlinear = sampler_of(sampler), _activations_of(activations)
     subsamples = isinstance(make(strides=2, parent=None), Subsample)
-    how = Transformation(make, subsamples, padding is not None, activations=_activations_of(activations))
-    return functools.wraps(f)(functools.partial(_transformed, how, f, spatial_axes, argnums))
+
+    @functools.wraps(f)
+    def transformed(*args: Any, **kwargs: Any) -> Any:
+        read = program.read(f, args, kwargs, argnums, spatial_axes)
+        how = Transformation(make, subsamples, padding is not None, activations=nonlinear)
+        values = read.values([jnp.asarray(array) for array in read.arrays])
+        results = run(how, read.jaxpr.jaxpr, read.jaxpr.consts, values)
+        arrays = [
+            _result(how, read.maker(variable)[1], result) if isinstance(result, Map) else result.full()
+            for variable, result in zip(read.jaxpr.jaxpr.outvars, results, strict=True)
+        ]
+        return jax.tree.unflatten(read.results, arrays)
+
+    return transformed
 
 
 def sampler_of(sampler: Part | nn.Module) -> SamplerFactory:
@@ -97,26 +109,6 @@ def _activations_of(activations: Oversample | str | None) -> Activations | None:
         f'expected activations None, "polynomial" or Oversample(k), got {activations!r}: other layers are '
         "exchanged in the network itself."
     )
-
-
-def _transformed(
-    how: Transformation,
-    f: Callable[..., Any],
-    axes: Sequence[int],
-    argnums: int | Sequence[int],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """The results of `f`, read as a program and run on maps."""
-    read = program.read(f, args, kwargs, argnums, axes)
-    values = read.values([jnp.asarray(array) for array in read.arrays])
-    results = run(how, read.jaxpr.jaxpr, read.jaxpr.consts, values)
-    arrays = [
-        _result(how, read.maker(variable)[1], result) if isinstance(result, Map) else result.full()
-        for variable, result in zip(read.jaxpr.jaxpr.outvars, results, strict=True)
-    ]
-    return jax.tree.unflatten(read.results, arrays)
 
 
 def _result(how: Transformation, eqn: Any, value: Map) -> jax.Array:

@@ -1,15 +1,15 @@
 """Loops: `scan` (also `lax.map` and `fori_loop` over a known range) and `while`."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.transform.control import Boundary, carried, settled_all
-from aliasfree_jax.transform.interpreter import Transformation, TransformError, rule, run
-from aliasfree_jax.transform.maps import Group, Map
+from aliasfree_jax.transform.control import apart, carried, like, settled_all, turned
+from aliasfree_jax.transform.interpreter import Transformation, TransformError, rule
+from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
 
@@ -21,103 +21,72 @@ def _counts(params: dict[str, Any]) -> tuple[int, int]:
     return len(consts), len(carry)
 
 
-def _as(eqn: Any, value: Map | Plain, kind: Map | Plain) -> Map | Plain:
-    """A value that is carried on, as what is carried in."""
-    if isinstance(value, Plain) and isinstance(kind, Map):
-        return kind.like(jnp.broadcast_to(value.full(), kind.shape))
-    if isinstance(value, Map) and isinstance(kind, Map) and value.grid is not kind.grid:
+def _as(eqn: Any, value: Held, kind: Held) -> Held:
+    """A value that is carried on, as what is carried in; a map, where that is plain so far."""
+    if isinstance(value, Plain):
+        return like(plain(value.full()), kind)
+    if isinstance(kind, Plain):
+        return value
+    if value.grid != kind.grid:
         raise TransformError(eqn, "carries a map to another grid", "Sample outside of the loop")
-    return value
+    kept = like(value, kind)
+    assert isinstance(kept, Map)
+    return dataclasses.replace(kept, band=value.band)
+
+
+def _grown(turn: Callable[[list[Held]], list[Held]], carry: list[Held]) -> list[Held]:
+    """What is carried in, with maps where a turn makes maps of plain values."""
+    pairs = list(zip(carry, jax.eval_shape(turn, carry), strict=True))
+    if all(isinstance(old, Map) or isinstance(new, Plain) for old, new in pairs):
+        return carry
+    return _grown(turn, [like(old, new) if isinstance(new, Map) else old for old, new in pairs])
 
 
 @rule("scan")
 def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     """Carries maps on settled grids; maps that are scanned over lose their first axis."""
     consts, moving = _counts(eqn.params)
-    settled = settled_all(how, eqn, values)
+    settled, inside = settled_all(how, eqn, values), apart(how)
     fixed, carry = settled[:consts], [carried(how, eqn, v) for v in settled[consts : consts + moving]]
     stacks = [carried(how, eqn, value) for value in settled[consts + moving :]]
-    program = eqn.params["jaxpr"]
-    while True:
-        each = [_without_first(eqn, value) for value in stacks]
-        boundary = Boundary(eqn, [*fixed, *carry, *each])
+    rows = [_without_first(eqn, value) for value in stacks]
 
-        def body(state: Any, rows: Any, boundary: Boundary = boundary) -> Any:
-            fixed_arrays = boundary.arrays[:consts]
-            inside = boundary.inside([*fixed_arrays, *state, *rows])
-            results = [carried(how, eqn, r) for r in run(how, program.jaxpr, program.consts, inside)]
-            kept = [_as(eqn, r, k) for r, k in zip(results, inside[consts : consts + moving], strict=False)]
-            arrays = boundary.out([*kept, *results[moving:]])[0]
-            return arrays[:moving], arrays[moving:]
+    def body(state: list[Held], each: list[Held]) -> tuple[list[Held], list[Held]]:
+        results = turned(inside(), eqn, eqn.params["jaxpr"], [*fixed, *state, *each])
+        return [_as(eqn, r, k) for r, k in zip(results, state, strict=False)], results[moving:]
 
-        arrays = boundary.arrays
-        rows = [value.array if isinstance(value, Map) else value.thin for value in stacks]
-        jax.eval_shape(
-            lambda *a: body(a[:moving], [r[0] for r in a[moving:]]),
-            *arrays[consts : consts + moving],
-            *rows,
-        )
-        grown = _grown(boundary, carry)
-        if grown is None:
-            break
-        carry = grown
-    params = {
-        "length": eqn.params["length"],
-        "reverse": eqn.params["reverse"],
-        "unroll": eqn.params["unroll"],
-    }
-    last, ys = jax.lax.scan(body, arrays[consts : consts + moving], rows, **params)
-    results = boundary.outside([*last, *(y[0] for y in ys)])
+    first = jax.tree.map(lambda row: row[0], rows)
+    carry = _grown(lambda state: body(state, first)[0], carry)
+    length = eqn.params["length"]
+    if how.report is None:
+        options = {key: eqn.params[key] for key in ("reverse", "unroll")}
+        last, each = jax.lax.scan(body, carry, rows, length, **options)
+    else:  # nothing is computed, and one turn tells all
+        last, each = body(carry, first)
+        each = jax.tree.map(lambda row: jnp.broadcast_to(row, (length, *row.shape)), each)
     images = any(isinstance(value, Map) and set(value.groups[0]) & set(value.batch) for value in stacks)
-    return [
-        *results[:moving],
-        *(_with_first(r, y, images) for r, y in zip(results[moving:], ys, strict=True)),
-    ]
+    return [*last, *(_with_first(value, images) for value in each)]
 
 
-def _grown(boundary: Boundary, carry: Sequence[Held]) -> list[Any] | None:
-    """What is carried in, with maps where plain values become maps; None where nothing does."""
-    new = boundary.outside(boundary.out(boundary.results)[0])[: len(carry)]
-    if all(isinstance(a, Map) == isinstance(b, Map) for a, b in zip(new, carry, strict=True)):
-        return None
-    return [
-        b.like(jnp.broadcast_to(a.full(), b.shape)) if isinstance(a, Plain) and isinstance(b, Map) else a
-        for a, b in zip(carry, new, strict=True)
-    ]
-
-
-def _without_first(eqn: Any, value: Map | Plain) -> Map | Plain:
-    """One of the stacked values. Its array is the whole stack's first, of which only the shape counts."""
+def _without_first(eqn: Any, value: Held) -> Held:
+    """One of the stacked values, but for its array, which is the whole stack."""
     if isinstance(value, Plain):
-        return Plain(value.thin[0], value.shape[1:])
+        return Plain(value.thin, value.shape[1:])
     if value.spatial(0):
         raise TransformError(eqn, "loops over rows or columns", "Loop over images or channels")
-    (axis,) = value.groups[0]
-    groups = [_shifted(group, axis) for group in value.groups[1:]]
-    space, batch = _shifted(value.space, axis), _shifted(tuple(b for b in value.batch if b != axis), axis)
-    array = jax.lax.index_in_dim(value.array, 0, axis, keepdims=False)
-    fields: dict[str, Any] = {
-        "array": array,
-        "groups": tuple(groups),
-        "space": (space[0], space[1]),
-        "batch": batch,
-    }
-    return dataclasses.replace(value, **fields)
+    stack = value.merged()
+    row = value.rebuilt(stack[0], value.groups[1:])
+    return row.like(stack.reshape(stack.shape[0], *row.array.shape))
 
 
-def _shifted(axes: Group, removed: int) -> Group:
-    return tuple(axis - (axis > removed) for axis in axes)
-
-
-def _with_first(value: Held, stack: jax.Array, images: bool) -> Value:
-    """The stack of such values; whether it is one of images."""
+def _with_first(value: Held, images: bool) -> Value:
+    """The stack of values, of one that has the array of all; whether they are images."""
     if isinstance(value, Plain):
-        return plain(stack)
-    assert isinstance(value, Map)
-    groups = ((0,), *(tuple(axis + 1 for axis in group) for group in value.groups))
-    space = (value.space[0] + 1, value.space[1] + 1)
-    batch = (*((0,) if images else ()), *(axis + 1 for axis in value.batch))
-    return dataclasses.replace(value, array=stack, groups=groups, space=space, batch=batch)
+        return plain(value.thin)
+    row = value.like(value.array[0])
+    array = jax.vmap(lambda array: row.like(array).merged())(value.array)
+    stack = row.rebuilt(array, [None, *row.groups])
+    return dataclasses.replace(stack, batch=(0, *stack.batch)) if images else stack
 
 
 @rule("while")
@@ -125,22 +94,21 @@ def loop(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     """Carries maps on settled grids; the condition is no map."""
     p = eqn.params
     tests, bodies = p["cond_nconsts"], p["body_nconsts"]
-    settled = settled_all(how, eqn, values)
+    settled, inside = settled_all(how, eqn, values), apart(how)
     of_test, of_body = settled[:tests], settled[tests : tests + bodies]
-    carry = [carried(how, eqn, value) for value in settled[tests + bodies :]]
-    condition, body = (Boundary(eqn, [*fixed, *carry]) for fixed in (of_test, of_body))
 
-    def turn(state: Any) -> Any:
-        inside = body.inside([*body.arrays[:bodies], *state])
-        results = run(how, p["body_jaxpr"].jaxpr, p["body_jaxpr"].consts, inside)
-        kept = [_as(eqn, carried(how, eqn, r), k) for r, k in zip(results, inside[bodies:], strict=True)]
-        return body.out(kept)[0]
+    def turn(state: list[Held]) -> list[Held]:
+        results = turned(inside(), eqn, p["body_jaxpr"], [*of_body, *state])
+        return [_as(eqn, r, k) for r, k in zip(results, state, strict=True)]
 
-    def goes_on(state: Any) -> Any:
-        inside = condition.inside([*condition.arrays[:tests], *state])
-        (result,) = run(how, p["cond_jaxpr"].jaxpr, p["cond_jaxpr"].consts, inside)
+    def goes_on(state: list[Held]) -> jax.Array:
+        (result,) = turned(inside(), eqn, p["cond_jaxpr"], [*of_test, *state])
         if not isinstance(result, Plain):
             raise TransformError(eqn, "ends by a condition on a map", "Reduce it over rows and columns")
         return result.full()
 
-    return body.outside(jax.lax.while_loop(goes_on, turn, body.arrays[bodies:]))
+    carry = _grown(turn, [carried(how, eqn, value) for value in settled[tests + bodies :]])
+    if how.report is None:
+        return jax.lax.while_loop(goes_on, turn, carry)
+    goes_on(carry)  # nothing is computed, and one turn tells all
+    return turn(carry)

@@ -120,7 +120,7 @@ class Map:
 
     def counts_components(self, dim: int) -> bool:
         """Whether the program's axis `dim` counts polyphase components, as they are split."""
-        return dim == 1 and self.ndim == 5 and self.grid.finer is not None and self.grid.phase is None
+        return dim == 1 and self.ndim == 5 and self.grid.kind == "components"
 
     def space_dims(self) -> list[int | None]:
         """The program's axes that are rows and columns and nothing else; None where there is none."""

@@ -11,7 +11,7 @@ from jax.extend import core
 # What a variable is, to somebody who asks for one convolution: no map, another map, an affine function of its
 # result at each place, or any other function of it, of which only sums over all places may be taken.
 _PLAIN, _OTHER, _AFFINE, _FUNCTION = range(4)
-_SAME = ("neg", "convert_element_type", "copy", "copy_p", "stop_gradient", "broadcast_in_dim", "reshape")
+_SAME = "add sub neg convert_element_type copy copy_p stop_gradient broadcast_in_dim reshape".split()
 _LATE = 10**6  # more operations than any program has
 
 
@@ -34,9 +34,7 @@ def in_order(jaxpr: Any, consts: Sequence[Any], maps: Sequence[bool]) -> tuple[l
       The operations, and which of them are `shortcuts`.
     """
     late = shortcuts(jaxpr, maps)
-    depths: dict[Any, tuple[int, str]] = {}
-    for i, variable in enumerate(jaxpr.invars):
-        depths[variable] = 0, f"argument {i}"
+    depths = {variable: (0, f"argument {i}") for i, variable in enumerate(jaxpr.invars)}
     for variable, const in zip(jaxpr.constvars, consts, strict=True):
         depths[variable] = 0, f"constant {variable.aval.str_short()} {_first_values(const)}"
     keys = {}
@@ -106,16 +104,14 @@ def _step(eqn: Any, states: Sequence[int]) -> list[int] | None:
     if most < _AFFINE:
         return [most if v.aval.ndim > 2 else _PLAIN for v in eqn.outvars]
     match name:
-        case "add" | "sub":
-            if _OTHER in states:  # the sum that the shortcut is for
-                return [_OTHER] if most == _AFFINE else None
-            return [most]
-        case "mul":
-            return None if _OTHER in states else [most if min(states) == _PLAIN else _FUNCTION]
-        case "div":
-            return [most] if states[1] == _PLAIN else None
+        case "add" | "sub" if _OTHER in states:  # the sum that the shortcut is for
+            return [_OTHER] if most == _AFFINE else None
+        case "mul" if _OTHER not in states:
+            return [most if _PLAIN in states else _FUNCTION]
         case "square" | "integer_pow":
             return [_FUNCTION]
-        case "reduce_sum":
-            return [_PLAIN] if eqn.outvars[0].aval.ndim <= 2 else None
+        case "reduce_sum" if eqn.outvars[0].aval.ndim <= 2:
+            return [_PLAIN]
+        case "div" if states[1] == _PLAIN:
+            return [most]
     return [most] if name in _SAME else None

@@ -5,7 +5,7 @@ grid and the frequencies that their results have.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,13 +13,25 @@ import jax.numpy as jnp
 
 from aliasfree_jax.ops import operation
 from aliasfree_jax.transform.bands import below_nyquist, whole
-from aliasfree_jax.transform.grids import Grid
-from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound
+from aliasfree_jax.transform.grids import ONE, Grid
+from aliasfree_jax.transform.interpreter import RULES, Rule, Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.values import Held, Plain, Value
 
-Numbers = dict[str, tuple[int, ...]]
+# Ranks of the first operand and of the results; derivatives, which have the same names, have others.
+_RANKS = {
+    **dict.fromkeys(("ideal_resample", "ideal_strided_taps", "polyphase_upsample"), [4, 4]),
+    "polyphase_components": [4, 5],
+    "select_component": [5, 4],
+}
+
+
+def rule_of(eqn: Any) -> Rule | None:
+    """The rule of one of these operations; None for any other function."""
+    name, _ = operation.read(eqn.params.get("name", "")) or ("", {})
+    ranks = [variable.aval.ndim for variable in (*eqn.invars[:1], *eqn.outvars)]
+    return RULES[name] if ranks == _RANKS.get(name) else None
 
 
 def _images(how: Transformation, eqn: Any, value: Held, first: int = 1) -> Map:
@@ -45,32 +57,26 @@ def _laid(value: Map, y: jax.Array, sources: Sequence[Any], **changes: Any) -> M
     return value.rebuilt(y, sources, **changes).all_seen()
 
 
-def ideal_resample(
-    how: Transformation, eqn: Any, numbers: Numbers, value: Held, *matrices: Held
-) -> list[Value]:
-    """A band-limited map on another grid round the same circle."""
-    value = how.read(_images(how, eqn, value), numbers["passed"])
-    y = rebound(eqn, value.merged(), *_plain(eqn, matrices))[0]
-    grid = value.grid.resampled(value.sides, (y.shape[1], y.shape[2]))
-    if numbers["zero_offset"] != (1, 1):
-        grid = Grid()
-    return [_laid(value, y, value.groups, grid=grid)]
+@rule("ideal_resample", "ideal_strided_taps")
+def ideal(how: Transformation, eqn: Any, value: Held, *matrices: Held) -> list[Value]:
+    """A band-limited map on another grid round the same circle.
 
-
-def ideal_strided_taps(
-    how: Transformation, eqn: Any, numbers: Numbers, value: Held, *matrices: Held
-) -> list[Value]:
-    """The same with the neighbours that each window of the next convolution reads, side by side."""
+    Strided taps are the neighbours that each window of the next convolution reads, side by side.
+    """
+    numbers = dict((operation.read(eqn.params["name"]) or ("", {}))[1])
     value = _images(how, eqn, value)
-    strides, (tall, wide) = numbers["strides"], numbers["taps"]
-    if numbers["any_size"] == (0,):
-        how.uneven(eqn, value.sides, (strides[0], strides[1]), ", or any_size=True of the sampler")
+    if numbers.get("any_size") == (0,):
+        rows, columns = numbers["strides"]
+        how.uneven(eqn, value.sides, (rows, columns), ", or any_size=True of the sampler")
     value = how.read(value, numbers["passed"])
     y = rebound(eqn, value.merged(), *_plain(eqn, matrices))[0]
     images, rows, columns, channels = y.shape
+    tall, wide = numbers.get("taps", ONE)
     sides = rows // tall, columns // wide
     grid = value.grid.resampled(value.sides, sides)
-    if (tall, wide) == (1, 1):
+    if numbers.get("zero_offset", ONE) != ONE:
+        grid = Grid(grid, "between", numbers["zero_offset"])
+    if (tall, wide) == ONE:
         return [_laid(value, y, value.groups, grid=grid)]
     blocks = y.reshape(images, sides[0], tall, sides[1], wide, channels)
     sources = [value.groups[0], value.groups[1], None, value.groups[2], None, value.groups[3]]
@@ -79,7 +85,8 @@ def ideal_strided_taps(
     return [dataclasses.replace(apart, groups=(first, row + below, column + beside, last))]
 
 
-def polyphase_components(how: Transformation, eqn: Any, _: Numbers, value: Held) -> list[Value]:
+@rule("polyphase_components")
+def polyphase_components(how: Transformation, eqn: Any, value: Held) -> list[Value]:
     """The components of a map [N, K, h, w, C], which shifts by whole pixels permute and move."""
     (_, height, width, _), (_, _, h, w, _) = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     strides = height // h, width // w
@@ -101,10 +108,11 @@ def polyphase_components(how: Transformation, eqn: Any, _: Numbers, value: Held)
         )
         band = band.sampled(value.sides, (h, w))
     sources = [value.groups[0], None, *value.groups[1:]]
-    return [_laid(value, y, sources, grid=value.grid.components(strides), band=band)]
+    return [_laid(value, y, sources, grid=Grid(value.grid, "components", strides), band=band)]
 
 
-def select_component(how: Transformation, eqn: Any, _: Numbers, value: Held, phase: Held) -> list[Value]:
+@rule("select_component")
+def select_component(how: Transformation, eqn: Any, value: Held, phase: Held) -> list[Value]:
     """One component of each image; maps that were sampled at one phase are on one grid."""
     value = _images(how, eqn, value, 2)
     chosen = _plain(eqn, [phase])[0]
@@ -124,16 +132,17 @@ def select_component(how: Transformation, eqn: Any, _: Numbers, value: Held, pha
         )
     y = rebound(eqn, value.merged(), chosen)[0]
     sources = [value.groups[0], *value.groups[2:]]
-    return [_laid(value, y, sources, grid=value.grid.chosen_by(_key(phase)))]
+    return [_laid(value, y, sources, grid=Grid(value.grid, "component", phase))]
 
 
-def polyphase_upsample(how: Transformation, eqn: Any, _: Numbers, value: Held, phase: Held) -> list[Value]:
+@rule("polyphase_upsample")
+def polyphase_upsample(how: Transformation, eqn: Any, value: Held, phase: Held) -> list[Value]:
     """Samples back at the places that they came from: on the grid that they were sampled from."""
     value = how.read(_images(how, eqn, value))
     y = rebound(eqn, value.merged(), *_plain(eqn, [phase]))[0]
-    sides, grid, band = (y.shape[1], y.shape[2]), Grid(), value.band
-    if value.grid.finer is not None and value.grid.phase is _key(phase):
-        grid = value.grid.finer
+    sides, grid, band = (y.shape[1], y.shape[2]), Grid(value.grid, "upsampled", phase), value.band
+    if value.grid.kind == "component" and value.grid.choice is phase:
+        grid = value.grid.source.source
     if band is not None:
         how.found(
             eqn,
@@ -143,31 +152,3 @@ def polyphase_upsample(how: Transformation, eqn: Any, _: Numbers, value: Held, p
         )
         band = dataclasses.replace(band.sampled(value.sides, sides), highest=below_nyquist(sides))
     return [_laid(value, y, value.groups, grid=grid, band=band)]
-
-
-def _key(phase: Held) -> Any:
-    """What tells phases apart: the array itself."""
-    return phase.thin if isinstance(phase, Plain) else None
-
-
-_RANKS: dict[Callable[..., list[Value]], tuple[int, int]] = {  # of the first operand and of the result
-    ideal_resample: (4, 4),
-    ideal_strided_taps: (4, 4),
-    polyphase_components: (4, 5),
-    select_component: (5, 4),
-    polyphase_upsample: (4, 4),
-}
-_RULES = {each.__name__: each for each in _RANKS}
-
-
-def rule_of(eqn: Any) -> tuple[Callable[..., list[Value]], Numbers] | None:
-    """The rule of one of these operations, and the numbers in its name; None for any other function.
-
-    Derivatives of them have the same names, but other operands and results.
-    """
-    name, numbers = operation.read(eqn.params.get("name", "")) or ("", {})
-    rule = _RULES.get(name)
-    if rule is None or len(eqn.outvars) != 1:
-        return None
-    ranks = eqn.invars[0].aval.ndim, eqn.outvars[0].aval.ndim
-    return (rule, numbers) if ranks == _RANKS[rule] else None

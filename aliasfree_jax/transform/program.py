@@ -10,7 +10,7 @@ from flax.linen import override_named_call
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError
 from aliasfree_jax.transform.grids import Grid
-from aliasfree_jax.transform.maps import map_of
+from aliasfree_jax.transform.maps import Map, map_of
 from aliasfree_jax.transform.values import Held, plain
 
 
@@ -43,17 +43,13 @@ class Program:
 
     def values(self, arrays: Sequence[Any]) -> list[Held]:
         """`arrays` as the interpreter takes them; images of one size are on one grid."""
-        grids: dict[tuple[int, ...], Grid] = {}
-        values: list[Held] = []
-        for array, image in zip(arrays, self.images, strict=True):
-            if not image:
-                values.append(plain(array))
-                continue
-            rows, columns = (axis % array.ndim for axis in self.axes)
-            batch = () if 0 in (rows, columns) else (0,)
-            grid = grids.setdefault((array.shape[rows], array.shape[columns]), Grid())
-            values.append(map_of(array, (rows, columns), batch, grid))
-        return values
+        pairs = zip(arrays, self.images, strict=True)
+        return [self._map(array) if image else plain(array) for array, image in pairs]
+
+    def _map(self, array: Any) -> Map:
+        rows, columns = (axis % array.ndim for axis in self.axes)
+        batch = () if 0 in (rows, columns) else (0,)
+        return map_of(array, (rows, columns), batch, Grid((array.shape[rows], array.shape[columns])))
 
 
 def read(
@@ -70,17 +66,15 @@ def read(
       StatefulError: `f` changes a module that it holds.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
-    dynamic = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
+    dynamic = {i: leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype")}
     images = _images(args, argnums, axes)
 
     def of_arrays(*arrays: Any) -> Any:
-        filled = list(leaves)
-        for i, array in zip(dynamic, arrays, strict=True):
-            filled[i] = array
-        some, named = jax.tree.unflatten(tree, filled)
+        filled = dict(enumerate(leaves)) | dict(zip(dynamic, arrays, strict=True))
+        some, named = jax.tree.unflatten(tree, filled.values())
         return f(*some, **named)
 
-    arrays = [leaves[i] for i in dynamic]
+    arrays = list(dynamic.values())
     try:
         with override_named_call(True):  # names of Flax's modules, for messages
             jaxpr, shapes = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)

@@ -118,7 +118,7 @@ def _of_maps(
 ) -> Value:
     """Two maps: all places contracted, or the product at each place."""
     left, right = seen[0], seen[1]
-    if left.grid is not right.grid:
+    if left.grid != right.grid:
         raise TransformError(eqn, "multiplies maps that are sampled at different places", "Sample both alike")
     for kind, dims in ((0, contracted), (1, batched)):
         places = [[dims[side].index(dim) for dim in spatial[side][kind]] for side in (0, 1)]

@@ -97,7 +97,7 @@ def _row_repeated(how: Transformation, eqn: Any, value: Map, groups: Sequence[Gr
     if not how.circular:
         return result.all_seen()
     window = [(0, times) if p == place else w for p, w in enumerate(value.window)]
-    return dataclasses.replace(result, grid=Grid(mirrored=True), window=(window[0], window[1]))
+    return dataclasses.replace(result, grid=Grid(value.grid, "mirrored"), window=(window[0], window[1]))
 
 
 def _mixes(group: Group, space: tuple[int, int]) -> bool:

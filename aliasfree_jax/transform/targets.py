@@ -6,20 +6,18 @@ variables) for function(variables, images).
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from aliasfree_jax.commands import call_arguments, made_by, running
+from aliasfree_jax.commands import call_arguments, made_by, mode, running
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.files import local_path
 from aliasfree_jax.models.registry import create_model, list_models
 
 EXPECTED = "a flax.linen.Module, (module, variables), a function of images or (function, variables)"
-EVALUATION = {"train": False, "training": False, "is_training": False, "deterministic": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +74,7 @@ def target_of(text: str) -> Target:
             f"{text}() returned variables of type {type(variables).__name__}: expected what module.init "
             "returns."
         )
-    return of_module(name, network, variables, _evaluation(network) if options is None else options)
+    return of_module(name, network, variables, mode(network, train=False) if options is None else options)
 
 
 def of_module(name: str, module: nn.Module, variables: Any, options: Mapping[str, Any]) -> Target:
@@ -86,9 +84,3 @@ def of_module(name: str, module: nn.Module, variables: Any, options: Mapping[str
         return module.init(jax.random.key(0), images, **options) if variables is None else variables
 
     return Target(name, lambda v, x: module.apply(v, x, **options), init)
-
-
-def _evaluation(network: nn.Module) -> dict[str, bool]:
-    """Arguments of the network's call that say that it is not trained."""
-    parameters = inspect.signature(type(network).__call__).parameters
-    return {name: value for name, value in EVALUATION.items() if name in parameters}

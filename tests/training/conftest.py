@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import network as checkpoint_network
+from aliasfree_jax import foreign
 from aliasfree_jax.config import base_config
 from aliasfree_jax.data import ProcessPart
 from aliasfree_jax.errors import ShapeError
@@ -102,8 +102,7 @@ class Batches:
 @pytest.fixture
 def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces the networks alone."""
-    for module in (setup, checkpoint_network):
-        monkeypatch.setattr(module, "create_model", create_tiny)
+    monkeypatch.setattr(foreign, "create_model", create_tiny)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from aliasfree_jax import foreign
 from aliasfree_jax.checkpoint import load_model, newest_card
 from aliasfree_jax.data import ArraySource
 from aliasfree_jax.data.class_names import ClassNamesError
@@ -119,7 +120,7 @@ def test_an_evaluation_split_of_other_classes():
 
 def make_initial(config, names):
     card = setup.make_card(config, names, "weights.pth")
-    module = setup.create_model(card.model, **card.options)
+    module = foreign.create_model(card.model, **card.options)
     return Pretrained(card, module.init(jax.random.key(7), np.zeros((1, 8, 8, 1), np.float32)))
 
 
@@ -129,7 +130,7 @@ def heads(config, names, new, accept=False):
     initial = make_initial(config, names)
     variables = initial.variables
     mine = setup.make_card(config, new, "")
-    module = setup.create_model(mine.model, **mine.options)
+    module = foreign.create_model(mine.model, **mine.options)
     taken = adopt(initial, module, mine, seed=0, tell=told.append, accept_class_names=accept)
     for name, leaf in variables["params"]["conv"].items():
         np.testing.assert_array_equal(leaf, taken["params"]["conv"][name])

@@ -76,7 +76,7 @@ def test_names_of_classes_are_accepted_on_request_alone(command):
 
 def test_initial_weights_come_from_a_run_or_a_file(command, monkeypatch, tmp_path):
     monkeypatch.setattr(originals, "load_pth", lambda path, tell: ("pth", None, path.name))
-    monkeypatch.setattr(originals, "load_model", lambda path: ("run", None, Path(path).name))
+    monkeypatch.setattr(command, "load_variables", lambda path: ("run", path.name))
     config = base_config()
     assert command.pretrained_weights(config, tmp_path) is None
     (tmp_path / "w.pth").touch()

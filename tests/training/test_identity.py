@@ -27,7 +27,6 @@ CHANGES = {
     "train.total_epochs": 11.0,
     "train.mixing.mixup": 0.5,
     "train.ema_decay": 0.5,
-    "train.blend.epochs": 1.0,
     "optimizer.name": "sgd",
     "optimizer.learning_rate": 1.0,
     "seed": 1,
@@ -122,11 +121,40 @@ def test_every_field_that_changes_the_result_is_listed_at_once(workdir):
 
 def test_a_field_that_the_run_does_not_know_has_its_default(workdir):
     fields_then = base_config().to_dict()
-    del fields_then["optimizer"]["clip_norm"], fields_then["train"]["blend"]
+    del fields_then["optimizer"]["clip_norm"]
     (workdir / "config.json").write_text(json.dumps(fields_then))
     assert check_identity(workdir, base_config(), 4, []) == ([], [])
     with pytest.raises(ConfigError, match=r"optimizer.clip_norm: 0.0, 1.0"):
         check_identity(workdir, changed("optimizer.clip_norm", 1.0), 4, [])
+
+
+def with_blending(workdir, epochs):
+    """The run of a version that could blend networks."""
+    then = base_config().to_dict()
+    then["train"]["blend"] = {"epochs": epochs, "start": "convnext"}
+    (workdir / "config.json").write_text(json.dumps(then))
+
+
+def test_a_removed_field_that_had_its_default_is_not_missed(workdir):
+    with_blending(workdir, 0.0)
+    assert check_identity(workdir, base_config(), 4, []) == (
+        [],
+        [],
+    )  # and no warning, which would be an error
+
+
+@pytest.mark.filterwarnings("ignore:.*train.blend.epochs")
+def test_what_a_removed_field_did_is_refused_until_it_is_accepted(workdir):
+    with_blending(workdir, 2.0)
+    with pytest.raises(
+        ConfigError, match=r"(?s)train.blend.epochs: 2.0, .*no field of this version.*_changes="
+    ):
+        check_identity(workdir, base_config(), 4, [])
+    accepted, (note,) = check_identity(workdir, base_config(), 4, ["train.blend.epochs"])
+    assert accepted[0]["stored"] == 2.0 and note.startswith("accepted change of train.blend.epochs: 2.0")
+    (workdir / "config.json").write_text(json.dumps(to_store(base_config(), accepted)))
+    again, (note,) = check_identity(workdir, base_config(), 8, ["train.blend.epochs"])
+    assert again == accepted and note == "--accept_changes: train.blend.epochs has not changed"
 
 
 def test_accepting_what_does_not_exist(workdir):

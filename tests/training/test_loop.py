@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from aliasfree_jax import foreign
 from aliasfree_jax.checkpoint import RunCheckpoints, finished_steps, load_model, named_leaves
 from aliasfree_jax.errors import CheckpointError, ConfigError, DataError, ShapeError
 from aliasfree_jax.training import loop, setup
@@ -273,7 +274,7 @@ def stand_still(config):
 def make_initial(config, num_classes, **changes):
     names = tuple("abcdefgh"[:num_classes])
     card = setup.make_card(config, names, "weights.pth")
-    module = setup.create_model(card.model, **(card.options | changes))
+    module = foreign.create_model(card.model, **(card.options | changes))
     image = np.zeros((1, card.image_size, card.image_size, 1), np.float32)
     return Pretrained(card, module.init(jax.random.key(7), image))
 

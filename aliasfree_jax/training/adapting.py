@@ -1,0 +1,68 @@
+"""Whether a network that was not written for this package trains in it, found before anything is computed."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aliasfree_jax.checkpoint import ModelCard
+from aliasfree_jax.commands import TRAINING, running
+from aliasfree_jax.errors import ShapeError
+from aliasfree_jax.foreign import Adapted, as_written
+from aliasfree_jax.training.step import STREAMS, random_streams
+
+IMAGES = 2
+REMEDY = (
+    "Images have data.image_size rows and columns, and a channel for each value of data.mean. A call learns "
+    f"whether it is training by an argument named {', '.join(TRAINING)}; in training it may draw from the "
+    f"random streams {', '.join(STREAMS)}."
+)
+
+
+def _images(card: ModelCard) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((IMAGES, card.image_size, card.image_size, card.channels), jnp.float32)
+
+
+def _traced(network: Adapted, card: ModelCard, now: dict[str, Any]) -> None:
+    """Initialises, evaluates and trains the network on shapes alone."""
+    key, images = jax.random.key(0), _images(card)
+    variables = jax.eval_shape(lambda x: network.init(key, x), images)
+    jax.eval_shape(network.apply, variables, images)
+    collections = [name for name in variables if name != "params"]
+
+    def trained(variables: Any, images: Any, now: Any) -> Any:
+        streams = random_streams(key)
+        return network.apply(variables, images, train=True, **now, rngs=streams, mutable=collections)
+
+    jax.eval_shape(trained, variables, images, now)
+
+
+def check_call(network: Adapted, card: ModelCard, **now: jax.ShapeDtypeStruct) -> None:
+    """Raises what keeps the network from being evaluated and trained on images as `card` has them.
+
+    Args:
+      now: further arguments of its call in training.
+
+    Raises:
+      ShapeError: it does not run as it is written.
+      AliasFreeError: it cannot be transformed.
+    """
+    with running(card.model, _images(card).shape[1:], REMEDY):
+        _traced(network.clone(transform=as_written), card, now)
+    if network.transform is not as_written:
+        _traced(network, card, now)
+
+
+def check_outputs(network: Adapted, card: ModelCard) -> None:
+    """Raises `ShapeError` for anything but a logit for each class of `card`."""
+    with running(card.model, _images(card).shape[1:], REMEDY):
+        result, _ = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x), _images(card))
+    classes = len(card.class_names)
+    if getattr(result, "shape", None) == (IMAGES, classes) and jnp.issubdtype(result.dtype, jnp.floating):
+        return
+    found = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", result)
+    raise ShapeError(
+        f"{card.model} gives {found} for {IMAGES} images: the data has {classes} classes, so one array of "
+        f"logits is expected, float32[{IMAGES}, {classes}]. Let the function take num_classes, `def "
+        "make_network(num_classes)`, and its module return logits alone."
+    )

@@ -1,0 +1,37 @@
+"""Audits of networks of others: the numbers break where `check` says, and nowhere once transformed."""
+
+import pytest
+from foreign import foreign
+
+from aliasfree_jax import audit, check, shift_invariant
+
+
+def audited(network, f):
+    axes = {"argnums": 1, "spatial_axes": network.spatial_axes}
+    (found,) = audit(f, network.variables, network.images, shifts=[(1, 1)], network=network.name, **axes)
+    return found, check(f, network.variables, network.images, **axes)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("lax", ""),
+        pytest.param("haiku_relu", "conv2_d", marks=pytest.mark.slow),
+        pytest.param("nnx_gelu", "", marks=pytest.mark.slow),
+        pytest.param("equinox", "Conv", marks=pytest.mark.slow),
+    ],
+)
+def test_the_first_break_is_what_check_finds_first(name, path):
+    network = foreign(name)
+    found, findings = audited(network, network.f)
+    first = next(layer for layer in found.layers if layer.state == "breaks")
+    assert (first.path, first.operation, first.where) == (path, findings[0].operation, findings[0].where)
+    assert found.first_break == (path or first.name) and findings[0].reason in found.finding
+    assert first.after > 1e-3 and found.layers[-1].after > 1e-3  # errors of rounding are 1e-16
+
+
+@pytest.mark.slow
+def test_nothing_breaks_once_transformed():
+    network = foreign("lax")
+    found, findings = audited(network, shift_invariant(network.f, argnums=1))
+    assert found.first_break is None and found.layers[-1].after < 1e-12 and not findings
