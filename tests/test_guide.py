@@ -3,8 +3,12 @@
 Exact is 1e-5 of the result: float32's rounding of at most some hundred sums. What breaks is above 1e-3.
 """
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -39,7 +43,8 @@ from aliasfree_jax.ops import fractional_shift, remove_nyquist
 from aliasfree_jax.transform import command as checking
 from experiments import public_resnet
 
-GUIDE = Path(__file__).parents[1] / "docs" / "changing_your_network.md"
+ROOT = Path(__file__).parents[1]
+GUIDE = ROOT / "docs" / "changing_your_network.md"
 TEXT = GUIDE.read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [
@@ -47,6 +52,13 @@ COMMANDS = [
     for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     for line in block.replace("\\\n", " ").splitlines()
 ]
+
+
+SMALL = (
+    *("--config.data.image_size=16", "--config.data.train_limit=32", "--config.data.eval_limit=16"),
+    *("--config.train.batch_size=16", "--config.train.total_epochs=1", "--config.optimizer.warmup_epochs=0"),
+    *("--config.eval.shifts=2", "--config.eval.batch_size=16", "--config.eval.max_shift=8"),
+)
 
 
 def run(numbers):
@@ -93,8 +105,22 @@ def test_the_commands_are_there(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="1"):  # there are findings
         program(checking.define, checking.main, None)(arguments)
     assert "my_file.py:make_network: 7 findings" in capsys.readouterr().out
-    train = [arguments for _, *arguments in COMMANDS if "train.py" in arguments]
-    assert len(train) == 2 and all("--config.model.name=my_file.py:make_network" in words for words in train)
+
+
+@pytest.mark.slow
+def test_the_training_commands(tmp_path):
+    (tmp_path / "my_file.py").write_text(BLOCKS[0])
+    train = [words[2:] for words in COMMANDS if words[1] == "train.py"]
+    assert len(train) == 2
+    for words in train:
+        subprocess.run(
+            [sys.executable, ROOT / "train.py", *words, *SMALL],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+        )
+    results = json.loads((tmp_path / "runs/exact/results.json").read_text())
+    assert results["integer"]["consistency"] == 1
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def _told(name: str, found: Findings) -> str:
         f"  {listed(list(dict.fromkeys(within)), _SHOWN)}: {reason}. {remedy}."
         for (reason, remedy), within in modules.items()
     ]
-    more = [f"  and {len(kinds) - _SHOWN} more kinds of findings"] if len(kinds) > _SHOWN else []
+    more = [f"  and {len(kinds) - _SHOWN} more"] if len(kinds) > _SHOWN else []
     return "\n".join(
         [
             f"{name} with these options is not invariant to shifts by whole pixels, though its sampler is "

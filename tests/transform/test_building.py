@@ -31,7 +31,7 @@ LEFT = [
         ["VGG/pool0/sampler: continues a map of which"],
     ),
     ("vgg11", {"sampler": "learned_polyphase", "padding": "CIRCULAR"}, ["VGG/classifier: flattens rows"]),
-    ("alexnet", {"sampler": "polyphase"}, [f"AlexNet/conv1: {STRIDE}", "and 2 more kinds of findings"]),
+    ("alexnet", {"sampler": "polyphase"}, [f"AlexNet/conv1: {STRIDE}", "and 2 more"]),
     ("mobilenet_v2", {"sampler": "polyphase", "padding": "CIRCULAR"}, [f"MobileNetV2/stem_conv: {STRIDE}"]),
     (
         "mobilenet_v2",
