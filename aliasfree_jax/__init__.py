@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aliasfree_jax.evaluation.audit import audit
-    from aliasfree_jax.models import create_model, list_models
-    from aliasfree_jax.transform import Oversample, check, shift_invariant
+    from aliasfree_jax.models import list_models
+    from aliasfree_jax.transform import Oversample, check, create_model, shift_invariant
 
 __version__ = "0.1.0"
 
 __all__ = ["Oversample", "__version__", "audit", "check", "create_model", "list_models", "shift_invariant"]
 
 _HOMES = {
-    **dict.fromkeys(("create_model", "list_models"), "aliasfree_jax.models"),
-    **dict.fromkeys(("Oversample", "check", "shift_invariant"), "aliasfree_jax.transform"),
+    "list_models": "aliasfree_jax.models",
+    **dict.fromkeys(("Oversample", "check", "create_model", "shift_invariant"), "aliasfree_jax.transform"),
     "audit": "aliasfree_jax.evaluation.audit",
 }
 

@@ -1,11 +1,12 @@
 """The README's tables, from the same results as docs/experiments.md."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from aliasfree_jax.errors import DataError
-from aliasfree_jax.evaluation.report import markdown
+from aliasfree_jax.evaluation.report import Rows, markdown
+from experiments import public_resnet
 from experiments.matrix import Row
 from experiments.page import NAME, Columns, rows, share
 from experiments.protocols import LONGER, PROTOCOLS, REDUCED
@@ -13,7 +14,7 @@ from experiments.stored import ROOT, Store
 from experiments.summary import summarize
 
 README = ROOT / "README.md"
-BEGIN = "<!-- measured: python -m experiments --page, protocol {} -->"
+BEGIN = "<!-- measured: python -m experiments --page, {} -->"
 END = "<!-- end of the measured table -->"
 
 
@@ -54,22 +55,28 @@ EXCERPTS: Mapping[str, Excerpt] = {
 }
 
 
+def tables() -> Iterator[tuple[str, Rows]]:
+    """What is between the marks of each table: those of protocols, and that of the public ResNet-20."""
+    for name, excerpt in EXCERPTS.items():
+        stored = summarize(Store(PROTOCOLS[name])).summaries
+        shown = [summary for summary in stored if excerpt.shown(summary.row)]
+        yield f"protocol {name}", rows(shown, excerpt.columns)
+    yield "public ResNet-20", public_resnet.table()
+
+
 def write_readme(readme: Path = README) -> Path:
-    """Writes every table between its protocol's marks; returns the file.
+    """Writes every table between its marks; returns the file.
 
     Raises:
       DataError: the file has no marks, or a result cannot be read.
     """
     text = readme.read_text()
-    for name, excerpt in EXCERPTS.items():
+    for name, table in tables():
         begin = BEGIN.format(name)
         before, mark, after = text.partition(begin)
         if not mark or END not in after:
             raise DataError(f"{readme} has no lines {begin!r} and {END!r}, between which a table belongs.")
-        shown = [
-            summary for summary in summarize(Store(PROTOCOLS[name])).summaries if excerpt.shown(summary.row)
-        ]
-        table = "\n".join(markdown(rows(shown, excerpt.columns)))
-        text = f"{before}{begin}\n{table}\n{END}{after.partition(END)[2]}"
+        lines = "\n".join(markdown(table))
+        text = f"{before}{begin}\n{lines}\n{END}{after.partition(END)[2]}"
     readme.write_text(text)
     return readme

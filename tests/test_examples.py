@@ -42,19 +42,18 @@ def blocks(text, place):
     return [(f"{place}:{text[: match.start()].count(chr(10)) + 1}", match[1]) for match in found]
 
 
-def library_section():
+def library_part():
     """Of the README: its examples without files."""
-    text = (ROOT / "README.md").read_text()
-    section = re.search(r"^## (?:Use|As a library|Library)$.*?(?=^## )", text, re.DOTALL | re.MULTILINE)
-    assert section, "the README has no section that shows the library"
-    return section[0]
+    before, training, _ = (ROOT / "README.md").read_text().partition("\n## Train\n")
+    assert training, "the README has no section on training, before which the library is shown"
+    return before
 
 
 TRANSFORM = (ROOT / "docs" / "transform.md").read_text()
 EXAMPLES = [
     *blocks(PAGE, "docs/layers.md"),
     *blocks(TRANSFORM, "docs/transform.md"),
-    *blocks(library_section(), "README.md"),
+    *blocks(library_part(), "README.md"),
 ]
 NNX = [(place, block) for place, block in EXAMPLES if "nnx" in block]
 LARGE = [(place, block) for place, block in EXAMPLES if "_tiny" in block]  # compiles for a minute

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import aliasfree_jax
 from aliasfree_jax.commands import program
 from aliasfree_jax.config import validate
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.evaluation.report import percent
 from aliasfree_jax.files import OccupiedError, sole_writer
+from aliasfree_jax.models import create_model
+from experiments import public_resnet
 from experiments.__main__ import chosen_runs, define, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import PAGE, spread, write_page
@@ -107,7 +108,7 @@ def test_every_run_is_a_valid_configuration_of_a_network_that_there_is(protocol)
     for run in runs(protocol.rows, protocol.seeds[:1]):
         config = configuration(protocol, run, "data")
         validate(config)
-        aliasfree_jax.create_model(config.model.name, num_classes=10, **config.model.options.to_dict())
+        create_model(config.model.name, num_classes=10, **config.model.options.to_dict())
         assert config.data.circular_shift == AUGMENTATIONS[run.row.augmentation]
         assert config.data.crop == "none"  # no other shifts
         assert config.data.flip
@@ -480,6 +481,8 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("results"))
     (tmp_path / "docs").mkdir()
     shutil.copy(README, tmp_path)
+    (tmp_path / "experiments/results").mkdir()
+    shutil.copy(public_resnet.RESULTS, tmp_path / "experiments/results")
     rng = np.random.default_rng(0)
     for split, count in (("train", 10), ("test", 2)):
         for label in range(10):

@@ -127,7 +127,7 @@ def test_scripts_import_nothing_forbidden(path):
         ("ops", "from aliasfree_jax import models", "ops imports models"),
         ("layers", "import aliasfree_jax.models.registry", "layers imports models"),
         ("data", "from aliasfree_jax.models import create_model", "data imports models"),
-        ("data", "from aliasfree_jax import create_model", "data imports models"),
+        ("data", "from aliasfree_jax import create_model", "data imports transform"),
         ("checkpoint", "from aliasfree_jax.cli import main", "checkpoint imports cli"),
         ("training", "from aliasfree_jax.evaluation import report", "training imports evaluation"),
         ("errors", "from aliasfree_jax.config import validate", "errors imports config"),

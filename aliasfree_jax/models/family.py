@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.models.parts import KIND_OF_OPTION, fields_of, frozen, resolve
+from aliasfree_jax.ops.padding import padding_word
 
 Options = Mapping[str, Any]
 Rewrite = Callable[[dict[str, Any], Any], dict[str, Any]]
@@ -95,7 +96,7 @@ class Family:
             if option not in legal:
                 raise ConfigError(unknown(f"option of {of}", option, legal))
         options = {**self.variants[variant], **self.sizes[size], **options}
-        fields = dict(options)
+        fields = {name: _in_capitals(name, value) for name, value in options.items()}
         for alias, rewrite in {**_ALIASES, **self.aliases}.items():
             value = fields.pop(alias, None)
             fields = fields if value is None else rewrite(fields, value)
@@ -103,6 +104,13 @@ class Family:
         network = self.network(**_constructed(self.network, fields, self.gated))
         self.checked(network, options)
         return network
+
+
+def _in_capitals(name: str, value: Any) -> Any:
+    """An option, or field of a part, with words of padding as Flax writes them."""
+    if isinstance(value, Mapping):
+        return {field: _in_capitals(field, inner) for field, inner in value.items()}
+    return padding_word(value) if name.endswith("padding") else value
 
 
 _PRECISIONS = (None, "default", "high", "highest")  # JAX's other words for them name number formats

@@ -21,13 +21,14 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def create_model(name: str, **options: Any) -> nn.Module:
-    """Builds a network.
+    """Builds a network. `aliasfree_jax.create_model` warns besides, where an exact sampler is not enough.
 
     Args:
       name: one of `list_models()`.
       **options: overrides, all JSON-able: fields of the network's class, with parts by name (`models.parts`),
         and what its `Family` lists as aliases. The usual ones: num_classes, global_pool, drop_path_rate,
-        any_size, dtype ("bfloat16"), remat, depths, widths, and the parts sampler, activation, norm, padding.
+        any_size, dtype ("bfloat16"), remat, depths, widths, and the parts sampler, activation, norm, padding
+        (words of padding in any case).
 
     Returns:
       A Linen module: `variables = module.init(key, images)`, then

@@ -29,6 +29,13 @@ _NUMPY_MODE: dict[str, Any] = {
     "REFLECT": "reflect",
     "REPLICATE": "edge",
 }
+_WORDS = (*_NUMPY_MODE, "SAME", "VALID")
+
+
+def padding_word(padding: Any) -> Any:
+    """A word of padding as Flax writes it, "CIRCULAR" of "circular"; anything else as it is."""
+    word = padding.upper() if isinstance(padding, str) else padding
+    return word if word in _WORDS else padding
 
 
 def check_padding(mode: Any) -> None:
@@ -117,7 +124,7 @@ def _samples(
 ) -> Amounts:
     """Before and behind rows and columns."""
     if isinstance(padding, str) and padding not in ("SAME", "VALID"):
-        raise ConfigError(unknown("padding", padding, (*_NUMPY_MODE, "SAME", "VALID")))
+        raise ConfigError(unknown("padding", padding, _WORDS))
     if padding == "VALID":
         return _NONE
     if padding == "SAME":  # XLA's rule: ceil(side / stride) windows, the odd sample behind

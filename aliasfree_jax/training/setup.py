@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from aliasfree_jax.training.resuming import until_termination
 from aliasfree_jax.training.schedules import Plan, learning_rate, make_plan, temperature
 from aliasfree_jax.training.state import StateBuilder, TrainState
 from aliasfree_jax.training.step import Predict, TrainStep, make_predict, make_train_step
+from aliasfree_jax.transform import what_is_left
 
 # (images -> logits, batches) -> named results; passed in, so that training knows no evaluation.
 Evaluate = Callable[[Callable[[Any], jax.Array], Iterable[Mapping[str, Any]]], Mapping[str, float]]
@@ -74,13 +76,18 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
 
 
 def check_network(config: ConfigDict) -> None:
-    """Raises what is wrong with the network's options or the image size, before any data is read."""
+    """Raises what is wrong with the network's options or the image size, before any data is read.
+
+    Warns if an exact sampler is asked for where something else breaks invariance.
+    """
     card = make_card(config, ["a class"], "")
     network = network_of(card)
     if isinstance(network, Adapted):
         constant = config.train.temperature.schedule == "constant"
         now = {} if constant else {"temperature": jax.ShapeDtypeStruct((), jax.numpy.float32)}
         check_call(network, card, **now)
+    elif left := what_is_left(card.model, network, card.options):
+        warnings.warn(left, stacklevel=1)
     abstract_variables(network, card.image_size, card.channels)
 
 

@@ -1,6 +1,7 @@
 """Functions of images read as programs: made shift-invariant, or checked for what breaks it."""
 
 from aliasfree_jax.transform import control, cutting, loops, reductions, shapes, windows  # noqa: F401  rules
+from aliasfree_jax.transform.building import create_model, what_is_left
 from aliasfree_jax.transform.checking import Finding, Findings, check
 from aliasfree_jax.transform.interpreter import TransformError
 from aliasfree_jax.transform.invariant import shift_invariant
@@ -14,5 +15,7 @@ __all__ = [
     "StatefulError",
     "TransformError",
     "check",
+    "create_model",
     "shift_invariant",
+    "what_is_left",
 ]

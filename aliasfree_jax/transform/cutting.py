@@ -185,10 +185,13 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
         goes_on = (
             isinstance(value, Map)
             and value.array is whole.array
-            and not value.grid.mirrored
+            and value.grid.kind != "mirrored"
             and (value.first[place] - end) % whole.sides[place] == 0
         )
-        if not goes_on and (whole.cut_off[place] or not _pads(value, whole, dim)):
+        if not goes_on and whole.cut_off[place]:
+            reason = "continues a map of which rows or columns are left out"
+            raise TransformError(eqn, reason, "Use the whole map (pad windows before it, cut nothing off)")
+        if not (goes_on or _pads(value, whole, dim)):
             raise TransformError(
                 eqn,
                 "joins different maps along rows or columns, or parts of one in another order",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample
 from aliasfree_jax.models.parts import Part, resolve
+from aliasfree_jax.ops.padding import padding_word
 from aliasfree_jax.transform import program
 from aliasfree_jax.transform.interpreter import Activations, Transformation, TransformError, run
 from aliasfree_jax.transform.maps import Map
@@ -21,7 +22,7 @@ def shift_invariant(
     f: Callable[..., Any],
     *,
     sampler: Part | nn.Module = "polyphase",
-    padding: str | None = "circular",
+    padding: str | None = "CIRCULAR",
     activations: Oversample | str | None = None,
     spatial_axes: tuple[int, int] = (1, 2),
     argnums: int | Sequence[int] = 0,
@@ -38,7 +39,8 @@ def shift_invariant(
         Arguments without arrays (`train=False`) stay as they are. An NNX module is given by `nnx.split`.
       sampler: name, dictionary, class or module, as for `create_model`, of one without parameters.
         "polyphase" is exact for whole pixels, "ideal" for all shifts where activations are.
-      padding: "circular" lays maps on a circle, whatever the program pads by; None keeps its padding.
+      padding: "CIRCULAR" lays maps on a circle, whatever the program pads by; None keeps its
+        padding.
       activations: None, as written; `Oversample(k)`, approximate; "polynomial", by quadratics that are fitted
         to them, which are exact for shifts by fractions of a pixel with sampler="ideal".
       spatial_axes: of rows and columns in the images; the images are axis 0, unless it is one of the two.
@@ -54,9 +56,9 @@ def shift_invariant(
     """
     if not callable(f) or isinstance(f, nn.Module):
         raise ConfigError(f"expected a function of images such as module.apply, got {type(f).__name__}.")
-    if padding not in ("circular", None):
+    if padding is not None and padding_word(padding) != "CIRCULAR":
         raise ConfigError(
-            unknown("padding", padding, ["circular"]) + " None keeps the padding of the function."
+            unknown("padding", padding, ["CIRCULAR"]) + " None keeps the padding of the function."
         )
     make, nonlinear = sampler_of(sampler), _activations_of(activations)
     subsamples = isinstance(make(strides=2, parent=None), Subsample)
@@ -64,7 +66,7 @@ def shift_invariant(
     @functools.wraps(f)
     def transformed(*args: Any, **kwargs: Any) -> Any:
         read = program.read(f, args, kwargs, argnums, spatial_axes)
-        how = Transformation(make, subsamples, padding == "circular", activations=nonlinear)
+        how = Transformation(make, subsamples, padding is not None, activations=nonlinear)
         values = read.values([jnp.asarray(array) for array in read.arrays])
         results = run(how, read.jaxpr.jaxpr, read.jaxpr.consts, values)
         arrays = [

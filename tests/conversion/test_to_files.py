@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from aliasfree_jax import create_model
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import (
     ModelCard,
@@ -25,6 +24,7 @@ from aliasfree_jax.conversion.description import described
 from aliasfree_jax.conversion.safetensors import safetensors_file
 from aliasfree_jax.conversion.weight_files import read_state_dict
 from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.models import create_model
 
 HERE = Path(golden.__file__).parent
 AFC, BLUR, VISION = "alias_free_convnets", "antialiased-cnns", "torchvision"

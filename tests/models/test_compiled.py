@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from aliasfree_jax import create_model
+from aliasfree_jax.models import create_model
 
 pytestmark = pytest.mark.slow
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from flax.errors import InvalidRngError
 
-from aliasfree_jax import create_model
 from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import LowpassPolynomial
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.sampled import ActivatedStem
 from aliasfree_jax.layers.sampling import IdealDownsample
+from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.activation import lowpass_polynomial
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 

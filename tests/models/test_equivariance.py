@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from aliasfree_jax import create_model
+from aliasfree_jax.models import create_model
 
 # Float64 rounding through 15 to 60 layers; measured 1e-15 to 1e-14.
 EXACT = 1e-12

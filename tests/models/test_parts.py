@@ -6,10 +6,9 @@ import flax.linen as nn
 import jax
 import pytest
 
-from aliasfree_jax import create_model
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers import Layer, Subsample, UpGate
-from aliasfree_jax.models import register_part
+from aliasfree_jax.models import create_model, register_part
 from aliasfree_jax.models.parts import PARTS
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 import aliasfree_jax
-from aliasfree_jax import create_model, list_models
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.normalization import InstanceNorm
 from aliasfree_jax.layers.sampling import BlurPool
+from aliasfree_jax.models import create_model, list_models
 
 SIZES = ("tiny", "small", "base", "large", "xlarge", "micro", "cifar")
 FAMILIES = ("convnext", "convnext_circular", "convnext_aps", "convnext_afc", "convnext_afg")
@@ -29,7 +29,7 @@ def test_patterns():
 
 
 def test_what_the_package_offers():
-    networks, programs = {"create_model", "list_models"}, {"Oversample", "check", "shift_invariant"}
+    networks, programs = {"create_model", "list_models"}, {"Oversample", "audit", "check", "shift_invariant"}
     assert set(aliasfree_jax.__all__) == {"__version__"} | networks | programs
     with pytest.raises(AttributeError, match="no attribute 'creat_model'"):
         _ = aliasfree_jax.creat_model

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from programs import clipped_gradient, one_by_one, program, straight_through_sign
 
-from aliasfree_jax import create_model
+from aliasfree_jax.models import create_model
 from aliasfree_jax.ops import choices
 from aliasfree_jax.transform import shift_invariant
 

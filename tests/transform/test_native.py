@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from aliasfree_jax import create_model
+from aliasfree_jax.models import create_model
 from aliasfree_jax.models.parts import resolve
 from aliasfree_jax.transform import TransformError, shift_invariant
 
