@@ -172,7 +172,7 @@ def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
 
 def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Held]) -> Map:
     """Windows side by side are one window; constants and mirror images beside a whole map are padding."""
-    values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
+    values = how.settled(eqn, values)
     maps = [value for value in values if isinstance(value, Map)]
     whole = max(maps, key=lambda value: value.shape[dim] - 10**9 * value.grid.mirrored)
     if not how.circular:

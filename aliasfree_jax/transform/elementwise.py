@@ -170,7 +170,7 @@ def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[H
     """The maps among `values` on one grid and with one pending stride."""
     maps = [value for value in values if isinstance(value, Map)]
     if len({(value.grid, value.stride, value.sides) for value in maps}) > 1:
-        values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
+        values = how.settled(eqn, values)
     maps = [value for value in values if isinstance(value, Map)]
     if len({(value.grid, value.places) for value in maps}) > 1:
         raise TransformError(
@@ -189,7 +189,7 @@ def side_by_side(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[
     """
     values = on_one_grid(how, eqn, values)
     if len({(value.first, value.seen_sides) for value in values if isinstance(value, Map)}) > 1:
-        values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
+        values = how.settled(eqn, values)
     return aligned(how, eqn, values)
 
 

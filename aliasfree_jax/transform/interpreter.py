@@ -69,6 +69,10 @@ class Transformation(Reporting):
             self.sampled[value] = self.sample(self.from_start(eqn, value))
         return self.sampled[value]
 
+    def settled(self, eqn: Any, values: Sequence[Held]) -> list[Held]:
+        """The values with nothing pending."""
+        return [self.settle(eqn, value) if isinstance(value, Map) else value for value in values]
+
     def from_start(self, eqn: Any, value: Map) -> Map:
         """`value` as the program sees it from row and column 0 on.
 
