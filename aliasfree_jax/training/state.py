@@ -24,7 +24,6 @@ from aliasfree_jax.checkpoint import (
 )
 from aliasfree_jax.data.class_names import ClassNamesError, match_classes
 from aliasfree_jax.errors import CheckpointError, listed
-from aliasfree_jax.models import create_model
 from aliasfree_jax.models.parts import KIND_OF_OPTION
 from aliasfree_jax.training.mesh import state_shardings
 
@@ -203,7 +202,7 @@ def adopt(
     drawn = head if outputs is None else []
     added = [name for name in expected if name not in found]
     if added:
-        plain = shapes(_with_parts_of(module, create_model(card.model, **card.options)))
+        plain = shapes(_with_parts_of(module, network_of(card)))
         added = [name for name in added if name not in plain]
     faults = differences(
         {n: s for n, s in expected.items() if n not in drawn + added},

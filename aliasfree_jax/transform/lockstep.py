@@ -95,9 +95,10 @@ class Lockstep:
         return list(map(read, jaxpr.outvars))
 
     def _constant(self, array: Any) -> Both:
-        """A filter that was rounded to a narrow type has aliases of that size."""
+        """A filter that was rounded to a narrow type has aliases of that size; whole numbers are exact."""
         array = jnp.asarray(array)
-        return Both(array, precision=array.dtype if array.ndim and _is_narrow(array) else jnp.float64)
+        rounded = array.ndim and _is_narrow(array) and not bool((array == jnp.round(array)).all())
+        return Both(array, precision=array.dtype if rounded else jnp.float64)
 
     def _evaluated(self, eqn: Any, values: Sequence[Both]) -> list[Both]:
         name, depends = eqn.primitive.name, any(value.moved is not None for value in values)

@@ -548,6 +548,24 @@ def test_functions_of_no_framework_and_other_layouts(draw):
     assert found.finding.startswith("max (")
 
 
+def test_functions_that_hold_their_parameters(draw):
+    """Arrays of the function's own are of its own precision: kernels do no harm, and lax takes no others."""
+    images, kernel = draw(2, 8, 8, 3), draw(3, 3, 3, 4)
+    variables = variables_of(Net(), images)
+    (found,) = audit(lambda x: Net().apply(variables, x), images, shifts=[(1, 1)])
+    assert found.first_break == "conv2" and found.layers[0].after < 1e-12 and not found.notes
+
+    def held(x):
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "wrap")
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return y[:, ::2, ::2]
+
+    (found,) = audit(held, images, shifts=[(1, 1)])
+    assert found.finding.startswith("slice (") and found.layers[0].after < 1e-12 and not found.notes
+
+
 def test_modules_are_named_with_flax_profile_off(draw, monkeypatch):
     monkeypatch.setattr(nn.module, "_use_named_call", False)
     assert "conv2" in report(Net(), draw, (1, 1))[1]

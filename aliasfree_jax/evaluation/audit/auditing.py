@@ -150,10 +150,12 @@ class _Given:
     axes: tuple[int, int]
 
     def program(self, wide: bool) -> program.Program:
-        """What it does, with all arguments in float64 if `wide`."""
-        call = self.args, self.kwargs
-        args, kwargs = jax.tree.map(_as_float64, call) if wide else call
-        return program.read(self.f, args, kwargs, self.argnums, self.axes)
+        """What it does; of arguments in float64 if `wide`, unless it holds arrays that go with no others."""
+        if wide:
+            args, kwargs = jax.tree.map(_as_float64, (self.args, self.kwargs))
+            with contextlib.suppress(TypeError):
+                return program.read(self.f, args, kwargs, self.argnums, self.axes)
+        return program.read(self.f, self.args, self.kwargs, self.argnums, self.axes)
 
     def check(self, shifts: Sequence[Shift]) -> None:
         """Raises what `audit` says."""
@@ -295,12 +297,13 @@ def _notes(run: Run, layers: Sequence[LayerError]) -> tuple[str, ...]:
         names = [layer.name for layer in layers if layer.note.startswith(why)]
         if names:
             notes.append(f"{listed(names, 3)}: {text}.")
-    narrow = [i for i, row in enumerate(run.rows) if run.limit(max(row.steps)) > tolerance(np.float64)]
-    if narrow:
-        limit = run.limit(max(run.rows[narrow[0]].steps))
-        errors = f"errors below {limit:.0e}" if limit < DECIDABLE else "all errors"
-        notes.append(
-            f"{layers[narrow[0]].name} computes with constants of a narrower type than float64: {errors} "
-            "behind it may be rounding."
-        )
+    for row, layer in zip(run.rows, layers, strict=True):
+        if tolerance(np.float64) < row.seen.error <= run.limit(row.last):
+            limit = run.limit(row.last)
+            errors = f"errors below {limit:.0e}" if limit < DECIDABLE else "all errors"
+            notes.append(
+                f"{layer.name} computes with constants of a narrower type than float64: {errors} behind it "
+                "may be rounding."
+            )
+            break
     return tuple(notes)

@@ -33,17 +33,12 @@ class Layouts:
 
 def as_images(array: np.ndarray, value: Map) -> np.ndarray:
     """The array of a map, as the program has it, as [N, h, w, C]; of a padded one, once round the circle."""
-    bases = [axis for group in value.groups for axis in group]
-    sizes = value.sizes()
-    array = array.reshape([sizes[axis] for axis in bases])
     first = [*value.batch, *value.space]
-    order = [*first, *(axis for axis in bases if axis not in first)]
-    array = array.transpose([bases.index(axis) for axis in order])
-    lead = len(value.batch)
-    for axis, *place in zip((lead, lead + 1), value.first, value.seen_sides, value.sides, strict=True):
-        start, seen, side = place
+    rest = [axis for axis in range(value.array.ndim) if axis not in first]
+    array, lead = array.reshape(value.sizes()).transpose([*first, *rest]), len(value.batch)
+    for place, (start, seen, side) in enumerate(zip(value.first, value.seen_sides, value.sides, strict=True)):
         if start <= 0 and start + seen >= side:
-            array = array.take(range(-start, side - start), axis)
+            array = array.take(range(-start, side - start), lead + place)
     rows, columns = array.shape[lead : lead + 2]
     return array.reshape(math.prod(array.shape[:lead]), rows, columns, -1)
 

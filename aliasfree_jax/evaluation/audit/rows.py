@@ -113,7 +113,8 @@ class Run:
 
     def exact(self, number: int) -> bool:
         """Whether it does; False also where it is not compared, or rounding allows no answer."""
-        return self.error(number) <= self._limits[number] < DECIDABLE
+        error, limit = self.error(number), self._limits[number]
+        return error <= self._limits[-1] or error <= limit < DECIDABLE
 
     def stays(self, number: int) -> bool:
         """Whether the error of a step goes on to a result of the program: no way to there is exact again."""
