@@ -31,6 +31,8 @@ class Settling:
 
     def sample(self, value: Map) -> Map:
         """`value` sampled by its pending stride, at the phase that its grid was sampled at before."""
+        if self.subsamples:
+            return value.subsampled()
         known, phase = value.grid.coarser.get(value.stride, (None, None))
         sampler = self.sampler(strides=value.stride, parent=None)
         if known is None and value.blocks:  # all phases of a map have the same blocks: let one sample decide
