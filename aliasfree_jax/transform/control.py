@@ -58,11 +58,6 @@ def apart(how: Transformation) -> Callable[[], Transformation]:
     return lambda: dataclasses.replace(how, phases={}, scope=scope)
 
 
-def settled_all(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
-    """The values with nothing pending."""
-    return [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
-
-
 def like(value: Held, by: Held) -> Held:
     """`value`, laid out as `by`; a derivative is summed where `by` is constant."""
     if isinstance(by, Map):
@@ -87,7 +82,8 @@ def with_derivative(how: Transformation, eqn: Any, *given: Value) -> Sequence[Va
     forward = eqn.primitive.name == "custom_jvp_call"
     derivative = _derivative(eqn, varied, forward)
     alone = _elementwise(program.jaxpr) and _elementwise(derivative.jaxpr)
-    values = (on_one_grid if alone else settled_all)(how, eqn, [how.realized(value) for value in given])
+    held = [how.realized(value) for value in given]
+    values = on_one_grid(how, eqn, held) if alone else how.settled(eqn, held)
     inside = apart(how)
 
     def function(*values: Held) -> list[Held]:
@@ -157,7 +153,7 @@ def cond(how: Transformation, eqn: Any, index: Held, *values: Held) -> Sequence[
         return jax.tree.leaves(taken[-1])
 
     branches = [functools.partial(branch, closed) for closed in eqn.params["branches"]]
-    arrays = jax.lax.switch(index.full(), branches, *settled_all(how, eqn, values))
+    arrays = jax.lax.switch(index.full(), branches, *how.settled(eqn, values))
     for results in zip(*taken, strict=True):
         if len({(type(r), getattr(r, "grid", None), getattr(r, "space", None)) for r in results}) > 1:
             raise TransformError(eqn, "has branches whose maps lie on different grids", "Sample both alike")
@@ -172,10 +168,7 @@ def turned(how: Transformation, eqn: Any, closed: Any, values: Sequence[Held]) -
 
 def carried(how: Transformation, eqn: Any, value: Held) -> Held:
     """A value that loops and branches can give on: settled, from place 0 on, as the program sees it."""
-    return plain(value.full()) if isinstance(value, Plain) else _one_axis_each(how.read(how.seen(eqn, value)))
-
-
-def _one_axis_each(value: Map) -> Map:
-    """The map with the program's axes as base axes, but for rows and columns that are merged."""
-    batch = any(len(group) > 1 and set(group) & set(value.batch) for group in value.groups)
-    return value if batch else value.rebuilt(value.merged())
+    if isinstance(value, Plain):
+        return plain(value.full())
+    value = how.read(how.seen(eqn, value))
+    return value.rebuilt(value.merged())

@@ -15,7 +15,7 @@ from aliasfree_jax.transform.interpreter import Transformation, TransformError, 
 from aliasfree_jax.transform.maps import Group, Map, every, exchanged
 from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.shapes import of_other_axes
-from aliasfree_jax.transform.values import Held, Plain, Value, varies
+from aliasfree_jax.transform.values import Held, Plain, Value, first_map, varies
 
 
 def _place(eqn: Any, value: Map, dim: int) -> int:
@@ -77,7 +77,7 @@ def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int
     whole = [(0, length, 1) for length in value.shape]
     changed = [dim for dim in range(value.ndim) if parts[dim] != whole[dim]]
     others = [dim for dim in changed if not value.spatial(dim)]
-    for dim in set(changed) - set(others):
+    for dim in filter(value.spatial, changed):
         value = _sampled(how, eqn, value, _place(eqn, value, dim), *parts[dim])
     if any(value.counts_components(dim) and parts[dim][0] + 1 == parts[dim][1] for dim in others):
         how.found(
@@ -172,9 +172,11 @@ def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
 
 def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Held]) -> Map:
     """Windows side by side are one window; constants and mirror images beside a whole map are padding."""
-    values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
-    maps = [value for value in values if isinstance(value, Map)]
-    whole = max(maps, key=lambda value: value.shape[dim] - 10**9 * value.grid.mirrored)
+    values = how.settled(eqn, values)
+    whole = max(
+        (value for value in values if isinstance(value, Map)),
+        key=lambda value: value.shape[dim] - 10**9 * value.grid.mirrored,
+    )
     if not how.circular:
         arrays = [value.merged() if isinstance(value, Map) else value.full() for value in values]
         return whole.rebuilt(jax.lax.concatenate(arrays, dim)).all_seen()
@@ -213,7 +215,7 @@ def _pads(value: Held, whole: Map, dim: int) -> bool:
 def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[Held]) -> Map:
     """Maps on one grid one behind the other, along an axis that is not spatial."""
     values = side_by_side(how, eqn, values)
-    first = next(value for value in values if isinstance(value, Map))
+    first = first_map(values)
     shape, arrays = list(first.merged().shape), []
     for value in values:
         shape[dim] = value.shape[dim]

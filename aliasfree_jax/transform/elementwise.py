@@ -15,7 +15,7 @@ from aliasfree_jax.transform.interpreter import Transformation, TransformError, 
 from aliasfree_jax.transform.lines import here
 from aliasfree_jax.transform.maps import Group, Map, both
 from aliasfree_jax.transform.reporting import WHOLE
-from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, laid_out, varies
+from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, first_map, laid_out, on_maps, varies
 
 ELEMENTWISE = (
     "abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p "
@@ -37,7 +37,7 @@ def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
     degree = _degree(eqn, values)
     if how.activations is not None and (degree > 1 or any(isinstance(v, Pointwise) for v in values)):
         return [_pointwise(eqn, values, degree)]
-    first = _first(values)
+    first = first_map(values)
     arrays = [laid_out(value, first) for value in values if not isinstance(value, Pointwise)]
     return [dataclasses.replace(first, array=_applied(eqn, arrays), band=_band(eqn, values))]
 
@@ -136,7 +136,7 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]
       TransformError: maps that are sampled at different places.
     """
     values = on_one_grid(how, eqn, values)
-    first = _first(values)
+    first = first_map(values)
     uneven = [value for value in values if isinstance(value, Plain) and varies(value, first)]
     if uneven:
         if not all(value.refused for value in uneven):
@@ -146,33 +146,26 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]
                 "combines a map with values that differ from place to place",
                 "Remove them (a position embedding, a mask), or let them depend on the channel alone",
             )
-        values = [how.seen(eqn, value) if isinstance(value, Map) else value for value in values]
-        first = _first(values)
+        values = on_maps(lambda value: how.seen(eqn, value), values)
+        first = first_map(values)
         if first.seen_sides != first.sides:
             raise TransformError(
                 eqn, "combines places with a map whose border was left out", "Pad the windows before it"
             )
     trimmed = both(lambda *n: max(n), *(value.trimmed for value in values if isinstance(value, Map)))
-    alike = dataclasses.replace(first, trimmed=trimmed)
-    return [
-        dataclasses.replace(alike, array=laid_out(value.begun_at(first.first), first), band=value.band)
-        if isinstance(value, Map)
-        else value
-        for value in values
-    ]
 
+    def alike(value: Map) -> Map:
+        array = laid_out(value.begun_at(first.first), first)
+        return dataclasses.replace(first, array=array, trimmed=trimmed, band=value.band)
 
-def _first(values: Sequence[Value]) -> Map:
-    return next(value for value in values if isinstance(value, Map))
+    return on_maps(alike, values)
 
 
 def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
     """The maps among `values` on one grid and with one pending stride."""
-    maps = [value for value in values if isinstance(value, Map)]
-    if len({(value.grid, value.stride, value.sides) for value in maps}) > 1:
-        values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
-    maps = [value for value in values if isinstance(value, Map)]
-    if len({(value.grid, value.places) for value in maps}) > 1:
+    if len({(v.grid, v.stride, v.sides) for v in values if isinstance(v, Map)}) > 1:
+        values = how.settled(eqn, values)
+    if len({(v.grid, v.places) for v in values if isinstance(v, Map)}) > 1:
         raise TransformError(
             eqn,
             "combines maps that are sampled at different places",
@@ -189,7 +182,7 @@ def side_by_side(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[
     """
     values = on_one_grid(how, eqn, values)
     if len({(value.first, value.seen_sides) for value in values if isinstance(value, Map)}) > 1:
-        values = [how.settle(eqn, value) if isinstance(value, Map) else value for value in values]
+        values = how.settled(eqn, values)
     return aligned(how, eqn, values)
 
 
@@ -207,17 +200,13 @@ def broadcast(how: Transformation, eqn: Any, value: Map | Plain, *_: Value) -> l
 
 def _repeated(eqn: Any, value: Map, shape: tuple[int, ...], dims: Sequence[int]) -> Map:
     """The map with its axes at `dims` of `shape`, repeated along the others."""
-    full = list(shape)
-    sources: list[Group] = [()] * len(shape)
+    array, full, sources = value.merged(), list(shape), [Group()] * len(shape)
     for axis, dim in enumerate(dims):
         sources[dim] = value.groups[axis]
-        if value.spatial(axis):
-            if value.shape[axis] != shape[dim]:
-                raise TransformError(
-                    eqn, "repeats a map along rows or columns", "Resize it by a filter instead"
-                )
-            full[dim] = value.merged().shape[axis]
-    return value.rebuilt(jax.lax.broadcast_in_dim(value.merged(), full, dims), sources)
+        if value.spatial(axis) and value.shape[axis] != shape[dim]:
+            raise TransformError(eqn, "repeats a map along rows or columns", "Resize it by a filter instead")
+        full[dim] = array.shape[axis] if value.spatial(axis) else shape[dim]
+    return value.rebuilt(jax.lax.broadcast_in_dim(array, full, dims), sources)
 
 
 def _stretched(how: Transformation, eqn: Any, value: Value) -> Value:

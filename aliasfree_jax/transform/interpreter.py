@@ -12,7 +12,7 @@ from aliasfree_jax.transform.lines import LOOKED_INTO, Place, TransformError, he
 from aliasfree_jax.transform.maps import Group, Map, map_of
 from aliasfree_jax.transform.order import in_order, named
 from aliasfree_jax.transform.reporting import WHOLE, Reporting
-from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, plain
+from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, on_maps, plain
 
 
 def rebound(eqn: Any, *arrays: Any, **changes: Any) -> list[Any]:
@@ -68,6 +68,10 @@ class Transformation(Reporting):
         if value not in self.sampled:
             self.sampled[value] = self.sample(self.from_start(eqn, value))
         return self.sampled[value]
+
+    def settled(self, eqn: Any, values: Sequence[Held]) -> list[Held]:
+        """The values with nothing pending."""
+        return on_maps(lambda value: self.settle(eqn, value), values)
 
     def from_start(self, eqn: Any, value: Map) -> Map:
         """`value` as the program sees it from row and column 0 on.

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.transform.control import apart, carried, like, settled_all, turned
+from aliasfree_jax.transform.control import apart, carried, like, turned
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rule
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Held, Plain, Value, plain
@@ -46,7 +46,7 @@ def _grown(turn: Callable[[list[Held]], list[Held]], carry: list[Held]) -> list[
 def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     """Carries maps on settled grids; maps that are scanned over lose their first axis."""
     consts, moving = _counts(eqn.params)
-    settled, inside = settled_all(how, eqn, values), apart(how)
+    settled, inside = how.settled(eqn, values), apart(how)
     fixed, carry = settled[:consts], [carried(how, eqn, v) for v in settled[consts : consts + moving]]
     stacks = [carried(how, eqn, value) for value in settled[consts + moving :]]
     rows = [_without_first(eqn, value) for value in stacks]
@@ -94,7 +94,7 @@ def loop(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     """Carries maps on settled grids; the condition is no map."""
     p = eqn.params
     tests, bodies = p["cond_nconsts"], p["body_nconsts"]
-    settled, inside = settled_all(how, eqn, values), apart(how)
+    settled, inside = how.settled(eqn, values), apart(how)
     of_test, of_body = settled[:tests], settled[tests : tests + bodies]
 
     def turn(state: list[Held]) -> list[Held]:

@@ -172,6 +172,14 @@ class Map:
             return self
         return dataclasses.replace(self, array=jnp.roll(self.array, by, self.space), first=first)
 
+    def subsampled(self) -> "Map":
+        """The map with every so many-th sample and nothing else, as the program has it."""
+        array = self.array
+        for axis, step in zip(self.space, self.stride, strict=True):
+            array = jax.lax.slice_in_dim(array, 0, None, step, axis)
+        grid = self.grid.sampled(self.stride)
+        return dataclasses.replace(self, array=array, grid=grid, stride=ONE, blocks=())
+
     def windowed(self, place: int, first: int, seen: int, step: int = 1) -> "Map":
         """The map of which the program sees other rows (`place` 0) or columns, and every `step`-th."""
         return dataclasses.replace(

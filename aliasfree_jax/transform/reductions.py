@@ -8,7 +8,7 @@ from aliasfree_jax.transform.bands import multiplied
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.lines import here
 from aliasfree_jax.transform.maps import Group, Map
-from aliasfree_jax.transform.values import Held, Pointwise, Value, plain
+from aliasfree_jax.transform.values import Held, Pointwise, Value, on_maps, plain
 
 REDUCTIONS = "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split()
 
@@ -59,7 +59,7 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
 def product(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     """A linear layer over channels, or the product of two maps over all places, or at each of them."""
     contracted, batched = eqn.params["dimension_numbers"]
-    values = tuple(how.seen(eqn, value) if isinstance(value, Map) else value for value in values)
+    values = tuple(on_maps(lambda value: how.seen(eqn, value), values))
     y = rebound(eqn, *(value.merged() if isinstance(value, Map) else value.full() for value in values))[0]
     maps = {side: value for side, value in enumerate(values) if isinstance(value, Map)}
     side, value = next(iter(maps.items()))

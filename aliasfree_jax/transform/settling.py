@@ -42,6 +42,8 @@ class Settling:
 
     def sample(self, value: Map) -> Map:
         """`value` sampled by its pending stride, at the phase that its grid was sampled at before."""
+        if self.subsamples:
+            return value.subsampled()
         grid = self.chosen(value.grid, value.stride)
         phase = self.phases.get(grid)
         sampler = self.sampler(strides=value.stride, parent=None)

@@ -113,15 +113,11 @@ def _parts(sizes: Mapping[int, int], shape: Sequence[int], space: Group) -> list
 def _row_repeated(how: Transformation, eqn: Any, value: Map, place: int) -> Map:
     """One row (or column), repeated by the axes that are merged in it. On the circle it can only pad."""
     value = how.settle(eqn, value)
-    y, dim, sources = value.merged(), value.places[place][0], list(value.groups)
-    sources[dim] = (value.space[place],)
-    if not how.circular:
-        return value.rebuilt(y, sources).all_seen()
-    y = jnp.zeros(
-        (*y.shape[:dim], value.sides[place], *y.shape[dim + 1 :]), y.dtype
-    )  # only its length counts
-    repeated = value.rebuilt(y, sources, grid=Grid(value.grid, "mirrored"))
-    return repeated.windowed(place, 0, value.shape[dim])
+    if how.circular:
+        return dataclasses.replace(value, grid=Grid(value.grid, "mirrored"))
+    sources = list(value.groups)
+    sources[value.places[place][0]] = (value.space[place],)
+    return value.rebuilt(value.merged(), sources).all_seen()
 
 
 def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) -> Map:

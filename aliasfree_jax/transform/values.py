@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -84,11 +84,19 @@ def plain(array: Any) -> Plain:
     return Plain(array, tuple(array.shape))
 
 
+def on_maps(of: Callable[[Map], Map], values: Sequence[Held]) -> list[Held]:
+    """The values, with `of` done to the maps among them."""
+    return [of(value) if isinstance(value, Map) else value for value in values]
+
+
+def first_map(values: Sequence[Value]) -> Map:
+    """The first map among the values."""
+    return next(value for value in values if isinstance(value, Map))
+
+
 def varies(value: Plain, by: Map) -> bool:
     """Whether `value`, which the program combines with the map `by`, differs from place to place of it."""
-    return value.thin.ndim == by.ndim and any(
-        value.thin.shape[dim] > 1 for dim in range(by.ndim) if by.spatial(dim)
-    )
+    return any(by.spatial(dim) and length > 1 for dim, length in enumerate(value.thin.shape))
 
 
 def laid_out(value: Held, by: Map) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """How windows lie along an axis: their size, dilation included, the padding, and the stride."""
+    """How windows lie along an axis; the size includes dilation."""
 
     size: int
     padding: tuple[int, int]
@@ -28,21 +28,15 @@ Windows = Mapping[int, Window]  # by the program's axes
 
 
 def windowed(
-    how: Transformation,
-    eqn: Any,
-    value: Map,
-    windows: Windows,
-    what: str,
-    bind: Callable[[jax.Array, Windows], jax.Array],
-    sources: Sequence[Group] | None = None,
+    how: Transformation, eqn: Any, value: Map, windows: Windows, what: str, *others: jax.Array, **changes: Any
 ) -> Map:
     """The result of an operation on windows of a settled map.
 
     Args:
-      windows: as the program has them, at least those of rows and columns.
+      windows: of the axes that the operation has windows of, in its order.
       what: the operation's name, for a finding.
-      bind: gives the result for an array, by windows along its rows and columns.
-      sources: of the result's axes; see `Map.rebuilt`.
+      others: its further operands.
+      changes: of `Map.rebuilt`.
 
     Raises:
       TransformError: windows that leave places out.
@@ -54,25 +48,24 @@ def windowed(
     value = how.strided(eqn, value, strides, what)
     trimmed = _left_out(how, eqn, value, along, seen) if how.circular else (0, 0)
     now, pending = (strides, ONE) if how.subsamples else (ONE, strides)
-    array, bound = value.merged(), {}
-    for dim, window, side, first, n, step in zip(
-        dims, along, value.sides, value.first, seen, now, strict=True
-    ):
-        low, size, stride = window.padding[0] - first, window.size, window.stride
-        circle = every(side, stride)
-        places = (
-            every(side, step) if how.circular or circle == n else n * stride
-        )  # up to the last block's end
-        high = (places - 1) * step + size - side - low
+    array, bound = value.merged(), dict(windows)
+    for dim, side, first, n, step in zip(dims, value.sides, value.first, seen, now, strict=True):
+        low, size, stride = windows[dim].padding[0] - first, windows[dim].size, windows[dim].stride
+        whole = how.circular or every(side, stride) == n
+        places = every(side, step) if whole else n * stride  # a pending stride needs all of the last block
+        amounts = low, (places - 1) * step + size - side - low
         if how.circular:
-            array, low, high = _round_the_circle(array, dim, low, high), 0, 0
-        bound[dim] = Window(
-            size, window.padding if not how.circular and step == stride else (low, high), step
-        )
-    changes: dict[str, Any] = {"first": (0, 0), "seen_sides": seen, "stride": pending, "trimmed": trimmed}
-    return value.rebuilt(
-        bind(array, bound), sources, grid=value.grid.sampled(now), band=value.band, **changes
-    )
+            array, amounts = _round_the_circle(array, dim, *amounts), (0, 0)
+        elif step == stride:
+            amounts = windows[dim].padding
+        bound[dim] = Window(size, amounts, step)
+    padding = tuple(window.padding for window in bound.values())
+    laid: dict[str, Any] = {"amounts": padding}
+    if "window_strides" in eqn.params:
+        laid = {"padding": padding, "window_strides": tuple(window.stride for window in bound.values())}
+    changes |= {"first": (0, 0), "seen_sides": seen, "stride": pending, "trimmed": trimmed}
+    y = rebound(eqn, array, *others, **laid)[0]
+    return value.rebuilt(y, grid=value.grid.sampled(now), **changes)
 
 
 def _space_of(eqn: Any, value: Map) -> tuple[int, int]:
@@ -171,13 +164,8 @@ def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, strides
             "Upsample by layers.IdealUpsample or PolyphaseUpsample, then convolve",
         )
 
-    def bind(array: jax.Array, windows: Windows) -> jax.Array:
-        now = [windows[dim] for dim in dims]
-        changes = {"window_strides": tuple(w.stride for w in now), "padding": tuple(w.padding for w in now)}
-        return rebound(eqn, array, kernel.full(), **changes)[0]
-
     windows = dict(zip(dims, map(Window, sizes, p["padding"], strides), strict=True))
-    return windowed(how, eqn, value, windows, "a strided convolution", bind, sources)
+    return windowed(how, eqn, value, windows, "a strided convolution", kernel.full(), sources=sources)
 
 
 def _taps(value: Map, dims: Sequence[int]) -> list[int] | None:
@@ -198,20 +186,12 @@ def pool(how: Transformation, eqn: Any, value: Map) -> list[Value]:
     if over_others or {*p["base_dilation"], *p["window_dilation"]} != {1}:
         raise TransformError(eqn, "pools over channels or with gaps", "Pool over rows and columns")
     name = eqn.primitive.name.removeprefix("reduce_window_")
-    if all(
-        windows[dim].size == n and not any(windows[dim].padding)
-        for dim, n in zip(dims, value.seen_sides, strict=True)
-    ):
+    along = [(windows[dim].size, tuple(windows[dim].padding)) for dim in dims]
+    if along == [(side, (0, 0)) for side in value.seen_sides]:
         return [_over_all(how, eqn, value, dims)]
     if name != "sum":
         value = how.not_pointwise(eqn, value, f"is a {name} pool,")
-
-    def bind(array: jax.Array, now: Windows) -> jax.Array:
-        full = [now.get(dim, window) for dim, window in windows.items()]
-        changes = {"window_strides": tuple(w.stride for w in full), "padding": tuple(w.padding for w in full)}
-        return rebound(eqn, array, **changes)[0]
-
-    return [windowed(how, eqn, value, windows, f"a strided {name} pool", bind)]
+    return [windowed(how, eqn, value, windows, f"a strided {name} pool")]
 
 
 def _over_all(how: Transformation, eqn: Any, value: Map, dims: tuple[int, int]) -> Plain:
@@ -231,10 +211,6 @@ def depthwise(how: Transformation, eqn: Any, value: Held, kernel: Held) -> list[
     if eqn.params["padding"] == "CIRCULAR":
         value = how.from_start(eqn, value)
         return [value.rebuilt(rebound(eqn, value.merged(), taps)[0])]
-    dims = (value.ndim - 3, value.ndim - 2)
-    windows = {dim: Window(size, each, 1) for dim, size, each in zip(dims, taps.shape, amounts, strict=False)}
-
-    def bind(array: jax.Array, now: Windows) -> jax.Array:
-        return rebound(eqn, array, taps, amounts=tuple(now[dim].padding for dim in dims))[0]
-
-    return [windowed(how, eqn, value, windows, "a depthwise convolution", bind)]
+    sides = zip((value.ndim - 3, value.ndim - 2), taps.shape, amounts, strict=False)
+    windows = {dim: Window(size, amount, 1) for dim, size, amount in sides}
+    return [windowed(how, eqn, value, windows, "a depthwise convolution", taps)]
