@@ -187,7 +187,7 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
         goes_on = (
             isinstance(value, Map)
             and value.array is whole.array
-            and value.grid.kind != "mirrored"
+            and not value.grid.mirrored
             and (value.first[place] - end) % whole.sides[place] == 0
         )
         if not goes_on and whole.cut_off[place]:
