@@ -31,7 +31,7 @@ def _traced(network: Adapted, card: ModelCard, now: dict[str, Any]) -> None:
     collections = [name for name in variables if name != "params"]
 
     def trained(variables: Any, images: Any, now: Any) -> Any:
-        how = {"rngs": random_streams(key), "mutable": collections}
+        how: dict[str, Any] = {"rngs": random_streams(key), "mutable": collections}
         logits, _ = network.apply(variables, images, train=True, **now, **how)
         return logits
 
