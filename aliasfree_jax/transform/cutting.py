@@ -38,14 +38,14 @@ def pad(how: Transformation, eqn: Any, value: Held, fill: Held) -> list[Value]:
     config = list(eqn.params["padding_config"])
     spatial = [dim for dim in range(value.ndim) if value.spatial(dim) and any(config[dim])]
     value = how.settle(eqn, value) if spatial else value
-    for dim in spatial if how.circular else ():
+    places = [_place(eqn, value, dim) for dim in spatial]
+    for place, dim in zip(places, spatial, strict=True) if how.circular else ():
         low, high, between = config[dim]
         if between:
             raise TransformError(
                 eqn, "puts zeros between places", "Upsample by layers.IdealUpsample or PolyphaseUpsample"
             )
         how.padded(eqn, (low, high))
-        place = _place(eqn, value, dim)
         value = value.windowed(place, value.first[place] - low, value.seen_sides[place] + low + high)
         config[dim] = (0, 0, 0)
     if not any(map(any, config)):
@@ -100,6 +100,8 @@ def _sampled(how: Transformation, eqn: Any, value: Map, place: int, start: int, 
         value = how.settle(eqn, value)
     value = how.strided(eqn, value, exchanged(ONE, place, step), "a strided slice")
     first, seen = value.first[place] + start, every(limit - start, step)
+    if how.circular and how.subsamples and step != 1 and seen != every(value.sides[place], step):
+        raise TransformError(eqn, "samples a part of the map", "Sample all of it, or pad it first")
     if not how.circular:  # up to the end of the last step
         stop = min(value.sides[place], start + seen * step)
         first, array = 0, jax.lax.slice_in_dim(value.array, start, stop, 1, value.space[place])
@@ -139,12 +141,11 @@ def part(how: Transformation, eqn: Any, value: Held, *at: Held) -> list[Value]:
 @rule("rev")
 def rev(how: Transformation, eqn: Any, value: Map) -> Sequence[Value]:
     """Rows and columns that run backwards can pad a map ("reflect"), nothing else."""
-    if not any(map(value.spatial, eqn.params["dimensions"])):
-        return of_other_axes(eqn, value)
-    value = how.settle(eqn, value)
-    if not how.circular:
-        return of_other_axes(eqn, value)
-    return [dataclasses.replace(value, grid=Grid(value.grid, "mirrored"))]
+    along = any(map(value.spatial, eqn.params["dimensions"]))
+    value = how.settle(eqn, value) if along else value
+    if along and how.circular:
+        return [dataclasses.replace(value, grid=Grid(value.grid, "mirrored"))]
+    return of_other_axes(eqn, value)
 
 
 @rule("concatenate")
@@ -177,10 +178,10 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
         (value for value in values if isinstance(value, Map)),
         key=lambda value: value.shape[dim] - 10**9 * value.grid.mirrored,
     )
+    place = _place(eqn, whole, dim)
     if not how.circular:
         arrays = [value.merged() if isinstance(value, Map) else value.full() for value in values]
         return whole.rebuilt(jax.lax.concatenate(arrays, dim)).all_seen()
-    place = _place(eqn, whole, dim)
     first = end = whole.first[place] - sum(value.shape[dim] for value in values[: values.index(whole)])
     padding = 0
     for value in values:

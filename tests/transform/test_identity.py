@@ -160,3 +160,8 @@ def test_gradients_of_their_own_are_kept(rule, draw):
     got, want = (jax.jit(with_gradient(h))(x) for h in (shift_invariant(f, **identity), f))
     assert same_bits(got, want)
     assert not np.array_equal(want[0], with_gradient(lambda x: f(x) * 0)(x)[0])
+
+
+def test_every_second_of_a_single_row_is_it(draw):
+    x = draw(2, 1, 4, 3)
+    assert not differ(lambda x: x[:, ::2, ::2], shift_invariant(lambda x: x[:, ::2, ::2], **identity), x)

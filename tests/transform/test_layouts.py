@@ -185,3 +185,20 @@ def test_other_ways_to_write_a_layer(f, twin, sampler, k, draw):
     images = draw(3, 16, 16, 4)
     got, want = (jax.jit(shift_invariant(g, sampler=sampler))(images, k) for g in (f, twin))
     np.testing.assert_allclose(got, want, atol=CLOSE)
+
+
+def test_one_image_is_any_number_of_images(k, draw):
+    """An axis of length 1 may go and come back, in front of rows and of other axes."""
+    image = draw(1, 16, 16, 4)
+
+    def f(x):
+        x = jax.nn.relu(conv(x, k[0], 2))[0]
+        x = x.reshape(1, 8, 1, 8, 2, 2).reshape(64, 4).reshape(8, 8, 4)
+        return head(conv(x[None], k[1], 2))
+
+    got, want = (jax.jit(shift_invariant(g))(image) for g in (f, lambda x: without_one(x, k)))
+    np.testing.assert_allclose(got, want, atol=CLOSE)
+
+
+def without_one(x, k):
+    return head(conv(jax.nn.relu(conv(x, k[0], 2)), k[1], 2))

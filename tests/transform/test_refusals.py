@@ -154,6 +154,14 @@ REFUSED = {
         lambda x: jnp.concatenate([jnp.zeros((2, 1, 4)), tokens(x)], 1),  # here
         ("concatenate", "merged", "axes of their own", "# here"),
     ),
+    "one pixel beside its channels": (
+        lambda x: x[:, 3:4, 3:4].reshape(2, 4),  # here
+        ("reshape", "flattens rows or columns", "mean over rows and columns", "# here"),
+    ),
+    "one pixel repeated": (
+        lambda x: jnp.repeat(x[:, 3:4, 3:4], 2, 1),  # here
+        ("reshape", "it uses", "mean instead of one place", "# here"),
+    ),
     "two maps one below the other": (
         lambda x: jnp.concatenate([x, jnp.sin(x)], 1),  # here
         ("concatenate", "joins different maps", "along channels", "# here"),
@@ -176,6 +184,12 @@ def test_what_cannot_be_kept_is_refused(what):
     assert line in linecache.getline(file, int(number))
     assert str(found).startswith(f"{found.where}: {found.operation}")
     assert str(found).endswith(f": {found.reason}. {found.remedy}")
+
+
+def test_tokens_are_not_joined_as_the_program_has_it():
+    class_token = REFUSED["a class token"][0]
+    with pytest.raises(TransformError, match="rows or columns are merged"):
+        jax.eval_shape(shift_invariant(class_token, padding=None), IMAGES)
 
 
 def test_maps_that_the_stride_does_not_divide_warn():
