@@ -30,8 +30,10 @@ class Blocker(MetaPathFinder):
             raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
 
 sys.meta_path.insert(0, Blocker())
+one_program = {{"__name__": "example"}}  # the blocks of docs/transform.md build on its first
 for place, block in blocks:
-    exec(compile(block, place, "exec"), {{"__name__": "example"}})
+    names = one_program if "transform" in place else {{"__name__": "example"}}
+    exec(compile(block, place, "exec"), names)
 print(len(blocks))
 """
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aliasfree_jax import create_model, layers
+from aliasfree_jax import layers
 from aliasfree_jax.layers import Factory
+from aliasfree_jax.models import create_model
 
 BATCH = 4  # divides over the four devices, and is cut into pieces of one image
 

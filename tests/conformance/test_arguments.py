@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from table import LAYERS, NETWORKS, close, filled, images, init_shapes, over, parameters, sample
 
-from aliasfree_jax import create_model, layers
+from aliasfree_jax import layers
 from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.models import create_model
 
 
 def sizes(case):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aliasfree_jax import create_model, layers, ops
+from aliasfree_jax import layers, ops
 from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.models import create_model
 from aliasfree_jax.transform.checking import check
 
 SIDE = 20

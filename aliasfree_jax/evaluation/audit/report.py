@@ -9,7 +9,6 @@ from typing import Any
 from aliasfree_jax.evaluation.alignment import pair, tolerance
 from aliasfree_jax.evaluation.audit.auditing import Audit, LayerError
 from aliasfree_jax.evaluation.report import Rows, align, markdown
-from aliasfree_jax.training.curves import figure_class
 
 FLOOR = 1e-17  # where an error of 0 is drawn
 LEGEND = (
@@ -95,6 +94,9 @@ def draw_audits(audits: Sequence[Audit], out: Path) -> None:
     Raises:
       MissingPackageError: matplotlib is not installed.
     """
+    # Here, so that `aliasfree_jax.audit` runs without what only training needs.
+    from aliasfree_jax.training.curves import figure_class
+
     shifts, networks = (
         list(dict.fromkeys(key)) for key in zip(*((a.shift, a.network) for a in audits), strict=True)
     )
