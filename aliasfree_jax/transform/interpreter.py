@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.grids import Grid
-from aliasfree_jax.transform.lines import LOOKED_INTO, Place, TransformError, here, walking
+from aliasfree_jax.transform.lines import LOOKED_INTO, Place, TransformError, here
 from aliasfree_jax.transform.maps import Group, Map, map_of
-from aliasfree_jax.transform.order import in_order, named
+from aliasfree_jax.transform.order import in_order
+from aliasfree_jax.transform.program import walked
 from aliasfree_jax.transform.reporting import WHOLE, Reporting
 from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, on_maps, plain
 
@@ -129,30 +130,19 @@ def interpret(
     equations, late = list(jaxpr.eqns), set[int]()
     if not (how.subsamples or jaxpr.effects):
         equations, late = in_order(jaxpr, consts, [not isinstance(value, Plain) for value in arguments])
-    last = {variable: i for i, eqn in enumerate(equations) for variable in eqn.invars if named(variable)}
+
+    def evaluate(i: int, eqn: Any, values: list[Value]) -> Sequence[Value]:
+        outputs = _evaluated(how, eqn, SHORTCUT if i in late else eqn.primitive.name, values)
+        within = eqn.primitive.name in LOOKED_INTO and not all(isinstance(v, Plain) for v in values)
+        if how.report is not None and not within:
+            outputs = _with_origin(values, outputs)
+        if how.observe is not None:
+            how.observe(here(eqn), outputs)
+        return outputs
+
     known: dict[Any, Value] = dict(zip(jaxpr.constvars, map(plain, consts), strict=True))
     known.update(zip(jaxpr.invars, arguments, strict=True))
-    results = {variable for variable in jaxpr.outvars if named(variable)}
-
-    def read(variable: Any) -> Value:
-        return known[variable] if named(variable) else _literal(variable)
-
-    for i, eqn in enumerate(equations):
-        values = [read(variable) for variable in eqn.invars]
-        with walking(i, eqn):
-            name = SHORTCUT if i in late else eqn.primitive.name
-            outputs = _evaluated(how, eqn, name, values)
-            within = eqn.primitive.name in LOOKED_INTO and not all(isinstance(v, Plain) for v in values)
-            if how.report is not None and not within:
-                outputs = _with_origin(values, outputs)
-            if how.observe is not None:
-                how.observe(here(eqn), outputs)
-        for variable, output in zip(eqn.outvars, outputs, strict=True):
-            known[variable] = output
-        for variable in {v for v in eqn.invars if named(v)} - results:
-            if last[variable] == i:
-                known.pop(variable, None)
-    return [read(variable) for variable in jaxpr.outvars]
+    return walked(jaxpr, equations, known, plain, evaluate)
 
 
 def _with_origin(values: Sequence[Value], outputs: Sequence[Value]) -> Sequence[Value]:
@@ -175,10 +165,6 @@ def _refused(values: Iterable[Value]) -> bool:
 def run(how: Transformation, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Held]:
     """The program's results for these arguments, with every non-linearity evaluated."""
     return [how.realized(value) for value in interpret(how, jaxpr, consts, arguments)]
-
-
-def _literal(variable: Any) -> Plain:
-    return plain(jnp.asarray(variable.val, variable.aval.dtype))
 
 
 def _evaluated(how: Transformation, eqn: Any, name: str, values: Sequence[Value]) -> Sequence[Value]:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from aliasfree_jax.ops import operation
 from aliasfree_jax.transform.interpreter import rebound
-from aliasfree_jax.transform.lines import Place, here, walking
-from aliasfree_jax.transform.order import named
+from aliasfree_jax.transform.lines import Place, here
+from aliasfree_jax.transform.program import walked
 
 # Operations that mean something else in another precision, or carry programs of a given one.
 _AS_WRITTEN = (
@@ -81,18 +81,7 @@ class Lockstep:
         """The results of a program."""
         known: dict[Any, Both] = dict(zip(jaxpr.constvars, map(self._constant, consts), strict=True))
         known.update(zip(jaxpr.invars, arguments, strict=True))
-        last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if named(v)}
-        results = {v for v in jaxpr.outvars if named(v)}
-
-        def read(v: Any) -> Both:
-            return known[v] if named(v) else Both(jnp.asarray(v.val, v.aval.dtype))
-
-        for i, eqn in enumerate(jaxpr.eqns):
-            with walking(i, eqn):
-                known.update(zip(eqn.outvars, self._evaluated(eqn, list(map(read, eqn.invars))), strict=True))
-            for variable in {v for v in eqn.invars if named(v) and last[v] == i} - results:
-                known.pop(variable, None)
-        return list(map(read, jaxpr.outvars))
+        return walked(jaxpr, jaxpr.eqns, known, Both, lambda _, eqn, values: self._evaluated(eqn, values))
 
     def _constant(self, array: Any) -> Both:
         """A filter that was rounded to a narrow type has aliases of that size; whole numbers are exact."""

@@ -6,18 +6,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend import core
+
+from aliasfree_jax.transform.program import named
 
 # What a variable is, to somebody who asks for one convolution: no map, another map, an affine function of its
 # result at each place, or any other function of it, of which only sums over all places may be taken.
 _PLAIN, _OTHER, _AFFINE, _FUNCTION = range(4)
 _SAME = "add sub neg convert_element_type copy copy_p stop_gradient broadcast_in_dim reshape".split()
 _LATE = 10**6  # more operations than any program has
-
-
-def named(variable: Any) -> bool:
-    """Whether it is a variable, and no constant that is written out."""
-    return not isinstance(variable, core.Literal)
 
 
 def in_order(jaxpr: Any, consts: Sequence[Any], maps: Sequence[bool]) -> tuple[list[Any], set[int]]:

@@ -2,16 +2,21 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax.errors import TraceContextError
 from flax.linen import override_named_call
+from jax.extend import core
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError
 from aliasfree_jax.transform.grids import Grid
+from aliasfree_jax.transform.lines import walking
 from aliasfree_jax.transform.maps import Map, map_of
 from aliasfree_jax.transform.values import Held, plain
+
+V = TypeVar("V")
 
 
 class StatefulError(AliasFreeError, ValueError):
@@ -108,3 +113,40 @@ def _images(args: Sequence[Any], argnums: int | Sequence[int], axes: Sequence[in
     if not images:
         raise ConfigError(f"argnums={argnums} names no array: give the number of the images' argument.")
     return images
+
+
+def named(variable: Any) -> bool:
+    """Whether it is a variable, and no constant that is written out."""
+    return not isinstance(variable, core.Literal)
+
+
+def walked(
+    jaxpr: Any,
+    equations: Sequence[Any],
+    known: dict[Any, V],
+    constant: Callable[[jax.Array], V],
+    evaluate: Callable[[int, Any, list[V]], Sequence[V]],
+) -> list[V]:
+    """The results of a program, operation by operation; values go when nothing needs them any more.
+
+    Args:
+      equations: its operations, in the order in which they are evaluated.
+      known: the values of its arguments and constants.
+      constant: the value of an array that is written out.
+      evaluate: the results of an operation: its number, itself, the values of its operands.
+    """
+    last = {variable: i for i, eqn in enumerate(equations) for variable in eqn.invars if named(variable)}
+    results = {variable for variable in jaxpr.outvars if named(variable)}
+
+    def read(variable: Any) -> V:
+        return (
+            known[variable] if named(variable) else constant(jnp.asarray(variable.val, variable.aval.dtype))
+        )
+
+    for i, eqn in enumerate(equations):
+        with walking(i, eqn):
+            outputs = evaluate(i, eqn, list(map(read, eqn.invars)))
+        known.update(zip(eqn.outvars, outputs, strict=True))
+        for variable in {v for v in eqn.invars if named(v) and last[v] == i} - results:
+            known.pop(variable, None)
+    return list(map(read, jaxpr.outvars))
