@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aliasfree_jax import create_model
 from aliasfree_jax.checkpoint import ModelCard, named_leaves
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import CheckpointError
+from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training.setup import set_up
 from aliasfree_jax.training.state import Pretrained, adopt

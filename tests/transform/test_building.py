@@ -3,6 +3,7 @@
 import re
 import warnings
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,13 +118,35 @@ def test_networks_by_their_own_names_cost_nothing(monkeypatch):
     models.create_model("vgg11", sampler="polyphase")  # of checkpoints and converted weights
 
 
-def test_layers_that_take_no_such_maps_do_not_keep_a_network_from_being_built():
-    def picky(**fields):
-        raise ShapeError("this layer takes maps of 5 x 5")
+class Noisy(layers.AdaptivePolyphase):
+    """Wants random numbers in evaluation too."""
 
+    def choose(self, components, *how):
+        self.make_rng("mine")
+        return super().choose(components, *how)
+
+
+class Small(nn.Module):
+    """Takes maps of one size only."""
+
+    def __call__(self, x):
+        if x.shape[1] != 5:
+            raise ShapeError("this layer takes maps of 5 x 5")
+        return x
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": Noisy},
+        {"sampler": "polyphase", "activation": lambda name, **_: Small(name=name)},
+        {"sampler": lambda strides: None},
+    ],
+)
+def test_layers_that_cannot_be_looked_at_do_not_keep_a_network_from_being_built(options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        create_model("basic", sampler="polyphase", activation=picky)
+        create_model("basic", **options)
 
 
 def test_training_warns_as_well():
