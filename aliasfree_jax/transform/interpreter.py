@@ -132,7 +132,8 @@ def interpret(
         equations, late = in_order(jaxpr, consts, [not isinstance(value, Plain) for value in arguments])
 
     def evaluate(i: int, eqn: Any, values: list[Value]) -> Sequence[Value]:
-        outputs = _evaluated(how, eqn, SHORTCUT if i in late else eqn.primitive.name, values)
+        with jax.named_scope(str(eqn.source_info.name_stack)):  # profiles and audits name modules by it
+            outputs = _evaluated(how, eqn, SHORTCUT if i in late else eqn.primitive.name, values)
         within = eqn.primitive.name in LOOKED_INTO and not all(isinstance(v, Plain) for v in values)
         if how.report is not None and not within:
             outputs = _with_origin(values, outputs)

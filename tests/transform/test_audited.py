@@ -1,5 +1,8 @@
 """Audits of networks of others: the numbers break where `check` says, and nowhere once transformed."""
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import pytest
 from foreign import foreign
 
@@ -35,3 +38,17 @@ def test_nothing_breaks_once_transformed():
     network = foreign("lax")
     found, findings = audited(network, shift_invariant(network.f, argnums=1))
     assert found.first_break is None and found.layers[-1].after < 1e-12 and not findings
+
+
+class Named(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.Conv(2, (3, 3), strides=2, name="first")(x)).mean((1, 2))
+
+
+def test_modules_keep_their_names_when_transformed():
+    images = jnp.ones((1, 8, 8, 1))
+    variables = Named().init(jax.random.key(0), images)
+    program = jax.make_jaxpr(shift_invariant(Named().apply, argnums=1))(variables, images)
+    (convolution,) = (eqn for eqn in program.jaxpr.eqns if eqn.primitive.name == "conv_general_dilated")
+    assert str(convolution.source_info.name_stack) == "Named/first"
