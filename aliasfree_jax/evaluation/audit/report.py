@@ -40,7 +40,7 @@ def _remark(layer: LayerError, first: bool) -> str:
 
 
 def _rows(audit: Audit) -> Rows:
-    rows = [["layer", "output", "float64", own_precision(audit), "  "]]
+    rows = [["operation", "output", "float64", own_precision(audit), "  "]]
     first = next((layer for layer in audit.layers if layer.state == "breaks"), None)
     for layer in audit.layers:
         shape = "x".join(map(str, layer.shape[1:]))
@@ -107,7 +107,7 @@ def draw_audits(audits: Sequence[Audit], out: Path) -> None:
             for one in (a for a in audits if (a.shift, a.network) == (shift, network)):
                 _draw(axes, one, number, f"{network}, " if len(networks) > 1 else "")
         axes.axhline(tolerance("float64"), color="0.6", linewidth=0.8, linestyle=":")
-        axes.set(title=f"shift {pair(shift)}", xlabel="layer, in the order of execution", yscale="log")
+        axes.set(title=f"shift {pair(shift)}", xlabel="operation, in the order of execution", yscale="log")
         axes.set_ylim(FLOOR / 3, 1e4)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)

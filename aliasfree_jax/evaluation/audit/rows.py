@@ -23,6 +23,7 @@ class Row:
 
     Attributes:
       own: the operation that the row is named by: a convolution, a product or a known function; "" for none.
+      alone: whether one of `_OWN_ROW` is among them.
       steps: their numbers and places.
       last: the last of them that was compared; -1 for none.
       seen: what was found there.
@@ -31,6 +32,7 @@ class Row:
     path: str
     where: str
     own: str = ""
+    alone: bool = False
     steps: dict[int, Place] = dataclasses.field(default_factory=dict)
     last: int = -1
     seen: Seen = dataclasses.field(default_factory=Seen)
@@ -60,12 +62,12 @@ class Run:
         known = place.operation not in (place.primitive, "pad")  # padding belongs to the operation behind it
         own = place.operation if alone or known else ""
         row = self.rows[-1] if self.rows else Row("", "")
-        another = row.own and own and (alone or own != row.own)
+        another = row.own and own and (own != row.own or (alone and row.alone))
         if (row.path, row.where) != (place.within, place.where) or another:
             self.close()
             row = Row(place.within, place.where)
             self.rows.append(row)
-        row.own = row.own or own
+        row.own, row.alone = row.own or own, row.alone or alone
         row.steps[step.number] = place
         self._pending.append(step)
         self._sources[step.number] = step.sources
