@@ -155,8 +155,7 @@ def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, strides
         sources[out] = value.groups[dim][:1]
     if sizes == _taps(value, dims) == list(p["window_strides"]) and not any(map(any, p["padding"])):
         return value.rebuilt(rebound(eqn, value.merged(), kernel.full())[0], sources)
-    if set(dims) != set(_space_of(eqn, value)) or p["batch_group_count"] != 1:
-        raise TransformError(eqn, "is no convolution over rows and columns", "Convolve over both")
+    _check_axes(eqn, value, dims)
     if any(d != 1 for d in p["lhs_dilation"]):
         raise TransformError(
             eqn,
@@ -166,6 +165,12 @@ def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, strides
 
     windows = dict(zip(dims, map(Window, sizes, p["padding"], strides), strict=True))
     return windowed(how, eqn, value, windows, "a strided convolution", kernel.full(), sources=sources)
+
+
+def _check_axes(eqn: Any, value: Map, dims: Sequence[int]) -> None:
+    """Refuses a convolution whose windows are not along rows and columns, or that goes over images."""
+    if {*dims} != {*_space_of(eqn, value)} or eqn.params.get("batch_group_count", 1) != 1:
+        raise TransformError(eqn, "is no convolution over rows and columns", "Convolve over both")
 
 
 def _taps(value: Map, dims: Sequence[int]) -> list[int] | None:
@@ -207,10 +212,12 @@ def _over_all(how: Transformation, eqn: Any, value: Map, dims: tuple[int, int]) 
 def depthwise(how: Transformation, eqn: Any, value: Held, kernel: Held) -> list[Value]:
     """This package's own depthwise convolution of [..., H, W, C]."""
     value, kernel = _operands(how, eqn, value, kernel)
-    taps, amounts = kernel.full(), eqn.params["amounts"]
+    taps, amounts, dims = kernel.full(), eqn.params["amounts"], (value.ndim - 3, value.ndim - 2)
+    _check_axes(eqn, value, dims)
     if eqn.params["padding"] == "CIRCULAR":
         value = how.from_start(eqn, value)
         return [value.rebuilt(rebound(eqn, value.merged(), taps)[0])]
-    sides = zip((value.ndim - 3, value.ndim - 2), taps.shape, amounts, strict=False)
-    windows = {dim: Window(size, amount, 1) for dim, size, amount in sides}
+    windows = {
+        dim: Window(size, amount, 1) for dim, size, amount in zip(dims, taps.shape, amounts, strict=False)
+    }
     return [windowed(how, eqn, value, windows, "a depthwise convolution", taps)]

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from jax import lax
 
+from aliasfree_jax.ops import depthwise_conv
 from aliasfree_jax.transform import TransformError, shift_invariant
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 KERNEL = np.random.default_rng(0).standard_normal((3, 3, 4, 4)).astype("float32")
+TAPS = np.ones((3, 3, 12), "float32")
 IMAGES = jax.ShapeDtypeStruct((2, 12, 12, 4), "float32")
 
 
@@ -165,6 +167,10 @@ REFUSED = {
     "two maps one below the other": (
         lambda x: jnp.concatenate([x, jnp.sin(x)], 1),  # here
         ("concatenate", "joins different maps", "along channels", "# here"),
+    ),
+    "depthwise over columns and channels": (
+        lambda x: depthwise_conv(x.transpose(0, 3, 1, 2), TAPS, "ZERO", method="shifted"),  # here
+        ("depthwise_conv", "is no convolution over rows and columns", "Convolve over both", "# here"),
     ),
 }
 
