@@ -1,6 +1,7 @@
 """Runs a program on images and on the same images moved, operation by operation, in lock-step."""
 
 import dataclasses
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from aliasfree_jax.ops import operation
 from aliasfree_jax.transform.interpreter import rebound
 from aliasfree_jax.transform.lines import Place, here
+from aliasfree_jax.transform.loops import counts
 from aliasfree_jax.transform.program import walked
 
 # Operations that mean something else in another precision, or carry programs of a given one.
@@ -183,27 +185,28 @@ def _repeat(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both] | Non
         state = how.run(body.jaxpr, body.consts, [*values[tests:start], *state])
 
 
-def _scan(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both]:
-    """The loop turn by turn; what the turns give is stacked."""
-    closed, length, moving = (eqn.params[key] for key in ("jaxpr", "length", "num_carry"))
-    consts = eqn.params["num_consts"]
+def _scan(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both] | None:
+    """The loop turn by turn, and what the turns give stacked; None where there is none."""
+    closed, length, (consts, moving) = eqn.params["jaxpr"], eqn.params["length"], counts(eqn.params)
     fixed, carry, rows = values[:consts], list(values[consts : consts + moving]), values[consts + moving :]
     turns: dict[int, Sequence[Both]] = {}
     for turn in range(length - 1, -1, -1) if eqn.params["reverse"] else range(length):
         each = [row.mapped(operator.itemgetter(turn)) for row in rows]
         results = how.run(closed.jaxpr, closed.consts, [*fixed, *carry, *each])
         carry, turns[turn] = results[:moving], results[moving:]
-    in_order = [turns[turn] for turn in sorted(turns)]
-    return [*carry, *(_stacked(how, eqn, each) for each in zip(*in_order, strict=True))]
+    if not turns:
+        return None
+    stacks = list(zip(*(turns[turn] for turn in range(length)), strict=True))
+    still, moved = (
+        [*(value.alone(side) for value in carry), *(_stacked(stack, side) for stack in stacks)]
+        for side in (False, True)
+    )
+    given = [*carry, *itertools.chain(*stacks)]
+    return how.step(eqn, given, still, moved) if any(v.moved is not None for v in given) else still
 
 
-def _stacked(how: Lockstep, eqn: Any, values: Sequence[Both]) -> Both:
-    stacks = [
-        [Both(jnp.stack([value.alone(moved).still for value in values]), precision=values[0].precision)]
-        for moved in (False, True)
-    ]
-    depends = any(value.moved is not None for value in values)
-    return how.step(eqn, values, *stacks)[0] if depends else stacks[0][0]
+def _stacked(values: Sequence[Both], moved: bool) -> Both:
+    return Both(jnp.stack([v.alone(moved).still for v in values]), precision=values[0].precision)
 
 
 _ENTERED: dict[str, Callable[[Lockstep, Any, Sequence[Both]], list[Both] | None]] = {

@@ -13,12 +13,17 @@ from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
 
-def _counts(params: dict[str, Any]) -> tuple[int, int]:
+def counts(params: dict[str, Any]) -> tuple[int, int]:
     """How many operands of a scan are constants and how many are carried; jax 0.11 tells it by trees."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()
     return len(consts), len(carry)
+
+
+def _one(stack: jax.Array) -> jax.Array:
+    """The first of a stack; zeros where it is empty."""
+    return stack[0] if len(stack) else jnp.zeros(stack.shape[1:], stack.dtype)
 
 
 def _as(eqn: Any, value: Held, kind: Held) -> Held:
@@ -45,7 +50,7 @@ def _grown(turn: Callable[[list[Held]], list[Held]], carry: list[Held]) -> list[
 @rule("scan")
 def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     """Carries maps on settled grids; maps that are scanned over lose their first axis."""
-    consts, moving = _counts(eqn.params)
+    consts, moving = counts(eqn.params)
     settled, inside = how.settled(eqn, values), apart(how)
     fixed, carry = settled[:consts], [carried(how, eqn, v) for v in settled[consts : consts + moving]]
     stacks = [carried(how, eqn, value) for value in settled[consts + moving :]]
@@ -55,7 +60,7 @@ def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
         results = turned(inside(), eqn, eqn.params["jaxpr"], [*fixed, *state, *each])
         return [_as(eqn, r, k) for r, k in zip(results, state, strict=False)], results[moving:]
 
-    first = jax.tree.map(lambda row: row[0], rows)
+    first = jax.tree.map(_one, rows)
     carry = _grown(lambda state: body(state, first)[0], carry)
     length = eqn.params["length"]
     if how.report is None:
@@ -75,7 +80,7 @@ def _without_first(eqn: Any, value: Held) -> Held:
     if value.spatial(0):
         raise TransformError(eqn, "loops over rows or columns", "Loop over images or channels")
     stack = value.merged()
-    row = value.rebuilt(stack[0], value.groups[1:])
+    row = value.rebuilt(_one(stack), value.groups[1:])
     return row.like(stack.reshape(stack.shape[0], *row.array.shape))
 
 
@@ -83,7 +88,7 @@ def _with_first(value: Held, images: bool) -> Value:
     """The stack of values, of one that has the array of all; whether they are images."""
     if isinstance(value, Plain):
         return plain(value.thin)
-    row = value.like(value.array[0])
+    row = value.like(_one(value.array))
     array = jax.vmap(lambda array: row.like(array).merged())(value.array)
     stack = row.rebuilt(array, [(), *row.groups])
     return dataclasses.replace(stack, batch=(0, *stack.batch)) if images else stack

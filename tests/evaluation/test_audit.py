@@ -566,10 +566,9 @@ def test_functions_that_hold_their_parameters(draw):
     assert found.finding.startswith("slice (") and found.layers[0].after < 1e-12 and not found.notes
 
 
-def test_modules_are_named_with_flax_profile_off(draw, monkeypatch):
-    monkeypatch.setattr(nn.module, "_use_named_call", False)
-    assert "conv2" in report(Net(), draw, (1, 1))[1]
-    assert nn.module._use_named_call is False
+def test_modules_are_named_with_flax_profile_off(draw):
+    with nn.override_named_call(False):
+        assert "conv2" in report(Net(), draw, (1, 1))[1]
 
 
 def branched(x, which):
@@ -582,6 +581,26 @@ def test_branches_and_loops_are_looked_into(draw):
     (found,) = audit(branched, x, jnp.int32(1), shifts=[(1, 0)])
     assert found.first_break is None and [layer.operation for layer in found.layers] == ["tanh", "mul"]
     (found,) = audit(branched, x, jnp.int32(0), shifts=[(1, 0)])
+    assert found.finding.startswith("mul (") and found.layers[-1].state == "follows"
+
+
+def stacked(x, turns):
+    """Maps and vectors that the turns of a loop give, last first."""
+
+    def turn(carry, scale):
+        maps = carry * scale
+        return maps, (maps, maps.mean((1, 2)))
+
+    last, (maps, means) = jax.lax.scan(turn, x, jnp.arange(1.0, 1 + turns), reverse=True)
+    return last + maps.sum(0), means, jax.lax.scan(turn, x, jnp.zeros(0))[1][0]
+
+
+def test_what_the_turns_of_a_loop_give_is_followed(draw):
+    x = draw(2, 8, 8, 3)
+    (found,) = audit(stacked, x, 3, shifts=[(1, 0)])
+    assert found.first_break is None and {layer.state for layer in found.layers} <= {"exact", "not compared"}
+    assert [layer.operation for layer in found.layers].count("mul") == 3
+    (found,) = audit(lambda x: stacked(x * jnp.arange(8.0)[:, None, None], 3), x, shifts=[(1, 0)])
     assert found.finding.startswith("mul (") and found.layers[-1].state == "follows"
 
 

@@ -234,6 +234,17 @@ def test_a_gradient_that_is_no_function_of_each_element(k, draw):
     np.testing.assert_allclose(got, full / jnp.linalg.norm(at_map), atol=CLOSE)
 
 
+def test_a_loop_without_turns(k, draw):
+    def f(x, k):
+        x, (maps, means) = lax.scan(lambda x, kernel: (block(x, kernel), (x, x.mean((1, 2)))), x, k[:0])
+        return head(conv(x, k[1], 2)), maps, means
+
+    logits, maps, means = shift_invariant(f)(draw(2, 8, 8, 4), k)
+    expected, *_ = shift_invariant(lambda x, k: (head(conv(x, k[1], 2)),))(draw(2, 8, 8, 4), k)
+    np.testing.assert_allclose(logits, expected, rtol=1e-6)  # the same operations
+    assert maps.shape == (0, 2, 8, 8, 4) and means.shape == (0, 2, 4)
+
+
 def test_forward_derivatives(k, draw):
     images, tangents = draw(2, 8, 8, 4), draw(2, 8, 8, 4, seed=1)
     f = shift_invariant(lambda x: head(conv(bounded(conv(x, k[0], 2)), k[1])))

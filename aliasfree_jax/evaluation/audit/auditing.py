@@ -16,7 +16,7 @@ import numpy as np
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError, ShapeError, listed
 from aliasfree_jax.evaluation.alignment import Shift, moved_along, pair, tolerance
-from aliasfree_jax.evaluation.audit.layout import Layouts, seen
+from aliasfree_jax.evaluation.audit.layout import Layouts, known, seen
 from aliasfree_jax.evaluation.audit.rows import DECIDABLE, Row, Run
 from aliasfree_jax.ops.resample import remove_nyquist
 from aliasfree_jax.transform import checking, program
@@ -158,7 +158,11 @@ class _Program:
                     read = program.read(f, wide_args, wide_kwargs, argnums, axes)
             self.read = read or program.read(f, args, kwargs, argnums, axes)
             self.found, self._layouts = checking.Recorder(FRACTIONS), Layouts()
-            checking.walk(self.read, self.found, self._layouts)
+            checking.walk(
+                self.read,
+                self.found,
+                lambda place, values: self._layouts.update({place.position: list(map(known, values))}),
+            )
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return jax.enable_x64(True) if self.wide else contextlib.nullcontext()
@@ -190,7 +194,7 @@ class _Program:
                     still, moved = _pair(array, self.axes, shift)
                     both = Both(jnp.asarray(still, array.dtype), jnp.asarray(moved, array.dtype))
             arguments.append(both)
-        run = Run(lambda step: seen(step.place, step.results, self._layouts, shift, image), closely=self.wide)
+        run = Run(lambda step: seen(step, self._layouts, shift, image), closely=self.wide)
         with self._precision():
             closed = self.read.jaxpr
             results = Lockstep(self.wide, run).run(closed.jaxpr, closed.consts, arguments)
@@ -218,8 +222,12 @@ def _pair(image: Any, axes: tuple[int, int], shift: Shift) -> tuple[np.ndarray, 
 def _audited(program: _Program, wide: Run, own: Run, shift: Shift, name: str) -> Audit:
     if not wide.rows:
         raise ShapeError(f"no result of {name} depends on the images.")
-    deployed = _matched(wide, own, name)
-    layers = tuple(_layer(wide, row, own_row) for row, own_row in zip(wide.rows, deployed, strict=True))
+    ours, theirs = ([(row.path, row.where, row.own) for row in run.rows] for run in (wide, own))
+    if ours != theirs:
+        raise AliasFreeError(
+            f"{name} performs other operations in float64 than in its own precision: it asks for the type."
+        )
+    layers = tuple(_layer(wide, row, own_row) for row, own_row in zip(wide.rows, own.rows, strict=True))
     broken = [i for i, row in enumerate(wide.rows) if wide.guilty(row) is not None]
     if not broken:
         looked_at = "" if layers[-1].state == "exact" else " that could be compared"
@@ -229,16 +237,6 @@ def _audited(program: _Program, wide: Run, own: Run, shift: Shift, name: str) ->
         finding = _sentence(wide, wide.rows[broken[0]], layer, shift, program.found)
         first = layer.path or layer.name
     return Audit(name, shift, layers, first, finding, _notes(wide, layers))
-
-
-def _matched(wide: Run, own: Run, name: str) -> list[Row]:
-    """The rows in the function's own precision."""
-    keys = [[(row.path, row.where, row.own) for row in run.rows] for run in (wide, own)]
-    if keys[0] != keys[1]:
-        raise AliasFreeError(
-            f"{name} performs other operations in float64 than in its own precision: it asks for the type."
-        )
-    return own.rows
 
 
 def _layer(run: Run, row: Row, own: Row) -> LayerError:

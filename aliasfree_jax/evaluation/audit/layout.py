@@ -2,33 +2,22 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.evaluation.alignment import Shift, equivariance_error, tolerance
-from aliasfree_jax.transform.lines import Place
-from aliasfree_jax.transform.lockstep import Both
+from aliasfree_jax.transform.lockstep import Step
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Plain, Pointwise, Value
 
+# What a walk of `check` gives for each result of an operation, by the operation's place in the program.
+Layouts = dict[tuple[int, ...], list[Map | Plain]]
 
-@dataclasses.dataclass
-class Layouts:
-    """What a walk of `check` knows of the results of each operation, by its place in the program."""
 
-    known: dict[tuple[int, ...], list[Map | Plain]] = dataclasses.field(default_factory=dict)
-
-    def __call__(self, place: Place, outputs: Sequence[Value]) -> None:
-        """Keeps what the interpreter shows."""
-        self.known[place.position] = [
-            value.roots[0] if isinstance(value, Pointwise) else value for value in outputs
-        ]
-
-    def of(self, place: Place, number: int) -> Map | Plain | None:
-        """Of the result `number` of an operation; None where the walk did not come."""
-        return self.known.get(place.position, [None] * (number + 1))[number]
+def known(value: Value) -> Map | Plain:
+    """What of a value tells where rows and columns are."""
+    return value.roots[0] if isinstance(value, Pointwise) else value
 
 
 def as_images(array: np.ndarray, value: Map) -> np.ndarray:
@@ -60,15 +49,13 @@ class Seen:
     note: str = ""
 
 
-def seen(
-    place: Place, results: Sequence[Both], layouts: Layouts, shift: Shift, image: tuple[int, ...]
-) -> Seen:
+def seen(step: Step, layouts: Layouts, shift: Shift, image: tuple[int, ...]) -> Seen:
     """Compares the results of an operation with themselves, moved along."""
     found, note = [], "no floating-point numbers"
-    for number, result in enumerate(results):
+    values = layouts.get(step.place.position, [None] * len(step.results))
+    for result, value in zip(step.results, values, strict=True):
         if not jnp.issubdtype(result.still.dtype, jnp.floating):
             continue
-        value = layouts.of(place, number)
         still, moved = (_laid(np.asarray(a, np.float64), value, image) for a in (result.still, result.moved))
         if still is None or moved is None:
             note = f"rows and columns of {list(result.still.shape)} are not known"
@@ -76,11 +63,11 @@ def seen(
         error, aligned = equivariance_error(still, moved, shift, image, tolerance(result.still.dtype))
         shape, dtype = result.still.shape, str(result.still.dtype)
         found.append(Seen(shape, dtype, error, aligned, "only zeros" if math.isnan(error) else ""))
-    known = [each for each in found if not math.isnan(each.error)]
-    if not known:
+    compared = [each for each in found if not math.isnan(each.error)]
+    if not compared:
         return found[0] if found else Seen(note=note)
-    error, aligned = max(each.error for each in known), any(each.aligned for each in known)
-    return dataclasses.replace(known[0], error=error, aligned=aligned)
+    error, aligned = max(each.error for each in compared), any(each.aligned for each in compared)
+    return dataclasses.replace(compared[0], error=error, aligned=aligned)
 
 
 def _laid(array: np.ndarray, value: Map | Plain | None, image: tuple[int, ...]) -> np.ndarray | None:
