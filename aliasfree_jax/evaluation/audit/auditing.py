@@ -4,24 +4,19 @@ Float64 tells what breaks: errors of rounding are then far below all others. Bes
 the function's own precision, which is what it has in use.
 """
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.errors import AliasFreeError, ConfigError, ShapeError, listed
-from aliasfree_jax.evaluation.alignment import Shift, moved_along, pair, tolerance
-from aliasfree_jax.evaluation.audit.layout import Layouts, known, seen
+from aliasfree_jax.errors import AliasFreeError, ShapeError, listed
+from aliasfree_jax.evaluation.alignment import Shift, pair, tolerance
+from aliasfree_jax.evaluation.audit.call import Call
 from aliasfree_jax.evaluation.audit.rows import DECIDABLE, Row, Run
-from aliasfree_jax.ops.resample import remove_nyquist
-from aliasfree_jax.transform import checking, program
+from aliasfree_jax.transform import checking
 from aliasfree_jax.transform.lines import short
-from aliasfree_jax.transform.lockstep import Both, Lockstep
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
 
 # A whole pixel shows what sampling and padding break, half a pixel also what non-linearities do; the third
@@ -134,92 +129,12 @@ def audit(
     """
     owner = getattr(f, "__self__", None)
     name = network or (type(owner).__name__ if owner is not None else getattr(f, "__name__", "function"))
-    own, wide = (_Program(wide, f, args, kwargs, argnums, spatial_axes) for wide in (False, True))
+    own, wide = (Call(wide, f, args, kwargs, argnums, spatial_axes) for wide in (False, True))
     own.check(shifts)
     return Audits([_audited(wide, wide.run(shift), own.run(shift), shift, name) for shift in shifts])
 
 
-class _Program:
-    """What a call of a function does, in float64 (`wide`) or in its own precision.
-
-    Attributes:
-      found: what `check` finds there.
-    """
-
-    def __init__(
-        self, wide: bool, f: Callable[..., Any], args: Any, kwargs: Any, argnums: Any, axes: tuple[int, int]
-    ) -> None:
-        self.wide, self.axes = wide, axes
-        with self._precision():
-            read = None
-            if wide:
-                wide_args, wide_kwargs = jax.tree.map(_as_float64, (args, kwargs))
-                with contextlib.suppress(TypeError):  # it holds arrays that go with no other type
-                    read = program.read(f, wide_args, wide_kwargs, argnums, axes)
-            self.read = read or program.read(f, args, kwargs, argnums, axes)
-            self.found, self._layouts = checking.Recorder(FRACTIONS), Layouts()
-            checking.walk(
-                self.read,
-                self.found,
-                lambda place, values: self._layouts.update({place.position: list(map(known, values))}),
-            )
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        return jax.enable_x64(True) if self.wide else contextlib.nullcontext()
-
-    def check(self, shifts: Sequence[Shift]) -> None:
-        """Raises what `audit` says of images and shifts."""
-        image = next(a for a, is_image in zip(self.read.arrays, self.read.images, strict=True) if is_image)
-        if not jnp.issubdtype(image.dtype, jnp.floating):
-            raise ShapeError(f"expected floating-point images, got {image.dtype}.")
-        sides = image.shape[self.axes[0]], image.shape[self.axes[1]]
-        for shift in shifts:
-            if np.shape(shift) != (2,) or not np.isfinite(shift).all():
-                raise ConfigError(
-                    f"shifts are pairs (rows, columns) of pixels, [(1, 1), (0.5, 0.5)], got {shift!r}."
-                )
-            if not any(s % side for s, side in zip(shift, sides, strict=True)):
-                raise ConfigError(
-                    f"a shift by {pair(shift)} moves images of {sides} round to where they were."
-                )
-
-    def run(self, shift: Shift) -> Run:
-        """Its operations on the images and on the moved ones."""
-        arguments, image = [], (0, 1, 1, 1)
-        for array, is_image in zip(self.read.arrays, self.read.images, strict=True):
-            both = Both(jnp.asarray(array))
-            if is_image:
-                image = (len(array), array.shape[self.axes[0]], array.shape[self.axes[1]], 1)
-                with self._precision():
-                    still, moved = _pair(array, self.axes, shift)
-                    both = Both(jnp.asarray(still, array.dtype), jnp.asarray(moved, array.dtype))
-            arguments.append(both)
-        run = Run(lambda step: seen(step, self._layouts, shift, image), closely=self.wide)
-        with self._precision():
-            closed = self.read.jaxpr
-            results = Lockstep(self.wide, run).run(closed.jaxpr, closed.consts, arguments)
-            run.finish({result.step for result in results if result.moved is not None})
-        return run
-
-
-def _as_float64(leaf: Any) -> Any:
-    floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jnp.asarray(leaf, jnp.float64) if floating else leaf
-
-
-def _pair(image: Any, axes: tuple[int, int], shift: Shift) -> tuple[np.ndarray, np.ndarray]:
-    """Images without what no shift keeps, and the same moved; float64."""
-    laid = np.moveaxis(np.asarray(image, np.float64), axes, (-2, -1))
-    maps = laid.reshape(-1, *laid.shape[-2:], 1)
-    if any(s % 1 for s in shift):
-        with jax.enable_x64(True):
-            maps = np.asarray(remove_nyquist(jnp.asarray(maps)))
-    moved = moved_along(np.fft.fft2(maps, axes=(1, 2)), np.tile(shift, (len(maps), 1)))
-    still, away = (np.moveaxis(each.reshape(laid.shape), (-2, -1), axes) for each in (maps, moved))
-    return still, away
-
-
-def _audited(program: _Program, wide: Run, own: Run, shift: Shift, name: str) -> Audit:
+def _audited(program: Call, wide: Run, own: Run, shift: Shift, name: str) -> Audit:
     if not wide.rows:
         raise ShapeError(f"no result of {name} depends on the images.")
     ours, theirs = ([(row.path, row.where, row.own) for row in run.rows] for run in (wide, own))
