@@ -105,11 +105,20 @@ def interrupts_wait() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    usual, late = signal.getsignal(signal.SIGINT), list[tuple[int, FrameType | None]]()
+    # The mask is for the processes. Here another thread may take the signal, and interrupt the main one.
+    waits = callable(usual) and threading.current_thread() is threading.main_thread()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if waits:
+        signal.signal(signal.SIGINT, lambda *given: late.append(given))
     try:
         yield
     finally:
+        if waits:
+            signal.signal(signal.SIGINT, usual)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if late and callable(usual):
+            usual(*late[-1])
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -181,6 +182,22 @@ def test_an_interrupt_that_is_lost_on_its_way_is_seen(usual, handled):
             pass
         assert bool(seen) == (usual is not signal.SIG_IGN)
     assert signal.getsignal(signal.SIGINT) is usual
+
+
+def test_an_interrupt_that_another_thread_takes_waits(handled):
+    handled(signal.default_int_handler)
+    inside, end = [], threading.Event()
+    other = threading.Thread(target=end.wait)
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), shards.interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # here the main thread would be interrupted
+            inside.append("went on")
+    finally:
+        end.set()
+        other.join()
+    assert inside == ["went on"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow
