@@ -604,6 +604,16 @@ def test_what_the_turns_of_a_loop_give_is_followed(draw):
     assert found.finding.startswith("mul (") and found.layers[-1].state == "follows"
 
 
+def test_an_error_is_followed_through_any_number_of_integers(draw):
+    def counted(x):
+        y = jnp.round(x * jnp.arange(8.0)[:, None, None]).astype(jnp.int32)
+        return 0.5 * jax.lax.fori_loop(0, 1100, lambda _, y: y + 1, y)  # deeper than Python calls go
+
+    (found,) = audit(counted, draw(1, 8, 8, 1), shifts=[(1, 0)])
+    assert found.finding.startswith("mul (") and found.layers[-1].after > 1e-3
+    assert [layer.state for layer in found.layers if layer.state == "breaks"] == ["breaks"]
+
+
 def test_branches_that_the_images_choose_are_run_whole(draw):
     def chosen(x):
         return jax.lax.cond(x[0, 0, 0, 0] > 0.5, jnp.tanh, jnp.sin, x)

@@ -54,6 +54,7 @@ class Run:
         self._errors: dict[int, float] = {-1: 0.0}  # -1: the images themselves
         self._limits: dict[int, float] = {-1: tolerance(np.float64)}
         self._stays: dict[int, bool] = {}
+        self._breaks: set[int] = set()
 
     def __call__(self, step: Step) -> None:
         """Adds a step to its row."""
@@ -100,6 +101,12 @@ class Run:
         for number in sorted(self._sources, reverse=True):
             followed = number in results or any(self._stays[c] for c in self._consumers[number])
             self._stays[number] = followed and not self.exact(number)
+        tainted = {-1: False}  # whether it is broken, or was computed from what is, where it is not compared
+        for number in sorted(self._sources):
+            before = any(tainted[source] for source in self._sources[number])
+            tainted[number] = before if math.isnan(self.error(number)) else self.broken(number)
+            if self.broken(number) and self._stays[number] and not before:
+                self._breaks.add(number)
 
     def error(self, number: int) -> float:
         """Of the result of a step; nan if it was not compared."""
@@ -122,17 +129,6 @@ class Run:
         """Whether the error of a step goes on to a result of the program: no way to there is exact again."""
         return self._stays[number]
 
-    def breaks(self, number: int) -> bool:
-        """Whether the error arises here, and stays."""
-        return (
-            self.broken(number) and self.stays(number) and not any(map(self._tainted, self._sources[number]))
-        )
-
-    def _tainted(self, number: int) -> bool:
-        if math.isnan(self.error(number)):
-            return any(map(self._tainted, self._sources[number]))
-        return self.broken(number)
-
     def before(self, row: Row) -> float:
         """The largest error of what the row takes from others."""
         errors = [e for e in map(self.error, self._taken(row)) if not math.isnan(e)]
@@ -142,11 +138,11 @@ class Run:
         return {source for number in row.steps for source in self._sources[number]} - set(row.steps)
 
     def guilty(self, row: Row) -> int | None:
-        """The first step of a row that breaks; None if none does."""
-        return next((number for number in row.steps if self.breaks(number)), None)
+        """The first step of a row where an error arises, and stays; None if there is none."""
+        return next((number for number in row.steps if number in self._breaks), None)
 
     def blamed(self, row: Row) -> Row | None:
         """The row whose broken result this one takes first; None if there is none."""
         taken = self._taken(row)
-        guilty = (other for other in self.rows if self.guilty(other) is not None)
-        return next((other for other in guilty if taken & set(other.steps)), None)
+        sources = (other for other in self.rows if not taken.isdisjoint(other.steps))
+        return next((other for other in sources if self.guilty(other) is not None), None)
