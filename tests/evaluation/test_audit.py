@@ -4,7 +4,6 @@ Exact layers in float64 are held to 1e-12, thousands of roundings of 2e-16; what
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -14,12 +13,6 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError, ShapeError
-from aliasfree_jax.evaluation.alignment import (
-    displacements,
-    equivariance_error,
-    moved_along,
-    tolerance,
-)
 from aliasfree_jax.evaluation.audit import audit
 from aliasfree_jax.evaluation.audit.auditing import SHIFTS
 from aliasfree_jax.layers import (
@@ -35,8 +28,7 @@ from aliasfree_jax.layers import (
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.choices import CHOICES
-from aliasfree_jax.ops.resample import ideal_lowpass, remove_nyquist
-from aliasfree_jax.ops.shift import fractional_shift
+from aliasfree_jax.ops.resample import ideal_lowpass
 
 
 class Net(nn.Module):
@@ -411,41 +403,6 @@ def test_exact_networks_have_no_such_layer(name, shift, side, draw):
     assert not broken(found) and layers[""].after < 1e-12 and "head" in layers
 
 
-@pytest.mark.parametrize("sides", [(8, 8), (7, 10)])
-def test_maps_move_along_as_fractional_shift_moves_them(sides, draw, x64):
-    maps, by = draw(3, *sides, 2), np.array([[1, 0], [0.3, -2.5], [11.25, 0.5]])
-    ours = moved_along(np.fft.fft2(np.asarray(maps), axes=(1, 2)), by)
-    np.testing.assert_allclose(ours, fractional_shift(maps, by), atol=1e-13)  # rounding of sums of 10
-
-
-def test_where_a_map_may_have_moved():
-    assert displacements(1, 8, 8) == pytest.approx([1])  # no grid to choose
-    assert sorted(displacements(1, 4, 8)) == pytest.approx([0, 0.5, 1])
-    assert displacements(0.5, 16, 8) == pytest.approx([1])
-    assert displacements(3, 5, 9) == pytest.approx([5 / 3, 1, 2])
-
-
-def test_a_map_that_is_too_far_away_is_not_taken_for_aligned(draw, x64):
-    still = np.asarray(remove_nyquist(draw(1, 8, 8, 2)))
-    spectrum = np.fft.fft2(still, axes=(1, 2))
-    for pixels, fits in ((0.5, True), (1.5, True), (2.5, True), (3.5, False), (2, False)):  # of the image
-        moved = moved_along(spectrum, np.array([[pixels / 2, 0]]))
-        error, aligned = equivariance_error(still, moved, (1.5, 0), (1, 16, 16, 3), 1e-9)
-        assert (error < 1e-12) == fits and (not fits or aligned == (pixels != 1.5))
-
-
-def test_numbers_that_are_not_finite_are_no_agreement():
-    still = np.ones((1, 4, 4, 1))
-    for bad in (np.nan, np.inf):
-        assert equivariance_error(still, still * bad, (1, 0), (1, 4, 4, 1), 1e-9) == (np.inf, False)
-        assert equivariance_error(still * bad, still * bad, (1, 0), (1, 4, 4, 1), 1e-9) == (np.inf, False)
-
-
-def test_the_tolerance_lies_between_rounding_and_aliasing():
-    assert 200 * 1e4 * np.finfo(np.float64).eps < tolerance("float64") < 1e-6 * 1e-2
-    assert tolerance("float32") == pytest.approx(1.2e-4, rel=0.01)
-
-
 def test_what_cannot_be_looked_at_is_refused(draw):
     with pytest.raises(ShapeError, match="expected floating-point images, got int32"):
         audit(lambda x: x, jnp.zeros((1, 4, 4, 3), jnp.int32))
@@ -528,26 +485,6 @@ def test_a_norm_over_channels_is_named(draw):
     assert broken(found) == ["norm"] and "Reason: divides by a map" in found.finding
 
 
-def strided(x, kernel):
-    """A function of single images [C, H, W], of no framework."""
-    x = jnp.maximum(x, 0.1)
-    x = jax.lax.conv_general_dilated(x[None], kernel, (2, 2), "SAME")[0]
-    return jnp.tanh(x).mean((1, 2))
-
-
-def test_functions_of_no_framework_and_other_layouts(draw):
-    images, kernel = draw(2, 3, 8, 8), draw(4, 3, 3, 3)
-    function = jax.vmap(strided, in_axes=(0, None))
-    (found,) = audit(function, images, kernel, shifts=[(1, 1)], spatial_axes=(2, 3))
-    first = next(layer for layer in found.layers if layer.state == "breaks")
-    assert first.operation == CONV and first.path == "" and found.network == "strided"
-    lines, start = inspect.getsourcelines(strided)
-    assert first.where == f"{__file__}:{start + 3}" and "conv_general_dilated(x[None]" in lines[3]
-    assert [layer.state for layer in found.layers if layer.operation == "max"] == ["exact"]
-    (found,) = audit(strided, images[0], kernel, shifts=[(0.5, 0.5)], spatial_axes=(1, 2))
-    assert found.finding.startswith("max (")
-
-
 def test_functions_that_hold_their_parameters(draw):
     """Arrays of the function's own are of its own precision: kernels do no harm, and lax takes no others."""
     images, kernel = draw(2, 8, 8, 3), draw(3, 3, 3, 4)
@@ -569,56 +506,3 @@ def test_functions_that_hold_their_parameters(draw):
 def test_modules_are_named_with_flax_profile_off(draw):
     with nn.override_named_call(False):
         assert "conv2" in report(Net(), draw, (1, 1))[1]
-
-
-def branched(x, which):
-    x = jax.lax.cond(which > 0, jnp.tanh, lambda x: x * jnp.arange(8.0)[:, None, None], x)
-    return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * 0.5), (0, x))[1]
-
-
-def test_branches_and_loops_are_looked_into(draw):
-    x = draw(2, 8, 8, 3)
-    (found,) = audit(branched, x, jnp.int32(1), shifts=[(1, 0)])
-    assert found.first_break is None and [layer.operation for layer in found.layers] == ["tanh", "mul"]
-    (found,) = audit(branched, x, jnp.int32(0), shifts=[(1, 0)])
-    assert found.finding.startswith("mul (") and found.layers[-1].state == "follows"
-
-
-def stacked(x, turns):
-    """Maps and vectors that the turns of a loop give, last first."""
-
-    def turn(carry, scale):
-        maps = carry * scale
-        return maps, (maps, maps.mean((1, 2)))
-
-    last, (maps, means) = jax.lax.scan(turn, x, jnp.arange(1.0, 1 + turns), reverse=True)
-    return last + maps.sum(0), means, jax.lax.scan(turn, x, jnp.zeros(0))[1][0]
-
-
-def test_what_the_turns_of_a_loop_give_is_followed(draw):
-    x = draw(2, 8, 8, 3)
-    (found,) = audit(stacked, x, 3, shifts=[(1, 0)])
-    assert found.first_break is None and {layer.state for layer in found.layers} <= {"exact", "not compared"}
-    assert [layer.operation for layer in found.layers].count("mul") == 3
-    (found,) = audit(lambda x: stacked(x * jnp.arange(8.0)[:, None, None], 3), x, shifts=[(1, 0)])
-    assert found.finding.startswith("mul (") and found.layers[-1].state == "follows"
-
-
-def test_an_error_is_followed_through_any_number_of_integers(draw):
-    def counted(x):
-        y = jnp.round(x * jnp.arange(8.0)[:, None, None]).astype(jnp.int32)
-        return 0.5 * jax.lax.fori_loop(0, 1100, lambda _, y: y + 1, y)  # deeper than Python calls go
-
-    (found,) = audit(counted, draw(1, 8, 8, 1), shifts=[(1, 0)])
-    assert found.finding.startswith("mul (") and found.layers[-1].after > 1e-3
-    assert [layer.state for layer in found.layers if layer.state == "breaks"] == ["breaks"]
-
-
-def test_branches_that_the_images_choose_are_run_whole(draw):
-    def chosen(x):
-        return jax.lax.cond(x[0, 0, 0, 0] > 0.5, jnp.tanh, jnp.sin, x)
-
-    x = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0, 0].set(1.0)
-    (found,) = audit(chosen, x, shifts=[(1, 0)])
-    assert found.finding.startswith("slice (")  # the place that decides
-    assert found.layers[-1].after > 0.05  # tanh(1) is not sin(1)
