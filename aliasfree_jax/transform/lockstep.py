@@ -88,7 +88,7 @@ class Lockstep:
     def _constant(self, array: Any) -> Both:
         """A filter that was rounded to a narrow type has aliases of that size; whole numbers are exact."""
         array = jnp.asarray(array)
-        rounded = array.ndim and _is_narrow(array) and not bool((array == jnp.round(array)).all())
+        rounded = self.wide and array.ndim and _is_narrow(array) and bool((array != jnp.round(array)).any())
         return Both(array, precision=array.dtype if rounded else jnp.float64)
 
     def _evaluated(self, eqn: Any, values: Sequence[Both]) -> list[Both]:
