@@ -12,6 +12,7 @@ belongs to the weights, whatever --config has: size, view, crop ratio, interpola
 Only an override by name changes it, e.g. --config.data.image_size=256; the table says so.
 """
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import ModelCard, how_chosen, newest_run
 from aliasfree_jax.config import validate
-from aliasfree_jax.conversion import load_weights
+from aliasfree_jax.conversion import load_for_command
 from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import fit_classes
@@ -46,7 +47,7 @@ from aliasfree_jax.evaluation.selection import (
     select,
 )
 from aliasfree_jax.evaluation.trial import Predict
-from aliasfree_jax.files import write_json, write_whole
+from aliasfree_jax.files import HUB, elsewhere, write_json, write_whole
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.curves import figure_class
 from aliasfree_jax.training.mesh import own_eval_batches
@@ -76,24 +77,27 @@ _WORKDIR = flags.DEFINE(
     cli.LocalPath(), "workdir", "", "run to evaluate; default: the newest one under runs/"
 )
 _CHECKPOINT = flags.DEFINE(
-    cli.LocalPath(), "checkpoint", "", "run, checkpoint directory, converted directory or original file"
+    cli.Weights(), "checkpoint", "", "run, directory, file of weights, hf://owner/name, or a published name"
 )
 _OUTPUT = flags.DEFINE(
     cli.LocalPath(), "output", "", "JSON file of the results, .md beside it; default: eval.json in the run"
 )
 
 
-def checkpoint_path() -> Path:
-    """What the flags ask to evaluate."""
+def checkpoint() -> str:
+    """What the flags ask to evaluate, a reference for `load_pretrained`."""
     if _WORKDIR.value and _CHECKPOINT.value:
         raise ConfigError("pass either --workdir or --checkpoint, not both.")
-    return Path(_CHECKPOINT.value or _WORKDIR.value or newest_run("runs"))
+    return str(_CHECKPOINT.value or _WORKDIR.value or newest_run("runs"))
 
 
-def output_path(checkpoint: Path) -> Path:
+def output_path(reference: str) -> Path:
     """Where the results go; its directory is made now, so that no evaluation is lost for a typing error."""
-    run = cli.run_directory(checkpoint)
-    beside = run / "eval.json" if run else checkpoint.with_name(f"{checkpoint.stem}.eval.json")
+    path = Path(reference)
+    run = cli.run_directory(path)
+    beside = run / "eval.json" if run else path.with_name(f"{path.stem}.eval.json")
+    if elsewhere(reference):
+        beside = Path(re.sub(r"[^\w.-]+", "-", reference.removeprefix(HUB)) + ".eval.json")
     output = Path(_OUTPUT.value) if _OUTPUT.value else beside
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -167,12 +171,12 @@ def main(config: ConfigDict) -> None:
             f"{', '.join(others)}: the network that is evaluated is the checkpoint's, as it was trained. "
             "Another one can start from its weights: python train.py --config.init_from=CHECKPOINT"
         )
-    path = checkpoint_path()
-    output = output_path(path)
-    card, module, variables = load_weights(path, "--checkpoint")
-    print(f"checkpoint     {path}, step {card.step}\nnetwork        {card.in_words()}")
+    reference = checkpoint()
+    output = output_path(reference)
+    card, module, variables = load_for_command(reference, "--checkpoint")
+    print(f"checkpoint     {reference}, step {card.step}\nnetwork        {card.in_words()}")
     preparation = prepare(config.data, card, cli.overridden())
-    choice = how_chosen(path)
+    choice = how_chosen(Path(reference))
     if choice:
         print(f"chosen as      {choice}")
     source = check_fits(card, open_source(config.data, train=False))
@@ -203,7 +207,7 @@ def main(config: ConfigDict) -> None:
         results["imagenet_c"] = corrupted(config, predict, source)
     results["preparation"] = preparation
     print("\n" + format_table(results))
-    about = {"checkpoint": str(path), "card": card.to_json(), "seed": config.seed}
+    about = {"checkpoint": reference, "card": card.to_json(), "seed": config.seed}
     about |= {"chosen_as": choice} if choice else {}
     about |= {section: config[section].to_dict() for section in ("data", "eval")}
     if is_first():
@@ -212,4 +216,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, default=lambda: cli.stored_config(checkpoint_path()))
+    cli.run(main, default=lambda: cli.stored_config(checkpoint()))
