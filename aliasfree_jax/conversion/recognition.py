@@ -50,12 +50,15 @@ def normalised(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def recognise(state_dict: State) -> Original:
-    """(source, model, options) for `from_original`.
+    """(source, model, options) for `from_original`, without the options in `UNTRACED`.
 
     Raises:
       ConversionError: the keys belong to no network that can be recognised.
       UndecidedError: a network for CIFAR-10 that may be two.
     """
+    for source, recognised in _DIALECTS:
+        if found := recognised(state_dict):
+            return source, *found
     if "core.conv1.weight" in state_dict:
         other = _learned(state_dict)
     elif "layer1.0.bn1.weight" in state_dict:

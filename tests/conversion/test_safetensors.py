@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from aliasfree_jax.conversion import load_pth
+from aliasfree_jax.conversion import load_pretrained
 from aliasfree_jax.conversion.safetensors import DTYPES, safetensors_file
 from aliasfree_jax.conversion.to_files import torch_file
 from aliasfree_jax.conversion.torch_objects import STORAGES
@@ -103,7 +103,7 @@ def test_hostile_headers_are_refused(tmp_path, content, message):
     file = tmp_path / "w.safetensors"
     file.write_bytes(content)
     with pytest.raises(ConversionError, match=message):
-        load_pth(file)
+        load_pretrained(file)
 
 
 def test_mutated_files_are_read_or_refused(tmp_path):
