@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from aliasfree_jax import cli
-from aliasfree_jax.checkpoint import ModelCard, how_chosen, newest_run
+from aliasfree_jax.checkpoint import ModelCard, how_chosen, newest_run, weights_sha256
 from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_weights
 from aliasfree_jax.data import Source, open_source
@@ -45,6 +45,7 @@ from aliasfree_jax.evaluation.selection import (
     prepare,
     select,
 )
+from aliasfree_jax.evaluation.stored import results_path
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.files import write_json, write_whole
 from aliasfree_jax.processes import is_first
@@ -92,9 +93,7 @@ def checkpoint_path() -> Path:
 
 def output_path(checkpoint: Path) -> Path:
     """Where the results go; its directory is made now, so that no evaluation is lost for a typing error."""
-    run = cli.run_directory(checkpoint)
-    beside = run / "eval.json" if run else checkpoint.with_name(f"{checkpoint.stem}.eval.json")
-    output = Path(_OUTPUT.value) if _OUTPUT.value else beside
+    output = Path(_OUTPUT.value) if _OUTPUT.value else results_path(checkpoint)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -204,6 +203,7 @@ def main(config: ConfigDict) -> None:
     results["preparation"] = preparation
     print("\n" + format_table(results))
     about = {"checkpoint": str(path), "card": card.to_json(), "seed": config.seed}
+    about |= {"weights": weights_sha256(variables)}
     about |= {"chosen_as": choice} if choice else {}
     about |= {section: config[section].to_dict() for section in ("data", "eval")}
     if is_first():

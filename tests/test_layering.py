@@ -39,8 +39,8 @@ RANKS = {
     "cli": 7,
     "training": 8,
     "evaluation": 9,
-    "conversion": 9,
-    "__main__": 10,
+    "conversion": 10,
+    "__main__": 11,
 }
 FACADE = "evaluation"  # `aliasfree_jax` itself offers create_model to audit, and counts as this
 OFFERED = {name: home.split(".")[1] for name, home in aliasfree_jax._HOMES.items()}
