@@ -12,7 +12,6 @@ belongs to the weights, whatever --config has: size, view, crop ratio, interpola
 Only an override by name changes it, e.g. --config.data.image_size=256; the table says so.
 """
 
-import re
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from aliasfree_jax import cli
-from aliasfree_jax.checkpoint import ModelCard, how_chosen, newest_run
+from aliasfree_jax.checkpoint import ModelCard, how_chosen, newest_run, weights_sha256
 from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_for_command
 from aliasfree_jax.data import Source, open_source
@@ -46,8 +45,9 @@ from aliasfree_jax.evaluation.selection import (
     prepare,
     select,
 )
+from aliasfree_jax.evaluation.stored import results_path
 from aliasfree_jax.evaluation.trial import Predict
-from aliasfree_jax.files import HUB, elsewhere, write_json, write_whole
+from aliasfree_jax.files import write_json, write_whole
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.curves import figure_class
 from aliasfree_jax.training.mesh import own_eval_batches
@@ -93,12 +93,7 @@ def checkpoint() -> str:
 
 def output_path(reference: str) -> Path:
     """Where the results go; its directory is made now, so that no evaluation is lost for a typing error."""
-    path = Path(reference)
-    run = cli.run_directory(path)
-    beside = run / "eval.json" if run else path.with_name(f"{path.stem}.eval.json")
-    if elsewhere(reference):
-        beside = Path(re.sub(r"[^\w.-]+", "-", reference.removeprefix(HUB)) + ".eval.json")
-    output = Path(_OUTPUT.value) if _OUTPUT.value else beside
+    output = Path(_OUTPUT.value) if _OUTPUT.value else results_path(reference)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -208,6 +203,7 @@ def main(config: ConfigDict) -> None:
     results["preparation"] = preparation
     print("\n" + format_table(results))
     about = {"checkpoint": reference, "card": card.to_json(), "seed": config.seed}
+    about |= {"weights": weights_sha256(variables)}
     about |= {"chosen_as": choice} if choice else {}
     about |= {section: config[section].to_dict() for section in ("data", "eval")}
     if is_first():

@@ -33,7 +33,7 @@ from aliasfree_jax.data import open_source
 from aliasfree_jax.data.class_names import fit_classes
 from aliasfree_jax.evaluation.evaluator import predictor, shift_report
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
-from aliasfree_jax.evaluation.report import format_table
+from aliasfree_jax.evaluation.report import circumstances, format_table
 from aliasfree_jax.evaluation.selection import evaluation_while_training
 from aliasfree_jax.files import new_directory, write_json
 from aliasfree_jax.processes import is_first, of_first
@@ -122,7 +122,9 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
     if not is_first():
         return
     output = workdir / "results.json"
-    write_json(output, {"card": summary.card.to_json()} | results)
+    about = {"card": summary.card.to_json(), "seed": config.seed}
+    about |= {section: config[section].to_dict() for section in ("data", "eval")}
+    write_json(output, about | circumstances() | results)
     try:
         draw_curves([workdir], workdir / CURVES)
         print(f"curves         {workdir / CURVES}")

@@ -25,7 +25,7 @@ from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, c
 from aliasfree_jax.files import PathError, elsewhere, local_path
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
 from aliasfree_jax.references import located
-from aliasfree_jax.stored_config import CONFIG, read_config, reason
+from aliasfree_jax.stored_config import CONFIG, read_config, reason, run_directory
 
 PATHS = ("init_from", "data.path")  # fields of a configuration
 
@@ -59,19 +59,6 @@ _PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "of this one of them,
 ACCEPT_CLASS_NAMES = flags.DEFINE_bool(
     "accept_class_names", False, "take labels by position where the data's classes have other names"
 )
-
-
-def run_directory(checkpoint: Path) -> Path | None:
-    """The run that a path (of a run, its checkpoints or one of them) belongs to; None if to no run."""
-    for path in (checkpoint, checkpoint.parent, checkpoint.parent.parent):
-        if (path / "checkpoints").is_dir() and checkpoint in (
-            path,
-            path / "checkpoints",
-            path / "best",
-            *path.glob("checkpoints/*"),
-        ):
-            return path
-    return None
 
 
 def stored_config(reference: str) -> ConfigDict:

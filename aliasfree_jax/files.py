@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,6 +83,29 @@ def write_whole(path: Path, content: str | bytes) -> None:
     finally:
         with suppress(OSError):
             new.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Within the block, a directory to fill: it becomes `path` at the end; after an error nothing is left.
+
+    Raises:
+      UnwritableError: it cannot be made, or `path` is there already and not empty.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.mkdir()
+        yield new
+        new.rename(path)
+    except UnwritableError:  # of a file in it, which says all
+        raise
+    except OSError as error:
+        raise UnwritableError(
+            f"cannot write {path}: {error.strerror or error}. Make room or mend the file system."
+        ) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:

@@ -20,6 +20,19 @@ NOT_SET = "(not set)"  # stands for the value of an option of a network that is 
 REMOVED = {"train.blend.epochs": 0.0, "train.blend.start": "convnext"}
 
 
+def run_directory(checkpoint: Path) -> Path | None:
+    """The run that a path (of a run, its checkpoints or one of them) belongs to; None if to no run."""
+    for path in (checkpoint, checkpoint.parent, checkpoint.parent.parent):
+        if (path / "checkpoints").is_dir() and checkpoint in (
+            path,
+            path / "checkpoints",
+            path / "best",
+            *path.glob("checkpoints/*"),
+        ):
+            return path
+    return None
+
+
 def reason(error: BaseException) -> str:
     """The text of an error of ml_collections, which wraps one in the other and lists whole sections."""
     while error.args and isinstance(error.args[0], BaseException):

@@ -13,7 +13,7 @@ from aliasfree_jax import cli
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import CheckpointError, ConfigError, command
 from aliasfree_jax.files import write_json
-from aliasfree_jax.stored_config import read_config
+from aliasfree_jax.stored_config import read_config, run_directory
 
 # ml_collections loads configuration files with a deprecated call.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -176,8 +176,8 @@ def test_the_run_of_a_checkpoint_is_found(tmp_path):
     (run / "checkpoints" / "20").mkdir(parents=True)
     converted.mkdir()
     for path in (run, run / "best", run / "checkpoints", run / "checkpoints" / "20"):
-        assert cli.run_directory(path) == run
-    assert cli.run_directory(converted) is None
+        assert run_directory(path) == run
+    assert run_directory(converted) is None
     (run / "config.json").write_text(json.dumps(base_config().to_dict()))
     assert cli.stored_config(run / "checkpoints" / "20").seed == base_config().seed
     with pytest.raises(ConfigError, match="converted is not part of a run.*--config="):

@@ -23,11 +23,13 @@ from aliasfree_jax.checkpoint.directory import (
     finished_steps,
     leaf_shapes,
     named_leaves,
+    weights_sha256,
 )
 from aliasfree_jax.checkpoint.network import (
     abstract_variables,
     how_chosen,
     keep_best,
+    load_card,
     load_model,
     load_variables,
     network_of,
@@ -49,6 +51,7 @@ __all__ = [
     "how_chosen",
     "keep_best",
     "leaf_shapes",
+    "load_card",
     "load_model",
     "load_variables",
     "named_leaves",
@@ -57,4 +60,5 @@ __all__ = [
     "newest_run",
     "save_model",
     "set_best_aside",
+    "weights_sha256",
 ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import warnings
@@ -119,6 +120,15 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
 def leaf_shapes(tree: PyTree) -> Shapes:
     """The shapes of the leaves of `tree` under their paths."""
     return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}
+
+
+def weights_sha256(variables: PyTree) -> str:
+    """A SHA-256 by which weights are known again: of names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(named_leaves(variables).items()):
+        array = np.asarray(leaf)
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def differences(expected: Shapes, found: Shapes) -> str:

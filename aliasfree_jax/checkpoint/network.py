@@ -88,6 +88,15 @@ def _model_directory(path: Path) -> Path:
     return checkpoints / str(steps[-1])
 
 
+def load_card(path: str | Path) -> ModelCard:
+    """The card alone of what `load_model` takes.
+
+    Raises:
+      CheckpointError: nothing there, or damaged.
+    """
+    return read_card(_model_directory(local_path(path)))[0]
+
+
 def load_model(path: str | Path) -> tuple[ModelCard, nn.Module, PyTree]:
     """Card, network and variables to evaluate (averaged ones if the run kept any).
 

@@ -48,19 +48,20 @@ def evaluation_view(
         the original of alias-free ConvNeXt: a crop below 384 pixels, warped from there on.
       resize: antialiased, see `resize`.
     """
-    if _is_warped(size, kind):
+    if is_warped(size, kind):
         return resize(image, size, size)
     return center_view(image, size, crop_ratio, resize)
 
 
-def _is_warped(size: int, kind: str) -> bool:
+def is_warped(size: int, kind: str) -> bool:
+    """Whether `evaluation_view` squeezes the whole image into the square."""
     return kind == "warp" or (kind == "auto" and size >= WARPED_FROM)
 
 
 def described(data: Mapping[str, Any]) -> str:
     """How the fields of `config.data` prepare an image for evaluation: "224 x 224, ratio 0.875, bicubic"."""
     size, border = data["image_size"], data["zero_pad"]
-    warped = _is_warped(size, data["eval_view"])
+    warped = is_warped(size, data["eval_view"])
     parts = [f"{size} x {size}", "warped" if warped else f"ratio {data['eval_crop_ratio']:g}"]
     parts += [data["interpolation"]]
     parts += [f"a border of {border} zeros"] if border else []

@@ -1,0 +1,198 @@
+"""A network as a directory for a model hub: weights, two descriptions and a page; and back, bit for bit.
+
+    model.safetensors         the variables by their names here, e.g. "params/stem/kernel"
+    config.json               the network: the fields of its `ModelCard` that do not concern images
+    preprocessor_config.json  how its images are prepared: the other fields
+    README.md                 for people
+
+The reader trusts nothing in such a directory: nothing is executed, and every field and shape is checked.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.checkpoint import (
+    PREPARATION,
+    ModelCard,
+    PyTree,
+    abstract_variables,
+    differences,
+    leaf_shapes,
+    load_card,
+    load_model,
+    named_leaves,
+    network_of,
+)
+from aliasfree_jax.config import FIELDS
+from aliasfree_jax.conversion.readme import LIBRARY, readme
+from aliasfree_jax.conversion.safetensors import read_safetensors, safetensors_file
+from aliasfree_jax.errors import CheckpointError, ConfigError
+from aliasfree_jax.evaluation.stored import stored_results
+from aliasfree_jax.files import local_path, whole_directory, write_json, write_whole
+from aliasfree_jax.legal_values import fault
+from aliasfree_jax.references import is_reference
+
+WEIGHTS, NETWORK, IMAGES, PAGE = "model.safetensors", "config.json", "preprocessor_config.json", "README.md"
+FORMAT = 1
+OF_IMAGES = ("image_size", *PREPARATION)  # fields of the card
+# What JSON has for fields of the card that are no fields of `config.data`; those have their own bounds.
+KINDS = {
+    **dict.fromkeys(("model", "origin"), str),
+    **dict.fromkeys(("channels", "step"), int),
+    **dict.fromkeys(("options", "shift_invariant"), dict),
+    "class_names": list,
+    "exif": bool,
+}
+NAMES = {str: "a string", int: "a whole number", dict: "an object", list: "a list", bool: "true or false"}
+
+
+def publish(run: str | Path, directory: str | Path, licence: str = "") -> Path:
+    """Writes a network with its measured results into a new directory, whole or not at all; returns it.
+
+    Args:
+      run: what `load_model` takes.
+      directory: must not exist.
+      licence: for the page, as the hub calls it, e.g. "apache-2.0"; "" for none.
+
+    Raises:
+      ConfigError: the directory exists, or the network is made by a file of the user.
+      CheckpointError: there is no sound network at `run`.
+      DataError: no results of these weights are stored beside them.
+      UnwritableError: it cannot be written.
+    """
+    target, checkpoint = (
+        local_path(path, name).absolute() for path, name in ((directory, "the directory"), (run, "the run"))
+    )
+    if target.exists():
+        raise ConfigError(f"{target} exists already: choose another directory, or remove it first.")
+    if is_reference(model := load_card(checkpoint).model):
+        raise ConfigError(
+            f"the network is made by {model}, a file of yours: to load it, others would have to execute that "
+            "file. Published are only networks that aliasfree_jax makes by their name; share the file and "
+            "the run instead."
+        )
+    card, module, variables = load_model(checkpoint)
+    results = stored_results(checkpoint, card, variables)
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in named_leaves(variables).items()}
+    with whole_directory(target) as new:
+        write_whole(new / WEIGHTS, safetensors_file(arrays))
+        write_json(new / NETWORK, _network_fields(card))
+        write_json(new / IMAGES, {field: getattr(card, field) for field in OF_IMAGES})
+        write_whole(new / PAGE, readme(target.name, card, module, variables, results, licence))
+    return target
+
+
+def _network_fields(card: ModelCard) -> dict[str, Any]:
+    """What config.json holds: `num_classes` is for the hub's pages, the rest for `read_published`."""
+    fields = {name: value for name, value in card.to_json().items() if name not in OF_IMAGES}
+    del fields["file_sha256"]  # of networks that are not published
+    return {"library_name": LIBRARY, "format": FORMAT, "num_classes": len(card.outputs()), **fields}
+
+
+def is_published(directory: str | Path) -> bool:
+    """Whether a directory says of itself that `publish` wrote it."""
+    try:
+        return _read_json(Path(directory) / NETWORK).get("library_name") == LIBRARY
+    except CheckpointError:
+        return False
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is no JSON object: expected the one that `publish` wrote.")
+    return found
+
+
+def read_published(directory: str | Path) -> tuple[ModelCard, nn.Module, PyTree]:
+    """Card, network and variables of a directory that `publish` wrote, with the same bits.
+
+    Raises:
+      CheckpointError: a file is missing or damaged, of another library or format, or the arrays are not those
+        of the network.
+      ConversionError: the weights are no sound file of safetensors.
+    """
+    directory = Path(directory)
+    if missing := [name for name in (NETWORK, IMAGES, WEIGHTS) if not (directory / name).is_file()]:
+        raise CheckpointError(
+            f"{directory} has no {', '.join(missing)}: expected a directory that `python -m aliasfree_jax "
+            "publish` wrote. Copy or download it again."
+        )
+    card = _read_card(directory)
+    try:
+        module = network_of(card)
+        abstract = abstract_variables(module, card.image_size, card.channels)
+    except Exception as error:  # whatever options that others wrote make the network raise
+        raise CheckpointError(
+            f"{directory / NETWORK}: the network {card.in_words()} is none of this version: {error}"
+        ) from error
+    tensors = read_safetensors(directory / WEIGHTS)
+    if faults := differences(leaf_shapes(abstract), leaf_shapes(tensors)):
+        raise CheckpointError(
+            f"{directory / WEIGHTS} is of another network than {NETWORK} names; compared with that one:\n"
+            f"{faults}\nDownload both again, from the same revision."
+        )
+    names = named_leaves(abstract)
+    leaves = [jnp.asarray(tensors[name]) for name in names]
+    return card, module, jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+
+
+def _read_card(directory: Path) -> ModelCard:
+    """The card of both descriptions.
+
+    Raises:
+      CheckpointError: they are of another library or format, or make no card.
+    """
+    network, images = _read_json(directory / NETWORK), _read_json(directory / IMAGES)
+    library, version, count = (network.pop(name, None) for name in ("library_name", "format", "num_classes"))
+    if library != LIBRARY:
+        raise CheckpointError(f"{directory / NETWORK} is of the library {library!r}: expected {LIBRARY!r}.")
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{directory} has format {version}, this version of aliasfree_jax reads format {FORMAT}: use the "
+            "version that wrote it."
+        )
+    if twice := sorted(set(network) & set(images)):
+        raise CheckpointError(
+            f"{NETWORK} and {IMAGES} in {directory} both have {', '.join(twice)}: leave one of them."
+        )
+    fields = network | images
+    if faults := list(_faults(fields)):
+        raise CheckpointError(f"{directory}: {' '.join(faults)}")
+    try:
+        card = ModelCard.from_json(fields)
+    except CheckpointError as error:
+        raise CheckpointError(f"{directory}: {error}") from error
+    if count != len(card.outputs()):
+        raise CheckpointError(
+            f"{directory / NETWORK}: num_classes is {count}, the network has {len(card.outputs())} outputs."
+        )
+    return card
+
+
+def _faults(fields: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the fields of a card that others wrote."""
+    for name, value in fields.items():
+        kind = KINDS.get(name)
+        if kind and type(value) is not kind:
+            yield f"{name} should be {NAMES[kind]}, got {value!r}."
+        elif (field := f"data.{name}") in FIELDS and (text := fault(name, value, FIELDS[field][1])):
+            yield text
+    names = fields.get("class_names", ())
+    if isinstance(names, list) and not all(isinstance(name, str) for name in names):
+        yield "class_names should be a list of names."
+    if is_reference(str(fields.get("model", ""))):
+        yield (
+            f"model is {fields['model']!r}, code that would have to be executed: refused. A published "
+            "network is one that aliasfree_jax makes by its name."
+        )
