@@ -23,6 +23,8 @@ from aliasfree_jax.conversion.entries import (
 )
 from aliasfree_jax.models.convnext import SIZES, ConvNeXt
 
+State = Mapping[str, np.ndarray]
+
 
 @dataclasses.dataclass(frozen=True)
 class Names:
@@ -86,7 +88,7 @@ def sized(variant: str, depths: Sequence[int], widths: Sequence[int]) -> tuple[s
     return (f"{variant}_{name}", {}) if name else (f"{variant}_tiny", sizes)
 
 
-def stages_of(state: Mapping[str, np.ndarray], names: Names) -> tuple[list[int], list[int]]:
+def _stages(state: State, names: Names) -> tuple[list[int], list[int]]:
     """Depths and widths of the network with these tensors: stages and blocks that have any tensor."""
     depths: list[int] = []
     widths: list[int] = []
@@ -98,11 +100,32 @@ def stages_of(state: Mapping[str, np.ndarray], names: Names) -> tuple[list[int],
             state.get(f"{placed(names.block, stage)}.{name}")
             for name in (f"{names.norm}.weight", f"{names.norm}.bias", f"{names.depthwise}.bias")
         )
-        width = next((len(vector) for vector in vectors if vector is not None), 0)
+        width = next((vector.size for vector in vectors if vector is not None), 0)
         if not (depth and width):
             return depths, widths
         depths.append(depth)
         widths.append(width)
+
+
+def rank(state: State, key: str) -> int:
+    """The number of axes of a tensor; 0 where it is missing."""
+    return state[key].ndim if key in state else 0
+
+
+def read_off(state: State, names: Names) -> dict[str, Any] | None:
+    """What every dialect shows in keys and shapes; None for weights of another network."""
+    stem = state.get(f"{names.stem}.weight")
+    depths, widths = _stages(state, names)
+    if stem is None or stem.ndim != 4 or not depths:
+        return None
+    return {
+        "depths": tuple(depths),
+        "widths": tuple(widths),
+        "patch_size": stem.shape[-1],
+        "channels": stem.shape[1],
+        "classes": state[f"{names.head}.bias"].size if f"{names.head}.bias" in state else 0,
+        "scaled": any(key.endswith(f".{names.layer_scale}") for key in state),
+    }
 
 
 def _group_norm(key: str, path: str) -> Iterator[Entry]:
