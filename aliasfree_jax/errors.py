@@ -35,6 +35,7 @@ REQUIRED = {
 }
 OPTIONAL = {
     "cykooz_resizer": "aliasfree_jax[fast]",
+    "huggingface_hub": "aliasfree_jax[hub]",
     "matplotlib": "aliasfree_jax[figures]",
     "simplejpeg": "aliasfree_jax[fast]",
     "tensorboardX": "tensorboardX",
