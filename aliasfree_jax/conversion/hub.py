@@ -19,6 +19,7 @@ STANDARD = ("model.safetensors", "pytorch_model.bin")  # as timm and transformer
 COMPANIONS = ("config.json", "preprocessor_config.json")
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".th", ".ckpt", ".tar")
 INDEX = ".index.json"  # of weights in several files
+REFUSALS = (401, 403, 404)  # the hub is there, what was asked for is not
 SHOWN = 8  # files that a message lists
 _REFERENCE = re.compile(
     r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(pr|convert)/[^/@]+|[^/@]+))?(/(?P<file>.+))?",
@@ -71,7 +72,7 @@ def fetch(reference: str, tell: Callable[[str], None] = print) -> Path:
         names = [] if weights else _names(hub, wanted)
     except _failures(hub) as error:
         reason = _reason(hub, wanted, error)
-        weights = _older(hub, wanted) if _unreachable(error) else None
+        weights = None if _status(error) in REFUSALS else _older(hub, wanted)
         if weights is None:
             raise ConversionError(f"{reference}: {reason}") from error
         tell(f"{reference}: {reason} Used what the cache has: {weights}.")
@@ -191,11 +192,6 @@ def _status(error: BaseException) -> int | None:
     return getattr(getattr(_cause(error), "response", None), "status_code", None)
 
 
-def _unreachable(error: Exception) -> bool:
-    status = _status(error)
-    return status is None or status == 429 or status >= 500
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
@@ -212,7 +208,7 @@ def _reason(hub: ModuleType, wanted: _Wanted, error: Exception) -> str:
         return f"the owner of {address} admits each reader. Ask there, then log in: hf auth login."
     if isinstance(cause, hub.errors.RevisionNotFoundError):
         return f"{address} has no branch, tag or commit {wanted.revision!r}. See there under Files."
-    if status in (401, 403, 404):
+    if status in REFUSALS:
         return (
             f"there is no {address}, or it is private (status {status}). Check the name; to read a private "
             "repository, log in (hf auth login) or set HF_TOKEN."
