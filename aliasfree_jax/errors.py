@@ -28,6 +28,7 @@ REQUIRED = {
     "numpy": "numpy",
     "optax": "optax",
     "orbax": "orbax-checkpoint",
+    "safetensors": "safetensors",
     "scipy": "scipy",
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
