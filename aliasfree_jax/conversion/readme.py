@@ -57,6 +57,10 @@ WORDS: dict[str, dict[str, str]] = {
         "image": "a 7 x 7 convolution and a max pool, both sampled by 2",
         "small": "a 3 x 3 convolution at full resolution",
     },
+    "shortcut": {
+        "projection": "a 1 x 1 convolution where the shape changes",
+        "zero_padded": "the map is sampled where the shape changes, and channels of zeros are added",
+    },
     "padding": {
         "CIRCULAR": "a map continues with its opposite edge",
         "ZERO": "a map continues with zeros",

@@ -64,6 +64,7 @@ def test_a_run_is_named_after_its_configuration_and_ends_with_a_table(command, c
     assert "TABLE of 250 images" in capsys.readouterr().out
     results = json.loads((run / "results.json").read_text())
     assert results["card"] == {"model": "tiny"} and results["integer"] and results["fractional"]
+    assert results["data"]["source"] == "digits" and results["command"] and results["machine"]
 
 
 def test_names_of_classes_are_accepted_on_request_alone(command):
