@@ -108,7 +108,7 @@ def test_interrupt_says_how_to_go_on(command, monkeypatch, tmp_path, capsys, ste
 
 
 def test_jobs_of_the_same_second_get_directories_of_their_own(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(command.time, "strftime", lambda form: "20260101-000000")
+    monkeypatch.setattr(command.time, "strftime", lambda form, *when: "20260101-000000")
     for _ in range(3):
         command.main(base_config())
     names = ["mine-20260101-000000", "mine-20260101-000000-2", "mine-20260101-000000-3"]
