@@ -18,10 +18,8 @@ OF_TRAINING = "results.json"  # of train.py in a run; in its `best`, of the eval
 
 def results_path(checkpoint: Path) -> Path:
     """Where eval.py writes by default."""
-    if run := run_directory(checkpoint):
-        return run / "eval.json"
-    name = checkpoint.stem if checkpoint.is_file() else checkpoint.name
-    return checkpoint.with_name(f"{name}.eval.json")
+    run = run_directory(checkpoint)
+    return run / "eval.json" if run else checkpoint.with_name(f"{checkpoint.stem}.eval.json")
 
 
 def stored_results(checkpoint: Path, card: ModelCard, variables: PyTree) -> Results:

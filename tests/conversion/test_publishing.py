@@ -80,8 +80,8 @@ def of(card, variables=None, **results):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A converted network with its results, not to be changed."""
-    model = save_model(tmp_path_factory.mktemp("weights") / "pets.v2", CARD, variables_of())
-    write_json(model.with_name("pets.v2.eval.json"), of(CARD, variables_of()))
+    model = save_model(tmp_path_factory.mktemp("weights") / "pets", CARD, variables_of())
+    write_json(model.with_name("pets.eval.json"), of(CARD, variables_of()))
     return model
 
 
