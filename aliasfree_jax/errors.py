@@ -28,6 +28,7 @@ REQUIRED = {
     "numpy": "numpy",
     "optax": "optax",
     "orbax": "orbax-checkpoint",
+    "safetensors": "safetensors",
     "scipy": "scipy",
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
@@ -35,6 +36,7 @@ REQUIRED = {
 }
 OPTIONAL = {
     "cykooz_resizer": "aliasfree_jax[fast]",
+    "huggingface_hub": "aliasfree_jax[hub]",
     "matplotlib": "aliasfree_jax[figures]",
     "simplejpeg": "aliasfree_jax[fast]",
     "tensorboardX": "tensorboardX",

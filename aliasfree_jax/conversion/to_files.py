@@ -8,6 +8,7 @@ the bytes of each under `data/`.
 import io
 import pickle
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from aliasfree_jax.checkpoint import load_model
 from aliasfree_jax.conversion.code_bases import original_of
 from aliasfree_jax.conversion.originals import to_original
-from aliasfree_jax.conversion.safetensors import little_endian, safetensors_file
+from aliasfree_jax.conversion.safetensors import safetensors_file
 from aliasfree_jax.conversion.torch_objects import STORAGES
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.files import local_path, write_whole
@@ -47,6 +48,13 @@ def torch_file(tensors: Mapping[str, np.ndarray], entry: str = "") -> bytes:
             add(f"data/{number}", little_endian(array))
         add("version", b"3\n")
     return content.getvalue()
+
+
+def little_endian(array: np.ndarray) -> bytes:
+    """The bytes of `array` in C order, the lowest of each element first."""
+    if sys.byteorder == "big":
+        array = array.view(f"u{array.dtype.itemsize}").byteswap()
+    return array.tobytes()
 
 
 def _pickled(tensors: Mapping[str, np.ndarray], entry: str) -> bytes:

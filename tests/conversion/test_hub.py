@@ -1,0 +1,230 @@
+"""Weights by names on a hub: a real server, the real library, and all that can go wrong between them."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hub_server import CLOSED, CUT, CUT_ONCE, GATED, SHORT, WRONG, commit_of, hub_at, serving
+
+from aliasfree_jax.conversion.hub import fetch
+from aliasfree_jax.errors import ConversionError, MissingPackageError
+
+DATA = bytes(range(251)) * 40
+CONFIG = {"config.json": b'{"architecture": "resnet18"}'}
+TIMM = {"model.safetensors": DATA, "pytorch_model.bin": b"the same", "README.md": b"# R", **CONFIG}
+HUB = {
+    "timm/resnet18.a1_in1k": {"main": TIMM, "refs/pr/1": {**TIMM, "model.safetensors": DATA[::-1]}},
+    "a/older": {"main": {"pytorch_model.bin": DATA, "optimizer.pt": b"o", "preprocessor_config.json": b"{}"}},
+    "a/only": {"main": {"resnet20-12fca82f.th": DATA, "notes.txt": b"n"}},
+    "a/many": {"main": {"b.pth": DATA, "c.safetensors": DATA}},
+    "a/none": {"main": {"README.md": b""}},
+    "a/parts": {"main": {"model.safetensors.index.json": b"{}", "model-00001-of-00002.safetensors": DATA}},
+    "a/within": {"main": {"x/y/model.safetensors": DATA, "x/y/config.json": b"{}", "config.json": b"[]"}},
+}
+COMMIT = commit_of(TIMM)
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with serving(HUB) as address:
+        yield address
+
+
+@pytest.fixture
+def hub(endpoint, tmp_path):
+    """The directory of the cache, for the server of all that goes well."""
+    with hub_at(endpoint, tmp_path) as cache:
+        yield cache
+
+
+def kept(cache: Path) -> list[bytes]:
+    """The contents in the cache, none of them half written, and no link to what is not there."""
+    assert not list(cache.rglob("*.incomplete"))
+    assert [path for path in cache.rglob("*") if path.is_symlink() and not path.exists()] == []
+    return [path.read_bytes() for path in cache.rglob("blobs/*")]
+
+
+@pytest.mark.parametrize(
+    ("reference", "file", "companions"),
+    [
+        ("hf://timm/resnet18.a1_in1k", "model.safetensors", ["config.json"]),
+        ("hf://timm/resnet18.a1_in1k@main", "model.safetensors", ["config.json"]),
+        (f"hf://timm/resnet18.a1_in1k@{COMMIT}", "model.safetensors", ["config.json"]),
+        ("hf://timm/resnet18.a1_in1k/pytorch_model.bin", "pytorch_model.bin", ["config.json"]),
+        ("hf://timm/resnet18.a1_in1k@refs/pr/1", "model.safetensors", ["config.json"]),
+        ("hf://timm/resnet18.a1_in1k@refs/pr/1/model.safetensors", "model.safetensors", ["config.json"]),
+        ("hf://a/older", "pytorch_model.bin", ["preprocessor_config.json"]),
+        ("hf://a/older/optimizer.pt", "optimizer.pt", ["preprocessor_config.json"]),
+        ("hf://a/only", "resnet20-12fca82f.th", []),
+        ("hf://a/many/b.pth", "b.pth", []),
+        ("hf://a/within", "x/y/model.safetensors", ["config.json"]),
+        ("hf://a/within@main/x/y/model.safetensors", "x/y/model.safetensors", ["config.json"]),
+    ],
+)
+def test_the_file_and_what_describes_it(hub, reference, file, companions):
+    path = fetch(reference, pytest.fail)
+    assert path.as_posix().endswith(f"/{file}") and path.is_relative_to(hub)
+    repository, _, revision = reference.removeprefix("hf://").partition("@")
+    revisions = HUB["/".join(repository.split("/")[:2])]
+    files = revisions["refs/pr/1" if revision.startswith("refs/pr/1") else "main"]
+    beside = {other.name: other.read_bytes() for other in path.parent.iterdir() if other.is_file()}
+    assert beside == {name: files[(Path(file).parent / name).as_posix()] for name in [path.name, *companions]}
+    assert len(kept(hub)) == len(beside)
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        (
+            "hf://resnet18",
+            "no name on a hub. Expected hf://owner/name[@revision][/file], for instance hf://timm",
+        ),
+        ("hf://", "Expected hf://owner/name[@revision][/file]"),
+        ("hf://timm/", "Expected hf://"),
+        ("hf://timm/resnet18/", "Expected hf://"),
+        ("hf://timm/resnet18@", "Expected hf://"),
+        ("hf://timm/resnet18@/model.safetensors", "Expected hf://"),
+        ("hf://timm/resnet18/../../x.pth", "Expected hf://"),
+        ("hf://timm/resnet18//x.pth", "Expected hf://"),
+        ("hf://timm/res net", "Expected hf://"),
+        ("hf://timm/resnét", "Expected hf://"),
+        ("hf:/timm/resnet18", "Expected hf://"),
+        ("hf://timm/a--b", "Form: hf://owner/name[@revision][/file]."),
+        (f"hf://-timm/x@{COMMIT}", "Form: hf://owner/name[@revision][/file]."),
+        ("hf://timm/resnet19", "/timm/resnet19, or it is private (status 401). Check the name"),
+        ("hf://timm/resnet18.a1_in1k@v2", "/timm/resnet18.a1_in1k has no branch, tag or commit 'v2'"),
+        (f"hf://timm/resnet18.a1_in1k@{'0' * 40}", f"has no branch, tag or commit '{'0' * 40}'"),
+        (
+            "hf://timm/resnet18.a1_in1k/x.pth",
+            "has no x.pth; it has model.safetensors, pytorch_model.bin. Form",
+        ),
+        (
+            "hf://a/many",
+            "has no model.safetensors nor pytorch_model.bin; it has b.pth, c.safetensors. Form: hf",
+        ),
+        (
+            "hf://a/none",
+            "has no model.safetensors nor pytorch_model.bin; it has no file of weights. Form: hf",
+        ),
+        (
+            "hf://a/parts",
+            "its weights are in several files, listed in model.safetensors.index.json. That is not",
+        ),
+        (
+            "hf://a/parts/model.safetensors.index.json",
+            "in several files, listed in model.safetensors.index.json",
+        ),
+    ],
+)
+def test_names_of_nothing(hub, reference, said):
+    with pytest.raises(ConversionError) as caught:
+        fetch(reference, pytest.fail)
+    assert said in str(caught.value) and reference in str(caught.value)
+    assert str(caught.value).count("\n") == 0 and kept(hub) == []
+
+
+FAULTS = {
+    "private": ({"a/b": "401"}, "/a/b, or it is private (status 401). Check the name; to read a private"),
+    "forbidden": ({"a/b": "403"}, "or it is private (status 403)"),
+    "gone": ({"a/b": "404"}, "or it is private (status 404)"),
+    "gated": ({"a/b": GATED}, "/a/b admits each reader. Ask there, then log in: hf auth login."),
+    "overload": ({"a/b": "503"}, "/a/b cannot be read at present (status 503). Try again later."),
+    "fault": ({"a/b": "500"}, "/a/b cannot be read at present (status 500). Try again later."),
+    "closed": ({"a/b": CLOSED}, "/a/b cannot be reached (Server disconnected"),
+    "short": ({"w.pth": SHORT}, "w.pth: the download broke off (Consistency check failed"),
+    "cut": ({"w.pth": CUT}, "w.pth: the download broke off (peer closed connection"),
+    "wrong": ({"w.pth": WRONG}, "w.pth has the checksum 261ba979d2fc, the hub states 596978f46685: damaged"),
+    "wrong note": ({"config.json": WRONG}, "config.json has the checksum"),
+    "file 403": ({"w.pth": "403"}, "w.pth: there is no"),
+    "file 404": ({"w.pth": "404"}, "w.pth: there is no"),
+    "file 500": ({"w.pth": "500"}, "w.pth: http://127.0.0.1:"),
+    "note 500": ({"config.json": "500"}, "config.json: http://127.0.0.1:"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the library waits before it tries again
+    faults, said = FAULTS[name]
+    faults = dict(faults)
+    with (
+        serving({"a/b": {"main": {"w.pth": DATA, **CONFIG}}}, faults) as endpoint,
+        hub_at(endpoint, tmp_path) as cache,
+    ):
+        with pytest.raises(ConversionError) as caught:
+            fetch("hf://a/b", pytest.fail)
+        assert str(caught.value).startswith("hf://a/b: ") and said in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert set(kept(cache)) < {DATA, *CONFIG.values()}
+        faults.clear()  # and the next try is as if nothing had been
+        assert fetch("hf://a/b", pytest.fail).read_bytes() == DATA
+        assert len(kept(cache)) == 2
+
+
+def test_a_download_goes_on_where_it_broke_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with (
+        serving({"a/b": {"main": {"w.pth": DATA}}}, {"w.pth": CUT_ONCE}) as endpoint,
+        hub_at(endpoint, tmp_path),
+    ):
+        assert fetch("hf://a/b").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("why", ["stopped", "offline", "fault"])
+def test_without_the_hub(why, tmp_path):
+    """What is cached is used, and said unless it is of a commit; what is not is one sentence."""
+    seen, faults, told = [], {}, []
+    files = {"pytorch_model.bin": DATA, **CONFIG}
+    with serving({"a/b": {"main": files}}, faults, seen=seen) as endpoint:
+        with hub_at(endpoint, tmp_path):
+            path = fetch("hf://a/b")
+            asked = len(seen)
+            for file in ("", "/pytorch_model.bin"):
+                assert fetch(f"hf://a/b@{commit_of(files)}{file}", pytest.fail) == path
+            assert len(seen) == asked
+        if why == "fault":
+            faults.update({"a/b": "502", "a/c": "502"})
+            check_without(endpoint, tmp_path, path, told, {})
+            assert len(seen) > asked
+    said = {"offline": "HF_HUB_OFFLINE is set, so", "stopped": "cannot be reached ([Errno 111]"}
+    if why != "fault":
+        check_without(endpoint, tmp_path, path, told, {"HF_HUB_OFFLINE": "1"} if why == "offline" else {})
+    assert said.get(why, "(status 502)") in told[0]
+    assert told[0].endswith(f" Used what the cache has: {path}.") and len(told) == 2
+
+
+def check_without(endpoint, home, path, told, environment):
+    with hub_at(endpoint, home, **environment):
+        assert fetch("hf://a/b", told.append) == path
+        assert fetch("hf://a/b@main/pytorch_model.bin", told.append) == path
+        assert fetch(f"hf://a/b@{path.parent.name}", pytest.fail) == path
+        for missing in ("hf://a/c", "hf://a/b@v2", f"hf://a/b@{'1' * 40}", "hf://a/b/x.pth"):
+            with pytest.raises(ConversionError, match="^hf://a/[bc]"):
+                fetch(missing, told.append)
+
+
+def test_a_copy_damaged_on_the_disk_is_removed_everywhere(tmp_path):
+    """Two revisions with one content: neither keeps a link to what is no more."""
+    one = {"w.pth": DATA}
+    repository = {"main": one, "next": {**one, "new.txt": b"n"}}
+    with serving({"a/b": repository}) as endpoint, hub_at(endpoint, tmp_path) as cache:
+        path, other = fetch("hf://a/b"), fetch("hf://a/b@next")
+        assert path != other and path.samefile(other)
+        path.resolve().write_bytes(DATA[::-1])
+        with pytest.raises(ConversionError, match="damaged on its way or on this disk"):
+            fetch(f"hf://a/b@{commit_of(one)}")
+        assert kept(cache) == []
+        assert fetch("hf://a/b@next").read_bytes() == DATA
+
+
+def test_a_cache_that_cannot_be_written(hub, tmp_path):
+    (tmp_path / "hub").write_text("a file where the cache should be")
+    with pytest.raises(ConversionError, match="model.safetensors: it cannot be stored in .*: (File|Not a)"):
+        fetch("hf://timm/resnet18.a1_in1k")
+
+
+def test_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingPackageError, match=r"hf://a/b needs huggingface_hub .*'aliasfree_jax\[hub\]'"):
+        fetch("hf://a/b")

@@ -1,0 +1,212 @@
+"""A real HTTP server on this machine that speaks the file protocol of huggingface.co.
+
+    with serving({"owner/name": {"main": {"config.json": b"{}", "model.safetensors": data}}}) as endpoint:
+        with hub_at(endpoint, tmp_path):
+            fetch("hf://owner/name")
+
+As there, files of weights are kept elsewhere (a redirect; their ETag is a SHA-256), others are in the
+repository itself (their ETag is the SHA-1 of a blob of git), and a commit is a hash of what it holds.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+Files = Mapping[str, bytes]
+HELD_ELSEWHERE = (".safetensors", ".bin", ".pth", ".pt", ".th", ".ckpt", ".tar")
+# What can be ordered for a file, a repository or a path: a status such as "500", or
+GATED = "gated"  # the owner has to admit each reader
+CLOSED = "closed"  # the connection ends without an answer
+SHORT = "short"  # the answer is whole, but the file lost its second half
+CUT = "cut"  # the connection ends after half of the file, and sends no more when asked for the rest
+CUT_ONCE = "cut once"  # the same, but only the first time
+WRONG = "wrong"  # as many bytes, but others
+
+
+def commit_of(files: Files) -> str:
+    """The commit of a revision that holds `files`."""
+    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+
+
+def etag_of(name: str, content: bytes) -> str:
+    if name.endswith(HELD_ELSEWHERE):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Of each server, by `serving`:
+    repositories: Mapping[str, Mapping[str, Files]]
+    elsewhere: Files
+    faults: dict[str, str]
+    seen: list[str]
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        self.seen.append(f"{self.command} {path}")
+        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
+            self.described(found[1], unquote(found[2]))
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self.resolved(found[1], unquote(found[2]), unquote(found[3]))
+        elif (name := unquote(path).removeprefix("/")) in self.elsewhere:
+            self.content(name, self.elsewhere[name], {})
+        else:
+            self.failed(404)
+
+    def files(self, repository: str, revision: str) -> Files | None:
+        """The files of a revision, by its name or commit; None if the answer was an error."""
+        fault = self.faults.get(repository)
+        if fault == CLOSED:
+            self.close_connection = True
+        elif fault == GATED:
+            self.failed(403, "GatedRepo", f"Access to model {repository} is restricted")
+        elif fault:
+            self.failed(int(fault))
+        elif repository not in self.repositories:
+            self.failed(401, "RepoNotFound", "Invalid username or password.")
+        else:
+            revisions = self.repositories[repository]
+            commits = {commit_of(files): files for files in revisions.values()}
+            found = revisions.get(revision, commits.get(revision))
+            if found is not None:
+                return found
+            self.failed(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return None
+
+    def described(self, repository: str, revision: str) -> None:
+        files = self.files(repository, revision)
+        if files is not None:
+            siblings = [{"rfilename": name} for name in sorted(files)]
+            about = {"id": repository, "sha": commit_of(files), "siblings": siblings}
+            self.answer(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
+
+    def resolved(self, repository: str, revision: str, name: str) -> None:
+        files = self.files(repository, revision)
+        if files is None:
+            return
+        commit = {"X-Repo-Commit": commit_of(files)}
+        if name not in files:
+            self.failed(404, "EntryNotFound", "Entry not found", commit)
+        elif name.endswith(HELD_ELSEWHERE):
+            port = self.server.server_address[1]  # localhost: to the client, another server
+            self.answer(
+                302,
+                b"",
+                commit
+                | {
+                    "X-Linked-Etag": f'"{etag_of(name, files[name])}"',
+                    "X-Linked-Size": str(len(files[name])),
+                    "Location": f"http://localhost:{port}/{self.held(repository, name, files[name])}",
+                },
+            )
+        else:
+            self.content(name, files[name], commit | {"ETag": f'"{etag_of(name, files[name])}"'})
+
+    def held(self, repository: str, name: str, content: bytes) -> str:
+        path = f"elsewhere/{repository}/{etag_of(name, content)}/{name}"
+        self.elsewhere[path] = content  # type: ignore[index]
+        return path
+
+    def content(self, name: str, content: bytes, headers: dict[str, str]) -> None:
+        """A file, or what is asked for of it."""
+        fault = self.faults.get(Path(name).name, "") if self.command == "GET" else ""
+        if fault.isdigit():
+            return self.failed(int(fault))
+        if fault == CUT_ONCE:
+            self.faults.pop(Path(name).name)
+        if fault == SHORT:
+            content = content[: len(content) // 2]
+        if fault == WRONG:
+            content = bytes(255 - byte for byte in content)
+        begin = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if begin:
+            headers = headers | {"Content-Range": f"bytes {begin[1]}-{len(content) - 1}/{len(content)}"}
+            cut = 0 if fault == CUT else None
+            return self.answer(206, content[int(begin[1]) :], headers, cut)
+        return self.answer(200, content, headers, len(content) // 2 if fault in (CUT, CUT_ONCE) else None)
+
+    def failed(self, status: int, code: str = "", message: str = "", headers: Files | dict = {}) -> None:  # noqa: B006
+        why = {"X-Error-Code": code, "X-Error-Message": message} if code else {}
+        self.answer(status, b"", {**headers, **why})
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str], cut: int | None = None) -> None:
+        self.send_response(status)
+        for header, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(header, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body[:cut])
+        if cut is not None:
+            self.close_connection = True
+
+
+@contextlib.contextmanager
+def serving(
+    repositories: Mapping[str, Mapping[str, Files]],
+    faults: dict[str, str] | None = None,
+    others: Files | None = None,
+    seen: list[str] | None = None,
+) -> Iterator[str]:
+    """Serves within the block; gives the address.
+
+    Args:
+      repositories: repository -> revision -> file -> content. It may be changed meanwhile.
+      faults: file, or repository -> what goes wrong with it, of this module's words. It may be changed too.
+      others: path -> content, of files outside repositories.
+      seen: takes the requests, such as "GET /api/models/owner/name".
+    """
+    of_this = {
+        "repositories": repositories,
+        "faults": {} if faults is None else faults,
+        "elsewhere": dict(others or {}),
+        "seen": [] if seen is None else seen,
+    }
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), of_this))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def hub_at(endpoint: str, home: Path, **environment: str) -> Iterator[Path]:
+    """Within the block, huggingface_hub uses the server at `endpoint`, and a cache in `home`, which it gives.
+
+    The library reads its environment when it is imported: so its constants are read again.
+    """
+    import huggingface_hub
+
+    def read_again() -> None:
+        huggingface_hub.close_session()
+        importlib.reload(huggingface_hub.constants)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE"):
+            patch.delenv(name, raising=False)
+        settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost"}
+        for name, value in {**settings, **environment}.items():
+            patch.setenv(name, value)
+        read_again()
+        yield home / "hub"
+    read_again()
