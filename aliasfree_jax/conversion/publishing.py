@@ -173,10 +173,14 @@ def _read_card(directory: Path) -> ModelCard:
         card = ModelCard.from_json(fields)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error}") from error
-    if count != len(card.outputs()):
-        raise CheckpointError(
-            f"{directory / NETWORK}: num_classes is {count}, the network has {len(card.outputs())} outputs."
-        )
+    for field, found, expected in (
+        ("num_classes", count, len(card.outputs())),
+        ("the number of means", len(card.mean), card.channels),
+        ("the number of deviations (std)", len(card.std), card.channels),
+        ("image_size", card.image_size, max(card.image_size, 2 * card.zero_pad + 1)),
+    ):
+        if found != expected:
+            raise CheckpointError(f"{directory}: {field} is {found}, expected {expected}.")
     return card
 
 
@@ -191,7 +195,7 @@ def _faults(fields: Mapping[str, Any]) -> Iterator[str]:
     names = fields.get("class_names", ())
     if isinstance(names, list) and not all(isinstance(name, str) for name in names):
         yield "class_names should be a list of names."
-    if is_reference(str(fields.get("model", ""))):
+    if is_reference(str(fields.get("model", ""))) or fields.get("file_sha256"):
         yield (
             f"model is {fields['model']!r}, code that would have to be executed: refused. A published "
             "network is one that aliasfree_jax makes by its name."

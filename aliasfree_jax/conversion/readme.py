@@ -55,7 +55,12 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "stem": {
         "image": "a 7 x 7 convolution and a max pool, both sampled by 2",
+        "deep": "three 3 x 3 convolutions and a max pool",
         "small": "a 3 x 3 convolution at full resolution",
+    },
+    "shortcut": {
+        "projection": "a 1 x 1 convolution where the shape changes",
+        "zero_padded": "the map is sampled where the shape changes, and channels of zeros are added",
     },
     "padding": {
         "CIRCULAR": "a map continues with its opposite edge",
@@ -97,13 +102,13 @@ def _header(licence: str) -> str:
 
 def _introduction(card: ModelCard, variables: PyTree) -> str:
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    trained = f" after {card.step:,} updates of the parameters" if card.step else ""
+    trained = f", after {card.step:,} updates" if card.step else ""
     side, plural = card.image_size, "s" * (card.channels != 1)
     return (
         f"An image classifier of the Python package `{LIBRARY}` (JAX and Flax) with {count:,} parameters. "
         f"From images of {side} x {side} pixels and {card.channels} channel{plural} it makes the logits of "
-        f"{len(card.outputs())} classes; `config.json` has their names. The weights are those{trained} of "
-        f"`{card.origin}`."
+        f"{len(card.outputs())} classes; `config.json` has their names. The weights come from "
+        f"`{card.origin}`{trained}."
     )
 
 

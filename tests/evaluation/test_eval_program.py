@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 
 from aliasfree_jax import cli, create_model
-from aliasfree_jax.checkpoint import ModelCard, abstract_variables, save_model
+from aliasfree_jax.checkpoint import ModelCard, abstract_variables, load_model, save_model, weights_sha256
 from aliasfree_jax.errors import ConfigError, DataError
 
 # ml_collections loads configuration files with a deprecated call.
@@ -60,7 +60,7 @@ def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
     assert f"chosen as      {chosen}\n" in ended.stdout
     assert "network        convnext_aps_micro" in ended.stdout and "20 images, accuracy" in ended.stdout
     results = json.loads((network.parent / "random.eval.json").read_text())
-    assert results["chosen_as"] == chosen
+    assert results["chosen_as"] == chosen and results["weights"] == weights_sha256(load_model(network)[2])
     assert results["images"] == 20 and results["integer"]["pairs"] == 40
     assert results["data"]["mean"] == [0.25]  # the network's, not the configuration's
     assert "fractional" not in results

@@ -64,6 +64,7 @@ def test_a_run_is_named_after_its_configuration_and_ends_with_a_table(command, c
     assert "TABLE of 250 images" in capsys.readouterr().out
     results = json.loads((run / "results.json").read_text())
     assert results["card"] == {"model": "tiny"} and results["integer"] and results["fractional"]
+    assert results["data"]["source"] == "digits" and results["command"] and results["machine"]
 
 
 def test_names_of_classes_are_accepted_on_request_alone(command):
@@ -109,7 +110,7 @@ def test_interrupt_says_how_to_go_on(command, monkeypatch, tmp_path, capsys, ste
 
 
 def test_jobs_of_the_same_second_get_directories_of_their_own(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(command.time, "strftime", lambda form: "20260101-000000")
+    monkeypatch.setattr(command.time, "strftime", lambda form, *when: "20260101-000000")
     for _ in range(3):
         command.main(base_config())
     names = ["mine-20260101-000000", "mine-20260101-000000-2", "mine-20260101-000000-3"]

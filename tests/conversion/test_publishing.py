@@ -1,0 +1,425 @@
+"""Networks as directories for a hub: what is written, what is read back, and whose results count."""
+
+import functools
+import json
+import re
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from aliasfree_jax.__main__ import main
+from aliasfree_jax.checkpoint import (
+    ModelCard,
+    RunCheckpoints,
+    abstract_variables,
+    keep_best,
+    load_model,
+    named_leaves,
+    network_of,
+    save_model,
+    weights_sha256,
+)
+from aliasfree_jax.config import base_config
+from aliasfree_jax.conversion import publishing
+from aliasfree_jax.conversion.publishing import is_published, publish, read_published
+from aliasfree_jax.conversion.readme import WORDS, readme
+from aliasfree_jax.conversion.safetensors import safetensors_file
+from aliasfree_jax.errors import CheckpointError, ConfigError, DataError
+from aliasfree_jax.files import UnwritableError, write_json, write_whole
+from aliasfree_jax.models.parts import KIND_OF_OPTION, PARTS
+from aliasfree_jax.stored_config import to_store
+
+OPTIONS = {"num_classes": 3, "depths": [1, 1], "widths": [2, 4]}
+CARD = ModelCard(
+    *(
+        "resnet20_cifar_blur",
+        OPTIONS,
+        ("cat", "dög", "a\nb: c"),
+        8,
+        1,
+        (0.3,),
+        (0.35,),
+        0.875,
+        7,
+        "configs/mine.py",
+    ),
+    exif=True,
+)
+INTEGER = {"pairs": 40, "consistency": 0.9725, "accuracy": 0.75, "about": "2 random shifts an image"}
+MEASURED = {"images": 20, "accuracy": 0.7125, "integer": INTEGER}
+OTHER = {**MEASURED, "accuracy": 0.1}
+
+
+@functools.cache
+def shapes_of(card_json):
+    card = ModelCard.from_json(json.loads(card_json))
+    return abstract_variables(network_of(card), card.image_size, card.channels)
+
+
+def variables_of(card=CARD, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = shapes_of(json.dumps(card.to_json()))
+    return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(leaf.dtype), shapes)
+
+
+def of(card, variables=None, **results):
+    """What eval.py writes of a network; without variables, what train.py does."""
+    about = {"card": card.to_json()} | ({"weights": weights_sha256(variables)} if variables else {})
+    config = base_config()
+    config.data.path = "/home/someone/secret/pets"
+    return about | {"data": config.data.to_dict(), "command": "python eval.py", **MEASURED, **results}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A converted network with its results, not to be changed."""
+    model = save_model(tmp_path_factory.mktemp("weights") / "pets", CARD, variables_of())
+    write_json(model.with_name("pets.eval.json"), of(CARD, variables_of()))
+    return model
+
+
+@pytest.fixture(scope="module")
+def published_once(model, tmp_path_factory):
+    return publish(model, tmp_path_factory.mktemp("published") / "pets")
+
+
+@pytest.fixture
+def published(published_once, tmp_path):
+    return shutil.copytree(published_once, tmp_path / "published")
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    with closing(RunCheckpoints(run, keep=2)) as checkpoints:
+        checkpoints.save(CARD, variables_of(), {"step": np.int32(7)})
+    config = base_config()
+    config.data.path, config.eval.shifts = "/data/pets.tar", 5
+    write_json(run / "config.json", to_store(config, []))
+    found = {"images": 20, "accuracy": 0.5, "raw_accuracy": 0.6, "raw_integer_consistency": 0.85}
+    assert keep_best(run, CARD, variables_of(seed=1), found, "raw_accuracy", "validation")
+    return run
+
+
+@pytest.fixture
+def run(run_once, tmp_path):
+    """A run with a checkpoint of step 7, and a best network of the same step with other values."""
+    return shutil.copytree(run_once, tmp_path / "run")
+
+
+def change(directory, file="config.json", **fields):
+    path = directory / file
+    write_json(path, json.loads(path.read_text()) | fields)
+
+
+VARIANTS = {
+    "batch statistics": CARD,
+    "bfloat16": ModelCard.from_json(
+        CARD.to_json() | {"options": OPTIONS | {"param_dtype": "bfloat16"}, "zero_pad": 1, "image_size": 10}
+    ),
+    "transformed": ModelCard.from_json(
+        CARD.to_json() | {"model": "resnet20_cifar", "shift_invariant": {"sampler": "polyphase"}}
+    ),
+}
+
+
+@pytest.mark.parametrize("card", VARIANTS.values(), ids=VARIANTS)
+def test_a_published_network_is_the_same_bit_for_bit(card, tmp_path):
+    model = save_model(tmp_path / "model", card, variables_of(card))
+    write_json(tmp_path / "model.eval.json", of(card))
+    written = publish(model, tmp_path / "new" / "published")
+    (card_back, module, variables), before = read_published(written), load_model(model)
+    assert card_back == before[0] == card and type(module) is type(before[1])
+    assert jax.tree.structure(variables) == jax.tree.structure(before[2])
+    assert weights_sha256(variables) == weights_sha256(before[2]) == weights_sha256(variables_of(card))
+    found = load_file(written / "model.safetensors")
+    assert {name: array.dtype for name, array in found.items()} == {
+        name: leaf.dtype for name, leaf in named_leaves(variables).items()
+    }
+    assert any(name.startswith("batch_stats/") for name in found)
+    kinds = {array.dtype.name for name, array in found.items() if name.startswith("params/")}
+    assert kinds == {np.dtype(ml_dtypes.bfloat16).name if "param_dtype" in card.options else "float32"}
+
+
+def test_the_two_descriptions_are_the_card_without_a_field_twice(published):
+    network, images = (
+        json.loads((published / name).read_text()) for name in ("config.json", "preprocessor_config.json")
+    )
+    assert {network.pop(name) for name in ("library_name", "format", "num_classes")} == {
+        "aliasfree_jax",
+        1,
+        3,
+    }
+    assert not set(network) & set(images) and images["exif"] is True
+    assert ModelCard.from_json(network | images) == CARD
+    assert is_published(published)
+
+
+def test_the_page_has_what_hubs_and_people_read(model, tmp_path):
+    written = publish(model, tmp_path / "pets", 'other: "x" # y')
+    page = (written / "README.md").read_text()
+    _, header, body = page.split("---\n", 2)
+    assert yaml.safe_load(header) == {
+        "license": 'other: "x" # y',
+        "library_name": "aliasfree_jax",
+        "pipeline_tag": "image-classification",
+        "tags": ["jax", "flax", "image-classification"],
+        "metrics": ["accuracy"],
+    }
+    for told in (
+        "\n# pets\n",
+        "images of 8 x 8 pixels and 1 channel it makes the logits of 3 classes",
+        "The weights come from `configs/mine.py`, after 7 updates.",
+        "`aliasfree_jax.create_model('resnet20_cifar_blur', num_classes=3, depths=[1, 1], widths=[2, 4])`",
+        "| sampler | `blur` (kernel size 4, padding REFLECT) | maps are blurred by a binomial filter",
+        'aliasfree_jax.load_pretrained("hf://OWNER/NAME")',
+        "1. Turn the image upright by its EXIF orientation.",
+        "2. Resize the shorter side to 9 pixels (bicubic, antialiased) and take the centre of 8 x 8.",
+        "3. With values from 0 to 1, subtract 0.3 and divide by 0.35 (a number for each channel).",
+        "20 images, accuracy 71.25%",
+        "| integer | 40 | 97.25% | 75.00% |",
+        "- data: digits pets, split 'val', 20 images\n",
+        "- command: python eval.py\n",
+    ):
+        assert told in body
+    assert "secret" not in page and "border" not in body
+    (block,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+    compile(block, "README.md", "exec")
+
+
+def test_without_a_licence_the_page_names_none(published):
+    assert "license" not in (published / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"image_size": 384},
+            "Resize the whole image to 384 x 384 pixels (bicubic, antialiased); its aspect",
+        ),
+        ({"eval_view": "warp"}, "Resize the whole image to 8 x 8 pixels"),
+        ({"image_size": 12, "zero_pad": 2}, "Put 2 pixels of zeros around it."),
+        (
+            {"shift_invariant": {"sampler": "polyphase"}},
+            "`aliasfree_jax.shift_invariant` with `sampler='poly",
+        ),
+        ({"options": {**OPTIONS, "sampler": {"name": "learned_polyphase", "inner": "blur"}}}, "(inner blur)"),
+        ({"step": 0}, "The weights come from `configs/mine.py`.\n"),
+    ],
+)
+def test_the_page_says_what_is_particular(fields, told):
+    card = ModelCard.from_json(CARD.to_json() | fields)
+    assert told in readme("x", card, network_of(card), variables_of(), MEASURED, "")
+
+
+def test_every_part_of_networks_has_words():
+    assert {*KIND_OF_OPTION.values()} <= {*WORDS}
+    for kind, words in WORDS.items():
+        assert kind == "padding" or set(PARTS[kind]) <= set(words)
+
+
+def accuracy_of(directory):
+    (found,) = re.findall(r"20 images, accuracy ([\d.]+)%", (directory / "README.md").read_text())
+    return float(found)
+
+
+def test_results_of_eval_py_come_before_those_of_training(run, tmp_path):
+    write_json(run / "results.json", of(CARD, accuracy=0.2))
+    assert accuracy_of(publish(run, tmp_path / "one")) == 20
+    write_json(run / "eval.json", of(CARD, variables_of(), accuracy=0.3))
+    assert accuracy_of(publish(run, tmp_path / "two")) == 30
+    assert accuracy_of(publish(run / "checkpoints" / "7", tmp_path / "three")) == 30
+    (run / "eval.json").write_text("{")
+    assert accuracy_of(publish(run, tmp_path / "four")) == 20
+
+
+STEP = ModelCard.from_json(CARD.to_json() | {"step": 5})
+CROP = ModelCard.from_json(CARD.to_json() | {"eval_crop_ratio": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("results", "fault"),
+    [
+        (None, "no results are stored of the weights in {run}. Measure"),
+        ({"card": STEP.to_json(), **MEASURED}, "of other weights: of step 5, these are of step 7."),
+        ({"card": CROP.to_json(), **MEASURED}, "of other weights: their cards differ in eval_crop_ratio."),
+        (
+            {"card": CARD.to_json(), "weights": "0" * 64, **MEASURED},
+            "the card is the same, but not the values.",
+        ),
+        (MEASURED, "it has no card that can be read"),
+        ({"card": CARD.to_json()}, "eval.json has no results of eval.py"),
+    ],
+)
+def test_results_of_other_weights_are_none(run, tmp_path, results, fault):
+    if results:
+        write_json(run / "eval.json", results)
+    with pytest.raises(DataError, match="no results are stored") as error:
+        publish(run, tmp_path / "published")
+    assert fault.format(run=run) in str(error.value) and not (tmp_path / "published").exists()
+    command = f"python eval.py --workdir={run} --integer_shifts --fractional_shifts"
+    assert str(error.value).endswith(f"Measure them first: {command}")
+
+
+def test_outside_of_runs_the_command_needs_a_configuration(tmp_path):
+    model = save_model(tmp_path / "model", CARD, variables_of())
+    with pytest.raises(DataError, match=f"--checkpoint={model} .* --config=configs/....py$"):
+        publish(model, tmp_path / "published")
+
+
+def test_the_best_network_has_the_results_that_chose_it(run, tmp_path):
+    write_json(run / "results.json", of(CARD))  # of the last weights, which have the same card
+    write_json(run / "eval.json", of(CARD, variables_of()))
+    written = publish(run / "best", tmp_path / "published")
+    page = (written / "README.md").read_text()
+    assert accuracy_of(written) == 60 and "| integer | 100 | 85.00% |" in page
+    assert "- data: digits pets.tar, held out of the training split 'train'\n" in page
+    assert "- chosen as: the best raw_accuracy of validation images\n" in page
+    assert weights_sha256(read_published(written)[2]) == weights_sha256(variables_of(seed=1))
+    write_json(run / "eval.json", of(CARD, variables_of(seed=1), accuracy=0.55))
+    assert accuracy_of(publish(run / "best", tmp_path / "again")) == 55
+
+
+def test_a_best_network_by_an_evaluation_of_ones_own_must_be_measured(run, tmp_path):
+    write_json(run / "best/results.json", {"mine": 1.0, "chosen_by": "mine", "chosen_on": "test"})
+    with pytest.raises(DataError, match=f"--checkpoint={run}/best --integer_shifts"):
+        publish(run / "best", tmp_path / "published")
+
+
+def test_an_existing_directory_is_left_alone(model, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ConfigError, match="there exists already: choose another directory, or remove it"):
+        publish(model, tmp_path / "there")
+    assert not list((tmp_path / "there").iterdir())
+
+
+def test_networks_of_user_files_stay_at_home(tmp_path):
+    card = ModelCard.from_json(CARD.to_json() | {"model": "/gone/mine.py:make", "file_sha256": "0" * 64})
+    save_model(tmp_path / "model", card, variables_of())
+    with pytest.raises(ConfigError, match=r"made by /gone/mine.py:make, .* others would have to execute"):
+        publish(tmp_path / "model", tmp_path / "published")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_is_left_of_what_could_not_be_written(model, tmp_path, monkeypatch, error):
+    def full(path, content):
+        if path.name == "README.md":
+            raise error
+        write_whole(path, content)
+
+    monkeypatch.setattr(publishing, "write_whole", full)
+    expected = UnwritableError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected, match="published: No space left" if expected is UnwritableError else None):
+        publish(model, tmp_path / "published")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"library_name": "timm"}, r"config.json is of the library 'timm': expected 'aliasfree_jax'"),
+        ({"format": 2}, "has format 2, this version of aliasfree_jax reads format 1: use the version that"),
+        ({"model": "os:system"}, "model is 'os:system', code that would have to be executed: refused"),
+        ({"model": "resnet20_cifar_blurr"}, "config.json: the network .* Did you mean 'resnet20_cifar_blur'"),
+        ({"model": ["basic"]}, r"model should be a string, got \['basic'\]"),
+        (
+            {"options": {"num_classes": 3, "depths": [1, 1], "widths": "xy"}},
+            "config.json: the network .* is none of this version",
+        ),
+        ({"options": None}, "options should be an object, got None"),
+        ({"channels": True}, "channels should be a whole number, got True"),
+        ({"class_names": ["a", 2, "c"]}, "class_names should be a list of names"),
+        ({"num_classes": 4}, "published: num_classes is 4, expected 3"),
+        ({"mean": [0.3]}, "both have mean: leave one of them"),
+        ({"file_sha256": "0" * 64}, "code that would have to be executed: refused"),
+    ],
+)
+def test_a_wrong_description_is_refused(published, fields, fault):
+    change(published, **fields)
+    with pytest.raises(CheckpointError, match=fault):
+        read_published(published)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"image_size": "8"}, "published: image_size must be a whole number, got '8'"),
+        ({"mean": 0.3}, "mean must be a list of numbers"),
+        ({"eval_crop_ratio": 0}, "eval_crop_ratio must lie in"),
+        ({"interpolation": "cubic"}, "unknown interpolation 'cubic'"),
+        ({"exif": 1}, "exif should be true or false, got 1"),
+        ({"image_size": 1}, "is none of this version: images of 1 x 1 are too small"),
+        ({"zero_pad": 4}, "image_size is 8, expected 9"),
+        ({"std": [1, 1]}, "the number of deviations .std. is 2, expected 1"),
+    ],
+)
+def test_a_wrong_preparation_is_refused(published, fields, fault):
+    change(published, "preprocessor_config.json", **fields)
+    with pytest.raises(CheckpointError, match=fault):
+        read_published(published)
+
+
+def without(name):
+    return lambda arrays: {other: array for other, array in arrays.items() if other != name}
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        (without("params/head/kernel"), "missing: params/head/kernel"),
+        (without("batch_stats/stem/norm/norm/mean"), "missing: batch_stats/stem/norm/norm/mean"),
+        (lambda arrays: arrays | {"params/more": np.zeros(1)}, "unexpected: params/more"),
+        (
+            lambda arrays: arrays | {"params/head/bias": np.zeros(4)},
+            r"params/head/bias \(4,\) \(expected \(3",
+        ),
+    ],
+)
+def test_every_tensor_is_used(published, changed, fault):
+    weights = published / "model.safetensors"
+    weights.write_bytes(safetensors_file(changed(load_file(weights))))
+    with pytest.raises(CheckpointError, match=fault):
+        read_published(published)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_missing_file_is_named(published, name):
+    (published / name).unlink()
+    with pytest.raises(CheckpointError, match=f"published has no {name}: expected a directory that"):
+        read_published(published)
+    assert is_published(published) == (name != "config.json")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000, b"\xff"])
+def test_what_is_no_description_is_refused(published, content):
+    data = content if isinstance(content, bytes) else content.encode()
+    (published / "config.json").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"config.json (cannot be read|is no JSON object)"):
+        read_published(published)
+    assert not is_published(published)
+
+
+def test_runs_and_models_are_not_published(run, model, tmp_path):
+    assert not any(map(is_published, (run, run / "best", model, tmp_path / "nowhere", model / "card")))
+
+
+def test_the_command(model, tmp_path, capsys):
+    target = tmp_path / "pets"
+    assert main(["publish", str(model), str(target), "--license=mit"]) == 0
+    told = capsys.readouterr().out
+    assert "README.md, config.json, model.safetensors, preprocessor_config.json in" in told
+    assert f"hf upload OWNER/NAME {target}" in told
+    assert 'license: "mit"' in (target / "README.md").read_text()
+    assert main(["publish", str(model), str(target)]) == 2
+    assert main(["publish", str(model)]) == 2
+    exists, arguments = capsys.readouterr().err.splitlines()
+    assert "pets exists already" in exists and "expected RUN and DIRECTORY, the one to write" in arguments
+    assert Path(target).is_dir()
