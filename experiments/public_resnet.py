@@ -85,7 +85,11 @@ def measure(values: flags.FlagValues) -> dict[str, Any]:
     source = limit(every, values.images)
     searched = limit(source, values.worst_images)
     plain = functools.partial(jax.jit(network.apply), variables)
-    found: dict[str, Any] = {"model": card.model, "all images": against_pytorch(plain, every, data), "ways": {}}
+    found: dict[str, Any] = {
+        "model": card.model,
+        "all images": against_pytorch(plain, every, data),
+        "ways": {},
+    }
     print(json.dumps(found["all images"]), flush=True)
     for name in values.way:
         options = WAYS[name]

@@ -198,4 +198,4 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
     yield "convnext_afc", common
 
 
-AFC = CodeBase(SOURCE, translate, convnext_entries, _candidates, "blurpool_kwargs")
+AFC = CodeBase(SOURCE, translate, convnext_entries, _candidates, "blurpool_kwargs", channels="in_chans")

@@ -13,7 +13,8 @@ from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, code_
 from aliasfree_jax.conversion.entries import Options
 from aliasfree_jax.conversion.hub import fetch
 from aliasfree_jax.conversion.originals import converted
-from aliasfree_jax.conversion.published import fetch_published
+
+fetch_published = None  # later
 from aliasfree_jax.conversion.publishing import is_published, read_published
 from aliasfree_jax.conversion.recognition import UNTRACED, normalised, recognise
 from aliasfree_jax.conversion.repository import CONFIG, Repository, read_repository
@@ -175,13 +176,15 @@ def _named(
             {"source": found, "options": open_fields},
         )
     return source or found, model, {**recognised, **options}
+
+
 def _decided(
-    path: str | os.PathLike,
-    original: tuple[str, str, Options],
+    path: Path,
+    original: Original,
     state_dict: Mapping[str, np.ndarray],
     given: Options,
     masks: bool,
-) -> tuple[str, str, Options]:
+) -> Original:
     """`original` with the filters that `given`, the weights or what lies beside them state."""
     source, model, options = original
     if code_base(source).filters in given:

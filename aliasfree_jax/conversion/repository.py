@@ -17,12 +17,6 @@ from aliasfree_jax.errors import ConversionError
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
-# Fields that the configuration of any network of transformers may have, without effect on its function.
-_OF_ANY_NETWORK = {
-    *("architectures", "transformers_version", "dtype", "torch_dtype", "id2label", "label2id", "num_labels"),
-    *("problem_type", "_name_or_path", "_commit_hash", "stage_names", "out_features", "out_indices"),
-    *("return_dict", "output_hidden_states", "output_attentions", "use_cache"),
-}
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # PIL's
 # What the libraries do where a field is missing.
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -68,7 +62,10 @@ class Repository:
             found["interpolation"] = "bicubic"
         for name in ("mean", "std"):
             found[name] = tuple(map(float, found[name]))
-        found["image_size"], found["eval_crop_ratio"] = int(found["image_size"]), float(found["eval_crop_ratio"])
+        found["image_size"], found["eval_crop_ratio"] = (
+            int(found["image_size"]),
+            float(found["eval_crop_ratio"]),
+        )
         numbers = (found["image_size"], found["eval_crop_ratio"], *found["std"])
         if not all(0 < number < math.inf for number in numbers):
             raise ValueError(f"{found} are not positive numbers")
@@ -145,10 +142,9 @@ def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Reposit
 
 def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Repository:
     (model,) = config["architectures"]
-    options = {name: value for name, value in config.items() if name not in _OF_ANY_NETWORK}
     labels = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
     found = Repository(
-        TRANSFORMERS.source, model, options, tuple(labels[number] for number in range(len(labels)))
+        TRANSFORMERS.source, model, dict(config), tuple(labels[number] for number in range(len(labels)))
     )
     size = preprocessor.get("size")
     exact = isinstance(size, Mapping) and "height" in size

@@ -26,7 +26,12 @@ SIZE = {"depths": [1, 1, 2, 1], "dims": [8, 16, 24, 32]}
 WIDTHS = {"depths": SIZE["depths"], "hidden_sizes": SIZE["dims"]}
 IMAGES = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "crop_pct": 0.875}
 IMAGES |= {"size": {"shortest_edge": 64}, "resample": 3}
-CFG = {"input_size": [3, 64, 64], "crop_pct": 0.9, "interpolation": "bicubic", **{"mean": [0.5] * 3, "std": [0.2] * 3}}
+CFG = {
+    "input_size": [3, 64, 64],
+    "crop_pct": 0.9,
+    "interpolation": "bicubic",
+    **{"mean": [0.5] * 3, "std": [0.2] * 3},
+}
 
 
 def files_of(name, config=None, preprocessor=None, weights="model.safetensors"):
@@ -113,7 +118,11 @@ def test_a_name_on_the_hub_of_each_dialect(name, hub, unoptimised):
 
 def test_a_file_and_a_revision_can_be_named(hub):
     other = files_of("timm_convnext_mini_conv_mlp_64", REPOSITORIES["timm/convnext"][1])
-    hub["timm/convnext"]["v2"] = {**other, "old/weights.pth": b"", "model.safetensors": other["model.safetensors"]}
+    hub["timm/convnext"]["v2"] = {
+        **other,
+        "old/weights.pth": b"",
+        "model.safetensors": other["model.safetensors"],
+    }
     first = load_pretrained("hf://timm/convnext@main/model.safetensors")[2]
     second = load_pretrained("hf://timm/convnext@v2")[2]
     assert jax.tree.structure(first) == jax.tree.structure(second)

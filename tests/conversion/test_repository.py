@@ -117,9 +117,7 @@ def test_another_pooling_is_passed_on(read):
 def test_transformers(read):
     found = read(TRANSFORMERS, PREPARED)
     assert (found.source, found.model) == ("transformers", "ConvNextForImageClassification")
-    assert found.options == {
-        name: TRANSFORMERS[name] for name in ("depths", "hidden_sizes", "layer_norm_eps", "model_type")
-    }
+    assert found.options == TRANSFORMERS
     assert found.class_names == ("cat", "dog", "eel") and not found.notes
     assert found.prepared == {
         **{"image_size": 224, "eval_crop_ratio": 0.875, "interpolation": "bicubic", "eval_view": "auto"},
@@ -139,7 +137,9 @@ def test_other_processors_of_transformers(read):
 def test_without_preprocessor_the_librarys_defaults_are_assumed_aloud(read):
     found = read(TRANSFORMERS)
     assert found.prepared["mean"] == (0.5, 0.5, 0.5) and found.prepared["image_size"] == 384
-    assert "do not state image_size, eval_crop_ratio, interpolation, mean, std; transformers'" in found.notes[0]
+    assert (
+        "do not state image_size, eval_crop_ratio, interpolation, mean, std; transformers'" in found.notes[0]
+    )
 
 
 @pytest.mark.parametrize("config", [None, {}, {"model_type": "convnext"}, {"architectures": []}])
