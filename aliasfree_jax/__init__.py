@@ -12,8 +12,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    *("Oversample", "__version__", "audit", "check"),
-    *("create_model", "list_models", "load_pretrained", "shift_invariant"),
+    "Oversample",
+    "__version__",
+    "audit",
+    "check",
+    "create_model",
+    "list_models",
+    "load_pretrained",
+    "shift_invariant",
 ]
 
 _HOMES = {

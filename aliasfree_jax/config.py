@@ -55,7 +55,7 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "init_from": (
         "",
         None,
-    ),  # what `load_pretrained` takes: run, directory, file, hf://owner/name; "" = scratch
+    ),  # run, directory, file, hf://owner/name, as `load_pretrained`; "" = scratch
     "model.name": ("convnext_afc_micro", None),  # see list_models(); or my_file.py:make_network
     # keyword arguments of create_model, or of that function; number of classes: from data
     "model.options": ({}, None),

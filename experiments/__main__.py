@@ -29,9 +29,9 @@ from aliasfree_jax.files import local_path, sole_writer
 from experiments.matrix import Run
 from experiments.page import write_page
 from experiments.protocols import PROTOCOLS, Protocol
-from experiments.tables import write_tables
 from experiments.runner import Failure, cores_of, pending, perform_all, worker
 from experiments.stored import Store
+from experiments.tables import write_tables
 
 
 def chosen_runs(protocol: Protocol, pattern: str, seeds: str) -> list[Run]:

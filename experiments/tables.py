@@ -56,7 +56,7 @@ EXCERPTS: Mapping[str, Excerpt] = {
 
 
 def tables() -> Iterator[tuple[Path, str, Rows]]:
-    """The tables: in which page, between the marks of which name, and what: protocols', and public ResNets'."""
+    """The tables of protocols and of public ResNets: in which page, between which marks, and what."""
     for name, excerpt in EXCERPTS.items():
         stored = summarize(Store(PROTOCOLS[name])).summaries
         shown = [summary for summary in stored if excerpt.shown(summary.row)]

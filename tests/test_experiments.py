@@ -25,10 +25,10 @@ from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import PAGE, spread, write_page
 from experiments.pictures import PICTURES
 from experiments.protocols import FULL, LONGER, PROTOCOLS, REDUCED, configuration
-from experiments.tables import README, WEIGHTS, write_tables
 from experiments.runner import cores_of, pending, perform_all
 from experiments.stored import Store, rounded, settings
 from experiments.summary import exceptions, mean, summarize
+from experiments.tables import README, WEIGHTS, write_tables
 from experiments.worker import curve, training_seconds
 
 ROOT = Path(__file__).parents[1]

@@ -131,8 +131,8 @@ class CodeBase:
       candidates: from a network's description (`description`) to what may be the same network there; the way
         there, `translate`, decides whether one is.
       filters: the option that states blur filters, or that there are none; "" without filters.
-      classes, channels: the options that state how many classes there are, and channels of the images; "" where
-        these are always 3.
+      classes, channels: the options that state how many classes there are, and channels of the images; ""
+        where these are always 3.
     """
 
     source: str

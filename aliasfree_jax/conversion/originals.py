@@ -8,13 +8,12 @@ import flax.linen as nn
 import numpy as np
 
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables
-from aliasfree_jax.conversion.code_bases import AFC, AKAMASTER, CIFAR_APS, LPS, PLAIN, code_base, table
+from aliasfree_jax.conversion.code_bases import AFC, AKAMASTER, LPS, PLAIN, code_base, table
 from aliasfree_jax.conversion.entries import CodeBase, Options, convert, export
 from aliasfree_jax.conversion.learnable_polyphase_sampling import temperature
 from aliasfree_jax.conversion.recognition import normalised
 from aliasfree_jax.conversion.undecided import require_filters
 from aliasfree_jax.data.class_names import placeholders
-from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
 # How the originals prepare images for evaluation, as a `ModelCard` has it.

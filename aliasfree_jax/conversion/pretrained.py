@@ -14,7 +14,7 @@ from aliasfree_jax.conversion.entries import Options
 from aliasfree_jax.conversion.hub import fetch
 from aliasfree_jax.conversion.originals import converted
 
-fetch_published = None  # later
+from aliasfree_jax.conversion.published import fetch_published
 from aliasfree_jax.conversion.publishing import is_published, read_published
 from aliasfree_jax.conversion.recognition import UNTRACED, normalised, recognise
 from aliasfree_jax.conversion.repository import CONFIG, Repository, read_repository
@@ -56,7 +56,7 @@ def load_pretrained(
           torchvision, transformers or an original of this package's networks, a raw state dict or a training
           checkpoint. A config.json beside it that names a network is read too;
         - "hf://owner/name[@revision][/file]", from the Hugging Face hub (`pip install 'aliasfree_jax[hub]'`);
-        - "antialiased-cnns/resnet50_lpf4_finetune": a file that its authors published (`conversion.published`).
+        - "antialiased-cnns/resnet50_lpf4_finetune": a file that BlurPool's authors published (`published`).
       source, model, options: of the network in a file, as in `from_original`; by default recognised from the
         weights and what lies beside them.
       key: which entry of a training checkpoint to take; by default the averaged weights if there are any.

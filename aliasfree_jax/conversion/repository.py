@@ -52,8 +52,8 @@ class Repository:
         missing = [name for name, value in stated.items() if value is None]
         if missing:
             self.notes.append(
-                f"the files beside the weights do not state {', '.join(missing)}; {self.source}'s defaults are "
-                "assumed"
+                f"the files beside the weights do not state {', '.join(missing)}; the defaults of {self.source} "
+                "are assumed"
             )
         known = {name: value for name, value in stated.items() if value is not None}
         found = {**_DEFAULTS[self.source], **known}
@@ -62,10 +62,8 @@ class Repository:
             found["interpolation"] = "bicubic"
         for name in ("mean", "std"):
             found[name] = tuple(map(float, found[name]))
-        found["image_size"], found["eval_crop_ratio"] = (
-            int(found["image_size"]),
-            float(found["eval_crop_ratio"]),
-        )
+        found["image_size"] = int(found["image_size"])
+        found["eval_crop_ratio"] = float(found["eval_crop_ratio"])
         numbers = (found["image_size"], found["eval_crop_ratio"], *found["std"])
         if not all(0 < number < math.inf for number in numbers):
             raise ValueError(f"{found} are not positive numbers")

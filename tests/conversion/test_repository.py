@@ -87,7 +87,7 @@ def test_older_files_of_timm_have_all_fields_at_the_top_and_may_lack_some(read):
     assert found.prepared["image_size"] == 288 and found.prepared["eval_crop_ratio"] == 0.875
     assert found.prepared["mean"] == (0.485, 0.456, 0.406) and found.class_names == ()
     assert found.notes == [
-        "the files beside the weights do not state eval_crop_ratio, mean; timm's defaults are assumed"
+        "the files beside the weights do not state eval_crop_ratio, mean; the defaults of timm are assumed"
     ]
 
 
@@ -138,7 +138,7 @@ def test_without_preprocessor_the_librarys_defaults_are_assumed_aloud(read):
     found = read(TRANSFORMERS)
     assert found.prepared["mean"] == (0.5, 0.5, 0.5) and found.prepared["image_size"] == 384
     assert (
-        "do not state image_size, eval_crop_ratio, interpolation, mean, std; transformers'" in found.notes[0]
+        "do not state image_size, eval_crop_ratio, interpolation, mean, std;" in found.notes[0]
     )
 
 
