@@ -128,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.faults.get(Path(name).name, "") if self.command == "GET" else ""
         if fault.isdigit():
             return self.failed(int(fault))
+        if fault == CLOSED:
+            self.close_connection = True
+            return None
         if fault == CUT_ONCE:
             self.faults.pop(Path(name).name)
         if fault == SHORT:
