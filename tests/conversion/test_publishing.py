@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import yaml
+from hub_server import hub_at, serving
 from safetensors.numpy import load_file
 
 from aliasfree_jax.__main__ import main
@@ -28,6 +29,7 @@ from aliasfree_jax.checkpoint import (
 )
 from aliasfree_jax.config import base_config
 from aliasfree_jax.conversion import publishing
+from aliasfree_jax.conversion.hub import fetch
 from aliasfree_jax.conversion.publishing import is_published, publish, read_published
 from aliasfree_jax.conversion.readme import WORDS, readme
 from aliasfree_jax.conversion.safetensors import safetensors_file
@@ -146,6 +148,15 @@ def test_a_published_network_is_the_same_bit_for_bit(card, tmp_path):
     assert any(name.startswith("batch_stats/") for name in found)
     kinds = {array.dtype.name for name, array in found.items() if name.startswith("params/")}
     assert kinds == {np.dtype(ml_dtypes.bfloat16).name if "param_dtype" in card.options else "float32"}
+
+
+def test_a_hub_gives_the_same_bits_back(published, tmp_path):
+    files = {path.name: path.read_bytes() for path in published.iterdir()}
+    with serving({"me/pets": {"main": files}}) as endpoint, hub_at(endpoint, tmp_path / "home"):
+        directory = fetch("hf://me/pets").parent
+    assert is_published(directory)
+    card, _, variables = read_published(directory)
+    assert (card, weights_sha256(variables)) == (CARD, weights_sha256(variables_of()))
 
 
 def test_the_two_descriptions_are_the_card_without_a_field_twice(published):
