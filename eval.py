@@ -28,7 +28,7 @@ from tqdm import tqdm
 from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import ModelCard, how_chosen, newest_run, weights_sha256
 from aliasfree_jax.config import validate
-from aliasfree_jax.conversion import load_weights
+from aliasfree_jax.conversion import load_for_command
 from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import fit_classes
@@ -77,23 +77,23 @@ _WORKDIR = flags.DEFINE(
     cli.LocalPath(), "workdir", "", "run to evaluate; default: the newest one under runs/"
 )
 _CHECKPOINT = flags.DEFINE(
-    cli.LocalPath(), "checkpoint", "", "run, checkpoint directory, converted directory or original file"
+    cli.Weights(), "checkpoint", "", "run, directory, file of weights, hf://owner/name, or a published name"
 )
 _OUTPUT = flags.DEFINE(
     cli.LocalPath(), "output", "", "JSON file of the results, .md beside it; default: eval.json in the run"
 )
 
 
-def checkpoint_path() -> Path:
-    """What the flags ask to evaluate."""
+def checkpoint() -> str:
+    """What the flags ask to evaluate, a reference for `load_pretrained`."""
     if _WORKDIR.value and _CHECKPOINT.value:
         raise ConfigError("pass either --workdir or --checkpoint, not both.")
-    return Path(_CHECKPOINT.value or _WORKDIR.value or newest_run("runs"))
+    return str(_CHECKPOINT.value or _WORKDIR.value or newest_run("runs"))
 
 
-def output_path(checkpoint: Path) -> Path:
+def output_path(reference: str) -> Path:
     """Where the results go; its directory is made now, so that no evaluation is lost for a typing error."""
-    output = Path(_OUTPUT.value) if _OUTPUT.value else results_path(checkpoint)
+    output = Path(_OUTPUT.value) if _OUTPUT.value else results_path(reference)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -166,12 +166,12 @@ def main(config: ConfigDict) -> None:
             f"{', '.join(others)}: the network that is evaluated is the checkpoint's, as it was trained. "
             "Another one can start from its weights: python train.py --config.init_from=CHECKPOINT"
         )
-    path = checkpoint_path()
-    output = output_path(path)
-    card, module, variables = load_weights(path, "--checkpoint")
-    print(f"checkpoint     {path}, step {card.step}\nnetwork        {card.in_words()}")
+    reference = checkpoint()
+    output = output_path(reference)
+    card, module, variables = load_for_command(reference, "--checkpoint")
+    print(f"checkpoint     {reference}, step {card.step}\nnetwork        {card.in_words()}")
     preparation = prepare(config.data, card, cli.overridden())
-    choice = how_chosen(path)
+    choice = how_chosen(Path(reference))
     if choice:
         print(f"chosen as      {choice}")
     source = check_fits(card, open_source(config.data, train=False))
@@ -202,7 +202,7 @@ def main(config: ConfigDict) -> None:
         results["imagenet_c"] = corrupted(config, predict, source)
     results["preparation"] = preparation
     print("\n" + format_table(results))
-    about = {"checkpoint": str(path), "card": card.to_json(), "seed": config.seed}
+    about = {"checkpoint": reference, "card": card.to_json(), "seed": config.seed}
     about |= {"weights": weights_sha256(variables)}
     about |= {"chosen_as": choice} if choice else {}
     about |= {section: config[section].to_dict() for section in ("data", "eval")}
@@ -212,4 +212,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, default=lambda: cli.stored_config(checkpoint_path()))
+    cli.run(main, default=lambda: cli.stored_config(checkpoint()))

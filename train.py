@@ -28,7 +28,7 @@ from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import finished_steps, load_variables
-from aliasfree_jax.conversion import load_weights
+from aliasfree_jax.conversion import is_checkpoint, load_for_command
 from aliasfree_jax.data import open_source
 from aliasfree_jax.data.class_names import fit_classes
 from aliasfree_jax.evaluation.evaluator import predictor, shift_report
@@ -71,11 +71,10 @@ def pretrained_weights(config: ConfigDict, workdir: Path) -> Pretrained | None:
     """What to start from; None for scratch, and for a run that has checkpoints of its own."""
     if not config.init_from or finished_steps(workdir / "checkpoints"):
         return None
-    path = Path(config.init_from)
-    if path.is_file():
-        card, _, variables = load_weights(path, "--config.init_from")
-        return Pretrained(card, variables)
-    return Pretrained(*load_variables(path))  # the network that had them may be gone
+    if is_checkpoint(config.init_from):
+        return Pretrained(*load_variables(config.init_from))  # the network that had them may be gone
+    card, _, variables = load_for_command(config.init_from, "--config.init_from")
+    return Pretrained(card, variables)
 
 
 def fresh_directory(path: Path) -> Path:

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict, config_flags
 from aliasfree_jax.commands import mistake, refuse
 from aliasfree_jax.config import field_fault
 from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, command, unknown
-from aliasfree_jax.files import PathError, local_path
+from aliasfree_jax.files import PathError, elsewhere, local_path
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
 from aliasfree_jax.references import located
 from aliasfree_jax.stored_config import CONFIG, read_config, reason, run_directory
@@ -40,6 +40,16 @@ class LocalPath(flags.ArgumentParser[str]):
         return str(local_path(argument)) if argument else ""
 
 
+class Weights(LocalPath):
+    """Parses the value of a flag that is a path, or names weights that are downloaded."""
+
+    syntactic_help = "a path or hf://owner/name"
+
+    def parse(self, argument: str) -> str:
+        """A path as `LocalPath` has it."""
+        return argument if elsewhere(argument) else super().parse(argument)
+
+
 _LAUNCHER = flags.DEFINE_enum(
     "launcher", "auto", LAUNCHERS, "what started this process as one of several; auto: look for traces"
 )
@@ -51,16 +61,17 @@ ACCEPT_CLASS_NAMES = flags.DEFINE_bool(
 )
 
 
-def stored_config(checkpoint: Path) -> ConfigDict:
-    """The configuration of the run that `checkpoint` belongs to.
+def stored_config(reference: str) -> ConfigDict:
+    """The configuration of the run that a checkpoint belongs to.
 
     Raises:
       ConfigError: it belongs to no run, or the run's configuration is missing or unreadable.
     """
+    checkpoint = Path(reference)
     run = run_directory(checkpoint)
-    if run is None and checkpoint.exists():
+    if run is None and (elsewhere(reference) or checkpoint.exists()):
         raise ConfigError(
-            f"{checkpoint} is not part of a run, so no stored configuration says what to evaluate on: "
+            f"{reference} is not part of a run, so no stored configuration says what to evaluate on: "
             "pass one with --config=configs/....py, and --config.data.path=... for images of your own."
         )
     if run is None:
@@ -95,7 +106,7 @@ def _expand_paths(config: ConfigDict) -> None:
     for field in PATHS:
         *sections, name = field.split(".")
         section = functools.reduce(getattr, sections, config)
-        if section[name]:
+        if section[name] and not (field == "init_from" and elsewhere(section[name])):
             section[name] = str(local_path(section[name], f"--config.{field}"))
     config.model.name = located(config.model.name)  # the run may go on, and is evaluated, from elsewhere
 

@@ -52,7 +52,10 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "seed": (0, Range(0, 2**32 - 1, whole=True)),  # as numpy takes it
     # train.py: three updates of a few images with all components, to see that it runs
     "dry_run": (False, None),
-    "init_from": ("", None),  # run, converted weights or original file (.pth, .safetensors); "" = scratch
+    "init_from": (
+        "",
+        None,
+    ),  # what `load_pretrained` takes: run, directory, file, hf://owner/name; "" = scratch
     "model.name": ("convnext_afc_micro", None),  # see list_models(); or my_file.py:make_network
     # keyword arguments of create_model, or of that function; number of classes: from data
     "model.options": ({}, None),

@@ -17,6 +17,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+# Weights that are downloaded: from the Hugging Face hub, and under their authors' names.
+HUB = "hf://"
+_PUBLISHED = re.compile(r"antialiased-cnns/\w+_lpf\d\w*")
 LOCK = "lock"  # in a directory that one process at a time may write to
 
 
@@ -30,6 +33,12 @@ class UnwritableError(AliasFreeError, OSError):
 
 class OccupiedError(ConfigError):
     """Another live process writes to the directory."""
+
+
+def elsewhere(reference: str | Path) -> bool:
+    """Whether `reference` names weights that are downloaded, and no path of this machine."""
+    text = str(reference)
+    return text.startswith(HUB) or bool(_PUBLISHED.fullmatch(text) and not Path(text).exists())
 
 
 def local_path(text: str | Path, name: str = "the path") -> Path:

@@ -29,7 +29,7 @@ from aliasfree_jax.files import local_path, sole_writer
 from experiments.matrix import Run
 from experiments.page import write_page
 from experiments.protocols import PROTOCOLS, Protocol
-from experiments.readme import write_readme
+from experiments.tables import write_tables
 from experiments.runner import Failure, cores_of, pending, perform_all, worker
 from experiments.stored import Store
 
@@ -113,7 +113,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     refuse(arguments)
     if values.page:
-        print("\n".join(f"wrote {path}" for path in [*write_page(), write_readme()]))
+        print("\n".join(f"wrote {path}" for path in [*write_page(), *write_tables()]))
         return
     store = Store(PROTOCOLS[values.protocol])
     chosen = chosen_runs(store.protocol, values.only, values.seeds)

@@ -1,10 +1,11 @@
-"""A ResNet-20 that others trained on CIFAR-10, as it is and made shift-invariant without training.
+"""ResNets that others trained on CIFAR-10, as they are and made shift-invariant without training.
 
 python -m experiments.public_resnet --weights=resnet20-12fca82f.th --data=CIFAR.tar.xz
+python -m experiments.public_resnet --weights=resnet56-4bfd9763.th --data=CIFAR.tar.xz --images=2000 ...
 
 The weights are those of github.com/akamaster/pytorch_resnet_cifar10. The data is CIFAR-10 as for
-`python -m experiments`. The results go to experiments/results/public_resnet.json, and from there into the
-README's table by `python -m experiments --page`.
+`python -m experiments`. The results go to experiments/results/public_resnet.json, an entry for each network,
+and from there into the tables of README and docs by `python -m experiments --page`.
 """
 
 import functools
@@ -21,22 +22,22 @@ if __name__ == "__main__":  # before what may be missing is imported
     begin()
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
-from aliasfree_jax import shift_invariant
+from aliasfree_jax import load_pretrained, shift_invariant
 from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.config import base_config
-from aliasfree_jax.conversion.weight_files import read_state_dict
-from aliasfree_jax.data import eval_batches, limit, open_source
+from aliasfree_jax.data import Source, eval_batches, limit, open_source
+from aliasfree_jax.data.sources import Subset
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
 from aliasfree_jax.evaluation.measurements import adversarial_integer
 from aliasfree_jax.evaluation.report import Rows, circumstances, percent
-from aliasfree_jax.evaluation.shift_sets import random_fraction, random_integer
+from aliasfree_jax.evaluation.shift_sets import Grid, random_fraction, random_integer
 from aliasfree_jax.files import local_path, write_json
 from benchmarks.timing import machine
-from experiments.resnet20 import ResNet20, variables_of
 from experiments.stored import ROOT, rounded
 
 RESULTS = ROOT / "experiments" / "results" / "public_resnet.json"
@@ -50,6 +51,8 @@ WAYS: Mapping[str, dict[str, Any] | None] = {
     "ideal": {"sampler": "ideal"},
     "ideal, polynomials": {"sampler": "ideal", "activations": "polynomial"},
 }
+# By rows and columns: the rolls under which PyTorch's predictions were compared, and of how many images.
+ROLLS, ROLLED = ((1, 0), (0, 1), (3, 5), (-2, 7)), 2000
 
 
 def measurements(draws: int) -> list[Measurement]:
@@ -61,19 +64,39 @@ def measurements(draws: int) -> list[Measurement]:
     ]
 
 
-def measure(values: flags.FlagValues, variables: Any) -> dict[str, Any]:
-    """The results of every way, by its name."""
-    data = base_config().data  # its normalisation is ImageNet's, with which these weights were trained
-    data.source, data.path, data.image_size, data.eval_crop_ratio = "folder", values.data, SIDE, 1.0
-    source = limit(open_source(data, train=False), values.images)
+def against_pytorch(predict: Callable[[Any], Any], source: Source, data: ConfigDict) -> dict[str, Any]:
+    """Accuracy on all images, and the shares of equal predictions after `ROLLS` that PyTorch was asked for."""
+    chosen = Subset(source, np.sort(np.random.default_rng(0).permutation(len(source))[:ROLLED]))
+    rolls = [Measurement(str(roll), Grid(np.array([roll]))) for roll in ROLLS]
+    rolled = evaluate(predict, eval_batches(chosen, data, batch_size=BATCH), rolls)
+    return {
+        **evaluate(predict, eval_batches(source, data, batch_size=BATCH)),
+        "rolls": {roll.name: rolled[roll.name]["consistency"] for roll in rolls},
+    }
+
+
+def measure(values: flags.FlagValues) -> dict[str, Any]:
+    """The network's results: beside PyTorch's, and of every way by its name."""
+    card, network, variables = load_pretrained(values.weights)
+    data = base_config().data
+    data.update(card.preparation())
+    data.source, data.path = "folder", values.data
+    every = open_source(data, train=False)
+    source = limit(every, values.images)
     searched = limit(source, values.worst_images)
-    results = {}
-    for name, options in WAYS.items():
-        apply: Callable[..., Any] = ResNet20().apply
-        function = apply if options is None else shift_invariant(apply, argnums=1, **options)
+    plain = functools.partial(jax.jit(network.apply), variables)
+    found: dict[str, Any] = {
+        "model": card.model,
+        "all images": against_pytorch(plain, every, data),
+        "ways": {},
+    }
+    print(json.dumps(found["all images"]), flush=True)
+    for name in values.way:
+        options = WAYS[name]
+        function = network.apply if options is None else shift_invariant(network.apply, argnums=1, **options)
         predict = functools.partial(jax.jit(function), variables)
         began = time.perf_counter()
-        results[name] = {
+        found["ways"][name] = {
             "options": options,
             **evaluate(predict, eval_batches(source, data, batch_size=BATCH), measurements(values.draws)),
             "worst": evaluate(
@@ -83,8 +106,8 @@ def measure(values: flags.FlagValues, variables: Any) -> dict[str, Any]:
             ),
             "seconds": time.perf_counter() - began,
         }
-        print(" | ".join(row(name, results[name])), flush=True)
-    return results
+        print(" | ".join(row(name, found["ways"][name])), flush=True)
+    return found
 
 
 def row(name: str, found: Mapping[str, Any]) -> list[str]:
@@ -96,18 +119,23 @@ def row(name: str, found: Mapping[str, Any]) -> list[str]:
     return [name, *(percent(share).rstrip("%") for share in shares)]
 
 
-def table() -> Rows:
-    """The stored results, for the README.
+def stored() -> dict[str, Any]:
+    """What was measured, by the network's name; nothing where there is no file."""
+    return dict(json.loads(RESULTS.read_text())) if RESULTS.exists() else {}
+
+
+def table(network: str) -> Rows:
+    """The stored results of a network, such as "ResNet-20".
 
     Raises:
       DataError: there are none.
     """
     try:
-        found = json.loads(RESULTS.read_text())["results"]
+        found = stored()[network]["ways"]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{RESULTS} has no results ({error!r}): {__name__} makes them.") from error
     heading = [
-        *("ResNet-20", "accuracy, %", "same class under integer shifts, %", "half-pixel"),
+        *(network, "accuracy, %", "same class under integer shifts, %", "half-pixel"),
         *("accuracy of the searched images, %", "its worst case over all integer shifts"),
     ]
     return [heading, *(row(name, of_way) for name, of_way in found.items())]
@@ -115,8 +143,9 @@ def table() -> Rows:
 
 def define(values: flags.FlagValues) -> None:
     """The command's flags."""
-    flags.DEFINE_string("weights", None, "resnet20-12fca82f.th", required=True, flag_values=values)
+    flags.DEFINE_string("weights", None, "resnet20-12fca82f.th, say", required=True, flag_values=values)
     flags.DEFINE_string("data", None, "CIFAR-10: a folder, tar or zip", required=True, flag_values=values)
+    flags.DEFINE_multi_enum("way", list(WAYS), list(WAYS), "what to do to it", flag_values=values)
     flags.DEFINE_integer("images", 0, "test images, evenly spread; 0: all", 0, flag_values=values)
     flags.DEFINE_integer("draws", 1, "random shifts of each kind an image", 1, flag_values=values)
     flags.DEFINE_integer("worst_images", 100, "of them, tried under every shift", 1, flag_values=values)
@@ -126,18 +155,20 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     refuse(arguments)
-    variables = jax.tree.map(jnp.asarray, variables_of(read_state_dict(values.weights)))
-    results = measure(values, variables)
+    found = measure(values)
     about, where = machine(), circumstances()
     sizes = " ".join(f"--{name}={values[name].value}" for name in ("images", "draws", "worst_images"))
     files = f"--weights={Path(values.weights).name} --data={Path(values.data).name}"
-    stored = {
-        **where | {"command": f"python -m experiments.public_resnet {files} {sizes}"},
+    ways = "".join(f" --way='{way}'" for way in values.way) if values["way"].present else ""
+    described = {
+        **where | {"command": f"python -m experiments.public_resnet {files} {sizes}{ways}"},
         **{"processor": about["device"], "load": about["load"]},
-        "results": results,
     }
-    write_json(local_path(values.output), rounded(stored), indent=1)
-    print(f"wrote {values.output}")
+    output = local_path(values.output)
+    others = json.loads(output.read_text()) if output.exists() else {}
+    name = found["model"].removesuffix("_cifar").replace("resnet", "ResNet-")
+    write_json(output, others | {name: rounded(described | found)}, indent=1)
+    print(f"wrote {output}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import PAGE, spread, write_page
 from experiments.pictures import PICTURES
 from experiments.protocols import FULL, LONGER, PROTOCOLS, REDUCED, configuration
-from experiments.readme import README, write_readme
+from experiments.tables import README, WEIGHTS, write_tables
 from experiments.runner import cores_of, pending, perform_all
 from experiments.stored import Store, rounded, settings
 from experiments.summary import exceptions, mean, summarize
@@ -380,11 +380,15 @@ def test_the_page_tells_means_missing_and_stale_runs_and_exceptions(store, tmp_p
 def test_the_page_in_the_repository_is_that_of_its_results(tmp_path):
     page = write_page(page=tmp_path / PAGE.name)[0]
     assert PAGE.read_text() == page.read_text(), "run python -m experiments --page"
-    readme = tmp_path / "README.md"
-    shutil.copy(README, readme)
-    assert write_readme(readme).read_text() == README.read_text(), "likewise"
-    with pytest.raises(DataError, match="page.md has no lines '<!-- measured: .*between which a table"):
-        write_readme(shutil.copy(page, tmp_path / "page.md"))
+    (tmp_path / "docs").mkdir()
+    for name in (README, WEIGHTS):
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert write_tables(tmp_path) == [tmp_path / README, tmp_path / WEIGHTS]
+    for name in (README, WEIGHTS):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text(), "likewise"
+    shutil.copy(page, tmp_path / README)
+    with pytest.raises(DataError, match="README.md has no lines '<!-- measured: .*between which a table"):
+        write_tables(tmp_path)
 
 
 def test_protocols_never_share_a_table(store, tmp_path):
@@ -480,7 +484,8 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
     for package in ("experiments", "configs", "benchmarks"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("results"))
     (tmp_path / "docs").mkdir()
-    shutil.copy(README, tmp_path)
+    for name in (README, WEIGHTS):
+        shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "experiments/results").mkdir()
     shutil.copy(public_resnet.RESULTS, tmp_path / "experiments/results")
     rng = np.random.default_rng(0)

@@ -42,7 +42,7 @@ RANKS = {
     "conversion": 10,
     "__main__": 11,
 }
-FACADE = "evaluation"  # `aliasfree_jax` itself offers create_model to audit, and counts as this
+FACADE = "conversion"  # `aliasfree_jax` itself offers create_model to load_pretrained, and counts as this
 OFFERED = {name: home.split(".")[1] for name, home in aliasfree_jax._HOMES.items()}
 
 FORBIDDEN_EVERYWHERE = {"torch", "torchvision", "timm", "tensorflow"}
@@ -86,7 +86,7 @@ def violations(part: str, source: str) -> list[str]:
 
 
 def part_of(path: Path) -> str:
-    """The part of the package that a file belongs to; the package's own __init__ counts as evaluation."""
+    """The part of the package that a file belongs to; the package's own __init__ counts as conversion."""
     first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     return FACADE if first == "__init__" else first
 

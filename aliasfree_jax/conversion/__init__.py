@@ -1,5 +1,6 @@
-"""Published PyTorch weights to this package's networks and back, without PyTorch."""
+"""Weights from wherever people keep them to this package's networks, and back, without PyTorch."""
 
-from aliasfree_jax.conversion.originals import from_original, load_pth, load_weights, to_original
+from aliasfree_jax.conversion.originals import from_original, to_original
+from aliasfree_jax.conversion.pretrained import is_checkpoint, load_for_command, load_pretrained
 
-__all__ = ["from_original", "load_pth", "load_weights", "to_original"]
+__all__ = ["from_original", "is_checkpoint", "load_for_command", "load_pretrained", "to_original"]

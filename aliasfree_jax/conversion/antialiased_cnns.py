@@ -101,4 +101,4 @@ def _candidates_torchvision(network: Mapping[str, Any]) -> Candidates:
 
 
 BLURPOOL = CodeBase(SOURCE, translate, _entries, _candidates, "filter_size")
-PLAIN = CodeBase(TORCHVISION, translate_torchvision, _entries_torchvision, _candidates_torchvision)
+TORCHVISION_CNNS = CodeBase(TORCHVISION, translate_torchvision, _entries_torchvision, _candidates_torchvision)

@@ -28,13 +28,37 @@ from aliasfree_jax.models.resnet import EXPANSION, ResNet
 
 
 @dataclasses.dataclass(frozen=True)
+class ResNetNames:
+    """Keys of a ResNet's modules: patterns of the numbers of a stage, block, convolution or layer.
+
+    Attributes:
+      stem_conv, stem_norm, head: of these modules.
+      deep_conv: of the layer `n` of a stem of several convolutions with their norms and activations.
+      block: of a block, of stages that count from 0 (`s`) or from 1 (`stage`).
+      conv, norm: within the block, of convolutions that count from 0 (`n`) or from 1 (`number`).
+      shortcut: of the projection's convolution and norm, which take the places `n` of a sequence that a
+        sampler may begin; None where shortcuts have no weights.
+    """
+
+    stem_conv: str = "conv1"
+    stem_norm: str = "bn1"
+    deep_conv: str = "conv1.{n}"
+    block: str = "layer{stage}.{block}"
+    conv: str = "conv{number}"
+    norm: str = "bn{number}"
+    shortcut: tuple[str, str] | None = ("downsample.{n}", "downsample.{n}")
+    head: str = "fc"
+
+
+@dataclasses.dataclass(frozen=True)
 class Style:
-    """How a code base names the tensors of its ResNets.
+    """How a code base names the tensors of its networks.
 
     Attributes:
       prefix: of all keys.
+      names: of a ResNet's modules.
       wrapped: whether 3 x 3 and 7 x 7 convolutions are the second module of a sequence, after a padding.
-      sampled: whether blocks of stride 2 have samplers; without, their convolutions are strided.
+      sampled: whether samplers are modules of the sequences that they stand in.
       pool: entries of the samplers.
       shortcut_pool: entries of those of shortcuts, where they are others.
       pool_name: key of the sampler where it is no part of a sequence with the convolution; "" where it is.
@@ -43,6 +67,7 @@ class Style:
     """
 
     prefix: str = ""
+    names: ResNetNames = ResNetNames()
     wrapped: bool = False
     sampled: bool = True
     pool: Pool = no_entries
@@ -54,31 +79,46 @@ class Style:
 
 def resnet(network: ResNet, style: Style) -> Iterator[Entry]:
     """All tensors of `network` in the code base's words."""
-    prefix = style.prefix
-    yield Entry(f"{prefix}conv1{'.1' if style.wrapped else ''}.weight", "params/stem/conv/kernel", CONV)
-    yield from batch_norm(f"{prefix}bn1", "stem/norm")
-    channels = network.widths[0]
+    prefix, names = style.prefix, style.names
+    yield from _resnet_stem(network, style)
+    channels = network.stem_width or network.widths[0]
+    for stage, (depth, width) in enumerate(zip(network.depths, network.widths, strict=True)):
+        for block in range(depth):
+            key = prefix + names.block.format(s=stage, stage=stage + 1, block=block)
+            path, strided = f"stage{stage}_block{block}", stage > 0 and block == 0
+            yield from _resnet_block(network, style, key, path, channels, width, strided)
+            channels = EXPANSION[network.block] * width
+    if network.num_classes > 0:
+        yield from linear(prefix + names.head, "head")
+
+
+def _resnet_stem(network: ResNet, style: Style) -> Iterator[Entry]:
+    prefix, names = style.prefix, style.names
+    wrapped = ".1" if style.wrapped else ""
+    hidden = len(getattr(network.stem_layer(parent=None), "hidden_widths", ()))
+    for number in range(hidden):
+        conv, norm = (prefix + names.deep_conv.format(n=3 * number + module) for module in (0, 1))
+        yield Entry(f"{conv}.weight", f"params/stem/conv{number + 1}/kernel", CONV)
+        yield from batch_norm(norm, f"stem/norm{number + 1}")
+    conv = prefix + (names.deep_conv.format(n=3 * hidden) if hidden else names.stem_conv)
+    yield Entry(f"{conv}{wrapped}.weight", "params/stem/conv/kernel", CONV)
+    yield from batch_norm(prefix + names.stem_norm, "stem/norm")
+    channels = network.stem_width or network.widths[0]
     if style.first_pool:
         yield from style.first_pool(f"{prefix}maxpool.0", "stem/first_sampler", channels)
     if style.stem_pool:
         yield from style.pool(f"{prefix}{style.stem_pool}", "stem/pool/sampler", channels)
-    for stage, (depth, width) in enumerate(zip(network.depths, network.widths, strict=True)):
-        for block in range(depth):
-            key, path = f"{prefix}layer{stage + 1}.{block}", f"stage{stage}_block{block}"
-            strided = stage > 0 and block == 0
-            yield from _resnet_block(network, style, key, path, channels, width, strided)
-            channels = EXPANSION[network.block] * width
-    yield from linear(f"{prefix}fc", "head")
 
 
 def _resnet_block(
     network: ResNet, style: Style, key: str, path: str, channels: int, width: int, strided: bool
 ) -> Iterator[Entry]:
-    sizes = (3, 3) if network.block == "basic" else (1, 3, 1)
+    sizes, names = (3, 3) if network.block == "basic" else (1, 3, 1), style.names
     inner = width if network.block == "basic" else width * network.group_width // 64 * network.groups
     samples = strided and style.sampled
     for number, size in enumerate(sizes, 1):
-        conv = f"{key}.conv{number}"
+        numbers = {"n": number - 1, "number": number}
+        conv, norm = f"{key}.{names.conv.format(**numbers)}", f"{key}.{names.norm.format(**numbers)}"
         if samples and number == len(sizes):
             if style.pool_name:
                 pool = f"{key}.{style.pool_name}"
@@ -89,14 +129,15 @@ def _resnet_block(
             yield from style.pool(pool, f"{path}/sampler", inner)
         wrapped = ".1" if style.wrapped and size > 1 else ""
         yield Entry(f"{conv}{wrapped}.weight", f"params/{path}/conv{number}/kernel", CONV)
-        yield from batch_norm(f"{key}.bn{number}", f"{path}/norm{number}")
-    if strided or channels != EXPANSION[network.block] * width:
+        yield from batch_norm(norm, f"{path}/norm{number}")
+    if names.shortcut and (strided or channels != EXPANSION[network.block] * width):
+        conv, norm = (f"{key}.{name.format(n=place + samples)}" for place, name in enumerate(names.shortcut))
         if samples:
             shortcut_pool = style.shortcut_pool or style.pool
-            yield from shortcut_pool(f"{key}.downsample.0", f"{path}/shortcut_sampler", channels)
-        index = 1 if samples else 0
-        yield Entry(f"{key}.downsample.{index}.weight", f"params/{path}/shortcut_conv/kernel", CONV)
-        yield from batch_norm(f"{key}.downsample.{index + 1}", f"{path}/shortcut_norm")
+            sampler = f"{key}.{names.shortcut[0].format(n=0)}"
+            yield from shortcut_pool(sampler, f"{path}/shortcut_sampler", channels)
+        yield Entry(f"{conv}.weight", f"params/{path}/shortcut_conv/kernel", CONV)
+        yield from batch_norm(norm, f"{path}/shortcut_norm")
 
 
 def alexnet(network: AlexNet, style: Style) -> Iterator[Entry]:

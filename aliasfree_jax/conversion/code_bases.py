@@ -1,4 +1,4 @@
-"""The originals whose weights can be read and written, by name, and which of them have a network."""
+"""The code bases whose weights can be read and written, by name, and which of them have a network."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,20 +6,34 @@ from typing import Any
 
 from aliasfree_jax.checkpoint import ModelCard
 from aliasfree_jax.conversion.alias_free_convnets import AFC
-from aliasfree_jax.conversion.antialiased_cnns import BLURPOOL, PLAIN
+from aliasfree_jax.conversion.antialiased_cnns import BLURPOOL, TORCHVISION_CNNS
+from aliasfree_jax.conversion.convnext_dialects import TORCHVISION_CONVNEXT, TRANSFORMERS_CONVNEXT
 from aliasfree_jax.conversion.description import described, differences
-from aliasfree_jax.conversion.entries import CodeBase, Entry, Options, chosen, listing
+from aliasfree_jax.conversion.entries import CodeBase, Entry, Options, chosen, listing, united
 from aliasfree_jax.conversion.learnable_polyphase_sampling import LPS
+from aliasfree_jax.conversion.pytorch_resnet_cifar10 import AKAMASTER
+from aliasfree_jax.conversion.timm_convnext import TIMM_CONVNEXT
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import CIFAR_APS, IMAGENET_APS
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.references import is_reference
 
-SOURCES = {base.source: base for base in (AFC, BLURPOOL, PLAIN, IMAGENET_APS, CIFAR_APS, LPS)}
+PLAIN = united(
+    "torchvision",
+    {**dict.fromkeys(("convnext_*", "ConvNeXt"), TORCHVISION_CONVNEXT), "*": TORCHVISION_CNNS},
+)
+TIMM = united("timm", {"convnext*": TIMM_CONVNEXT}, channels="in_chans")
+TRANSFORMERS = united(
+    "transformers", {"ConvNext*": TRANSFORMERS_CONVNEXT}, classes="num_labels", channels="num_channels"
+)
+SOURCES = {
+    base.source: base
+    for base in (AFC, BLURPOOL, PLAIN, IMAGENET_APS, CIFAR_APS, LPS, TIMM, TRANSFORMERS, AKAMASTER)
+}
 
 
 def code_base(source: str) -> CodeBase:
-    """The original of that name; ConversionError if there is none."""
+    """The code base of that name; ConversionError if there is none."""
     return chosen("source", source, SOURCES)
 
 
@@ -45,9 +59,9 @@ def _nearest(base: CodeBase, card: ModelCard) -> _Nearest:
     if card.shift_invariant or is_reference(card.model):
         return _Nearest(_NONE, ["made by a function of others, or transformed: no original is either"])
     ours = described(create_model(card.model, **card.options))
-    given = {"num_classes": ours["num_classes"]}
-    if base is AFC:
-        given["in_chans"] = card.channels
+    given = {base.classes: ours["num_classes"]}
+    if base.channels:
+        given[base.channels] = card.channels
     elif card.channels != 3:
         return _Nearest(_NONE, [f"channels of the images: {card.channels}, there 3"])
     compared = []

@@ -18,7 +18,7 @@ from absl import flags
 
 from aliasfree_jax.checkpoint import save_model
 from aliasfree_jax.conversion.code_bases import SOURCES
-from aliasfree_jax.conversion.originals import load_pth
+from aliasfree_jax.conversion.pretrained import load_pretrained
 from aliasfree_jax.conversion.to_files import write_original
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.data.views import described
@@ -69,11 +69,11 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             f"expected an input and an output, got {arguments}: the original's file and the directory to "
             "write, or with --to=SOURCE a run (its best, a step, a converted directory) and the file."
         )
-    given, output = map(local_path, arguments)
+    given, output = arguments[0], local_path(arguments[1])
     if values.to is not None:
-        return _to_original(values, given, output)
+        return _to_original(values, local_path(given), output)
     try:
-        card, _, variables = load_pth(
+        card, _, variables = load_pretrained(
             given,
             source=values.source,
             model=values.model,

@@ -65,17 +65,19 @@ def _simplified(part: Description) -> Description:
 
 def _simplified_resnet(part: Description) -> Description:
     activation, stem = part["activation"], dict(part["stem"])
-    if stem[KIND] == "ImageStem":
+    if stem[KIND] in ("ImageStem", "DeepStem"):
         stem["first_sampler"] = None if stem["strided"] else stem["first_sampler"] or part["sampler"]
         if stem["first_sampler"] == {KIND: "Subsample"}:
             stem |= {"strided": True, "first_sampler": None}  # both convolve with stride 2
         if stem["pool_size"] == 1:
             stem["pool_padding"] = "VALID"
-    if part["sampler"] == {KIND: "Subsample"}:
+    if part["sampler"] == {KIND: "Subsample"} and part["sampler_position"] != "first":
         part = {**part, "sampler_position": "before"}
     return {
         **part,
         "stem": stem,
+        "stem_width": part["stem_width"] or part["widths"][0],
+        "shortcut_sampler": part["shortcut_sampler"] or part["sampler"],
         "stem_activation": part["stem_activation"] or activation,
         "sum_activation": part["sum_activation"] or activation,
     }

@@ -7,6 +7,7 @@ way in, and made again on the way out, for programs that load strictly.
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,6 +42,8 @@ DEPTHWISE = Layout(
     lambda value: value[:, 0].transpose(1, 2, 0), lambda value: value.transpose(2, 0, 1)[:, None]
 )
 DENSE = Layout(lambda value: value.T, lambda value: value.T)
+# A linear layer as a convolution of one pixel.
+POINTWISE = Layout(lambda value: np.squeeze(value, (2, 3)).T, lambda value: value.T[:, :, None, None])
 
 
 def flattened_map(side: int) -> Layout:
@@ -128,6 +131,8 @@ class CodeBase:
       candidates: from a network's description (`description`) to what may be the same network there; the way
         there, `translate`, decides whether one is.
       filters: the option that states blur filters, or that there are none; "" without filters.
+      classes, channels: the options that state how many classes there are, and channels of the images; "" where
+        these are always 3.
     """
 
     source: str
@@ -135,11 +140,35 @@ class CodeBase:
     entries: Callable[[Any, str, Options], Iterator[Entry]]
     candidates: Callable[[Mapping[str, Any]], Candidates]
     filters: str = ""
+    classes: str = "num_classes"
+    channels: str = ""
 
     def table(self, model: str, options: Options) -> list[Entry]:
         """The state dict of a network."""
         name, ours = self.translate(model, options)
         return list(self.entries(create_model(name, **ours), model, options))
+
+
+def united(source: str, families: Mapping[str, CodeBase], **fields: str) -> CodeBase:
+    """One code base of several families of networks: each by a pattern of their names, "vgg*" say."""
+
+    def family(model: str) -> CodeBase:
+        found = next((base for pattern, base in families.items() if fnmatchcase(model, pattern)), None)
+        if found is None:
+            raise ConversionError(unknown(f"network of {source}", model, families))
+        return found
+
+    def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
+        return family(model).translate(model, options)
+
+    def entries(network: Any, model: str, options: Options) -> Iterator[Entry]:
+        return family(model).entries(network, model, options)
+
+    def candidates(network: Mapping[str, Any]) -> Candidates:
+        for base in families.values():
+            yield from base.candidates(network)
+
+    return CodeBase(source, translate, entries, candidates, **fields)
 
 
 def chosen(what: str, name: str, table: Mapping[str, T]) -> T:

@@ -9,15 +9,33 @@ the same keys; they must be named.
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from aliasfree_jax.conversion.antialiased_cnns import MODELS
-from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, CIFAR_APS, IMAGENET_APS, LPS, PLAIN
+from aliasfree_jax.conversion.code_bases import (
+    AFC,
+    AKAMASTER,
+    BLURPOOL,
+    CIFAR_APS,
+    IMAGENET_APS,
+    LPS,
+    PLAIN,
+    TIMM,
+    TRANSFORMERS,
+)
+from aliasfree_jax.conversion.convnext_dialects import UNTRACED as CONVNEXT_UNTRACED
+from aliasfree_jax.conversion.convnext_dialects import (
+    recognise_torchvision_convnext,
+    recognise_transformers_convnext,
+)
+from aliasfree_jax.conversion.entries import Options
 from aliasfree_jax.conversion.learnable_polyphase_sampling import MODELS as LPS_MODELS
 from aliasfree_jax.conversion.learnable_polyphase_sampling import WIDTHS
+from aliasfree_jax.conversion.pytorch_resnet_cifar10 import recognise_pytorch_resnet_cifar10
+from aliasfree_jax.conversion.timm_convnext import recognise_timm_convnext
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import IMAGENET
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.conversion.weights import find_weights
@@ -26,6 +44,16 @@ from aliasfree_jax.models.resnet import CIFAR_SIZES, SIZES
 
 State = Mapping[str, np.ndarray]
 Original = tuple[str, str, dict[str, Any]]
+
+# Dialects that are recognised by names that no other code base has. The first that fits is taken.
+_DIALECTS: tuple[tuple[str, Callable[[State], tuple[str, dict[str, Any]] | None]], ...] = (
+    (TRANSFORMERS.source, recognise_transformers_convnext),
+    (PLAIN.source, recognise_torchvision_convnext),
+    (TIMM.source, recognise_timm_convnext),
+    (AKAMASTER.source, recognise_pytorch_resnet_cifar10),
+)
+# Options of what is recognised that leave no trace in the weights, with the library's defaults.
+UNTRACED: dict[str, Options] = {"ConvNextForImageClassification": CONVNEXT_UNTRACED[TRANSFORMERS.source]}
 
 _SCALES = {"in_scale": 7, "out_scale": 7, "train_scale": True}
 
@@ -50,12 +78,15 @@ def normalised(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def recognise(state_dict: State) -> Original:
-    """(source, model, options) for `from_original`.
+    """(source, model, options) for `from_original`, without the options in `UNTRACED`.
 
     Raises:
       ConversionError: the keys belong to no network that can be recognised.
       UndecidedError: a network for CIFAR-10 that may be two.
     """
+    for source, recognised in _DIALECTS:
+        if found := recognised(state_dict):
+            return source, *found
     if "core.conv1.weight" in state_dict:
         other = _learned(state_dict)
     elif "layer1.0.bn1.weight" in state_dict:

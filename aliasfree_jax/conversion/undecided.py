@@ -49,11 +49,11 @@ _KEYWORDS = {
 
 
 class UndecidedError(ConversionError):
-    """A file that leaves open which network it holds; arguments of `load_pth` decide.
+    """A file that leaves open which network it holds; arguments of `load_pretrained` decide.
 
     Attributes:
       reason: what is open.
-      arguments: of `load_pth`, an example of what decides.
+      arguments: of `load_pretrained`, an example of what decides.
     """
 
     def __init__(self, reason: str, arguments: Mapping[str, Any]) -> None:
@@ -130,7 +130,7 @@ def assumption(original: Original, masks: bool) -> str:
         return (
             f"assumed to be torchvision's {model}, without blur filters: timm's resnetblur and resnetaa "
             "networks have the same names of weights, keep their filters out of the file, and are other "
-            "networks, which are not supported; for BlurPool's say source 'antialiased-cnns'"
+            "networks: for these say source 'timm' and the model, for BlurPool's source 'antialiased-cnns'"
         )
     ideal = source == AFC.source and options.get("blurpool_kwargs", {}).get("filter_type") == "ideal"
     if ideal and not masks:

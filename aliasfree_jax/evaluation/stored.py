@@ -1,6 +1,7 @@
 """Results on disk: where eval.py and train.py leave them, and which are of some very weights."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +12,17 @@ from aliasfree_jax.config import RAW, SHIFTS_DURING
 from aliasfree_jax.errors import CheckpointError, DataError
 from aliasfree_jax.evaluation.evaluator import Results
 from aliasfree_jax.evaluation.report.pictured import read_results
+from aliasfree_jax.files import HUB, elsewhere
 from aliasfree_jax.stored_config import CONFIG, read_config, run_directory
 
 OF_TRAINING = "results.json"  # of train.py in a run; in its `best`, of the evaluation that chose it
 
 
-def results_path(checkpoint: Path) -> Path:
-    """Where eval.py writes by default."""
+def results_path(reference: str | Path) -> Path:
+    """Where eval.py writes by default; of weights that are downloaded, into the working directory."""
+    if elsewhere(reference):
+        return Path(re.sub(r"[^\w.-]+", "-", str(reference).removeprefix(HUB)) + ".eval.json")
+    checkpoint = Path(reference)
     run = run_directory(checkpoint)
     return run / "eval.json" if run else checkpoint.with_name(f"{checkpoint.stem}.eval.json")
 

@@ -205,11 +205,34 @@ class ImageStem(NormedStem):
         """[N, H, W, channels] to [N, H / 4, W / 4, width]."""
         first = (self.first_sampler or self.sampler)(strides=2, **self.numerics, name="first_sampler")
         in_convolution = self.strided or isinstance(first, Subsample)
-        x = self.activated(x, 7, 2 if in_convolution else 1, train)
+        x = self.convolved(x, 2 if in_convolution else 1, train)
         if not in_convolution:
             x = first(x, train=train, temperature=temperature)
         pool = MaxBlurPool(self.pool_size, 2, self.pool_padding, self.sampler, **self.numerics, name="pool")
         return pool(x, train=train, temperature=temperature)
+
+    def convolved(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
+        """The activated map before the first sampler; for use in the one compact method."""
+        return self.activated(x, 7, stride, train)
+
+
+class DeepStem(ImageStem):
+    """`ImageStem` with three 3 x 3 convolutions in place of the 7 x 7, each with norm and activation.
+
+    He et al. 2019 (arXiv 1812.01187), section 4: ResNet-C and -D.
+
+    Attributes:
+      hidden_widths: channels of the convolutions before the last.
+    """
+
+    hidden_widths: tuple[int, ...] = (32, 32)
+
+    def convolved(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
+        """See `ImageStem.convolved`: the first convolution has the stride."""
+        for number, width in enumerate(self.hidden_widths, 1):
+            x = conv_before_norm(self, width, 3, stride if number == 1 else 1, name=f"conv{number}")(x)
+            x = normed_and_activated(self, x, train, number=number)
+        return self.activated(x, 3, 1 if self.hidden_widths else stride, train)
 
 
 class SmallStem(NormedStem):

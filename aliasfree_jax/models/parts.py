@@ -53,7 +53,7 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
         "graph": layers.GraphLogits,
         "linear": layers.LinearLogits,
     },
-    "stem": {"image": sampled.ImageStem, "small": sampled.SmallStem},
+    "stem": {"image": sampled.ImageStem, "deep": sampled.DeepStem, "small": sampled.SmallStem},
     "shortcut": {"projection": shortcut.ProjectionShortcut, "zero_padded": shortcut.ZeroPaddedShortcut},
 }
 """The parts of each kind by name; `register_part` adds to them."""
@@ -61,7 +61,9 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
 # Options of networks that hold a part, and of which kind it is.
 KIND_OF_OPTION = {
     **{kind: kind for kind in ("sampler", "activation", "norm", "stem", "shortcut")},
+    "final_norm": "norm",
     **dict.fromkeys(("stem_activation", "sum_activation"), "activation"),
+    "shortcut_sampler": "sampler",
 }
 # Fields of parts that hold a part themselves.
 _NESTED = {"inner": "sampler", "first_sampler": "sampler", "logits": "logits"}

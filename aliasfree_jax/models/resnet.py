@@ -10,7 +10,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 
-from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.block import conv_before_norm
 from aliasfree_jax.layers.convolution import Conv
@@ -25,16 +25,16 @@ from aliasfree_jax.models.parts import fields_of
 from aliasfree_jax.ops.padding import Padding
 
 BlockKind = Literal["basic", "bottleneck"]
-SamplerPosition = Literal["before", "after"]
+SamplerPosition = Literal["first", "before", "after"]
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
 class ResidualBlock(Layer):
     """Two 3 x 3 convolutions ("basic") or 1 x 1, 3 x 3, 1 x 1 ("bottleneck") beside a shortcut.
 
-    A block of stride 2 samples its map before (or after) its last convolution and the shortcut's input
-    at the same phase. With `Subsample` the convolution before takes the stride, as in torchvision,
-    which is the same function at a quarter of the work.
+    A block of stride 2 samples its map before (or after) its last convolution, or before the first, and the
+    shortcut's input at the same phase. Before the last, with `Subsample`, the convolution before takes the
+    stride, as in torchvision, which is the same function at a quarter of the work.
     """
 
     kind: BlockKind
@@ -43,6 +43,7 @@ class ResidualBlock(Layer):
     groups: int
     group_width: int
     shortcut: ModuleFactory
+    shortcut_sampler: SamplerFactory
     sampler: SamplerFactory
     sampler_position: SamplerPosition
     activation: ModuleFactory
@@ -55,23 +56,31 @@ class ResidualBlock(Layer):
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
         """[N, H, W, C] to [N, H / stride, W / stride, expansion * width]."""
         sampler = self.sampler(strides=self.stride, **self.numerics, name="sampler")
-        samples = self.stride > 1 and not isinstance(sampler, Subsample)
+        strided = isinstance(sampler, Subsample) and self.sampler_position != "first"
+        samples = self.stride > 1 and not strided
         convolutions = self._convolutions(1 if samples else self.stride)
+        last = len(convolutions)
+        position = {"first": 0, "before": last - 1, "after": last}[self.sampler_position]
         y, phase = x, None
         for number, conv in enumerate(convolutions, 1):
-            last = number == len(convolutions)
-            if last and samples and self.sampler_position == "before":
+            if samples and position == number - 1:
                 y, phase = sampler.with_phase(y, train=train, temperature=temperature)
             y = conv(y)
-            if last and samples and self.sampler_position == "after":
+            if samples and position == number == last:
                 y, phase = sampler.with_phase(y, train=train, temperature=temperature)
-            norm: dict[str, Any] = {"scale_init": nn.initializers.zeros} if last and self.zero_init else {}
-            y = self.norm(**self.numerics, name=f"norm{number}", **norm)(y, train=train)
-            if not last:
+            zero: dict[str, Any] = {"scale_init": nn.initializers.zeros} if self.zero_init else {}
+            norm = self.norm(**self.numerics, name=f"norm{number}", **(zero if number == last else {}))
+            y = norm(y, train=train)
+            if number < last:
                 y = self.activation(**self.numerics, name=f"activation{number}")(y)
         if self.stride > 1 or y.shape[-1] != x.shape[-1]:
-            shortcut = self._shortcut(y.shape[-1])
-            x = shortcut(x, phase, train=train, temperature=temperature)
+            x = self._shortcut(y.shape[-1])(x, phase, train=train, temperature=temperature)
+        if x.shape != y.shape:
+            raise ShapeError(
+                f"the branch of a block samples its map to {y.shape[1]} x {y.shape[2]}, the shortcut to "
+                f"{x.shape[1]} x {x.shape[2]}: a pool of full windows drops what is left of an odd side. Use "
+                "images whose sides are multiples of the network's total stride, or another sampler."
+            )
         y = self.sum_activation(**self.numerics, name="activation")(x + y)
         return y
 
@@ -103,11 +112,14 @@ class ResNet(Network):
     Attributes:
       block, depths, widths: kind of the blocks; number and base width of those of each stage.
       groups, group_width: of bottlenecks: 32 and 4 make a ResNeXt, 1 and 128 a wide ResNet.
-      stem: `layers.sampled.ImageStem` or `SmallStem`.
+      stem: `layers.sampled.ImageStem`, `DeepStem` or `SmallStem`.
+      stem_width: channels that the stem gives, if they are not those of the first stage.
       shortcut: `layers.shortcut.ProjectionShortcut` or `ZeroPaddedShortcut`, of the blocks that change the
         size or the channels of their map; the others add it as it is.
       sampler: of the stem, and of the first block of every stage but the first.
-      sampler_position: "before" or "after" the last convolution of those blocks (LPS: swap_conv_pool).
+      shortcut_sampler: of the shortcuts of those blocks, if it is another.
+      sampler_position: "before" or "after" the last convolution of those blocks (LPS: swap_conv_pool), or
+        before their "first" (a bottleneck's 1 x 1 convolution then has the stride, as in the first ResNets).
       activation, norm, padding: everywhere.
       stem_activation: of the stem, if it is another: before a sampling by 2 a quadratic may be cheaper.
       sum_activation: of the sum that ends a block, if it is another. No norm bounds that sum: polynomials
@@ -125,8 +137,10 @@ class ResNet(Network):
     groups: int = 1
     group_width: int = 64
     stem: ModuleFactory = part(ImageStem)
+    stem_width: int | None = None
     shortcut: ModuleFactory = part(ProjectionShortcut)
     sampler: SamplerFactory = part(Subsample)
+    shortcut_sampler: SamplerFactory | None = None
     sampler_position: SamplerPosition = "before"
     activation: ModuleFactory = part(Relu)
     stem_activation: ModuleFactory | None = None
@@ -138,7 +152,7 @@ class ResNet(Network):
     @property
     def stage_strides(self) -> tuple[int, ...]:
         """See `Network`."""
-        first = getattr(self._stem(parent=None), "total_stride", 1)
+        first = getattr(self.stem_layer(parent=None), "total_stride", 1)
         return tuple(first * 2**stage for stage in range(len(self.depths)))
 
     @nn.compact
@@ -153,22 +167,34 @@ class ResNet(Network):
           ShapeError: not floating-point [N, H, W, C], or an image that is too small.
         """
         x = self.prepared(images)
-        x = self._stem(name="stem")(x, train=train, temperature=temperature)
-        sampling = (self.groups, self.group_width, self.shortcut, self.sampler, self.sampler_position)
-        activations = (self.activation, self.sum_activation or self.activation)
-        common = (*sampling, *activations, self.norm, self.padding, self.zero_init_residual)
+        x = self.stem_layer(name="stem")(x, train=train, temperature=temperature)
+        common = {
+            "groups": self.groups,
+            "group_width": self.group_width,
+            "shortcut": self.shortcut,
+            "shortcut_sampler": self.shortcut_sampler or self.sampler,
+            "sampler": self.sampler,
+            "sampler_position": self.sampler_position,
+            "activation": self.activation,
+            "sum_activation": self.sum_activation or self.activation,
+            "norm": self.norm,
+            "padding": self.padding,
+            "zero_init": self.zero_init_residual,
+            **self.numerics,
+        }
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for block in range(depth):
                 stride, name = 2 if stage > 0 and block == 0 else 1, f"stage{stage}_block{block}"
-                residual = ResidualBlock(self.block, width, stride, *common, **self.numerics, name=name)
+                residual = ResidualBlock(self.block, width, stride, **common, name=name)
                 x = residual(x, train=train, temperature=temperature)
             self.sow("intermediates", f"stage{stage}", x)
         return self.classified(self.pooled(x))
 
     @nn.nowrap
-    def _stem(self, **fields: Any) -> Any:
+    def stem_layer(self, **fields: Any) -> Any:
+        """The stem, with the parts of the network."""
         return self.stem(
-            width=self.widths[0],
+            width=self.stem_width or self.widths[0],
             sampler=self.sampler,
             activation=self.stem_activation or self.activation,
             norm=self.norm,

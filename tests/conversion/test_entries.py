@@ -10,7 +10,7 @@ from way_back import check_way_back
 
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import abstract_variables, load_model
-from aliasfree_jax.conversion import alias_free_convnets, from_original, originals, to_original
+from aliasfree_jax.conversion import alias_free_convnets, from_original, pretrained, to_original
 from aliasfree_jax.conversion.antialiased_cnns import SOURCE, TORCHVISION
 from aliasfree_jax.conversion.code_bases import code_base, table
 from aliasfree_jax.conversion.entries import blur_filter
@@ -279,11 +279,14 @@ ORIGINALS = {META[name]["source"]: name for name in (*META, *QUICK)}
 
 
 @pytest.mark.parametrize("source", ORIGINALS)
-def test_a_converted_network_is_evaluated_as_by_its_original(source, monkeypatch):
+def test_a_converted_network_is_evaluated_as_by_its_original(source, monkeypatch, tmp_path):
     case = golden.load(ORIGINALS[source])
-    monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: case.state_dict)
+    monkeypatch.setattr(pretrained, "read_state_dict", lambda path, key, tell: case.state_dict)
     model = case.meta["model"].removesuffix(" (circular)")
-    card, _, _ = originals.load_pth("file.pt", source=source, model=model, options=case.meta["options"])
+    (tmp_path / "file.pt").touch()
+    card, _, _ = pretrained.load_pretrained(
+        tmp_path / "file.pt", source=source, model=model, options=case.meta["options"]
+    )
     data = card.preparation()
     if source.endswith("cifar10") or "cifar" in card.model or card.model == "basic":
         expected = (32, 1.0, "bicubic")  # they do not resize
@@ -296,8 +299,9 @@ def test_a_converted_network_is_evaluated_as_by_its_original(source, monkeypatch
 def test_the_command_converts_what_it_recognises(tmp_path, capsys, monkeypatch):
     case = golden.load("cifar_resnet20_1_circular")
     wrapped = {f"module.{key}": value for key, value in case.state_dict.items()}
-    monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: wrapped)
-    assert main(["convert", "file.pt", str(tmp_path / "converted")]) == 0
+    monkeypatch.setattr(pretrained, "read_state_dict", lambda path, key, tell: wrapped)
+    (tmp_path / "file.pt").touch()
+    assert main(["convert", str(tmp_path / "file.pt"), str(tmp_path / "converted")]) == 0
     printed = capsys.readouterr().out
     assert "truly_shift_invariant_cnns/cifar10 resnet20: resnet20_cifar_circular" in printed
     assert "--config=configs/cifar10_resnet.py" in printed

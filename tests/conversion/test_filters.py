@@ -10,9 +10,9 @@ from pickles import Code, code, name, numbers, tensor, zip_file
 
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import abstract_variables, named_leaves
-from aliasfree_jax.conversion import entries, from_original, load_weights, originals
+from aliasfree_jax.conversion import entries, from_original, load_for_command, pretrained
 from aliasfree_jax.conversion.code_bases import code_base, table
-from aliasfree_jax.conversion.originals import load_pth
+from aliasfree_jax.conversion.pretrained import load_pretrained
 from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
@@ -80,15 +80,15 @@ def made_of(source, model, text):
 
 @pytest.fixture
 def load(monkeypatch, tmp_path):
-    """`load_pth` of a state dict, without a file's reading and the arrays' conversion."""
+    """`load_pretrained` of a state dict, without a file's reading and the arrays' conversion."""
 
     def loaded(state, beside=(), **keywords):
         path = zip_file(tmp_path / "weights.pth", dict(beside))
-        monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: state)
+        monkeypatch.setattr(pretrained, "read_state_dict", lambda path, key, tell: state)
         monkeypatch.setattr(
-            originals, "_converted", lambda source, model, options, *rest: (source, model, options)
+            pretrained, "converted", lambda source, model, options, *rest: (source, model, options)
         )
-        return load_pth(path, **keywords)
+        return load_pretrained(path, **keywords)
 
     return loaded
 
@@ -202,7 +202,7 @@ def test_from_original_wants_the_size_of_missing_filters():
 
 def test_the_command_names_its_flags(monkeypatch, tmp_path, capsys):
     state = unfiltered(shapes_of(*SAVED["resnet18_aps"]))
-    monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: state)
+    monkeypatch.setattr(pretrained, "read_state_dict", lambda path, key, tell: state)
     path = zip_file(tmp_path / "weights.pth", {"w": tensor(numbers(6), 0, (6,), (1,))}, [bytes(24)])
     assert main(["convert", str(path), str(tmp_path / "net")]) == 2
     printed = capsys.readouterr().err
@@ -212,17 +212,17 @@ def test_the_command_names_its_flags(monkeypatch, tmp_path, capsys):
 
 def test_commands_that_take_files_say_how_to_convert_them(monkeypatch, tmp_path, capsys):
     state = unfiltered(shapes_of(*SAVED["resnet18_aps"]))
-    monkeypatch.setattr(originals, "read_state_dict", lambda path, key, tell: state)
+    monkeypatch.setattr(pretrained, "read_state_dict", lambda path, key, tell: state)
     path = zip_file(tmp_path / "weights.pth", {})
     with pytest.raises(ConversionError) as error:
-        load_weights(path, "--checkpoint")
+        load_for_command(path, "--checkpoint")
     for text in (
         f"python -m aliasfree_jax convert {path} converted --source={APS} --model=resnet18_aps --options=",
         "Then pass --checkpoint=converted.",
     ):
         assert text in str(error.value)
-    monkeypatch.setattr(originals, "load_pth", lambda path, tell: tell("assumed"))
-    load_weights(path, "--checkpoint")
+    monkeypatch.setattr(pretrained, "load_pretrained", lambda path, tell: tell("assumed"))
+    load_for_command(path, "--checkpoint")
     assert "note           assumed" in capsys.readouterr().out
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pickles import Code, call, code, name, zip_file
 
-from aliasfree_jax.conversion import load_pth
+from aliasfree_jax.conversion import load_pretrained
 from aliasfree_jax.conversion.undecided import with_hyper_parameters
 from aliasfree_jax.conversion.weight_files import read_entry, read_torch_file
 from aliasfree_jax.errors import ConversionError
@@ -41,7 +41,7 @@ def test_plain_values_beside_them(hyper_parameters):
 
 
 def test_the_network_has_the_options_of_its_training():
-    card, module, _ = load_pth(FILE)
+    card, module, _ = load_pretrained(FILE)
     assert (card.model, card.options["padding"]) == ("resnet18_lps", "ZERO")
     assert card.options["stem"]["pool_padding"] == "ZERO"
     sampler = card.options["sampler"]
@@ -52,7 +52,7 @@ def test_the_network_has_the_options_of_its_training():
 
 
 def test_options_given_by_name_win():
-    card, _, _ = load_pth(FILE, options={"padding_mode": "circular"})
+    card, _, _ = load_pretrained(FILE, options={"padding_mode": "circular"})
     assert card.options["padding"] == "CIRCULAR"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import load_model
-from aliasfree_jax.conversion import from_original, load_pth, originals
+from aliasfree_jax.conversion import from_original, load_pretrained, originals
 from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.errors import ConversionError
 
@@ -45,7 +45,7 @@ def test_networks_are_recognised(name):
 def test_training_checkpoint_of_the_original():
     """The averaged weights are taken, filter buffers ignored, and the logits are the original's."""
     case = golden.load("afc_mini_128")
-    card, module, variables = load_pth(FILE, image_size=128)
+    card, module, variables = load_pretrained(FILE, image_size=128)
     # float32 against the original in float64, as in the golden tests
     assert relative_error(logits(module, variables, case.inputs), case.output) < 1e-5
     assert (card.image_size, card.channels, len(card.class_names)) == (128, 3, 10)
@@ -97,11 +97,11 @@ def test_converted_networks_name_their_classes(name, first):
 
 
 def test_other_entry_of_the_checkpoint():
-    _, _, averaged = load_pth(FILE)
-    _, _, live = load_pth(FILE, key="model")
+    _, _, averaged = load_pretrained(FILE)
+    _, _, live = load_pretrained(FILE, key="model")
     assert not np.array_equal(averaged["params"]["head"]["bias"], live["params"]["head"]["bias"])
     with pytest.raises(ConversionError, match="modle"):
-        load_pth(FILE, key="modle")
+        load_pretrained(FILE, key="modle")
 
 
 def test_command_writes_a_checkpoint(tmp_path, capsys):
@@ -111,7 +111,7 @@ def test_command_writes_a_checkpoint(tmp_path, capsys):
     assert "33,375 parameters" in printed
     assert f"at 128 x 128, ratio 0.875, bicubic: python eval.py --checkpoint={target} --config" in printed
     _, module, variables = load_model(target)
-    _, expected, weights = load_pth(FILE, image_size=128)  # whose logits are the original's, see above
+    _, expected, weights = load_pretrained(FILE, image_size=128)  # whose logits are the original's, see above
     assert module == expected
     jax.tree.map(np.testing.assert_array_equal, variables, weights)
 

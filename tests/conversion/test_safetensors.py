@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from aliasfree_jax.conversion import load_pth
+from aliasfree_jax.conversion import load_pretrained
 from aliasfree_jax.conversion.safetensors import DTYPES, read_safetensors, safetensors_file
 from aliasfree_jax.conversion.to_files import torch_file
 from aliasfree_jax.conversion.torch_objects import STORAGES
@@ -124,7 +124,7 @@ def test_hostile_headers_are_refused(tmp_path, content, message):
     file = tmp_path / "w.safetensors"
     file.write_bytes(content)
     with pytest.raises(ConversionError, match=message) as caught:
-        load_pth(file)
+        load_pretrained(file)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
@@ -132,7 +132,7 @@ def test_hostile_headers_are_refused(tmp_path, content, message):
 def test_what_is_hardly_a_file_is_refused(tmp_path, content):
     file = tmp_path / "w.safetensors"
     file.write_bytes(content)
-    for read in (read_safetensors, load_pth):
+    for read in (read_safetensors, load_pretrained):
         with pytest.raises(ConversionError, match=r"w\.safetensors"):
             read(file)
     with pytest.raises(ConversionError, match="cannot be read: Is a directory"):

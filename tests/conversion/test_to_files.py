@@ -18,7 +18,7 @@ from aliasfree_jax.checkpoint import (
     named_leaves,
     save_model,
 )
-from aliasfree_jax.conversion import from_original, load_pth
+from aliasfree_jax.conversion import from_original, load_pretrained
 from aliasfree_jax.conversion.code_bases import code_base, original_of
 from aliasfree_jax.conversion.description import described
 from aliasfree_jax.conversion.safetensors import safetensors_file
@@ -120,7 +120,7 @@ def test_a_run_goes_to_a_file_and_back(tmp_path, capsys, run, source, name, side
     stated = {**json.loads(given), **ambiguous.get("stated", {})}
     known = {key: value for key, value in ambiguous.items() if key != "stated"}
     extra = {**known, "source": source, "options": stated} if ambiguous else {}
-    _, _, back = load_pth(output, image_size=side, **extra)
+    _, _, back = load_pretrained(output, image_size=side, **extra)
     _equal(flat(back), flat(variables))
 
 
@@ -271,6 +271,6 @@ def test_a_safetensors_file_is_taken_wherever_a_file_is(tmp_path, capsys):
     _, expected = from_original(CIFAR, "resnet20", case.meta["options"], case.state_dict)
     _equal(flat(variables), flat(expected))
     with pytest.raises(ConversionError, match="safetensors file, which holds tensors and no entries"):
-        load_pth(file, key="model")
+        load_pretrained(file, key="model")
     with pytest.raises(ConversionError, match="no such file"):
-        load_pth(tmp_path / "missing.safetensors")
+        load_pretrained(tmp_path / "missing.safetensors")

@@ -110,7 +110,7 @@ def evaluate(eval_program, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(module, "shift_report", shift_report)
     monkeypatch.setattr(module.Selection, "published", lambda selection, results: {})
     monkeypatch.setattr(module, "predictor", lambda module, variables, devices: None)
-    monkeypatch.setattr(module, "load_weights", lambda path, flag: (CARD, None, {}))
+    monkeypatch.setattr(module, "load_for_command", lambda path, flag: (CARD, None, {}))
 
     def run(images: Path, *arguments: str):
         for name in module.own_flags:

@@ -91,6 +91,12 @@ MORE = {
     "ResNeXt": {"block": "bottleneck", "groups": 4, "group_width": 16, "sampler": "polyphase"},
     "sampler after the convolution": {"sampler": LPS, "sampler_position": "after"},
     "zero-padded shortcut": {"shortcut": "zero_padded", "sampler": "polyphase"},
+    "plain shortcut": {"shortcut_sampler": "subsample", "sampler": "polyphase"},
+    "sampler before the block": {"block": "bottleneck", "sampler_position": "first", "sampler": "polyphase"},
+    "deep stem": {
+        "stem": {"name": "deep", "hidden_widths": [4, 4], "pool_padding": "CIRCULAR"},
+        "stem_width": 12,
+    },
     "DDAC": {"sampler": {"name": "polyphase", "inner": {"name": "adaptive_blur", "groups": 2}}},
     "raw": {"sampler": {"name": "polyphase", "select_on": "raw", "inner": "blur"}},
 }

@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 
 from aliasfree_jax.config import base_config
-from aliasfree_jax.conversion import originals
+from aliasfree_jax.conversion import pretrained
 from aliasfree_jax.errors import CheckpointError, ConfigError
 from aliasfree_jax.training.resuming import TerminatedError
 
@@ -76,15 +76,17 @@ def test_names_of_classes_are_accepted_on_request_alone(command):
 
 
 def test_initial_weights_come_from_a_run_or_a_file(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(originals, "load_pth", lambda path, tell: ("pth", None, path.name))
-    monkeypatch.setattr(command, "load_variables", lambda path: ("run", path.name))
+    monkeypatch.setattr(pretrained, "load_pretrained", lambda reference, tell: ("file", None, reference))
+    monkeypatch.setattr(command, "load_variables", lambda path: ("run", path))
     config = base_config()
     assert command.pretrained_weights(config, tmp_path) is None
     (tmp_path / "w.pth").touch()
-    config.init_from = str(tmp_path / "w.pth")
-    assert command.pretrained_weights(config, tmp_path / "run") == ("pth", "w.pth")
+    (tmp_path / "other").mkdir()
+    for reference in (str(tmp_path / "w.pth"), "hf://owner/name", "antialiased-cnns/resnet50_lpf4"):
+        config.init_from = reference
+        assert command.pretrained_weights(config, tmp_path / "run") == ("file", reference)
     config.init_from = str(tmp_path / "other")
-    assert command.pretrained_weights(config, tmp_path / "run") == ("run", "other")
+    assert command.pretrained_weights(config, tmp_path / "run") == ("run", config.init_from)
     # A run that goes on needs them no longer, not even if they are gone.
     (tmp_path / "run/checkpoints/10").mkdir(parents=True)
     assert command.pretrained_weights(config, tmp_path / "run") is None

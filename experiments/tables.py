@@ -1,4 +1,4 @@
-"""The README's tables, from the same results as docs/experiments.md."""
+"""The tables of the README and of docs/weights.md, from the same results as docs/experiments.md."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from experiments.protocols import LONGER, PROTOCOLS, REDUCED
 from experiments.stored import ROOT, Store
 from experiments.summary import summarize
 
-README = ROOT / "README.md"
+README, WEIGHTS = Path("README.md"), Path("docs/weights.md")
 BEGIN = "<!-- measured: python -m experiments --page, {} -->"
 END = "<!-- end of the measured table -->"
 
@@ -55,28 +55,29 @@ EXCERPTS: Mapping[str, Excerpt] = {
 }
 
 
-def tables() -> Iterator[tuple[str, Rows]]:
-    """What is between the marks of each table: those of protocols, and that of the public ResNet-20."""
+def tables() -> Iterator[tuple[Path, str, Rows]]:
+    """The tables: in which page, between the marks of which name, and what: protocols', and public ResNets'."""
     for name, excerpt in EXCERPTS.items():
         stored = summarize(Store(PROTOCOLS[name])).summaries
         shown = [summary for summary in stored if excerpt.shown(summary.row)]
-        yield f"protocol {name}", rows(shown, excerpt.columns)
-    yield "public ResNet-20", public_resnet.table()
+        yield README, f"protocol {name}", rows(shown, excerpt.columns)
+    yield README, "public ResNet-20", public_resnet.table("ResNet-20")
+    for network in public_resnet.stored():
+        yield WEIGHTS, f"public {network}", public_resnet.table(network)
 
 
-def write_readme(readme: Path = README) -> Path:
-    """Writes every table between its marks; returns the file.
+def write_tables(root: Path = ROOT) -> list[Path]:
+    """Writes every table between its marks; returns the pages.
 
     Raises:
-      DataError: the file has no marks, or a result cannot be read.
+      DataError: a page has no marks, or a result cannot be read.
     """
-    text = readme.read_text()
-    for name, table in tables():
-        begin = BEGIN.format(name)
-        before, mark, after = text.partition(begin)
+    found = list(tables())
+    for page, name, table in found:
+        path, begin = root / page, BEGIN.format(name)
+        before, mark, after = path.read_text().partition(begin)
         if not mark or END not in after:
-            raise DataError(f"{readme} has no lines {begin!r} and {END!r}, between which a table belongs.")
+            raise DataError(f"{path} has no lines {begin!r} and {END!r}, between which a table belongs.")
         lines = "\n".join(markdown(table))
-        text = f"{before}{begin}\n{lines}\n{END}{after.partition(END)[2]}"
-    readme.write_text(text)
-    return readme
+        path.write_text(f"{before}{begin}\n{lines}\n{END}{after.partition(END)[2]}")
+    return sorted({root / page for page, _, _ in found})

@@ -1,0 +1,200 @@
+"""Networks with their weights from wherever people keep them: `load_pretrained`."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from aliasfree_jax.checkpoint import ModelCard, load_model
+from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, code_base
+from aliasfree_jax.conversion.entries import Options
+from aliasfree_jax.conversion.hub import fetch
+from aliasfree_jax.conversion.originals import converted
+
+fetch_published = None  # later
+from aliasfree_jax.conversion.publishing import is_published, read_published
+from aliasfree_jax.conversion.recognition import UNTRACED, normalised, recognise
+from aliasfree_jax.conversion.repository import CONFIG, Repository, read_repository
+from aliasfree_jax.conversion.undecided import (
+    UndecidedError,
+    assumption,
+    require_decision,
+    require_filters,
+    stated,
+    states_no_filter,
+    with_hyper_parameters,
+)
+from aliasfree_jax.conversion.weight_files import read_entry, read_state_dict
+from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.files import HUB, elsewhere, local_path
+
+Loaded = tuple[ModelCard, nn.Module, Any]
+Original = tuple[str, str, Options]
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in a directory that a library saved, the first it has
+
+
+def load_pretrained(
+    reference: str | Path,
+    *,
+    source: str | None = None,
+    model: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    image_size: int | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Loaded:
+    """Card, network and variables: `module.apply(variables, images)` with NHWC images.
+
+    Args:
+      reference: one of
+        - a run of this package, its `best`, one step of it, or a converted or published directory;
+        - a directory that timm or transformers saved (config.json beside the weights);
+        - a file of weights, .safetensors or of `torch.save` (read without executing anything in it): of timm,
+          torchvision, transformers or an original of this package's networks, a raw state dict or a training
+          checkpoint. A config.json beside it that names a network is read too;
+        - "hf://owner/name[@revision][/file]", from the Hugging Face hub (`pip install 'aliasfree_jax[hub]'`);
+        - "antialiased-cnns/resnet50_lpf4_finetune": a file that its authors published (`conversion.published`).
+      source, model, options: of the network in a file, as in `from_original`; by default recognised from the
+        weights and what lies beside them.
+      key: which entry of a training checkpoint to take; by default the averaged weights if there are any.
+      image_size: that the weights are to be evaluated at, pixels; by default what lies beside them says, else
+        224, and 32 for CIFAR-10.
+      tell: is called with what was assumed and what was left aside, if anything was; by default it warns.
+
+    Raises:
+      UndecidedError: the file could hold several networks; `source`, `model` or `options` decide.
+      ConversionError: not readable, not recognised, weights that do not fit, or a download that failed.
+      CheckpointError: as `load_model`, of a directory of this package.
+    """
+    tell = tell or _warn
+    path = _on_disk(reference, tell)
+    given = {"source": source, "model": model, "options": options, "key": key, "image_size": image_size}
+    directory = path.parent if path.is_file() else path
+    if path.is_file() and not (path.name == _WEIGHTS[0] and is_published(directory)):
+        return _from_file(path, str(reference) if elsewhere(reference) else path.name, tell=tell, **given)
+    if named := [name for name, value in given.items() if value is not None]:
+        raise ConversionError(f"{reference} states itself what it holds: leave out {', '.join(named)}.")
+    return read_published(directory) if is_published(directory) else load_model(directory)
+
+
+def load_for_command(reference: str, flag: str) -> Loaded:
+    """`load_pretrained` for a command that takes the reference with `flag`; prints what was assumed.
+
+    Raises:
+      ConversionError: also where a file leaves its network open: how to convert it.
+    """
+    try:
+        return load_pretrained(reference, tell=lambda note: print(f"note           {note}"))
+    except UndecidedError as error:
+        raise error.for_command(reference, flag) from error
+
+
+def is_checkpoint(reference: str) -> bool:
+    """Whether a reference is a directory of `save_model` or of a run."""
+    path = Path(reference)
+    return not elsewhere(reference) and path.is_dir() and not is_published(path) and _weights_in(path) is None
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
+
+
+def _on_disk(reference: str | Path, tell: Callable[[str], None]) -> Path:
+    """The file of weights, or the directory of a network, that `reference` stands for."""
+    text = str(reference)
+    if elsewhere(text):
+        return (fetch if text.startswith(HUB) else fetch_published)(text, tell)
+    path = local_path(reference)
+    if path.is_dir() and not is_published(path):
+        return _weights_in(path) or path
+    return path
+
+
+def _weights_in(directory: Path) -> Path | None:
+    """The weights in a directory that another library saved; None in others."""
+    if not (directory / CONFIG).is_file():
+        return None
+    return next((directory / name for name in _WEIGHTS if (directory / name).is_file()), None)
+
+
+def _from_file(
+    path: Path,
+    name: str,
+    *,
+    source: str | None,
+    model: str | None,
+    options: Options | None,
+    key: str | None,
+    image_size: int | None,
+    tell: Callable[[str], None],
+) -> Loaded:
+    notes: list[str] = []
+    stored = read_state_dict(path, key=key, tell=notes.append)
+    state_dict, masks = normalised(stored), any(entry.endswith(".filt.rect") for entry in stored)
+    repository = read_repository(path)
+    original = _named(path, state_dict, repository, source, model, options or {})
+    if source is None or original[0] != PLAIN.source:
+        original = _decided(path, original, state_dict, options or {}, masks)
+        if source is None and (assumed := assumption(original, masks)):
+            notes.append(f"{path}: {assumed}.")
+    prepared: Options = {}
+    if repository is not None and original[0] == repository.source:
+        prepared = {**repository.prepared, "class_names": repository.class_names}
+        notes += [f"{path.parent}: {note}." for note in repository.notes]
+    loaded = converted(*original, state_dict, name, prepared, image_size)
+    for note in notes:
+        tell(note)
+    return loaded
+
+
+def _named(
+    path: Path,
+    state_dict: Mapping[str, np.ndarray],
+    repository: Repository | None,
+    source: str | None,
+    model: str | None,
+    options: Options,
+) -> Original:
+    """Source, model and options: those given, completed by what lies beside the weights or is recognised."""
+    if model is not None:
+        return source or AFC.source, model, options
+    if repository is not None and source in (None, repository.source):
+        return repository.source, repository.model, {**repository.options, **options}
+    found, model, recognised = recognise(state_dict)
+    if source not in (None, found) and {source, found} != {PLAIN.source, BLURPOOL.source}:
+        raise ConversionError(f"{path} holds a {model} of {found}, not a network of {source!r}.")
+    if found == LPS.source:
+        recognised = with_hyper_parameters(recognised, read_entry(path, "hyper_parameters"))
+    open_fields = {name: value for name, value in UNTRACED.get(model, {}).items() if name not in options}
+    if open_fields:
+        raise UndecidedError(
+            f"{path}: it is a {model} of {found}, without the {CONFIG} that {found} writes beside it; "
+            f"{' and '.join(open_fields)} leave no trace in the weights.",
+            {"source": found, "options": open_fields},
+        )
+    return source or found, model, {**recognised, **options}
+
+
+def _decided(
+    path: Path,
+    original: Original,
+    state_dict: Mapping[str, np.ndarray],
+    given: Options,
+    masks: bool,
+) -> Original:
+    """`original` with the filters that `given`, the weights or what lies beside them state."""
+    source, model, options = original
+    if code_base(source).filters in given:
+        return original
+    try:
+        require_filters(original, state_dict)
+        require_decision(original, state_dict, masks)
+    except UndecidedError as error:
+        said = stated(source, read_entry(path, "arch"), read_entry(path, "args"))
+        if not said and not (source == LPS.source and states_no_filter(read_entry(path, "hyper_parameters"))):
+            raise UndecidedError(f"{path}: {error.reason}", error.arguments) from None
+        return source, model, {**options, **said}
+    return original

@@ -1,0 +1,169 @@
+"""What timm and transformers write beside weights: which network they are of, and how to prepare images.
+
+A repository on the hub, or a directory that one of these libraries saved, holds `config.json` and, of
+transformers, `preprocessor_config.json`.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aliasfree_jax.conversion.code_bases import TIMM, TRANSFORMERS
+from aliasfree_jax.data.decode import FILTERS
+from aliasfree_jax.errors import ConversionError
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+
+_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # PIL's
+# What the libraries do where a field is missing.
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    TIMM.source: {**_IMAGENET, "image_size": 224, "eval_crop_ratio": 0.875, "interpolation": "bicubic"},
+    TRANSFORMERS.source: {
+        **{"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+        **{"image_size": 384, "eval_crop_ratio": 224 / 256, "interpolation": "bilinear"},
+    },
+}
+
+
+@dataclass
+class Repository:
+    """The description of weights.
+
+    Attributes:
+      source, model, options: of the network, as `from_original` takes them.
+      class_names: of its outputs; empty where none are stated.
+      prepared: fields of the `ModelCard`: how images are prepared.
+      notes: what is not stated, or cannot be done as stated.
+    """
+
+    source: str
+    model: str
+    options: dict[str, Any]
+    class_names: tuple[str, ...] = ()
+    prepared: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def prepare(self, stated: Mapping[str, Any]) -> None:
+        """Sets `prepared` to what is `stated`, None where it is not, and notes what was done otherwise."""
+        missing = [name for name, value in stated.items() if value is None]
+        if missing:
+            self.notes.append(
+                f"the files beside the weights do not state {', '.join(missing)}; {self.source}'s defaults are "
+                "assumed"
+            )
+        known = {name: value for name, value in stated.items() if value is not None}
+        found = {**_DEFAULTS[self.source], **known}
+        if found["interpolation"] not in FILTERS:
+            self.notes.append(f"interpolation {found['interpolation']!r} is not available: bicubic is used")
+            found["interpolation"] = "bicubic"
+        for name in ("mean", "std"):
+            found[name] = tuple(map(float, found[name]))
+        found["image_size"], found["eval_crop_ratio"] = (
+            int(found["image_size"]),
+            float(found["eval_crop_ratio"]),
+        )
+        numbers = (found["image_size"], found["eval_crop_ratio"], *found["std"])
+        if not all(0 < number < math.inf for number in numbers):
+            raise ValueError(f"{found} are not positive numbers")
+        self.prepared = found
+
+
+def read_repository(weights: Path) -> Repository | None:
+    """The description beside a file of weights; None where no `config.json` names a network.
+
+    Raises:
+      ConversionError: a file is not a JSON object, or a value of it makes no sense.
+    """
+    config = _read(weights.with_name(CONFIG))
+    reader = _reader(config)
+    if reader is None:
+        return None
+    try:
+        return reader(config, _read(weights.with_name(PREPROCESSOR)))
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        if isinstance(error, ConversionError):
+            raise
+        raise ConversionError(
+            f"a value in {CONFIG} or {PREPROCESSOR} of {weights.parent} makes no sense: {error}."
+        ) from error
+
+
+def _reader(config: Mapping[str, Any]) -> Callable[..., Repository] | None:
+    if isinstance(config.get("architecture"), str):  # also where transformers saved a network of timm
+        return _timm
+    names = config.get("architectures")
+    return _transformers if isinstance(names, list) and names else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file."""
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConversionError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise ConversionError(f"{path} is not a JSON object.")
+    return found
+
+
+def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Repository:
+    arguments = config.get("model_args") or {}
+    options = {"global_pool": config.get("global_pool") or "avg", **arguments}
+    options.pop("num_classes", None)  # the weights tell
+    if options["global_pool"] == "avg":
+        del options["global_pool"]
+    names = tuple(map(str, config.get("label_names") or ()))
+    found = Repository(TIMM.source, config["architecture"], options, names)
+    # Older files have the fields of `pretrained_cfg` beside the others.
+    stated = {**config, **(config.get("pretrained_cfg") or {})}
+    *_, height, width = stated.get("input_size") or (None, None)
+    found.prepare(
+        {
+            "image_size": height,
+            "eval_crop_ratio": stated.get("crop_pct"),
+            **{name: stated.get(name) for name in ("interpolation", "mean", "std")},
+        }
+    )
+    mode, ratio = stated.get("crop_mode") or "center", found.prepared["eval_crop_ratio"]
+    found.prepared["eval_view"] = view = "warp" if mode == "squash" else "crop"
+    if height != width or mode == "border" or (mode == "squash" and ratio != 1):
+        found.notes.append(
+            f"images of {height} x {width} with crop_mode {mode!r} and crop_pct {ratio:g} are not available: "
+            f"square ones of {height} are prepared by eval_view {view!r}"
+        )
+    return found
+
+
+def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Repository:
+    (model,) = config["architectures"]
+    labels = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
+    found = Repository(
+        TRANSFORMERS.source, model, dict(config), tuple(labels[number] for number in range(len(labels)))
+    )
+    size = preprocessor.get("size")
+    exact = isinstance(size, Mapping) and "height" in size
+    side = size.get("shortest_edge", size.get("height")) if isinstance(size, Mapping) else size
+    resample = preprocessor.get("resample")
+    found.prepare(
+        {
+            "image_size": side,
+            "eval_crop_ratio": 1.0 if exact else preprocessor.get("crop_pct"),
+            "interpolation": None if resample is None else _RESAMPLING.get(resample, str(resample)),
+            "mean": preprocessor.get("image_mean"),
+            "std": preprocessor.get("image_std"),
+        }
+    )
+    found.prepared["eval_view"] = "warp" if exact else "auto"  # cropped below 384 pixels, else warped
+    off = [name for name in ("do_resize", "do_rescale", "do_normalize") if preprocessor.get(name) is False]
+    if off or abs(preprocessor.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
+        found.notes.append(
+            f"{', '.join(off) or 'rescale_factor'} of {PREPROCESSOR} is not available: images are resized, "
+            "divided by 255 and normalised"
+        )
+    return found

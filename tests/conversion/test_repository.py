@@ -1,0 +1,173 @@
+"""What lies beside weights: config.json of timm and transformers, and how images are prepared."""
+
+import json
+
+import pytest
+
+from aliasfree_jax.conversion.repository import CONFIG, PREPROCESSOR, read_repository
+from aliasfree_jax.errors import ConversionError
+
+# As timm 1.0.31 and transformers 5.24.0 write them.
+TIMM = {
+    "architecture": "resnetblur50",
+    "num_classes": 3,
+    "num_features": 2048,
+    "global_pool": "avg",
+    "label_names": ["cat", "dog", "eel"],
+    "model_args": {"num_classes": 3, "in_chans": 3, "global_pool": "avg"},
+    "pretrained_cfg": {
+        "tag": "bt_in1k",
+        "input_size": [3, 288, 288],
+        "test_input_size": [3, 320, 320],
+        "interpolation": "bilinear",
+        "crop_pct": 0.95,
+        "test_crop_pct": 1.0,
+        "crop_mode": "center",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.2, 0.2, 0.2],
+        "first_conv": "conv1",
+        "classifier": "fc",
+    },
+}
+TRANSFORMERS = {
+    "architectures": ["ConvNextForImageClassification"],
+    "depths": [1, 1, 2, 1],
+    "dtype": "float32",
+    "hidden_sizes": [8, 16, 24, 32],
+    "id2label": {"0": "cat", "2": "eel", "1": "dog"},
+    "label2id": {"cat": 0, "dog": 1, "eel": 2},
+    "layer_norm_eps": 1e-12,
+    "model_type": "convnext",
+    "transformers_version": "5.24.0",
+}
+PREPARED = {
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "size": {"shortest_edge": 224},
+    "crop_pct": 0.875,
+    "resample": 3,
+    "rescale_factor": 0.00392156862745098,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "image_processor_type": "ConvNextImageProcessor",
+}
+
+
+@pytest.fixture
+def read(tmp_path):
+    """`read_repository` of these files."""
+
+    def found(config, preprocessor=None):
+        for name, content in ((CONFIG, config), (PREPROCESSOR, preprocessor)):
+            if content is not None:
+                text = content if isinstance(content, str) else json.dumps(content)
+                (tmp_path / name).write_text(text)
+        return read_repository(tmp_path / "model.safetensors")
+
+    return found
+
+
+def test_timm(read):
+    found = read(TIMM)
+    assert (found.source, found.model, found.options) == ("timm", "resnetblur50", {"in_chans": 3})
+    assert found.class_names == ("cat", "dog", "eel") and not found.notes
+    assert found.prepared == {
+        **{"image_size": 288, "eval_crop_ratio": 0.95, "interpolation": "bilinear", "eval_view": "crop"},
+        **{"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)},
+    }
+
+
+def test_older_files_of_timm_have_all_fields_at_the_top_and_may_lack_some(read):
+    old = {**TIMM, **TIMM["pretrained_cfg"]}
+    for name in ("pretrained_cfg", "model_args", "crop_pct", "mean", "label_names"):
+        del old[name]
+    found = read({**old, "model_type": "timm_wrapper", "architectures": ["TimmWrapperModel"]})
+    assert (found.source, found.model, found.options) == ("timm", "resnetblur50", {})
+    assert found.prepared["image_size"] == 288 and found.prepared["eval_crop_ratio"] == 0.875
+    assert found.prepared["mean"] == (0.485, 0.456, 0.406) and found.class_names == ()
+    assert found.notes == [
+        "the files beside the weights do not state eval_crop_ratio, mean; timm's defaults are assumed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "view", "note"),
+    [
+        ({"crop_mode": "squash", "crop_pct": 1.0}, "warp", None),
+        ({"crop_mode": "squash"}, "warp", r"crop_mode 'squash' and crop_pct 0.95 are not available.*'warp'"),
+        ({"crop_mode": "border"}, "crop", r"crop_mode 'border'.*eval_view 'crop'"),
+        ({"input_size": [3, 192, 256]}, "crop", r"images of 192 x 256 .* square ones of 192"),
+        ({"interpolation": "lanczos"}, "crop", "interpolation 'lanczos' is not available: bicubic is used"),
+    ],
+)
+def test_what_cannot_be_done_as_stated_is_noted(read, changes, view, note):
+    found = read({**TIMM, "pretrained_cfg": {**TIMM["pretrained_cfg"], **changes}})
+    assert found.prepared["eval_view"] == view
+    assert len(found.notes) == (note is not None)
+    if note:
+        with pytest.raises(AssertionError, match=note):
+            raise AssertionError(found.notes[0])
+
+
+def test_another_pooling_is_passed_on(read):
+    assert read({**TIMM, "global_pool": "max", "model_args": {}}).options == {"global_pool": "max"}
+
+
+def test_transformers(read):
+    found = read(TRANSFORMERS, PREPARED)
+    assert (found.source, found.model) == ("transformers", "ConvNextForImageClassification")
+    assert found.options == TRANSFORMERS
+    assert found.class_names == ("cat", "dog", "eel") and not found.notes
+    assert found.prepared == {
+        **{"image_size": 224, "eval_crop_ratio": 0.875, "interpolation": "bicubic", "eval_view": "auto"},
+        **{"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+    }
+
+
+def test_other_processors_of_transformers(read):
+    exact = {**PREPARED, "size": {"height": 256, "width": 256}, "image_processor_type": "ViTImageProcessor"}
+    found = read(TRANSFORMERS, exact).prepared
+    assert (found["image_size"], found["eval_view"], found["eval_crop_ratio"]) == (256, "warp", 1.0)
+    assert read(TRANSFORMERS, {**PREPARED, "size": 384}).prepared["image_size"] == 384
+    notes = read(TRANSFORMERS, {**PREPARED, "do_normalize": False}).notes
+    assert notes and "do_normalize of preprocessor_config.json is not available" in notes[0]
+
+
+def test_without_preprocessor_the_librarys_defaults_are_assumed_aloud(read):
+    found = read(TRANSFORMERS)
+    assert found.prepared["mean"] == (0.5, 0.5, 0.5) and found.prepared["image_size"] == 384
+    assert (
+        "do not state image_size, eval_crop_ratio, interpolation, mean, std; transformers'" in found.notes[0]
+    )
+
+
+@pytest.mark.parametrize("config", [None, {}, {"model_type": "convnext"}, {"architectures": []}])
+def test_no_network_is_named(read, config):
+    assert read(config) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "preprocessor", "fault"),
+    [
+        ("{", None, "config.json cannot be read as JSON"),
+        ("[" * 100_000, None, "config.json cannot be read as JSON"),
+        ("[1]", None, "config.json is not a JSON object"),
+        ({**TIMM, "pretrained_cfg": [1]}, None, "makes no sense"),
+        ({**TIMM, "model_args": 3}, None, "makes no sense"),
+        ({**TIMM, "pretrained_cfg": {"input_size": [3, "x", "x"]}}, None, "makes no sense: .*'x'"),
+        ({**TIMM, "pretrained_cfg": {"crop_pct": -1}}, None, "makes no sense: .*positive"),
+        ({**TIMM, "pretrained_cfg": {"std": [0, 1, 1]}}, None, "makes no sense: .*positive"),
+        ({**TRANSFORMERS, "architectures": ["A", "B"]}, None, "makes no sense"),
+        ({**TRANSFORMERS, "id2label": {"7": "cat"}}, None, "makes no sense"),
+        (TRANSFORMERS, {**PREPARED, "size": {"longest_edge": 5}}, None),
+        (TRANSFORMERS, {**PREPARED, "size": "large"}, "makes no sense"),
+        (TRANSFORMERS, {**PREPARED, "image_mean": 0.5}, "makes no sense"),
+    ],
+)
+def test_unsound_files(read, config, preprocessor, fault):
+    if fault is None:  # only a note: the size is not stated
+        assert "image_size" in read(config, preprocessor).notes[0]
+        return
+    with pytest.raises(ConversionError, match=fault):
+        read(config, preprocessor)
