@@ -80,7 +80,7 @@ def publish(run: str | Path, directory: str | Path, licence: str = "") -> Path:
         )
     card, module, variables = load_model(checkpoint)
     results = stored_results(checkpoint, card, variables)
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in named_leaves(variables).items()}
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(variables).items()}
     with whole_directory(target) as new:
         write_whole(new / WEIGHTS, safetensors_file(arrays))
         write_json(new / NETWORK, _network_fields(card))

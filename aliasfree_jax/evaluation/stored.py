@@ -23,8 +23,10 @@ def results_path(reference: str | Path) -> Path:
     if elsewhere(reference):
         return Path(re.sub(r"[^\w.-]+", "-", str(reference).removeprefix(HUB)) + ".eval.json")
     checkpoint = Path(reference)
-    run = run_directory(checkpoint)
-    return run / "eval.json" if run else checkpoint.with_name(f"{checkpoint.stem}.eval.json")
+    if run := run_directory(checkpoint):
+        return run / "eval.json"
+    name = checkpoint.stem if checkpoint.is_file() else checkpoint.name  # of a directory, all: v1.0, v1.1
+    return checkpoint.with_name(f"{name}.eval.json")
 
 
 def stored_results(checkpoint: Path, card: ModelCard, variables: PyTree) -> Results:

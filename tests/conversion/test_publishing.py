@@ -12,8 +12,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 import yaml
+from hub_server import hub_at, serving
 from safetensors.numpy import load_file
 
+from aliasfree_jax import load_pretrained
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import (
     ModelCard,
@@ -36,6 +38,7 @@ from aliasfree_jax.files import UnwritableError, write_json, write_whole
 from aliasfree_jax.models.parts import KIND_OF_OPTION, PARTS
 from aliasfree_jax.stored_config import to_store
 
+ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {"num_classes": 3, "depths": [1, 1], "widths": [2, 4]}
 CARD = ModelCard(
     *(
@@ -80,8 +83,8 @@ def of(card, variables=None, **results):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A converted network with its results, not to be changed."""
-    model = save_model(tmp_path_factory.mktemp("weights") / "pets", CARD, variables_of())
-    write_json(model.with_name("pets.eval.json"), of(CARD, variables_of()))
+    model = save_model(tmp_path_factory.mktemp("weights") / "pets.v2", CARD, variables_of())
+    write_json(model.with_name("pets.v2.eval.json"), of(CARD, variables_of()))
     return model
 
 
@@ -146,6 +149,24 @@ def test_a_published_network_is_the_same_bit_for_bit(card, tmp_path):
     assert any(name.startswith("batch_stats/") for name in found)
     kinds = {array.dtype.name for name, array in found.items() if name.startswith("params/")}
     assert kinds == {np.dtype(ml_dtypes.bfloat16).name if "param_dtype" in card.options else "float32"}
+
+
+def test_a_hub_gives_the_same_bits_back(published, tmp_path):
+    files = {path.name: path.read_bytes() for path in published.iterdir()}
+    with serving({"me/pets": {"main": files}}) as endpoint, hub_at(endpoint, tmp_path / "home"):
+        card, _, variables = load_pretrained("hf://me/pets")
+    assert (card, weights_sha256(variables)) == (CARD, weights_sha256(variables_of()))
+
+
+def test_the_guide_loads_what_was_published(published_once, tmp_path, monkeypatch):
+    """docs/weights.md, of a network with the classes that it has there."""
+    change(shutil.copytree(published_once, tmp_path / "published/mine"), class_names=["0", "1", "2"])
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/weights.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (block,) = [block for block in blocks if 'load_pretrained("published/mine")' in block]
+    assert "assert" in block
+    exec(compile(block, "docs/weights.md", "exec"), {})
 
 
 def test_the_two_descriptions_are_the_card_without_a_field_twice(published):
