@@ -65,7 +65,7 @@ def measurements(draws: int) -> list[Measurement]:
 
 
 def against_pytorch(predict: Callable[[Any], Any], source: Source, data: ConfigDict) -> dict[str, Any]:
-    """Accuracy on all images, and the shares of equal predictions after `ROLLS`: measured with PyTorch too."""
+    """Accuracy on all images, and the shares of equal predictions after `ROLLS`, as PyTorch has them."""
     chosen = Subset(source, np.sort(np.random.default_rng(0).permutation(len(source))[:ROLLED]))
     rolls = [Measurement(str(roll), Grid(np.array([roll]))) for roll in ROLLS]
     rolled = evaluate(predict, eval_batches(chosen, data, batch_size=BATCH), rolls)

@@ -13,7 +13,6 @@ from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, code_
 from aliasfree_jax.conversion.entries import Options
 from aliasfree_jax.conversion.hub import fetch
 from aliasfree_jax.conversion.originals import converted
-
 from aliasfree_jax.conversion.published import fetch_published
 from aliasfree_jax.conversion.publishing import is_published, read_published
 from aliasfree_jax.conversion.recognition import UNTRACED, normalised, recognise
@@ -71,7 +70,7 @@ def load_pretrained(
     """
     tell = tell or _warn
     path = _on_disk(reference, tell)
-    given = {"source": source, "model": model, "options": options, "key": key, "image_size": image_size}
+    given: dict[str, Any] = {"source": source, "model": model, "options": options, "key": key, "image_size": image_size}
     directory = path.parent if path.is_file() else path
     if path.is_file() and not (path.name == _WEIGHTS[0] and is_published(directory)):
         return _from_file(path, str(reference) if elsewhere(reference) else path.name, tell=tell, **given)

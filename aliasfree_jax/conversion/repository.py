@@ -52,8 +52,8 @@ class Repository:
         missing = [name for name, value in stated.items() if value is None]
         if missing:
             self.notes.append(
-                f"the files beside the weights do not state {', '.join(missing)}; the defaults of {self.source} "
-                "are assumed"
+                f"the files beside the weights do not state {', '.join(missing)}; the defaults of "
+                f"{self.source} are assumed"
             )
         known = {name: value for name, value in stated.items() if value is not None}
         found = {**_DEFAULTS[self.source], **known}

@@ -221,7 +221,7 @@ def test_published_names(tmp_path, monkeypatch):
     content = torch_file({key: np.ascontiguousarray(value) for key, value in state.items()})
     digest = hashlib.sha256(content).hexdigest()[:8]
     name = "mobilenet_v2_lpf4_finetune"
-    monkeypatch.setitem(published.HASHES, name, digest)
+    monkeypatch.setitem(published.PUBLISHED, name, digest)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with serving({}, others={f"{name}-{digest}.pth": content}) as endpoint:
         monkeypatch.setenv("ALIASFREE_ANTIALIASED_CNNS_URL", endpoint)

@@ -125,7 +125,7 @@ def test_what_cannot_be_measured_is_explained(network, eval_program):
 
 def test_without_a_configuration_it_says_which_to_pass(network, eval_program):
     def stored():
-        return cli.stored_config(eval_program.checkpoint_path())
+        return cli.stored_config(eval_program.checkpoint())
 
     message = f"{network} is not part of a run.*--config=configs/"
     with pytest.raises(ConfigError, match=message):
