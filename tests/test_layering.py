@@ -44,6 +44,7 @@ RANKS = {
 }
 FACADE = "conversion"  # `aliasfree_jax` itself offers create_model to load_pretrained, and counts as this
 OFFERED = {name: home.split(".")[1] for name, home in aliasfree_jax._HOMES.items()}
+OFFERED["__version__"] = "errors"  # needs nothing
 
 FORBIDDEN_EVERYWHERE = {"torch", "torchvision", "timm", "tensorflow"}
 NOT_OF_NETWORKS = {*REQUIRED, *OPTIONAL} - {"jax", "flax", "numpy", "ml_dtypes"}

@@ -70,7 +70,8 @@ def load_pretrained(
     """
     tell = tell or _warn
     path = _on_disk(reference, tell)
-    given: dict[str, Any] = {"source": source, "model": model, "options": options, "key": key, "image_size": image_size}
+    given: dict[str, Any] = {"source": source, "model": model, "options": options, "key": key}
+    given["image_size"] = image_size
     directory = path.parent if path.is_file() else path
     if path.is_file() and not (path.name == _WEIGHTS[0] and is_published(directory)):
         return _from_file(path, str(reference) if elsewhere(reference) else path.name, tell=tell, **given)
