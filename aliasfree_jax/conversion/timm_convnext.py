@@ -97,7 +97,9 @@ def _read(model: str, options: Options) -> dict[str, Any]:
 def _translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     read = _read(model, options)
     epsilon = EPSILON if read["norm_eps"] is None else read["norm_eps"]
-    options = {"num_classes": read["num_classes"], "global_pool": GLOBAL_POOLS[read["global_pool"]]}
+    options = {"num_classes": read["num_classes"]}
+    if read["global_pool"] != "avg":
+        options["global_pool"] = GLOBAL_POOLS[read["global_pool"]]
     if read["head_norm_first"]:
         options["final_norm_position"] = "map"
     if read["patch_size"] == 2:
