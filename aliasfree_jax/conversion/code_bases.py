@@ -12,6 +12,7 @@ from aliasfree_jax.conversion.description import described, differences
 from aliasfree_jax.conversion.entries import CodeBase, Entry, Options, chosen, listing, united
 from aliasfree_jax.conversion.learnable_polyphase_sampling import LPS
 from aliasfree_jax.conversion.pytorch_resnet_cifar10 import AKAMASTER
+from aliasfree_jax.conversion.timm_chains import TIMM_DENSENET, TIMM_MOBILENET, TIMM_VGG
 from aliasfree_jax.conversion.timm_convnext import TIMM_CONVNEXT
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import CIFAR_APS, IMAGENET_APS
 from aliasfree_jax.errors import ConversionError
@@ -22,7 +23,16 @@ PLAIN = united(
     "torchvision",
     {**dict.fromkeys(("convnext_*", "ConvNeXt"), TORCHVISION_CONVNEXT), "*": TORCHVISION_CNNS},
 )
-TIMM = united("timm", {"convnext*": TIMM_CONVNEXT}, channels="in_chans")
+TIMM = united(
+    "timm",
+    {
+        "convnext*": TIMM_CONVNEXT,
+        "vgg*": TIMM_VGG,
+        "densenet*": TIMM_DENSENET,
+        "mobilenetv2_*": TIMM_MOBILENET,
+    },
+    channels="in_chans",
+)
 TRANSFORMERS = united(
     "transformers", {"ConvNext*": TRANSFORMERS_CONVNEXT}, classes="num_labels", channels="num_channels"
 )

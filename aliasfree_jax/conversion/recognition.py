@@ -35,6 +35,7 @@ from aliasfree_jax.conversion.entries import Options
 from aliasfree_jax.conversion.learnable_polyphase_sampling import MODELS as LPS_MODELS
 from aliasfree_jax.conversion.learnable_polyphase_sampling import WIDTHS
 from aliasfree_jax.conversion.pytorch_resnet_cifar10 import recognise_pytorch_resnet_cifar10
+from aliasfree_jax.conversion.timm_chains import recognise_timm_mobilenet, recognise_timm_vgg
 from aliasfree_jax.conversion.timm_convnext import recognise_timm_convnext
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import IMAGENET
 from aliasfree_jax.conversion.undecided import UndecidedError
@@ -50,6 +51,8 @@ _DIALECTS: tuple[tuple[str, Callable[[State], tuple[str, dict[str, Any]] | None]
     (TRANSFORMERS.source, recognise_transformers_convnext),
     (PLAIN.source, recognise_torchvision_convnext),
     (TIMM.source, recognise_timm_convnext),
+    (TIMM.source, recognise_timm_vgg),
+    (TIMM.source, recognise_timm_mobilenet),
     (AKAMASTER.source, recognise_pytorch_resnet_cifar10),
 )
 # Options of what is recognised that leave no trace in the weights, with the library's defaults.
