@@ -60,7 +60,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         self.seen.append(f"{self.command} {path}")
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
+        if path in self.faults:
+            self.failed(int(self.faults[path]))
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
             self.described(found[1], unquote(found[2]))
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.resolved(found[1], unquote(found[2]), unquote(found[3]))
@@ -170,7 +172,8 @@ def serving(
 
     Args:
       repositories: repository -> revision -> file -> content. It may be changed meanwhile.
-      faults: file, or repository -> what goes wrong with it, of this module's words. It may be changed too.
+      faults: file or repository -> what goes wrong with it, of this module's words; or path -> status. It may
+        be changed too.
       others: path -> content, of files outside repositories.
       seen: takes the requests, such as "GET /api/models/owner/name".
     """

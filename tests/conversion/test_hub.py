@@ -90,8 +90,8 @@ def test_the_file_and_what_describes_it(hub, reference, file, companions):
         ("hf://timm/res net", "Expected hf://"),
         ("hf://timm/resnét", "Expected hf://"),
         ("hf:/timm/resnet18", "Expected hf://"),
-        ("hf://timm/a--b", "Form: hf://owner/name[@revision][/file]."),
-        (f"hf://-timm/x@{COMMIT}", "Form: hf://owner/name[@revision][/file]."),
+        ("hf://timm/a--b", "no name on a hub: Cannot have -- or .. in repo_id"),
+        (f"hf://-timm/x@{COMMIT}", "no name on a hub: Repo id must"),
         ("hf://timm/resnet19", "/timm/resnet19, or it is private (status 401). Check the name"),
         ("hf://timm/resnet18.a1_in1k@v2", "/timm/resnet18.a1_in1k has no branch, tag or commit 'v2'"),
         (f"hf://timm/resnet18.a1_in1k@{'0' * 40}", f"has no branch, tag or commit '{'0' * 40}'"),
@@ -137,7 +137,7 @@ FAULTS = {
     "wrong": ({"w.pth": WRONG}, "w.pth has the checksum 261ba979d2fc, the hub states 596978f46685: damaged"),
     "wrong note": ({"config.json": WRONG}, "config.json has the checksum"),
     "file 403": ({"w.pth": "403"}, "w.pth: there is no"),
-    "file 404": ({"w.pth": "404"}, "w.pth: there is no"),
+    "file 404": ({"w.pth": "404"}, "w.pth is listed there, but cannot be read (status 404)"),
     "file 500": ({"w.pth": "500"}, "w.pth: http://127.0.0.1:"),
     "note 500": ({"config.json": "500"}, "config.json: http://127.0.0.1:"),
 }
@@ -169,6 +169,33 @@ def test_a_download_goes_on_where_it_broke_off(tmp_path, monkeypatch):
         hub_at(endpoint, tmp_path),
     ):
         assert fetch("hf://a/b").read_bytes() == DATA
+
+
+def test_a_mirror_that_has_files_alone(tmp_path):
+    repository = {"main": {"pytorch_model.bin": DATA, **CONFIG}, "other": {"w.pth": DATA}}
+    faults = {f"/api/models/a/b/revision/{name}": "404" for name in repository}
+    with serving({"a/b": repository}, faults) as endpoint, hub_at(endpoint, tmp_path):
+        assert fetch("hf://a/b").with_name("config.json").exists()
+        assert fetch("hf://a/b@other/w.pth").read_bytes() == DATA
+        with pytest.raises(ConversionError, match=r"/a/b, or it is private \(status 404\)"):
+            fetch("hf://a/b@other")
+
+
+def test_what_another_program_cached_may_be_a_part(tmp_path):
+    """The weights alone: what describes them is asked for, and missed if that is not possible."""
+    import huggingface_hub
+
+    files, told = {"pytorch_model.bin": DATA, **CONFIG}, []
+    commit = commit_of(files)
+    with serving({"a/b": {"main": files}}) as endpoint:
+        with hub_at(endpoint, tmp_path):
+            path = huggingface_hub.hf_hub_download("a/b", "pytorch_model.bin")
+        with hub_at(endpoint, tmp_path, HF_HUB_OFFLINE="1"):
+            for reference in ("hf://a/b", f"hf://a/b@{commit}", f"hf://a/b@{commit}/pytorch_model.bin"):
+                assert str(fetch(reference, told.append)) == path
+                assert "the cache has, which may lack config.json and preprocessor_config.json: " in told[-1]
+        with hub_at(endpoint, tmp_path):
+            assert fetch(f"hf://a/b@{commit}", pytest.fail).with_name("config.json").exists()
 
 
 @pytest.mark.parametrize("why", ["stopped", "offline", "fault"])
