@@ -63,11 +63,12 @@ def _read(reference: str) -> tuple[Repository, str]:
     found = _REFERENCE.fullmatch(reference)
     if found is None or {"", ".", ".."} & set((found["file"] or "-").split("/")):
         _refuse_form(reference)
+    needed("huggingface_hub.utils", reference)  # the library's own modules are there once they are imported
     hub = needed("huggingface_hub", reference)
     try:
         hub.utils.validate_repo_id(found["name"])
     except ValueError as error:
-        _refuse_form(reference, f": {error}")
+        _refuse_form(reference, f": {error}".rstrip("."))
     repository = Repository(hub, reference, found["name"], found["revision"] or "main")
     file = found["file"] or ""
     if file.endswith(INDEX):

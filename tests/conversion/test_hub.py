@@ -1,7 +1,9 @@
 """Weights by names on a hub: a real server, the real library, and all that can go wrong between them."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -249,6 +251,30 @@ def test_a_cache_that_cannot_be_written(hub, tmp_path):
     (tmp_path / "hub").write_text("a file where the cache should be")
     with pytest.raises(ConversionError, match="model.safetensors: it cannot be stored in .*: (File|Not a)"):
         fetch("hf://timm/resnet18.a1_in1k")
+
+
+@contextlib.contextmanager
+def nobody_imported(package: str) -> Iterator[None]:
+    def modules():
+        return {name: sys.modules[name] for name in [*sys.modules] if name.partition(".")[0] == package}
+
+    before = modules()
+    try:
+        for name in before:
+            del sys.modules[name]
+        yield
+    finally:
+        for name in modules():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def test_where_nobody_imported_the_library(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for name, said in [("a--b/c", "Cannot have -- or"), ("a/b", "http://127.0.0.1:9/a/b cannot be reached")]:
+        with nobody_imported("huggingface_hub"), pytest.raises(ConversionError, match=said):
+            fetch(f"hf://{name}", pytest.fail)
 
 
 def test_without_the_library(monkeypatch):
