@@ -173,6 +173,20 @@ def test_a_download_goes_on_where_it_broke_off(tmp_path, monkeypatch):
         assert fetch("hf://a/b").read_bytes() == DATA
 
 
+def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)  # in the second between two tries
+    with (
+        serving({"a/b": {"main": {"w.pth": DATA}}}, {"w.pth": CUT}) as endpoint,
+        hub_at(endpoint, tmp_path) as cache,
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            fetch("hf://a/b", pytest.fail)
+        assert kept(cache) == []
+
+
 def test_a_mirror_that_has_files_alone(tmp_path):
     repository = {"main": {"pytorch_model.bin": DATA, **CONFIG}, "other": {"w.pth": DATA}}
     faults = {f"/api/models/a/b/revision/{name}": "404" for name in repository}
