@@ -8,7 +8,7 @@ torchvision. The flags of the original's main.py, with --filter_size N (by defau
 
 The files are kept in $XDG_CACHE_HOME/aliasfree_jax/antialiased-cnns; without that variable, in
 ~/.cache/aliasfree_jax/antialiased-cnns. The environment variable ALIASFREE_ANTIALIASED_CNNS_URL names the
-address of a mirror.
+address of a mirror, https://... or file:///a/directory.
 """
 
 import hashlib
