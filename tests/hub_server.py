@@ -210,3 +210,10 @@ def hub_at(endpoint: str, home: Path, **environment: str) -> Iterator[Path]:
         read_again()
         yield home / "hub"
     read_again()
+
+
+def kept(cache: Path) -> list[bytes]:
+    """The contents in the cache, none of them half written, and no link to what is not there."""
+    assert not list(cache.rglob("*.incomplete"))
+    assert [path for path in cache.rglob("*") if path.is_symlink() and not path.exists()] == []
+    return [path.read_bytes() for path in cache.rglob("blobs/*")]
