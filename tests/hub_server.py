@@ -9,6 +9,7 @@ repository itself (their ETag is the SHA-1 of a blob of git), and a commit is a 
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
@@ -32,22 +33,24 @@ CUT_ONCE = "cut once"  # the same, but only the first time
 WRONG = "wrong"  # as many bytes, but others
 
 
-def commit_of(files: Files) -> str:
-    """The commit of a revision that holds `files`."""
-    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
-
-
+@functools.cache
 def etag_of(name: str, content: bytes) -> str:
     if name.endswith(HELD_ELSEWHERE):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+def commit_of(files: Files) -> str:
+    """The commit of a revision that holds `files`."""
+    held = sorted((name, etag_of(name, content)) for name, content in files.items())
+    return hashlib.sha1(repr(held).encode()).hexdigest()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Of each server, by `serving`:
     repositories: Mapping[str, Mapping[str, Files]]
-    elsewhere: Files
+    elsewhere: dict[str, bytes]
     faults: dict[str, str]
     seen: list[str]
 
@@ -60,7 +63,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         self.seen.append(f"{self.command} {path}")
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
+        if path in self.faults:
+            self.failed(int(self.faults[path]))
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
             self.described(found[1], unquote(found[2]))
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.resolved(found[1], unquote(found[2]), unquote(found[3]))
@@ -102,26 +107,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         commit = {"X-Repo-Commit": commit_of(files)}
         if name not in files:
-            self.failed(404, "EntryNotFound", "Entry not found", commit)
+            self.failed(404, "EntryNotFound", "Entry not found", **commit)
         elif name.endswith(HELD_ELSEWHERE):
+            etag = etag_of(name, files[name])
+            path = f"elsewhere/{repository}/{etag}/{name}"
+            self.elsewhere[path] = files[name]
             port = self.server.server_address[1]  # localhost: to the client, another server
-            self.answer(
-                302,
-                b"",
-                commit
-                | {
-                    "X-Linked-Etag": f'"{etag_of(name, files[name])}"',
-                    "X-Linked-Size": str(len(files[name])),
-                    "Location": f"http://localhost:{port}/{self.held(repository, name, files[name])}",
-                },
-            )
+            location = f"http://localhost:{port}/{path}"
+            linked = {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(files[name]))}
+            self.answer(302, b"", commit | linked | {"Location": location})
         else:
             self.content(name, files[name], commit | {"ETag": f'"{etag_of(name, files[name])}"'})
-
-    def held(self, repository: str, name: str, content: bytes) -> str:
-        path = f"elsewhere/{repository}/{etag_of(name, content)}/{name}"
-        self.elsewhere[path] = content  # type: ignore[index]
-        return path
 
     def content(self, name: str, content: bytes, headers: dict[str, str]) -> None:
         """A file, or what is asked for of it."""
@@ -144,9 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(206, content[int(begin[1]) :], headers, cut)
         return self.answer(200, content, headers, len(content) // 2 if fault in (CUT, CUT_ONCE) else None)
 
-    def failed(self, status: int, code: str = "", message: str = "", headers: Files | dict = {}) -> None:  # noqa: B006
+    def failed(self, status: int, code: str = "", message: str = "", **headers: str) -> None:
         why = {"X-Error-Code": code, "X-Error-Message": message} if code else {}
-        self.answer(status, b"", {**headers, **why})
+        self.answer(status, b"", headers | why)
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str], cut: int | None = None) -> None:
         self.send_response(status)
@@ -170,14 +166,15 @@ def serving(
 
     Args:
       repositories: repository -> revision -> file -> content. It may be changed meanwhile.
-      faults: file, or repository -> what goes wrong with it, of this module's words. It may be changed too.
+      faults: file or repository -> what goes wrong with it, of this module's words; or path -> status. It may
+        be changed too.
       others: path -> content, of files outside repositories.
       seen: takes the requests, such as "GET /api/models/owner/name".
     """
     of_this = {
         "repositories": repositories,
         "faults": {} if faults is None else faults,
-        "elsewhere": dict(others or {}),
+        "elsewhere": {} if others is None else dict(others),
         "seen": [] if seen is None else seen,
     }
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), of_this))
@@ -213,3 +210,10 @@ def hub_at(endpoint: str, home: Path, **environment: str) -> Iterator[Path]:
         read_again()
         yield home / "hub"
     read_again()
+
+
+def kept(cache: Path) -> list[bytes]:
+    """The contents in the cache, none of them half written, and no link to what is not there."""
+    assert not list(cache.rglob("*.incomplete"))
+    assert [path for path in cache.rglob("*") if path.is_symlink() and not path.exists()] == []
+    return [path.read_bytes() for path in cache.rglob("blobs/*")]

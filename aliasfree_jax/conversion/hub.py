@@ -1,17 +1,14 @@
-"""Weights by their name on a hub such as huggingface.co, through `huggingface_hub` and its cache."""
+"""Weights by their name on a hub such as huggingface.co: hf://owner/name[@revision][/file]."""
 
 import hashlib
-import itertools
 import os
 import posixpath
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import NoReturn
 
+from aliasfree_jax.conversion.hub_repository import Repository, UnreachableError
 from aliasfree_jax.errors import ConversionError, listed, needed
 
 FORM = "hf://owner/name[@revision][/file]"
@@ -19,31 +16,11 @@ STANDARD = ("model.safetensors", "pytorch_model.bin")  # as timm and transformer
 COMPANIONS = ("config.json", "preprocessor_config.json")
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".th", ".ckpt", ".tar")
 INDEX = ".index.json"  # of weights in several files
-REFUSALS = (401, 403, 404)  # the hub is there, what was asked for is not
 SHOWN = 8  # files that a message lists
 _REFERENCE = re.compile(
-    r"hf://(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(pr|convert)/[^/@]+|[^/@]+))?(/(?P<file>.+))?",
+    r"hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>refs/(pr|convert)/[^/@]+|[^/@]+))?(/(?P<file>[^\\]+))?",
     re.ASCII,
 )
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What a reference asks for; `file` is "" if it names none."""
-
-    reference: str
-    repository: str
-    revision: str
-    file: str
-
-    @property
-    def candidates(self) -> Sequence[str]:
-        return [self.file] if self.file else STANDARD
-
-    def beside(self, weights: str) -> list[str]:
-        """The names in the repository of what describes its file `weights`."""
-        return [posixpath.join(posixpath.dirname(weights), name) for name in COMPANIONS]
 
 
 def fetch(reference: str, tell: Callable[[str], None] = print) -> Path:
@@ -65,160 +42,118 @@ def fetch(reference: str, tell: Callable[[str], None] = print) -> Path:
         download failed. The cache keeps nothing that is damaged.
       MissingPackageError: huggingface_hub is not installed.
     """
-    wanted = _read(reference)
-    hub = needed("huggingface_hub", reference)
-    try:
-        weights = _known(hub, wanted) if _COMMIT.fullmatch(wanted.revision) else None
-        names = [] if weights else _names(hub, wanted)
-    except _failures(hub) as error:
-        reason = _reason(hub, wanted, error)
-        weights = None if _status(error) in REFUSALS else _older(hub, wanted)
-        if weights is None:
-            raise ConversionError(f"{reference}: {reason}") from error
-        tell(f"{reference}: {reason} Used what the cache has: {weights}.")
-    weights = weights or _download(hub, wanted, names)
+    repository, file = _read(reference)
+    candidates = [file] if file else STANDARD
+    weights = _known(repository, candidates) if repository.fixed else None
+    if weights is None:
+        try:
+            repository.reach(candidates[0])
+        except UnreachableError as error:
+            weights, note = _older(repository, file, error)
+            tell(note)
+        else:
+            weights = _download(repository, file, candidates)
     for path in [weights, *map(weights.with_name, COMPANIONS)]:
-        _verify(path, wanted)
+        _verify(path, reference)
     return weights
 
 
-def _read(reference: str) -> _Wanted:
+def _read(reference: str) -> tuple[Repository, str]:
+    """The revision of a repository, and the file in it, "" if the reference names none."""
     found = _REFERENCE.fullmatch(reference)
     if found is None or {"", ".", ".."} & set((found["file"] or "-").split("/")):
-        raise ConversionError(
-            f"{reference!r} is no name on a hub. Expected {FORM}, for instance hf://timm/resnet18.a1_in1k."
-        )
-    return _Wanted(reference, found["repository"], found["revision"] or "main", found["file"] or "")
+        _refuse_form(reference)
+    needed("huggingface_hub.utils", reference)  # the library's own modules are there once they are imported
+    hub = needed("huggingface_hub", reference)
+    try:
+        hub.utils.validate_repo_id(found["name"])
+    except ValueError as error:
+        _refuse_form(reference, f": {error}".rstrip("."))
+    repository = Repository(hub, reference, found["name"], found["revision"] or "main")
+    file = found["file"] or ""
+    if file.endswith(INDEX):
+        _refuse_parts(repository, file)
+    return repository, file
 
 
-def _known(hub: ModuleType, wanted: _Wanted) -> Path | None:
+def _refuse_form(reference: str, why: str = "") -> NoReturn:
+    raise ConversionError(
+        f"{reference!r} is no name on a hub{why}. Expected {FORM}, for instance hf://timm/resnet18.a1_in1k."
+    )
+
+
+def _refuse_parts(repository: Repository, index: str) -> NoReturn:
+    raise ConversionError(
+        f"{repository.reference}: its weights are in several files, listed in {index}. That is not "
+        "supported: save them as one file with the library that wrote them."
+    )
+
+
+def _beside(weights: str) -> list[str]:
+    """The names of what describes the file `weights` of a repository."""
+    return [posixpath.join(posixpath.dirname(weights), name) for name in COMPANIONS]
+
+
+def _known(repository: Repository, candidates: Sequence[str]) -> Path | None:
     """The weights in the cache, if it is sure that the hub would give the same."""
-
-    def look_up(name: str) -> Any:  # a path; None: never asked for; or a mark: there is no such file
-        return hub.try_to_load_from_cache(wanted.repository, name, revision=wanted.revision)
-
-    for name in wanted.candidates:
-        found = look_up(name)
-        if isinstance(found, str) and None not in map(look_up, wanted.beside(name)):
+    for name in candidates:
+        found = repository.cached(name)
+        if isinstance(found, str) and all(map(repository.cached, _beside(name))):
             return Path(found)
         if found is None:
             break
     return None
 
 
-def _names(hub: ModuleType, wanted: _Wanted) -> list[str]:
-    """The files of the repository. This request fails at once; the library's download tries for a while."""
-    about = hub.HfApi().model_info(
-        wanted.repository, revision=wanted.revision, timeout=hub.constants.HF_HUB_ETAG_TIMEOUT
-    )
-    return [file.rfilename for file in about.siblings or []]
-
-
-def _older(hub: ModuleType, wanted: _Wanted) -> Path | None:
-    """The weights of the revision as the cache has them; None if it has none."""
-    try:  # with nothing asked for, the library gives the directory, whatever is in it
-        found = hub.snapshot_download(
-            wanted.repository, revision=wanted.revision, local_files_only=True, ignore_patterns="*"
-        )
-    except _failures(hub):
-        return None
-    directory = Path(found)
+def _older(repository: Repository, file: str, error: UnreachableError) -> tuple[Path, str]:
+    """The weights of the revision as the cache has them, and what to tell of them; else raises `error`."""
+    directory = repository.cached_directory()
+    if directory is None:
+        raise error
     names = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
-    if not any(name == wanted.file or not wanted.file and name.endswith(ENDINGS) for name in names):
-        return None
-    return directory / _chosen(wanted, names)
+    if not any(name == file or not file and name.endswith(ENDINGS) for name in names):
+        raise error
+    name = _chosen(repository, file, names)
+    unknown = [other for other in _beside(name) if repository.cached(other) is None]
+    without = f", which may lack {' and '.join(unknown)}" if unknown else ""
+    return directory / name, f"{error} Used what the cache has{without}: {directory / name}."
 
 
-def _chosen(wanted: _Wanted, names: list[str]) -> str:
-    """The file of weights to take, of all files `names` of the repository."""
-    weights = sorted(name for name in names if name.endswith(ENDINGS))
-    indices = sorted(name for name in names if name.endswith(INDEX) and wanted.file in ("", name))
-    found = [name for name in wanted.candidates if name in names and name not in indices]
-    if not (found or indices or wanted.file) and len(weights) == 1:
-        found = weights
-    if found:
-        return found[0]
-    if indices:
+def _download(repository: Repository, file: str, candidates: Sequence[str]) -> Path:
+    for name in candidates:
+        weights = repository.get(name)
+        if weights is not None:
+            break
+    else:
+        name = _chosen(repository, file, repository.files())
+        weights = repository.get(name)
+    if weights is None:
         raise ConversionError(
-            f"{wanted.reference}: its weights are in several files, listed in {indices[0]}. That is not "
-            "supported: save them as one file with the library that wrote them."
+            f"{repository.reference}: {name} is listed there, but cannot be read (status 404). Try later."
         )
-    known = f"it has {listed(weights, SHOWN)}" if weights else "it has no file of weights"
-    missing = " nor ".join(wanted.candidates)
-    raise ConversionError(f"{wanted.reference}: the repository has no {missing}; {known}. Form: {FORM}.")
-
-
-def _download(hub: ModuleType, wanted: _Wanted, names: list[str]) -> Path:
-    chosen = _chosen(wanted, names)
-    weights = _get(hub, wanted, chosen, wanted.revision)
-    commit = weights.parents[chosen.count("/")].name  # the branch may move on
-    for name in wanted.beside(chosen):
-        if name in names:
-            _get(hub, wanted, name, commit)
-    earlier = itertools.takewhile(lambda name: name != chosen, wanted.candidates)
-    for name in {*earlier, *wanted.beside(chosen)}.difference(names):
-        with suppress(*_failures(hub)):  # the library notes what there is not: a later call knows it offline
-            hub.hf_hub_download(wanted.repository, name, revision=commit)
+    commit = weights.parents[name.count("/")].name  # a branch may move on
+    for other in _beside(name):
+        repository.get(other, commit)
     return weights
 
 
-def _get(hub: ModuleType, wanted: _Wanted, name: str, revision: str) -> Path:
-    try:
-        return Path(hub.hf_hub_download(wanted.repository, name, revision=revision))
-    except _failures(hub) as error:
-        if isinstance(error, OSError) and error.errno:
-            reason = f"it cannot be stored in {hub.constants.HF_HUB_CACHE}: {error.strerror}."
-        elif _status(error) is None and not isinstance(error, hub.errors.EntryNotFoundError):
-            reason = f"the download broke off ({_first_line(error)}). Nothing is kept of it; try again."
-        else:
-            reason = _reason(hub, wanted, error)
-        raise ConversionError(f"{wanted.reference}: {name}: {reason}") from error
+def _chosen(repository: Repository, file: str, names: list[str]) -> str:
+    """The file of weights to take: `file` or, if that is "", the best of all files `names`."""
+    weights = sorted(name for name in names if name.endswith(ENDINGS))
+    indices = sorted(name for name in names if name.endswith(INDEX))
+    for name in [file] if file else STANDARD:
+        if name in names:
+            return name
+    if not file and indices:
+        _refuse_parts(repository, indices[0])
+    if not file and len(weights) == 1:
+        return weights[0]
+    known = f"it has {listed(weights, SHOWN)}" if weights else "it has no file of weights"
+    missing = file or " nor ".join(STANDARD)
+    raise ConversionError(f"{repository.reference}: the repository has no {missing}; {known}. Form: {FORM}.")
 
 
-def _failures(hub: ModuleType) -> tuple[type[Exception], ...]:
-    """What the library raises if a request fails."""
-    return OSError, ValueError, hub.errors.HTTPError  # the last one is of its library for HTTP
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The failure of the request itself, which the library wraps: with the `response`, if there was any."""
-    while error.__cause__ is not None and getattr(error, "response", None) is None:
-        error = error.__cause__
-    return error
-
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status that the hub answered; None if it did not."""
-    return getattr(getattr(_cause(error), "response", None), "status_code", None)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _reason(hub: ModuleType, wanted: _Wanted, error: Exception) -> str:
-    """Why the hub did not give what was wanted, and what can be done."""
-    cause, status = _cause(error), _status(error)
-    address = f"{hub.constants.ENDPOINT}/{wanted.repository}"
-    if isinstance(cause, hub.errors.HFValidationError):
-        return f"{_first_line(cause)} Form: {FORM}."
-    if isinstance(cause, hub.errors.OfflineModeIsEnabled):
-        return f"HF_HUB_OFFLINE is set, so {address} was not asked. Unset it to download."
-    if isinstance(cause, hub.errors.GatedRepoError):
-        return f"the owner of {address} admits each reader. Ask there, then log in: hf auth login."
-    if isinstance(cause, hub.errors.RevisionNotFoundError):
-        return f"{address} has no branch, tag or commit {wanted.revision!r}. See there under Files."
-    if status in REFUSALS:
-        return (
-            f"there is no {address}, or it is private (status {status}). Check the name; to read a private "
-            "repository, log in (hf auth login) or set HF_TOKEN."
-        )
-    if status is not None:
-        return f"{address} cannot be read at present (status {status}). Try again later."
-    return f"{address} cannot be reached ({_first_line(cause)}). Check the network and HF_ENDPOINT."
-
-
-def _verify(path: Path, wanted: _Wanted) -> None:
+def _verify(path: Path, reference: str) -> None:
     """Compares a file with the checksum that the hub stated: the name, in the cache, of what `path` links to.
 
     Raises:
@@ -236,8 +171,8 @@ def _verify(path: Path, wanted: _Wanted) -> None:
     if found != stated:
         _remove(path)
         raise ConversionError(
-            f"{wanted.reference}: {path.name} has the checksum {found[:12]}, the hub states {stated[:12]}: "
-            "damaged on its way or on this disk. It is removed from the cache; try again."
+            f"{reference}: {path.name} has the checksum {found[:12]}, the hub states {stated[:12]}: damaged "
+            "on its way or on this disk. It is removed from the cache; try again."
         )
 
 

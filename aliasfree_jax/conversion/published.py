@@ -1,14 +1,15 @@
 """The weights that antialiased-cnns published, by names such as antialiased-cnns/resnet50_lpf4_finetune.
 
 `lpf4` is a network with filters of 4 taps, trained from scratch. `lpf4_finetune` started from the weights of
-torchvision. The flags of the original's main.py, with --filter_size N (by default 4), choose:
+torchvision. The original's main.py chooses by flags; with -a resnet50_lpfN:
 
-  --pretrained                       lpf4_finetune for 4 taps, lpfN for 2, 3 and 5
-  --pretrained --force_nonfinetuned  lpfN (the original ignores that flag for vgg16_bn)
+  --pretrained                       resnet50_lpf4_finetune for 4 taps, resnet50_lpfN for 2, 3 and 5
+  --pretrained --force_nonfinetuned  resnet50_lpfN (it ignores the second flag for vgg16_bn, and for networks
+                                     of which only lpf4_finetune was published)
 
 The files are kept in $XDG_CACHE_HOME/aliasfree_jax/antialiased-cnns; without that variable, in
 ~/.cache/aliasfree_jax/antialiased-cnns. The environment variable ALIASFREE_ANTIALIASED_CNNS_URL names the
-address of a mirror.
+address of a mirror, https://... or file:///a/directory.
 """
 
 import hashlib

@@ -1,11 +1,13 @@
 """Weights by names on a hub: a real server, the real library, and all that can go wrong between them."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import CLOSED, CUT, CUT_ONCE, GATED, SHORT, WRONG, commit_of, hub_at, serving
+from hub_server import CLOSED, CUT, CUT_ONCE, GATED, SHORT, WRONG, commit_of, hub_at, kept, serving
 
 from aliasfree_jax.conversion.hub import fetch
 from aliasfree_jax.errors import ConversionError, MissingPackageError
@@ -36,13 +38,6 @@ def hub(endpoint, tmp_path):
     """The directory of the cache, for the server of all that goes well."""
     with hub_at(endpoint, tmp_path) as cache:
         yield cache
-
-
-def kept(cache: Path) -> list[bytes]:
-    """The contents in the cache, none of them half written, and no link to what is not there."""
-    assert not list(cache.rglob("*.incomplete"))
-    assert [path for path in cache.rglob("*") if path.is_symlink() and not path.exists()] == []
-    return [path.read_bytes() for path in cache.rglob("blobs/*")]
 
 
 @pytest.mark.parametrize(
@@ -90,8 +85,8 @@ def test_the_file_and_what_describes_it(hub, reference, file, companions):
         ("hf://timm/res net", "Expected hf://"),
         ("hf://timm/resnét", "Expected hf://"),
         ("hf:/timm/resnet18", "Expected hf://"),
-        ("hf://timm/a--b", "Form: hf://owner/name[@revision][/file]."),
-        (f"hf://-timm/x@{COMMIT}", "Form: hf://owner/name[@revision][/file]."),
+        ("hf://timm/a--b", "no name on a hub: Cannot have -- or .. in repo_id"),
+        (f"hf://-timm/x@{COMMIT}", "no name on a hub: Repo id must"),
         ("hf://timm/resnet19", "/timm/resnet19, or it is private (status 401). Check the name"),
         ("hf://timm/resnet18.a1_in1k@v2", "/timm/resnet18.a1_in1k has no branch, tag or commit 'v2'"),
         (f"hf://timm/resnet18.a1_in1k@{'0' * 40}", f"has no branch, tag or commit '{'0' * 40}'"),
@@ -137,7 +132,7 @@ FAULTS = {
     "wrong": ({"w.pth": WRONG}, "w.pth has the checksum 261ba979d2fc, the hub states 596978f46685: damaged"),
     "wrong note": ({"config.json": WRONG}, "config.json has the checksum"),
     "file 403": ({"w.pth": "403"}, "w.pth: there is no"),
-    "file 404": ({"w.pth": "404"}, "w.pth: there is no"),
+    "file 404": ({"w.pth": "404"}, "w.pth is listed there, but cannot be read (status 404)"),
     "file 500": ({"w.pth": "500"}, "w.pth: http://127.0.0.1:"),
     "note 500": ({"config.json": "500"}, "config.json: http://127.0.0.1:"),
 }
@@ -171,57 +166,58 @@ def test_a_download_goes_on_where_it_broke_off(tmp_path, monkeypatch):
         assert fetch("hf://a/b").read_bytes() == DATA
 
 
-@pytest.mark.parametrize("why", ["stopped", "offline", "fault"])
-def test_without_the_hub(why, tmp_path):
-    """What is cached is used, and said unless it is of a commit; what is not is one sentence."""
-    seen, faults, told = [], {}, []
-    files = {"pytorch_model.bin": DATA, **CONFIG}
-    with serving({"a/b": {"main": files}}, faults, seen=seen) as endpoint:
-        with hub_at(endpoint, tmp_path):
-            path = fetch("hf://a/b")
-            asked = len(seen)
-            for file in ("", "/pytorch_model.bin"):
-                assert fetch(f"hf://a/b@{commit_of(files)}{file}", pytest.fail) == path
-            assert len(seen) == asked
-        if why == "fault":
-            faults.update({"a/b": "502", "a/c": "502"})
-            check_without(endpoint, tmp_path, path, told, {})
-            assert len(seen) > asked
-    said = {"offline": "HF_HUB_OFFLINE is set, so", "stopped": "cannot be reached ([Errno 111]"}
-    if why != "fault":
-        check_without(endpoint, tmp_path, path, told, {"HF_HUB_OFFLINE": "1"} if why == "offline" else {})
-    assert said.get(why, "(status 502)") in told[0]
-    assert told[0].endswith(f" Used what the cache has: {path}.") and len(told) == 2
+def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
 
-
-def check_without(endpoint, home, path, told, environment):
-    with hub_at(endpoint, home, **environment):
-        assert fetch("hf://a/b", told.append) == path
-        assert fetch("hf://a/b@main/pytorch_model.bin", told.append) == path
-        assert fetch(f"hf://a/b@{path.parent.name}", pytest.fail) == path
-        for missing in ("hf://a/c", "hf://a/b@v2", f"hf://a/b@{'1' * 40}", "hf://a/b/x.pth"):
-            with pytest.raises(ConversionError, match="^hf://a/[bc]"):
-                fetch(missing, told.append)
-
-
-def test_a_copy_damaged_on_the_disk_is_removed_everywhere(tmp_path):
-    """Two revisions with one content: neither keeps a link to what is no more."""
-    one = {"w.pth": DATA}
-    repository = {"main": one, "next": {**one, "new.txt": b"n"}}
-    with serving({"a/b": repository}) as endpoint, hub_at(endpoint, tmp_path) as cache:
-        path, other = fetch("hf://a/b"), fetch("hf://a/b@next")
-        assert path != other and path.samefile(other)
-        path.resolve().write_bytes(DATA[::-1])
-        with pytest.raises(ConversionError, match="damaged on its way or on this disk"):
-            fetch(f"hf://a/b@{commit_of(one)}")
+    monkeypatch.setattr(time, "sleep", interrupt)  # in the second between two tries
+    with (
+        serving({"a/b": {"main": {"w.pth": DATA}}}, {"w.pth": CUT}) as endpoint,
+        hub_at(endpoint, tmp_path) as cache,
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            fetch("hf://a/b", pytest.fail)
         assert kept(cache) == []
-        assert fetch("hf://a/b@next").read_bytes() == DATA
+
+
+def test_a_mirror_that_has_files_alone(tmp_path):
+    repository = {"main": {"pytorch_model.bin": DATA, **CONFIG}, "other": {"w.pth": DATA}}
+    faults = {f"/api/models/a/b/revision/{name}": "404" for name in repository}
+    with serving({"a/b": repository}, faults) as endpoint, hub_at(endpoint, tmp_path):
+        assert fetch("hf://a/b").with_name("config.json").exists()
+        assert fetch("hf://a/b@other/w.pth").read_bytes() == DATA
+        with pytest.raises(ConversionError, match=r"/a/b, or it is private \(status 404\)"):
+            fetch("hf://a/b@other")
 
 
 def test_a_cache_that_cannot_be_written(hub, tmp_path):
     (tmp_path / "hub").write_text("a file where the cache should be")
     with pytest.raises(ConversionError, match="model.safetensors: it cannot be stored in .*: (File|Not a)"):
         fetch("hf://timm/resnet18.a1_in1k")
+
+
+@contextlib.contextmanager
+def nobody_imported(package: str) -> Iterator[None]:
+    def modules():
+        return {name: sys.modules[name] for name in [*sys.modules] if name.partition(".")[0] == package}
+
+    before = modules()
+    try:
+        for name in before:
+            del sys.modules[name]
+        yield
+    finally:
+        for name in modules():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def test_where_nobody_imported_the_library(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for name, said in [("a--b/c", "Cannot have -- or"), ("a/b", "http://127.0.0.1:9/a/b cannot be reached")]:
+        with nobody_imported("huggingface_hub"), pytest.raises(ConversionError, match=said):
+            fetch(f"hf://{name}", pytest.fail)
 
 
 def test_without_the_library(monkeypatch):

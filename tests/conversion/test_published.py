@@ -52,6 +52,12 @@ def test_a_file_is_downloaded_once(cache, monkeypatch, slash):
     assert list(cache.iterdir()) == [path]
 
 
+def test_a_directory_can_be_the_mirror(cache, monkeypatch, tmp_path):
+    (tmp_path / FILE).write_bytes(DATA)
+    monkeypatch.setenv(MIRROR, tmp_path.as_uri())
+    assert fetch_published(NAME, str).read_bytes() == DATA
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
