@@ -7,11 +7,10 @@ convnext_aps. With its default arguments convnext_afc is the paper's circular ba
 from collections.abc import Mapping
 from typing import Any
 
-from aliasfree_jax.conversion.convnext_entries import convnext_entries
+from aliasfree_jax.conversion.convnext_entries import convnext_entries, sized
 from aliasfree_jax.conversion.description import KIND, look
 from aliasfree_jax.conversion.entries import Candidates, CodeBase, Options, check_options, chosen
 from aliasfree_jax.errors import ConversionError
-from aliasfree_jax.models.convnext import SIZES
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 
 SOURCE = "alias_free_convnets"
@@ -146,9 +145,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
 
 def _name(family: str, ours: Options) -> str:
     """The published size with these depths and widths; tiny, whose sizes are overridden, for others."""
-    shape = tuple(ours["depths"]), tuple(ours["widths"])
-    sizes = {(size["depths"], size["widths"]): name for name, size in SIZES.items()}
-    return f"{family}_{sizes.get(shape, 'tiny')}"
+    return sized(family, ours["depths"], ours["widths"])[0]
 
 
 def _activation_there(part: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:

@@ -166,7 +166,13 @@ def _classifier(side: int, numbers: tuple[int, int, int]) -> Iterator[Entry]:
 
 
 def vgg(network: VGG, style: Style) -> Iterator[Entry]:
-    """VGG: (convolution, (norm), ReLU) several times, max pool, (sampler), ..."""
+    """VGG with the head of torchvision."""
+    yield from vgg_features(network, style)
+    yield from _classifier(7, (0, 3, 6))
+
+
+def vgg_features(network: VGG, style: Style) -> Iterator[Entry]:
+    """VGG before its head: (convolution, (norm), ReLU) several times, max pool, (sampler), ..."""
     index = 0
     for stage, (depth, width) in enumerate(zip(network.depths, network.widths, strict=True)):
         for layer in range(depth):
@@ -178,7 +184,6 @@ def vgg(network: VGG, style: Style) -> Iterator[Entry]:
         if style.sampled:
             yield from style.pool(f"features.{index}", "", width)
             index += 1
-    yield from _classifier(7, (0, 3, 6))
 
 
 def densenet(network: DenseNet, style: Style) -> Iterator[Entry]:

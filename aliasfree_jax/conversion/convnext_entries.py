@@ -1,12 +1,16 @@
-"""State-dict tables of the ConvNeXts of alias_free_convnets."""
+"""State-dict tables of ConvNeXts: one walk through the network in the words of several code bases."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from aliasfree_jax.conversion.entries import (
     CONV,
+    DENSE,
     DEPTHWISE,
+    VECTOR,
     Entry,
     Layout,
     ModuleEntries,
@@ -17,7 +21,111 @@ from aliasfree_jax.conversion.entries import (
     linear,
     no_entries,
 )
-from aliasfree_jax.models.convnext import ConvNeXt
+from aliasfree_jax.models.convnext import SIZES, ConvNeXt
+
+State = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """How a code base calls the tensors of its ConvNeXts.
+
+    The names of a downsampling layer and a block have the places {stage} and {block}; {even} and {odd} are
+    twice the stage, and one more. The five after `block` are those within one.
+
+    Attributes:
+      pointwise, scale: layouts of the MLP's kernels and of the layer scale.
+      norms: entries of all norms but the last.
+    """
+
+    stem: str
+    stem_norm: str
+    downsample_norm: str
+    downsample: str
+    block: str
+    depthwise: str
+    norm: str
+    expand: str
+    project: str
+    layer_scale: str
+    final_norm: str
+    head: str
+    pointwise: Layout = DENSE
+    scale: Layout = VECTOR
+    norms: ModuleEntries = affine
+
+
+def placed(name: str, stage: int, block: int = 0) -> str:
+    """A name of `Names` for a stage and block."""
+    return name.format(stage=stage, block=block, even=2 * stage, odd=2 * stage + 1)
+
+
+def convnext(network: ConvNeXt, names: Names) -> Iterator[Entry]:
+    """All tensors of `network` but those of activations and samplers."""
+    yield from linear(names.stem, "stem/conv", CONV)
+    yield from names.norms(names.stem_norm, "stem_norm")
+    for stage, depth in enumerate(network.depths):
+        if stage >= network.first_downsampled:
+            yield from names.norms(placed(names.downsample_norm, stage), f"downsample{stage}_norm")
+            yield from linear(placed(names.downsample, stage), f"downsample{stage}/conv", CONV)
+        for block in range(depth):
+            key, path = placed(names.block, stage, block), f"stage{stage}_block{block}"
+            if network.layer_scale_init > 0:
+                yield Entry(f"{key}.{names.layer_scale}", f"params/{path}/layer_scale", names.scale)
+            yield from linear(f"{key}.{names.depthwise}", f"{path}/depthwise", DEPTHWISE)
+            yield from names.norms(f"{key}.{names.norm}", f"{path}/norm")
+            yield from linear(f"{key}.{names.expand}", f"{path}/mlp/expand", names.pointwise)
+            yield from linear(f"{key}.{names.project}", f"{path}/mlp/project", names.pointwise)
+    yield from affine(names.final_norm, "norm")
+    if network.num_classes:
+        yield from linear(names.head, "head")
+
+
+def sized(variant: str, depths: Sequence[int], widths: Sequence[int]) -> tuple[str, dict[str, Any]]:
+    """Name and options of `create_model`: a published size by its name, others as tiny with these sizes."""
+    sizes = {"depths": tuple(depths), "widths": tuple(widths)}
+    name = next((name for name, size in SIZES.items() if size == sizes), None)
+    return (f"{variant}_{name}", {}) if name else (f"{variant}_tiny", sizes)
+
+
+def _stages(state: State, names: Names) -> tuple[list[int], list[int]]:
+    """Depths and widths of the network with these tensors: stages and blocks that have any tensor."""
+    depths: list[int] = []
+    widths: list[int] = []
+    while True:
+        stage, depth = len(depths), 0
+        while any(key.startswith(f"{placed(names.block, stage, depth)}.") for key in state):
+            depth += 1
+        vectors = (
+            state.get(f"{placed(names.block, stage)}.{name}")
+            for name in (f"{names.norm}.weight", f"{names.norm}.bias", f"{names.depthwise}.bias")
+        )
+        width = next((vector.size for vector in vectors if vector is not None), 0)
+        if not (depth and width):
+            return depths, widths
+        depths.append(depth)
+        widths.append(width)
+
+
+def rank(state: State, key: str) -> int:
+    """The number of axes of a tensor; 0 where it is missing."""
+    return state[key].ndim if key in state else 0
+
+
+def read_off(state: State, names: Names) -> dict[str, Any] | None:
+    """What every dialect shows in keys and shapes; None for weights of another network."""
+    stem = state.get(f"{names.stem}.weight")
+    depths, widths = _stages(state, names)
+    if stem is None or stem.ndim != 4 or not depths:
+        return None
+    return {
+        "depths": tuple(depths),
+        "widths": tuple(widths),
+        "patch_size": stem.shape[-1],
+        "channels": stem.shape[1],
+        "classes": state[f"{names.head}.bias"].size if f"{names.head}.bias" in state else 0,
+        "scaled": any(key.endswith(f".{names.layer_scale}") for key in state),
+    }
 
 
 def _group_norm(key: str, path: str) -> Iterator[Entry]:
@@ -80,40 +188,45 @@ def _activations(model: str, options: Options) -> tuple[ModuleEntries, ModuleEnt
     return found[0], found[1]
 
 
-def convnext_entries(network: ConvNeXt, model: str, options: Options) -> Iterator[Entry]:
-    """The state dict of a network of the original, without the masks of its ideal filters.
-
-    These (`rect`) are made on first use.
-    """
+def _names(model: str, options: Options) -> Names:
     afc, plain = model == "convnext_afc", model in ("convnext", "convnext_poly")
     inner = "" if plain else ".1"  # convolutions are the second module of a sequence, after their padding
     mlp = "mlp." if afc else ""
-    norm = NORMS[options.get("normalization_type", "C")]
+    position = (3 if options.get("stem_mode") else 2) if afc else 3 if model == "convnext_aps" else 1
+    return Names(
+        stem=f"downsample_layers.0.0{inner}",
+        stem_norm=f"downsample_layers.0.{position}",
+        downsample_norm="downsample_layers.{stage}.0",
+        downsample=f"downsample_layers.{{stage}}.1{inner}",
+        block="stages.{stage}.{block}",
+        depthwise=f"dwconv{inner}",
+        norm="norm",
+        expand=f"{mlp}pwconv1",
+        project=f"{mlp}pwconv2",
+        layer_scale="gamma",
+        final_norm="norm",
+        head="head",
+        norms=NORMS[options.get("normalization_type", "C")],
+    )
+
+
+def convnext_entries(network: ConvNeXt, model: str, options: Options) -> Iterator[Entry]:
+    """The state dict of a network of alias_free_convnets, without the masks of its ideal filters.
+
+    These (`rect`) are made on first use.
+    """
+    yield from convnext(network, _names(model, options))
     activation, stem_activation = _activations(model, options)
+    if network.stem_residual:
+        yield Entry("downsample_layers.0.1.gamma", "params/stem/gain")
+    place = "downsample_layers.0.1.residual.0" if network.stem_residual else "downsample_layers.0.1"
+    yield from stem_activation(place, "stem/activation")
     size, stem_filters, filters = _filters(model, options)
+    mlp = "mlp." if model == "convnext_afc" else ""
     for stage, (depth, width) in enumerate(zip(network.depths, network.widths, strict=True)):
-        key, path = f"downsample_layers.{stage}", f"downsample{stage}" if stage else "stem"
-        if stage == 0:
-            yield from linear(f"{key}.0{inner}", f"{path}/conv", CONV)
-            if network.stem_residual:
-                yield Entry(f"{key}.1.gamma", f"params/{path}/gain")
-            place = f"{key}.1.residual.0" if network.stem_residual else f"{key}.1"
-            yield from stem_activation(place, f"{path}/activation")
-            position = (3 if options.get("stem_mode") else 2) if afc else 3 if model == "convnext_aps" else 1
-            yield from norm(f"{key}.{position}", f"{path}_norm")
-        else:
-            yield from norm(f"{key}.0", f"{path}_norm")
-            yield from linear(f"{key}.1{inner}", f"{path}/conv", CONV)
         for name in filters if stage else stem_filters:
-            yield blur_filter(f"{key}.{name}", width, size)
+            yield blur_filter(f"downsample_layers.{stage}.{name}", width, size)
         for block in range(depth):
-            key, path = f"stages.{stage}.{block}", f"stage{stage}_block{block}"
-            if network.layer_scale_init > 0:
-                yield Entry(f"{key}.gamma", f"params/{path}/layer_scale")
-            yield from linear(f"{key}.dwconv{inner}", f"{path}/depthwise", DEPTHWISE)
-            yield from norm(f"{key}.norm", f"{path}/norm")
-            yield from linear(f"{key}.{mlp}pwconv1", f"{path}/mlp/expand")
-            yield from activation(f"{key}.{mlp}act", f"{path}/mlp/activation")
-            yield from linear(f"{key}.{mlp}pwconv2", f"{path}/mlp/project")
-    yield from affine("norm", "norm")
-    yield from linear("head", "head")
+            yield from activation(
+                f"stages.{stage}.{block}.{mlp}act", f"stage{stage}_block{block}/mlp/activation"
+            )

@@ -41,6 +41,8 @@ DEPTHWISE = Layout(
     lambda value: value[:, 0].transpose(1, 2, 0), lambda value: value.transpose(2, 0, 1)[:, None]
 )
 DENSE = Layout(lambda value: value.T, lambda value: value.T)
+# A linear layer as a convolution of one pixel.
+POINTWISE = Layout(lambda value: np.squeeze(value, (2, 3)).T, lambda value: value.T[:, :, None, None])
 
 
 def flattened_map(side: int) -> Layout:

@@ -173,6 +173,7 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
         yield "resnet50", {}
         return
     read = {
+        "num_classes": network["num_classes"],
         "layers": network["depths"],
         "channels": network["widths"],
         "cardinality": network["groups"],

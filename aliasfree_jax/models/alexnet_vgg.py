@@ -5,7 +5,7 @@ networks with `Subsample`, BlurPool's with a blur. And a smaller chain: LPS's ne
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -25,22 +25,26 @@ from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.family import REFLECTING_BLUR, Family, Options
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.ops.padding import Padding, WindowPadding, pad
-from aliasfree_jax.ops.pooling import adaptive_average_pool, adaptive_max_pool
+from aliasfree_jax.ops.pooling import adaptive_average_pool, adaptive_max_pool, windows
 
 HIDDEN = 4096  # width of the first two linear layers
+LargeMaps = Literal["pooled", "windows"]
 
 
 class Classifier(Network):
     """Adaptive pool, then three linear layers with ReLU and dropout: AlexNet's and VGG's head.
 
     Attributes:
-      side: of the pooled map.
+      side: of the map that the linear layers take.
+      large_maps: how they take a larger one: "pooled" to that side, or the hidden layers in every "window" of
+        it, whose results are pooled (timm). A smaller one is pooled in either case.
       dropout_first: whether dropout precedes the first two linear layers (AlexNet) or follows their
         ReLU (VGG).
       weight_std: of normal initial weights with zero biases (VGG); None: PyTorch's default.
     """
 
     side: int = 7
+    large_maps: LargeMaps = "pooled"
     dropout_first: bool = False
     dropout_rate: float = 0.5
     weight_std: float | None = None
@@ -50,9 +54,7 @@ class Classifier(Network):
         """[N, H, W, C] to logits [N, num_classes], float32."""
         if self.global_pool == "":
             return x.astype(accurate_dtype(x.dtype))
-        pool = {"mean": adaptive_average_pool, "max": adaptive_max_pool}[self.global_pool]
-        x = pool(x, (self.side, self.side))
-        x = x.reshape(x.shape[0], math.prod(x.shape[1:])).astype(accurate_dtype(x.dtype))
+        x = self._vectors(x).astype(accurate_dtype(x.dtype))
         normals = None if self.weight_std is None else normal(self.weight_std)
         initial = normals, None if normals is None else nn.initializers.zeros
         for number in (1, 2):
@@ -61,7 +63,18 @@ class Classifier(Network):
             x = jax.nn.relu(self.dense(x, HIDDEN, f"hidden{number}", *initial))
             if not self.dropout_first:
                 x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+        if self.large_maps == "windows":
+            x = x.max(axis=(1, 2)) if self.global_pool == "max" else x.mean(axis=(1, 2))
         return self.classified(x, *initial)
+
+    def _vectors(self, x: jax.Array) -> jax.Array:
+        """The map that the linear layers take as vectors: [N, F], or [N, rows, columns, F] of windows."""
+        if self.large_maps == "windows":
+            x = adaptive_average_pool(x, (max(self.side, x.shape[1]), max(self.side, x.shape[2])))
+            return windows(x, self.side)
+        pool = {"mean": adaptive_average_pool, "max": adaptive_max_pool}[self.global_pool]
+        x = pool(x, (self.side, self.side))
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 class Chain(Network):
@@ -159,6 +172,7 @@ class VGG(Chain):
       activation: after every convolution.
       norm: between convolution and activation; None for none.
       padding: of the convolutions.
+      large_maps: see `Classifier`.
 
     Training draws from the rng stream "dropout", and "gumbel" where the sampler is learned.
     """
@@ -170,6 +184,7 @@ class VGG(Chain):
     activation: ModuleFactory = part(Relu)
     norm: ModuleFactory | None = None
     padding: Padding = "ZERO"
+    large_maps: LargeMaps = "pooled"
     dropout_rate: float = 0.5
 
     @property
@@ -193,7 +208,8 @@ class VGG(Chain):
             self.sow("intermediates", f"stage{stage}", x)
             pool = MaxBlurPool(2, sampler=self.sampler, **self.numerics, name=f"pool{stage}")
             x = pool(x, train=train, temperature=temperature)
-        return self.finished(x, train, dropout_rate=self.dropout_rate, weight_std=0.01)
+        fields = {"large_maps": self.large_maps, "dropout_rate": self.dropout_rate, "weight_std": 0.01}
+        return self.finished(x, train, **fields)
 
 
 class BasicClassifier(Network):

@@ -57,10 +57,15 @@ class ConvNeXt(Network):
     Attributes:
       depths, widths: blocks and channels of each stage.
       sampler: of the stem and between stages.
-      activation, norm: of the blocks (the final norm is always over channels).
+      activation, norm: of the blocks and between stages.
+      final_norm: of the pooled vector.
+      final_norm_position: "pooled", or "map" for a norm of the map before the pooling (timm's
+        head_norm_first), which over channels aliases.
       padding: of the 7x7 depthwise convolutions.
       sampled_padding: of the stem's and the downsampling convolutions; "VALID" means full windows.
       stem_kernel, stem_stride: 4 and 4 for ImageNet; a smaller stride for small images.
+      first_downsampled: the first stage that a downsampling convolution precedes: 1, or 0, in addition to
+        the stem (timm's patch_size of 2).
       stem_activation, stem_residual: see `ActivatedStem`.
       drop_path_rate: of the last block; grows linearly from 0 over the blocks.
       layer_scale_init: initial residual gain; 0 or less leaves the gains out.
@@ -80,10 +85,13 @@ class ConvNeXt(Network):
     sampler: SamplerFactory = part(Subsample)
     activation: ModuleFactory = part(Gelu)
     norm: ModuleFactory = part(ChannelNorm)
+    final_norm: ModuleFactory = part(ChannelNorm)
+    final_norm_position: Literal["pooled", "map"] = "pooled"
     padding: Padding = "ZERO"
     sampled_padding: Padding | Literal["VALID"] = "VALID"
     stem_kernel: int = 4
     stem_stride: int = 4
+    first_downsampled: Literal[0, 1] = 1
     stem_activation: ModuleFactory | None = None
     stem_residual: bool = False
     drop_path_rate: float = 0.0
@@ -113,44 +121,56 @@ class ConvNeXt(Network):
         rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
         block_type = nn.remat(Block, static_argnums=(2,)) if self.remat == "block" else Block
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
-            sampled = self._sampled(stage, width, kernel_init)
             if stage == 0:
-                stem = sampled(**self.numerics, name="stem")
+                stem = self._stem(width, kernel_init)(**self.numerics, name="stem")
                 x = stem(x, train=train, temperature=temperature)
                 x = self.norm(**self.numerics, name="stem_norm")(x, train=train)
-            else:
+            if stage >= self.first_downsampled:
                 x = self.norm(**self.numerics, name=f"downsample{stage}_norm")(x, train=train)
-                down = sampled(**self.numerics, name=f"downsample{stage}")
+                fields = self._sampled(width, 2, 2, kernel_init)
+                down = SampledConv(**fields, **self.numerics, name=f"downsample{stage}")
                 x = down(x, train=train, temperature=temperature)
             hidden = hidden_width(width, self.activation, self.mlp_ratio)
             mlp = Factory(Mlp, hidden=hidden, kernel_init=kernel_init, **mlp_fields)
             for block in range(depth):
-                fields = (depthwise, self.norm, mlp, next(rates), self.layer_scale_init)
-                x = block_type(*fields, **self.numerics, name=f"stage{stage}_block{block}")(x, train)
+                parts = (depthwise, self.norm, mlp, next(rates), self.layer_scale_init)
+                x = block_type(*parts, **self.numerics, name=f"stage{stage}_block{block}")(x, train)
             self.sow("intermediates", f"stage{stage}", x)
-        return self._classify(x, kernel_init)
+        return self._classify(x, kernel_init, train)
 
-    def _sampled(self, stage: int, width: int, kernel_init: Initializer) -> ModuleFactory:
-        """The stem (stage 0), or the downsampling convolution before a stage."""
-        kernel, stride = (self.stem_kernel, self.stem_stride) if stage == 0 else (2, 2)
+    def _sampled(self, width: int, kernel: int, stride: int, kernel_init: Initializer) -> dict[str, Any]:
+        """Fields of a convolution with the sampler."""
         fields: dict[str, Any] = {"features": width, "kernel_size": kernel, "strides": stride}
-        fields |= {"sampler": self.sampler, "padding": self.sampled_padding, "kernel_init": kernel_init}
-        if stage or self.stem_activation is None:
+        return fields | {
+            "sampler": self.sampler,
+            "padding": self.sampled_padding,
+            "kernel_init": kernel_init,
+        }
+
+    def _stem(self, width: int, kernel_init: Initializer) -> ModuleFactory:
+        fields = self._sampled(width, self.stem_kernel, self.stem_stride, kernel_init)
+        if self.stem_activation is None:
             return Factory(SampledConv, **fields)
         fields |= {"activation": self.stem_activation, "residual": self.stem_residual}
         return Factory(ActivatedStem, **fields, remat=self.remat)
 
-    def _classify(self, x: jax.Array, kernel_init: Initializer) -> jax.Array:
+    def _classify(self, x: jax.Array, kernel_init: Initializer, train: bool) -> jax.Array:
         def head_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
             return self.head_init_scale * kernel_init(key, shape, dtype)
 
-        pooled = ChannelNorm(param_dtype=self.param_dtype, name="norm")(self.pooled(x))
+        norm = self.final_norm(param_dtype=self.param_dtype, precision=self.precision, name="norm")
+        if self.final_norm_position == "map":
+            pooled = self.pooled(norm(x, train=train))
+        else:
+            pooled = norm(self.pooled(x), train=train)
         return self.classified(pooled, head_init, nn.initializers.zeros)
 
     @property
     def stage_strides(self) -> tuple[int, ...]:
         """See `Network`."""
-        return tuple(self.stem_stride * 2**stage for stage in range(len(self.depths)))
+        return tuple(
+            self.stem_stride * 2 ** (stage + 1 - self.first_downsampled) for stage in range(len(self.depths))
+        )
 
     @property
     def smallest_side(self) -> int:
@@ -160,21 +180,28 @@ class ConvNeXt(Network):
 
     def map_sides(self, side: int) -> list[int]:
         """The side of the map in each stage, for images of `side` pixels."""
+        sampled = [(self.stem_stride, self.stem_kernel)]
+        sampled += [(2, 2)] * (len(self.depths) - self.first_downsampled)
         sides = []
-        for stage in range(len(self.depths)):
-            stride, kernel = (self.stem_stride, self.stem_kernel) if stage == 0 else (2, 2)
+        for stride, kernel in sampled:
             side = (side - kernel) // stride + 1 if self.sampled_padding == "VALID" else -(-side // stride)
             sides.append(side)
-        return sides
+        return sides[1 - self.first_downsampled :]
 
 
-# Depths and widths of the papers; micro and cifar are ours, for images of about 32 pixels.
+# Depths and widths of the papers; atto to nano and xxlarge are timm's; micro and cifar are ours, for images
+# of about 32 pixels.
 SIZES: dict[str, Options] = {
+    "atto": {"depths": (2, 2, 6, 2), "widths": (40, 80, 160, 320)},
+    "femto": {"depths": (2, 2, 6, 2), "widths": (48, 96, 192, 384)},
+    "pico": {"depths": (2, 2, 6, 2), "widths": (64, 128, 256, 512)},
+    "nano": {"depths": (2, 2, 8, 2), "widths": (80, 160, 320, 640)},
     "tiny": {"depths": (3, 3, 9, 3), "widths": (96, 192, 384, 768)},
     "small": {"depths": (3, 3, 27, 3), "widths": (96, 192, 384, 768)},
     "base": {"depths": (3, 3, 27, 3), "widths": (128, 256, 512, 1024)},
     "large": {"depths": (3, 3, 27, 3), "widths": (192, 384, 768, 1536)},
     "xlarge": {"depths": (3, 3, 27, 3), "widths": (256, 512, 1024, 2048)},
+    "xxlarge": {"depths": (3, 4, 30, 3), "widths": (384, 768, 1536, 3072)},
     "micro": {"depths": (2, 2), "widths": (32, 64), "stem_stride": 4, "layer_scale_init": 0.1},
     "cifar": {"depths": (2, 2, 2), "widths": (48, 96, 192), "stem_stride": 2, "layer_scale_init": 0.1},
 }

@@ -61,6 +61,7 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
 # Options of networks that hold a part, and of which kind it is.
 KIND_OF_OPTION = {
     **{kind: kind for kind in ("sampler", "activation", "norm", "stem", "shortcut")},
+    "final_norm": "norm",
     **dict.fromkeys(("stem_activation", "sum_activation"), "activation"),
     "shortcut_sampler": "sampler",
 }

@@ -72,3 +72,12 @@ def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
     n, h, w, c = x.shape
     whole = x[:, : h // size * size, : w // size * size]
     return whole.reshape(n, h // size, size, w // size, size, c).mean(axis=(2, 4))
+
+
+def windows(x: jax.Array, side: int) -> jax.Array:
+    """All square windows of [N, H, W, C], flattened: [N, H - side + 1, W - side + 1, side * side * C]."""
+    check_images(x, (side, side))
+    n, h, w, c = x.shape
+    rows, columns = h - side + 1, w - side + 1
+    parts = [x[:, i : i + rows, j : j + columns] for i in range(side) for j in range(side)]
+    return jnp.stack(parts, axis=3).reshape(n, rows, columns, side * side * c)

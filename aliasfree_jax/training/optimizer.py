@@ -64,7 +64,7 @@ def depth(path: str) -> int:
       ConfigError: of another network.
     """
     name = path.split("/")[0]
-    if name in ("stem", "stem_norm"):
+    if name in ("stem", "stem_norm", "downsample0", "downsample0_norm"):
         return 0
     if name in ("norm", "head"):
         return LAST

@@ -1,46 +1,49 @@
 """timm's ResNets: golden cases, architectures by name, and every argument translated or refused."""
 
-import pathlib
-
 import jax
 import numpy as np
 import pytest
-from dialects import DOUBLE, SINGLE, check_every_key, check_strict, check_way_back, loaded, named
+from libraries import (
+    check_output,
+    check_strictness,
+    check_way_back,
+    converted,
+    named,
+    unused_keys,
+)
 
 from aliasfree_jax.conversion.timm_resnet import TIMM_RESNET
 from aliasfree_jax.errors import ConversionError, ShapeError
 from aliasfree_jax.models import create_model
 
-# Outputs of timm 1.0.31 in float64, as the golden cases are: deep stems, averages in shortcuts, odd maps.
-OWN = pathlib.Path(__file__).parent / "data"
-
-
-@pytest.mark.parametrize("name", ["timm_resnetaa50d_mini_65", "timm_resnetblur50d_mini_70"])
-def test_deep_stems_and_averaged_shortcuts(name, x64):
-    found = loaded(TIMM_RESNET, name, OWN)
-    assert found.relative_error("float64") < DOUBLE
-    check_way_back(found)
-    check_strict(found)
-    model, options = named(TIMM_RESNET, found.module, num_classes=10)
-    given = {field: tuple(v) if isinstance(v, list) else v for field, v in found.case.meta["options"].items()}
-    assert (model, {**options, "num_classes": 10}) == (found.case.meta["model"], given)
-
-
-def test_every_key_is_used():
-    check_every_key(loaded(TIMM_RESNET, "timm_resnetaa50d_mini_65", OWN))
-
-
+# Of timm 1.0.31: deep stems, averages in shortcuts, odd maps.
+MINI = ["timm_resnetaa50d_mini_65", "timm_resnetblur50d_mini_70"]
 LARGE = ["resnet18", "resnetblur18", "resnet50", "resnetaa50", "resnext50_32x4d", "wide_resnet50_2"]
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_small_networks(name):
+    check_output(TIMM_RESNET, name, "float64")
+    check_way_back(TIMM_RESNET, name)
+    case, module, _ = converted(TIMM_RESNET, name)
+    model, options = named(TIMM_RESNET, module)
+    given = {field: tuple(v) if isinstance(v, list) else v for field, v in case.meta["options"].items()}
+    assert (model, options) == (case.meta["model"], given)
+
+
+def test_every_key_is_used_and_none_is_left_over():
+    assert list(unused_keys(TIMM_RESNET, MINI[0])) == []
+    check_strictness(TIMM_RESNET, MINI[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", LARGE)
-def test_the_golden_cases(model, x64):
-    found = loaded(TIMM_RESNET, f"timm_{model}_64")
-    assert found.relative_error("float32") < SINGLE
+def test_the_golden_cases(model, unoptimised):
+    name = f"timm_{model}_64"
+    check_output(TIMM_RESNET, name, "float32")
     if model in ("resnet18", "resnetblur18", "resnetaa50"):  # the others differ in sizes alone
-        assert found.relative_error("float64") < DOUBLE
-    check_way_back(found)
+        check_output(TIMM_RESNET, name, "float64")
+    check_way_back(TIMM_RESNET, name)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_arguments_are_translated():
     assert (module.group_width, module.global_pool, module.num_classes) == (32, "", 0)
     assert (stem.hidden_widths, stem.width) == ((6, 8), 16)
     assert "fc.weight" not in {entry.key for entry in TIMM_RESNET.table("resnet50", given)}
-    _, back = named(TIMM_RESNET, module, num_classes=0)
+    _, back = named(TIMM_RESNET, module)
     assert (back["act_layer"], back["global_pool"], back["stem_width"]) == ("gelu", "", 8)
 
 

@@ -183,6 +183,41 @@ def test_too_small_images_name_the_needed_size(name, options, needed):
         shapes_of(network, 1, needed, needed, 3)
 
 
+def test_the_final_norm_acts_on_the_pooled_vector_or_on_the_map(draw, randomised, x64):
+    network, images = create_model("convnext_micro", **MICRO), draw(2, 32, 32, 3)
+    variables = randomised(network, *images.shape)
+    _, sown = compiled(lambda v: network.apply(v, images, mutable=["intermediates"]))(variables)
+    (features,), norm = sown["intermediates"]["features"], variables["params"]["norm"]
+
+    def normed(x, epsilon):
+        centred = x - x.mean(-1, keepdims=True)
+        return (
+            centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * norm["scale"] + norm["bias"]
+        )
+
+    cases = [
+        ({"final_norm_position": "pooled"}, normed(features.mean((1, 2)), 1e-6)),
+        ({"final_norm_position": "map"}, normed(features, 1e-6).mean((1, 2))),
+        ({"final_norm": {"name": "channel", "epsilon": 0.01}}, normed(features.mean((1, 2)), 0.01)),
+    ]
+    results = [create_model("convnext_micro", **MICRO | options | {"num_classes": 0}) for options, _ in cases]
+    results = [compiled(vector.apply)(variables, images) for vector in results]
+    for result, (_, expected) in zip(results, cases, strict=True):
+        np.testing.assert_allclose(result, expected, atol=1e-12)  # float64 rounding
+    for other in results[1:]:
+        assert float(jnp.abs(other - results[0]).max()) > 1e-3
+
+
+def test_the_first_stage_too_can_be_downsampled(draw):
+    options = MICRO | {"stem_kernel": 2, "stem_stride": 2, "first_downsampled": 0}
+    network, images = create_model("convnext_micro", **options), draw(1, 32, 40, 3)
+    variables = network.init(jax.random.key(0), images)
+    assert variables["params"]["downsample0"]["conv"]["kernel"].shape == (2, 2, 8, 8)
+    maps = [(stage.map.shape[1:3], stage.stride) for stage in network.stages(variables, images)]
+    assert maps == [((8, 10), 4), ((4, 5), 8)]
+    assert network.map_sides(32) == [8, 4]
+
+
 def test_map_sides():
     assert create_model("convnext_tiny").map_sides(224) == [56, 28, 14, 7]
     assert create_model("convnext_tiny").map_sides(230) == [57, 28, 14, 7]

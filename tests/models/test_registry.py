@@ -8,7 +8,10 @@ from aliasfree_jax.layers.normalization import InstanceNorm
 from aliasfree_jax.layers.sampling import BlurPool
 from aliasfree_jax.models import create_model, list_models
 
-SIZES = ("tiny", "small", "base", "large", "xlarge", "micro", "cifar")
+SIZES = (
+    *("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "xxlarge"),
+    *("micro", "cifar"),
+)
 FAMILIES = ("convnext", "convnext_circular", "convnext_aps", "convnext_afc", "convnext_afg")
 
 
