@@ -24,7 +24,8 @@ from aliasfree_jax.conversion.entries import (
 from aliasfree_jax.models.alexnet_vgg import VGG, AlexNet
 from aliasfree_jax.models.densenet import DenseNet
 from aliasfree_jax.models.mobilenet import STAGES, MobileNetV2
-from aliasfree_jax.models.resnet import EXPANSION, ResNet
+from aliasfree_jax.models.residual import EXPANSION
+from aliasfree_jax.models.resnet import ResNet
 
 
 @dataclasses.dataclass(frozen=True)

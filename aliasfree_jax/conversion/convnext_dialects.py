@@ -26,7 +26,7 @@ from aliasfree_jax.models.convnext import SIZES, ConvNeXt
 
 # Fields that leave no trace in the weights, with the libraries' defaults: only a configuration tells.
 UNTRACED: dict[str, Options] = {
-    "timm": {"norm_eps": 1e-6, "act_layer": "gelu"},
+    "timm": {"norm_eps": 1e-6, "act_layer": "gelu", "global_pool": "avg"},
     "torchvision": {},
     "transformers": {"layer_norm_eps": 1e-12, "hidden_act": "gelu"},
 }
@@ -121,7 +121,8 @@ def _blocks(setting: Any) -> tuple[list[int], list[int]]:
         widths, following, depths = map(list, zip(*setting, strict=True))
     except (TypeError, ValueError):
         widths, following, depths = [], [], []
-    if not widths or following != [*widths[1:], None] or not all(isinstance(n, int) for n in widths + depths):
+    whole = all(type(number) is int and number > 0 for number in widths + depths)
+    if not widths or not whole or following != [*widths[1:], None]:
         raise ConversionError(
             f"torchvision's ConvNeXt has block_setting={setting!r}: expected [channels, channels of the next "
             "stage, blocks] for every stage, with null for the channels behind the last."

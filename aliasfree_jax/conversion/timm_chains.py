@@ -94,7 +94,7 @@ _VGG = _Family(
         only={
             "global_pool": Only(("avg", "max"), "another pooling"),
             "output_stride": _OUTPUT_STRIDE,
-            "mlp_ratio": Only((1.0,), "a wider hidden layer"),
+            "mlp_ratio": Only((1.0,), "a hidden layer of another width"),
         },
     ),
     {},

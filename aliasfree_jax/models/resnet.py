@@ -5,16 +5,14 @@ truly_shift_invariant_cnns (APS) and learnable_polyphase_sampling (LPS), in Imag
 ResNeXts and wide ResNets are choices of `groups` and `group_width`.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 
-from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.activation import Relu
-from aliasfree_jax.layers.block import conv_before_norm
-from aliasfree_jax.layers.convolution import Conv
-from aliasfree_jax.layers.layer import Layer, ModuleFactory, part
+from aliasfree_jax.layers.layer import ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampled import ImageStem
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
@@ -22,88 +20,8 @@ from aliasfree_jax.layers.shortcut import ProjectionShortcut
 from aliasfree_jax.models.family import REFLECTING_BLUR, Family, Options
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.models.parts import fields_of
+from aliasfree_jax.models.residual import BlockKind, ResidualBlock, SamplerPosition
 from aliasfree_jax.ops.padding import Padding
-
-BlockKind = Literal["basic", "bottleneck"]
-SamplerPosition = Literal["first", "before", "after"]
-EXPANSION = {"basic": 1, "bottleneck": 4}
-
-
-class ResidualBlock(Layer):
-    """Two 3 x 3 convolutions ("basic") or 1 x 1, 3 x 3, 1 x 1 ("bottleneck") beside a shortcut.
-
-    A block of stride 2 samples its map before (or after) its last convolution, or before the first, and the
-    shortcut's input at the same phase. Before the last, with `Subsample`, the convolution before takes the
-    stride, as in torchvision, which is the same function at a quarter of the work.
-    """
-
-    kind: BlockKind
-    width: int
-    stride: int
-    groups: int
-    group_width: int
-    shortcut: ModuleFactory
-    shortcut_sampler: SamplerFactory
-    sampler: SamplerFactory
-    sampler_position: SamplerPosition
-    activation: ModuleFactory
-    sum_activation: ModuleFactory
-    norm: ModuleFactory
-    padding: Padding
-    zero_init: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
-        """[N, H, W, C] to [N, H / stride, W / stride, expansion * width]."""
-        sampler = self.sampler(strides=self.stride, **self.numerics, name="sampler")
-        strided = isinstance(sampler, Subsample) and self.sampler_position != "first"
-        samples = self.stride > 1 and not strided
-        convolutions = self._convolutions(1 if samples else self.stride)
-        last = len(convolutions)
-        position = {"first": 0, "before": last - 1, "after": last}[self.sampler_position]
-        y, phase = x, None
-        for number, conv in enumerate(convolutions, 1):
-            if samples and position == number - 1:
-                y, phase = sampler.with_phase(y, train=train, temperature=temperature)
-            y = conv(y)
-            if samples and position == number == last:
-                y, phase = sampler.with_phase(y, train=train, temperature=temperature)
-            zero: dict[str, Any] = {"scale_init": nn.initializers.zeros} if self.zero_init else {}
-            norm = self.norm(**self.numerics, name=f"norm{number}", **(zero if number == last else {}))
-            y = norm(y, train=train)
-            if number < last:
-                y = self.activation(**self.numerics, name=f"activation{number}")(y)
-        if self.stride > 1 or y.shape[-1] != x.shape[-1]:
-            x = self._shortcut(y.shape[-1])(x, phase, train=train, temperature=temperature)
-        if x.shape != y.shape:
-            raise ShapeError(
-                f"the branch of a block samples its map to {y.shape[1]} x {y.shape[2]}, the shortcut to "
-                f"{x.shape[1]} x {x.shape[2]}: a pool of full windows drops what is left of an odd side. Use "
-                "images whose sides are multiples of the network's total stride, or another sampler."
-            )
-        y = self.sum_activation(**self.numerics, name="activation")(x + y)
-        return y
-
-    def _shortcut(self, features: int) -> Any:
-        parts = {"sampler": self.sampler, "norm": self.norm}
-        shortcut = self.shortcut(
-            features=features, stride=self.stride, **parts, **self.numerics, name="shortcut"
-        )
-        nn.share_scope(self, shortcut)
-        return shortcut
-
-    def _convolutions(self, stride: int) -> list[Conv]:
-        if self.kind == "basic":
-            return [
-                conv_before_norm(self, self.width, 3, stride, name="conv1"),
-                conv_before_norm(self, self.width, 3, name="conv2"),
-            ]
-        width = self.width * self.group_width // 64 * self.groups
-        return [
-            conv_before_norm(self, width, 1, name="conv1"),
-            conv_before_norm(self, width, 3, stride, name="conv2", groups=self.groups),
-            conv_before_norm(self, self.width * EXPANSION["bottleneck"], 1, name="conv3"),
-        ]
 
 
 class ResNet(Network):

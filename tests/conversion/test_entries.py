@@ -248,7 +248,7 @@ def test_plain_weights_start_the_antialiased_network():
     assert jax.tree.map(np.shape, plain) == jax.tree.map(lambda leaf: leaf.shape, blurred)
 
 
-META = {name: described.meta(name) for name in golden.cases()}
+META = {name: described.meta(name) for name in described.originals()}
 OTHER_SOURCES = [name for name, meta in META.items() if meta["source"] != "alias_free_convnets"]
 
 

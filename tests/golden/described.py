@@ -6,6 +6,13 @@ import golden
 import numpy as np
 
 CASES = golden.HERE / "cases"
+# Cases of libraries, whose dialects have tests of their own; the others are of the original code bases.
+LIBRARIES = ("timm_", "torchvision_convnext_", "transformers_", "aka_")
+
+
+def originals() -> list[str]:
+    """The cases of the original code bases."""
+    return [name for name in golden.cases() if not name.startswith(LIBRARIES)]
 
 
 def meta(name: str) -> dict:

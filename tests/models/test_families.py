@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.models import create_model, list_models
+from aliasfree_jax.models import alexnet_vgg, create_model, list_models
+from aliasfree_jax.ops.pooling import adaptive_average_pool
 from aliasfree_jax.ops.shift import fractional_shift
 
 # Float64 rounding through up to 20 layers, relative to the largest logit.
@@ -247,3 +248,32 @@ def test_images_that_are_too_small_are_refused(name):
     module = create_model(name, num_classes=5)
     with pytest.raises(ShapeError, match="images of 8 x 8 are too small: .* at least 32 pixels"):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_vggs_head_in_every_window_of_a_large_map(draw, monkeypatch, pool):
+    """On maps up to 7 x 7 it is the pooled one; on larger ones the mean, or maximum, of its windows."""
+    monkeypatch.setattr(alexnet_vgg, "HIDDEN", 16)
+    pooled, windowed = (
+        alexnet_vgg.Classifier(0, global_pool=pool, large_maps=large) for large in ("pooled", "windows")
+    )
+    x = draw(2, 9, 8, 4)
+    variables = pooled.init(jax.random.key(0), x, train=False)
+    one = x[:, :7, :7]
+    np.testing.assert_array_equal(*(m.apply(variables, one, train=False) for m in (pooled, windowed)))
+    parts = [
+        pooled.apply(variables, x[:, i : i + 7, j : j + 7], train=False) for i in range(3) for j in (0, 1)
+    ]
+    expected = {"mean": np.mean, "max": np.max}[pool](np.stack(parts), axis=0)
+    # Float32 rounding of sums of 196 products.
+    np.testing.assert_allclose(windowed.apply(variables, x, train=False), expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(pooled.apply(variables, x, train=False) - expected).max() > 0.1
+    # Smaller maps are enlarged by their means.
+    small, means = x[:, :4], adaptive_average_pool(x[:, :4], (7, 8))
+    np.testing.assert_array_equal(*(windowed.apply(variables, y, train=False) for y in (small, means)))
+
+
+def test_vgg_hands_its_choice_to_the_head():
+    assert create_model("vgg11", large_maps="windows") != create_model("vgg11")
+    with pytest.raises(ConfigError, match="unknown large_maps 'window'. Did you mean 'windows'"):
+        create_model("vgg11", large_maps="window")

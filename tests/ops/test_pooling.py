@@ -9,7 +9,7 @@ import pytest
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops.blurring import adaptive_blur
-from aliasfree_jax.ops.pooling import adaptive_average_pool, average_pool, max_pool
+from aliasfree_jax.ops.pooling import adaptive_average_pool, average_pool, max_pool, windows
 
 NUMPY_MODE = {"CIRCULAR": "wrap", "ZERO": "constant", "REPLICATE": "edge", "REFLECT": "reflect"}
 
@@ -83,3 +83,13 @@ def test_wrong_arguments_are_named(draw):
         average_pool(x[:, :1])
     with pytest.raises(ShapeError, match="got 3 x 3, 3 channels and 2 groups"):
         adaptive_blur(x, draw(1, 4, 4, 2, 3, 3))
+
+
+def test_windows_are_flattened_as_a_map_is(draw):
+    x = draw(2, 5, 4, 3)
+    found = windows(x, 3)
+    assert found.shape == (2, 3, 2, 27)
+    for i, j in itertools.product(range(3), range(2)):
+        np.testing.assert_array_equal(found[:, i, j], x[:, i : i + 3, j : j + 3].reshape(2, 27))
+    with pytest.raises(ShapeError, match="by 5 x 5 needs a map of at least that size"):
+        windows(x, 5)

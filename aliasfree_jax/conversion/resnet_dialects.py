@@ -1,0 +1,169 @@
+"""The ResNets of transformers: fields of their config, their words, and which network some weights are of.
+
+timm's are in `timm_resnet`, which shares what is here; torchvision's have the code base of the networks that
+come from them (`antialiased_cnns`).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from aliasfree_jax.conversion.cnn_entries import ResNetNames, Style, resnet
+from aliasfree_jax.conversion.description import KIND
+from aliasfree_jax.conversion.entries import Candidates, CodeBase, Entry, Options
+from aliasfree_jax.conversion.fields import (
+    TRANSFORMERS_WITHOUT_EFFECT,
+    Fields,
+    Only,
+    check_stages,
+    number_of_labels,
+)
+from aliasfree_jax.errors import ConversionError, unknown
+from aliasfree_jax.models.residual import EXPANSION
+from aliasfree_jax.models.resnet import SIZES, ResNet
+
+# Fields that leave no trace in the weights, with the libraries' defaults: only a configuration tells. Of timm
+# neither does the architecture: resnet50, resnetblur50 and resnetaa50 have the same keys and shapes.
+UNTRACED: dict[str, Options] = {
+    "timm": {"act_layer": "relu", "output_stride": 32},
+    "transformers": {
+        "hidden_act": "relu",
+        "downsample_in_bottleneck": False,
+        "downsample_in_first_stage": False,
+    },
+}
+
+ACTIVATIONS = {"relu": "Relu", "gelu": "Gelu", "relu6": "Relu6"}  # the same words in all; our layers
+WIDTHS = (64, 128, 256, 512)
+
+
+def sized(sizes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The nearest of our ResNets by name, and the fields in which `sizes` differ from it."""
+
+    def differing(name: str) -> dict[str, Any]:
+        named = {"widths": WIDTHS, "groups": 1, "group_width": 64, **SIZES[name]}
+        wanted = {**named, "groups": 1, "group_width": 64, **sizes}
+        return {field: value for field, value in wanted.items() if named[field] != value}
+
+    name = min(SIZES, key=lambda name: ("block" in differing(name), len(differing(name))))
+    return name, differing(name)
+
+
+def activation_word(part: Mapping[str, Any]) -> str | None:
+    """The libraries' word for a described activation."""
+    return next((word for word, layer in ACTIVATIONS.items() if layer == part[KIND]), None)
+
+
+_CLASSIFIER = "ResNetForImageClassification"
+_FIELDS = Fields(
+    translated={
+        "embedding_size": 64,
+        "hidden_sizes": (256, 512, 1024, 2048),
+        "depths": (3, 4, 6, 3),
+        "layer_type": "bottleneck",
+        "hidden_act": "relu",
+        "downsample_in_bottleneck": False,
+    },
+    without_effect={*TRANSFORMERS_WITHOUT_EFFECT, "num_labels", "num_channels"},
+    only={
+        "model_type": Only(("resnet",), "another architecture"),
+        "layer_type": Only(("bottleneck", "basic"), "another kind of blocks"),
+        "hidden_act": Only(tuple(ACTIVATIONS), "another activation"),
+        "downsample_in_first_stage": Only((False,), "a stride in its first stage"),
+    },
+)
+_STEM = "resnet.embedder.embedder"
+_STYLE = Style(
+    names=ResNetNames(
+        stem_conv=f"{_STEM}.convolution",
+        stem_norm=f"{_STEM}.normalization",
+        block="resnet.encoder.stages.{s}.layers.{block}",
+        conv="layer.{n}.convolution",
+        norm="layer.{n}.normalization",
+        shortcut=("shortcut.convolution", "shortcut.normalization"),
+        head="classifier.1",
+    ),
+    sampled=False,
+)
+_LAYER = re.compile(r"resnet\.encoder\.stages\.(\d{1,4})\.layers\.(\d{1,4})\.layer\.(\d{1,4})\.")
+
+
+def _translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
+    if model != _CLASSIFIER:
+        raise ConversionError(unknown("ResNet of transformers", model, [_CLASSIFIER]))
+    what = f"transformers' {model}"
+    read = _FIELDS.read(what, options)
+    block, depths, sizes = read["layer_type"], read["depths"], read["hidden_sizes"]
+    check_stages(what, None, depths=depths, hidden_sizes=sizes)
+    if any(size % EXPANSION[block] for size in sizes):
+        raise ConversionError(
+            f"{what} has hidden_sizes {list(sizes)}: the inner convolutions of a bottleneck have a quarter "
+            "of its channels, so only multiples of 4 can be converted."
+        )
+    widths = tuple(size // EXPANSION[block] for size in sizes)
+    name, ours = sized({"block": block, "depths": depths, "widths": widths})
+    if read["embedding_size"] != widths[0]:
+        ours["stem_width"] = read["embedding_size"]
+    if (hidden_act := read["hidden_act"]) != "relu":
+        # There the convolutions within a block have a ReLU, whatever the config says.
+        ours |= {"stem_activation": hidden_act, "sum_activation": hidden_act}
+    if read["downsample_in_bottleneck"] and block == "bottleneck":
+        ours["sampler_position"] = "first"
+    return name, {"num_classes": number_of_labels(options), **ours}
+
+
+def _entries(network: ResNet, model: str, options: Options) -> Iterator[Entry]:
+    return resnet(network, _STYLE)
+
+
+def _candidates(network: Mapping[str, Any]) -> Candidates:
+    if network[KIND] != "ResNet" or (hidden_act := activation_word(network["sum_activation"])) is None:
+        yield _CLASSIFIER, {}
+        return
+    block = network["block"]
+    yield (
+        _CLASSIFIER,
+        {
+            "embedding_size": network["stem_width"],
+            "hidden_sizes": tuple(EXPANSION[block] * width for width in network["widths"]),
+            "depths": network["depths"],
+            "layer_type": block,
+            "hidden_act": hidden_act,
+            "downsample_in_bottleneck": network["sampler_position"] == "first",
+            "num_labels": network["num_classes"],
+        },
+    )
+
+
+def recognise_transformers_resnet(state: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]] | None:
+    """The class and fields of the config, from keys and shapes; None for weights of another network.
+
+    Fields without a trace (`UNTRACED`) are left out.
+    """
+    stem, layers = state.get(f"{_STEM}.convolution.weight"), {}
+    for key, value in state.items():
+        if (match := _LAYER.match(key)) and np.ndim(value):
+            stage, block, layer = map(int, match.groups())
+            layers[stage, block, layer] = np.shape(value)[0]
+    if stem is None or np.ndim(stem) != 4 or not layers:
+        return None
+    embedding_size, num_channels = np.shape(stem)[:2]
+    last = max(layer for _, _, layer in layers)
+    stages = sorted({stage for stage, _, _ in layers})
+    found = {
+        "embedding_size": embedding_size,
+        "hidden_sizes": [
+            next((size for (s, _, layer), size in layers.items() if (s, layer) == (stage, last)), 0)
+            for stage in stages
+        ],
+        "depths": [len({block for s, block, _ in layers if s == stage}) for stage in stages],
+        "layer_type": "bottleneck" if last > 1 else "basic",
+        "num_channels": num_channels,
+    }
+    head = state.get("classifier.1.weight")
+    return _CLASSIFIER, found if head is None else {**found, "num_labels": len(head)}
+
+
+TRANSFORMERS_RESNET = CodeBase("transformers", _translate, _entries, _candidates)
