@@ -103,7 +103,7 @@ def _translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     if read["head_norm_first"]:
         options["final_norm_position"] = "map"
     if read["patch_size"] == 2:
-        options["first_downsampled"] = 0  # on to a stride of 4
+        options["downsampled_stages"] = "all"  # the first one too, on to a stride of 4
     return network_of(
         read["depths"],
         read["dims"],
