@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import described as cases
 import golden
 import jax
 import jax.numpy as jnp
@@ -90,11 +91,12 @@ def unused_keys(base: CodeBase, name: str) -> Iterator[str]:
 
 def check_strictness(base: CodeBase, name: str) -> None:
     """A missing key and one too many are named."""
-    case, module, _ = converted(base, name)
-    table = base.table(case.meta["model"], case.meta["options"])
-    shapes = abstract_variables(module, case.inputs.shape[-1], case.inputs.shape[1])
+    meta, state = cases.meta(name), cases.shapes(name)
+    ours, options = base.translate(meta["model"], meta["options"])
+    table = base.table(meta["model"], meta["options"])
+    shapes = abstract_variables(create_model(ours, **options), 64, 3)
     missing = next(entry.key for entry in table[len(table) // 2 :] if entry.constant is None)
-    state = {key: value for key, value in case.state_dict.items() if key != missing}
+    del state[missing]
     with pytest.raises(ConversionError) as error:
         convert({**state, "extra.weight": np.zeros(3)}, table, shapes)
     assert f"source keys that are missing:\n    {missing} " in str(error.value)

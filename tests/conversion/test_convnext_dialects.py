@@ -110,6 +110,16 @@ def test_weights_of_other_networks_are_left_to_others():
         assert [recognise(state) for recognise in RECOGNISE.values()] == [None, None, None]
 
 
+@pytest.mark.parametrize("source", BASES)
+def test_damaged_files_are_recognised_or_not_without_an_error(source):
+    state = described.shapes(SMALLEST[source])
+    for key in state:
+        others = {name: value for name, value in state.items() if name != key}
+        for damaged in (others, {**others, key: np.zeros(())}, {**others, key: np.zeros((1, 1, 1, 1, 1))}):
+            found = RECOGNISE[source](damaged)
+            assert found is None or found[0] == RECOGNISE[source](state)[0]
+
+
 # Parameters and keys that timm 1.0.31 counts.
 PARAMETERS = {
     "atto": (3_695_520, 128),
