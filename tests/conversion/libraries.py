@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-import described as cases
 import golden
 import jax
 import jax.numpy as jnp
@@ -91,12 +90,11 @@ def unused_keys(base: CodeBase, name: str) -> Iterator[str]:
 
 def check_strictness(base: CodeBase, name: str) -> None:
     """A missing key and one too many are named."""
-    meta, state = cases.meta(name), cases.shapes(name)
-    ours, options = base.translate(meta["model"], meta["options"])
-    table = base.table(meta["model"], meta["options"])
-    shapes = abstract_variables(create_model(ours, **options), 64, 3)
+    case, module, _ = converted(base, name)
+    table = base.table(case.meta["model"], case.meta["options"])
+    shapes = abstract_variables(module, case.inputs.shape[-1], case.inputs.shape[1])
     missing = next(entry.key for entry in table[len(table) // 2 :] if entry.constant is None)
-    del state[missing]
+    state = {key: value for key, value in case.state_dict.items() if key != missing}
     with pytest.raises(ConversionError) as error:
         convert({**state, "extra.weight": np.zeros(3)}, table, shapes)
     assert f"source keys that are missing:\n    {missing} " in str(error.value)
