@@ -209,7 +209,7 @@ def test_the_final_norm_acts_on_the_pooled_vector_or_on_the_map(draw, randomised
 
 
 def test_the_first_stage_too_can_be_downsampled(draw):
-    options = MICRO | {"stem_kernel": 2, "stem_stride": 2, "first_downsampled": 0}
+    options = MICRO | {"stem_kernel": 2, "stem_stride": 2, "downsampled_stages": "all"}
     network, images = create_model("convnext_micro", **options), draw(1, 32, 40, 3)
     variables = network.init(jax.random.key(0), images)
     assert variables["params"]["downsample0"]["conv"]["kernel"].shape == (2, 2, 8, 8)
