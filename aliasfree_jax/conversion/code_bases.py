@@ -12,8 +12,10 @@ from aliasfree_jax.conversion.description import described, differences
 from aliasfree_jax.conversion.entries import CodeBase, Entry, Options, chosen, listing, united
 from aliasfree_jax.conversion.learnable_polyphase_sampling import LPS
 from aliasfree_jax.conversion.pytorch_resnet_cifar10 import AKAMASTER
+from aliasfree_jax.conversion.resnet_dialects import TRANSFORMERS_RESNET
 from aliasfree_jax.conversion.timm_chains import TIMM_DENSENET, TIMM_MOBILENET, TIMM_VGG
 from aliasfree_jax.conversion.timm_convnext import TIMM_CONVNEXT
+from aliasfree_jax.conversion.timm_resnet import TIMM_RESNET
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import CIFAR_APS, IMAGENET_APS
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
@@ -30,11 +32,15 @@ TIMM = united(
         "vgg*": TIMM_VGG,
         "densenet*": TIMM_DENSENET,
         "mobilenetv2_*": TIMM_MOBILENET,
+        "*res*": TIMM_RESNET,
     },
     channels="in_chans",
 )
 TRANSFORMERS = united(
-    "transformers", {"ConvNext*": TRANSFORMERS_CONVNEXT}, classes="num_labels", channels="num_channels"
+    "transformers",
+    {"ConvNext*": TRANSFORMERS_CONVNEXT, "ResNet*": TRANSFORMERS_RESNET},
+    classes="num_labels",
+    channels="num_channels",
 )
 SOURCES = {
     base.source: base

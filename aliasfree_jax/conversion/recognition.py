@@ -35,6 +35,8 @@ from aliasfree_jax.conversion.entries import Options
 from aliasfree_jax.conversion.learnable_polyphase_sampling import MODELS as LPS_MODELS
 from aliasfree_jax.conversion.learnable_polyphase_sampling import WIDTHS
 from aliasfree_jax.conversion.pytorch_resnet_cifar10 import recognise_pytorch_resnet_cifar10
+from aliasfree_jax.conversion.resnet_dialects import UNTRACED as RESNET_UNTRACED
+from aliasfree_jax.conversion.resnet_dialects import recognise_transformers_resnet
 from aliasfree_jax.conversion.timm_chains import recognise_timm_mobilenet, recognise_timm_vgg
 from aliasfree_jax.conversion.timm_convnext import recognise_timm_convnext
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import IMAGENET
@@ -49,6 +51,7 @@ Original = tuple[str, str, dict[str, Any]]
 # Dialects that are recognised by names that no other code base has. The first that fits is taken.
 _DIALECTS: tuple[tuple[str, Callable[[State], tuple[str, dict[str, Any]] | None]], ...] = (
     (TRANSFORMERS.source, recognise_transformers_convnext),
+    (TRANSFORMERS.source, recognise_transformers_resnet),
     (PLAIN.source, recognise_torchvision_convnext),
     (TIMM.source, recognise_timm_convnext),
     (TIMM.source, recognise_timm_vgg),
@@ -56,7 +59,10 @@ _DIALECTS: tuple[tuple[str, Callable[[State], tuple[str, dict[str, Any]] | None]
     (AKAMASTER.source, recognise_pytorch_resnet_cifar10),
 )
 # Options of what is recognised that leave no trace in the weights, with the library's defaults.
-UNTRACED: dict[str, Options] = {"ConvNextForImageClassification": CONVNEXT_UNTRACED[TRANSFORMERS.source]}
+UNTRACED: dict[str, Options] = {
+    "ConvNextForImageClassification": CONVNEXT_UNTRACED[TRANSFORMERS.source],
+    "ResNetForImageClassification": RESNET_UNTRACED[TRANSFORMERS.source],
+}
 
 _SCALES = {"in_scale": 7, "out_scale": 7, "train_scale": True}
 
