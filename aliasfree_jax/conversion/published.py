@@ -70,7 +70,7 @@ def fetch_published(reference: str, tell: Callable[[str], None] = print) -> Path
 
     Args:
       reference: antialiased-cnns/ and a name of `PUBLISHED`.
-      tell: is called with a line if something is downloaded.
+      tell: is called with a line if what the cache has is damaged.
 
     Raises:
       ConversionError: there is no such file; it cannot be downloaded or stored; or its content is another.
@@ -89,7 +89,6 @@ def fetch_published(reference: str, tell: Callable[[str], None] = print) -> Path
                 if hashlib.file_digest(content, "sha256").hexdigest().startswith(digits):
                     return path
             tell(f"{reference}: {path} is damaged and will be replaced.")
-        tell(f"{reference}: downloading {address} to {path}.")
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(address, path, digits)
     except OSError as error:  # not of the network: `_chunks` has these

@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from aliasfree_jax.conversion.antialiased_cnns import MODELS
 from aliasfree_jax.conversion.code_bases import (
     AFC,
     BLURPOOL,
@@ -154,7 +155,7 @@ def _example(source: str, options: Options) -> dict[str, Any]:
 
 def _with_filters(source: str, model: str, options: Options) -> Iterator[Original]:
     """The networks with filters whose other tensors may be named like those of this one without."""
-    if source == PLAIN.source:
+    if source == PLAIN.source and model in MODELS:
         layouts = [{"pool_only": p, "relu_first": r} for p in (False, True) for r in (False, True)]
         for extra in layouts if model == "alexnet" else [{}]:
             yield BLURPOOL.source, model, {"filter_size": 4, **extra}
