@@ -73,6 +73,8 @@ def _simplified_resnet(part: Description) -> Description:
             stem["pool_padding"] = "VALID"
     if part["sampler"] == {KIND: "Subsample"} and part["sampler_position"] != "first":
         part = {**part, "sampler_position": "before"}
+    if part["block"] == "basic":
+        part = {**part, "groups": 1, "group_width": 64}
     return {
         **part,
         "stem": stem,

@@ -27,7 +27,7 @@ from aliasfree_jax.models.resnet import SIZES, ResNet
 # Fields that leave no trace in the weights, with the libraries' defaults: only a configuration tells. Of timm
 # neither does the architecture: resnet50, resnetblur50 and resnetaa50 have the same keys and shapes.
 UNTRACED: dict[str, Options] = {
-    "timm": {"act_layer": "relu", "output_stride": 32},
+    "timm": {"act_layer": "relu", "global_pool": "avg", "output_stride": 32},
     "transformers": {
         "hidden_act": "relu",
         "downsample_in_bottleneck": False,

@@ -6,8 +6,10 @@ are taken for torchvision's.
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from aliasfree_jax.conversion.cnn_entries import ResNetNames, Style, resnet
 from aliasfree_jax.conversion.description import KIND, look
@@ -45,6 +47,7 @@ resnext101_64x4d resnetblur18 resnetblur50 resnetblur50d resnetblur101d
 resnetaa34d resnetaa50 resnetaa50d resnetaa101d
 """.split()
 _NAME = re.compile(r"(?:wide_)?res(net|next|netblur|netaa)(\d+)([cdst]?)(?:_(\d+)(?:x(\d+)d)?)?")
+_NORM = re.compile(r"layer(\d{1,4})\.(\d{1,4})\.bn([1-3])\.(?:weight|bias|running_mean|running_var)")
 # Patterns of architectures that no network here can be, and what they have.
 _LACKING = {
     "resnetv2_*": "norms before its convolutions",
@@ -168,6 +171,24 @@ def _entries(network: ResNet, model: str, options: Options) -> Iterator[Entry]:
     return resnet(network, Style(names=names, sampled=False))
 
 
+def _architectures(block: str, read: Options) -> list[tuple[str, dict[str, Any]]]:
+    """The architectures of these blocks with what `read` has beside them, the fewest arguments first."""
+
+    def differing(model: str) -> dict[str, Any]:
+        own = {**_DEFAULTS, **_ARCHITECTURES[model]}
+        return {field: value for field, value in read.items() if own[field] != value}
+
+    found = [(name, differing(name)) for name, own in _ARCHITECTURES.items() if own["block"] == block]
+    return sorted(found, key=lambda one: len(one[1]))
+
+
+def _stem_arguments(hidden: Sequence[int]) -> dict[str, Any]:
+    """Those of a stem whose convolutions before the last have these channels; none for one convolution."""
+    if not hidden:
+        return {"stem_type": ""}
+    return {"stem_type": "deep" if hidden[0] == hidden[-1] else "deep_tiered", "stem_width": hidden[-1]}
+
+
 def _candidates(network: Mapping[str, Any]) -> Candidates:
     if network[KIND] != "ResNet" or (act_layer := activation_word(network["activation"])) is None:
         yield "resnet50", {}
@@ -181,18 +202,47 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
         "avg_down": look(network, "shortcut_sampler", "padding") == _WHOLE_AVERAGE["padding"],
         "act_layer": act_layer,
         "global_pool": next(word for word, ours in GLOBAL_POOLS.items() if ours == network["global_pool"]),
+        **_stem_arguments(look(network, "stem", "hidden_widths", default=())),
     }
-    if hidden := look(network, "stem", "hidden_widths"):
-        tiered = hidden[0] != hidden[-1]
-        read |= {"stem_type": "deep_tiered" if tiered else "deep", "stem_width": hidden[-1]}
+    yield from _architectures(network["block"], read)
 
-    def differing(model: str) -> dict[str, Any]:
-        own = {**_DEFAULTS, **_ARCHITECTURES[model]}
-        return {field: value for field, value in read.items() if own[field] != value}
 
-    same_block = [model for model, own in _ARCHITECTURES.items() if own["block"] == network["block"]]
-    # Those that need the fewest arguments first.
-    yield from sorted(((model, differing(model)) for model in same_block), key=lambda found: len(found[1]))
+def recognise_timm_resnet(state: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]] | None:
+    """The architecture and its arguments, from keys and shapes; None for weights of another network.
+
+    Of the architectures with the same keys it is the one without blur or average pools. torchvision's
+    networks are recognised too: they are the same.
+    """
+    shapes = {key: np.shape(value) for key, value in state.items()}
+    norms = {
+        tuple(map(int, match.groups())): shapes[key][0]
+        for key in state
+        if (match := _NORM.fullmatch(key)) and len(shapes[key]) == 1
+    }
+    stages = sorted({stage for stage, _, _ in norms})
+    stem = [shapes.get(key, ()) for key in ("conv1.weight", "conv1.0.weight", "conv1.3.weight")]
+    middle = shapes.get("layer1.0.conv2.weight", ())
+    if stages != [1, 2, 3, 4] or len(middle) != 4 or any(key.endswith("filt") for key in state):
+        return None
+    if [len(shape) for shape in stem] not in ([4, 0, 0], [0, 4, 4]) or stem[0][2:] not in ((), (7, 7)):
+        return None
+    last = max(number for _, _, number in norms)
+    expansion = {2: 1, 3: 4}.get(last, 1)
+    widths = {stage: width for (stage, _, number), width in norms.items() if number == last}
+    channels = tuple(widths.get(stage, 0) // expansion for stage in stages)
+    groups = middle[0] // middle[1] if middle[1] else 1
+    read = {
+        "layers": tuple(len({block for s, block, _ in norms if s == stage}) for stage in stages),
+        "channels": channels,
+        "avg_down": any(key.endswith(".downsample.2.weight") for key in state),
+        **_stem_arguments([shape[0] for shape in stem[1:] if shape]),
+    }
+    if expansion > 1 and groups and channels[0]:
+        read |= {"cardinality": groups, "base_width": middle[0] // groups * 64 // channels[0]}
+    if "fc.weight" in shapes:
+        read["num_classes"] = shapes["fc.weight"][0]
+    found = _architectures("bottleneck" if expansion > 1 else "basic", read)
+    return next(one for one in found if not _ARCHITECTURES[one[0]]["antialias"])
 
 
 TIMM_RESNET = CodeBase("timm", _translate, _entries, _candidates)

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from libraries import check_output, check_strictness, check_way_back, converted, named, unused_keys
 
+from aliasfree_jax.conversion.description import described, differences
 from aliasfree_jax.conversion.resnet_dialects import (
     TRANSFORMERS_RESNET,
     UNTRACED,
     recognise_transformers_resnet,
 )
 from aliasfree_jax.errors import ConversionError
+from aliasfree_jax.models import create_model
 
 MODEL = "ResNetForImageClassification"
 BASIC, BOTTLENECK, FIRST = (
@@ -20,7 +22,7 @@ CASES = [BASIC, BOTTLENECK, FIRST]
 
 
 @pytest.mark.parametrize("name", [BASIC, pytest.param(BOTTLENECK, marks=pytest.mark.slow), FIRST])
-def test_the_golden_cases(name):
+def test_the_golden_cases(name, unoptimised):
     check_output(TRANSFORMERS_RESNET, name, "float32")
     check_output(TRANSFORMERS_RESNET, name, "float64")
     check_way_back(TRANSFORMERS_RESNET, name)
@@ -107,3 +109,23 @@ REFUSED = [
 def test_what_has_no_counterpart_is_refused_by_name(model, options, message):
     with pytest.raises(ConversionError, match=message):
         TRANSFORMERS_RESNET.translate(model, options)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({}, {"stem_width": 64}, True),
+        ({}, {"stem_width": 32}, False),
+        ({}, {"shortcut": "projection"}, True),
+        ({}, {"shortcut": "zero_padded"}, False),
+        ({"sampler": "polyphase"}, {"sampler": "polyphase", "shortcut_sampler": "polyphase"}, True),
+        ({"sampler": "polyphase"}, {"sampler": "polyphase", "shortcut_sampler": "subsample"}, False),
+        ({}, {"sampler_position": "after"}, True),
+        ({}, {"sampler_position": "first"}, False),
+        ({}, {"group_width": 4}, True),  # basic blocks have no groups
+        ({"block": "bottleneck"}, {"block": "bottleneck", "group_width": 4}, False),
+    ],
+)
+def test_which_fields_of_a_resnet_make_another_function(one, other, same):
+    first, second = (described(create_model("resnet18", **options)) for options in (one, other))
+    assert (differences(first, second) == []) is same

@@ -1,5 +1,6 @@
 """timm's ResNets: golden cases, architectures by name, and every argument translated or refused."""
 
+import described as described_cases
 import jax
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from libraries import (
     unused_keys,
 )
 
-from aliasfree_jax.conversion.timm_resnet import TIMM_RESNET
+from aliasfree_jax.checkpoint import abstract_variables, named_leaves
+from aliasfree_jax.conversion.description import described, differences
+from aliasfree_jax.conversion.timm_resnet import TIMM_RESNET, recognise_timm_resnet
 from aliasfree_jax.errors import ConversionError, ShapeError
 from aliasfree_jax.models import create_model
 
@@ -138,3 +141,57 @@ def test_averages_of_whole_windows_and_odd_maps():
     module = create_model(name, **options)
     with pytest.raises(ShapeError, match="to 8 x 8, the shortcut to 9 x 9: a pool of full windows drops"):
         jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 67, 67, 3), np.float32))
+
+
+def shapes_of(model, options):
+    """The state dict of one of timm's networks, with zeros that take no memory."""
+    name, ours = TIMM_RESNET.translate(model, options)
+    leaves = named_leaves(abstract_variables(create_model(name, **ours), 64, 3))
+    state = {}
+    for entry in TIMM_RESNET.table(model, options):
+        if entry.constant is None:
+            state[entry.key] = entry.layout.there(np.broadcast_to(np.float32(0), leaves[entry.path].shape))
+    return state
+
+
+SMALL = {"layers": (1, 2, 1, 1), "channels": (8, 16, 16, 24), "num_classes": 7}
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("resnet18", {}),
+        ("resnet26t", {}),
+        ("resnext101_64x4d", {"num_classes": 5}),
+        ("resnet10t", {**SMALL, "stem_width": 8}),
+        ("resnet18d", SMALL),
+        ("resnet50c", {**SMALL, "cardinality": 2, "base_width": 32, "stem_width": 12}),
+    ],
+)
+def test_architectures_are_recognised_but_for_what_leaves_no_trace(model, options):
+    found = recognise_timm_resnet(shapes_of(model, options))
+    assert found is not None
+    first, second = (
+        described(create_model(name, **ours))
+        for name, ours in (TIMM_RESNET.translate(model, options), TIMM_RESNET.translate(*found))
+    )
+    assert differences(first, second) == []
+    if not options:
+        assert found == (model, {})
+
+
+def test_blurred_networks_look_as_plain_ones():
+    assert recognise_timm_resnet(shapes_of("resnetblur50d", {})) == ("resnet50d", {})
+    assert recognise_timm_resnet(shapes_of("resnetaa50", {})) == ("resnet50", {})
+
+
+def test_other_weights_are_not_recognised_and_damage_is_left_to_the_conversion():
+    for name in described_cases.originals():
+        found = recognise_timm_resnet(described_cases.shapes(name))
+        assert found is None, name
+    state = shapes_of("resnet50d", SMALL)
+    for key in state:
+        found = recognise_timm_resnet({k: v for k, v in state.items() if k != key})
+        assert found is None or TIMM_RESNET.table(*found), key
+    more = recognise_timm_resnet({**state, "layer1.0.se.conv.weight": np.zeros((1, 1, 1))})
+    assert more == recognise_timm_resnet(state)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aliasfree_jax import shift_invariant
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers import BatchNorm, Subsample
 from aliasfree_jax.layers.shortcut import ZeroPaddedShortcut
@@ -46,6 +47,40 @@ def test_a_zero_padded_network_has_no_weights_in_its_shortcuts():
         return set(shapes["params"]["stage1_block0"])
 
     assert leaves() - leaves(shortcut="zero_padded") == {"shortcut_conv", "shortcut_norm"}
+
+
+def test_a_zero_padded_network_is_made_invariant(draw, x64):
+    network, x = create_model("resnet20_cifar", **NARROW, shortcut="zero_padded"), draw(1, 16, 16, 3)
+    variables = network.init(jax.random.key(0), x)
+    invariant = jax.jit(shift_invariant(network.apply, argnums=1, sampler="polyphase"))
+
+    def change(function) -> float:
+        return np.abs(function(variables, jnp.roll(x, (3, 5), (1, 2))) - function(variables, x)).max()
+
+    assert change(invariant) < 1e-12 < 1e-4 < change(network.apply)  # float64 rounding
+
+
+def test_the_sampler_of_shortcuts_is_another(draw):
+    def logits(**options):
+        network = create_model("resnet20_cifar_circular_blur", **NARROW, **options)
+        return network.init_with_output(jax.random.key(0), draw(1, 16, 16, 3))[0]
+
+    same, plain = logits(shortcut_sampler={"name": "blur"}), logits(shortcut_sampler="subsample")
+    np.testing.assert_array_equal(same, logits())
+    assert np.abs(plain - logits()).max() > 1e-3
+
+
+def test_a_bottleneck_is_sampled_before_its_first_convolution(draw):
+    """As a stride of its 1 x 1 convolution, which no neighbours enter."""
+    network = create_model("resnet20_cifar", **NARROW, block="bottleneck", sampler_position="first")
+    x = draw(1, 9, 9, 3)
+    variables = network.init(jax.random.key(0), x)
+    _, sown = network.apply(variables, x, capture_intermediates=True, mutable=["intermediates"])
+    before = sown["intermediates"]["stage0"][0]
+    conv = sown["intermediates"]["stage1_block0"]["conv1"]["__call__"][0]
+    kernel = variables["params"]["stage1_block0"]["conv1"]["kernel"][0, 0]
+    # Float32 rounding of sums of 16 products.
+    np.testing.assert_allclose(conv, before[:, ::2, ::2] @ kernel, rtol=1e-4, atol=1e-5)
 
 
 def test_a_shortcut_of_ones_own(monkeypatch):
