@@ -136,14 +136,14 @@ def _from_file(
     state_dict, masks = normalised(stored), any(entry.endswith(".filt.rect") for entry in stored)
     repository = read_repository(path)
     original = _named(path, state_dict, repository, source, model, options or {})
-    if source is None or original[0] != PLAIN.source:
-        original = _decided(path, original, state_dict, options or {}, masks)
-        if source is None and (assumed := assumption(original, masks)):
-            notes.append(f"{path}: {assumed}.")
     prepared: Options = {}
     if repository is not None and original[0] == repository.source:
         prepared = {**repository.prepared, "class_names": repository.class_names}
         notes += [f"{path.parent}: {note}." for note in repository.notes]
+    elif source is None or original[0] != PLAIN.source:
+        original = _decided(path, original, state_dict, options or {}, masks)
+        if source is None and (assumed := assumption(original, masks)):
+            notes.append(f"{path}: {assumed}.")
     loaded = converted(*original, state_dict, name, prepared, image_size)
     for note in notes:
         tell(note)

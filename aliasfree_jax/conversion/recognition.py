@@ -39,6 +39,7 @@ from aliasfree_jax.conversion.resnet_dialects import UNTRACED as RESNET_UNTRACED
 from aliasfree_jax.conversion.resnet_dialects import recognise_transformers_resnet
 from aliasfree_jax.conversion.timm_chains import recognise_timm_mobilenet, recognise_timm_vgg
 from aliasfree_jax.conversion.timm_convnext import recognise_timm_convnext
+from aliasfree_jax.conversion.timm_resnet import recognise_timm_resnet
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import IMAGENET
 from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.conversion.weights import find_weights
@@ -99,7 +100,7 @@ def recognise(state_dict: State) -> Original:
     if "core.conv1.weight" in state_dict:
         other = _learned(state_dict)
     elif "layer1.0.bn1.weight" in state_dict:
-        other = _resnet(state_dict)
+        other = _resnet(state_dict) or _timm_resnet(state_dict)
     else:
         other = _chain(state_dict)
     if other is not None:
@@ -223,6 +224,12 @@ def _resnet(state: State) -> Original | None:
     if taps is None:
         return PLAIN.source, size, {}
     return BLURPOOL.source, size, {"filter_size": taps, "pool_only": "maxpool.0.filt" not in state}
+
+
+def _timm_resnet(state: State) -> Original | None:
+    """timm's, of other sizes and stems than torchvision's."""
+    found = recognise_timm_resnet(state)
+    return found and (TIMM.source, *found)
 
 
 def _cifar(size: str, taps: int | None, padding: str) -> Original:

@@ -19,6 +19,7 @@ from aliasfree_jax.conversion.code_bases import (
     IMAGENET_APS,
     LPS,
     PLAIN,
+    TIMM,
     code_base,
     table,
 )
@@ -127,9 +128,9 @@ def require_decision(original: Original, state: Collection[str], masks: bool) ->
 def assumption(original: Original, masks: bool) -> str:
     """What is assumed of filters that the library never saves, and how to say otherwise; "" for nothing."""
     source, model, options = original
-    if source == PLAIN.source and model in SIZES:
+    if (source == PLAIN.source and model in SIZES) or (source == TIMM.source and model.startswith("resnet")):
         return (
-            f"assumed to be torchvision's {model}, without blur filters: timm's resnetblur and resnetaa "
+            f"assumed to be {source}'s {model}, without blur filters: timm's resnetblur and resnetaa "
             "networks have the same names of weights, keep their filters out of the file, and are other "
             "networks: for these say source 'timm' and the model, for BlurPool's source 'antialiased-cnns'"
         )

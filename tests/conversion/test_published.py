@@ -44,10 +44,10 @@ def test_a_file_is_downloaded_once(cache, monkeypatch, slash):
         assert path == cache / FILE and path.read_bytes() == DATA
         assert fetch_published(NAME, pytest.fail) == path
         assert seen == [f"GET /weights/{FILE}"]
-        assert told == [f"{NAME}: downloading {address}/weights/{FILE} to {path}."]
+        assert told == []  # a progress bar is enough
         path.write_bytes(DATA[:-1])  # damaged on the disk
         assert fetch_published(NAME, told.append).read_bytes() == DATA
-        assert told[1] == f"{NAME}: {path} is damaged and will be replaced." and len(seen) == 2
+        assert told[0] == f"{NAME}: {path} is damaged and will be replaced." and len(seen) == 2
     assert fetch_published(NAME, pytest.fail) == path  # without a network
     assert list(cache.iterdir()) == [path]
 
