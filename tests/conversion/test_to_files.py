@@ -8,6 +8,7 @@ import golden
 import jax
 import numpy as np
 import pytest
+from described import meta, originals
 
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import (
@@ -129,11 +130,7 @@ def _equal(found, expected):
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-CASES = [
-    json.loads(str(np.load(path)["meta"]))
-    for path in sorted((HERE / "cases").glob("*.npz"))
-    if path.stem != "ops"
-]
+CASES = [meta(name) for name in originals()]
 
 
 @pytest.mark.parametrize("meta", CASES, ids=lambda meta: meta["source"] + meta["model"])
