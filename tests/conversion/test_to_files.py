@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import golden
 import jax
@@ -27,7 +26,6 @@ from aliasfree_jax.conversion.weight_files import read_state_dict
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
-HERE = Path(golden.__file__).parent
 AFC, BLUR, VISION = "alias_free_convnets", "antialiased-cnns", "torchvision"
 APS, CIFAR = "truly_shift_invariant_cnns", "truly_shift_invariant_cnns/cifar10"
 LPS = "learnable_polyphase_sampling"
