@@ -12,7 +12,7 @@ import flax.linen as nn
 
 from aliasfree_jax import layers
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers import activation, sampled
+from aliasfree_jax.layers import activation, sampled, shortcut
 from aliasfree_jax.layers.layer import Factory, ModuleFactory
 
 Part = str | Mapping[str, Any] | ModuleFactory
@@ -54,12 +54,13 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
         "linear": layers.LinearLogits,
     },
     "stem": {"image": sampled.ImageStem, "small": sampled.SmallStem},
+    "shortcut": {"projection": shortcut.ProjectionShortcut, "zero_padded": shortcut.ZeroPaddedShortcut},
 }
 """The parts of each kind by name; `register_part` adds to them."""
 
 # Options of networks that hold a part, and of which kind it is.
 KIND_OF_OPTION = {
-    **{kind: kind for kind in ("sampler", "activation", "norm", "stem")},
+    **{kind: kind for kind in ("sampler", "activation", "norm", "stem", "shortcut")},
     "final_norm": "norm",
     **dict.fromkeys(("stem_activation", "sum_activation"), "activation"),
 }
@@ -68,17 +69,20 @@ _NESTED = {"inner": "sampler", "first_sampler": "sampler", "logits": "logits"}
 
 # Fields that the network fills in itself.
 _RESERVED = {"name", "parent", "dtype", "param_dtype", "precision", "strides", "scale_init"}
-# ... of a stem, besides.
-_RESERVED_IN_STEMS = {"width", "sampler", "activation", "norm", "padding"}
+# ... of these kinds, besides.
+_RESERVED_IN = {
+    "stem": {"width", "sampler", "activation", "norm", "padding"},
+    "shortcut": {"features", "stride", "sampler", "norm"},
+}
 
 
 def register_part(kind: str, name: str, module: type[nn.Module]) -> None:
     """Makes a layer of your own known by name, so that JSON-able options and configurations can give it.
 
     Args:
-      kind: "sampler", "activation", "norm", "logits" or "stem": it is called and built as the library's own
-        of this kind are. An activation that takes twice the maps it gives has the class attribute `gated`
-        = True, and is for networks whose layer before it can make as many: ConvNeXts.
+      kind: "sampler", "activation", "norm", "logits", "stem" or "shortcut": it is called and built as the
+        library's own of this kind are. An activation that takes twice the maps it gives has the class
+        attribute `gated` = True, and is for networks whose layer before it can make as many: ConvNeXts.
       name: what options call it. It is known in this process: register it wherever such a network is built.
       module: the class.
 
@@ -132,7 +136,7 @@ def resolve(kind: str, part: Part, option: str = "", *, gated: bool = True) -> M
     if name not in known:
         raise ConfigError(unknown(option, name, known))
     module = known[name]
-    reserved = _RESERVED | (_RESERVED_IN_STEMS if kind == "stem" else set())
+    reserved = _RESERVED | _RESERVED_IN.get(kind, set())
     legal = {field.name: field for field in dataclasses.fields(module) if field.name not in reserved}
     for field in fields:
         if field not in legal:

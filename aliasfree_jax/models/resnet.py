@@ -18,6 +18,7 @@ from aliasfree_jax.layers.layer import Layer, ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampled import ImageStem
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.layers.shortcut import ProjectionShortcut
 from aliasfree_jax.models.family import REFLECTING_BLUR, Family, Options
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.models.parts import fields_of
@@ -41,6 +42,7 @@ class ResidualBlock(Layer):
     stride: int
     groups: int
     group_width: int
+    shortcut: ModuleFactory
     sampler: SamplerFactory
     sampler_position: SamplerPosition
     activation: ModuleFactory
@@ -68,14 +70,18 @@ class ResidualBlock(Layer):
             if not last:
                 y = self.activation(**self.numerics, name=f"activation{number}")(y)
         if self.stride > 1 or y.shape[-1] != x.shape[-1]:
-            if samples:
-                again = self.sampler(strides=self.stride, **self.numerics, name="shortcut_sampler")
-                x, _ = again.with_phase(x, phase, train=train, temperature=temperature)
-            stride = 1 if samples else self.stride
-            x = conv_before_norm(self, y.shape[-1], 1, stride, name="shortcut_conv")(x)
-            x = self.norm(**self.numerics, name="shortcut_norm")(x, train=train)
+            shortcut = self._shortcut(y.shape[-1])
+            x = shortcut(x, phase, train=train, temperature=temperature)
         y = self.sum_activation(**self.numerics, name="activation")(x + y)
         return y
+
+    def _shortcut(self, features: int) -> Any:
+        parts = {"sampler": self.sampler, "norm": self.norm}
+        shortcut = self.shortcut(
+            features=features, stride=self.stride, **parts, **self.numerics, name="shortcut"
+        )
+        nn.share_scope(self, shortcut)
+        return shortcut
 
     def _convolutions(self, stride: int) -> list[Conv]:
         if self.kind == "basic":
@@ -98,6 +104,8 @@ class ResNet(Network):
       block, depths, widths: kind of the blocks; number and base width of those of each stage.
       groups, group_width: of bottlenecks: 32 and 4 make a ResNeXt, 1 and 128 a wide ResNet.
       stem: `layers.sampled.ImageStem` or `SmallStem`.
+      shortcut: `layers.shortcut.ProjectionShortcut` or `ZeroPaddedShortcut`, of the blocks that change the
+        size or the channels of their map; the others add it as it is.
       sampler: of the stem, and of the first block of every stage but the first.
       sampler_position: "before" or "after" the last convolution of those blocks (LPS: swap_conv_pool).
       activation, norm, padding: everywhere.
@@ -117,6 +125,7 @@ class ResNet(Network):
     groups: int = 1
     group_width: int = 64
     stem: ModuleFactory = part(ImageStem)
+    shortcut: ModuleFactory = part(ProjectionShortcut)
     sampler: SamplerFactory = part(Subsample)
     sampler_position: SamplerPosition = "before"
     activation: ModuleFactory = part(Relu)
@@ -145,7 +154,7 @@ class ResNet(Network):
         """
         x = self.prepared(images)
         x = self._stem(name="stem")(x, train=train, temperature=temperature)
-        sampling = (self.groups, self.group_width, self.sampler, self.sampler_position)
+        sampling = (self.groups, self.group_width, self.shortcut, self.sampler, self.sampler_position)
         activations = (self.activation, self.sum_activation or self.activation)
         common = (*sampling, *activations, self.norm, self.padding, self.zero_init_residual)
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
@@ -181,8 +190,10 @@ SIZES: dict[str, Options] = {
     "wide_resnet101_2": {"block": "bottleneck", "depths": (3, 4, 23, 3), "group_width": 128},
 }
 CIFAR_SIZES: dict[str, Options] = {
-    "resnet20_cifar": {"block": "basic", "depths": (3, 3, 3), "widths": (16, 32, 64)},
-    "resnet56_cifar": {"block": "basic", "depths": (9, 9, 9), "widths": (16, 32, 64)},
+    **{
+        f"resnet{6 * depth + 2}_cifar": {"block": "basic", "depths": (depth,) * 3, "widths": (16, 32, 64)}
+        for depth in (3, 5, 7, 9, 18)
+    },
     **{f"{name}_cifar": SIZES[name] for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
 }
 

@@ -154,7 +154,8 @@ def _with_parts_of(module: nn.Module, other: nn.Module) -> nn.Module:
     """`module` with the samplers, activations and norms of a network of the same class."""
     if type(other) is not type(module):
         return module
-    options = [option for option, kind in KIND_OF_OPTION.items() if kind != "stem"]  # stems hold convolutions
+    convolving = ("stem", "shortcut")
+    options = [option for option, kind in KIND_OF_OPTION.items() if kind not in convolving]
     return module.clone(**{name: getattr(other, name) for name in options if hasattr(other, name)})
 
 

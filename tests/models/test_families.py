@@ -91,6 +91,7 @@ MORE = {
     "bottleneck": {"block": "bottleneck", "sampler": "polyphase"},
     "ResNeXt": {"block": "bottleneck", "groups": 4, "group_width": 16, "sampler": "polyphase"},
     "sampler after the convolution": {"sampler": LPS, "sampler_position": "after"},
+    "zero-padded shortcut": {"shortcut": "zero_padded", "sampler": "polyphase"},
     "DDAC": {"sampler": {"name": "polyphase", "inner": {"name": "adaptive_blur", "groups": 2}}},
     "raw": {"sampler": {"name": "polyphase", "select_on": "raw", "inner": "blur"}},
 }

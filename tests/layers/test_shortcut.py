@@ -1,0 +1,74 @@
+"""The shortcuts of residual blocks: option A of He et al. by hand, and what it cannot do."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.layers import BatchNorm, Subsample
+from aliasfree_jax.layers.shortcut import ZeroPaddedShortcut
+from aliasfree_jax.models import create_model, register_part
+from aliasfree_jax.models.parts import PARTS
+
+NARROW = {"num_classes": 5, "depths": (1, 1), "widths": (4, 8)}
+
+
+def zero_padded(features, stride):
+    return ZeroPaddedShortcut(features, stride, Subsample, BatchNorm)
+
+
+@pytest.mark.parametrize(("features", "before"), [(4, 0), (8, 2), (7, 1)])
+def test_zero_channels_stand_on_both_sides_of_every_second_sample(draw, features, before):
+    x = draw(2, 5, 6, 4)
+    y = zero_padded(features, 2).apply({}, x)
+    assert y.shape == (2, 3, 3, features)
+    np.testing.assert_array_equal(y[..., before : before + 4], x[:, ::2, ::2])
+    assert np.count_nonzero(y) == np.count_nonzero(x[:, ::2, ::2])
+
+
+def test_a_branch_chooses_the_phase(draw):
+    x, phase = draw(2, 4, 4, 4), (jnp.array([1, 2]),)  # one row further; one column further
+    y = zero_padded(4, 2).apply({}, x, phase)
+    np.testing.assert_array_equal(y, jnp.stack([x[0, 1::2, ::2], x[1, ::2, 1::2]]))
+
+
+def test_channels_are_not_taken_away(draw):
+    with pytest.raises(ConfigError, match=r'cannot make 3 of 4. Use shortcut="projection", or widths that'):
+        zero_padded(3, 1).apply({}, draw(1, 4, 4, 4))
+
+
+def test_a_zero_padded_network_has_no_weights_in_its_shortcuts():
+    def leaves(**options):
+        network = create_model("resnet20_cifar", **NARROW, **options)
+        shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+        return set(shapes["params"]["stage1_block0"])
+
+    assert leaves() - leaves(shortcut="zero_padded") == {"shortcut_conv", "shortcut_norm"}
+
+
+def test_a_shortcut_of_ones_own(monkeypatch):
+    class Nothing(nn.Module):
+        features: int
+        stride: int
+        scale: float = 0.0
+        dtype: object = None
+        param_dtype: object = None
+        precision: object = None
+        sampler: object = None
+        norm: object = None
+
+        @nn.compact
+        def __call__(self, x, phase, train, temperature):
+            return self.scale * jnp.ones((x.shape[0], x.shape[1] // 2, x.shape[2] // 2, self.features))
+
+    monkeypatch.setitem(PARTS, "shortcut", dict(PARTS["shortcut"]))
+    register_part("shortcut", "nothing", Nothing)
+    network = create_model("resnet20_cifar", **NARROW, shortcut={"name": "nothing", "scale": 2.0})
+    logits = jax.eval_shape(network.init_with_output, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))[0]
+    assert logits.shape == (1, 5)
+    with pytest.raises(ConfigError, match="unknown option of shortcut 'projection' 'stride'"):
+        create_model("resnet20_cifar", shortcut={"name": "projection", "stride": 3})
+    with pytest.raises(ConfigError, match="unknown shortcut 'projektion'. Did you mean 'projection'"):
+        create_model("resnet20_cifar", shortcut="projektion")
