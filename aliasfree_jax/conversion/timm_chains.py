@@ -76,9 +76,11 @@ class _Family:
 
     def candidates(self, network: Mapping[str, Any]) -> Candidates:
         """Every architecture, with the classes and the pooling of `network`."""
-        for model in self.networks:
-            pools = (theirs for theirs, ours in GLOBAL_POOLS.items() if ours == network.get("global_pool"))
-            yield model, {"num_classes": network["num_classes"], "global_pool": next(pools, "avg")}
+        options = {"num_classes": network["num_classes"]}
+        words = {ours: theirs for theirs, ours in GLOBAL_POOLS.items()}
+        if (pool := words[network["global_pool"]]) != "avg":
+            options["global_pool"] = pool
+        yield from ((model, options) for model in self.networks)
 
     def code_base(self, entries: Callable[[Any, str, Options], Iterator[Entry]]) -> CodeBase:
         """The family with its table of tensors."""
