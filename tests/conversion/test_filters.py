@@ -226,17 +226,16 @@ def test_commands_that_take_files_say_how_to_convert_them(monkeypatch, tmp_path,
     assert "note           assumed" in capsys.readouterr().out
 
 
-def test_networks_of_other_libraries_are_called_by_no_name(load):
-    """timm's resnet50d: a stem of three convolutions, average pools in the shortcuts."""
+def test_a_network_that_timm_alone_has(load):
+    """Its resnet50c has a stem of three convolutions. Whether it blurs, only the architecture's name says."""
     state = shapes_of("torchvision", "resnet50", {})
     state = {key: value for key, value in state.items() if key != "conv1.weight"}
     for number, shape in ((0, (32, 3, 3, 3)), (3, (32, 32, 3, 3)), (6, (64, 32, 3, 3))):
         state[f"conv1.{number}.weight"] = np.broadcast_to(np.float32(0), shape)
     for number in (1, 4):
         state[f"conv1.{number}.weight"] = np.zeros(32)
-    with pytest.raises(ConversionError, match="none of the networks that can be recognised") as error:
-        load(state)
-    assert "resnet50_aps" not in str(error.value)
+    with pytest.warns(UserWarning, match="assumed to be timm's resnet50c, without blur filters"):
+        assert load(state)[:2] == ("timm", "resnet50c")
 
 
 def test_a_plain_network_around_which_core_is_a_prefix(load):

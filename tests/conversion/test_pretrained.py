@@ -38,7 +38,7 @@ def files_of(name, config=None, preprocessor=None, weights="model.safetensors"):
     """A repository with the weights of a golden case."""
     state = golden.load(name).state_dict
     encode = safetensors_file if weights.endswith(".safetensors") else torch_file
-    found = {weights: encode({key: np.ascontiguousarray(value) for key, value in state.items()})}
+    found = {weights: encode({key: np.asarray(value, order="C") for key, value in state.items()})}
     for file, content in (("config.json", config), ("preprocessor_config.json", preprocessor)):
         if content is not None:
             found[file] = json.dumps(content).encode()
@@ -199,7 +199,7 @@ def test_directories_of_this_package(tmp_path):
     model = aliasfree_jax.create_model("resnet20_cifar", num_classes=10)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     state = golden.load("aka_resnet20_32").state_dict
-    (tmp_path / "w.pth").write_bytes(torch_file({k: np.ascontiguousarray(v) for k, v in state.items()}))
+    (tmp_path / "w.pth").write_bytes(torch_file({k: np.asarray(v, order="C") for k, v in state.items()}))
     card, *_ = load_pretrained(tmp_path / "w.pth")
     del model, variables
     card, _, variables = load_pretrained(tmp_path / "w.pth")
@@ -218,7 +218,7 @@ def test_published_names(tmp_path, monkeypatch):
     import hashlib
 
     state = golden.load("blurpool_mobilenet_v2_lpf4_64").state_dict
-    content = torch_file({key: np.ascontiguousarray(value) for key, value in state.items()})
+    content = torch_file({key: np.asarray(value, order="C") for key, value in state.items()})
     digest = hashlib.sha256(content).hexdigest()[:8]
     name = "mobilenet_v2_lpf4_finetune"
     monkeypatch.setitem(published.PUBLISHED, name, digest)
