@@ -1,16 +1,10 @@
-"""ResNet-20 for CIFAR-10 as anybody would write it in Flax: nothing here knows of this package.
-
-For the weights of github.com/akamaster/pytorch_resnet_cifar10.
-"""
+"""ResNet-20 for CIFAR-10 as anybody would write it in Flax: nothing here knows of this package."""
 
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 class Block(nn.Module):
@@ -46,19 +40,3 @@ class ResNet20(nn.Module):
                 strides = 2 if stage > 1 and block == 0 else 1
                 x = Block(features, strides, name=f"layer{stage}_{block}")(x, train)
         return nn.Dense(10, name="linear")(x.mean((1, 2)))
-
-
-def variables_of(weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Linen's variables of the network, of a state dict of PyTorch."""
-    names = {"running_mean": ("batch_stats", "mean"), "running_var": ("batch_stats", "var")}
-    variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
-    for key, array in weights.items():
-        module, _, leaf = key.rpartition(".")
-        kernel = "kernel" if array.ndim > 1 else "scale"
-        collection, name = names.get(leaf, ("params", kernel if leaf == "weight" else leaf))
-        place = variables[collection]
-        # layer1.0.conv1 is conv1 in layer1_0
-        for part in module.replace(".", "_", module.count(".") - 1).split("."):
-            place = place.setdefault(part, {})
-        place[name] = array.transpose(*range(2, array.ndim), 1, 0) if array.ndim > 1 else array
-    return variables
