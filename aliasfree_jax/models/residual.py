@@ -81,7 +81,9 @@ class ResidualBlock(Layer):
             **self.numerics,
             name="shortcut",
         )
-        nn.share_scope(self, shortcut)
+        nn.share_scope(
+            self, shortcut
+        )  # whatever the shortcut, its variables stand beside those of the branch
         return shortcut
 
     def _convolutions(self, stride: int) -> list[Conv]:
