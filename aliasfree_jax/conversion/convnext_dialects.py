@@ -26,7 +26,7 @@ from aliasfree_jax.models.convnext import SIZES, ConvNeXt
 
 # Fields that leave no trace in the weights, with the libraries' defaults: only a configuration tells.
 UNTRACED: dict[str, Options] = {
-    "timm": {"norm_eps": 1e-6, "act_layer": "gelu", "global_pool": "avg"},
+    "timm": {"norm_eps": 1e-6, "act_layer": "gelu", "global_pool": "avg", "output_stride": 32},
     "torchvision": {},
     "transformers": {"layer_norm_eps": 1e-12, "hidden_act": "gelu"},
 }

@@ -76,9 +76,11 @@ class _Family:
 
     def candidates(self, network: Mapping[str, Any]) -> Candidates:
         """Every architecture, with the classes and the pooling of `network`."""
-        for model in self.networks:
-            pools = (theirs for theirs, ours in GLOBAL_POOLS.items() if ours == network.get("global_pool"))
-            yield model, {"num_classes": network["num_classes"], "global_pool": next(pools, "avg")}
+        options = {"num_classes": network["num_classes"]}
+        words = {ours: theirs for theirs, ours in GLOBAL_POOLS.items()}
+        if (pool := words[network["global_pool"]]) != "avg":
+            options["global_pool"] = pool
+        yield from ((model, options) for model in self.networks)
 
     def code_base(self, entries: Callable[[Any, str, Options], Iterator[Entry]]) -> CodeBase:
         """The family with its table of tensors."""
@@ -206,7 +208,7 @@ def _head(state: State, module: str) -> dict[str, Any]:
 
 def recognise_timm_vgg(state: State) -> Recognised:
     """timm's VGG by its numbers of kernels and norms; None for weights of another network."""
-    if "pre_logits.fc1.weight" not in state or "features.0.weight" not in state:
+    if not _has_kernels(state, "features.0.weight", "pre_logits.fc1.weight"):
         return None
     kernels = sum(key.startswith("features.") and value.ndim == 4 for key, value in state.items())
     normed = any(key.endswith("running_mean") for key in state)
@@ -222,13 +224,17 @@ def recognise_timm_mobilenet(state: State) -> Recognised:
     Those that no network here can be are named as well.
     """
     keys = ("conv_stem.weight", "blocks.0.0.conv_pw.weight", "blocks.1.0.conv_pwl.weight")
-    if not all(key in state for key in keys) or any(".se." in key for key in state):
+    if not _has_kernels(state, *keys) or any(".se." in key for key in state):
         return None
     stem, first, second = (state[key] for key in keys)
     if second.shape[1] != 6 * first.shape[0]:
         return None
     model = _MULTIPLIERS.get((len(stem), len(second), "blocks.1.2.conv_pwl.weight" in state))
     return None if model is None else (model, _head(state, "classifier") | _channels(stem))
+
+
+def _has_kernels(state: State, *keys: str) -> bool:
+    return all(key in state and state[key].ndim == 4 for key in keys)
 
 
 def _channels(stem: np.ndarray) -> dict[str, int]:

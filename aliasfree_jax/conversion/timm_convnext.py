@@ -103,7 +103,7 @@ def _translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     if read["head_norm_first"]:
         options["final_norm_position"] = "map"
     if read["patch_size"] == 2:
-        options["first_downsampled"] = 0  # on to a stride of 4
+        options["downsampled_stages"] = "all"  # the first one too, on to a stride of 4
     return network_of(
         read["depths"],
         read["dims"],
@@ -154,9 +154,10 @@ def recognise_timm_convnext(state: State) -> tuple[str, dict[str, Any]] | None:
         "ls_init_value": LAYER_SCALE if found["scaled"] else None,
         "conv_mlp": rank(state, "stages.0.blocks.0.mlp.fc1.weight") == 4,
     }
-    kernels = {value.shape[-1] for key, value in state.items() if key.endswith("conv_dw.weight")}
+    depthwise = [value for key, value in state.items() if key.endswith("conv_dw.weight") and value.ndim == 4]
+    kernels = {value.shape[-1] for value in depthwise}
     unlike: list[tuple[bool, Options]] = [
-        (kernels != {7}, {"kernel_sizes": sorted(kernels)}),
+        (bool(kernels - {7}), {"kernel_sizes": sorted(kernels)}),
         (rank(state, "stem.1.weight") == 4 or "stem.2.weight" in state, {"stem_type": "overlap"}),
         (any(".mlp.grn." in key for key in state), {"use_grn": True}),
         ("head.pre_logits.fc.weight" in state, {"head_hidden_size": "any"}),

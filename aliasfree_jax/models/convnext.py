@@ -24,7 +24,7 @@ from aliasfree_jax.layers.sampled import ActivatedStem, SampledConv
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.family import Family, Options
 from aliasfree_jax.models.network import Network
-from aliasfree_jax.models.parts import Part, fields_of
+from aliasfree_jax.models.parts import PARTS, Part, fields_of
 from aliasfree_jax.ops.padding import Padding, check_padding
 
 
@@ -64,8 +64,8 @@ class ConvNeXt(Network):
       padding: of the 7x7 depthwise convolutions.
       sampled_padding: of the stem's and the downsampling convolutions; "VALID" means full windows.
       stem_kernel, stem_stride: 4 and 4 for ImageNet; a smaller stride for small images.
-      first_downsampled: the first stage that a downsampling convolution precedes: 1, or 0, in addition to
-        the stem (timm's patch_size of 2).
+      downsampled_stages: those that a downsampling convolution precedes: the "later" ones, or "all", the
+        first in addition to the stem (timm's patch_size of 2).
       stem_activation, stem_residual: see `ActivatedStem`.
       drop_path_rate: of the last block; grows linearly from 0 over the blocks.
       layer_scale_init: initial residual gain; 0 or less leaves the gains out.
@@ -91,7 +91,7 @@ class ConvNeXt(Network):
     sampled_padding: Padding | Literal["VALID"] = "VALID"
     stem_kernel: int = 4
     stem_stride: int = 4
-    first_downsampled: Literal[0, 1] = 1
+    downsampled_stages: Literal["later", "all"] = "later"
     stem_activation: ModuleFactory | None = None
     stem_residual: bool = False
     drop_path_rate: float = 0.0
@@ -140,12 +140,8 @@ class ConvNeXt(Network):
 
     def _sampled(self, width: int, kernel: int, stride: int, kernel_init: Initializer) -> dict[str, Any]:
         """Fields of a convolution with the sampler."""
-        fields: dict[str, Any] = {"features": width, "kernel_size": kernel, "strides": stride}
-        return fields | {
-            "sampler": self.sampler,
-            "padding": self.sampled_padding,
-            "kernel_init": kernel_init,
-        }
+        fields = {"features": width, "kernel_size": kernel, "strides": stride, "kernel_init": kernel_init}
+        return fields | {"sampler": self.sampler, "padding": self.sampled_padding}
 
     def _stem(self, width: int, kernel_init: Initializer) -> ModuleFactory:
         fields = self._sampled(width, self.stem_kernel, self.stem_stride, kernel_init)
@@ -171,6 +167,11 @@ class ConvNeXt(Network):
         return tuple(
             self.stem_stride * 2 ** (stage + 1 - self.first_downsampled) for stage in range(len(self.depths))
         )
+
+    @property
+    def first_downsampled(self) -> int:
+        """The first of `downsampled_stages`."""
+        return 0 if self.downsampled_stages == "all" else 1
 
     @property
     def smallest_side(self) -> int:
@@ -241,6 +242,13 @@ def _completed(options: dict[str, Any]) -> dict[str, Any]:
         check_padding(options["sampled_padding"])
     if options.get("mlp_ratio", 4.0) <= 0:
         raise ConfigError(f"mlp_ratio must be positive, got {options['mlp_ratio']}.")
+    final_norm = fields_of(options.get("final_norm", "channel"))
+    on_map = options.get("final_norm_position") == "map"
+    if final_norm and final_norm.get("name") in PARTS["norm"].keys() - {"channel"} and not on_map:
+        raise ConfigError(
+            f"the final_norm {final_norm['name']!r} takes maps: use final_norm_position='map', or the norm "
+            "'channel' for the pooled vector."
+        )
     stem = _stem_activation(options.get("stem_activation"), options.get("stem_stride", 4))
     return {**options, "stem_activation": stem}
 

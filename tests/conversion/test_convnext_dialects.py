@@ -29,6 +29,7 @@ NAMES = [name for name in golden.cases() if name.startswith(described.LIBRARIES)
 SOURCES = {name: described.meta(name)["source"] for name in NAMES}
 MINI = [name for name in NAMES if "mini" in name]
 SMALLEST = {source: next(name for name in MINI if SOURCES[name] == source) for source in BASES}
+LARGE = [name for name in NAMES if name not in MINI]
 STAGES = {"depths": [1, 1, 2, 1], "dims": [8, 16, 24, 32]}
 HIDDEN = {"depths": [1, 1, 2, 1], "hidden_sizes": [8, 16, 24, 32]}
 CLASSIFIER = "ConvNextForImageClassification"
@@ -42,7 +43,8 @@ def with_others_slow(names, quick):
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("name", with_others_slow(NAMES, SMALLEST.values()))
+# In float64 all small cases are compared, below.
+@pytest.mark.parametrize("name", with_others_slow([*SMALLEST.values(), *LARGE], SMALLEST.values()))
 def test_float32(name, unoptimised):
     check_output(BASES[SOURCES[name]], name, "float32")
 
@@ -106,6 +108,16 @@ def test_weights_of_other_networks_are_left_to_others():
     names = ("convnext_mini_64", "afc_mini_128", "blurpool_vgg11_lpf4_64", "timm_mobilenetv2_100_64")
     for state in ({}, {"stem.0.weight": np.zeros(())}, *map(described.shapes, names)):
         assert [recognise(state) for recognise in RECOGNISE.values()] == [None, None, None]
+
+
+@pytest.mark.parametrize("source", BASES)
+def test_damaged_files_are_recognised_or_not_without_an_error(source):
+    state = described.shapes(SMALLEST[source])
+    for key in state:
+        others = {name: value for name, value in state.items() if name != key}
+        for damaged in (others, {**others, key: np.zeros(())}, {**others, key: np.zeros((1, 1, 1, 1, 1))}):
+            found = RECOGNISE[source](damaged)
+            assert found is None or found[0] == RECOGNISE[source](state)[0]
 
 
 # Parameters and keys that timm 1.0.31 counts.

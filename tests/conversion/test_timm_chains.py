@@ -69,6 +69,15 @@ def test_networks_are_recognised():
     assert recognise_timm_vgg(mobilenet) is recognise_timm_mobilenet(vgg) is None
 
 
+def test_damaged_files_are_recognised_or_not_without_an_error():
+    for name, recognise in (("vgg11_bn", recognise_timm_vgg), ("mobilenetv2_100", recognise_timm_mobilenet)):
+        state = described.shapes(f"timm_{name}_64")
+        for key in ("features.0.weight", "conv_stem.weight", "head.fc.bias", "blocks.1.0.conv_pwl.weight"):
+            for shape in ((), (1,), (1, 1, 1, 1, 1)):
+                found = recognise({**state, key: np.zeros(shape)})
+                assert found is None or found[0] == name
+
+
 def test_other_widths_of_mobilenet_are_recognised_and_refused():
     wide = described.shapes("timm_mobilenetv2_100_64") | {
         "conv_stem.weight": np.zeros((48, 3, 3, 3)),

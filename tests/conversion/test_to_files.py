@@ -2,12 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 
 import golden
 import jax
 import numpy as np
 import pytest
+from described import meta, originals
 
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import (
@@ -26,7 +26,6 @@ from aliasfree_jax.conversion.weight_files import read_state_dict
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
-HERE = Path(golden.__file__).parent
 AFC, BLUR, VISION = "alias_free_convnets", "antialiased-cnns", "torchvision"
 APS, CIFAR = "truly_shift_invariant_cnns", "truly_shift_invariant_cnns/cifar10"
 LPS = "learnable_polyphase_sampling"
@@ -129,11 +128,7 @@ def _equal(found, expected):
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-CASES = [
-    json.loads(str(np.load(path)["meta"]))
-    for path in sorted((HERE / "cases").glob("*.npz"))
-    if path.stem != "ops"
-]
+CASES = [meta(name) for name in originals()]
 
 
 @pytest.mark.parametrize("meta", CASES, ids=lambda meta: meta["source"] + meta["model"])

@@ -208,13 +208,16 @@ def test_the_final_norm_acts_on_the_pooled_vector_or_on_the_map(draw, randomised
         assert float(jnp.abs(other - results[0]).max()) > 1e-3
 
 
-def test_the_first_stage_too_can_be_downsampled(draw):
-    options = MICRO | {"stem_kernel": 2, "stem_stride": 2, "first_downsampled": 0}
-    network, images = create_model("convnext_micro", **options), draw(1, 32, 40, 3)
-    variables = network.init(jax.random.key(0), images)
+def test_the_first_stage_too_can_be_downsampled():
+    options = MICRO | {"stem_kernel": 2, "stem_stride": 2, "downsampled_stages": "all"}
+    network, images = (
+        create_model("convnext_micro", **options),
+        jax.ShapeDtypeStruct((1, 32, 40, 3), "float32"),
+    )
+    variables = shapes_of(network, *images.shape)
     assert variables["params"]["downsample0"]["conv"]["kernel"].shape == (2, 2, 8, 8)
-    maps = [(stage.map.shape[1:3], stage.stride) for stage in network.stages(variables, images)]
-    assert maps == [((8, 10), 4), ((4, 5), 8)]
+    stages = jax.eval_shape(network.stages, variables, images)
+    assert [(stage.map.shape[1:3], stage.stride) for stage in stages] == [((8, 10), 4), ((4, 5), 8)]
     assert network.map_sides(32) == [8, 4]
 
 

@@ -113,6 +113,10 @@ def test_what_the_package_offers():
         ("convnext_afc_tiny", {"stem_stride": 1}, "with stem_stride=1 use stem_activation=None"),
         ("convnext_afg_tiny", {"mlp_ratio": 0}, "mlp_ratio must be positive, got 0"),
         ("convnext_afg_tiny", {"stem_stride": 1}, "lowpass_gate relies on .* use stem_activation=None"),
+        ("convnext_tiny", {"final_norm": "batch"}, "'batch' takes maps: use final_norm_position='map'"),
+        ("convnext_tiny", {"final_norm": "chanel"}, "unknown final_norm 'chanel'. Did you mean 'channel'"),
+        ("convnext_tiny", {"final_norm_position": "pool"}, "unknown final_norm_position 'pool'"),
+        ("convnext_tiny", {"downsampled_stages": "al"}, "Did you mean 'all'"),
         ("resnet18_afc", {"activation": "up_gate"}, "unknown activation 'up_gate'. .*'up_self_gate'"),
     ],
 )
