@@ -72,6 +72,7 @@ class ResidualBlock(Layer):
         y = self.sum_activation(**self.numerics, name="activation")(x + y)
         return y
 
+    @nn.nowrap
     def _shortcut(self, features: int) -> Any:
         shortcut: Any = self.shortcut(
             features=features,
