@@ -162,8 +162,8 @@ def recognise_transformers_resnet(state: Mapping[str, np.ndarray]) -> tuple[str,
         "layer_type": "bottleneck" if last > 1 else "basic",
         "num_channels": num_channels,
     }
-    head = state.get("classifier.1.weight")
-    return _CLASSIFIER, found if head is None else {**found, "num_labels": len(head)}
+    head = np.shape(state.get("classifier.1.weight", 0))
+    return _CLASSIFIER, {**found, "num_labels": head[0]} if len(head) == 2 else found
 
 
 TRANSFORMERS_RESNET = CodeBase("transformers", _translate, _entries, _candidates)

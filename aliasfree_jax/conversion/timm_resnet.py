@@ -239,10 +239,12 @@ def recognise_timm_resnet(state: Mapping[str, np.ndarray]) -> tuple[str, dict[st
     }
     if expansion > 1 and groups and channels[0]:
         read |= {"cardinality": groups, "base_width": middle[0] // groups * 64 // channels[0]}
-    if "fc.weight" in shapes:
-        read["num_classes"] = shapes["fc.weight"][0]
+    if len(head := shapes.get("fc.weight", ())) == 2:
+        read["num_classes"] = head[0]
     found = _architectures("bottleneck" if expansion > 1 else "basic", read)
-    return next(one for one in found if not _ARCHITECTURES[one[0]]["antialias"])
+    model, arguments = next(one for one in found if not _ARCHITECTURES[one[0]]["antialias"])
+    images = (stem[0] or stem[1])[1]
+    return model, arguments if images == 3 else {**arguments, "in_chans": images}
 
 
 TIMM_RESNET = CodeBase("timm", _translate, _entries, _candidates)

@@ -72,6 +72,7 @@ class ResidualBlock(Layer):
         y = self.sum_activation(**self.numerics, name="activation")(x + y)
         return y
 
+    @nn.nowrap
     def _shortcut(self, features: int) -> Any:
         shortcut: Any = self.shortcut(
             features=features,
@@ -81,7 +82,9 @@ class ResidualBlock(Layer):
             **self.numerics,
             name="shortcut",
         )
-        nn.share_scope(self, shortcut)
+        nn.share_scope(
+            self, shortcut
+        )  # whatever the shortcut, its variables stand beside those of the branch
         return shortcut
 
     def _convolutions(self, stride: int) -> list[Conv]:

@@ -1,8 +1,9 @@
 """ResNet (He et al. 2016, arXiv 1512.03385) with injected stem, sampling, activation, norm and padding.
 
-One network for the variants of three code bases: torchvision's (plain), antialiased-cnns (BlurPool),
+One network for the variants of several code bases: torchvision's (plain), antialiased-cnns (BlurPool),
 truly_shift_invariant_cnns (APS) and learnable_polyphase_sampling (LPS), in ImageNet and CIFAR form;
-ResNeXts and wide ResNets are choices of `groups` and `group_width`.
+ResNeXts and wide ResNets are choices of `groups` and `group_width`. Those of timm, transformers and
+pytorch_resnet_cifar10 are choices of stem, shortcut and sampler: `conversion` makes them.
 """
 
 from typing import Any

@@ -154,8 +154,8 @@ def _with_parts_of(module: nn.Module, other: nn.Module) -> nn.Module:
     """`module` with the samplers, activations and norms of a network of the same class."""
     if type(other) is not type(module):
         return module
-    convolving = ("stem", "shortcut")
-    options = [option for option, kind in KIND_OF_OPTION.items() if kind not in convolving]
+    with_weights = ("stem", "shortcut")
+    options = [option for option, kind in KIND_OF_OPTION.items() if kind not in with_weights]
     return module.clone(**{name: getattr(other, name) for name in options if hasattr(other, name)})
 
 

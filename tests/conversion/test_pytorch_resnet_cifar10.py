@@ -61,7 +61,8 @@ def test_other_classes_are_read_off_and_other_weights_are_not_recognised():
     one_more = {**state, "layer1.3.conv1.weight": np.zeros(1)}
     four_stages = {**state, "layer4.0.conv1.weight": np.zeros(1)}  # kuangliu's ResNet-18 for CIFAR-10
     other_head = {("fc.weight" if key == "linear.weight" else key): v for key, v in state.items()}
-    for other in (one_more, four_stages, other_head, {}):
+    damaged = {**state, "linear.weight": np.zeros(())}
+    for other in (one_more, four_stages, other_head, damaged, {}):
         assert recognise_pytorch_resnet_cifar10(other) is None
 
 

@@ -57,8 +57,11 @@ def test_recognition_leaves_damage_to_the_conversion():
     keys = {entry.key for entry in TRANSFORMERS_RESNET.table(model, options)}
     assert keys - set(headless) == {"classifier.1.weight", "classifier.1.bias"}
     for key in state:
-        found = recognise_transformers_resnet({k: v for k, v in state.items() if k != key})
+        others = {k: v for k, v in state.items() if k != key}
+        found = recognise_transformers_resnet(others)
         assert found is not None or key == "resnet.embedder.embedder.convolution.weight"
+        for shape in ((), (0,), (1, 1, 1, 1, 1)):
+            recognise_transformers_resnet({**others, key: np.zeros(shape)})  # no error
     far = {**state, "resnet.encoder.stages.9999.layers.0.layer.0.normalization.bias": np.zeros(3)}
     assert recognise_transformers_resnet(far)[1]["depths"] == [2, 2, 1, 1, 1]
     others = (

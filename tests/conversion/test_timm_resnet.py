@@ -191,7 +191,12 @@ def test_other_weights_are_not_recognised_and_damage_is_left_to_the_conversion()
         assert found is None, name
     state = shapes_of("resnet50d", SMALL)
     for key in state:
-        found = recognise_timm_resnet({k: v for k, v in state.items() if k != key})
+        others = {k: v for k, v in state.items() if k != key}
+        found = recognise_timm_resnet(others)
         assert found is None or TIMM_RESNET.table(*found), key
+        for shape in ((), (0,), (1, 1, 1, 1, 1)):
+            recognise_timm_resnet({**others, key: np.zeros(shape)})  # no error
+    grey = recognise_timm_resnet({**state, "conv1.0.weight": np.zeros((32, 1, 3, 3))})
+    assert grey[1] == {**recognise_timm_resnet(state)[1], "in_chans": 1}
     more = recognise_timm_resnet({**state, "layer1.0.se.conv.weight": np.zeros((1, 1, 1))})
     assert more == recognise_timm_resnet(state)

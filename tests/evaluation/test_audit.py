@@ -212,7 +212,7 @@ def test_samplers_that_a_network_asks_for_their_phase_are_looked_at(sampler, dra
     sizes = {"depths": (1, 1), "widths": (4, 4), "norm": "channel"}
     module = create_model("resnet20_cifar_circular", sampler=sampler, num_classes=3, **sizes)
     found, layers = report(module, draw, (1, 1))
-    samplers = ["stage1_block0/sampler", "stage1_block0/shortcut_sampler"]
+    samplers = ["stage1_block0/sampler", "stage1_block0/shortcut/shortcut_sampler"]
     assert [path for path in layers if path.endswith("sampler")] == samplers
     for path in samplers:
         first = next(layer for layer in found.layers if layer.path == path)
