@@ -474,7 +474,6 @@ def test_a_mean_is_one_only_without_exception():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 def test_one_run_from_the_command_line_to_the_page(tmp_path):
     """The reduced protocol on a few images; in a copy, so that results do not fall among the repository's."""
     for package in ("experiments", "configs", "benchmarks"):

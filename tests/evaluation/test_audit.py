@@ -384,7 +384,6 @@ def test_arguments_reach_the_network(draw):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize(
     ("name", "shift", "side"),
     [

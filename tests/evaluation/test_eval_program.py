@@ -67,7 +67,6 @@ def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 def test_everything_in_one_run(network, tmp_path):
     output = tmp_path / "all.json"
     ended = evaluate(

@@ -51,7 +51,6 @@ def test_a_torch_module_gives_the_same_table(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 def test_a_flax_network(monkeypatch, capsys):
     run("flax_network", monkeypatch)
     blocks = capsys.readouterr().out.split("Network(")[1:]

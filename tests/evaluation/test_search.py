@@ -113,7 +113,6 @@ def test_networks_that_cannot_be_differentiated_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize(("name", "exact"), [("convnext_micro", False), ("convnext_afc_micro", True)])
 def test_real_networks(name, exact):
     """Random weights, large enough for the layers to matter."""

@@ -38,7 +38,6 @@ def evaluated(count):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 def test_processes_change_nothing():
     alone = evaluating_process.results(count=1, index=0)
     first, second = evaluated(2)

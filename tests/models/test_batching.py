@@ -11,7 +11,7 @@ from aliasfree_jax import create_model
 from aliasfree_jax.layers.batching import images_at_once
 from aliasfree_jax.ops.choices import CHOICES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.as_users]
 
 # LLVM's optimisation takes half of the compilation time and changes no result beyond rounding.
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
