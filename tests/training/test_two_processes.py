@@ -84,7 +84,6 @@ def alone(tmp_path_factory):
 
 
 LAYOUTS = {
-    "1x4": (1, 4),
     "2x2": (2, 2),
     "2x2 sharded, workers": (2, 2, "--config.train.parameter_shards=2", "--config.data.workers=1"),
 }
