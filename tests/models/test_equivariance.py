@@ -50,12 +50,11 @@ def test_alias_free_networks_are_exact_for_every_shift(family, side, draw, rando
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", [96, 224])
-def test_the_published_network_is_exact_for_every_shift(side, draw, randomised, x64):
+def test_the_published_network_is_exact_for_every_shift(draw, randomised, x64):
     network = create_model("convnext_afc_tiny")
-    variables = randomised(network, 1, side, side, 3)
+    variables = randomised(network, 1, 96, 96, 3)
     shifts = [INTEGER[1], *FRACTIONAL[:3]]
-    assert logits_change(network, variables, draw(1, side, side, 3), shifts).max() < EXACT
+    assert logits_change(network, variables, draw(1, 96, 96, 3), shifts).max() < EXACT
 
 
 @pytest.mark.parametrize(
@@ -82,10 +81,7 @@ def test_other_strides_of_the_stem_are_exact(family, stride, size, draw, randomi
 
 @pytest.mark.parametrize(
     "size",
-    [
-        *((100, 100), (101, 76)),
-        *(pytest.param(size, marks=pytest.mark.slow) for size in ((80, 80), (112, 112), (200, 200))),
-    ],
+    [(100, 100), (101, 76), pytest.param((112, 112), marks=pytest.mark.slow)],
     ids=lambda size: f"{size[0]}x{size[1]}",
 )
 def test_any_size_is_exact_where_the_stride_does_not_divide(size, draw, randomised, x64):
