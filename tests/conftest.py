@@ -39,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.devices > 1:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
+        # Threads that compile parts of one program cost more work, and the tests take every core.
+        flags.append("--xla_cpu_parallel_codegen_split_count=1")
         # These compile twice as slowly as the code generator before them, which jax 0.10 has too.
         if jaxlib.__version__.startswith("0.10."):
             flags.append("--xla_cpu_use_fusion_emitters=false")

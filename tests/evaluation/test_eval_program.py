@@ -24,7 +24,8 @@ QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
 
 
 def evaluate(*arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
     return subprocess.run(
         [sys.executable, ROOT / "eval.py", *arguments], env=environment, capture_output=True, text=True
     )

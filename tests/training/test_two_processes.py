@@ -45,7 +45,7 @@ def free_port() -> int:
 
 def start(workdir: Path, processes: int, devices: int, *arguments: str) -> list[subprocess.Popen]:
     """Starts train.py `processes` times, each with `devices` virtual devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     if processes > 1:  # one that finds its program in the cache would run ahead: Gloo does not wait for long
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
