@@ -26,35 +26,26 @@ from aliasfree_jax.startup import xla_flags  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--devices", type=int, default=4, help="virtual CPU devices; users have one")
+    parser.addoption("--devices", type=int, default=4, help="virtual CPU devices; 1: all as users have it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """How XLA compiles, here and in processes that tests start; it reads its flags with the first program.
 
-    Most of the fast tests' time is optimisation, which none of them is about. The slow ones run what users
-    run: those of compiled programs, memory, counted arithmetic, and equal bits between programs are among
-    them. Those that are slow for their size alone ask for `unoptimised`.
+    Most of the tests' time is optimisation, which few of them are about. With one device they run what users
+    run, with all of it.
     """
     flags = [f"--xla_force_host_platform_device_count={config.option.devices}"]
-    if config.option.markexpr == "not slow":
+    if config.option.devices > 1:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
+        # Threads that compile parts of one program cost more work, and the tests take every core.
+        flags.append("--xla_cpu_parallel_codegen_split_count=1")
         # These compile twice as slowly as the code generator before them, which jax 0.10 has too.
         if jaxlib.__version__.startswith("0.10."):
             flags.append("--xla_cpu_use_fusion_emitters=false")
     given = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
     os.environ["XLA_FLAGS"] = xla_flags(given, jaxlib.__version__)
-
-
-@pytest.fixture
-def unoptimised(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A slow test, and processes that it starts, compile as the fast ones do."""
-    before = "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

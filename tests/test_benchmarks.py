@@ -68,7 +68,6 @@ def test_transformed_networks_stand_beside_the_native_one(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 def test_the_quick_benchmark_measures_every_section(tmp_path):
     pytest.importorskip("cykooz_resizer", reason="needs pip install 'aliasfree_jax[fast]'")
     out = tmp_path / "quick.json"

@@ -478,7 +478,6 @@ def test_a_mean_is_one_only_without_exception():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 def test_one_run_from_the_command_line_to_the_page(tmp_path):
     """The reduced protocol on a few images; in a copy, so that results do not fall among the repository's."""
     for package in ("experiments", "configs", "benchmarks"):
@@ -496,8 +495,9 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
             for number in range(count):
                 image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(image).save(folder / f"{number}.png")
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    environment["PYTHONPATH"] = str(ROOT)  # for aliasfree_jax; what is copied comes first
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    # For aliasfree_jax; what is copied comes first.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
 
     def command(*arguments):
         options = ["--only=convnext-afc-none", "--seeds=0", *arguments]

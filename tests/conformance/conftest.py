@@ -11,7 +11,7 @@ from aliasfree_jax.ops.choices import CHOICES
 
 
 @pytest.fixture(autouse=True)
-def small_and_sooner_compiled(monkeypatch, unoptimised) -> None:
+def small(monkeypatch) -> None:
     """Networks without options for it are small too: one block in most stages."""
     monkeypatch.setattr(alexnet_vgg, "HIDDEN", 16)
     first, second, *others = mobilenet.STAGES

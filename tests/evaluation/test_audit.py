@@ -384,13 +384,10 @@ def test_arguments_reach_the_network(draw):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize(
     ("name", "shift", "side"),
     [
-        ("convnext_aps_micro", (3, 1), 32),
         ("convnext_afc_micro", (0.5, 0.3), 32),
-        ("resnet18_afc", (0.5, 0.3), 32),
         ("resnet20_cifar_lps", (1, 2), 16),
     ],
 )

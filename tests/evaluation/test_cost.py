@@ -19,6 +19,7 @@ SIDE, BATCH = 32, 16
 
 
 @pytest.mark.slow
+@pytest.mark.as_users  # without optimisation forwards cost too much to see the rest
 def test_the_integer_worst_case_costs_what_its_forwards_do():
     """The 961 shifts of a CIFAR ResNet: at most 1.1 times 961 plain forwards; with early exit far less."""
     module = create_model("resnet20_cifar", num_classes=10)

@@ -24,7 +24,8 @@ QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
 
 
 def evaluate(*arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
     return subprocess.run(
         [sys.executable, ROOT / "eval.py", *arguments], env=environment, capture_output=True, text=True
     )
@@ -67,7 +68,6 @@ def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 def test_everything_in_one_run(network, tmp_path):
     output = tmp_path / "all.json"
     ended = evaluate(

@@ -24,26 +24,27 @@ def test_what_a_script_imports_is_there(path):
     assert callable(loaded(path).main)
 
 
-def run(name, monkeypatch, *arguments):
+def run(name, *arguments, **fewer):
     module = loaded(EXAMPLES / f"{name}.py")
+    vars(module).update(fewer)
     if not hasattr(module, "define"):
         return module.main()
     assert program(module.define, module.main, module.__doc__)([*arguments]) == 0
 
 
-def test_a_function_of_numpy_arrays(monkeypatch, capsys):
-    run("any_function", monkeypatch)
+def test_a_function_of_numpy_arrays(capsys):
+    run("any_function")
     text = capsys.readouterr().out
     assert "48 images, accuracy 100.00%" in text and "sub_shift_robust_score" in text
     row = next(line for line in text.splitlines() if line.startswith("adversarial_integer"))
     assert float(row.split()[-1].rstrip("%")) < 100  # a stride of 4
 
 
-def test_a_torch_module_gives_the_same_table(monkeypatch, capsys):
+def test_a_torch_module_gives_the_same_table(capsys):
     pytest.importorskip("torch", reason="the example of a PyTorch module needs PyTorch")
     tables = []
     for arguments in ([], ["--torch"]):
-        run("any_function", monkeypatch, *arguments)
+        run("any_function", *arguments)
         tables.append(capsys.readouterr().out)
     # All but the columns of changes, whose last digits are rounding.
     shares = [[word for word in table.split() if word.endswith("%")] for table in tables]
@@ -51,9 +52,8 @@ def test_a_torch_module_gives_the_same_table(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
-def test_a_flax_network(monkeypatch, capsys):
-    run("flax_network", monkeypatch)
+def test_a_flax_network(capsys):
+    run("flax_network", IMAGES=12, BATCH=12)
     blocks = capsys.readouterr().out.split("Network(")[1:]
     worst = [
         float(next(x for x in b.splitlines() if x.startswith("adversarial_integer")).split()[2].rstrip("%"))

@@ -113,11 +113,10 @@ def test_networks_that_cannot_be_differentiated_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize(("name", "exact"), [("convnext_micro", False), ("convnext_afc_micro", True)])
 def test_real_networks(name, exact):
     """Random weights, large enough for the layers to matter."""
-    images = smooth_noise(48, 32)
+    images = smooth_noise(16 if exact else 48, 32)
     module = create_model(name, num_classes=10, depths=(1,), widths=(16,))
     variables = jax.jit(lambda: module.init(jax.random.key(0), images[:1], train=False))()
 

@@ -20,7 +20,7 @@ def evaluated(count):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
         "PYTHONPATH": f"{PROGRAM.parents[2]}{os.pathsep}{PROGRAM.parent}",
     }
     running = [
@@ -38,7 +38,6 @@ def evaluated(count):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 def test_processes_change_nothing():
     alone = evaluating_process.results(count=1, index=0)
     first, second = evaluated(2)

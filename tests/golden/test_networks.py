@@ -29,10 +29,8 @@ DOUBLE = 1e-10
 NAMES = described.originals()
 MINI = [name for name in NAMES if "mini" in name]
 # Of each kind of sampler, stem and key layout a small one; the others differ in size or a filter's taps.
-QUICK = {
-    *MINI,
+KINDS = {
     "afc_mini_128",
-    "afc_tiny_224",
     "afc_baseline_mini_128",
     "convnext_aps_mini_filt3_128",
     "convnext_mini_64",
@@ -50,6 +48,8 @@ QUICK = {
     "lps_resnet18_max2norm_64",
     "lps_resnet18_noswap_64",
 }
+# Compiled as users do, too, one of them in full size; for the others the fast sessions' way has to do.
+AS_USERS = KINDS | {"afc_tiny_224"}
 
 
 @functools.cache
@@ -73,7 +73,7 @@ def relative_error(name: str, dtype: str) -> float:
 
 
 def test_the_cases_are_those_of_all_classifiers():
-    assert len(MINI) == 11 and QUICK < set(NAMES)
+    assert len(MINI) == 11 and AS_USERS < set(NAMES)
     metas = [json.loads(str(np.load(HERE / "cases" / f"{name}.npz")["meta"])) for name in NAMES]
     assert collections.Counter(meta["source"] for meta in metas) == {
         "alias_free_convnets": 16,
@@ -88,19 +88,22 @@ def test_the_cases_are_those_of_all_classifiers():
 TIED = "aps_resnet18_aps3_l2_64"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != TIED],
-)
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    slow, users = name not in KINDS and name not in MINI, name in AS_USERS
+    return [pytest.mark.slow] * slow + [pytest.mark.as_users] * users
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in NAMES if n != TIED])
 def test_float32_and_the_way_back(name):
     assert relative_error(name, "float32") < SINGLE
     check_way_back(*converted(name))  # here, for to make the weights again takes as long as the rest
 
 
 @pytest.mark.parametrize("name", [*MINI, pytest.param(TIED, marks=pytest.mark.slow)])
-def test_float64(name):
+def test_float64_and_the_way_back(name):
     with jax.enable_x64(True):
         assert relative_error(name, "float64") < DOUBLE
+    check_way_back(*converted(name))
 
 
 def test_the_comparison_can_fail():

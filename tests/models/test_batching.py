@@ -13,8 +13,6 @@ from aliasfree_jax.ops.choices import CHOICES
 
 pytestmark = pytest.mark.slow
 
-# LLVM's optimisation takes half of the compilation time and changes no result beyond rounding.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
 MICRO = {"depths": (1, 1), "widths": (4, 8), "num_classes": 3}
 
 
@@ -61,7 +59,7 @@ def test_pieces_and_recomputation_give_the_same_network(family, draw, randomised
         def loss(v, x):
             return jnp.sum(jnp.sin(network.apply(v, x)))
 
-        run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), compiler_options=UNOPTIMISED)
+        run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
         return run(variables, images)
 
     expected = value_and_gradients(whole)
@@ -113,7 +111,7 @@ def test_initial_values_do_not_depend_on_the_pieces(draw, cut):
     network, images = create_model("convnext_afc_micro", **MICRO), draw(6, 32, 32, 3)
 
     def initial():
-        init = jax.jit(lambda x: network.init(jax.random.key(0), x), compiler_options=UNOPTIMISED)
+        init = jax.jit(lambda x: network.init(jax.random.key(0), x))
         return init(images)
 
     expected = initial()

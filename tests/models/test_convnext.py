@@ -21,10 +21,6 @@ from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.activation import lowpass_polynomial
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 
-# LLVM's optimisation takes half of the compilation time and changes no result beyond rounding.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
-compiled = functools.partial(jax.jit, compiler_options=UNOPTIMISED)
-
 MICRO = {"depths": (1, 1), "widths": (8, 16), "num_classes": 5}
 
 # Published sizes: plain = circular = adaptive polyphase, polynomial, alias-free.
@@ -90,7 +86,7 @@ def test_other_numbers_of_channels():
 
 def test_initial_values(draw):
     network = create_model("convnext_afc_micro", init_std=0.05, head_init_scale=0.1, layer_scale_init=0.25)
-    params = compiled(network.init)(jax.random.key(0), draw(1, 32, 32, 3))["params"]
+    params = jax.jit(network.init)(jax.random.key(0), draw(1, 32, 32, 3))["params"]
     kernels = {"block": params["stage1_block0"]["mlp"]["expand"]["kernel"], "head": params["head"]["kernel"]}
     # 16 384 and 64 000 draws: one sigma is 0.6 % and 0.3 %; untruncated, as the original's practically are.
     assert float(kernels["block"].std()) == pytest.approx(0.05, rel=0.03)
@@ -117,13 +113,13 @@ def test_bfloat16_maps_and_float32_logits(family, draw, randomised):
     )
     variables = randomised(exact, *images.shape)
     chooses = family == "convnext_aps"  # a phase, by rounding another one: only the formats can be compared
-    run = jax.eval_shape if chooses else lambda function, *arguments: compiled(function)(*arguments)
+    run = jax.eval_shape if chooses else lambda function, *arguments: jax.jit(function)(*arguments)
     logits, state = run(lambda v, x: rough.apply(v, x, mutable=["intermediates"]), variables, images)
     assert logits.dtype == jnp.float32
     assert state["intermediates"]["features"][0].dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(rough, *images.shape))} == {jnp.dtype("float32")}
     if not chooses:
-        expected = compiled(exact.apply)(variables, images)
+        expected = jax.jit(exact.apply)(variables, images)
         # Eight bits of mantissa through a dozen layers.
         assert float(jnp.abs(logits - expected).max()) < 0.05 * float(jnp.abs(expected).max())
 
@@ -134,7 +130,7 @@ def test_orders_of_the_mlp_are_one_network(draw, randomised, x64):
         create_model("convnext_afc_micro", **MICRO, mlp_grid=grid) for grid in ("auto", "fine", "coarse")
     ]
     variables = randomised(networks[0], *images.shape)
-    auto, fine, coarse = (compiled(network.apply)(variables, images) for network in networks)
+    auto, fine, coarse = (jax.jit(network.apply)(variables, images) for network in networks)
     assert auto.dtype == jnp.float64
     # Float64 rounding through a dozen layers.
     np.testing.assert_allclose(fine, coarse, rtol=1e-12)
@@ -152,7 +148,7 @@ def test_the_stems_shortcut_is_the_plain_order(draw, randomised, x64):
     lowpass = functools.partial(LowpassPolynomial, train_scale=True)
     layer = ActivatedStem(8, 4, 4, IdealDownsample, lowpass, "CIRCULAR", True, nn.initializers.zeros)
     # Float64 sums of at most 48 products.
-    np.testing.assert_allclose(compiled(layer.apply)({"params": stem}, images), expected, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(layer.apply)({"params": stem}, images), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -239,10 +235,10 @@ def test_other_arrays_than_float_images_are_named(images):
 def test_drop_path_in_training_only(draw, randomised):
     network, images = create_model("convnext_micro", **MICRO, drop_path_rate=0.5), draw(16, 32, 32, 3)
     variables = randomised(network, *images.shape)
-    still = compiled(network.apply)(variables, images)
-    without = compiled(create_model("convnext_micro", **MICRO).apply)(variables, images)
+    still = jax.jit(network.apply)(variables, images)
+    without = jax.jit(create_model("convnext_micro", **MICRO).apply)(variables, images)
     np.testing.assert_array_equal(still, without)
-    train = compiled(lambda key: network.apply(variables, images, train=True, rngs={"drop_path": key}))
+    train = jax.jit(lambda key: network.apply(variables, images, train=True, rngs={"drop_path": key}))
     first, second = train(jax.random.key(0)), train(jax.random.key(1))
     assert float(jnp.abs(first - still).max()) > 1e-3
     assert float(jnp.abs(first - second).max()) > 1e-3
@@ -268,7 +264,7 @@ def test_batch_norm_keeps_running_statistics(draw, randomised):
     network, images = create_model("convnext_micro", **MICRO, norm="batch"), draw(4, 32, 32, 3)
     variables = randomised(network, *images.shape)
     assert set(variables) == {"params", "batch_stats"}
-    train = compiled(lambda v, x: network.apply(v, x, train=True, mutable=["batch_stats"]))
+    train = jax.jit(lambda v, x: network.apply(v, x, train=True, mutable=["batch_stats"]))
     _, state = train(variables, images)
     before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, state))
     assert all(float(jnp.abs(a - b).max()) > 0 for a, b in zip(before, after, strict=True))

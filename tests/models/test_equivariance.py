@@ -15,8 +15,6 @@ SINGLE = 2e-5
 # An alias of a random image is some percent of the signal.
 BROKEN = 1e-3
 
-# LLVM's optimisation takes half of the compilation time and changes no result beyond rounding.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 INTEGER = [(1.0, 0.0), (-3.0, 5.0), (16.0, 31.0)]
 FRACTIONAL = [(0.5, 0.5), (0.0, -0.5), (1 / 3, 2 / 3), (0.123, 7.77), (-20.31, 41.9)]
@@ -37,7 +35,7 @@ def moved(image: np.ndarray, shift: tuple[float, float]) -> np.ndarray:
 def logits_change(network, variables, image: jax.Array, shifts: list[tuple[float, float]]) -> np.ndarray:
     """Largest change of a logit for each shift, relative to the largest logit."""
     images = np.concatenate([image, *(moved(np.asarray(image), shift) for shift in shifts)])
-    logits = np.asarray(jax.jit(network.apply, compiler_options=UNOPTIMISED)(variables, images))
+    logits = np.asarray(jax.jit(network.apply)(variables, images))
     return np.abs(logits[1:] - logits[0]).max(axis=1) / np.abs(logits[0]).max()
 
 
@@ -52,12 +50,11 @@ def test_alias_free_networks_are_exact_for_every_shift(family, side, draw, rando
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", [96, 224])
-def test_the_published_network_is_exact_for_every_shift(side, draw, randomised, x64):
+def test_the_published_network_is_exact_for_every_shift(draw, randomised, x64):
     network = create_model("convnext_afc_tiny")
-    variables = randomised(network, 1, side, side, 3)
+    variables = randomised(network, 1, 96, 96, 3)
     shifts = [INTEGER[1], *FRACTIONAL[:3]]
-    assert logits_change(network, variables, draw(1, side, side, 3), shifts).max() < EXACT
+    assert logits_change(network, variables, draw(1, 96, 96, 3), shifts).max() < EXACT
 
 
 @pytest.mark.parametrize(
@@ -84,10 +81,7 @@ def test_other_strides_of_the_stem_are_exact(family, stride, size, draw, randomi
 
 @pytest.mark.parametrize(
     "size",
-    [
-        *((100, 100), (101, 76)),
-        *(pytest.param(size, marks=pytest.mark.slow) for size in ((80, 80), (112, 112), (200, 200))),
-    ],
+    [(100, 100), (101, 76), pytest.param((112, 112), marks=pytest.mark.slow)],
     ids=lambda size: f"{size[0]}x{size[1]}",
 )
 def test_any_size_is_exact_where_the_stride_does_not_divide(size, draw, randomised, x64):
@@ -114,9 +108,7 @@ def test_without_any_size_uneven_maps_warn_and_are_not_exact(draw, randomised, x
 def test_any_size_is_the_same_network_at_multiples_of_the_stride(draw, randomised, x64):
     networks = [create_model("convnext_afc_micro", any_size=any_size, **MICRO) for any_size in (False, True)]
     variables, image = randomised(networks[0], 1, 32, 48, 3), draw(1, 32, 48, 3)
-    first, second = (
-        jax.jit(network.apply, compiler_options=UNOPTIMISED)(variables, image) for network in networks
-    )
+    first, second = (jax.jit(network.apply)(variables, image) for network in networks)
     np.testing.assert_allclose(first, second, rtol=EXACT, atol=EXACT)
 
 
@@ -134,7 +126,7 @@ def test_adaptive_polyphase_sampling_at_all_shifts_of_a_small_image(draw, random
     shifted = np.concatenate(
         [np.roll(image, (down, right), (1, 2)) for down in range(32) for right in range(32)]
     )
-    logits = np.asarray(jax.jit(network.apply, compiler_options=UNOPTIMISED)(variables, shifted))
+    logits = np.asarray(jax.jit(network.apply)(variables, shifted))
     assert np.abs(logits - logits[0]).max() < EXACT * np.abs(logits[0]).max()
 
 

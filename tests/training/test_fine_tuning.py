@@ -151,7 +151,7 @@ def test_a_run_begins_as_its_network_with_the_weights():
     state = setup.states.build(taken)
     images = np.random.default_rng(1).standard_normal((2, 32, 32, 1)).astype(np.float32)
     module = create_model("convnext_afc_micro", **setup.card.options)
-    fresh = module.init(jax.random.key(5), images)  # of another seed: nothing that is new is random
+    fresh = jax.jit(module.init)(jax.random.key(5), images)  # of another seed: nothing that is new is random
     leaves = named_leaves(fresh) | named_leaves(initial.variables)
     merged = jax.tree.unflatten(jax.tree.structure(fresh), list(leaves.values()))
     found, expected = setup.network.predict(state.evaluated(), images), jax.jit(module.apply)(merged, images)

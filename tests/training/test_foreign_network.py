@@ -273,7 +273,6 @@ def test_another_transformation_is_refused(whole, run):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimised")
 def test_the_page_shows_what_it_is_for(tmp_path, monkeypatch, capfd):
     """Trained as written, transformed and fine-tuned, evaluated: the commands of docs/training.md."""
     page = (ROOT / "docs/training.md").read_text()

@@ -22,7 +22,7 @@ PROCESSES.set_forkserver_preload([loop.__name__, quickstart.__name__, "sklearn.d
 PROGRAM = """
 import os
 
-os.environ["XLA_FLAGS"] = ""
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=1"
 from aliasfree_jax.training import loop
 from configs import quickstart
 

@@ -17,8 +17,6 @@ from aliasfree_jax.training.step import make_train_step
 pytestmark = pytest.mark.slow
 
 SIDE, BATCH, STEPS = 32, 16, 5
-# LLVM's optimisation comes after the partitioning that is tested here, and takes half of the time.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
 COLLECTIVES = re.compile(r"\b(all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce)\b")
 FFT = re.compile(r"\bfft\b")
 
@@ -41,7 +39,7 @@ def build(devices: int, **options):
     parts = {"mixing": Mixing(0.8, 1.0, group=2), "ema_decay": 0.9, "accumulation_steps": 2}
     step = make_train_step(module, optimizer, lambda _: 1e-3, mesh, **parts)
     lowered = step.lower(state, put_batch(next(batches()), mesh))
-    return mesh, state, lowered.compile(compiler_options=UNOPTIMISED)
+    return mesh, state, lowered.compile()
 
 
 def train(mesh, state, step):

@@ -26,7 +26,7 @@ class Network(nn.Module):
 
 
 MODULE = Network()
-VARIABLES = MODULE.init(jax.random.key(0), IMAGES, train=False)
+VARIABLES = jax.jit(lambda: MODULE.init(jax.random.key(0), IMAGES, train=False))()
 
 
 @pytest.mark.parametrize(
