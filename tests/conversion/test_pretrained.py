@@ -100,7 +100,7 @@ def hub(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", REPOSITORIES)
-def test_a_name_on_the_hub_of_each_dialect(name, hub, unoptimised):
+def test_a_name_on_the_hub_of_each_dialect(name, hub):
     case, config, preprocessor = REPOSITORIES[name]
     notes = []
     card, module, variables = load_pretrained(f"hf://{name}", tell=notes.append)
@@ -146,7 +146,7 @@ def saved(tmp_path):
     return made
 
 
-def test_a_directory_and_the_file_in_it(saved, unoptimised):
+def test_a_directory_and_the_file_in_it(saved):
     directory = saved("transformers/resnet")
     card, module, variables = load_pretrained(directory)
     assert agrees(REPOSITORIES["transformers/resnet"][0], module, variables)

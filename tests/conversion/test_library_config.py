@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from aliasfree_jax.conversion.repository import CONFIG, PREPROCESSOR, read_repository
+from aliasfree_jax.conversion.library_config import CONFIG, PREPROCESSOR, read_library_config
 from aliasfree_jax.errors import ConversionError
 
 # As timm 1.0.31 and transformers 5.24.0 write them.
@@ -56,14 +56,14 @@ PREPARED = {
 
 @pytest.fixture
 def read(tmp_path):
-    """`read_repository` of these files."""
+    """`read_library_config` of these files."""
 
     def found(config, preprocessor=None):
         for name, content in ((CONFIG, config), (PREPROCESSOR, preprocessor)):
             if content is not None:
                 text = content if isinstance(content, str) else json.dumps(content)
                 (tmp_path / name).write_text(text)
-        return read_repository(tmp_path / "model.safetensors")
+        return read_library_config(tmp_path / "model.safetensors")
 
     return found
 

@@ -30,7 +30,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass
-class Repository:
+class LibraryConfig:
     """The description of weights.
 
     Attributes:
@@ -70,7 +70,7 @@ class Repository:
         self.prepared = found
 
 
-def read_repository(weights: Path) -> Repository | None:
+def read_library_config(weights: Path) -> LibraryConfig | None:
     """The description beside a file of weights; None where no `config.json` names a network.
 
     Raises:
@@ -90,7 +90,7 @@ def read_repository(weights: Path) -> Repository | None:
         ) from error
 
 
-def _reader(config: Mapping[str, Any]) -> Callable[..., Repository] | None:
+def _reader(config: Mapping[str, Any]) -> Callable[..., LibraryConfig] | None:
     if isinstance(config.get("architecture"), str):  # also where transformers saved a network of timm
         return _timm
     names = config.get("architectures")
@@ -110,14 +110,14 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Repository:
+def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> LibraryConfig:
     arguments = config.get("model_args") or {}
     options = {"global_pool": config.get("global_pool") or "avg", **arguments}
     options.pop("num_classes", None)  # the weights tell
     if options["global_pool"] == "avg":
         del options["global_pool"]
     names = tuple(map(str, config.get("label_names") or ()))
-    found = Repository(TIMM.source, config["architecture"], options, names)
+    found = LibraryConfig(TIMM.source, config["architecture"], options, names)
     # Older files have the fields of `pretrained_cfg` beside the others.
     stated = {**config, **(config.get("pretrained_cfg") or {})}
     *_, height, width = stated.get("input_size") or (None, None)
@@ -138,10 +138,10 @@ def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Reposit
     return found
 
 
-def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Repository:
+def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> LibraryConfig:
     (model,) = config["architectures"]
     labels = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
-    found = Repository(
+    found = LibraryConfig(
         TRANSFORMERS.source, model, dict(config), tuple(labels[number] for number in range(len(labels)))
     )
     size = preprocessor.get("size")
