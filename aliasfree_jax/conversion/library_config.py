@@ -24,7 +24,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     TIMM.source: {**_IMAGENET, "image_size": 224, "eval_crop_ratio": 0.875, "interpolation": "bicubic"},
     TRANSFORMERS.source: {
         **{"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
-        **{"image_size": 384, "eval_crop_ratio": 224 / 256, "interpolation": "bilinear"},
+        **{"image_size": 384, "eval_crop_ratio": 224 / 256, "interpolation": "bicubic"},
     },
 }
 
