@@ -12,7 +12,8 @@ from absl import flags
 from aliasfree_jax import cli
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import CheckpointError, ConfigError, command
-from aliasfree_jax.files import write_json
+from aliasfree_jax.evaluation.stored import results_path
+from aliasfree_jax.files import elsewhere, write_json
 from aliasfree_jax.stored_config import read_config, run_directory
 
 # ml_collections loads configuration files with a deprecated call.
@@ -149,6 +150,22 @@ def test_paths_of_flags_and_fields_are_of_this_machine(parse, path_flag, monkeyp
     assert (flags.FLAGS.place, config.data.path) == (f"{tmp_path}/x", f"{tmp_path}/d")
     assert config.init_from == f"{tmp_path}/w.pth"
     assert parse("--config", "~/configs/own.py").data.path == "digits" and not flags.FLAGS.unparse_flags()
+
+
+@pytest.mark.parametrize("name", ["hf://owner/name@main/w.pth", "antialiased-cnns/resnet50_lpf4_finetune"])
+def test_weights_may_be_elsewhere_but_nothing_else(parse, path_flag, name, tmp_path, monkeypatch):
+    config = parse("--config=configs/own.py", f"--config.init_from={name}")
+    assert config.init_from == name and cli.Weights().parse(name) == name
+    with pytest.raises(ConfigError, match="not part of a run.*--config="):
+        cli.stored_config(name)
+    if name.startswith("hf:"):
+        for field in ("place", "config.data.path"):
+            with pytest.raises(ConfigError, match=f"{field}.* is not supported"):
+                parse("--config=configs/own.py", f"--{field}={name}")
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir(parents=True)  # a clone of the original, say
+    assert elsewhere(name) == name.startswith("hf:")
+    assert str(results_path("hf://owner/name@main/w.pth")) == "owner-name-main-w.pth.eval.json"
 
 
 @pytest.mark.parametrize("address", ["gs://bucket/x", "s3://bucket/x", "https://host/x"])

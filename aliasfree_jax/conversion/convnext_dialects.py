@@ -15,24 +15,21 @@ from aliasfree_jax.conversion.convnext_entries import Names, State, convnext, re
 from aliasfree_jax.conversion.description import KIND
 from aliasfree_jax.conversion.entries import Candidates, CodeBase, Entry, Layout, Options
 from aliasfree_jax.conversion.fields import (
+    ACTIVATIONS,
     TRANSFORMERS_WITHOUT_EFFECT,
     Fields,
     Only,
+    activation_word,
     check_stages,
     number_of_labels,
 )
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models.convnext import SIZES, ConvNeXt
 
-# Fields that leave no trace in the weights, with the libraries' defaults: only a configuration tells.
-UNTRACED: dict[str, Options] = {
-    "timm": {"norm_eps": 1e-6, "act_layer": "gelu", "global_pool": "avg", "output_stride": 32},
-    "torchvision": {},
-    "transformers": {"layer_norm_eps": 1e-12, "hidden_act": "gelu"},
-}
+# Fields that leave no trace in the weights, with the defaults of transformers: only a configuration tells.
+UNTRACED: Options = {"layer_norm_eps": 1e-12, "hidden_act": "gelu"}
 
 EPSILON, LAYER_SCALE = 1e-6, 1e-6
-ACTIVATIONS = {"gelu": "Gelu", "relu": "Relu", "relu6": "Relu6"}  # the same words in all; our layers
 
 _TORCHVISION = Names(
     stem="features.0.0",
@@ -84,6 +81,8 @@ def network_of(
       scaled: whether there are layer scales.
       options: further ones.
     """
+    if patch_size < 1:
+        raise ConversionError(f"patch_size={patch_size}: expected 1 pixel or more.")
     name, ours = sized("convnext", depths, widths)
     if patch_size != 4:
         ours |= {"stem_kernel": patch_size, "stem_stride": patch_size}
@@ -95,12 +94,6 @@ def network_of(
     if not scaled:
         ours["layer_scale_init"] = 0.0
     return name, ours | options
-
-
-def activation_word(network: Mapping[str, Any]) -> str | None:
-    """The libraries' word for a network's activation."""
-    kind = network["activation"][KIND]
-    return next((word for word, layer in ACTIVATIONS.items() if layer == kind), None)
 
 
 _TORCHVISION_MODELS = tuple(f"convnext_{size}" for size in ("tiny", "small", "base", "large"))
@@ -235,7 +228,7 @@ def recognise_transformers_convnext(state: State) -> tuple[str, dict[str, Any]] 
 
 
 def _transformers_candidates(network: Mapping[str, Any]) -> Candidates:
-    if network[KIND] != "ConvNeXt" or (hidden_act := activation_word(network)) is None:
+    if network[KIND] != "ConvNeXt" or (hidden_act := activation_word(network["activation"])) is None:
         yield _CLASSIFIER, {}
         return
     yield (

@@ -9,9 +9,11 @@ import numbers
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from aliasfree_jax.conversion.description import KIND
 from aliasfree_jax.conversion.entries import Options, check_options
 from aliasfree_jax.errors import ConversionError
 
+ACTIVATIONS = {"relu": "Relu", "gelu": "Gelu", "relu6": "Relu6"}  # the same words in all; our layers
 GLOBAL_POOLS = {"avg": "mean", "max": "max", "": ""}  # timm's words, and ours
 
 # What the configuration of every network of transformers may hold besides.
@@ -29,6 +31,11 @@ TRANSFORMERS_WITHOUT_EFFECT = frozenset(
     "exponential_decay_length_penalty suppress_tokens begin_suppress_tokens "
     "out_features out_indices stage_names initializer_range image_size".split()
 )
+
+
+def activation_word(part: Mapping[str, Any]) -> str | None:
+    """The libraries' word for a described activation."""
+    return next((word for word, layer in ACTIVATIONS.items() if layer == part[KIND]), None)
 
 
 def number_of_labels(config: Options) -> int:

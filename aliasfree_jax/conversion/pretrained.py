@@ -12,11 +12,11 @@ from aliasfree_jax.checkpoint import ModelCard, load_model
 from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, code_base
 from aliasfree_jax.conversion.entries import Options
 from aliasfree_jax.conversion.hub import fetch
+from aliasfree_jax.conversion.library_config import CONFIG, LibraryConfig, read_library_config
 from aliasfree_jax.conversion.originals import converted
 from aliasfree_jax.conversion.published import fetch_published
 from aliasfree_jax.conversion.publishing import is_published, read_published
 from aliasfree_jax.conversion.recognition import UNTRACED, normalised, recognise
-from aliasfree_jax.conversion.repository import CONFIG, Repository, read_repository
 from aliasfree_jax.conversion.undecided import (
     UndecidedError,
     assumption,
@@ -99,7 +99,7 @@ def is_checkpoint(reference: str) -> bool:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=3)
+    warnings.warn(message, stacklevel=4)  # where load_pretrained was called
 
 
 def _on_disk(reference: str | Path, tell: Callable[[str], None]) -> Path:
@@ -134,12 +134,12 @@ def _from_file(
     notes: list[str] = []
     stored = read_state_dict(path, key=key, tell=notes.append)
     state_dict, masks = normalised(stored), any(entry.endswith(".filt.rect") for entry in stored)
-    repository = read_repository(path)
-    original = _named(path, state_dict, repository, source, model, options or {})
+    config = read_library_config(path)
+    original = _named(path, state_dict, config, source, model, options or {})
     prepared: Options = {}
-    if repository is not None and original[0] == repository.source:
-        prepared = {**repository.prepared, "class_names": repository.class_names}
-        notes += [f"{path.parent}: {note}." for note in repository.notes]
+    if config is not None and original[0] == config.source:
+        prepared = {**config.prepared, "class_names": config.class_names}
+        notes += [f"{path.parent}: {note}." for note in config.notes]
     elif source is None or original[0] != PLAIN.source:
         original = _decided(path, original, state_dict, options or {}, masks)
         if source is None and (assumed := assumption(original, masks)):
@@ -153,7 +153,7 @@ def _from_file(
 def _named(
     path: Path,
     state_dict: Mapping[str, np.ndarray],
-    repository: Repository | None,
+    config: LibraryConfig | None,
     source: str | None,
     model: str | None,
     options: Options,
@@ -161,8 +161,8 @@ def _named(
     """Source, model and options: those given, completed by what lies beside the weights or is recognised."""
     if model is not None:
         return source or AFC.source, model, options
-    if repository is not None and source in (None, repository.source):
-        return repository.source, repository.model, {**repository.options, **options}
+    if config is not None and source in (None, config.source):
+        return config.source, config.model, {**config.options, **options}
     found, model, recognised = recognise(state_dict)
     if source not in (None, found) and {source, found} != {PLAIN.source, BLURPOOL.source}:
         raise ConversionError(f"{path} holds a {model} of {found}, not a network of {source!r}.")

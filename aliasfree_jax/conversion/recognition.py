@@ -61,8 +61,8 @@ _DIALECTS: tuple[tuple[str, Callable[[State], tuple[str, dict[str, Any]] | None]
 )
 # Options of what is recognised that leave no trace in the weights, with the library's defaults.
 UNTRACED: dict[str, Options] = {
-    "ConvNextForImageClassification": CONVNEXT_UNTRACED[TRANSFORMERS.source],
-    "ResNetForImageClassification": RESNET_UNTRACED[TRANSFORMERS.source],
+    "ConvNextForImageClassification": CONVNEXT_UNTRACED,
+    "ResNetForImageClassification": RESNET_UNTRACED,
 }
 
 _SCALES = {"in_scale": 7, "out_scale": 7, "train_scale": True}

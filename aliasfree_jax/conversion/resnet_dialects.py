@@ -14,9 +14,11 @@ from aliasfree_jax.conversion.cnn_entries import ResNetNames, Style, resnet
 from aliasfree_jax.conversion.description import KIND
 from aliasfree_jax.conversion.entries import Candidates, CodeBase, Entry, Options
 from aliasfree_jax.conversion.fields import (
+    ACTIVATIONS,
     TRANSFORMERS_WITHOUT_EFFECT,
     Fields,
     Only,
+    activation_word,
     check_stages,
     number_of_labels,
 )
@@ -24,18 +26,13 @@ from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models.residual import EXPANSION
 from aliasfree_jax.models.resnet import SIZES, ResNet
 
-# Fields that leave no trace in the weights, with the libraries' defaults: only a configuration tells. Of timm
-# neither does the architecture: resnet50, resnetblur50 and resnetaa50 have the same keys and shapes.
-UNTRACED: dict[str, Options] = {
-    "timm": {"act_layer": "relu", "global_pool": "avg", "output_stride": 32},
-    "transformers": {
-        "hidden_act": "relu",
-        "downsample_in_bottleneck": False,
-        "downsample_in_first_stage": False,
-    },
+# Fields that leave no trace in the weights, with the defaults of transformers: only a configuration tells.
+UNTRACED: Options = {
+    "hidden_act": "relu",
+    "downsample_in_bottleneck": False,
+    "downsample_in_first_stage": False,
 }
 
-ACTIVATIONS = {"relu": "Relu", "gelu": "Gelu", "relu6": "Relu6"}  # the same words in all; our layers
 WIDTHS = (64, 128, 256, 512)
 
 
@@ -49,11 +46,6 @@ def sized(sizes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
     name = min(SIZES, key=lambda name: ("block" in differing(name), len(differing(name))))
     return name, differing(name)
-
-
-def activation_word(part: Mapping[str, Any]) -> str | None:
-    """The libraries' word for a described activation."""
-    return next((word for word, layer in ACTIVATIONS.items() if layer == part[KIND]), None)
 
 
 _CLASSIFIER = "ResNetForImageClassification"

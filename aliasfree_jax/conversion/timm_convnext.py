@@ -6,16 +6,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aliasfree_jax.conversion.convnext_dialects import (
-    ACTIVATIONS,
     EPSILON,
     LAYER_SCALE,
-    activation_word,
     network_of,
 )
 from aliasfree_jax.conversion.convnext_entries import Names, State, convnext, rank, read_off
 from aliasfree_jax.conversion.description import KIND
 from aliasfree_jax.conversion.entries import DENSE, POINTWISE, Candidates, CodeBase, Entry, Options
-from aliasfree_jax.conversion.fields import GLOBAL_POOLS, Fields, Only, check_stages
+from aliasfree_jax.conversion.fields import (
+    ACTIVATIONS,
+    GLOBAL_POOLS,
+    Fields,
+    Only,
+    activation_word,
+    check_stages,
+)
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models.convnext import SIZES, ConvNeXt
 
@@ -169,7 +174,7 @@ def recognise_timm_convnext(state: State) -> tuple[str, dict[str, Any]] | None:
 
 
 def _candidates(network: Mapping[str, Any]) -> Candidates:
-    if network[KIND] != "ConvNeXt" or (act_layer := activation_word(network)) is None:
+    if network[KIND] != "ConvNeXt" or (act_layer := activation_word(network["activation"])) is None:
         yield _TINY, {}
         return
     yield _architecture(

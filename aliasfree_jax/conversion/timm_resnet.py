@@ -14,8 +14,15 @@ import numpy as np
 from aliasfree_jax.conversion.cnn_entries import ResNetNames, Style, resnet
 from aliasfree_jax.conversion.description import KIND, look
 from aliasfree_jax.conversion.entries import Candidates, CodeBase, Entry, Options
-from aliasfree_jax.conversion.fields import GLOBAL_POOLS, Fields, Only, check_stages
-from aliasfree_jax.conversion.resnet_dialects import ACTIVATIONS, WIDTHS, activation_word, sized
+from aliasfree_jax.conversion.fields import (
+    ACTIVATIONS,
+    GLOBAL_POOLS,
+    Fields,
+    Only,
+    activation_word,
+    check_stages,
+)
+from aliasfree_jax.conversion.resnet_dialects import WIDTHS, sized
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models.resnet import VARIANTS, ResNet
 

@@ -82,9 +82,8 @@ class ResidualBlock(Layer):
             **self.numerics,
             name="shortcut",
         )
-        nn.share_scope(
-            self, shortcut
-        )  # whatever the shortcut, its variables stand beside those of the branch
+        # Whatever the shortcut, its variables stand beside those of the branch.
+        nn.share_scope(self, shortcut)
         return shortcut
 
     def _convolutions(self, stride: int) -> list[Conv]:

@@ -45,7 +45,7 @@ def with_others_slow(names, quick):
 
 # In float64 all small cases are compared, below.
 @pytest.mark.parametrize("name", with_others_slow([*SMALLEST.values(), *LARGE], SMALLEST.values()))
-def test_float32(name, unoptimised):
+def test_float32(name):
     check_output(BASES[SOURCES[name]], name, "float32")
 
 
@@ -88,7 +88,7 @@ def known(source, model, options):
     """Without what leaves no trace, and what is the library's default."""
     defaults = {"model_type": "convnext", "num_stages": 4}
     defaults |= dict.fromkeys(("patch_size",), 4) if source == "transformers" else {}
-    left = {key: value for key, value in {**defaults, **options}.items() if key not in UNTRACED[source]}
+    left = {key: value for key, value in {**defaults, **options}.items() if key not in UNTRACED}
     return model, {key: list(value) if isinstance(value, tuple) else value for key, value in left.items()}
 
 
@@ -245,6 +245,7 @@ def test_the_fields_of_transformers():
             {"patch_size": [4, 8]},
             r"patch_size=\[4, 8\]: expected a value such as 4",
         ),
+        ("transformers", CLASSIFIER, {"patch_size": 0}, "patch_size=0: expected 1 pixel or more"),
         ("transformers", CLASSIFIER, {"num_stages": 3}, "expected 3 stages"),
         ("transformers", CLASSIFIER, {"num_labels": "ten"}, "num_labels='ten': expected a number of classes"),
         ("transformers", CLASSIFIER, {"quantization_config": {}}, "unknown option .* 'quantization_config'"),

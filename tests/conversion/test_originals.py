@@ -93,7 +93,7 @@ def test_converted_networks_name_their_classes(name, first):
     meta = described.meta(name)
     source, model, options = (meta[key] for key in ("source", "model", "options"))
     state = {key: value for key, value in described.shapes(name).items() if not key.endswith("filt")}
-    card, _, _ = originals._converted(source, model, options, normalised(state), "file", None)
+    card, _, _ = originals.converted(source, model, options, normalised(state), "file", {}, None)
     assert card.class_names[0] == first and card.outputs() == card.class_names
 
 
@@ -161,3 +161,18 @@ def test_wrong_number_of_classes():
         ConversionError, match=r"head.weight gives \[32, 10\], params/head/kernel has \[32, 5\]"
     ):
         from_original(SOURCE, "convnext", {**case.meta["options"], "num_classes": 5}, case.state_dict)
+
+
+@pytest.mark.parametrize(
+    ("keys", "shape"),
+    [
+        ("layer1.0.bn1.weight layer1.0.bn3.weight", (8,)),  # of Res2Net: no second convolution
+        ("layer1.0.bn1.weight layer1.0.conv1.weight", (8, 8, 3, 3)),  # no stem
+        ("core.conv1.weight core.layer1.0.bn3.weight", ()),
+        ("features.0.weight", ()),
+        ("stages.0.0.norm.weight downsample_layers.0.0.weight head.weight", ()),
+    ],
+)
+def test_what_resembles_a_network_without_being_one(keys, shape):
+    with pytest.raises(ConversionError, match="none of the networks that can be recognised"):
+        recognise({key: np.zeros(shape, np.float32) for key in keys.split()})

@@ -23,6 +23,7 @@ from aliasfree_jax.errors import CheckpointError, ConversionError
 
 ROOT = Path(__file__).parents[2]
 SIZE = {"depths": [1, 1, 2, 1], "dims": [8, 16, 24, 32]}
+CONVNEXT = "timm_convnext_mini_64"
 WIDTHS = {"depths": SIZE["depths"], "hidden_sizes": SIZE["dims"]}
 IMAGES = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "crop_pct": 0.875}
 IMAGES |= {"size": {"shortest_edge": 64}, "resample": 3}
@@ -51,7 +52,7 @@ def of_timm(architecture, **arguments):
 
 # A repository of each dialect: a golden case, its descriptions, and what the card then says.
 REPOSITORIES = {
-    "timm/convnext": ("timm_convnext_mini_64", of_timm("convnext_tiny", **SIZE), None),
+    "timm/convnext": (CONVNEXT, of_timm("convnext_tiny", **SIZE), None),
     "timm/head-norm-first": (
         "timm_convnext_mini_head_norm_first_conv_mlp_64",
         of_timm("convnext_tiny_hnf", **SIZE),
@@ -100,7 +101,7 @@ def hub(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", REPOSITORIES)
-def test_a_name_on_the_hub_of_each_dialect(name, hub, unoptimised):
+def test_a_name_on_the_hub_of_each_dialect(name, hub):
     case, config, preprocessor = REPOSITORIES[name]
     notes = []
     card, module, variables = load_pretrained(f"hf://{name}", tell=notes.append)
@@ -146,7 +147,7 @@ def saved(tmp_path):
     return made
 
 
-def test_a_directory_and_the_file_in_it(saved, unoptimised):
+def test_a_directory_and_the_file_in_it(saved):
     directory = saved("transformers/resnet")
     card, module, variables = load_pretrained(directory)
     assert agrees(REPOSITORIES["transformers/resnet"][0], module, variables)
@@ -193,6 +194,51 @@ def test_a_configuration_of_another_network_is_refused(saved):
     (directory / "config.json").write_text(json.dumps(of_timm("vit_tiny_patch16_224")))
     with pytest.raises(ConversionError, match="unknown network of timm 'vit_tiny_patch16_224'"):
         load_pretrained(directory)
+
+
+def rewritten(directory, arguments, change):
+    """The directory with `change` applied to its weights, and these arguments of the constructor."""
+    state = {key: np.asarray(value, order="C") for key, value in golden.load(CONVNEXT).state_dict.items()}
+    change(state)
+    (directory / "model.safetensors").write_bytes(safetensors_file(state))
+    (directory / "config.json").write_text(json.dumps(of_timm("convnext_tiny", **SIZE, **arguments)))
+    return state
+
+
+def test_a_network_that_was_saved_without_its_head(saved):
+    directory = saved("timm/convnext")
+    head = {}
+
+    def behead(state):
+        head.update({name: state.pop(f"head.fc.{name}") for name in ("weight", "bias")})
+
+    rewritten(directory, {"num_classes": 0}, behead)
+    card, module, variables = load_pretrained(directory)
+    case = golden.load(CONVNEXT)
+    features = jax.jit(module.apply)(variables, case.inputs.transpose(0, 2, 3, 1))
+    logits = features @ head["weight"].T + head["bias"]  # float32 rounding, as in `agrees`
+    assert np.abs(logits - case.output).max() < 1e-5 * np.abs(case.output).max() and card.outputs() == ()
+    rewritten(directory, {}, behead)
+    with pytest.raises(ConversionError, match=r"model.safetensors as timm's convnext_tiny: .*\n.*missing"):
+        load_pretrained(directory)
+
+
+def test_grey_images_have_the_average_of_the_colours(saved):
+    directory = saved("timm/convnext")
+    config = of_timm("convnext_tiny", **SIZE, in_chans=1)
+    config["pretrained_cfg"] = {**CFG, "mean": [0.3, 0.4, 0.5]}
+
+    def grey(state):
+        state["stem.0.weight"] = state["stem.0.weight"].sum(1, keepdims=True)
+
+    rewritten(directory, {}, grey)
+    (directory / "config.json").write_text(json.dumps(config))
+    card, *_ = load_pretrained(directory)
+    assert card.channels == 1 and card.mean == pytest.approx((0.4,)) and card.std == pytest.approx((0.2,))
+    for wrong in ("one", 0, [1]):
+        rewritten(directory, {"in_chans": wrong}, grey)
+        with pytest.raises(ConversionError, match="in_chans=.*: expected a number above 0"):
+            load_pretrained(directory)
 
 
 def test_directories_of_this_package(tmp_path):

@@ -16,7 +16,7 @@ CASES = ["aka_resnet20_32", pytest.param("aka_resnet32_32", marks=pytest.mark.sl
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_golden_cases(name, unoptimised):
+def test_the_golden_cases(name):
     check_output(AKAMASTER, name, "float32")
     check_output(AKAMASTER, name, "float64")
     check_way_back(AKAMASTER, name)

@@ -22,7 +22,7 @@ CASES = [BASIC, BOTTLENECK, FIRST]
 
 
 @pytest.mark.parametrize("name", [BASIC, pytest.param(BOTTLENECK, marks=pytest.mark.slow), FIRST])
-def test_the_golden_cases(name, unoptimised):
+def test_the_golden_cases(name):
     check_output(TRANSFORMERS_RESNET, name, "float32")
     check_output(TRANSFORMERS_RESNET, name, "float64")
     check_way_back(TRANSFORMERS_RESNET, name)
@@ -45,7 +45,7 @@ def test_recognition_reads_all_but_what_leaves_no_trace(name):
     traced = {
         field: value
         for field, value in case.meta["options"].items()
-        if field not in UNTRACED["transformers"] and field != "model_type"
+        if field not in UNTRACED and field != "model_type"
     }
     assert recognise_transformers_resnet(case.state_dict) == (MODEL, traced)
 

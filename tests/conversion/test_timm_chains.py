@@ -23,18 +23,18 @@ BASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
-def test_outputs_and_the_way_back(name, unoptimised):
+def test_outputs_and_the_way_back(name):
     check_output(BASES[name], name, "float32")
     check_way_back(BASES[name], name)
 
 
 @pytest.mark.slow
-def test_float64(unoptimised):
+def test_float64():
     check_output(TIMM_MOBILENET, "timm_mobilenetv2_100_64", "float64")
 
 
 @pytest.mark.slow
-def test_every_key_is_used(unoptimised):
+def test_every_key_is_used():
     assert list(unused_keys(TIMM_MOBILENET, "timm_mobilenetv2_100_64")) == []
 
 

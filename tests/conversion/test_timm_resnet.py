@@ -41,7 +41,7 @@ def test_every_key_is_used_and_none_is_left_over():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", LARGE)
-def test_the_golden_cases(model, unoptimised):
+def test_the_golden_cases(model):
     name = f"timm_{model}_64"
     check_output(TIMM_RESNET, name, "float32")
     if model in ("resnet18", "resnetblur18", "resnetaa50"):  # the others differ in sizes alone

@@ -182,7 +182,7 @@ def test_too_small_images_name_the_needed_size(name, options, needed):
 def test_the_final_norm_acts_on_the_pooled_vector_or_on_the_map(draw, randomised, x64):
     network, images = create_model("convnext_micro", **MICRO), draw(2, 32, 32, 3)
     variables = randomised(network, *images.shape)
-    _, sown = compiled(lambda v: network.apply(v, images, mutable=["intermediates"]))(variables)
+    _, sown = jax.jit(lambda v: network.apply(v, images, mutable=["intermediates"]))(variables)
     (features,), norm = sown["intermediates"]["features"], variables["params"]["norm"]
 
     def normed(x, epsilon):
@@ -197,7 +197,7 @@ def test_the_final_norm_acts_on_the_pooled_vector_or_on_the_map(draw, randomised
         ({"final_norm": {"name": "channel", "epsilon": 0.01}}, normed(features.mean((1, 2)), 0.01)),
     ]
     results = [create_model("convnext_micro", **MICRO | options | {"num_classes": 0}) for options, _ in cases]
-    results = [compiled(vector.apply)(variables, images) for vector in results]
+    results = [jax.jit(vector.apply)(variables, images) for vector in results]
     for result, (_, expected) in zip(results, cases, strict=True):
         np.testing.assert_allclose(result, expected, atol=1e-12)  # float64 rounding
     for other in results[1:]:

@@ -24,13 +24,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     TIMM.source: {**_IMAGENET, "image_size": 224, "eval_crop_ratio": 0.875, "interpolation": "bicubic"},
     TRANSFORMERS.source: {
         **{"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
-        **{"image_size": 384, "eval_crop_ratio": 224 / 256, "interpolation": "bilinear"},
+        **{"image_size": 384, "eval_crop_ratio": 224 / 256, "interpolation": "bicubic"},
     },
 }
 
 
 @dataclass
-class Repository:
+class LibraryConfig:
     """The description of weights.
 
     Attributes:
@@ -72,7 +72,7 @@ class Repository:
         self.prepared = found
 
 
-def read_repository(weights: Path) -> Repository | None:
+def read_library_config(weights: Path) -> LibraryConfig | None:
     """The description beside a file of weights; None where no `config.json` names a network.
 
     Raises:
@@ -92,7 +92,7 @@ def read_repository(weights: Path) -> Repository | None:
         ) from error
 
 
-def _reader(config: Mapping[str, Any]) -> Callable[..., Repository] | None:
+def _reader(config: Mapping[str, Any]) -> Callable[..., LibraryConfig] | None:
     if isinstance(config.get("architecture"), str):  # also where transformers saved a network of timm
         return _timm
     names = config.get("architectures")
@@ -112,7 +112,7 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Repository:
+def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> LibraryConfig:
     arguments = config.get("model_args") or {}
     options = {"global_pool": config.get("global_pool") or "avg", **arguments}
     classes = options.pop("num_classes", config.get("num_classes"))
@@ -123,7 +123,7 @@ def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Reposit
     names = config.get("label_names") or ()  # or by their numbers, with gaps
     if isinstance(names, Mapping):
         names = [names.get(str(number), number) for number in range(config.get("num_classes") or 0)]
-    found = Repository(TIMM.source, config["architecture"], options, tuple(map(str, names)))
+    found = LibraryConfig(TIMM.source, config["architecture"], options, tuple(map(str, names)))
     # Older files have the fields of `pretrained_cfg` beside the others.
     stated = {**config, **(config.get("pretrained_cfg") or {})}
     *_, height, width = stated.get("input_size") or (None, None)
@@ -144,10 +144,10 @@ def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Reposit
     return found
 
 
-def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Repository:
+def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> LibraryConfig:
     (model,) = config["architectures"]
     labels = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
-    found = Repository(
+    found = LibraryConfig(
         TRANSFORMERS.source, model, dict(config), tuple(labels[number] for number in range(len(labels)))
     )
     size = preprocessor.get("size")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from aliasfree_jax.conversion.repository import CONFIG, PREPROCESSOR, read_repository
+from aliasfree_jax.conversion.library_config import CONFIG, PREPROCESSOR, read_library_config
 from aliasfree_jax.errors import ConversionError
 
 # As timm 1.0.31 and transformers 5.24.0 write them.
@@ -56,14 +56,14 @@ PREPARED = {
 
 @pytest.fixture
 def read(tmp_path):
-    """`read_repository` of these files."""
+    """`read_library_config` of these files."""
 
     def found(config, preprocessor=None):
         for name, content in ((CONFIG, config), (PREPROCESSOR, preprocessor)):
             if content is not None:
                 text = content if isinstance(content, str) else json.dumps(content)
                 (tmp_path / name).write_text(text)
-        return read_repository(tmp_path / "model.safetensors")
+        return read_library_config(tmp_path / "model.safetensors")
 
     return found
 
@@ -114,6 +114,15 @@ def test_another_pooling_is_passed_on(read):
     assert read({**TIMM, "global_pool": "max", "model_args": {}}).options == {"global_pool": "max"}
 
 
+@pytest.mark.parametrize("arguments", [{}, {"num_classes": 0}])
+def test_a_network_without_a_head_is_said_to_have_no_classes(read, arguments):
+    assert read({**TIMM, "num_classes": 0, "model_args": arguments}).options == {"num_classes": 0}
+
+
+def test_names_of_classes_by_number_may_have_gaps(read):
+    assert read({**TIMM, "label_names": {"2": "eel", "0": "cat"}}).class_names == ("cat", "1", "eel")
+
+
 def test_transformers(read):
     found = read(TRANSFORMERS, PREPARED)
     assert (found.source, found.model) == ("transformers", "ConvNextForImageClassification")
@@ -130,6 +139,12 @@ def test_other_processors_of_transformers(read):
     found = read(TRANSFORMERS, exact).prepared
     assert (found["image_size"], found["eval_view"], found["eval_crop_ratio"]) == (256, "warp", 1.0)
     assert read(TRANSFORMERS, {**PREPARED, "size": 384}).prepared["image_size"] == 384
+    cropping = {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224}}
+    found = read(TRANSFORMERS, {**PREPARED, **cropping}).prepared
+    assert (found["image_size"], found["eval_view"], found["eval_crop_ratio"]) == (224, "crop", 0.875)
+    for other in ({"size": {"height": 256, "width": 224}}, {"do_center_crop": True, "crop_size": 224}):
+        (note,) = read(TRANSFORMERS, {**exact, **other}).notes
+        assert "is not available: images are warped to 256 x 256" in note
     notes = read(TRANSFORMERS, {**PREPARED, "do_normalize": False}).notes
     assert notes and "do_normalize of preprocessor_config.json is not available" in notes[0]
 
@@ -155,7 +170,10 @@ def test_no_network_is_named(read, config):
         ({**TIMM, "model_args": 3}, None, "makes no sense"),
         ({**TIMM, "pretrained_cfg": {"input_size": [3, "x", "x"]}}, None, "makes no sense: .*'x'"),
         ({**TIMM, "pretrained_cfg": {"crop_pct": -1}}, None, "makes no sense: .*positive"),
+        ({**TIMM, "pretrained_cfg": {"crop_pct": 1.5}}, None, "makes no sense: .*ratio of 1 or below"),
         ({**TIMM, "pretrained_cfg": {"std": [0, 1, 1]}}, None, "makes no sense: .*positive"),
+        ({**TIMM, "pretrained_cfg": {"std": []}}, None, "makes no sense: .*one number a channel"),
+        ({**TIMM, "pretrained_cfg": {"mean": [float("nan")]}}, None, "makes no sense: .*one number a channel"),
         ({**TRANSFORMERS, "architectures": ["A", "B"]}, None, "makes no sense"),
         ({**TRANSFORMERS, "id2label": {"7": "cat"}}, None, "makes no sense"),
         (TRANSFORMERS, {**PREPARED, "size": {"longest_edge": 5}}, None),
