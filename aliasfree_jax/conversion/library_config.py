@@ -64,9 +64,11 @@ class LibraryConfig:
             found[name] = tuple(map(float, found[name]))
         found["image_size"] = int(found["image_size"])
         found["eval_crop_ratio"] = float(found["eval_crop_ratio"])
-        numbers = (found["image_size"], found["eval_crop_ratio"], *found["std"])
-        if not all(0 < number < math.inf for number in numbers):
-            raise ValueError(f"{found} are not positive numbers")
+        positive = (found["image_size"], *found["std"])
+        if not all(0 < number < math.inf for number in positive) or not 0 < found["eval_crop_ratio"] <= 1:
+            raise ValueError(f"{found} are not positive numbers, with a ratio of 1 or below")
+        if not (found["mean"] and found["std"] and all(map(math.isfinite, found["mean"]))):
+            raise ValueError(f"mean {found['mean']} and std {found['std']} are not one number a channel")
         self.prepared = found
 
 
@@ -113,11 +115,15 @@ def _read(path: Path) -> dict[str, Any]:
 def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> LibraryConfig:
     arguments = config.get("model_args") or {}
     options = {"global_pool": config.get("global_pool") or "avg", **arguments}
-    options.pop("num_classes", None)  # the weights tell
+    classes = options.pop("num_classes", config.get("num_classes"))
+    if classes == 0:  # a network without a head; how many classes a head has, the weights tell
+        options["num_classes"] = classes
     if options["global_pool"] == "avg":
         del options["global_pool"]
-    names = tuple(map(str, config.get("label_names") or ()))
-    found = LibraryConfig(TIMM.source, config["architecture"], options, names)
+    names = config.get("label_names") or ()  # or by their numbers, with gaps
+    if isinstance(names, Mapping):
+        names = [names.get(str(number), number) for number in range(config.get("num_classes") or 0)]
+    found = LibraryConfig(TIMM.source, config["architecture"], options, tuple(map(str, names)))
     # Older files have the fields of `pretrained_cfg` beside the others.
     stated = {**config, **(config.get("pretrained_cfg") or {})}
     *_, height, width = stated.get("input_size") or (None, None)
@@ -145,19 +151,28 @@ def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
         TRANSFORMERS.source, model, dict(config), tuple(labels[number] for number in range(len(labels)))
     )
     size = preprocessor.get("size")
-    exact = isinstance(size, Mapping) and "height" in size
-    side = size.get("shortest_edge", size.get("height")) if isinstance(size, Mapping) else size
+    exact, side = isinstance(size, Mapping) and "height" in size, _side(size)
+    ratio = 1.0 if exact else preprocessor.get("crop_pct")
+    crop = _side(preprocessor.get("crop_size")) if preprocessor.get("do_center_crop") else None
+    if crop and side and not exact:
+        side, ratio = crop, crop / side
     resample = preprocessor.get("resample")
     found.prepare(
         {
             "image_size": side,
-            "eval_crop_ratio": 1.0 if exact else preprocessor.get("crop_pct"),
+            "eval_crop_ratio": ratio,
             "interpolation": None if resample is None else _RESAMPLING.get(resample, str(resample)),
             "mean": preprocessor.get("image_mean"),
             "std": preprocessor.get("image_std"),
         }
     )
-    found.prepared["eval_view"] = "warp" if exact else "auto"  # cropped below 384 pixels, else warped
+    # Without a crop of its own: cropped below 384 pixels, else warped.
+    found.prepared["eval_view"] = "warp" if exact else "crop" if crop else "auto"
+    if exact and (crop not in (None, side) or size.get("width") != side):
+        found.notes.append(
+            f"size {size} with crop_size {preprocessor.get('crop_size')} is not available: images are warped "
+            f"to {side} x {side}"
+        )
     off = [name for name in ("do_resize", "do_rescale", "do_normalize") if preprocessor.get(name) is False]
     if off or abs(preprocessor.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
         found.notes.append(
@@ -165,3 +180,8 @@ def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
             "divided by 255 and normalised"
         )
     return found
+
+
+def _side(size: Any) -> Any:
+    """Of a square, or of the shorter side, as a processor states it."""
+    return size.get("shortest_edge", size.get("height")) if isinstance(size, Mapping) else size

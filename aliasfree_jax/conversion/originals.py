@@ -14,6 +14,7 @@ from aliasfree_jax.conversion.learnable_polyphase_sampling import temperature
 from aliasfree_jax.conversion.recognition import normalised
 from aliasfree_jax.conversion.undecided import require_filters
 from aliasfree_jax.data.class_names import placeholders
+from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
 # How the originals prepare images for evaluation, as a `ModelCard` has it.
@@ -98,7 +99,7 @@ def _completed(
 ) -> dict[str, Any]:
     """The options with what the weights say: the number of classes, and a temperature."""
     entries = base.table(model, options)
-    head = next(entry.key for entry in reversed(entries) if entry.path.endswith("head/bias"))
+    head = next((entry.key for entry in reversed(entries) if entry.path.endswith("head/bias")), None)
     found: dict[str, Any] = {base.classes: len(state_dict[head])} if head in state_dict else {}
     if base is LPS and (options.get("LPS_convex") or options.get("LPS_gumbel")):
         found |= temperature(state_dict)
@@ -137,18 +138,28 @@ def converted(
     base = code_base(source)
     options = _completed(base, model, options, state_dict)
     channels = options.get(base.channels, 3)
+    if type(channels) is not int or channels < 1:
+        raise ConversionError(
+            f"{source}'s {model} has {base.channels}={channels!r}: expected a number above 0."
+        )
     name, ours = base.translate(model, options)
     module: Any = create_model(name, **ours)
     original = _prepared(source, model, name)
     prepared = {**original, **stated}
     prepared["image_size"] = side or prepared["image_size"]
+    for field in ("mean", "std"):
+        if len(prepared[field]) != channels:  # stated for colours: their average, as in timm
+            prepared[field] = (sum(prepared[field]) / len(prepared[field]),) * channels
     names, count = prepared.pop("class_names", ()), module.num_classes
     if len(names) != count:
         names = class_names(original["image_size"] == 32, count)
     shapes = abstract_variables(module, prepared["image_size"], channels)
     if base.filters not in options:
         require_filters((source, model, options), state_dict)
-    variables = convert(state_dict, base.entries(module, model, options), shapes)
+    try:
+        variables = convert(state_dict, base.entries(module, model, options), shapes)
+    except ConversionError as error:
+        raise ConversionError(f"{file} as {source}'s {model}: {error}") from error
     origin = f"{file}: {source} {model}"
     card = ModelCard(name, ours, names, channels=channels, step=0, origin=origin, **prepared)
     return card, module, variables

@@ -94,6 +94,21 @@ def recognise(state_dict: State) -> Original:
       ConversionError: the keys belong to no network that can be recognised.
       UndecidedError: a network for CIFAR-10 that may be two.
     """
+    try:
+        return _recognised(state_dict)
+    except (KeyError, ValueError, IndexError, StopIteration) as error:  # keys or shapes that are not there
+        if isinstance(error, ConversionError):
+            raise
+        shown = ", ".join(list(state_dict)[:5])
+        lacking = f": no {error.args[0]}" if isinstance(error, KeyError) else ""
+        raise ConversionError(
+            f"these weights ({len(state_dict)} arrays: {shown}, ...) are none of the networks that can be "
+            f"recognised{lacking}. If it is one of them, name its source, model and options "
+            "(--source, --model and --options of python -m aliasfree_jax convert)."
+        ) from error
+
+
+def _recognised(state_dict: State) -> Original:
     for source, recognised in _DIALECTS:
         if found := recognised(state_dict):
             return source, *found
@@ -105,15 +120,7 @@ def recognise(state_dict: State) -> Original:
         other = _chain(state_dict)
     if other is not None:
         return other
-    try:
-        sizes = _sizes(state_dict)
-    except KeyError as error:
-        shown = ", ".join(list(state_dict)[:5])
-        raise ConversionError(
-            f"these weights ({len(state_dict)} arrays: {shown}, ...) are none of the networks that can be "
-            f"recognised: no {error.args[0]}. If it is one of them, name its source, model and options "
-            "(--source, --model and --options of python -m aliasfree_jax convert)."
-        ) from error
+    sizes = _sizes(state_dict)
     model, options = _convnext(state_dict)
     return AFC.source, model, {**sizes, **options}
 
