@@ -168,7 +168,7 @@ def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
     )
     # Without a crop of its own: cropped below 384 pixels, else warped.
     found.prepared["eval_view"] = "warp" if exact else "crop" if crop else "auto"
-    if exact and (crop not in (None, side) or size.get("width") != side):
+    if exact and (crop not in (None, side) or preprocessor["size"].get("width") != side):
         found.notes.append(
             f"size {size} with crop_size {preprocessor.get('crop_size')} is not available: images are warped "
             f"to {side} x {side}"
