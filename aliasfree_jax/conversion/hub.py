@@ -72,7 +72,7 @@ def _read(reference: str) -> tuple[Repository, str]:
     repository = Repository(hub, reference, found["name"], found["revision"] or "main")
     file = found["file"] or ""
     if file.endswith(INDEX):
-        _refuse_parts(repository, file)
+        _refuse_parts(reference, file)
     return repository, file
 
 
@@ -82,9 +82,9 @@ def _refuse_form(reference: str, why: str = "") -> NoReturn:
     )
 
 
-def _refuse_parts(repository: Repository, index: str) -> NoReturn:
+def _refuse_parts(reference: object, index: str) -> NoReturn:
     raise ConversionError(
-        f"{repository.reference}: its weights are in several files, listed in {index}. That is not "
+        f"{reference}: its weights are in several files, listed in {index}. That is not "
         "supported: save them as one file with the library that wrote them."
     )
 
@@ -113,7 +113,7 @@ def _older(repository: Repository, file: str, error: UnreachableError) -> tuple[
     names = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
     if not any(name == file or not file and name.endswith(ENDINGS) for name in names):
         raise error
-    name = _chosen(repository, file, names)
+    name = chosen(repository.reference, file, names)
     unknown = [other for other in _beside(name) if repository.cached(other) is None]
     without = f", which may lack {' and '.join(unknown)}" if unknown else ""
     return directory / name, f"{error} Used what the cache has{without}: {directory / name}."
@@ -125,7 +125,7 @@ def _download(repository: Repository, file: str, candidates: Sequence[str]) -> P
         if weights is not None:
             break
     else:
-        name = _chosen(repository, file, repository.files())
+        name = chosen(repository.reference, file, repository.files())
         weights = repository.get(name)
     if weights is None:
         raise ConversionError(
@@ -137,20 +137,29 @@ def _download(repository: Repository, file: str, candidates: Sequence[str]) -> P
     return weights
 
 
-def _chosen(repository: Repository, file: str, names: list[str]) -> str:
-    """The file of weights to take: `file` or, if that is "", the best of all files `names`."""
+def is_weights(name: str) -> bool:
+    """Whether a file of that name holds weights, or says in which files they are."""
+    return name.endswith((*ENDINGS, INDEX))
+
+
+def chosen(reference: object, file: str, names: Sequence[str], advice: str = f"Form: {FORM}.") -> str:
+    """The file of weights to take: `file` or, if that is "", the best of all files `names`.
+
+    Raises:
+      ConversionError: there is none, or several; it ends with `advice`.
+    """
     weights = sorted(name for name in names if name.endswith(ENDINGS))
     indices = sorted(name for name in names if name.endswith(INDEX))
     for name in [file] if file else STANDARD:
         if name in names:
             return name
     if not file and indices:
-        _refuse_parts(repository, indices[0])
+        _refuse_parts(reference, indices[0])
     if not file and len(weights) == 1:
         return weights[0]
     known = f"it has {listed(weights, SHOWN)}" if weights else "it has no file of weights"
     missing = file or " nor ".join(STANDARD)
-    raise ConversionError(f"{repository.reference}: the repository has no {missing}; {known}. Form: {FORM}.")
+    raise ConversionError(f"{reference} has no {missing}; {known}. {advice}")
 
 
 def _verify(path: Path, reference: str) -> None:

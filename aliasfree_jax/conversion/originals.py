@@ -1,5 +1,6 @@
 """From an original network's weights to a module and its variables, and back."""
 
+import numbers
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -118,6 +119,12 @@ def _prepared(source: str, model: str, name: str) -> Options:
     return {**_IMAGENET, "eval_crop_ratio": 224 / shorter}
 
 
+def _positive(name: str, value: Any) -> int:
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise ConversionError(f"{name}={value!r}: expected a whole number above 0.")
+    return int(value)
+
+
 def converted(
     source: str,
     model: str,
@@ -137,16 +144,12 @@ def converted(
     """
     base = code_base(source)
     options = _completed(base, model, options, state_dict)
-    channels = options.get(base.channels, 3)
-    if type(channels) is not int or channels < 1:
-        raise ConversionError(
-            f"{source}'s {model} has {base.channels}={channels!r}: expected a number above 0."
-        )
+    channels = _positive(base.channels, options.get(base.channels, 3))
     name, ours = base.translate(model, options)
     module: Any = create_model(name, **ours)
     original = _prepared(source, model, name)
     prepared = {**original, **stated}
-    prepared["image_size"] = side or prepared["image_size"]
+    prepared["image_size"] = prepared["image_size"] if side is None else _positive("image_size", side)
     for field in ("mean", "std"):
         if len(prepared[field]) != channels:  # stated for colours: their average, as in timm
             prepared[field] = (sum(prepared[field]) / len(prepared[field]),) * channels
@@ -159,7 +162,7 @@ def converted(
     try:
         variables = convert(state_dict, base.entries(module, model, options), shapes)
     except ConversionError as error:
-        raise ConversionError(f"{file} as {source}'s {model}: {error}") from error
+        raise ConversionError(f"{file}, read as {model} of {source}: {error}") from error
     origin = f"{file}: {source} {model}"
     card = ModelCard(name, ours, names, channels=channels, step=0, origin=origin, **prepared)
     return card, module, variables

@@ -9,9 +9,9 @@ import flax.linen as nn
 import numpy as np
 
 from aliasfree_jax.checkpoint import ModelCard, load_model
-from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, code_base
+from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, TIMM, code_base
 from aliasfree_jax.conversion.entries import Options
-from aliasfree_jax.conversion.hub import fetch
+from aliasfree_jax.conversion.hub import STANDARD, chosen, fetch, is_weights
 from aliasfree_jax.conversion.library_config import CONFIG, LibraryConfig, read_library_config
 from aliasfree_jax.conversion.originals import converted
 from aliasfree_jax.conversion.published import fetch_published
@@ -32,7 +32,9 @@ from aliasfree_jax.files import HUB, elsewhere, local_path
 
 Loaded = tuple[ModelCard, nn.Module, Any]
 Original = tuple[str, str, Options]
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in a directory that a library saved, the first it has
+_OWN = ("card", "checkpoints")  # directories in one of this package
+# Sources that have networks of the same names, with the same tensors.
+_ALIKE = ({PLAIN.source, BLURPOOL.source}, {PLAIN.source, TIMM.source})
 
 
 def load_pretrained(
@@ -50,7 +52,8 @@ def load_pretrained(
     Args:
       reference: one of
         - a run of this package, its `best`, one step of it, or a converted or published directory;
-        - a directory that timm or transformers saved (config.json beside the weights);
+        - a directory that timm or transformers saved (config.json beside the weights), or another one with
+          model.safetensors, pytorch_model.bin or a single file of weights;
         - a file of weights, .safetensors or of `torch.save` (read without executing anything in it): of timm,
           torchvision, transformers or an original of this package's networks, a raw state dict or a training
           checkpoint. A config.json beside it that names a network is read too;
@@ -73,7 +76,7 @@ def load_pretrained(
     given: dict[str, Any] = {"source": source, "model": model, "options": options, "key": key}
     given["image_size"] = image_size
     directory = path.parent if path.is_file() else path
-    if path.is_file() and not (path.name == _WEIGHTS[0] and is_published(directory)):
+    if path.is_file() and not (path.name == STANDARD[0] and is_published(directory)):
         return _from_file(path, str(reference) if elsewhere(reference) else path.name, tell=tell, **given)
     if named := [name for name, value in given.items() if value is not None]:
         raise ConversionError(f"{reference} states itself what it holds: leave out {', '.join(named)}.")
@@ -114,10 +117,17 @@ def _on_disk(reference: str | Path, tell: Callable[[str], None]) -> Path:
 
 
 def _weights_in(directory: Path) -> Path | None:
-    """The weights in a directory that another library saved; None in others."""
-    if not (directory / CONFIG).is_file():
+    """The weights in a directory that is not of this package; None in one that may be.
+
+    Raises:
+      ConversionError: it has several files of weights, or a description of some and no file.
+    """
+    if directory.name == "checkpoints" or any((directory / own).is_dir() for own in _OWN):
         return None
-    return next((directory / name for name in _WEIGHTS if (directory / name).is_file()), None)
+    names = [path.name for path in directory.iterdir() if path.is_file()]
+    if not any(map(is_weights, names)) and read_library_config(directory / STANDARD[0]) is None:
+        return None
+    return directory / chosen(directory, "", names, "Expected one of these, or name the file of weights.")
 
 
 def _from_file(
@@ -160,11 +170,11 @@ def _named(
 ) -> Original:
     """Source, model and options: those given, completed by what lies beside the weights or is recognised."""
     if model is not None:
-        return source or AFC.source, model, options
+        return source or (config.source if config else AFC.source), model, options
     if config is not None and source in (None, config.source):
         return config.source, config.model, {**config.options, **options}
     found, model, recognised = recognise(state_dict)
-    if source not in (None, found) and {source, found} != {PLAIN.source, BLURPOOL.source}:
+    if source not in (None, found) and {source, found} not in _ALIKE:
         raise ConversionError(f"{path} holds a {model} of {found}, not a network of {source!r}.")
     if found == LPS.source:
         recognised = with_hyper_parameters(recognised, read_entry(path, "hyper_parameters"))

@@ -13,8 +13,8 @@ from hub_server import hub_at, serving
 
 import aliasfree_jax
 from aliasfree_jax.__main__ import main
-from aliasfree_jax.checkpoint import save_model
-from aliasfree_jax.conversion import is_checkpoint, published
+from aliasfree_jax.checkpoint import abstract_variables, save_model
+from aliasfree_jax.conversion import is_checkpoint, published, to_original
 from aliasfree_jax.conversion.pretrained import load_pretrained
 from aliasfree_jax.conversion.safetensors import safetensors_file
 from aliasfree_jax.conversion.to_files import torch_file
@@ -219,7 +219,9 @@ def test_a_network_that_was_saved_without_its_head(saved):
     logits = features @ head["weight"].T + head["bias"]  # float32 rounding, as in `agrees`
     assert np.abs(logits - case.output).max() < 1e-5 * np.abs(case.output).max() and card.outputs() == ()
     rewritten(directory, {}, behead)
-    with pytest.raises(ConversionError, match=r"model.safetensors as timm's convnext_tiny: .*\n.*missing"):
+    with pytest.raises(
+        ConversionError, match=r"model.safetensors, read as convnext_tiny of timm: .*\n.*missing"
+    ):
         load_pretrained(directory)
 
 
@@ -237,8 +239,51 @@ def test_grey_images_have_the_average_of_the_colours(saved):
     assert card.channels == 1 and card.mean == pytest.approx((0.4,)) and card.std == pytest.approx((0.2,))
     for wrong in ("one", 0, [1]):
         rewritten(directory, {"in_chans": wrong}, grey)
-        with pytest.raises(ConversionError, match="in_chans=.*: expected a number above 0"):
+        with pytest.raises(ConversionError, match="in_chans=.*: expected a whole number above 0"):
             load_pretrained(directory)
+
+
+def test_a_directory_with_other_files(saved, tmp_path):
+    directory = saved("torchvision/convnext")
+    (directory / "model.safetensors").rename(directory / "weights.safetensors")  # alone, without config.json
+    assert load_pretrained(directory)[0].origin.startswith("weights.safetensors: torchvision ConvNeXt")
+    (directory / "more.pth").touch()
+    with pytest.raises(ConversionError, match="it has more.pth, weights.safetensors. .* name the file"):
+        load_pretrained(directory)
+    (directory / "card").mkdir()  # of a run or a converted network, beside which files were put
+    assert is_checkpoint(str(directory))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert is_checkpoint(str(empty))
+    (empty / "config.json").write_text(json.dumps(of_timm("resnet18")))
+    with pytest.raises(ConversionError, match="has no model.safetensors .*; it has no file of weights"):
+        load_pretrained(empty)
+    (empty / "model.safetensors.index.json").touch()
+    with pytest.raises(ConversionError, match="its weights are in several files"):
+        load_pretrained(empty)
+
+
+def test_the_source_of_a_model_is_that_of_the_directory(saved):
+    directory = saved("timm/convnext")
+    card, *_ = load_pretrained(directory, model="convnext_atto", options={"conv_mlp": False, **SIZE})
+    assert card.origin == "model.safetensors: timm convnext_atto"
+
+
+@pytest.mark.parametrize("source", ["timm", "torchvision"])
+def test_networks_that_two_libraries_have_are_of_the_one_that_is_named(source, tmp_path, monkeypatch):
+    shapes = abstract_variables(aliasfree_jax.create_model("resnet18", num_classes=10), 64, 3)
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
+    state = to_original("torchvision", "resnet18", {"num_classes": 10}, zeros)
+    (tmp_path / "w.pth").touch()
+    monkeypatch.setattr("aliasfree_jax.conversion.pretrained.read_state_dict", lambda *_, **__: state)
+    card, *_ = load_pretrained(tmp_path / "w.pth", source=source)
+    assert card.origin == f"w.pth: {source} resnet18"
+
+
+@pytest.mark.parametrize("size", [0, -5, 2.5, "large"])
+def test_an_image_size_that_is_none(saved, size):
+    with pytest.raises(ConversionError, match="image_size=.*: expected a whole number above 0"):
+        load_pretrained(saved("timm/convnext"), image_size=size)
 
 
 def test_directories_of_this_package(tmp_path):
