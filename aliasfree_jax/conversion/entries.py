@@ -192,6 +192,9 @@ def listing(title: str, lines: Sequence[str]) -> str:
     return f"\n  {title}:{shown}{more}" if lines else ""
 
 
+_NO_WEIGHTS = "biucOSU"  # kinds of numpy: integers are quantised weights, whose scale is stored elsewhere
+
+
 def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], target: Any) -> Any:
     """Fills the structure of `target` from `state_dict`.
 
@@ -204,7 +207,8 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
       The same nesting with float32 arrays (float64 stays).
 
     Raises:
-      ConversionError: keys left over or missing, shapes that differ, constants of another value.
+      ConversionError: keys left over or missing, shapes that differ, constants of another value, weights that
+        are no floating-point numbers.
     """
     shapes = {path: tuple(leaf.shape) for path, leaf in named_leaves(target).items()}
     left, filled = dict(state_dict), {}
@@ -217,6 +221,9 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
                 wrong.append(f"{entry.key} {list(value.shape)}: not the constant {shape} of this network")
         elif value is None:
             missing.append(f"{entry.key} (for {entry.path})")
+        elif (dtype := np.asarray(value).dtype).kind in _NO_WEIGHTS:
+            wrong.append(f"{entry.key} {list(np.shape(value))}: {dtype}, expected floating-point numbers")
+            shapes.pop(entry.path, None)
         else:
             filled[entry.path] = moved = _moved(entry, np.asarray(value))
             expected = shapes.pop(entry.path, None)

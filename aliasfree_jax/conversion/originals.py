@@ -101,7 +101,7 @@ def _completed(
     """The options with what the weights say: the number of classes, and a temperature."""
     entries = base.table(model, options)
     head = next((entry.key for entry in reversed(entries) if entry.path.endswith("head/bias")), "")
-    found: dict[str, Any] = {base.classes: len(state_dict[head])} if head in state_dict else {}
+    found: dict[str, Any] = {base.classes: np.size(state_dict[head])} if head in state_dict else {}
     if base is LPS and (options.get("LPS_convex") or options.get("LPS_gumbel")):
         found |= temperature(state_dict)
     return {**found, **options}

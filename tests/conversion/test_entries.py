@@ -144,6 +144,21 @@ def test_what_does_not_fit_is_listed(small):
         assert text in str(error.value)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.complex64, np.bool_])
+def test_quantised_and_other_numbers_are_no_weights(small, dtype):
+    source, model, options, state = small
+    with pytest.raises(ConversionError) as error:
+        from_original(source, model, options, state | {"fc.bias": state["fc.bias"].astype(dtype)})
+    assert f"fc.bias [10]: {np.dtype(dtype)}, expected floating-point numbers" in str(error.value)
+    assert "parameters without a source" not in str(error.value)
+
+
+def test_a_head_of_another_rank_is_refused(small):
+    source, model, options, state = small
+    with pytest.raises(ConversionError, match=r"fc.weight gives \[64, 10\], .* has \[64, 1\]"):
+        from_original(source, model, options, state | {"fc.bias": np.zeros((), np.float32)})
+
+
 @pytest.mark.parametrize(
     ("stem", "kwargs"),
     [
