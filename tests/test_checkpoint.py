@@ -434,7 +434,7 @@ def test_a_checkpoint_of_another_format(run, number):
 
 def test_paths_that_hold_no_checkpoint(tmp_path):
     (tmp_path / "weights.pth").touch()
-    with pytest.raises(CheckpointError, match="nowhere: there is no such directory"):
+    with pytest.raises(CheckpointError, match="nowhere: there is no such file or directory"):
         load_model(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=r"weights.pth is a file.*convert original weights"):
         load_model(tmp_path / "weights.pth")

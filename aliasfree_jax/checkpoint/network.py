@@ -71,7 +71,7 @@ def save_model(directory: str | Path, card: ModelCard, variables: PyTree) -> Pat
 def _model_directory(path: Path) -> Path:
     """The step directory that `path` stands for: itself, or the newest one of a run."""
     if not path.exists():
-        raise CheckpointError(f"no checkpoint at {path}: there is no such directory.")
+        raise CheckpointError(f"no checkpoint at {path}: there is no such file or directory.")
     if path.is_file():
         raise CheckpointError(
             f"{path} is a file, not the directory of a run or model; convert original weights (.pth) first."

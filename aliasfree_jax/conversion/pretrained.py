@@ -71,16 +71,21 @@ def load_pretrained(
       ConversionError: not readable, not recognised, weights that do not fit, or a download that failed.
       CheckpointError: as `load_model`, of a directory of this package.
     """
-    tell = tell or _warn
-    path = _on_disk(reference, tell)
+    notes: list[str] = []
+    path = _on_disk(reference, notes.append)
     given: dict[str, Any] = {"source": source, "model": model, "options": options, "key": key}
     given["image_size"] = image_size
     directory = path.parent if path.is_file() else path
     if path.is_file() and not (path.name == STANDARD[0] and is_published(directory)):
-        return _from_file(path, str(reference) if elsewhere(reference) else path.name, tell=tell, **given)
-    if named := [name for name, value in given.items() if value is not None]:
+        name = str(reference) if elsewhere(reference) else path.name
+        loaded = _from_file(path, name, notes=notes, **given)
+    elif named := [name for name, value in given.items() if value is not None]:
         raise ConversionError(f"{reference} states itself what it holds: leave out {', '.join(named)}.")
-    return read_published(directory) if is_published(directory) else load_model(directory)
+    else:
+        loaded = read_published(directory) if is_published(directory) else load_model(directory)
+    for note in notes:
+        warnings.warn(note, stacklevel=2) if tell is None else tell(note)
+    return loaded
 
 
 def load_for_command(reference: str, flag: str) -> Loaded:
@@ -99,10 +104,6 @@ def is_checkpoint(reference: str) -> bool:
     """Whether a reference is a directory of `save_model` or of a run."""
     path = Path(reference)
     return not elsewhere(reference) and path.is_dir() and not is_published(path) and _weights_in(path) is None
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=4)  # where load_pretrained was called
 
 
 def _on_disk(reference: str | Path, tell: Callable[[str], None]) -> Path:
@@ -139,9 +140,8 @@ def _from_file(
     options: Options | None,
     key: str | None,
     image_size: int | None,
-    tell: Callable[[str], None],
+    notes: list[str],
 ) -> Loaded:
-    notes: list[str] = []
     stored = read_state_dict(path, key=key, tell=notes.append)
     state_dict, masks = normalised(stored), any(entry.endswith(".filt.rect") for entry in stored)
     config = read_library_config(path)
@@ -154,10 +154,7 @@ def _from_file(
         original = _decided(path, original, state_dict, options or {}, masks)
         if source is None and (assumed := assumption(original, masks)):
             notes.append(f"{path}: {assumed}.")
-    loaded = converted(*original, state_dict, name, prepared, image_size)
-    for note in notes:
-        tell(note)
-    return loaded
+    return converted(*original, state_dict, name, prepared, image_size)
 
 
 def _named(

@@ -32,7 +32,8 @@ def test_patterns():
 
 
 def test_what_the_package_offers():
-    networks, programs = {"create_model", "list_models"}, {"Oversample", "audit", "check", "shift_invariant"}
+    networks = {"create_model", "list_models", "load_pretrained"}
+    programs = {"Oversample", "audit", "check", "shift_invariant"}
     assert set(aliasfree_jax.__all__) == {"__version__"} | networks | programs
     with pytest.raises(AttributeError, match="no attribute 'creat_model'"):
         _ = aliasfree_jax.creat_model

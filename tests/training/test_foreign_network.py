@@ -116,7 +116,7 @@ def train(*arguments: str) -> None:
 def evaluate(*arguments: str) -> None:
     """The same of eval.py."""
     with program("eval") as module:
-        cli.parse(["eval.py", *arguments], lambda: cli.stored_config(module.checkpoint_path()))
+        cli.parse(["eval.py", *arguments], lambda: cli.stored_config(module.checkpoint()))
         module.main(flags.FLAGS.config)
 
 
