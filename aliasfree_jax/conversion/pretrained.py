@@ -9,7 +9,7 @@ import flax.linen as nn
 import numpy as np
 
 from aliasfree_jax.checkpoint import ModelCard, load_model
-from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, TIMM, code_base
+from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, LPS, PLAIN, TIMM, TRANSFORMERS, code_base
 from aliasfree_jax.conversion.entries import Options
 from aliasfree_jax.conversion.hub import STANDARD, chosen, fetch, is_weights
 from aliasfree_jax.conversion.library_config import CONFIG, LibraryConfig, read_library_config
@@ -154,6 +154,11 @@ def _from_file(
         original = _decided(path, original, state_dict, options or {}, masks)
         if source is None and (assumed := assumption(original, masks)):
             notes.append(f"{path}: {assumed}.")
+    if not prepared and original[0] in (TIMM.source, TRANSFORMERS.source):
+        notes.append(
+            f"{path}: no {CONFIG} beside it says how images are prepared; torchvision's way is assumed: 224 "
+            "pixels of 256, bilinear, ImageNet's mean and deviation."
+        )
     return converted(*original, state_dict, name, prepared, image_size)
 
 

@@ -170,8 +170,9 @@ def test_what_leaves_no_trace_is_asked_for(saved, name, open_fields, capsys):
     assert set(error.value.arguments["options"]) >= open_fields
     config = REPOSITORIES[name][1]
     given = {field: config[field] for field in error.value.arguments["options"] if field in config}
-    options = error.value.arguments["options"] | given
-    _, module, variables = load_pretrained(file, options=options)
+    options, notes = error.value.arguments["options"] | given, []
+    _, module, variables = load_pretrained(file, options=options, tell=notes.append)
+    assert len(notes) == 1 and "no config.json beside it says how images are prepared" in notes[0]
     assert agrees(REPOSITORIES[name][0], module, variables)
     assert main(["convert", str(file), str(file.parent / "converted")]) == 2
     assert "--source=transformers --options=" in capsys.readouterr().err
