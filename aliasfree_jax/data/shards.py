@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ def interrupts() -> Iterator[list[int]]:
     """Lists every Ctrl-C within the block.
 
     It raises `KeyboardInterrupt` as usual, but what is raised in a callback of the garbage collector, and JAX
-    has one, is lost.
+    has one, is lost: Python would only print it, with a traceback.
     """
     seen: list[int] = []
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, as under nohup
@@ -138,10 +139,12 @@ def interrupts() -> Iterator[list[int]]:
         seen.append(number)
         signal.default_int_handler(number, frame)
 
-    before = signal.signal(signal.SIGINT, handle)
+    before, tell_lost = signal.signal(signal.SIGINT, handle), sys.unraisablehook
+    sys.unraisablehook = lambda lost: None if lost.exc_type is KeyboardInterrupt else tell_lost(lost)
     try:
         yield seen
     finally:
+        sys.unraisablehook = tell_lost
         signal.signal(signal.SIGINT, before)
 
 

@@ -1,5 +1,6 @@
 """Packing that was interrupted or meets what is there already."""
 
+import gc
 import json
 import os
 import shutil
@@ -169,6 +170,26 @@ def handled():
     before = signal.getsignal(signal.SIGINT)
     yield lambda handler: signal.signal(signal.SIGINT, handler)
     signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_in_a_callback_is_seen_and_not_printed(handled, monkeypatch):
+    handled(signal.default_int_handler)
+    told, raised = [], [lambda: signal.raise_signal(signal.SIGINT), lambda: 1 / 0]
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: told.append(lost.exc_type))
+    usual = sys.unraisablehook
+
+    def callback(phase, info):
+        if raised:
+            raised.pop(0)()
+
+    gc.callbacks.append(callback)
+    try:
+        with shards.interrupts() as seen:
+            gc.collect()  # of an interrupt, and of an error that is to be told
+            gc.collect()
+    finally:
+        gc.callbacks.remove(callback)
+    assert seen and not raised and told == [ZeroDivisionError] and sys.unraisablehook is usual
 
 
 @pytest.mark.parametrize("usual", [signal.default_int_handler, signal.SIG_IGN])
