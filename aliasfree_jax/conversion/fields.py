@@ -38,6 +38,11 @@ def activation_word(part: Mapping[str, Any]) -> str | None:
     return next((word for word, layer in ACTIVATIONS.items() if layer == part[KIND]), None)
 
 
+def pool_word(network: Mapping[str, Any]) -> str:
+    """timm's word for the pooling of a described network."""
+    return next(word for word, ours in GLOBAL_POOLS.items() if ours == network["global_pool"])
+
+
 def number_of_labels(config: Options) -> int:
     """The classes of a configuration of transformers: stated, or counted, or its default."""
     labels = config.get("id2label")

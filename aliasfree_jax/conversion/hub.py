@@ -13,7 +13,7 @@ from aliasfree_jax.errors import ConversionError, listed, needed
 
 FORM = "hf://owner/name[@revision][/file]"
 STANDARD = ("model.safetensors", "pytorch_model.bin")  # as timm and transformers name their weights
-COMPANIONS = ("config.json", "preprocessor_config.json")
+COMPANIONS = CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"  # what describes them
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".th", ".ckpt", ".tar")
 INDEX = ".index.json"  # of weights in several files
 SHOWN = 8  # files that a message lists

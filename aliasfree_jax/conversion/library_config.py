@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from aliasfree_jax.conversion.code_bases import TIMM, TRANSFORMERS
+from aliasfree_jax.conversion.hub import CONFIG, PREPROCESSOR
 from aliasfree_jax.data.decode import FILTERS
 from aliasfree_jax.errors import ConversionError
-
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # PIL's
 # What the libraries do where a field is missing.

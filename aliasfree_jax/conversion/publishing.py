@@ -31,6 +31,7 @@ from aliasfree_jax.checkpoint import (
     network_of,
 )
 from aliasfree_jax.config import FIELDS
+from aliasfree_jax.conversion.hub import CONFIG, PREPROCESSOR, STANDARD
 from aliasfree_jax.conversion.readme import LIBRARY, readme
 from aliasfree_jax.conversion.safetensors import read_safetensors, safetensors_file
 from aliasfree_jax.errors import CheckpointError, ConfigError
@@ -39,7 +40,7 @@ from aliasfree_jax.files import local_path, whole_directory, write_json, write_w
 from aliasfree_jax.legal_values import fault
 from aliasfree_jax.references import is_reference
 
-WEIGHTS, NETWORK, IMAGES, PAGE = "model.safetensors", "config.json", "preprocessor_config.json", "README.md"
+WEIGHTS, NETWORK, IMAGES, PAGE = STANDARD[0], CONFIG, PREPROCESSOR, "README.md"
 FORMAT = 1
 OF_IMAGES = ("image_size", *PREPARATION)  # fields of the card
 # What JSON has for fields of the card that are no fields of `config.data`; those have their own bounds.

@@ -24,7 +24,7 @@ from aliasfree_jax.conversion.entries import (
     batch_norm,
     linear,
 )
-from aliasfree_jax.conversion.fields import GLOBAL_POOLS, Fields, Only
+from aliasfree_jax.conversion.fields import GLOBAL_POOLS, Fields, Only, pool_word
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models.alexnet_vgg import VGG, VGGS
 from aliasfree_jax.models.densenet import DENSENETS
@@ -77,8 +77,7 @@ class _Family:
     def candidates(self, network: Mapping[str, Any]) -> Candidates:
         """Every architecture, with the classes and the pooling of `network`."""
         options = {"num_classes": network["num_classes"]}
-        words = {ours: theirs for theirs, ours in GLOBAL_POOLS.items()}
-        if (pool := words[network["global_pool"]]) != "avg":
+        if (pool := pool_word(network)) != "avg":
             options["global_pool"] = pool
         yield from ((model, options) for model in self.networks)
 

@@ -5,11 +5,7 @@ import fnmatch
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aliasfree_jax.conversion.convnext_dialects import (
-    EPSILON,
-    LAYER_SCALE,
-    network_of,
-)
+from aliasfree_jax.conversion.convnext_dialects import EPSILON, LAYER_SCALE, network_of
 from aliasfree_jax.conversion.convnext_entries import Names, State, convnext, rank, read_off
 from aliasfree_jax.conversion.description import KIND
 from aliasfree_jax.conversion.entries import DENSE, POINTWISE, Candidates, CodeBase, Entry, Options
@@ -20,6 +16,7 @@ from aliasfree_jax.conversion.fields import (
     Only,
     activation_word,
     check_stages,
+    pool_word,
 )
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models.convnext import SIZES, ConvNeXt
@@ -187,9 +184,7 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
             "ls_init_value": LAYER_SCALE if network["layer_scale_init"] else None,
             "norm_eps": network["norm"].get("epsilon", EPSILON),
             "act_layer": act_layer,
-            "global_pool": next(
-                word for word, ours in GLOBAL_POOLS.items() if ours == network["global_pool"]
-            ),
+            "global_pool": pool_word(network),
         }
     )
 

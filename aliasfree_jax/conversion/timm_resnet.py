@@ -21,6 +21,7 @@ from aliasfree_jax.conversion.fields import (
     Only,
     activation_word,
     check_stages,
+    pool_word,
 )
 from aliasfree_jax.conversion.resnet_dialects import WIDTHS, sized
 from aliasfree_jax.errors import ConversionError, unknown
@@ -208,7 +209,7 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
         "base_width": network["group_width"],
         "avg_down": look(network, "shortcut_sampler", "padding") == _WHOLE_AVERAGE["padding"],
         "act_layer": act_layer,
-        "global_pool": next(word for word, ours in GLOBAL_POOLS.items() if ours == network["global_pool"]),
+        "global_pool": pool_word(network),
         **_stem_arguments(look(network, "stem", "hidden_widths", default=())),
     }
     yield from _architectures(network["block"], read)
