@@ -27,7 +27,9 @@ from aliasfree_jax.legal_values import (
     fault,
 )
 
-SOURCES = ("digits", "folder", "records", "tfds", "arrays")
+# What a network gives for an image: one class, a class for each pixel, or another image.
+TASKS = ("classification", "segmentation", "regression")
+SOURCES = ("digits", "digit_scenes", "folder", "voc", "cityscapes", "records", "tfds", "arrays")
 # Options of the network for each `train.precision`; what they cost in exactness: docs/benchmarks.md.
 PRECISIONS: dict[str, dict[str, str]] = {
     "default": {},  # the network's own: exact where its promise rests on it, else JAX's
@@ -36,14 +38,27 @@ PRECISIONS: dict[str, dict[str, str]] = {
     "tf32": {"precision": "high"},
     "bfloat16": {"dtype": "bfloat16", "precision": "default"},
 }
-CROPS = ("none", "padded", "random", "random_resized")
+CROPS = ("none", "padded", "random", "random_resized", "random_scaled")
 IMAGE_BACKENDS = ("pillow", "fast")
 INTERPOLATIONS = ("bicubic", "bilinear")
 EVAL_VIEWS = ("auto", "crop", "warp")
 SHIFTS_DURING = ("integer", "fractional", "zero_filled")  # random shifts that need no larger images
 REMATS = ("auto", "none", "mlp", "block")
 OPTIMIZERS = ("adamw", "sgd", "lamb")
-LEARNING_RATES = ("cosine", "step")
+LEARNING_RATES = ("cosine", "step", "poly")
+# Of pixels, those of segmentation leave ignored ones out, but for the mean over all of them (LPS's default).
+LOSSES = {
+    "classification": ("cross_entropy",),
+    "segmentation": ("cross_entropy", "cross_entropy_of_all"),
+    "regression": ("l1", "l2"),
+}
+# What an evaluation while training finds, and what it finds of each kind of shift in eval.during.
+RESULTS = {
+    "classification": (("accuracy",), "{}_consistency"),
+    "segmentation": (("mean_iou", "pixel_accuracy"), "{}_consistency"),
+    "regression": (("psnr", "ssim", "nmse"), "{}_equivariance_db"),
+}
+SMALLER_IS_BETTER = ("nmse", "equivariance_db")  # such results choose no best network
 TEMPERATURES = ("constant", "decay", "linear")
 RAW = "raw_"  # before the names of results of weights that are not averaged
 
@@ -52,6 +67,7 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "seed": (0, Range(0, 2**32 - 1, whole=True)),  # as numpy takes it
     # train.py: three updates of a few images with all components, to see that it runs
     "dry_run": (False, None),
+    "task": ("classification", TASKS),  # segmentation: a class a pixel; regression: image to image
     "init_from": (
         "",
         None,
@@ -80,6 +96,11 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     # brightness, contrast, saturation by 1 +- so much; without rand_augment
     "data.color_jitter": (0.0, NOT_NEGATIVE),
     "data.erase_probability": (0.0, SHARE),  # of random erasing
+    # factor of the image's sides before the crop, for crop = random_scaled
+    "data.scale_range": ((0.5, 2.0), Several(POSITIVE, fewest=2, longest=2, ascending=True)),
+    # task = regression: what is done to the image that the network gets; its target is the image as it was
+    "data.noise": (0.0, NOT_NEGATIVE),  # standard deviation of normal noise, of images in [0, 1]
+    "data.reduction": (1, POSITIVE_COUNT),  # factor by which it is sampled, ideally, and enlarged again
     "data.circular_shift": (0, COUNT),  # training images are rolled by up to so many pixels each way
     "data.eval_view": ("auto", EVAL_VIEWS),  # the centre; or all, squeezed; auto: warp from 384 pixels on
     # Centre crop = this share of the resized shorter side. Images of just image_size are taken as they are.
@@ -99,6 +120,7 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "train.batch_size": (64, POSITIVE_COUNT),  # examples a parameter update, over all devices and processes
     "train.accumulation_steps": (1, POSITIVE_COUNT),  # micro-batches a parameter update
     "train.total_epochs": (10.0, POSITIVE),
+    "train.loss": ("cross_entropy", tuple(sorted({name for of in LOSSES.values() for name in of}))),
     "train.label_smoothing": (0.0, DECAY),
     # ... mixing of images and labels on the device
     "train.mixing.mixup": (0.0, NOT_NEGATIVE),  # its Beta distribution's alpha; 0 = off
@@ -128,6 +150,7 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "optimizer.schedule": ("cosine", LEARNING_RATES),  # step: constant, times step_factor at step_epochs
     "optimizer.step_epochs": ((30.0, 60.0), Several(NOT_NEGATIVE, ascending=True)),
     "optimizer.step_factor": (0.1, POSITIVE),
+    "optimizer.poly_power": (0.9, POSITIVE),  # poly: the rate falls as (share of steps left)^power
     "optimizer.momentum": (0.9, DECAY),  # sgd
     "optimizer.nesterov": (False, None),  # sgd
     "optimizer.min_learning_rate": (1e-6, NOT_NEGATIVE),
@@ -138,6 +161,7 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "optimizer.eps": (1e-8, POSITIVE),
     "optimizer.clip_norm": (0.0, NOT_NEGATIVE),  # of the global gradient; 0 = off
     "optimizer.layer_decay": (1.0, PART),  # of the learning rate from depth to depth (ConvNeXts); 1 = off
+    "optimizer.backbone_factor": (1.0, PART),  # of the learning rate of the backbone (DeepLab)
     "eval.batch_size": (100, POSITIVE_COUNT),
     "eval.every_epochs": (1.0, NOT_NEGATIVE),
     "eval.during": ((), None),  # consistency while training, under integer, fractional, zero_filled shifts
@@ -182,7 +206,8 @@ def base_config() -> ConfigDict:
 
 def result_names(config: ConfigDict) -> list[str]:
     """What an evaluation while training finds: of the averaged weights if there are any, and of the raw."""
-    names = ["accuracy", *(f"{kind}_consistency" for kind in config.eval.during)]
+    metrics, of_shifts = RESULTS[config.task]
+    names = [*metrics, *(of_shifts.format(kind) for kind in config.eval.during)]
     return names + [f"{RAW}{name}" for name in names if config.train.ema_decay > 0]
 
 
@@ -264,7 +289,9 @@ def _cross_faults(config: ConfigDict) -> Iterator[str]:
     epochs, targets = tuple(train.temperature.at_epochs), tuple(train.temperature.targets)
     if len(epochs) != len(targets):
         yield f"train.temperature needs as many targets as at_epochs, got {epochs} and {targets}."
-    names = result_names(config)
+    if train.loss not in LOSSES[config.task]:
+        yield f"train.loss of task = {config.task!r}: " + unknown("loss", train.loss, LOSSES[config.task])
+    names = [name for name in result_names(config) if not name.endswith(SMALLER_IS_BETTER)]
     if config.checkpoint.best not in ("", *names):
         yield (
             unknown("checkpoint.best", config.checkpoint.best, names)

@@ -54,6 +54,7 @@ class ModelCard:
     eval_view: str = "auto"
     interpolation: str = "bicubic"
     exif: bool = False
+    task: str = "classification"  # as in the configuration: what the outputs are
     # Arguments of `shift_invariant`, as in `config.model`; and the content of the file that `model` names.
     shift_invariant: dict[str, Any] = dataclasses.field(default_factory=dict)
     file_sha256: str = ""

@@ -31,13 +31,19 @@ def split_of(split: str, known: Collection[str], place: object) -> str:
             return name
     raise DataError(unknown(f"split of {place}", split, known))
 
+IGNORED = 255  # label of pixels that count nowhere: borders of objects in Pascal VOC, and what lies outside
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled image: an encoded file, or uint8 [H, W, C], or float [H, W, C] in [0, 1]."""
+    """One labelled image: an encoded file, or uint8 [H, W, C], or float [H, W, C] in [0, 1].
+
+    The label is a class; or of each pixel, integers [H, W] or an encoded image of indices; or the image that
+    a regression is to give, as the image itself is given.
+    """
 
     image: bytes | np.ndarray
-    label: int
+    label: int | bytes | np.ndarray
     name: str  # for messages: says where the image came from
 
 

@@ -69,6 +69,7 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
         channels=len(config.data.mean),
         step=0,
         origin=origin,
+        task=config.task,
         shift_invariant=config.model.shift_invariant.to_dict(),
         file_sha256=file_sha256(model),
         **preparation | {name: tuple(preparation[name]) for name in ("mean", "std")},
