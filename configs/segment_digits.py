@@ -3,9 +3,9 @@
 python train.py --config=configs/segment_digits.py
 python train.py --config=configs/segment_digits.py:lps
 
-Behind the colon stands the variant: afc (alias-free) if left out, else circular, blur, aps or lps. All of them
-train alike. The scenes are made on the fly: two to four of scikit-learn's digits at real-valued places on
-textured ground. Trains for minutes on two CPU cores and ends with mean IoU and consistency under shifts.
+Behind the colon stands the variant: afc (alias-free) if left out, else circular, blur, aps or lps. All train
+alike. The scenes are made on the fly: some of scikit-learn's digits at real-valued places on textured ground.
+Trains for minutes on two CPU cores and ends with mean IoU and consistency under shifts.
 """
 
 from typing import Any

@@ -1,10 +1,11 @@
 """A U-Net takes the noise out of images, of CIFAR-10 or of any folder.
 
 python train.py --config=configs/unet_denoise.py --config.data.path=/data/cifar10
-python train.py --config=configs/unet_denoise.py:aps --config.data.path=/data/photographs --config.data.image_size=128
+python train.py --config=configs/unet_denoise.py:aps --config.data.path=/data/photographs
 
-Behind the colon stands the variant: afc (alias-free) if left out, else circular, blur, instance, aps or lps. All
-of them train alike. The network gets the image with normal noise and gives the image without it.
+Behind the colon stands the variant: afc (alias-free) if left out, else circular, blur, instance, aps or lps.
+All train alike. The network gets the image with normal noise and gives the image without it. Photographs need
+a size: --config.data.image_size=128.
 """
 
 from typing import Any
