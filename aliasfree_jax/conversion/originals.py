@@ -172,6 +172,6 @@ def converted(
     except ConversionError as error:
         raise ConversionError(f"{file}, read as {model} of {source}: {error}") from error
     origin = f"{file}: {source} {model}"
-    told = {"channels": channels, "step": 0, "origin": origin, "task": base.task}
+    told: dict[str, Any] = {"channels": channels, "step": 0, "origin": origin, "task": base.task}
     card = ModelCard(name, ours, names, **told, **prepared)
     return card, module, variables

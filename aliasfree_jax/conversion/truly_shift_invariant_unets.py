@@ -1,7 +1,7 @@
 """The U-Nets of github.com/achaman2/truly_shift_invariant_cnns, for images from images (CT and MRI).
 
-With APS, with BlurPool, with instance norm, and their baseline. Options are the arguments of the constructors.
-The criterion of APS leaves no trace in a file.
+With APS, with BlurPool, with instance norm, and their baseline. Options are the arguments of the
+constructors; the criterion of APS leaves no trace in a file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -100,17 +100,13 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
 
 def _convolutions(network: UNet, key: str, path: str) -> Iterator[Entry]:
     """A double convolution; a module before each convolution pads, but for zeros."""
-    with_norm = "norm" in _trained(network)
+    with_norm = hasattr(network.norm(parent=None), "scale_init")
     before = 0 if network.padding == "ZERO" else 1
     for number in (1, 2):
         place = before + (number - 1) * (3 + before)
         yield from linear(f"{key}.{place}", f"{path}/conv{number}", CONV)
         if with_norm:
             yield from batch_norm(f"{key}.{place + 1}", f"{path}/norm{number}")
-
-
-def _trained(network: UNet) -> set[str]:
-    return {"norm"} if hasattr(network.norm(parent=None), "scale_init") else set()
 
 
 def _entries(network: UNet, model: str, options: Options) -> Iterator[Entry]:
@@ -141,24 +137,21 @@ def _entries(network: UNet, model: str, options: Options) -> Iterator[Entry]:
 
 def _candidates(network: Mapping[str, Any]) -> Candidates:
     words = {ours: theirs for theirs, ours in _PADDINGS.items()}
-    widths = list(network["widths"]) if network[KIND] == "UNet" else list(_WIDTHS)
     bilinear = network.get("up_conv") is False
-    if bilinear:
-        widths[-1] *= 2
+    widths = list(network["widths"]) if network[KIND] == "UNet" else list(_WIDTHS)
+    widths[-1] *= 1 + bilinear
     common = {"inner_channels_list": widths, "padding_mode": words.get(network["padding"], "circular")}
-    size = taps(network["sampler"])
     for model, (_, own) in MODELS.items():
-        options = dict(common)
-        if "bilinear" in own and bilinear:
-            options["bilinear"] = True
+        options: dict[str, Any] = dict(common)
+        if "bilinear" in own:
+            options["bilinear"] = bilinear
         if "apspool_criterion" in own:
             options["apspool_criterion"] = look(network["sampler"], "criterion", default="l2")
         if "filter_size" in own:
-            yield model, {**options, "filter_size": size}
-        if "sinc_mode" in own:
-            yield model, {**options, "sinc_mode": True}
-        if "filter_size" not in own:
+            options["filter_size"] = taps(network["sampler"])
+        if model == "unet_lpf" or model.startswith(f"unet_{len(widths) - 1}down"):
             yield model, options
+    yield "unet_lpf", {**common, "sinc_mode": True}
 
 
 UNETS = CodeBase(
