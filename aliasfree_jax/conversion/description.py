@@ -75,8 +75,10 @@ def _simplified_resnet(part: Description) -> Description:
         part = {**part, "sampler_position": "before"}
     if part["block"] == "basic":
         part = {**part, "groups": 1, "group_width": 64}
+    full = (4 if stem[KIND] in ("ImageStem", "DeepStem") else 1) * 2 ** (len(part["depths"]) - 1)
     return {
         **part,
+        "output_stride": part["output_stride"] if part["output_stride"] != full else None,
         "stem": stem,
         "stem_width": part["stem_width"] or part["widths"][0],
         "shortcut_sampler": part["shortcut_sampler"] or part["sampler"],
