@@ -33,6 +33,12 @@ WORDS: dict[str, dict[str, str]] = {
         "learned_polyphase": "maps are sampled at the phase that a small network chooses (LPS)",
         "norm_preserving": "maps are filtered and sampled, then scaled back to the norm they had",
     },
+    "upsampler": {
+        "transposed": "transposed convolutions enlarge the maps",
+        "bilinear": "maps are enlarged by bilinear interpolation",
+        "polyphase": "values are written back at the phase that they were sampled at, with zeros between",
+        "ideal": "maps are enlarged by ideal interpolation",
+    },
     "activation": {
         "identity": "none",
         "gelu": "GELU",

@@ -36,6 +36,7 @@ from aliasfree_jax.layers.sequence import (
     IdealUpsample1D,
     PolyphaseUpsample1D,
 )
+from aliasfree_jax.layers.upsampling import BilinearUpsample, UpsampledConv, ZeroUpsample
 
 __all__ = [
     "ActivatedStem",
@@ -44,6 +45,7 @@ __all__ = [
     "AdaptivePolyphase1D",
     "AttentionLogits",
     "BatchNorm",
+    "BilinearUpsample",
     "BlurPool",
     "BlurPool1D",
     "ChannelNorm",
@@ -77,4 +79,6 @@ __all__ = [
     "UpGate",
     "UpPolynomial",
     "UpSelfGate",
+    "UpsampledConv",
+    "ZeroUpsample",
 ]

@@ -8,6 +8,7 @@ from aliasfree_jax.models.network import Network, Stage
 from aliasfree_jax.models.parts import register_part
 from aliasfree_jax.models.registry import create_model, list_models
 from aliasfree_jax.models.resnet import ResNet
+from aliasfree_jax.models.unet import UNet
 
 __all__ = [
     "VGG",
@@ -19,6 +20,7 @@ __all__ = [
     "Network",
     "ResNet",
     "Stage",
+    "UNet",
     "create_model",
     "list_models",
     "register_part",

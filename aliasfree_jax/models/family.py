@@ -31,7 +31,13 @@ def _any_size(options: dict[str, Any], wanted: bool) -> dict[str, Any]:
     return {**options, "sampler": {**fields, "any_size": True}} if wanted and fields else options
 
 
-def _filter_size(options: dict[str, Any], size: int) -> dict[str, Any]:
+def blur_of(size: int, replaced: Any) -> dict[str, Any]:
+    """A blur of `size` taps in place of another part: with its padding, if that is a blur too."""
+    fields = (replaced and fields_of(replaced)) or {}
+    return {**(fields if fields.get("name") == "blur" else {"name": "blur"}), "kernel_size": size}
+
+
+def filter_size(options: dict[str, Any], size: int) -> dict[str, Any]:
     """The sampler's blur of `size` taps: it is the sampler, or precedes the choice of a component."""
     sampler = options.get("sampler", "subsample")
     fields = fields_of(sampler)
@@ -40,15 +46,13 @@ def _filter_size(options: dict[str, Any], size: int) -> dict[str, Any]:
     if fields.get("name") == "blur":
         fields["kernel_size"] = size
     elif fields.get("name") in ("polyphase", "learned_polyphase"):
-        inner = fields_of(fields.get("inner", "subsample")) or {}
-        kept = inner if inner.get("name") == "blur" else {"name": "blur"}
-        fields["inner"] = {**kept, "kernel_size": size}
+        fields["inner"] = blur_of(size, fields.get("inner"))
     else:
         raise ConfigError(f"filter_size is for samplers that blur (blur, polyphase, ...), got {sampler!r}.")
     return {**options, "sampler": fields}
 
 
-_ALIASES: dict[str, Rewrite] = {"any_size": _any_size, "filter_size": _filter_size}
+_ALIASES: dict[str, Rewrite] = {"any_size": _any_size, "filter_size": filter_size}
 
 
 @dataclasses.dataclass(frozen=True)

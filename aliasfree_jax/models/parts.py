@@ -27,6 +27,12 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
         "learned_polyphase": layers.LearnedPolyphase,
         "norm_preserving": layers.NormPreserving,
     },
+    "upsampler": {
+        "transposed": layers.ZeroUpsample,
+        "bilinear": layers.BilinearUpsample,
+        "polyphase": layers.PolyphaseUpsample,
+        "ideal": layers.IdealUpsample,
+    },
     "activation": {
         "identity": activation.Identity,
         "gelu": activation.Gelu,
@@ -60,7 +66,7 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
 
 # Options of networks that hold a part, and of which kind it is.
 KIND_OF_OPTION = {
-    **{kind: kind for kind in ("sampler", "activation", "norm", "stem", "shortcut")},
+    **{kind: kind for kind in ("sampler", "upsampler", "activation", "norm", "stem", "shortcut")},
     "final_norm": "norm",
     **dict.fromkeys(("stem_activation", "sum_activation"), "activation"),
     "shortcut_sampler": "sampler",
@@ -81,9 +87,10 @@ def register_part(kind: str, name: str, module: type[nn.Module]) -> None:
     """Makes a layer of your own known by name, so that JSON-able options and configurations can give it.
 
     Args:
-      kind: "sampler", "activation", "norm", "logits", "stem" or "shortcut": it is called and built as the
-        library's own of this kind are. An activation that takes twice the maps it gives has the class
-        attribute `gated` = True, and is for networks whose layer before it can make as many: ConvNeXts.
+      kind: "sampler", "upsampler", "activation", "norm", "logits", "stem" or "shortcut": it is called and
+        built as the library's own of this kind are. An activation that takes twice the maps it gives has the
+        class attribute `gated` = True, and is for networks whose layer before it can make as many: ConvNeXts
+        and U-Nets.
       name: what options call it. It is known in this process: register it wherever such a network is built.
       module: the class.
 

@@ -101,6 +101,16 @@ LAYERS = [
     sampler("MaxBlurPool", {"sampler": layers.Subsample}, label="plain"),
     row("PolyphaseUpsample", None, {"gain": 1.0}, (16, 16, 4)),
     row("IdealUpsample", None, {"strides": 3}, (16, 16, 4)),
+    row("ZeroUpsample", {"inner": layers.BlurPool}, {"strides": 3}, (16, 16, 4)),
+    row("BilinearUpsample", None, {"align_corners": False}, (16, 16, 4)),
+    row("UpsampledConv", {"features": 3}, {"features": 4}, (16, 16, 3)),
+    row(
+        "UpsampledConv",
+        {"features": 3, "upsampler": layers.IdealUpsample},
+        {"upsampler": layers.PolyphaseUpsample},
+        (16, 16, 3),
+        label="ideal",
+    ),
     sequence("BlurPool1D", None, {"kernel_size": 5}, smallest=2),
     sequence("IdealDownsample1D", smallest=2),
     sequence("IdealUpsample1D", gives=(16, 4)),
@@ -137,10 +147,10 @@ LAYERS = [
 
 def network(name: str, options: Any, side: int, **more: Any) -> Case:
     """A network's row: of a square image with 3 channels."""
-    smallest = more.pop("smallest", 4)
+    smallest, gives = more.pop("smallest", 4), more.pop("gives", (3,))
     other = {"padding": "REPLICATE"}
     options = {"num_classes": 3, **options}
-    return Case(name, options, other, (side, side, 3), (3,), smallest=smallest, **more)
+    return Case(name, options, other, (side, side, 3), gives, smallest=smallest, **more)
 
 
 TWO_STAGES = {"depths": (1, 1), "widths": (4, 8)}
@@ -157,6 +167,8 @@ NETWORKS = [
     network("mobilenet_v2_blur", {"width_mult": 0.1}, 64, smallest=32, weight=2),
     network("vgg11_bn_blur", TWO_STAGES, 16, weight=1),
     network("alexnet_blur", {}, 96, smallest=32, weight=1),
+    network("unet_micro_lps", {"widths": (4, 8)}, 8, smallest=2, gives=(8, 8, 3)),
+    network("unet_micro_afc", {"widths": (4, 8)}, 8, smallest=2, gives=(8, 8, 3), weight=1),
 ]
 
 CASES = LAYERS + NETWORKS

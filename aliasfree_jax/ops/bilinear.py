@@ -1,0 +1,40 @@
+"""Bilinear interpolation with PyTorch's two ways to place the samples, as one small matrix an axis."""
+
+import functools
+
+import jax
+import numpy as np
+
+from aliasfree_jax.ops.resample import Precision, apply_matrices
+from aliasfree_jax.ops.shapes import check_images
+
+
+@functools.cache
+def _weights(side: int, outputs: int, align_corners: bool) -> np.ndarray:
+    """The matrix [outputs, side], float64."""
+    if align_corners:
+        places = np.linspace(0, side - 1, outputs)
+    else:
+        places = np.clip((np.arange(outputs) + 0.5) * side / outputs - 0.5, 0, side - 1)
+    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(side)))
+
+
+def bilinear_resize(
+    x: jax.Array,
+    shape: tuple[int, int],
+    *,
+    align_corners: bool = False,
+    precision: Precision = "highest",
+) -> jax.Array:
+    """[N, H, W, C] read at `shape` = (rows, columns) places, between the four samples around each.
+
+    Args:
+      align_corners: the outermost places are the outermost samples; otherwise the outermost pixels end
+        together, and places beyond the outermost samples have their values.
+
+    Raises:
+      ShapeError: not floating-point [N, H, W, C].
+    """
+    check_images(x)
+    rows, columns = (_weights(n, m, align_corners) for n, m in zip(x.shape[1:3], shape, strict=True))
+    return apply_matrices(x, rows, columns, precision)
