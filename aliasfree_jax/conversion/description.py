@@ -60,7 +60,13 @@ def _simplified(part: Description) -> Description:
         part = {**part, "layer_scale_init": part["layer_scale_init"] > 0}
     if part[KIND] == "ResNet":
         return _simplified_resnet(part)
+    if part[KIND] == "DeepLabV3Plus":  # where the candidates of originals look for the sampler
+        return {**part, "sampler": look(part, "backbone", "sampler"), **_last_padding(part)}
     return part
+
+
+def _last_padding(part: Description) -> Description:
+    return {"last_rate_padding": part["last_rate_padding"] or part["padding"]}
 
 
 def _simplified_resnet(part: Description) -> Description:

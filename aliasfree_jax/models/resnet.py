@@ -47,7 +47,7 @@ class ResNet(Network):
       output_stride: pixels of the image for each of the last map, where that is to be finer than the stages
         sample: the last of them then do not sample, and the kernels behind are dilated instead, so that the
         map agrees at every other place with the coarser one (of a linear sampler without filter). As
-        torchvision's replace_stride_with_dilation, which refuses basic blocks; here they follow the same rule.
+        torchvision's replace_stride_with_dilation; basic blocks, which that refuses, follow the same rule.
 
     Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream "gumbel"
     where the sampler is learned; `temperature` is its softmax's.
