@@ -18,6 +18,7 @@ from aliasfree_jax.conversion.timm_chains import TIMM_DENSENET, TIMM_MOBILENET, 
 from aliasfree_jax.conversion.timm_convnext import TIMM_CONVNEXT
 from aliasfree_jax.conversion.timm_resnet import TIMM_RESNET
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import CIFAR_APS, IMAGENET_APS
+from aliasfree_jax.conversion.truly_shift_invariant_unets import UNETS
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.references import is_reference
@@ -46,7 +47,7 @@ TRANSFORMERS = united(
 )
 SOURCES = {
     base.source: base
-    for base in (AFC, BLURPOOL, PLAIN, IMAGENET_APS, CIFAR_APS, LPS, TIMM, TRANSFORMERS, AKAMASTER)
+    for base in (AFC, BLURPOOL, PLAIN, IMAGENET_APS, CIFAR_APS, UNETS, LPS, TIMM, TRANSFORMERS, AKAMASTER)
 }
 
 

@@ -38,6 +38,8 @@ class Layout:
 
 VECTOR = Layout(lambda value: value, lambda value: value)
 CONV = Layout(lambda value: value.transpose(2, 3, 1, 0), lambda value: value.transpose(3, 2, 0, 1))
+# Of a transposed convolution: (input, output, rows, columns) there.
+TRANSPOSED = Layout(lambda value: value.transpose(2, 3, 0, 1), lambda value: value.transpose(2, 3, 0, 1))
 DEPTHWISE = Layout(
     lambda value: value[:, 0].transpose(1, 2, 0), lambda value: value.transpose(2, 0, 1)[:, None]
 )
@@ -131,8 +133,10 @@ class CodeBase:
       candidates: from a network's description (`description`) to what may be the same network there; the way
         there, `translate`, decides whether one is.
       filters: the option that states blur filters, or that there are none; "" without filters.
+      no_filters: the option that states that there are none, where it is another.
       classes, channels: the options that state how many classes there are, and channels of the images; ""
         where these are always 3.
+      task: of its networks, as a `ModelCard` has it.
     """
 
     source: str
@@ -140,8 +144,10 @@ class CodeBase:
     entries: Callable[[Any, str, Options], Iterator[Entry]]
     candidates: Callable[[Mapping[str, Any]], Candidates]
     filters: str = ""
+    no_filters: str = ""
     classes: str = "num_classes"
     channels: str = ""
+    task: str = "classification"
 
     def table(self, model: str, options: Options) -> list[Entry]:
         """The state dict of a network."""

@@ -9,7 +9,7 @@ import flax.linen as nn
 import numpy as np
 
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables
-from aliasfree_jax.conversion.code_bases import AFC, AKAMASTER, LPS, PLAIN, code_base, table
+from aliasfree_jax.conversion.code_bases import AFC, AKAMASTER, LPS, PLAIN, UNETS, code_base, table
 from aliasfree_jax.conversion.entries import CodeBase, Options, convert, export
 from aliasfree_jax.conversion.learnable_polyphase_sampling import temperature
 from aliasfree_jax.conversion.recognition import normalised
@@ -34,6 +34,8 @@ _CIFAR: Options = {
     "eval_crop_ratio": 1.0,
     "interpolation": "bicubic",
 }
+# MRI: of images that are normalised one by one, without a common mean.
+_UNET: Options = {**_CIFAR, "image_size": 320, "mean": (0.0,), "std": (1.0,), "interpolation": "bilinear"}
 
 # Side to which torchvision resizes before its crop of 224 pixels, where it is not 256.
 _TORCHVISION_SHORTER = {
@@ -53,7 +55,7 @@ def from_original(
 
     Args:
       source: the code base: "alias_free_convnets", "antialiased-cnns", "truly_shift_invariant_cnns", the same
-        with "/cifar10", "learnable_polyphase_sampling", "torchvision", "timm", "transformers" or
+        with "/cifar10" or "/unet", "learnable_polyphase_sampling", "torchvision", "timm", "transformers" or
         "pytorch_resnet_cifar10".
       model: its network, e.g. "convnext_afc", "resnet50", "ResNet18Custom", "ConvNextForImageClassification".
       options: arguments of the original's constructor or command line; the number of classes is read
@@ -98,10 +100,13 @@ def class_names(cifar: bool, count: int) -> tuple[str, ...]:
 def _completed(
     base: CodeBase, model: str, options: Options, state_dict: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """The options with what the weights say: the number of classes, and a temperature."""
+    """The options with what the weights say: the numbers of classes and of channels, and a temperature."""
     entries = base.table(model, options)
     head = next((entry.key for entry in reversed(entries) if entry.path.endswith("head/bias")), "")
     found: dict[str, Any] = {base.classes: np.size(state_dict[head])} if head in state_dict else {}
+    stem = next((entry.key for entry in entries if entry.path.endswith("kernel")), "")
+    if base.channels and np.ndim(state_dict.get(stem, 0)) == 4:
+        found[base.channels] = state_dict[stem].shape[1]
     if base is LPS and (options.get("LPS_convex") or options.get("LPS_gumbel")):
         found |= temperature(state_dict)
     return {**found, **options}
@@ -111,6 +116,8 @@ def _prepared(source: str, model: str, name: str) -> Options:
     """How the original prepares images; of timm and transformers, where no file says it, as torchvision."""
     if source == AFC.source:
         return _CONVNEXT
+    if source == UNETS.source:
+        return _UNET
     if source == AKAMASTER.source:
         return {**_IMAGENET, "image_size": 32, "eval_crop_ratio": 1.0}
     if "_cifar" in name or name == "basic":
@@ -155,7 +162,8 @@ def converted(
             prepared[field] = (sum(prepared[field]) / len(prepared[field]),) * channels
     names, count = prepared.pop("class_names", ()), module.num_classes
     if len(names) != count:
-        names = class_names(original["image_size"] == 32, count)
+        known = base.task == "classification"
+        names = class_names(original["image_size"] == 32, count) if known else placeholders(count)
     shapes = abstract_variables(module, prepared["image_size"], channels)
     if base.filters not in options:
         require_filters((source, model, options), state_dict)
@@ -164,5 +172,6 @@ def converted(
     except ConversionError as error:
         raise ConversionError(f"{file}, read as {model} of {source}: {error}") from error
     origin = f"{file}: {source} {model}"
-    card = ModelCard(name, ours, names, channels=channels, step=0, origin=origin, **prepared)
+    told: dict[str, Any] = {"channels": channels, "step": 0, "origin": origin, "task": base.task}
+    card = ModelCard(name, ours, names, **told, **prepared)
     return card, module, variables

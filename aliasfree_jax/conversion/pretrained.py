@@ -199,7 +199,8 @@ def _decided(
 ) -> Original:
     """`original` with the filters that `given`, the weights or what lies beside them state."""
     source, model, options = original
-    if code_base(source).filters in given:
+    base = code_base(source)
+    if base.filters in given or base.no_filters in given:
         return original
     try:
         require_filters(original, state_dict)

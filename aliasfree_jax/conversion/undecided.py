@@ -20,6 +20,7 @@ from aliasfree_jax.conversion.code_bases import (
     LPS,
     PLAIN,
     TIMM,
+    UNETS,
     code_base,
     table,
 )
@@ -111,12 +112,12 @@ def require_decision(original: Original, state: Collection[str], masks: bool) ->
         if not _fits(other, set(state)):
             continue
         theirs, name, chosen = other
-        option = code_base(theirs).filters
+        option, off = code_base(theirs).filters, code_base(theirs).no_filters
         if not _fits(original, set(state)):
             otherwise = ""
         elif other[:2] == original[:2]:
-            none = json.dumps(_NONE[model if theirs == AFC.source else theirs])
-            otherwise = f", or one with none ({option} {none})"
+            none = "true" if off else json.dumps(_NONE[model if theirs == AFC.source else theirs])
+            otherwise = f", or one with none ({off or option} {none})"
         else:
             otherwise = f", or {source}'s {model}, which has none (source {source!r})"
         raise UndecidedError(
@@ -165,6 +166,9 @@ def _with_filters(source: str, model: str, options: Options) -> Iterator[Origina
         kept = {name: value for name, value in options.items() if name != "filter_size"}
         for kind in ("aps", "lpf"):
             yield source, f"{size}_{kind}", {**kept, "filter_size": 3}
+    elif source == UNETS.source and options.get("sinc_mode"):
+        kept = {name: value for name, value in options.items() if name != "sinc_mode"}
+        yield source, model, {**kept, "filter_size": 3}
     elif source == LPS.source:
         yield source, model, {**options, "antialias": ["LowPassFilter", 3, "circular"]}
     elif source == AFC.source and model in ("convnext_afc", "convnext_aps"):

@@ -110,7 +110,7 @@ class UNet(Network):
                 sampled, phase = self._sampled(x, train, temperature, f"down{stage}")
                 skips.append((x, phase))
                 x = sampled
-            x = self._convolved(x, width, width, train, f"stage{stage}")
+            x = self._convolved(x, width, width, train, f"stage{stage}_convs")
             self.sow("intermediates", f"stage{stage}", x)
         for stage, (skip, phase) in reversed(list(enumerate(skips))):
             width = self.widths[stage]
@@ -121,7 +121,7 @@ class UNet(Network):
             x = up(x, phase, shape=(skip.shape[1], skip.shape[2]), train=train)
             x = jnp.concatenate([skip, x], axis=-1)
             given = width if self.up_conv else self.widths[max(stage - 1, 0)]
-            x = self._convolved(x, width, given, train, f"joined{stage}")
+            x = self._convolved(x, width, given, train, f"joined{stage}_convs")
         self.sow("intermediates", "features", x)
         return self.classified(x.astype(accurate_dtype(x.dtype)))
 

@@ -180,7 +180,7 @@ def test_pooled_features(case):
         for tree in (variables, fewer)
     ]
     (bias, kernel) = [own[0][path].shape for path in sorted(own[0].keys() - own[1].keys())]
-    assert (bias, kernel) == ((3,), (features.shape[1], 3))
+    assert (bias, kernel) == ((3,), (features.shape[-1], 3))
     assert len(own[0]) == len(own[1]) + 2
     assert features.dtype == jnp.float32
     # The weights of the whole network serve.

@@ -8,11 +8,13 @@ import numpy as np
 CASES = golden.HERE / "cases"
 # Cases of libraries, whose dialects have tests of their own; the others are of the original code bases.
 LIBRARIES = ("timm_", "torchvision_convnext_", "transformers_", "aka_")
+# ... and of networks whose outputs are maps, which have tests of their own too.
+DENSE = ("unet_", "lps_deeplab")
 
 
 def originals() -> list[str]:
-    """The cases of the original code bases."""
-    return [name for name in golden.cases() if not name.startswith(LIBRARIES)]
+    """The classifiers of the original code bases."""
+    return [name for name in golden.cases() if not name.startswith((*LIBRARIES, *DENSE))]
 
 
 def meta(name: str) -> dict:
