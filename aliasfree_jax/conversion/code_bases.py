@@ -10,7 +10,8 @@ from aliasfree_jax.conversion.antialiased_cnns import BLURPOOL, TORCHVISION_CNNS
 from aliasfree_jax.conversion.convnext_dialects import TORCHVISION_CONVNEXT, TRANSFORMERS_CONVNEXT
 from aliasfree_jax.conversion.description import described, differences
 from aliasfree_jax.conversion.entries import CodeBase, Entry, Options, chosen, listing, united
-from aliasfree_jax.conversion.learnable_polyphase_sampling import LPS
+from aliasfree_jax.conversion.learnable_polyphase_sampling import LPS_CLASSIFIERS
+from aliasfree_jax.conversion.lps_deeplab import LPS_DEEPLAB
 from aliasfree_jax.conversion.pytorch_resnet_cifar10 import AKAMASTER
 from aliasfree_jax.conversion.resnet_dialects import TRANSFORMERS_RESNET
 from aliasfree_jax.conversion.timm_chains import TIMM_DENSENET, TIMM_MOBILENET, TIMM_VGG
@@ -26,6 +27,7 @@ PLAIN = united(
     "torchvision",
     {**dict.fromkeys(("convnext_*", "ConvNeXt"), TORCHVISION_CONVNEXT), "*": TORCHVISION_CNNS},
 )
+LPS = united(LPS_CLASSIFIERS.source, {"deeplab*": LPS_DEEPLAB, "*": LPS_CLASSIFIERS}, filters="antialias")
 TIMM = united(
     "timm",
     {

@@ -60,7 +60,13 @@ def _simplified(part: Description) -> Description:
         part = {**part, "layer_scale_init": part["layer_scale_init"] > 0}
     if part[KIND] == "ResNet":
         return _simplified_resnet(part)
+    if part[KIND] == "DeepLabV3Plus":  # where the candidates of originals look for the sampler
+        return {**part, "sampler": look(part, "backbone", "sampler"), **_last_padding(part)}
     return part
+
+
+def _last_padding(part: Description) -> Description:
+    return {"last_rate_padding": part["last_rate_padding"] or part["padding"]}
 
 
 def _simplified_resnet(part: Description) -> Description:
@@ -75,8 +81,10 @@ def _simplified_resnet(part: Description) -> Description:
         part = {**part, "sampler_position": "before"}
     if part["block"] == "basic":
         part = {**part, "groups": 1, "group_width": 64}
+    full = (4 if stem[KIND] in ("ImageStem", "DeepStem") else 1) * 2 ** (len(part["depths"]) - 1)
     return {
         **part,
+        "output_stride": part["output_stride"] if part["output_stride"] != full else None,
         "stem": stem,
         "stem_width": part["stem_width"] or part["widths"][0],
         "shortcut_sampler": part["shortcut_sampler"] or part["sampler"],

@@ -36,7 +36,7 @@ SOURCE = "learnable_polyphase_sampling"
 
 MODELS = {"ResNet18Custom": "resnet18", "ResNet50Custom": "resnet50", "ResNet101Custom": "resnet101"}
 MODELS["BasicClassifier"] = "basic"
-_PADDINGS = {
+PADDINGS = {
     "circular": "CIRCULAR",
     "zeros": "ZERO",
     "zero": "ZERO",
@@ -53,7 +53,7 @@ LOGITS: dict[str, Options] = {
     "ComponentPerceptron": {"name": "linear"},
 }
 WIDTHS = {"maxpool": 64, "layer2": 128, "layer3": 256, "layer4": 512}
-_LEGAL = frozenset(
+LEGAL = frozenset(
     "pool logits logits_channels logits_pad antialias padding_mode swap_conv_pool inc_conv1_support "
     "apply_maxpool conv1_stride maxpool_zpad selection_noantialias LPS_train_convex LPS_convex LPS_gumbel "
     "gumbel_tau forward_pool_method num_classes".split()
@@ -82,12 +82,13 @@ def temperature(state_dict: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {"gumbel_tau": found.pop()} if found else {}
 
 
-def _inner(options: Options) -> dict[str, Any]:
+def filter_part(options: Options) -> dict[str, Any]:
+    """The filter that the option antialias describes, as a sampler's part."""
     antialias = options.get("antialias")
     if antialias is None:
         return {"name": "subsample"}
     kind, size, mode = antialias[:3]
-    padding = chosen(f"antialias padding of {SOURCE}", mode, _PADDINGS)
+    padding = chosen(f"antialias padding of {SOURCE}", mode, PADDINGS)
     if kind == "LowPassFilter":
         return {"name": "blur", "kernel_size": size, "padding": padding}
     if kind == "DDAC":
@@ -98,7 +99,7 @@ def _inner(options: Options) -> dict[str, Any]:
 def sampler(options: Options, antialias: bool = True) -> dict[str, Any]:
     """The part for `create_model` of the command line's choices."""
     pool = options.get("pool", "LPS")
-    part: dict[str, Any] = {"inner": _inner(options) if antialias else {"name": "subsample"}}
+    part: dict[str, Any] = {"inner": filter_part(options) if antialias else {"name": "subsample"}}
     if options.get("selection_noantialias"):
         part["select_on"] = "raw"
     if pool == "max_2_norm":
@@ -106,7 +107,7 @@ def sampler(options: Options, antialias: bool = True) -> dict[str, Any]:
     if pool != "LPS":
         raise ConversionError(unknown(f"pool of {SOURCE}", pool, ("LPS", "max_2_norm")))
     logits = dict(chosen(f"logits of {SOURCE}", options.get("logits", "LPSLogitLayers"), LOGITS))
-    logits["padding"] = chosen(f"logits_pad of {SOURCE}", options.get("logits_pad", "circular"), _PADDINGS)
+    logits["padding"] = chosen(f"logits_pad of {SOURCE}", options.get("logits_pad", "circular"), PADDINGS)
     logits["width_ratio"] = _width_ratio(options)
     if options.get("LPS_train_convex"):
         part["noise"] = False
@@ -122,11 +123,11 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     Raises:
       ConversionError: unknown network, option or value.
     """
-    check_options(SOURCE, options, _LEGAL)
+    check_options(SOURCE, options, LEGAL)
     size = chosen(f"network of {SOURCE}", model, MODELS)
     ours: dict[str, Any] = {
         "num_classes": options.get("num_classes", 10),
-        "padding": chosen(f"padding_mode of {SOURCE}", options.get("padding_mode", "circular"), _PADDINGS),
+        "padding": chosen(f"padding_mode of {SOURCE}", options.get("padding_mode", "circular"), PADDINGS),
         "sampler": sampler(options),
     }
     if size == "basic":
@@ -196,19 +197,24 @@ def _basic(pool: Any) -> Iterator[Entry]:
 
 
 def _entries(network: nn.Module, model: str, options: Options) -> Iterator[Entry]:
-    pool = pool_entries(options, selects=True, filters=True)
     if not isinstance(network, ResNet):
-        return _basic(pool)
+        return _basic(pool_entries(options, selects=True, filters=True))
+    return resnet(network, style(options, "core."))
+
+
+def style(options: Options, prefix: str) -> Style:
+    """How the ResNets name their tensors behind a prefix."""
+    pool = pool_entries(options, selects=True, filters=True)
     shortcut = pool_entries(options, selects=False, filters=True)
-    style = Style("core.", pool=pool, shortcut_pool=shortcut)
-    if options.get("inc_conv1_support", True):
-        strided = options.get("conv1_stride", False)
-        first = None if strided else pool_entries(options, selects=True, filters=False)
-        style = replace(style, first_pool=first, stem_pool="maxpool.2" if strided else "maxpool.3")
-    return resnet(network, style)
+    found = Style(prefix, pool=pool, shortcut_pool=shortcut)
+    if not options.get("inc_conv1_support", True):
+        return found
+    strided = options.get("conv1_stride", False)
+    first = None if strided else pool_entries(options, selects=True, filters=False)
+    return replace(found, first_pool=first, stem_pool="maxpool.2" if strided else "maxpool.3")
 
 
-def _zeros(padding: str, theirs: str = "zeros") -> str:
+def zeros_word(padding: str, theirs: str = "zeros") -> str:
     """The original's word for a padding: it has three for zeros."""
     return theirs if padding == "ZERO" else padding.lower()
 
@@ -220,21 +226,26 @@ def _logits_options(sampler: Mapping[str, Any]) -> dict[str, Any]:
     same = (their for their, ours in LOGITS.items() if ours["name"] == name and (len(ours) > 1) == flagged)
     return {
         "logits": next(same, "LPSLogitLayers"),
-        "logits_pad": _zeros(part["padding"]),
+        "logits_pad": zeros_word(part["padding"]),
         "logits_channels": {name: round(width * part["width_ratio"]) for name, width in WIDTHS.items()},
         "LPS_convex": sampler["evaluation"] == "convex",
         "LPS_gumbel": sampler["evaluation"] == "noisy",
     }
 
 
-def _candidates(network: Mapping[str, Any]) -> Candidates:
+def options_of(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the network that the description of a classifier, or of a backbone, may be."""
     sampler, stem = network["sampler"], look(network, "stem", default={})
-    options: dict[str, Any] = {"padding_mode": _zeros(network["padding"])}
+    options: dict[str, Any] = {"padding_mode": zeros_word(network["padding"])}
     options["pool"] = "LPS" if sampler[KIND] == "LearnedPolyphase" else "max_2_norm"
     options["selection_noantialias"] = look(sampler, "select_on") == "raw"
     inner = look(sampler, "inner", default={})
     if look(inner, KIND) == "BlurPool":
-        options["antialias"] = ["LowPassFilter", inner["kernel_size"], _zeros(inner["padding"], "constant")]
+        options["antialias"] = [
+            "LowPassFilter",
+            inner["kernel_size"],
+            zeros_word(inner["padding"], "constant"),
+        ]
     elif look(inner, KIND) == "AdaptiveBlurPool":
         options["antialias"] = ["DDAC", inner["kernel_size"], inner["padding"].lower(), inner["groups"]]
     if "logits" in sampler:
@@ -244,7 +255,11 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
         options["inc_conv1_support"] = stem[KIND] != "SmallStem"
         options["conv1_stride"] = bool(stem.get("strided"))
         options["maxpool_zpad"] = stem.get("pool_padding") == "ZERO"
-    yield from ((model, options) for model in MODELS)
+    return options
 
 
-LPS = CodeBase(SOURCE, translate, _entries, _candidates, "antialias")
+def _candidates(network: Mapping[str, Any]) -> Candidates:
+    yield from ((model, options_of(network)) for model in MODELS)
+
+
+LPS_CLASSIFIERS = CodeBase(SOURCE, translate, _entries, _candidates)

@@ -29,6 +29,8 @@ _OTHER = set(
 )
 _RANKS = {word: rank for rank, word in enumerate((*_AVERAGED, *_NETWORK))}
 # The networks of LPS have a prefix of this name themselves.
+# ... and their DeepLabs keep a backbone beside the rest.
+_LPS_DEEPLAB = re.compile(r"classifier\.(aspp|classifier\.0)\.convs\.")
 _LPS = re.compile(r"layer2\.0\.conv[23]\.[01]\.(weight|component_selection\..*)")
 
 
@@ -208,6 +210,8 @@ class _Reader:
 
 def _step(node: _Node, path: list[str]) -> tuple[_Node, str, dict[str, _Node]] | None:
     """The part of `node` that holds the network, its name, and what is left aside; None if it is `node`."""
+    if any(map(_LPS_DEEPLAB.match, node.tensors)):
+        return None
     groups = _groups(node)
     sizes = {name: group.size() for name, group in groups.items()}
     ranks = {name: rank for name in groups if sizes[name] and (rank := _rank(name, groups[name])) is not None}

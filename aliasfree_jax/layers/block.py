@@ -19,6 +19,7 @@ def conv_before_norm(
     *,
     name: str = "conv",
     groups: int = 1,
+    dilation: int = 1,
     kernel_init: Initializer = kaiming_normal_fan_out,
 ) -> Conv:
     """A square convolution without bias in the layer `of`, with its `padding` and number formats."""
@@ -28,6 +29,7 @@ def conv_before_norm(
         stride,
         of.padding if size > 1 else "VALID",
         feature_group_count=groups,
+        kernel_dilation=dilation,
         use_bias=False,
         kernel_init=kernel_init,
         **of.numerics,

@@ -20,6 +20,8 @@ class Conv(Layer):
     few channels.
 
     Attributes:
+      kernel_dilation: steps between the taps of the kernel. Circular padding is right for every step, also
+        where the kernel reaches further than the map.
       feature_group_count: groups of channels, each convolved by itself; divides C and features.
     """
 
@@ -31,6 +33,7 @@ class Conv(Layer):
     use_bias: bool = True
     kernel_init: Initializer = lecun_normal
     bias_init: Initializer = nn.initializers.zeros
+    kernel_dilation: Pair = 1
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Cross-correlation plus bias.
@@ -41,7 +44,8 @@ class Conv(Layer):
         """
         check_images(x)
         window, strides = pair(self.kernel_size, "kernel_size"), pair(self.strides, "strides")
-        large = wide_patches(x.shape, window, self.features, strides, groups=self.feature_group_count)
+        dilation, groups = pair(self.kernel_dilation, "kernel_dilation"), self.feature_group_count
+        large = wide_patches(x.shape, window, self.features, strides, dilation=dilation, groups=groups)
         at_once = images_at_once(x.shape[0], large * x.dtype.itemsize) if large else x.shape[0]
         return over_images(self, Conv._forward, x, at_once=at_once, remat="auto")
 
@@ -50,7 +54,8 @@ class Conv(Layer):
         window, groups = pair(self.kernel_size, "kernel_size"), self.feature_group_count
         shape = (*window, x.shape[-1] // groups, self.features)
         x, kernel, bias = _parameters(self, x, shape, self.bias_init)
-        y = conv2d(x, kernel, self.strides, self.padding, self.precision, groups=groups)
+        how = {"dilation": self.kernel_dilation, "groups": groups}
+        y = conv2d(x, kernel, self.strides, self.padding, self.precision, **how)
         return y if bias is None else y + bias
 
 

@@ -14,10 +14,12 @@ from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, accura
 from aliasfree_jax.layers.sampling import (
     BlurPool,
     LinearSampler,
+    Phase,
     Sampler,
     SamplerFactory,
     Subsample,
     Temperature,
+    phase_in_turn,
 )
 from aliasfree_jax.ops.padding import Padding, WindowPadding
 from aliasfree_jax.ops.pooling import max_pool
@@ -39,16 +41,22 @@ class MaxBlurPool(Layer):
     padding: WindowPadding = "VALID"
     sampler: SamplerFactory = part(BlurPool)
 
-    @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
         """[N, H, W, C] to the sampled map. Raises `ShapeError` for maps that are too small."""
+        return self.with_phase(x, train=train, temperature=temperature)[0]
+
+    @nn.compact
+    def with_phase(
+        self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> tuple[jax.Array, Phase]:
+        """The sampled map, and the phase it was sampled at."""
         check_images(x, pair(self.strides, "strides"))
         x = self.cast(x)
         sampler = self.sampler(strides=self.strides, **self.numerics, name="sampler")
         if isinstance(sampler, Subsample):
-            return max_pool(x, self.window_shape, self.strides, self.padding)
+            return max_pool(x, self.window_shape, self.strides, self.padding), None
         pooled = max_pool(x, self.window_shape, 1, self.padding)
-        return sampler(pooled, train=train, temperature=temperature)
+        return sampler.with_phase(pooled, train=train, temperature=temperature)
 
 
 class SampledConv(Layer):
@@ -171,7 +179,10 @@ class ActivatedStem(Layer):
 
 
 class NormedStem(Layer):
-    """What the stems of ResNets have in common: parts of the network, and the channels of its first stage."""
+    """What the stems of ResNets have in common: parts of the network, and the channels of its first stage.
+
+    A stem gives its map, and the phase that it was sampled at in all (`layers.sampling.Phase`).
+    """
 
     width: int
     sampler: SamplerFactory
@@ -201,15 +212,16 @@ class ImageStem(NormedStem):
     total_stride: ClassVar[int] = 4
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
-        """[N, H, W, channels] to [N, H / 4, W / 4, width]."""
+    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> tuple[jax.Array, Phase]:
+        """[N, H, W, channels] to [N, H / 4, W / 4, width], and the phase."""
         first = (self.first_sampler or self.sampler)(strides=2, **self.numerics, name="first_sampler")
         in_convolution = self.strided or isinstance(first, Subsample)
-        x = self.convolved(x, 2 if in_convolution else 1, train)
+        x, first_phase = self.convolved(x, 2 if in_convolution else 1, train), None
         if not in_convolution:
-            x = first(x, train=train, temperature=temperature)
+            x, first_phase = first.with_phase(x, train=train, temperature=temperature)
         pool = MaxBlurPool(self.pool_size, 2, self.pool_padding, self.sampler, **self.numerics, name="pool")
-        return pool(x, train=train, temperature=temperature)
+        x, pool_phase = pool.with_phase(x, train=train, temperature=temperature)
+        return x, phase_in_turn(len(x), (2, first_phase), (2, pool_phase))
 
     def convolved(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
         """The activated map before the first sampler; for use in the one compact method."""
@@ -247,8 +259,8 @@ class SmallStem(NormedStem):
     total_stride: ClassVar[int] = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
-        """[N, H, W, channels] to [N, H, W, width]."""
+    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> tuple[jax.Array, Phase]:
+        """[N, H, W, channels] to [N, H, W, width]; the phase is None."""
         if self.without_nyquist:
             x = remove_nyquist(x, self.exact)
-        return self.activated(x, 3, 1, train)
+        return self.activated(x, 3, 1, train), None

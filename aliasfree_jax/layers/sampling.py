@@ -57,6 +57,20 @@ def steps_of(strides: Pair) -> list[tuple[int, int]]:
     return list(itertools.zip_longest(rows, columns, fillvalue=1))
 
 
+def phase_in_turn(images: int, *samplings: tuple[Pair, Phase]) -> Phase:
+    """The phase of several samplings, one after the other, as one; None where none of them chose any.
+
+    Args:
+      images: how many there are.
+      samplings: strides and phase of each. One without a choice kept phase 0.
+    """
+    if all(phase is None for _, phase in samplings):
+        return None
+    kept = jnp.zeros(images, jnp.int32)
+    steps = ([kept for _ in steps_of(strides)] if phase is None else phase for strides, phase in samplings)
+    return tuple(itertools.chain.from_iterable(steps))
+
+
 def warn_uneven(x: jax.Array, strides: tuple[int, int], remedy: str) -> None:
     """Warns, once a trace, that an exact sampler is not exact on the map `x` [N, H, W, C]."""
     if x.shape[1] % strides[0] or x.shape[2] % strides[1]:

@@ -2,6 +2,7 @@
 
 from aliasfree_jax.models.alexnet_vgg import VGG, AlexNet, BasicClassifier
 from aliasfree_jax.models.convnext import ConvNeXt
+from aliasfree_jax.models.deeplab import DeepLabV3Plus
 from aliasfree_jax.models.densenet import DenseNet
 from aliasfree_jax.models.mobilenet import MobileNetV2
 from aliasfree_jax.models.network import Network, Stage
@@ -15,6 +16,7 @@ __all__ = [
     "AlexNet",
     "BasicClassifier",
     "ConvNeXt",
+    "DeepLabV3Plus",
     "DenseNet",
     "MobileNetV2",
     "Network",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers.layer import Initializer, Layer, accurate_dtype, fan_in_uniform
+from aliasfree_jax.layers.sampling import Phase
 from aliasfree_jax.ops.shapes import check_images
 
 GlobalPool = Literal["mean", "max", ""]
@@ -19,10 +20,15 @@ _POOLS: dict[str, Any] = {"mean": jnp.mean, "max": jnp.max}
 
 @flax.struct.dataclass
 class Stage:
-    """The map [N, H / stride, W / stride, C] that a stage of a network ends with."""
+    """The map [N, H / stride, W / stride, C] that a stage of a network ends with.
+
+    Attributes:
+      phase: that the image was sampled at on the way there, for a decoder; None where nothing was chosen.
+    """
 
     map: jax.Array
     stride: int = flax.struct.field(pytree_node=False)
+    phase: Phase = None
 
 
 class Network(Layer):

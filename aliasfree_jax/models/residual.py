@@ -9,7 +9,7 @@ from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.block import conv_before_norm
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import Layer, ModuleFactory
-from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Subsample, Temperature
 from aliasfree_jax.ops.padding import Padding
 
 BlockKind = Literal["basic", "bottleneck"]
@@ -23,11 +23,15 @@ class ResidualBlock(Layer):
     A block of stride 2 samples its map before (or after) its last convolution, or before the first, and the
     shortcut's input at the same phase. Before the last, with `Subsample`, the convolution before takes the
     stride, as in torchvision, which is the same function at a quarter of the work.
+
+    Attributes:
+      dilations: of the convolutions before the place of the sampler, and behind it.
     """
 
     kind: BlockKind
     width: int
     stride: int
+    dilations: tuple[int, int]
     groups: int
     group_width: int
     shortcut: ModuleFactory
@@ -41,14 +45,15 @@ class ResidualBlock(Layer):
     zero_init: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
-        """[N, H, W, C] to [N, H / stride, W / stride, expansion * width]."""
+    def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> tuple[jax.Array, Phase]:
+        """[N, H, W, C] to [N, H / stride, W / stride, expansion * width], and the phase it was sampled at."""
         sampler = self.sampler(strides=self.stride, **self.numerics, name="sampler")
         strided = isinstance(sampler, Subsample) and self.sampler_position != "first"
         samples = self.stride > 1 and not strided
-        convolutions = self._convolutions(1 if samples else self.stride)
-        last = len(convolutions)
-        position = {"first": 0, "before": last - 1, "after": last}[self.sampler_position]
+        last = 2 if self.kind == "basic" else 3
+        where = "before" if strided else self.sampler_position
+        position = {"first": 0, "before": last - 1, "after": last}[where]
+        convolutions = self._convolutions(1 if samples else self.stride, position)
         y, phase = x, None
         for number, conv in enumerate(convolutions, 1):
             if samples and position == number - 1:
@@ -61,7 +66,8 @@ class ResidualBlock(Layer):
             y = norm(y, train=train)
             if number < last:
                 y = self.activation(**self.numerics, name=f"activation{number}")(y)
-        if self.stride > 1 or y.shape[-1] != x.shape[-1]:
+        # A block that dilates in place of its stride has the weights of the one that samples.
+        if self.stride > 1 or len(set(self.dilations)) > 1 or y.shape[-1] != x.shape[-1]:
             x = self._shortcut(y.shape[-1])(x, phase, train=train, temperature=temperature)
         if x.shape != y.shape:
             raise ShapeError(
@@ -69,8 +75,7 @@ class ResidualBlock(Layer):
                 f"{x.shape[1]} x {x.shape[2]}: a pool of full windows drops what is left of an odd side. Use "
                 "images whose sides are multiples of the network's total stride, or another sampler."
             )
-        y = self.sum_activation(**self.numerics, name="activation")(x + y)
-        return y
+        return self.sum_activation(**self.numerics, name="activation")(x + y), phase
 
     @nn.nowrap
     def _shortcut(self, features: int) -> Any:
@@ -86,15 +91,17 @@ class ResidualBlock(Layer):
         nn.share_scope(self, shortcut)
         return shortcut
 
-    def _convolutions(self, stride: int) -> list[Conv]:
+    def _convolutions(self, stride: int, position: int) -> list[Conv]:
+        """Those of the branch; `stride` is that of the first 3 x 3, `position` of them have the first dilation."""
+        first, second = (self.dilations[number >= position] for number in range(2))
         if self.kind == "basic":
             return [
-                conv_before_norm(self, self.width, 3, stride, name="conv1"),
-                conv_before_norm(self, self.width, 3, name="conv2"),
+                conv_before_norm(self, self.width, 3, stride, name="conv1", dilation=first),
+                conv_before_norm(self, self.width, 3, name="conv2", dilation=second),
             ]
         width = self.width * self.group_width // 64 * self.groups
         return [
             conv_before_norm(self, width, 1, name="conv1"),
-            conv_before_norm(self, width, 3, stride, name="conv2", groups=self.groups),
+            conv_before_norm(self, width, 3, stride, name="conv2", groups=self.groups, dilation=second),
             conv_before_norm(self, self.width * EXPANSION["bottleneck"], 1, name="conv3"),
         ]

@@ -16,10 +16,10 @@ from aliasfree_jax.layers.activation import Relu
 from aliasfree_jax.layers.layer import ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampled import ImageStem
-from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature, phase_in_turn
 from aliasfree_jax.layers.shortcut import ProjectionShortcut
 from aliasfree_jax.models.family import REFLECTING_BLUR, Family, Options
-from aliasfree_jax.models.network import Network
+from aliasfree_jax.models.network import Network, Stage
 from aliasfree_jax.models.parts import fields_of
 from aliasfree_jax.models.residual import BlockKind, ResidualBlock, SamplerPosition
 from aliasfree_jax.ops.padding import Padding
@@ -44,6 +44,10 @@ class ResNet(Network):
       sum_activation: of the sum that ends a block, if it is another. No norm bounds that sum: polynomials
         of it, block after block, grow so fast that the network does not train.
       zero_init_residual: the last norm of each block starts with scale 0.
+      output_stride: pixels of the image for each of the last map, where that is to be finer than the stages
+        sample: the last of them then do not sample, and the kernels behind are dilated instead, so that the
+        map agrees at every other place with the coarser one (of a linear sampler without filter). As
+        torchvision's replace_stride_with_dilation; basic blocks, which that refuses, follow the same rule.
 
     Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream "gumbel"
     where the sampler is learned; `temperature` is its softmax's.
@@ -67,14 +71,20 @@ class ResNet(Network):
     norm: ModuleFactory = part(BatchNorm)
     padding: Padding = "ZERO"
     zero_init_residual: bool = False
+    output_stride: int | None = None
+
+    @property
+    def full_strides(self) -> tuple[int, ...]:
+        """The strides of the stages without `output_stride`."""
+        first = getattr(self.stem_layer(parent=None), "total_stride", 1)
+        return tuple(first * 2**stage for stage in range(len(self.depths)))
 
     @property
     def stage_strides(self) -> tuple[int, ...]:
         """See `Network`."""
-        first = getattr(self.stem_layer(parent=None), "total_stride", 1)
-        return tuple(first * 2**stage for stage in range(len(self.depths)))
+        most = self.output_stride or self.full_strides[-1]
+        return tuple(min(stride, most) for stride in self.full_strides)
 
-    @nn.compact
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
@@ -85,8 +95,15 @@ class ResNet(Network):
         Raises:
           ShapeError: not floating-point [N, H, W, C], or an image that is too small.
         """
+        return self.with_stages(images, train=train, temperature=temperature)[0]
+
+    @nn.compact
+    def with_stages(
+        self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
+    ) -> tuple[jax.Array, list[Stage]]:
+        """The logits, and what each stage ends with: for a decoder. See `__call__`."""
         x = self.prepared(images)
-        x = self.stem_layer(name="stem")(x, train=train, temperature=temperature)
+        x, phase = self.stem_layer(name="stem")(x, train=train, temperature=temperature)
         common = {
             "groups": self.groups,
             "group_width": self.group_width,
@@ -101,13 +118,20 @@ class ResNet(Network):
             "zero_init": self.zero_init_residual,
             **self.numerics,
         }
+        stages: list[Stage] = []
+        before = self.full_strides[0], 1  # stride and dilation of the map
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            after = self.stage_strides[stage], self.full_strides[stage] // self.stage_strides[stage]
             for block in range(depth):
-                stride, name = 2 if stage > 0 and block == 0 else 1, f"stage{stage}_block{block}"
-                residual = ResidualBlock(self.block, width, stride, **common, name=name)
-                x = residual(x, train=train, temperature=temperature)
+                stride, dilations = after[0] // before[0], (before[1], after[1])
+                name = f"stage{stage}_block{block}"
+                residual = ResidualBlock(self.block, width, stride, dilations, **common, name=name)
+                x, chosen = residual(x, train=train, temperature=temperature)
+                phase = phase_in_turn(len(x), (before[0], phase), (stride, chosen))
+                before = after
             self.sow("intermediates", f"stage{stage}", x)
-        return self.classified(self.pooled(x))
+            stages.append(Stage(x, after[0], phase))
+        return self.classified(self.pooled(x)), stages
 
     @nn.nowrap
     def stem_layer(self, **fields: Any) -> Any:
@@ -190,7 +214,12 @@ def _pool_only(options: dict[str, Any], strided: bool) -> dict[str, Any]:
     return {**options, "stem": {**stem, "strided": strided}}
 
 
-def _check_zero_init(network: ResNet, options: Options) -> None:
+def _check(network: ResNet, options: Options) -> None:
+    if network.output_stride not in (None, *network.full_strides):
+        raise ConfigError(
+            f"output_stride={network.output_stride!r}: the stages of this network have the strides "
+            f"{', '.join(map(str, network.full_strides))}; choose one of them, or leave output_stride out."
+        )
     if network.zero_init_residual and not hasattr(network.norm(parent=None), "scale_init"):
         raise ConfigError(
             "zero_init_residual starts the scale of a norm at 0, but the norm of this network has none "
@@ -199,5 +228,5 @@ def _check_zero_init(network: ResNet, options: Options) -> None:
 
 
 _ALIASES = {"pool_only": _pool_only}
-RESNETS = Family(ResNet, SIZES, VARIANTS, aliases=_ALIASES, checked=_check_zero_init)
-CIFAR_RESNETS = Family(ResNet, CIFAR_SIZES, CIFAR_VARIANTS, aliases=_ALIASES, checked=_check_zero_init)
+RESNETS = Family(ResNet, SIZES, VARIANTS, aliases=_ALIASES, checked=_check)
+CIFAR_RESNETS = Family(ResNet, CIFAR_SIZES, CIFAR_VARIANTS, aliases=_ALIASES, checked=_check)

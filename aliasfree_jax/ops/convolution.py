@@ -25,12 +25,18 @@ def patches(x: jax.Array, window: tuple[int, int]) -> jax.Array:
     return jnp.concatenate([columns[:, i : i + h] for i in range(window[0])], axis=-1)
 
 
-def _by_patches(channels: int, strides: tuple[int, int], groups: int) -> bool:
-    return strides == (1, 1) and groups == 1 and channels <= choices().patches_to
+def _by_patches(channels: int, strides: tuple[int, int], dilation: tuple[int, int], groups: int) -> bool:
+    return strides == dilation == (1, 1) and groups == 1 and channels <= choices().patches_to
 
 
 def wide_patches(
-    shape: tuple[int, ...], window: tuple[int, int], features: int, strides: tuple[int, int], *, groups: int
+    shape: tuple[int, ...],
+    window: tuple[int, int],
+    features: int,
+    strides: tuple[int, int],
+    *,
+    dilation: tuple[int, int] = (1, 1),
+    groups: int,
 ) -> int:
     """How many numbers an image the patches for `conv2d` have, of maps [N, H, W, C], that exceed its result.
 
@@ -38,7 +44,7 @@ def wide_patches(
     """
     _, h, w, channels = shape
     wide = window[0] * window[1] * channels
-    return h * w * wide if _by_patches(channels, strides, groups) and wide > features else 0
+    return h * w * wide if _by_patches(channels, strides, dilation, groups) and wide > features else 0
 
 
 def _patches_fit(x: jax.Array, window: tuple[int, int], features: int) -> bool:
@@ -57,11 +63,13 @@ def conv2d(
     padding: WindowPadding = "VALID",
     precision: Precision = None,
     *,
+    dilation: Pair = 1,
     groups: int = 1,
 ) -> jax.Array:
     """Cross-correlation of [N, H, W, C] with [kh, kw, C / groups, F]: [N, H', W', F].
 
-    Padding modes keep the size but for the stride, H' = ceil(H / stride).
+    Padding modes keep the size but for the stride, H' = ceil(H / stride). The taps of the kernel stand
+    `dilation` samples apart, and with circular padding may go round the map several times.
     On the CPU the gradient of XLA's convolution of a few channels at full resolution (an image, in the
     stem of an alias-free network) is 3 times slower than that of a product over patches. Where these take
     more than the working set, `layers.convolution.Conv` takes a few images at a time; this is XLA's then.
@@ -72,15 +80,15 @@ def conv2d(
     """
     *window, channels, features = kernel.shape
     rows, columns = window
-    steps = pair(strides, "strides")
+    steps, apart = pair(strides, "strides"), pair(dilation, "dilation")
     check_images(x)
     if x.shape[-1] != channels * groups:
         raise ShapeError(
             f"a kernel {list(kernel.shape)} in {groups} groups takes {channels * groups} channels, got "
             f"{list(x.shape)}."
         )
-    x = pad_windows(x, (rows, columns), steps, padding)
-    if _by_patches(channels, steps, groups) and _patches_fit(x, (rows, columns), features):
+    x = pad_windows(x, (rows, columns), steps, padding, dilation=apart)
+    if _by_patches(channels, steps, apart, groups) and _patches_fit(x, (rows, columns), features):
         windows = patches(x, (rows, columns))
         flat = windows.reshape(-1, rows * columns * channels)
         y = jnp.matmul(flat, kernel.reshape(-1, features), precision=precision)
@@ -90,6 +98,7 @@ def conv2d(
         kernel,
         window_strides=steps,
         padding="VALID",
+        rhs_dilation=apart,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
         precision=precision,

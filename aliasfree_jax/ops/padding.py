@@ -52,6 +52,12 @@ def same_padding(size: int) -> tuple[int, int]:
     return (size - 1) // 2, size // 2
 
 
+def dilated(window: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    """The samples from the first of a window to the last, where `dilation` steps lie between them."""
+    rows, columns = ((size - 1) * step + 1 for size, step in zip(window, dilation, strict=True))
+    return rows, columns
+
+
 def check_amounts(shape: tuple[int, ...], amounts: Amounts, mode: Padding) -> None:
     """Refuses to pad a map that is too small for the mode.
 
@@ -92,18 +98,25 @@ def pad_windows(
     strides: tuple[int, int],
     padding: WindowPadding,
     fill: float = 0.0,
+    dilation: tuple[int, int] = (1, 1),
 ) -> jax.Array:
     """Pads [N, H, W, C] so that the full windows of the result are those of `x` with this padding.
 
     Args:
       window, strides: of rows and columns.
       fill: value outside the map, with "SAME" and with a number of samples.
+      dilation: steps between the samples of a window. Circular padding then goes round the map as often as a
+        wide window needs, where without dilation it refuses a map that is too small.
 
     Raises:
       ConfigError: unknown padding.
       ShapeError: the map is smaller than the padding, or the result smaller than the window.
     """
-    if padding in ("CIRCULAR", "ZERO", "REFLECT", "REPLICATE"):
+    window = dilated(window, dilation)
+    if padding == "CIRCULAR" and dilation != (1, 1):
+        amounts = same_padding(window[0]), same_padding(window[1])
+        padded = jnp.pad(x, ((0, 0), *amounts, (0, 0)), mode="wrap")
+    elif padding in ("CIRCULAR", "ZERO", "REFLECT", "REPLICATE"):
         padded = pad(x, (same_padding(window[0]), same_padding(window[1])), padding)
     else:
         amounts = _samples(x.shape[1:3], window, strides, padding)

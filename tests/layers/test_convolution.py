@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,3 +130,15 @@ def test_pieces_of_a_batch_give_the_same_convolution(monkeypatch, draw, x64):
         found.append(jax.tree.leaves(loss(variables, x)))
     for whole, pieces in zip(*found, strict=True):
         np.testing.assert_allclose(pieces, whole, rtol=1e-12, atol=1e-12)  # sums in another order
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", 3, ((1, 2), (0, 4))])
+@pytest.mark.parametrize(("strides", "dilation", "groups"), [(1, 2, 1), (2, 3, 3), (1, (1, 2), 1)])
+def test_dilated_kernels_are_flaxes(strides, dilation, groups, padding, draw, x64):
+    x = draw(2, 11, 9, 3)
+    ours = Conv(6, 3, strides, padding, feature_group_count=groups, kernel_dilation=dilation)
+    fields = {"padding": padding, "kernel_dilation": dilation, "feature_group_count": groups}
+    theirs = nn.Conv(6, (3, 3), strides, **fields)
+    variables = randomised(ours, x, draw)
+    # Float64 sums of 27 products.
+    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-13)

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from twins import conv2d_ref
 
+from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.ops.choices import CHOICES
 from aliasfree_jax.ops.convolution import conv2d, patches
 
@@ -57,3 +59,33 @@ def test_patches_by_definition(draw):
     windows = patches(x, (3, 3))
     assert windows.shape == (1, 3, 4, 18)
     np.testing.assert_array_equal(windows[0, 1, 2], x[0, 1:4, 2:5].ravel())
+
+
+@pytest.mark.parametrize("padding", ["CIRCULAR", "ZERO", "REPLICATE", "REFLECT"])
+@pytest.mark.parametrize("size", [1, 2, 3, (4, 5)])
+@pytest.mark.parametrize("dilation", [1, 2, (1, 3)])
+def test_dilated_convolution_by_definition(size, dilation, padding, draw, x64):
+    window, steps = ((n, n) if isinstance(n, int) else n for n in (size, dilation))
+    x, kernel = draw(2, 9, 11, 3), draw(*window, 3, 5, seed=1)
+    y = conv2d(x, kernel, padding=padding, dilation=dilation)
+    np.testing.assert_allclose(y, conv2d_ref(*map(np.asarray, (x, kernel)), steps, padding), atol=EXACT)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (4, 4), (7, 5)])
+@pytest.mark.parametrize("dilation", [2, 6, 18, 36])
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_circular_dilated_convolution_goes_round_any_map(size, dilation, shape, draw, x64):
+    x, kernel = draw(1, *shape, 3), draw(size, size, 3, 2, seed=1)
+    y = conv2d(x, kernel, padding="CIRCULAR", dilation=dilation)
+    expected = conv2d_ref(np.asarray(x), np.asarray(kernel), (dilation, dilation), "CIRCULAR")
+    np.testing.assert_allclose(y, expected, atol=EXACT)
+    moved = conv2d(jnp.roll(x, (1, 2), (1, 2)), kernel, padding="CIRCULAR", dilation=dilation)
+    np.testing.assert_allclose(moved, jnp.roll(y, (1, 2), (1, 2)), atol=EXACT)
+
+
+def test_a_dilated_window_needs_a_larger_map(draw):
+    x, kernel = draw(1, 4, 4, 3), draw(3, 3, 3, 2)
+    with pytest.raises(ShapeError, match="windows of 5 x 5 need a larger map than 4 x 4"):
+        conv2d(x, kernel, padding="VALID", dilation=2)
+    with pytest.raises(ShapeError, match=r"REFLECT padding by \(6, 6\) needs a larger map"):
+        conv2d(x, kernel, padding="REFLECT", dilation=6)

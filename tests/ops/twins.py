@@ -21,6 +21,27 @@ def blur_ref(x: np.ndarray, size: int, stride: int = 1) -> np.ndarray:
     return y[:, ::stride, ::stride]
 
 
+def conv2d_ref(x: np.ndarray, kernel: np.ndarray, dilation: tuple[int, int], padding: Padding) -> np.ndarray:
+    """Twin of `conv2d` at stride 1: one tap at a time, at the place on the map that its padding shows."""
+    rows, columns = kernel.shape[:2]
+    y = np.zeros((*x.shape[:3], kernel.shape[3]))
+    shown = []
+    for side, size, step in zip(x.shape[1:3], (rows, columns), dilation, strict=True):
+        before = (size - 1) * step // 2
+        places = np.arange(side)[None] + step * np.arange(size)[:, None] - before  # [taps, side]
+        within = (places >= 0) & (places < side) if padding == "ZERO" else np.ones_like(places, bool)
+        if padding == "REFLECT":
+            places = abs(places)
+            places = np.minimum(places, 2 * (side - 1) - places)
+        shown.append((places.clip(0, side - 1) if padding != "CIRCULAR" else places % side, within))
+    (at_rows, rows_within), (at_columns, columns_within) = shown
+    for i in range(rows):
+        for j in range(columns):
+            seen = x[:, at_rows[i]][:, :, at_columns[j]]
+            y += (seen * (rows_within[i][:, None] * columns_within[j])[..., None]) @ kernel[i, j]
+    return y
+
+
 def mean_convolution_ref(x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCULAR") -> jax.Array:
     """Twin of `mean_convolution`: the convolution, then its mean."""
     return jnp.mean(conv2d(x, kernel, 1, padding, "highest"), axis=(1, 2))
