@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.trial import Table
+from aliasfree_jax.evaluation.table import Table
 
 
 @dataclass

@@ -15,7 +15,8 @@ from aliasfree_jax.evaluation.reductions import ATTACKED_ACCURACY
 from aliasfree_jax.evaluation.selection import PRESETS, preset
 from aliasfree_jax.evaluation.shift_sets import Grid
 from aliasfree_jax.evaluation.shifting import Warp
-from aliasfree_jax.evaluation.trial import Table, moved_rows
+from aliasfree_jax.evaluation.table import Table
+from aliasfree_jax.evaluation.trial import moved_rows
 from aliasfree_jax.ops.resample import ideal_resample
 
 SIDE = 32
