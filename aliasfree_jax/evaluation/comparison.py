@@ -76,15 +76,19 @@ def check_logits(raw: Any, batch: int) -> np.ndarray:
     logits = np.asarray(raw, np.float64)
     if logits.ndim != 2 or logits.shape[0] != batch:
         raise ShapeError(f"expected logits [{batch}, classes], got shape {list(logits.shape)}.")
-    _check_finite(logits, "logits")
+    check_finite(_finite(logits), "logits")
     return logits
 
 
-def _check_finite(outputs: np.ndarray, name: str) -> None:
-    finite = np.isfinite(outputs).reshape(len(outputs), -1).all(-1)
+def _finite(outputs: np.ndarray) -> np.ndarray:
+    return np.isfinite(outputs).reshape(len(outputs), -1).all(-1)
+
+
+def check_finite(finite: np.ndarray, name: str) -> None:
+    """Raises `AliasFreeError` unless the outputs of all images are finite, [n]; `name` says what they are."""
     if not finite.all():
         raise AliasFreeError(
-            f"the {name} of {int((~finite).sum())} of {len(outputs)} images are not finite: "
+            f"the {name} of {int((~finite).sum())} of {len(finite)} images are not finite: "
             "the network is unusable."
         )
 
@@ -165,7 +169,7 @@ class CompareFeatures(Comparison):
                 f"expected feature maps [{len(rows)}, h, w, C] or vectors [{len(rows)}, C], got shape "
                 f"{list(features.shape)}."
             )
-        _check_finite(features, "features")
+        check_finite(_finite(features), "features")
         moved = features
         if features.ndim == 4:
             if where.shape[1] != 2:

@@ -21,7 +21,7 @@ from aliasfree_jax.evaluation.reductions import STABILITY, Counts, Reduction
 from aliasfree_jax.evaluation.shift_sets import ShiftSet
 from aliasfree_jax.evaluation.shifting import Circular, Shifting
 from aliasfree_jax.evaluation.table import Columns, Table, unshifted
-from aliasfree_jax.evaluation.trial import Predict, Refine, Trial, everywhere, tell_nobody
+from aliasfree_jax.evaluation.trial import Predict, Refine, Trial, everywhere, mesh_of, tell_nobody
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.mesh import evaluated_batches, make_mesh, replicate
 from aliasfree_jax.training.step import make_predict
@@ -118,7 +118,7 @@ def _trials(
     """Columns of the unshifted images, and a trial for each measurement."""
     images, label = batch["image"], np.asarray(batch["label"])
     mask = np.asarray(batch["mask"]) > 0
-    whole = everywhere(images)
+    whole = everywhere(images, mesh_of(images))
     # The first way is where the accuracy comes from: of the images without what a way puts around them.
     ways = [Circular(m.shifting.margin) for m in measurements[:1]] or [Circular()]
     views: dict[Hashable, tuple[Reference, Columns]] = {}

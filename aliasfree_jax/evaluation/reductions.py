@@ -120,6 +120,24 @@ class Change(Reduction):
 
 
 @dataclass(frozen=True)
+class Lowest(Reduction):
+    """The lowest value of a column over the shifts of an image, as the mean over images; nan counts nowhere."""
+
+    name: str
+    column: str
+
+    def count(self, table: Table) -> Counts:
+        """See `Reduction.count`."""
+        values = np.where(table.visited, table.columns[self.column], np.nan)
+        lowest = np.fmin.reduce(values, axis=0)
+        return Counts({"images": int((~np.isnan(lowest)).sum()), "sum": float(np.nansum(lowest))})
+
+    def result(self, counts: Counts) -> Mapping[str, Any]:
+        """See `Reduction.result`."""
+        return {self.name: float(counts.total["sum"] / max(1, counts.total["images"]))}
+
+
+@dataclass(frozen=True)
 class WorstCaseByRadius(Reduction):
     """Worst-case accuracy for every radius: all shifts that reach no further than so many steps each way.
 

@@ -36,10 +36,14 @@ def mesh_of(images: Any) -> Mesh | None:
     return mesh if isinstance(mesh, Mesh) and set(BATCH_AXES) <= set(mesh.axis_names) else None
 
 
-def everywhere(images: Any) -> jax.Array:
-    """Images whole on each of the devices of their mesh."""
-    mesh = mesh_of(images)
-    return replicate(images, mesh) if mesh else jnp.asarray(images)
+def everywhere(array: Any, mesh: Mesh | None) -> jax.Array:
+    """The array whole on each of the devices of a mesh."""
+    return replicate(array, mesh) if mesh else jnp.asarray(array)
+
+
+def divided(array: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """In a compiled function: every device computes its part of a batch."""
+    return jax.lax.with_sharding_constraint(array, split(mesh)) if mesh else array
 
 
 def collected(array: jax.Array, mesh: Mesh | None) -> jax.Array:
@@ -55,8 +59,7 @@ def moved_rows(
 
     Every device of `mesh` computes a part of them, see `mesh_of`.
     """
-    moved = shifting.move(images[rows], where)
-    return jax.lax.with_sharding_constraint(moved, split(mesh)) if mesh else moved
+    return divided(shifting.move(images[rows], where), mesh)
 
 
 def tell_nobody(pairs: int) -> None:
