@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError, ShapeError
-from aliasfree_jax.evaluation.reductions import Mean, Reduction
+from aliasfree_jax.evaluation.reductions import STABILITY, Change, Mean, Reduction
 from aliasfree_jax.evaluation.shifting import Shifting
 from aliasfree_jax.evaluation.table import Columns
 from aliasfree_jax.ops.resample import ideal_resample
@@ -31,9 +31,11 @@ class Comparison:
 
     Attributes:
       overall: results of the unshifted images.
+      of_shifts: what shifts are measured by where nothing else is asked for.
     """
 
     overall: tuple[Reduction, ...] = ()
+    of_shifts: tuple[Reduction, ...] = ()
 
     def reference(self, outputs: Any, label: np.ndarray, shifting: Shifting) -> Reference:
         """From the outputs for the unshifted view of a batch, and the batch's labels."""
@@ -136,6 +138,7 @@ class CompareLogits(Comparison):
     """Classes of images, see `compare_logits`."""
 
     overall = (Mean("accuracy", lambda table: table.still["correct"]),)
+    of_shifts = STABILITY
 
     def __call__(
         self, reference: Reference, rows: np.ndarray, outputs: Any, where: np.ndarray, shifting: Shifting
@@ -158,6 +161,7 @@ class CompareFeatures(Comparison):
     """
 
     side: int
+    of_shifts = (Change("feature_error"), Change("feature_change"))
 
     def __call__(
         self, reference: Reference, rows: np.ndarray, outputs: Any, where: np.ndarray, shifting: Shifting

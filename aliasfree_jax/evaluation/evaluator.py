@@ -6,7 +6,7 @@ reduced to. Padding (mask 0) never counts.
 
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -16,8 +16,8 @@ from flax import linen as nn
 from tqdm import tqdm
 
 from aliasfree_jax.errors import ConfigError, DataError
-from aliasfree_jax.evaluation.comparison import Comparison, CompareLogits, Reference
-from aliasfree_jax.evaluation.reductions import STABILITY, Counts, Reduction
+from aliasfree_jax.evaluation.comparison import CompareLogits, Comparison, Reference
+from aliasfree_jax.evaluation.reductions import Counts, Reduction
 from aliasfree_jax.evaluation.shift_sets import ShiftSet
 from aliasfree_jax.evaluation.shifting import Circular, Shifting
 from aliasfree_jax.evaluation.table import Columns, Table, unshifted
@@ -39,8 +39,8 @@ class Measurement:
       name: key of the results.
       shifts: one set, or several by name: all are reduced together, and each for itself as "parts".
       shifting: how images are moved.
-      reductions: what the answers are reduced to. If none of them needs further shifts of an image that is
-        fooled already, those are left out.
+      reductions: what the answers are reduced to; by default as the comparison has it. If none of them needs
+        further shifts of an image that is fooled already, those are left out.
       refine: looks for worse shifts after those of the sets.
       about: which shifts, in words; goes with the results.
     """
@@ -48,7 +48,7 @@ class Measurement:
     name: str
     shifts: ShiftSet | Mapping[str, ShiftSet]
     shifting: Shifting = Circular()
-    reductions: tuple[Reduction, ...] = STABILITY
+    reductions: tuple[Reduction, ...] = ()
     refine: Refine | None = None
     about: str = ""
 
@@ -65,7 +65,7 @@ class Measurement:
     @property
     def until_fooled(self) -> bool:
         """Whether the further shifts of fooled images can be left out."""
-        return all(reduction.until_fooled for reduction in self.reductions)
+        return bool(self.reductions) and all(reduction.until_fooled for reduction in self.reductions)
 
 
 class _Sums:
@@ -161,16 +161,17 @@ def evaluate(
     Args:
       predict: images [B, H, W, C] to logits [B, K], or what `compare` takes; compile it beforehand
         (`jax.jit`). It may also be a function of another library that takes and returns numpy arrays.
-      batches: dictionaries image [B, H, W, C], label [B, ...], mask [B] (0 = padding); read once. Where images
-        lie on several devices (`training.mesh.evaluated_batches`), the work is divided over them.
+      batches: dictionaries image [B, H, W, C], label [B, ...], mask [B] (0 = padding); read once. Where
+        images lie on several devices (`training.mesh.evaluated_batches`), the work is divided over them.
       measurements: what to measure; their names are the keys of the results.
       compare: what is asked of the outputs: by default classes of images; for maps see `tasks`,
         and `CompareFeatures` where `predict` gives features.
       advance: called with the number of (image, shift) pairs that were done, for a progress bar.
 
     Returns:
-      {"images", and of the unshifted images "accuracy" or what `compare.overall` says} and for each measurement {"pairs": those looked at, its
-      reductions' results; "parts": the same by set, where they have names}. Proportions are in [0, 1].
+      {"images", and of the unshifted images "accuracy" or what `compare.overall` says} and for each
+      measurement {"pairs": those looked at, its reductions' results; "parts": the same by set, where they
+      have names}. Proportions are in [0, 1].
 
     Raises:
       AliasFreeError: logits that are not finite.
@@ -180,6 +181,7 @@ def evaluate(
     """
     if len({m.name for m in measurements}) < len(measurements):
         raise ConfigError(f"two measurements have the same name: {', '.join(m.name for m in measurements)}.")
+    measurements = [replace(m, reductions=m.reductions or compare.of_shifts) for m in measurements]
     sums, images = [_Sums(m) for m in measurements], 0
     overall = [Counts() for _ in compare.overall]
     for batch in batches:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from aliasfree_jax.errors import DataError, ShapeError
 from aliasfree_jax.evaluation.comparison import Comparison, Reference, check_finite, filled
-from aliasfree_jax.evaluation.equivariance import NO_DIFFERENCE, EquivarianceError
+from aliasfree_jax.evaluation.equivariance import NO_DIFFERENCE, EquivarianceError, decibels
 from aliasfree_jax.evaluation.image_quality import WINDOW, energy, psnr, spread, ssim
 from aliasfree_jax.evaluation.reductions import Counts, Reduction
 from aliasfree_jax.evaluation.shifting import Shifting, centre
@@ -74,6 +74,7 @@ class CompareImages(Comparison):
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         self.mean, self.std = (np.asarray(numbers, np.float32) for numbers in (mean, std))
         self.overall = tuple(MeanOf(column, unshifted=True) for column in ("psnr", "ssim", "nmse"))
+        self.of_shifts = STABILITY
 
     def reference(self, outputs: Any, label: np.ndarray, shifting: Shifting) -> Reference:
         """See `Comparison`; labels are images with their margin.
@@ -90,8 +91,8 @@ class CompareImages(Comparison):
         target = centre(label, shifting.margin)
         if outputs.shape != target.shape:
             raise ShapeError(
-                f"the network gives images of {_size(outputs)} for targets of {_size(target)} (height x width "
-                "x channels)."
+                f"the network gives images of {_size(outputs)} for targets of {_size(target)} (height x "
+                "width x channels)."
             )
         if outputs.shape[-1] != len(self.mean):
             raise ShapeError(
@@ -128,12 +129,13 @@ class MeanOf(Reduction):
     """The mean of a column over all pairs, or of the unshifted images; nan is left out.
 
     Args:
-      column: its name, and that of the result; a psnr counts as 400 dB at most.
+      column: its name; a psnr counts as 400 dB at most.
+      name: of the result; by default the column's.
       unshifted: of the unshifted images.
     """
 
-    def __init__(self, column: str, *, unshifted: bool = False):
-        self.column, self.unshifted = column, unshifted
+    def __init__(self, column: str, name: str = "", *, unshifted: bool = False):
+        self.column, self.name, self.unshifted = column, name or column, unshifted
 
     def count(self, table: Table) -> Counts:
         """See `Reduction.count`."""
@@ -149,11 +151,27 @@ class MeanOf(Reduction):
         number = counts.total["number"]
         if not number:
             raise DataError(f"no target has values that differ, so there is no {self.column}.")
-        return {self.column: counts.total["sum"] / number}
+        return {self.name: counts.total["sum"] / number}
+
+
+class MovedPsnr(Reduction):
+    """moved_psnr: the PSNR of the mean over all pairs of the squared errors, each relative to its range.
+
+    The mean of the PSNRs themselves would tell little: a single pair without an error is infinite.
+    """
+
+    def count(self, table: Table) -> Counts:
+        """See `Reduction.count`."""
+        errors = 10 ** (-bounded(table.all_shifts("moved_psnr")) / 10)
+        return Counts({"pairs": int((~np.isnan(errors)).sum()), "sum": float(np.nansum(errors))})
+
+    def result(self, counts: Counts) -> dict[str, float]:
+        """See `Reduction.result`."""
+        return {"moved_psnr": -float(decibels(counts.total["sum"] / max(1, counts.total["pairs"])))}
 
 
 class PsnrChange(Reduction):
-    """psnr_change: the largest |PSNR(shifted) - PSNR| of each image over its shifts: mean and max over images.
+    """psnr_change: the largest |PSNR(shifted) - PSNR| of an image over its shifts; mean and max over images.
 
     Args:
       column: the PSNR's.
@@ -179,7 +197,7 @@ class PsnrChange(Reduction):
 # What every kind of shift is measured by.
 STABILITY: tuple[Reduction, ...] = (
     EquivarianceError(),
-    MeanOf("moved_psnr"),
+    MovedPsnr(),
     MeanOf("psnr"),
     PsnrChange(),
 )

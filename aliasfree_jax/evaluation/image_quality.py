@@ -12,7 +12,7 @@ K1, K2 = 0.01, 0.03
 
 
 def spread(images: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Largest value, and that less the smallest, of images [N, H, W, C] where `inside` [N, H, W]; each [N]."""
+    """Largest value, and that less the smallest, of images [N, H, W, C] where `inside` [N, H, W]; [N]."""
     inside = inside[..., None]
     largest = jnp.where(inside, images, -jnp.inf).max((1, 2, 3))
     return largest, largest - jnp.where(inside, images, jnp.inf).min((1, 2, 3))

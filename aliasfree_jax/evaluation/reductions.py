@@ -121,7 +121,7 @@ class Change(Reduction):
 
 @dataclass(frozen=True)
 class Lowest(Reduction):
-    """The lowest value of a column over the shifts of an image, as the mean over images; nan counts nowhere."""
+    """The mean over images of the lowest value of a column over the image's shifts; nan counts nowhere."""
 
     name: str
     column: str
@@ -213,7 +213,7 @@ class MeanOfBatches(Reduction):
         return {f"mean_of_batches_{name}": mean for name, mean in means.items()}
 
 
-# What every kind of shift is measured by where nothing else is asked for.
+# What every kind of shift of classified images is measured by where nothing else is asked for.
 STABILITY: tuple[Reduction, ...] = (
     CONSISTENCY,
     ACCURACY,

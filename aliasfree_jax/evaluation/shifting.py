@@ -64,10 +64,10 @@ class Shifting:
         raise NotImplementedError
 
     def along(self, maps: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Output maps of unshifted views, moved as images are; with -where, those of moved images, moved back.
+        """Moves output maps as their images are moved; by -where, those of moved images back.
 
         Args:
-          maps: [N, H, W, K], of the size of `unshifted`.
+          maps: [N, H, W, K], of the size of the unshifted views.
           where: [N, parameters].
 
         Returns:

@@ -109,7 +109,7 @@ class Trial:
         count, size = where.shape[:2]
         self.shifting.check(self.images.shape, where)
         if self.until_fooled and "correct" not in self.still:
-            raise ConfigError("fooled images are those of a wrong class: compare logits, not features or maps.")
+            raise ConfigError("worst cases need classes of images: compare logits, not features or maps.")
         alive = self.mask if among is None else self.mask & among
         if self.until_fooled:
             alive = alive & self.still["correct"]
@@ -117,7 +117,8 @@ class Trial:
         flat = where.reshape(count * size, -1)
         visited = np.zeros(count * size, bool)
         columns = {
-            name: np.zeros((count * size, *still.shape[1:]), still.dtype) for name, still in self.still.items()
+            name: np.zeros((count * size, *values.shape[1:]), values.dtype)
+            for name, values in self.still.items()
         }
         done = count * int(self.mask.sum()) - len(pending)
         under_way: deque[tuple[np.ndarray, Any]] = deque()
@@ -144,9 +145,7 @@ class Trial:
         if self.until_fooled:  # what was under way beyond an image's first failure depends on the batch
             wrong = visited & ~columns["correct"].reshape(count, size)
             visited &= np.cumsum(wrong, axis=0) - wrong == 0
-        shaped = {
-            name: column.reshape(count, size, *column.shape[1:]) for name, column in columns.items()
-        }
+        shaped = {name: column.reshape(count, size, *column.shape[1:]) for name, column in columns.items()}
         return Table(where, visited, shaped, self.still, self.mask)
 
 
