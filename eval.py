@@ -32,6 +32,7 @@ from aliasfree_jax.conversion import load_for_command
 from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import fit_classes
+from aliasfree_jax.evaluation.comparison import Comparison
 from aliasfree_jax.evaluation.evaluator import Results, predictor, shift_report
 from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
 from aliasfree_jax.evaluation.report import circumstances, format_markdown, format_table, in_words
@@ -42,10 +43,12 @@ from aliasfree_jax.evaluation.selection import (
     PRESETS,
     Selection,
     check_channels,
+    check_task,
     prepare,
     select,
 )
 from aliasfree_jax.evaluation.stored import results_path
+from aliasfree_jax.evaluation.tasks import comparison
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.files import write_json, write_whole
 from aliasfree_jax.processes import is_first
@@ -102,26 +105,29 @@ def output_path(reference: str) -> Path:
 
 
 def check_fits(card: ModelCard, source: Source) -> Source:
-    """The images with labels that number the network's outputs.
+    """The images with labels that number the network's outputs, if they are classes.
 
     Raises:
       AliasFreeError: the network cannot classify them.
     """
     check_channels(source, card)
+    if card.task == "regression":
+        return source
     accept = cli.ACCEPT_CLASS_NAMES.value
     return fit_classes(source, card.outputs(), tell=print, subset=True, accept=accept)
 
 
-def measured(config: ConfigDict, predict: Predict, source: Source, chosen: Selection) -> Results:
+def measured(
+    config: ConfigDict, predict: Predict, source: Source, chosen: Selection, compare: Comparison
+) -> Results:
     """Results of all measurements: a pass over the images in each of their views."""
     views = [(view.data(config), measurements) for view, measurements in chosen.views.items()]
     results: Results = {}
     for data, measurements in views:
         batches = own_eval_batches(source, data, config.eval.batch_size)
         # The first pass is that of the usual view, whose accuracy is the network's.
-        report = shift_report(
-            predict, batches, measurements, images=len(source), devices=config.train.devices
-        )
+        how = {"compare": compare, "images": len(source), "devices": config.train.devices}
+        report = shift_report(predict, batches, measurements, **how)
         results = report | results
     published = chosen.published(results)
     return results | ({"published": published} if published else {})
@@ -169,6 +175,7 @@ def main(config: ConfigDict) -> None:
     reference = checkpoint()
     output = output_path(reference)
     card, module, variables = load_for_command(reference, "--checkpoint")
+    config.task = card.task
     print(f"checkpoint     {reference}, step {card.step}\nnetwork        {card.in_words()}")
     preparation = prepare(config.data, card, cli.overridden())
     choice = how_chosen(Path(reference))
@@ -189,6 +196,7 @@ def main(config: ConfigDict) -> None:
     preparation["presets"] = dict(chosen.resized)
     # Before anything is measured:
     if _IMAGENET_C.value:
+        check_task(card.task, ["--imagenet_c"])
         corruptions_in(_IMAGENET_C.value)
     if _PICTURES.value:
         figure_class()
@@ -197,7 +205,7 @@ def main(config: ConfigDict) -> None:
     predict = predictor(module, variables, config.train.devices)
     # First, as it fails soonest.
     pictured = image_results(module, variables, predict, source, config) if _PICTURES.value else None
-    results = measured(config, predict, source, chosen)
+    results = measured(config, predict, source, chosen, comparison(config, source.class_names))
     if _IMAGENET_C.value:
         results["imagenet_c"] = corrupted(config, predict, source)
     results["preparation"] = preparation

@@ -28,7 +28,8 @@ from absl import flags
 
 from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.errors import DataError
-from aliasfree_jax.evaluation.report import Rows, percent
+from aliasfree_jax.evaluation.report import Rows
+from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.files import write_json
 from benchmarks.timing import machine
 from experiments.stored import ROOT, rounded

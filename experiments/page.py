@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from aliasfree_jax.evaluation.report import Rows, markdown, percent
+from aliasfree_jax.evaluation.report import Rows, markdown
+from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.evaluation.report.pictures import png
 from experiments.matrix import AUGMENTATIONS, EVERY_SHIFT, GATES
 from experiments.measuring import GRIDS

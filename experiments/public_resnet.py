@@ -34,7 +34,8 @@ from aliasfree_jax.data.sources import Subset
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
 from aliasfree_jax.evaluation.measurements import adversarial_integer
-from aliasfree_jax.evaluation.report import Rows, circumstances, percent
+from aliasfree_jax.evaluation.report import Rows, circumstances
+from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.evaluation.shift_sets import Grid, random_fraction, random_integer
 from aliasfree_jax.files import local_path, write_json
 from benchmarks.timing import machine

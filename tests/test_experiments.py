@@ -16,7 +16,7 @@ from PIL import Image
 from aliasfree_jax.commands import program
 from aliasfree_jax.config import validate
 from aliasfree_jax.errors import ConfigError, DataError
-from aliasfree_jax.evaluation.report import percent
+from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.files import OccupiedError, sole_writer
 from aliasfree_jax.models import create_model
 from experiments import public_resnet

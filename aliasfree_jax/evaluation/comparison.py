@@ -1,23 +1,66 @@
 """What a shift changed, pair by pair: outputs of shifted images beside those of the unshifted ones.
 
-Comparisons run on the host in float64, so that changes of the size of float32 rounding are seen as such.
+Logits and features are compared on the host in float64, so that changes of the size of float32 rounding are
+seen as such. Outputs that are maps: `pixel_classes`, `image_pairs`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError, ShapeError
+from aliasfree_jax.evaluation.reductions import STABILITY, Change, Mean, Reduction
+from aliasfree_jax.evaluation.shifting import Shifting
+from aliasfree_jax.evaluation.table import Columns
 from aliasfree_jax.ops.resample import ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift
 
-Columns = dict[str, np.ndarray]  # one number a pair: arrays [n]
-# (outputs of unshifted images, of shifted ones, labels [n], shifts [n, parameters]) -> columns
-Compare = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Columns]
+
+class Reference(NamedTuple):
+    """What the outputs for shifted images are compared with: outputs and labels of the unshifted [B, ...]."""
+
+    outputs: Any
+    label: Any
+
+
+class Comparison:
+    """What is asked of the outputs of a network; injected into `evaluator.evaluate`.
+
+    Attributes:
+      overall: results of the unshifted images.
+      of_shifts: what shifts are measured by where nothing else is asked for.
+    """
+
+    overall: tuple[Reduction, ...] = ()
+    of_shifts: tuple[Reduction, ...] = ()
+
+    def reference(self, outputs: Any, label: np.ndarray, shifting: Shifting) -> Reference:
+        """From the outputs for the unshifted view of a batch, and the batch's labels."""
+        return Reference(np.asarray(outputs, np.float64), label)
+
+    def __call__(
+        self, reference: Reference, rows: np.ndarray, outputs: Any, where: np.ndarray, shifting: Shifting
+    ) -> Columns:
+        """Compares pairs of image and shift.
+
+        Args:
+          reference: of the batch.
+          rows: [n], the pairs' images, as positions in the batch.
+          outputs: [B, ...] for the shifted images: the first n are those of the pairs.
+          where: [n, parameters], the shifts.
+          shifting: how images moved.
+        """
+        raise NotImplementedError
+
+
+def filled(rows: np.ndarray, where: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`rows` [n] and shifts `where` [n, parameters], both filled up with zeros to `size`."""
+    filling = size - len(rows)
+    rows = np.concatenate([rows, np.zeros(filling, rows.dtype)]).astype(np.int32)
+    return rows, np.concatenate([where, np.zeros((filling, where.shape[1]), where.dtype)])
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -35,22 +78,24 @@ def check_logits(raw: Any, batch: int) -> np.ndarray:
     logits = np.asarray(raw, np.float64)
     if logits.ndim != 2 or logits.shape[0] != batch:
         raise ShapeError(f"expected logits [{batch}, classes], got shape {list(logits.shape)}.")
-    _check_finite(logits, "logits")
+    check_finite(_finite(logits), "logits")
     return logits
 
 
-def _check_finite(outputs: np.ndarray, name: str) -> None:
-    finite = np.isfinite(outputs).reshape(len(outputs), -1).all(-1)
+def _finite(outputs: np.ndarray) -> np.ndarray:
+    return np.isfinite(outputs).reshape(len(outputs), -1).all(-1)
+
+
+def check_finite(finite: np.ndarray, name: str) -> None:
+    """Raises `AliasFreeError` unless the outputs of all images are finite, [n]; `name` says what they are."""
     if not finite.all():
         raise AliasFreeError(
-            f"the {name} of {int((~finite).sum())} of {len(outputs)} images are not finite: "
+            f"the {name} of {int((~finite).sum())} of {len(finite)} images are not finite: "
             "the network is unusable."
         )
 
 
-def compare_logits(
-    reference: np.ndarray, logits: np.ndarray, label: np.ndarray, where: np.ndarray | None = None
-) -> Columns:
+def compare_logits(reference: np.ndarray, logits: np.ndarray, label: np.ndarray) -> Columns:
     """Compares logits [n, K] of shifted images with those of the unshifted ones, [n, K].
 
     Returns:
@@ -89,8 +134,22 @@ def compare_logits(
     }
 
 
+class CompareLogits(Comparison):
+    """Classes of images, see `compare_logits`."""
+
+    overall = (Mean("accuracy", lambda table: table.still["correct"]),)
+    of_shifts = STABILITY
+
+    def __call__(
+        self, reference: Reference, rows: np.ndarray, outputs: Any, where: np.ndarray, shifting: Shifting
+    ) -> Columns:
+        """See `Comparison`."""
+        found = np.asarray(outputs)[: len(rows)]
+        return compare_logits(reference.outputs[rows], found, reference.label[rows])
+
+
 @dataclass(frozen=True)
-class CompareFeatures:
+class CompareFeatures(Comparison):
     """Compares feature maps [n, h, w, C] after undoing the shift, or feature vectors [n, C] as they are.
 
     As in the demonstration of alias_free_convnets: maps are enlarged to the image's `side` by ideal
@@ -102,23 +161,26 @@ class CompareFeatures:
     """
 
     side: int
+    of_shifts = (Change("feature_error"), Change("feature_change"))
 
     def __call__(
-        self, reference: np.ndarray, features: np.ndarray, label: np.ndarray, where: np.ndarray
+        self, reference: Reference, rows: np.ndarray, outputs: Any, where: np.ndarray, shifting: Shifting
     ) -> Columns:
-        """See `Compare`."""
-        if features.ndim not in (2, 4) or len(features) != len(label):
+        """See `Comparison`."""
+        features, still = np.asarray(outputs, np.float64)[: len(rows)], reference.outputs[rows]
+        if features.ndim not in (2, 4) or len(features) != len(rows):
             raise ShapeError(
-                f"expected feature maps [{len(label)}, h, w, C] or vectors [{len(label)}, C], got shape "
+                f"expected feature maps [{len(rows)}, h, w, C] or vectors [{len(rows)}, C], got shape "
                 f"{list(features.shape)}."
             )
-        _check_finite(features, "features")
+        check_finite(_finite(features), "features")
+        moved = features
         if features.ndim == 4:
             if where.shape[1] != 2:
                 raise ConfigError("feature maps can be moved back for shifts only, not for other warps.")
             back = fractional_shift(self._enlarged(features), -jnp.asarray(where, jnp.float32))
-            reference, features = np.asarray(self._enlarged(reference)), np.asarray(back)
-        still, moved = (x.astype(np.float64).reshape(len(label), -1) for x in (reference, features))
+            still, moved = np.asarray(self._enlarged(still)), np.asarray(back)
+        still, moved = (x.astype(np.float64).reshape(len(rows), -1) for x in (still, moved))
         difference = np.abs(moved - still)
         largest = np.maximum(np.abs(still).max(-1), np.finfo(np.float32).tiny)
         return {"feature_error": difference.mean(-1), "feature_change": difference.max(-1) / largest}

@@ -1,4 +1,4 @@
-"""The evaluator: any function images -> logits, measured under shifts.
+"""The evaluator: any function images -> logits, or maps, measured under shifts.
 
 A `Measurement` joins three choices: how images are moved, over which shifts, and what their answers are
 reduced to. Padding (mask 0) never counts.
@@ -6,7 +6,7 @@ reduced to. Padding (mask 0) never counts.
 
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -16,17 +16,19 @@ from flax import linen as nn
 from tqdm import tqdm
 
 from aliasfree_jax.errors import ConfigError, DataError
-from aliasfree_jax.evaluation.comparison import Columns, Compare, compare_logits
-from aliasfree_jax.evaluation.reductions import STABILITY, Counts, Reduction
+from aliasfree_jax.evaluation.comparison import CompareLogits, Comparison, Reference
+from aliasfree_jax.evaluation.reductions import Counts, Reduction
 from aliasfree_jax.evaluation.shift_sets import ShiftSet
 from aliasfree_jax.evaluation.shifting import Circular, Shifting
-from aliasfree_jax.evaluation.trial import Predict, Refine, Table, Trial, everywhere, tell_nobody
+from aliasfree_jax.evaluation.table import Columns, Table, unshifted
+from aliasfree_jax.evaluation.trial import Predict, Refine, Trial, everywhere, mesh_of, tell_nobody
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.mesh import evaluated_batches, make_mesh, replicate
 from aliasfree_jax.training.step import make_predict
 
 Batch = Mapping[str, Any]
 Results = dict[str, Any]
+_CLASSES = CompareLogits()
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Measurement:
       name: key of the results.
       shifts: one set, or several by name: all are reduced together, and each for itself as "parts".
       shifting: how images are moved.
-      reductions: what the answers are reduced to. If none of them needs further shifts of an image that is
-        fooled already, those are left out.
+      reductions: what the answers are reduced to; by default as the comparison has it. If none of them needs
+        further shifts of an image that is fooled already, those are left out.
       refine: looks for worse shifts after those of the sets.
       about: which shifts, in words; goes with the results.
     """
@@ -46,7 +48,7 @@ class Measurement:
     name: str
     shifts: ShiftSet | Mapping[str, ShiftSet]
     shifting: Shifting = Circular()
-    reductions: tuple[Reduction, ...] = STABILITY
+    reductions: tuple[Reduction, ...] = ()
     refine: Refine | None = None
     about: str = ""
 
@@ -63,7 +65,7 @@ class Measurement:
     @property
     def until_fooled(self) -> bool:
         """Whether the further shifts of fooled images can be left out."""
-        return all(reduction.until_fooled for reduction in self.reductions)
+        return bool(self.reductions) and all(reduction.until_fooled for reduction in self.reductions)
 
 
 class _Sums:
@@ -110,21 +112,22 @@ def _trials(
     batch: Batch,
     measurements: Sequence[Measurement],
     first: int,
-    compare: Compare,
+    compare: Comparison,
     advance: Callable[[int], None],
 ) -> tuple[Columns, list[Trial]]:
     """Columns of the unshifted images, and a trial for each measurement."""
     images, label = batch["image"], np.asarray(batch["label"])
     mask = np.asarray(batch["mask"]) > 0
-    whole = everywhere(images)
+    whole = everywhere(images, mesh_of(images))
     # The first way is where the accuracy comes from: of the images without what a way puts around them.
     ways = [Circular(m.shifting.margin) for m in measurements[:1]] or [Circular()]
-    views: dict[Hashable, tuple[np.ndarray, Columns]] = {}
+    views: dict[Hashable, tuple[Reference, Columns]] = {}
     for way in [*ways, *(m.shifting for m in measurements)]:
         if way.view not in views:
-            outputs = np.asarray(predict(way.unshifted(images)))
-            reference, nowhere = np.asarray(outputs, np.float64), np.zeros((len(label), 2), np.int32)
-            views[way.view] = reference, compare(reference, outputs, label, nowhere)
+            outputs = predict(way.unshifted(images))
+            reference, nowhere = compare.reference(outputs, label, way), np.zeros((len(label), 2), np.int32)
+            rows = np.arange(len(label))
+            views[way.view] = reference, compare(reference, rows, outputs, nowhere, Circular(way.margin))
     trials = [
         Trial(
             predict=predict,
@@ -150,23 +153,25 @@ def evaluate(
     batches: Iterable[Batch],
     measurements: Sequence[Measurement] = (),
     *,
-    compare: Compare = compare_logits,
+    compare: Comparison = _CLASSES,
     advance: Callable[[int], None] = tell_nobody,
 ) -> Results:
     """Measures accuracy, and what shifts change.
 
     Args:
-      predict: images [B, H, W, C] to logits [B, K]; compile it beforehand (`jax.jit`). It may also
-        be a function of another library that takes and returns numpy arrays.
-      batches: dictionaries image [B, H, W, C], label [B], mask [B] (0 = padding); read once. Where images
-        lie on several devices (`training.mesh.evaluated_batches`), the work is divided over them.
+      predict: images [B, H, W, C] to logits [B, K], or what `compare` takes; compile it beforehand
+        (`jax.jit`). It may also be a function of another library that takes and returns numpy arrays.
+      batches: dictionaries image [B, H, W, C], label [B, ...], mask [B] (0 = padding); read once. Where
+        images lie on several devices (`training.mesh.evaluated_batches`), the work is divided over them.
       measurements: what to measure; their names are the keys of the results.
-      compare: what is compared; `CompareFeatures` where `predict` gives features.
+      compare: what is asked of the outputs: by default classes of images; for maps see `tasks`,
+        and `CompareFeatures` where `predict` gives features.
       advance: called with the number of (image, shift) pairs that were done, for a progress bar.
 
     Returns:
-      {"images", "accuracy": of the unshifted images} and for each measurement {"pairs": those looked at, its
-      reductions' results; "parts": the same by set, where they have names}. Proportions are in [0, 1].
+      {"images", and of the unshifted images "accuracy" or what `compare.overall` says} and for each
+      measurement {"pairs": those looked at, its reductions' results; "parts": the same by set, where they
+      have names}. Proportions are in [0, 1].
 
     Raises:
       AliasFreeError: logits that are not finite.
@@ -176,12 +181,16 @@ def evaluate(
     """
     if len({m.name for m in measurements}) < len(measurements):
         raise ConfigError(f"two measurements have the same name: {', '.join(m.name for m in measurements)}.")
-    sums, images, right = [_Sums(m) for m in measurements], 0, list[int]()
+    measurements = [replace(m, reductions=m.reductions or compare.of_shifts) for m in measurements]
+    sums, images = [_Sums(m) for m in measurements], 0
+    overall = [Counts() for _ in compare.overall]
     for batch in batches:
         still, trials = _trials(predict, batch, measurements, images, compare, advance)
         mask = np.asarray(batch["mask"]) > 0
-        if "correct" in still:
-            right.append(int(still["correct"][mask].sum()))
+        if mask.any():
+            table = unshifted(still, mask)
+            for counts, reduction in zip(overall, compare.overall, strict=True):
+                counts.add(reduction.count(table))
         advance(int(mask.sum()))
         for counting, trial in zip(sums, trials, strict=True):
             if mask.any():
@@ -189,8 +198,10 @@ def evaluate(
         images += int(mask.sum())
     if not images:
         raise DataError("there is no image to evaluate: check data.eval_split and data.eval_limit.")
-    accuracy = {"accuracy": sum(right) / images} if right else {}
-    return {"images": images, **accuracy} | {s.measurement.name: s.result() for s in sums}
+    results: Results = {"images": images}
+    for counts, reduction in zip(overall, compare.overall, strict=True):
+        results |= reduction.result(counts)
+    return results | {s.measurement.name: s.result() for s in sums}
 
 
 def predictor(
@@ -211,6 +222,7 @@ def shift_report(
     measurements: Sequence[Measurement],
     *,
     images: int,
+    compare: Comparison = _CLASSES,
     devices: int = 0,
     progress: bool = True,
 ) -> Results:
@@ -221,6 +233,7 @@ def shift_report(
       batches: read once. With several processes, each gives its part of every batch.
       measurements: what to measure.
       images: how many there are, for the progress bar.
+      compare: see `evaluate`.
       devices: that the work is divided over, the same as of `predict`; 0 = all. Results do not depend on it.
       progress: show it.
     """
@@ -232,4 +245,4 @@ def shift_report(
         total=pairs, desc="evaluating", unit=" images", unit_scale=True, disable=hidden, mininterval=interval
     ) as bar:
         placed = evaluated_batches(batches, make_mesh(devices))
-        return evaluate(predict, placed, measurements, advance=bar.update)
+        return evaluate(predict, placed, measurements, compare=compare, advance=bar.update)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.trial import Table
+from aliasfree_jax.evaluation.table import Table
 
 
 @dataclass
@@ -120,6 +120,24 @@ class Change(Reduction):
 
 
 @dataclass(frozen=True)
+class Lowest(Reduction):
+    """The mean over images of the lowest value of a column over the image's shifts; nan counts nowhere."""
+
+    name: str
+    column: str
+
+    def count(self, table: Table) -> Counts:
+        """See `Reduction.count`."""
+        values = np.where(table.visited, table.columns[self.column], np.nan)
+        lowest = np.fmin.reduce(values, axis=0)
+        return Counts({"images": int((~np.isnan(lowest)).sum()), "sum": float(np.nansum(lowest))})
+
+    def result(self, counts: Counts) -> Mapping[str, Any]:
+        """See `Reduction.result`."""
+        return {self.name: float(counts.total["sum"] / max(1, counts.total["images"]))}
+
+
+@dataclass(frozen=True)
 class WorstCaseByRadius(Reduction):
     """Worst-case accuracy for every radius: all shifts that reach no further than so many steps each way.
 
@@ -195,7 +213,7 @@ class MeanOfBatches(Reduction):
         return {f"mean_of_batches_{name}": mean for name, mean in means.items()}
 
 
-# What every kind of shift is measured by where nothing else is asked for.
+# What every kind of shift of classified images is measured by where nothing else is asked for.
 STABILITY: tuple[Reduction, ...] = (
     CONSISTENCY,
     ACCURACY,

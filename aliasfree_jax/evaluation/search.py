@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.comparison import check_logits
 from aliasfree_jax.evaluation.shifting import Shifting
-from aliasfree_jax.evaluation.trial import Table, Trial, collected, mesh_of, moved_rows
+from aliasfree_jax.evaluation.table import Table
+from aliasfree_jax.evaluation.trial import Trial, collected, mesh_of, moved_rows
 
 Descend = Callable[[jax.Array, np.ndarray, np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]
 

@@ -1,20 +1,22 @@
 """From the configuration and the names on a command line to what is measured, and on which images."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard
+from aliasfree_jax.config import RESULTS
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.sources import Source
 from aliasfree_jax.data.views import described
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.evaluation import measurements as make
 from aliasfree_jax.evaluation.evaluator import Batch, Measurement, evaluate
-from aliasfree_jax.evaluation.presets import Preset, PresetConfig, consistency, worst_cases
+from aliasfree_jax.evaluation.presets import Preset, PresetConfig, consistency, maps, worst_cases
 from aliasfree_jax.evaluation.shifting import Fill
+from aliasfree_jax.evaluation.tasks import comparison
 from aliasfree_jax.evaluation.trial import Predict
 
 T = TypeVar("T")
@@ -35,7 +37,18 @@ ADVERSARIAL: dict[str, Callable[[ConfigDict, int], Measurement]] = {
     "fraction": lambda e, side: make.adversarial_fraction(e.finest_fraction),
     "continuous": lambda e, side: make.adversarial_continuous(min(e.worst_case_radius, side / 2)),
 }
-PRESETS = consistency.PRESETS | worst_cases.PRESETS
+# The presets of each task, and what can be asked besides of networks whose outputs are maps.
+PRESETS_OF = {
+    "classification": consistency.PRESETS | worst_cases.PRESETS,
+    "segmentation": maps.OF_SEGMENTATION,
+    "regression": maps.OF_REGRESSION,
+}
+PRESETS = {name: make for of_task in PRESETS_OF.values() for name, make in of_task.items()}
+OF_MAPS = (
+    *(f"--{kind}_shifts" for kind in ("integer", "fractional", "zero_filled", "crop")),
+    *(f"--adversarial={kind}" for kind in ("integer", "half", "fraction")),
+    "--pictures",
+)
 
 
 def _known(what: str, name: str, table: Mapping[str, T]) -> T:
@@ -52,6 +65,25 @@ def preset(name: str, config: PresetConfig, *, paper: bool = False) -> Preset:
     """
     found = _known("preset", name, PRESETS)(config, paper)
     return found if paper else Preset(found.measurements)
+
+
+def check_task(task: str, asked: Iterable[str]) -> None:
+    """Raises `ConfigError` if a network of this task cannot be asked something.
+
+    Args:
+      task: of the network.
+      asked: as on the command line: "--spatial_attack", "--presets=aps_consistency".
+    """
+    own = [f"--presets={name}" for name in PRESETS_OF[task]]
+    of_others = {f"--presets={name}" for name in PRESETS}.difference(own)
+    possible = [*OF_MAPS, *own]
+    dense = task != "classification"
+    refused = [name for name in asked if name in of_others or (dense and name not in possible)]
+    if refused:
+        instead = ", ".join(possible if dense else own)
+        raise ConfigError(
+            f"{', '.join(refused)}: not for a network of {task}. What can be measured: {instead}."
+        )
 
 
 class View(NamedTuple):
@@ -183,7 +215,7 @@ def select(
     """The measurements of these names, as `config.eval` says.
 
     Args:
-      config: the whole configuration; its seed, section eval, and the normalisation in data.
+      config: the whole configuration; its task, seed, section eval, and the normalisation in data.
       side: of the network's input.
       random: of `RANDOM`.
       adversarial: of `ADVERSARIAL`.
@@ -194,15 +226,21 @@ def select(
       overridden: fields that the user named; "data.interpolation" among them holds for presets too.
 
     Raises:
-      ConfigError: an unknown name, or two that measure the same.
+      ConfigError: an unknown name, two that measure the same, or one that is not for the task.
     """
+    dense = config.task != "classification"
     chosen = [random_shifts(kind, config, side) for kind in random]
     chosen += [_known("--adversarial", kind, ADVERSARIAL)(config.eval, side) for kind in adversarial]
+    asked = [f"--{kind}_shifts" for kind in random] + [f"--adversarial={kind}" for kind in adversarial]
+    asked += ["--spatial_attack"] * spatial + [f"--presets={name}" for name in presets if name in PRESETS]
+    check_task(config.task, asked)
+    if dense:
+        chosen = [replace(m, reductions=()) for m in chosen]  # no image is wrong as a whole
     attack, outside = config.eval.attack, black(config.data.mean, config.data.std)
     if spatial:
         space = {"rotation": attack.rotation, "enlargement": attack.enlargement}
         chosen.append(make.spatial_attack(outside, translation=attack.translation * side, **space))
-    if pictures:
+    if pictures and not dense:
         chosen.append(make.shift_plane(side, config.eval.worst_case_radius))
     of_presets = PresetConfig(
         side,
@@ -235,19 +273,21 @@ def select(
 def evaluation_while_training(config: ConfigDict) -> Callable[[Predict, Iterable[Batch]], dict[str, float]]:
     """The function (predict, batches) -> results that `training.loop.run` takes as `evaluate`.
 
-    The results are flat: "images", "accuracy", and "<kind>_consistency" for each kind in `eval.during`, with
-    `eval.shifts` random shifts an image, the same ones every time.
+    The results are flat: "images" and those that `config.RESULTS` names for the task, of the shifts for each
+    kind in `eval.during`, with `eval.shifts` random shifts an image, the same ones every time.
 
     Raises:
       ConfigError: the configuration's own fault.
     """
     kinds = tuple(config.eval.during)
     side = Preprocessing.from_config(config.data).input_size
-    measurements = [random_shifts(kind, config, side) for kind in kinds]
+    measurements, compare = [random_shifts(kind, config, side) for kind in kinds], comparison(config)
+    metrics, of_shifts = RESULTS[config.task]
+    figure = of_shifts.removeprefix("{}_")
 
     def results(predict: Predict, batches: Iterable[Batch]) -> dict[str, float]:
-        found = evaluate(predict, batches, measurements)
-        flat = {f"{kind}_consistency": found[kind]["consistency"] for kind in kinds}
-        return {"images": found["images"], "accuracy": found["accuracy"]} | flat
+        found = evaluate(predict, batches, measurements, compare=compare)
+        flat = {of_shifts.format(kind): found[kind][figure] for kind in kinds}
+        return {name: found[name] for name in ("images", *metrics)} | flat
 
     return results

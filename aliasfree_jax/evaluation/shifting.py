@@ -63,6 +63,24 @@ class Shifting:
         """[N, H, W, C] moved by `where` [N, parameters]; of the shape of `unshifted`."""
         raise NotImplementedError
 
+    def along(self, maps: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Moves output maps as their images are moved; by -where, those of moved images back.
+
+        Args:
+          maps: [N, H, W, K], of the size of the unshifted views.
+          where: [N, parameters].
+
+        Returns:
+          The moved maps, and where [N, H, W] they are known: True if it did not come from outside.
+
+        Raises:
+          ConfigError: this way cannot be undone.
+        """
+        raise ConfigError(
+            f"maps cannot be moved back after {type(self).__name__}: measure circular shifts, zero-filled "
+            "shifts, or windows at whole pixels (crop)."
+        )
+
     def limit(self, side: int) -> tuple[float, str]:
         """The largest shift of an unshifted view with this shorter side, in pixels, and why."""
         raise NotImplementedError
@@ -86,14 +104,25 @@ class Circular(Shifting):
 
     def move(self, images: jax.Array, where: jax.Array) -> jax.Array:
         """See `Shifting.move`."""
-        images = self.unshifted(images)
-        if jnp.issubdtype(where.dtype, jnp.integer):
-            return integer_shift(images, where)
-        return fractional_shift(images, where)
+        return self.along(self.unshifted(images), where)[0]
+
+    def along(self, maps: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """See `Shifting.along`."""
+        move = integer_shift if jnp.issubdtype(where.dtype, jnp.integer) else fractional_shift
+        return move(maps, where), jnp.ones(maps.shape[:3], bool)
 
     def limit(self, side: int) -> tuple[float, str]:
         """See `Shifting.limit`."""
         return side, f"the shorter side of the images is {side}, once round the circle"
+
+
+def _overlapping(maps: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`maps` [N, H, W, K] rolled, and True where nothing came round the circle, [N, H, W]."""
+    height, width = maps.shape[1:3]
+    row = jnp.arange(height) - where[:, :1]  # [N, H]: where a row comes from
+    column = jnp.arange(width) - where[:, 1:]
+    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None]
+    return integer_shift(maps, where), inside
 
 
 @dataclass(frozen=True)
@@ -106,12 +135,12 @@ class ZeroFilled(Shifting):
     def move(self, images: jax.Array, where: jax.Array) -> jax.Array:
         """See `Shifting.move`."""
         images = self.unshifted(images)
-        height, width = images.shape[1:3]
-        row = jnp.arange(height) - where[:, :1]  # [N, H]: where a row comes from
-        column = jnp.arange(width) - where[:, 1:]
-        inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None]
-        moved = integer_shift(images, where)
+        moved, inside = self.along(images, where)
         return jnp.where(inside[..., None], moved, jnp.asarray(self.fill, images.dtype))
+
+    def along(self, maps: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """See `Shifting.along`."""
+        return _overlapping(maps, where)
 
     def limit(self, side: int) -> tuple[float, str]:
         """See `Shifting.limit`."""
@@ -133,6 +162,10 @@ class Crop(Shifting):
             return jax.lax.dynamic_slice(image, (at[0], at[1], 0), (height, width, image.shape[2]))
 
         return jax.vmap(window)(images, start)
+
+    def along(self, maps: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """See `Shifting.along`."""
+        return _overlapping(maps, where)
 
     def limit(self, side: int) -> tuple[float, str]:
         """See `Shifting.limit`."""

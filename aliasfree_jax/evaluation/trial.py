@@ -20,8 +20,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.comparison import Columns, Compare
+from aliasfree_jax.evaluation.comparison import Comparison, Reference, filled
 from aliasfree_jax.evaluation.shifting import Shifting
+from aliasfree_jax.evaluation.table import Columns, Table
 from aliasfree_jax.training.mesh import BATCH_AXES, replicate, replicated, split
 
 Predict = Callable[[jax.Array], Any]
@@ -35,10 +36,14 @@ def mesh_of(images: Any) -> Mesh | None:
     return mesh if isinstance(mesh, Mesh) and set(BATCH_AXES) <= set(mesh.axis_names) else None
 
 
-def everywhere(images: Any) -> jax.Array:
-    """Images whole on each of the devices of their mesh."""
-    mesh = mesh_of(images)
-    return replicate(images, mesh) if mesh else jnp.asarray(images)
+def everywhere(array: Any, mesh: Mesh | None) -> jax.Array:
+    """The array whole on each of the devices of a mesh."""
+    return replicate(array, mesh) if mesh else jnp.asarray(array)
+
+
+def divided(array: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """In a compiled function: every device computes its part of a batch."""
+    return jax.lax.with_sharding_constraint(array, split(mesh)) if mesh else array
 
 
 def collected(array: jax.Array, mesh: Mesh | None) -> jax.Array:
@@ -54,54 +59,7 @@ def moved_rows(
 
     Every device of `mesh` computes a part of them, see `mesh_of`.
     """
-    moved = shifting.move(images[rows], where)
-    return jax.lax.with_sharding_constraint(moved, split(mesh)) if mesh else moved
-
-
-@dataclass(frozen=True)
-class Table:
-    """What one batch of B images did under K shifts.
-
-    Attributes:
-      where: the shifts, [K, B, parameters].
-      visited: which pairs were looked at, bool [K, B]; False for padding and where the answer was known.
-      columns: see `Compare`, each [K, B].
-      still: the same of the unshifted images, each [B].
-      mask: which images count, bool [B].
-    """
-
-    where: np.ndarray
-    visited: np.ndarray
-    columns: Columns
-    still: Columns
-    mask: np.ndarray
-
-    def all_shifts(self, column: str) -> np.ndarray:
-        """The values of a column at the visited pairs."""
-        if column not in self.columns:
-            raise ConfigError(
-                f"there is no {column!r} to reduce: there are {', '.join(sorted(self.columns))}."
-            )
-        return self.columns[column][self.visited]
-
-    @property
-    def fooled(self) -> np.ndarray:
-        """Which images were classified wrongly under a shift, bool [B]."""
-        return np.any(self.visited & ~self.columns["correct"], axis=0)
-
-    def of_images(self) -> "Table":
-        """The same without padding."""
-        kept = self.mask
-        columns, still = (
-            {name: values[..., kept] for name, values in of.items()} for of in (self.columns, self.still)
-        )
-        return Table(self.where[:, kept], self.visited[:, kept], columns, still, kept[kept])
-
-    def joined(self, other: "Table") -> "Table":
-        """The shifts of both, of the same images."""
-        columns = {name: np.concatenate([own, other.columns[name]]) for name, own in self.columns.items()}
-        where = np.concatenate([self.where, other.where])
-        return Table(where, np.concatenate([self.visited, other.visited]), columns, self.still, self.mask)
+    return divided(shifting.move(images[rows], where), mesh)
 
 
 def tell_nobody(pairs: int) -> None:
@@ -114,18 +72,18 @@ class Trial:
 
     Attributes:
       images: [B, H, W, C] with their margins, see `everywhere`.
-      reference: outputs of the unshifted images.
-      still: columns of the unshifted images, each [B].
+      reference: what shifted images are compared with.
+      still: columns of the unshifted images, each [B] or [B, ...].
       label, mask, numbers: [B]; numbers are the images' places in the data set, of filling the next one's.
       until_fooled: leave out the further shifts of an image once it is classified wrongly.
       advance: told how many (image, shift) pairs are done or left out.
     """
 
     predict: Predict
-    compare: Compare
+    compare: Comparison
     shifting: Shifting
     images: jax.Array
-    reference: np.ndarray
+    reference: Reference
     still: Columns
     label: np.ndarray
     mask: np.ndarray
@@ -135,9 +93,7 @@ class Trial:
 
     def filled(self, rows: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """At most B `rows` [n] and their shifts `where` [n, parameters], both filled up with zeros to [B]."""
-        filling = len(self.label) - len(rows)
-        rows = np.concatenate([rows, np.zeros(filling, rows.dtype)]).astype(np.int32)
-        return rows, np.concatenate([where, np.zeros((filling, where.shape[1]), where.dtype)])
+        return filled(rows, where, len(self.mask))
 
     def forward(self, rows: np.ndarray, where: np.ndarray) -> Any:
         """Outputs [B, ...] for at most B `rows` [n] moved by `where` [n, parameters]; the rest is filling."""
@@ -153,14 +109,17 @@ class Trial:
         count, size = where.shape[:2]
         self.shifting.check(self.images.shape, where)
         if self.until_fooled and "correct" not in self.still:
-            raise ConfigError("worst cases need predictions: compare logits, not features.")
+            raise ConfigError("worst cases need classes of images: compare logits, not features or maps.")
         alive = self.mask if among is None else self.mask & among
         if self.until_fooled:
             alive = alive & self.still["correct"]
         pending = np.flatnonzero(np.broadcast_to(alive, (count, size)))
         flat = where.reshape(count * size, -1)
         visited = np.zeros(count * size, bool)
-        columns = {name: np.zeros((count * size,), still.dtype) for name, still in self.still.items()}
+        columns = {
+            name: np.zeros((count * size, *values.shape[1:]), values.dtype)
+            for name, values in self.still.items()
+        }
         done = count * int(self.mask.sum()) - len(pending)
         under_way: deque[tuple[np.ndarray, Any]] = deque()
         while len(pending) or under_way:
@@ -168,8 +127,8 @@ class Trial:
                 pairs, pending = pending[:size], pending[size:]
                 under_way.append((pairs, self.forward(pairs % size, flat[pairs])))
             pairs, outputs = under_way.popleft()
-            rows, outputs = pairs % size, np.asarray(outputs)[: len(pairs)]
-            found = self.compare(self.reference[rows], outputs, self.label[rows], flat[pairs])
+            rows = pairs % size
+            found = self.compare(self.reference, rows, outputs, flat[pairs], self.shifting)
             for name, values in found.items():
                 columns[name][pairs] = values
             visited[pairs] = True
@@ -186,7 +145,7 @@ class Trial:
         if self.until_fooled:  # what was under way beyond an image's first failure depends on the batch
             wrong = visited & ~columns["correct"].reshape(count, size)
             visited &= np.cumsum(wrong, axis=0) - wrong == 0
-        shaped = {name: column.reshape(count, size) for name, column in columns.items()}
+        shaped = {name: column.reshape(count, size, *column.shape[1:]) for name, column in columns.items()}
         return Table(where, visited, shaped, self.still, self.mask)
 
 

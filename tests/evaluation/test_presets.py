@@ -12,10 +12,11 @@ from aliasfree_jax.evaluation.measurements import distinct_factors
 from aliasfree_jax.evaluation.presets import PresetConfig
 from aliasfree_jax.evaluation.presets.worst_cases import original_warp
 from aliasfree_jax.evaluation.reductions import ATTACKED_ACCURACY
-from aliasfree_jax.evaluation.selection import PRESETS, preset
+from aliasfree_jax.evaluation.selection import PRESETS_OF, preset
 from aliasfree_jax.evaluation.shift_sets import Grid
 from aliasfree_jax.evaluation.shifting import Warp
-from aliasfree_jax.evaluation.trial import Table, moved_rows
+from aliasfree_jax.evaluation.table import Table
+from aliasfree_jax.evaluation.trial import moved_rows
 from aliasfree_jax.ops.resample import ideal_resample
 
 SIDE = 32
@@ -73,7 +74,7 @@ BILINEAR = {
 BILINEAR |= {"afc_spatial_grid", "afc_translation_grid"}
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", PRESETS_OF["classification"])
 def test_the_images_are_resized_as_by_the_original(name):
     """The programs for CIFAR-10 do not resize; those of AFC and AFT are bicubic but for three of AFC's."""
     expected = "" if "cifar" in name else "bilinear" if name in BILINEAR else "bicubic"
@@ -447,7 +448,7 @@ def thinned(shifts):
     return Grid(shifts.points[::16]) if isinstance(shifts, Grid) and shifts.count > 200 else shifts
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", PRESETS_OF["classification"])
 @pytest.mark.parametrize("paper", [True, False])
 def test_every_preset_runs_and_finds_nothing_in_a_constant_network(name, paper):
     margin = 2

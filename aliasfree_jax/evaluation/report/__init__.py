@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from aliasfree_jax import __version__
+from aliasfree_jax.evaluation.report.columns import COLUMNS, NOTES, NOTES_OF_PIXELS, overall, percent, task_of
 
 Rows = list[list[str]]  # of a table, the heading first
 
@@ -51,42 +52,6 @@ def circumstances() -> dict[str, str]:
     }
 
 
-def percent(share: float) -> str:
-    """Two decimals; 100.00% only where there is no exception at all."""
-    return f"{share if share == 1 else min(share, 0.9999):.2%}"
-
-
-Text = Callable[[Any], str]
-
-
-def _exponent(statistic: str) -> Text:
-    return lambda change: f"{change[statistic]:.1e}"
-
-
-# Heading, key of the result it stands for, and that as text.
-COLUMNS: tuple[tuple[str, str, Text], ...] = (
-    ("pairs", "pairs", str),
-    ("consistency", "consistency", percent),
-    ("two agree", "pair_consistency", percent),
-    ("accuracy", "accuracy", percent),
-    ("worst case", "worst_case_accuracy", percent),
-    ("attacked", "attacked_accuracy", percent),
-    ("mean dp", "probability_change", _exponent("mean")),
-    ("max dp", "probability_change", _exponent("max")),
-    ("mean dz", "logit_change", _exponent("mean")),
-    ("max dz", "logit_change", _exponent("max")),
-)
-NOTES = {
-    "consistency": "consistency: share of (image, shift) pairs whose class is that of the unshifted image.",
-    "pair_consistency": "two agree: share of images with the same class under all their shifts.",
-    "accuracy": "accuracy: of the shifted images.",
-    "worst_case_accuracy": "worst case: right unshifted and under all shifts of the row.",
-    "attacked_accuracy": "attacked: under the first wrong shift, if its loss is larger than without a shift.",
-    "probability_change": "dp: change of the predicted class's probability.",
-    "logit_change": "dz: max |z(shifted) - z| / max |z| of the logits z.",
-}
-
-
 def _measured(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The measurements and their parts, by the name of their row."""
     for name, result in results.items():
@@ -113,9 +78,17 @@ def _explanations(results: Mapping[str, Any]) -> list[str]:
         if isinstance(result, Mapping) and result.get("about"):
             abouts.setdefault(result["about"], []).append(name)
     keys = {key for _, result in _measured(results) for key in result}
+    notes = NOTES_OF_PIXELS if task_of(results) == "segmentation" else NOTES
     return [f"{', '.join(names)}: {about}" for about, names in abouts.items()] + [
-        note for key, note in NOTES.items() if key in keys
+        note for key, note in notes.items() if key in keys
     ]
+
+
+def _classes(results: Mapping[str, Any]) -> Rows:
+    """Intersection over union of each class of pixels."""
+    found = results.get("class_iou", {})
+    texts = ((name, "does not occur" if value is None else percent(value)) for name, value in found.items())
+    return [["class", "IoU"], *map(list, texts)]
 
 
 def _published(results: Mapping[str, Any]) -> Rows:
@@ -138,7 +111,7 @@ def _corruptions(found: Mapping[str, Any]) -> Rows:
 
 def tables(results: Mapping[str, Any]) -> Iterator[tuple[Rows, list[str]]]:
     """Each table of the report that has rows, and the lines that explain it."""
-    found = [(_shifts(results), _explanations(results)), (_published(results), [])]
+    found = [(_shifts(results), _explanations(results)), (_classes(results), []), (_published(results), [])]
     if corrupted := results.get("imagenet_c"):
         # A folder of another name counts for nothing, so what lacks is told.
         missing = ", ".join(corrupted.get("missing", ()))
@@ -161,14 +134,18 @@ def in_words(preparation: Mapping[str, Any]) -> str:
 
 
 def headlines(results: Mapping[str, Any]) -> list[str]:
-    """How many images, and their accuracy unshifted; then, if that is known, how they were prepared."""
-    lines = [f"{results['images']} images, accuracy {percent(results['accuracy'])}"]
+    """How many images, and what they give unshifted; then, if that is known, how they were prepared."""
+    found = (f"{words} {text}" for words, text in overall(results).items())
+    lines = [", ".join([f"{results['images']} images", *found])]
     return lines + ([in_words(results["preparation"])] if "preparation" in results else [])
 
 
 def compared(networks: Mapping[str, Mapping[str, Any]]) -> Rows:
     """Every figure of the networks' tables, one a row and the networks beside each other; heading first."""
-    rows: dict[str, list[str]] = {"accuracy, no shift": [percent(r["accuracy"]) for r in networks.values()]}
+    rows: dict[str, list[str]] = {}
+    for column, results in enumerate(networks.values()):
+        for words, text in overall(results).items():
+            rows.setdefault(f"{words}, no shift", [""] * len(networks))[column] = text
     for column, results in enumerate(networks.values()):
         whole = ""
         for name, result in _measured(results):

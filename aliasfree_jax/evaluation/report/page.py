@@ -18,6 +18,7 @@ from absl import flags
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError, DataError, listed
 from aliasfree_jax.evaluation.report import Rows, compared, headlines, tables
+from aliasfree_jax.evaluation.report.columns import OVERALL, task_of
 from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, read_results
 from aliasfree_jax.evaluation.report.pictures import (
     feature_figure,
@@ -137,7 +138,8 @@ def _figure(picture: Picture, drawn: bytes | DataError) -> str:
 
 def _settings(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Everything among the results that was not measured, sections flattened."""
-    measured = {"images", "accuracy", "published", "imagenet_c", IMAGE}
+    measured = {"images", "published", "imagenet_c", "mean_accuracy", "class_iou", IMAGE}
+    measured |= {key for key, *_ in OVERALL.get(task_of(results), ())}
     for key, value in results.items():
         if not prefix and (key in measured or (isinstance(value, Mapping) and "pairs" in value)):
             continue

@@ -23,6 +23,7 @@ from aliasfree_jax.errors import ConfigError, DataError, unknown
 from aliasfree_jax.evaluation.alignment import candidates
 from aliasfree_jax.evaluation.evaluator import Results, shift_report
 from aliasfree_jax.evaluation.measurements import slide
+from aliasfree_jax.evaluation.report.columns import task_of
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.ops.shift import fractional_shift
 from aliasfree_jax.training.mesh import own_eval_batches
@@ -191,7 +192,7 @@ def read_results(path: Path, name: str = "") -> Evaluated:
         results = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read results from {path}: {error}.") from error
-    if not isinstance(results, dict) or not {"images", "accuracy"} <= set(results):
+    if not isinstance(results, dict) or "images" not in results or not task_of(results):
         raise DataError(f"{path} has no results of eval.py: expected at least images and accuracy.")
     return Evaluated(name or run_name(path), results)
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from aliasfree_jax.errors import DataError
-from aliasfree_jax.evaluation.report import percent
+from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, shift_plane, worst_by_radius
 from aliasfree_jax.ops.shift import fractional_shift
 from aliasfree_jax.training.curves import figure_class

@@ -1,0 +1,64 @@
+"""How close images are to others: mean squared errors, and SSIM as scikit-image computes it by default.
+
+Wang et al., *Image quality assessment* (IEEE TIP 2004), with the uniform windows of 7 x 7 pixels, sample
+variances and constants of `skimage.metrics.structural_similarity`, which fastMRI and the programs of APS use.
+"""
+
+import jax
+import jax.numpy as jnp
+
+WINDOW = 7  # pixels; images of SSIM are no smaller
+K1, K2 = 0.01, 0.03
+
+
+def spread(images: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Largest value, and that less the smallest, of images [N, H, W, C] where `inside` [N, H, W]; [N]."""
+    inside = inside[..., None]
+    largest = jnp.where(inside, images, -jnp.inf).max((1, 2, 3))
+    return largest, largest - jnp.where(inside, images, jnp.inf).min((1, 2, 3))
+
+
+def energy(images: jax.Array, inside: jax.Array) -> jax.Array:
+    """The sum of squares of images [N, H, W, C] where `inside` [N, H, W]; [N]."""
+    return jnp.square(jnp.where(inside[..., None], images, 0)).sum((1, 2, 3))
+
+
+def psnr(target: jax.Array, found: jax.Array, peak: jax.Array, inside: jax.Array) -> jax.Array:
+    """10 log10 of peak^2 / mean squared error, dB, [N]; inf without an error, nan where the peak is not > 0.
+
+    Args:
+      target, found: [N, H, W, C].
+      peak: the range of the target's values, [N].
+      inside: which pixels count, [N, H, W].
+    """
+    error = energy(found - target, inside) / (inside.sum((1, 2)) * target.shape[-1])
+    decibels = 20 * jnp.log10(peak) - 10 * jnp.log10(error)
+    return jnp.where(peak > 0, decibels, jnp.nan)
+
+
+def _window_means(images: jax.Array) -> jax.Array:
+    """Means over all windows that lie within the images, [N, H - 6, W - 6, C]."""
+    sums = jax.lax.reduce_window(images, 0.0, jax.lax.add, (1, WINDOW, WINDOW, 1), (1, 1, 1, 1), "VALID")
+    return sums / WINDOW**2
+
+
+def ssim(target: jax.Array, found: jax.Array, peak: jax.Array, inside: jax.Array) -> jax.Array:
+    """The mean structural similarity over windows of pixels that all count, and channels; [N].
+
+    Arguments as of `psnr`; nan where the peak is not > 0 or no window counts.
+    """
+    # About the mean of each image: variances are then no differences of large numbers.
+    middle = target.mean((1, 2), keepdims=True)
+    x, y = target - middle, found - middle
+    mean_x, mean_y = _window_means(x), _window_means(y)
+    sample = WINDOW**2 / (WINDOW**2 - 1)
+    variance_x = sample * (_window_means(x * x) - mean_x**2)
+    variance_y = sample * (_window_means(y * y) - mean_y**2)
+    covariance = sample * (_window_means(x * y) - mean_x * mean_y)
+    first, second = ((k * peak[:, None, None, None]) ** 2 for k in (K1, K2))
+    mean_x, mean_y = mean_x + middle, mean_y + middle
+    luminance = (2 * mean_x * mean_y + first) / (mean_x**2 + mean_y**2 + first)
+    similarity = luminance * (2 * covariance + second) / (variance_x + variance_y + second)
+    whole = _window_means(inside[..., None].astype(x.dtype)) > 1 - 0.5 / WINDOW**2
+    mean = jnp.where(whole, similarity, 0).sum((1, 2, 3)) / (whole.sum((1, 2, 3)) * x.shape[-1])
+    return jnp.where(peak > 0, mean, jnp.nan)

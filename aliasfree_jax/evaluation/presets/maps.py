@@ -1,0 +1,103 @@
+"""Metrics of networks whose outputs are maps: LPS's mASSC, and APS's of U-Nets; see `presets`.
+
+mASSC, the mean average shift consistency of segmentation, is that of Zou et al., *Delving deeper into
+anti-aliasing in ConvNets* (BMVC 2020), as LPS's program has it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from aliasfree_jax.evaluation.evaluator import Measurement
+from aliasfree_jax.evaluation.image_pairs import MeanOf, PsnrChange
+from aliasfree_jax.evaluation.measurements import largest_shift
+from aliasfree_jax.evaluation.presets import Figure, MakePreset, Preset, PresetConfig, draws, figure
+from aliasfree_jax.evaluation.reductions import CONSISTENCY
+from aliasfree_jax.evaluation.shift_sets import Grid, ShiftSet, random_integer
+from aliasfree_jax.evaluation.shifting import Circular, ZeroFilled
+
+SHIFTS, REACH = 5, 32  # of LPS's program
+# The window of a zero-padded image moves against its content.
+WAYS = {"circular": (Circular(), 1), "linear": (ZeroFilled(), -1)}
+# Of APS's U-Nets: -16 ... 15 pixels each way, the range that its training draws rolls from.
+LOW, HIGH = -16, 16
+PSNR_SHIFTS = 10
+
+
+def lps_massc(config: PresetConfig, paper: bool) -> Preset:
+    """Share of pixels that keep their class, moved back; the original: the mean of five shifts' over batches.
+
+    Its shifts are those of a batch, each axis -32 ... 32; "linear" ones of the image in a border of zeros.
+    """
+    wanted, figures = [], dict[str, Figure]()
+    for way, (shifting, sign) in WAYS.items():
+        name = f"lps_massc_{way}"
+        if paper:
+            stream = np.random.RandomState(config.seed)
+            shifts: ShiftSet | Mapping[str, ShiftSet] = {
+                f"shift {i}": draws(stream, -REACH, REACH + 1, 1, sign) for i in range(SHIFTS)
+            }
+            figures |= {way: _over_shifts(name, np.mean), f"{way}_variance": _over_shifts(name, np.var)}
+            wanted.append(Measurement(name, shifts, shifting, (CONSISTENCY,)))
+        else:
+            reach = largest_shift(REACH, config.side)
+            shifts = random_integer(SHIFTS, reach, jax.random.key(config.seed))
+            about = f"{SHIFTS} random shifts an image, each axis up to {reach} pixels, seed {config.seed}"
+            wanted.append(Measurement(name, shifts, shifting, about=about))
+    return Preset(tuple(wanted), figures)
+
+
+def _over_shifts(name: str, of: Any) -> Figure:
+    """A statistic of the consistencies of the five shifts, in percent."""
+    return lambda results: float(of([100 * part["consistency"] for part in results[name]["parts"].values()]))
+
+
+@dataclass(frozen=True, eq=False)
+class _ForEachImage:
+    """`count` shifts for each image, one image after the other, from a generator of `np.random`."""
+
+    count: int
+    stream: np.random.RandomState
+
+    def draw(self, numbers: np.ndarray) -> np.ndarray:
+        """See `ShiftSet.draw`."""
+        drawn = self.stream.randint(LOW, HIGH, (len(numbers), self.count, 2))
+        return Grid(drawn.reshape(-1, 2)).points.reshape(drawn.shape).swapaxes(0, 1)
+
+
+def _own(count: int, config: PresetConfig, paper: bool) -> ShiftSet:
+    if paper:
+        return _ForEachImage(count, np.random.RandomState(config.seed))
+    return random_integer(count, largest_shift(-LOW, config.side), jax.random.key(config.seed))
+
+
+def aps_equivariance(name: str, peak: str, config: PresetConfig, paper: bool) -> Preset:
+    """NMSE, PSNR and SSIM of the output for a rolled image, the rolled output being the target.
+
+    One random roll an image. `peak`: "" for the range of the CT program, largest less smallest value;
+    "_of_max" for that of the MRI program, the largest value.
+    """
+    columns = {"NMSE": "moved_nmse", "PSNR": f"moved_psnr{peak}", "SSIM": f"moved_ssim{peak}"}
+    reductions = tuple(MeanOf(column, f"mean_{column}") for column in columns.values())
+    figures = {shown: figure(name, f"mean_{column}") for shown, column in columns.items()}
+    return Preset((Measurement(name, _own(1, config, paper), reductions=reductions),), figures)
+
+
+def aps_psnr_shift(config: PresetConfig, paper: bool) -> Preset:
+    """The largest change of an image's PSNR under ten random rolls: mean and maximum over the images."""
+    name = "aps_psnr_shift"
+    figures = {of: figure(name, "psnr_change", of) for of in ("mean", "max")}
+    wanted = Measurement(name, _own(PSNR_SHIFTS, config, paper), reductions=(PsnrChange(),))
+    return Preset((wanted,), figures)
+
+
+OF_SEGMENTATION: dict[str, MakePreset] = {"lps_massc": lps_massc}
+OF_REGRESSION: dict[str, MakePreset] = {
+    "aps_equivariance": partial(aps_equivariance, "aps_equivariance", ""),
+    "aps_equivariance_mri": partial(aps_equivariance, "aps_equivariance_mri", "_of_max"),
+    "aps_psnr_shift": aps_psnr_shift,
+}
