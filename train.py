@@ -35,15 +35,16 @@ from aliasfree_jax.evaluation.evaluator import predictor, shift_report
 from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
 from aliasfree_jax.evaluation.report import circumstances, format_table
 from aliasfree_jax.evaluation.selection import evaluation_while_training
+from aliasfree_jax.evaluation.tasks import comparison
 from aliasfree_jax.files import new_directory, write_json
 from aliasfree_jax.processes import is_first, of_first
 from aliasfree_jax.stored_config import CONFIG, read_config
 from aliasfree_jax.training import loop
+from aliasfree_jax.training.adopting import Pretrained
 from aliasfree_jax.training.curves import CURVES, draw_curves
 from aliasfree_jax.training.dry_run import shortened
 from aliasfree_jax.training.mesh import make_mesh, own_eval_batches
 from aliasfree_jax.training.resuming import TerminatedError, until_termination, watch_for_termination
-from aliasfree_jax.training.state import Pretrained
 from configs import quickstart
 
 _WORKDIR = flags.DEFINE(
@@ -106,7 +107,7 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
         accept_class_names=accept,
     )
     with watch_for_termination() as stop_requested:
-        source = open_source(config.data, train=False)
+        source = open_source(config.data, train=False, task=config.task)
         # What there is to say of it, the run has said.
         source = fit_classes(source, summary.card.outputs(), tell=lambda _: None, subset=True, accept=accept)
         draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
@@ -115,6 +116,7 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
             predictor(summary.module, summary.variables, config.train.devices),
             until_termination(batches, summary.card.step, stop_requested),
             [kind(summary.card.image_size, **draws) for kind in (integer_shifts, fractional_shifts)],
+            compare=comparison(config, source.class_names),
             images=len(source),
             devices=config.train.devices,
         )

@@ -120,8 +120,8 @@ def perform(task: str, variant: str, seed: int, data: str) -> dict[str, Any]:
     results: dict[str, Any] = json.loads((workdir / "eval.json").read_text())
     # Where the data was is no setting.
     results["data"]["path"], results["checkpoint"] = "", workdir.name
-    command = f"python -m experiments.dense --task={task} --only={variant} --seeds={seed}"
-    return results | {"command": command, "train_seconds": seconds, "processor": machine()}
+    made_by = f"python -m experiments.dense --task={task} --only={variant} --seeds={seed}"
+    return results | {"command": made_by, "train_seconds": seconds, "processor": machine()}
 
 
 def _found(results: Any, keys: Sequence[str]) -> float:

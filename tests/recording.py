@@ -32,9 +32,9 @@ from ml_collections import ConfigDict  # noqa: E402
 from aliasfree_jax import create_model, list_models  # noqa: E402
 from aliasfree_jax.checkpoint import load_model  # noqa: E402
 from aliasfree_jax.training import loop  # noqa: E402
+from aliasfree_jax.training.adopting import Pretrained  # noqa: E402
 from aliasfree_jax.training.optimizer import make_optimizer  # noqa: E402
 from aliasfree_jax.training.schedules import learning_rate, make_plan, temperature  # noqa: E402
-from aliasfree_jax.training.state import Pretrained  # noqa: E402
 from configs import quickstart  # noqa: E402
 
 # (pattern, replacement) of names of an older recording, e.g. (r"^logits/(\w+)_old", r"logits/\1_new").

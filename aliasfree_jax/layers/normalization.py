@@ -15,7 +15,7 @@ from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.layer import Layer, accurate_dtype
 from aliasfree_jax.ops.shapes import check_images
 
-_MOMENTUM, _EPSILON = 0.9, 1e-5  # of batch norms; the same epsilon in instance and group norms
+_EPSILON = 1e-5  # of batch, instance and group norms
 
 
 class ChannelNorm(Layer):
@@ -81,10 +81,12 @@ class BatchNorm(Layer):
 
     Attributes:
       group: images with common statistics in training; 0: all of the (micro-)batch.
+      momentum: of the running statistics, in Flax's convention.
     """
 
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     group: int = 0
+    momentum: float = 0.9
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -95,14 +97,17 @@ class BatchNorm(Layer):
         """
         check_images(x)
         if self.group and train:
-            return _GroupedBatchNorm(self.group, self.scale_init, **self.numerics, name="norm")(self.cast(x))
-        return nn.BatchNorm(momentum=_MOMENTUM, **_as_flax(self))(x, use_running_average=not train)
+            return _GroupedBatchNorm(
+                self.group, self.momentum, self.scale_init, **self.numerics, name="norm"
+            )(self.cast(x))
+        return nn.BatchNorm(momentum=self.momentum, **_as_flax(self))(x, use_running_average=not train)
 
 
 class _GroupedBatchNorm(Layer):
     """The training half of `BatchNorm` with groups, with the variables of flax's `nn.BatchNorm`."""
 
     group: int
+    momentum: float
     scale_init: nn.initializers.Initializer
 
     @nn.compact
@@ -122,7 +127,7 @@ class _GroupedBatchNorm(Layer):
         variance = jnp.mean((grouped - mean) ** 2, axis=(1, 2, 3), keepdims=True)
         if not self.is_initializing():
             for running, now in ((running_mean, mean), (running_variance, variance)):
-                running.value = _MOMENTUM * running.value + (1 - _MOMENTUM) * now.mean((0, 1, 2, 3))
+                running.value = self.momentum * running.value + (1 - self.momentum) * now.mean((0, 1, 2, 3))
         normal = (grouped - mean) * jax.lax.rsqrt(variance + _EPSILON)
         return (normal.reshape(x.shape) * scale + bias).astype(x.dtype)
 

@@ -15,12 +15,13 @@ from aliasfree_jax.data import BatchStream, Source
 from aliasfree_jax.files import local_path, write_json
 from aliasfree_jax.processes import from_first, is_first, total
 from aliasfree_jax.stored_config import CONFIG, to_store
+from aliasfree_jax.training.adopting import Pretrained, adopt
 from aliasfree_jax.training.mesh import put_batch
 from aliasfree_jax.training.mixing import CONTACT_SHEET
 from aliasfree_jax.training.progress import Progress, make_writers
 from aliasfree_jax.training.resuming import TerminatedError, check_identity, sole_job, watch_for_termination
 from aliasfree_jax.training.setup import Evaluate, Setup, set_up
-from aliasfree_jax.training.state import Pretrained, TrainState, adopt
+from aliasfree_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)

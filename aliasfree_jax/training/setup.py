@@ -216,8 +216,8 @@ def _open_data(
     The arguments are those of `set_up`; `stored` is the card of the run that goes on.
     """
     if sources is None:
-        train = open_source(config.data, train=True)
-        sources = train, open_source(config.data, train=False) if evaluate else None
+        train = open_source(config.data, train=True, task=config.task)
+        sources = train, open_source(config.data, train=False, task=config.task) if evaluate else None
     train, held_out = sources if evaluate else (sources[0], None)
     train, held_out, notes = fit_sources(train, held_out, stored, accept_class_names=accept_class_names)
     images, whole = TEST, len(train)

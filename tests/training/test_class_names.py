@@ -11,7 +11,7 @@ from aliasfree_jax.checkpoint import load_model, newest_card
 from aliasfree_jax.data import ArraySource
 from aliasfree_jax.data.class_names import ClassNamesError
 from aliasfree_jax.training import loop, setup
-from aliasfree_jax.training.state import Pretrained, adopt
+from aliasfree_jax.training.adopting import Pretrained, adopt
 
 CLASSES = ("ant", "bee", "cat")
 OTHERS = ("wolf", "yak", "zebra")

@@ -12,8 +12,8 @@ from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import CheckpointError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
+from aliasfree_jax.training.adopting import Pretrained, adopt
 from aliasfree_jax.training.setup import set_up
-from aliasfree_jax.training.state import Pretrained, adopt
 from configs.convnext_afc import gelu_like
 
 CLASSES = tuple("0123456789")
@@ -160,3 +160,26 @@ def test_a_run_begins_as_its_network_with_the_weights():
     plain = create_model("convnext_micro", **initial.card.options)
     before = jax.jit(plain.apply)(initial.variables, images)
     assert np.abs(expected - before).max() > 1e-2 * np.abs(before).max()  # another function
+
+
+def test_weights_of_a_classifier_become_those_of_the_backbone():
+    """Also where the backbone's samplers have weights that the classifier's have not."""
+    initial = make_initial("resnet20_cifar", MICRO)
+    options = {"backbone": {"name": "resnet20_cifar_lps", **MICRO}, "width": 4, "low_level_width": 2}
+    taken, old, fresh, told = adopted(initial, "deeplabv3plus_resnet20_cifar_lps", options, tuple("abc"))
+    kept = {path.replace("/", "/backbone/", 1): leaf for path, leaf in old.items() if "/head/" not in path}
+    assert kept.keys() < taken.keys()
+    for path, leaf in taken.items():
+        np.testing.assert_array_equal(leaf, kept.get(path, fresh[path]))
+    assert any("/backbone/" in path and "logits" in path for path in taken.keys() - kept.keys())
+    assert re.search("begin at their initial values: .*logits", told[0])
+    assert re.fullmatch(
+        r"the backbone is that of resnet20_cifar; \d+ arrays behind it begin at their initial values", told[1]
+    )
+
+
+def test_a_backbone_of_another_depth_is_refused():
+    initial = make_initial("resnet20_cifar", {"depths": (1, 2), "widths": (4, 8)})
+    options = {"backbone": {"name": "resnet20_cifar", **MICRO}, "width": 4, "low_level_width": 2}
+    with pytest.raises(CheckpointError, match=r"do not fit the model .*\n.*unexpected: .*stage1_block1"):
+        adopted(initial, "deeplabv3plus_resnet20_cifar", options)

@@ -27,8 +27,8 @@ from aliasfree_jax.conversion.code_bases import original_of
 from aliasfree_jax.data import ArraySource
 from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, ConversionError, ShapeError
 from aliasfree_jax.training import setup
+from aliasfree_jax.training.adopting import Pretrained, adopt
 from aliasfree_jax.training.progress import Progress
-from aliasfree_jax.training.state import Pretrained, adopt
 from aliasfree_jax.transform import Oversample, TransformError
 
 # ml_collections loads configuration files with a deprecated call.

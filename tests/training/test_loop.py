@@ -10,9 +10,9 @@ from aliasfree_jax import foreign
 from aliasfree_jax.checkpoint import RunCheckpoints, finished_steps, load_model, named_leaves
 from aliasfree_jax.errors import CheckpointError, ConfigError, DataError, ShapeError
 from aliasfree_jax.training import loop, setup
+from aliasfree_jax.training.adopting import Pretrained
 from aliasfree_jax.training.progress import DivergedError, Progress
 from aliasfree_jax.training.resuming import TerminatedError
-from aliasfree_jax.training.state import Pretrained
 
 
 def events(workdir, split):
