@@ -1,4 +1,4 @@
-"""Initial weights from those of another network: of other classes, samplers or activations, or a classifier."""
+"""Initial weights from a network with other classes, samplers or activations; a backbone from a classifier."""
 
 import dataclasses
 from collections.abc import Callable
