@@ -1,4 +1,4 @@
-"""Initial weights from a network with other classes, samplers or activations; a backbone from a classifier."""
+"""Initial weights from a network with other classes, samplers or activations; backbones from classifiers."""
 
 import dataclasses
 from collections.abc import Callable
