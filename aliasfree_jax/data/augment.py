@@ -1,12 +1,12 @@
-"""Preparing single images for training and evaluation: pure functions of NumPy arrays.
+"""Preparing images, and the labels of their pixels, for training: pure functions of NumPy arrays.
 
 Images are [H, W, C], uint8 or float32 in [0, 1]; every function keeps the dtype. Resizing is antialiased,
-by the function that is passed in; all randomness comes from the generator that is passed in.
+by the function that is passed in; all randomness comes from the generator that is passed in. A label that
+is a mask [H, W, 1] or a target image goes with its image through every step that moves pixels.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,23 +14,21 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import ImageEnhance
 
+from aliasfree_jax.data.crops import (
+    padded_crop,
+    random_resized_crop,
+    random_scaled_crop,
+    random_view,
+    rectangles,
+)
 from aliasfree_jax.data.decode import Resize, resize
+from aliasfree_jax.data.masks import resize_nearest
 from aliasfree_jax.data.rand_augment import RandAugment, as_pillow, from_pillow
-from aliasfree_jax.data.views import evaluation_view, resize_shorter
+from aliasfree_jax.data.sources import IGNORED
+from aliasfree_jax.data.views import evaluation_view
 from aliasfree_jax.errors import ConfigError, unknown
 
-ASPECT_RATIOS = (3 / 4, 4 / 3)
 ERASED_ASPECT_RATIOS = (0.3, 1 / 0.3)
-ATTEMPTS = 10  # rectangles drawn until one fits
-
-
-class Box(NamedTuple):
-    """A rectangle of an image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +44,18 @@ class Preprocessing:
     crop: str = "none"
     crop_padding: int = 4
     crop_scale: tuple[float, float] = (0.08, 1.0)
+    scale_range: tuple[float, float] = (0.5, 2.0)
     flip: bool = False
     rand_augment: RandAugment | None = None
     color_jitter: float = 0.0
     circular_shift: int = 0
     erase_probability: float = 0.0
+    noise: float = 0.0
+    reduction: int = 1
     eval_crop_ratio: float = 0.875
     eval_view: str = "auto"
     zero_pad: int = 0
+    task: str = "classification"
 
     @property
     def input_size(self) -> int:
@@ -61,59 +63,35 @@ class Preprocessing:
         return self.image_size + 2 * self.zero_pad
 
     @classmethod
-    def from_config(cls, data: ConfigDict) -> "Preprocessing":
-        """Reads `config.data`; ConfigError for a `rand_augment` of another notation."""
-        values = {field.name: data[field.name] for field in dataclasses.fields(cls)}
-        for name in ("mean", "std", "crop_scale"):
+    def from_config(cls, data: ConfigDict, task: str = "classification") -> "Preprocessing":
+        """Reads `config.data`, for examples of a task of `config.TASKS`.
+
+        The view "auto" of masks and target images is the crop, at every size: they are not squeezed.
+
+        Raises:
+          ConfigError: a `rand_augment` of another notation, or fields that are not of this task.
+        """
+        values = {field.name: data[field.name] for field in dataclasses.fields(cls) if field.name != "task"}
+        for name in ("mean", "std", "crop_scale", "scale_range"):
             values[name] = tuple(values[name])
+        _check_task(data, task)
+        if task != "classification" and data.eval_view == "auto":
+            values["eval_view"] = "crop"
         how = data.rand_augment
-        return cls(**{**values, "rand_augment": RandAugment.parse(how) if how else None})
+        return cls(**{**values, "rand_augment": RandAugment.parse(how) if how else None, "task": task})
 
 
-def _rectangles(
-    area: int, rng: np.random.Generator, scale: tuple[float, float], ratios: tuple[float, float]
-) -> Iterator[tuple[int, int]]:
-    """Sides of random rectangles: share of `area` uniform in `scale`, quotient log-uniform in `ratios`."""
-    low, high = (math.log(ratio) for ratio in ratios)
-    for _ in range(ATTEMPTS):
-        covered = area * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(low, high))
-        yield round(math.sqrt(covered * aspect)), round(math.sqrt(covered / aspect))
-
-
-def random_box(height: int, width: int, rng: np.random.Generator, scale: tuple[float, float]) -> Box:
-    """The rectangle of torchvision's and timm's RandomResizedCrop, in an image of `height` x `width`.
-
-    Its share of the area is uniform in `scale`, its aspect ratio log-uniform in 3/4..4/3. After ten
-    rectangles that do not fit: the largest centred one whose aspect ratio is within those bounds.
-    """
-    for w, h in _rectangles(height * width, rng, scale, ASPECT_RATIOS):
-        if 0 < w <= width and 0 < h <= height:
-            return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
-    h = min(height, round(width / ASPECT_RATIOS[0]))
-    w = min(width, round(height * ASPECT_RATIOS[1]))
-    return Box((height - h) // 2, (width - w) // 2, h, w)
-
-
-def random_resized_crop(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    size: int,
-    scale: tuple[float, float] = (0.08, 1.0),
-    resize: Resize = resize,
-) -> np.ndarray:
-    """A random rectangle (`random_box`) of `image`, resized to [size, size, C]."""
-    top, left, height, width = random_box(image.shape[0], image.shape[1], rng, scale)
-    return resize(image[top : top + height, left : left + width], size, size)
-
-
-def padded_crop(image: np.ndarray, rng: np.random.Generator, padding: int) -> np.ndarray:
-    """Surrounds `image` by `padding` black pixels and takes a random crop of the original size."""
-    height, width = image.shape[:2]
-    padded = np.zeros((height + 2 * padding, width + 2 * padding, image.shape[2]), image.dtype)
-    padded[padding : padding + height, padding : padding + width] = image
-    top, left = rng.integers(2 * padding + 1, size=2)
-    return padded[top : top + height, left : left + width]
+def _check_task(data: ConfigDict, task: str) -> None:
+    if data.rand_augment and task != "classification":
+        raise ConfigError(
+            f"data.rand_augment = {data.rand_augment!r} moves images without their masks or targets, so task "
+            f"= {task!r} cannot use it: set data.rand_augment = '', and for colours data.color_jitter."
+        )
+    if task != "regression" and (data.noise > 0 or data.reduction > 1):
+        raise ConfigError(
+            f"data.noise = {data.noise:g} and data.reduction = {data.reduction} degrade the images of task = "
+            f"'regression', and this is {task}: set config.task, or data.noise = 0 and data.reduction = 1."
+        )
 
 
 def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -150,7 +128,7 @@ def random_erasing(image: np.ndarray, rng: np.random.Generator, probability: flo
     if rng.random() >= probability:
         return image
     height, width, channels = image.shape
-    for h, w in _rectangles(height * width, rng, (0.02, 1 / 3), ERASED_ASPECT_RATIOS):
+    for h, w in rectangles(height * width, rng, (0.02, 1 / 3), ERASED_ASPECT_RATIOS):
         if 0 < h < height and 0 < w < width:
             top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
             image = image.copy()
@@ -159,52 +137,112 @@ def random_erasing(image: np.ndarray, rng: np.random.Generator, probability: flo
     return image
 
 
-def random_view(
-    image: np.ndarray, rng: np.random.Generator, size: int, crop_ratio: float, resize: Resize = resize
-) -> np.ndarray:
-    """`resize_shorter`, then a crop [size, size, C] anywhere."""
-    image = resize_shorter(image, size, crop_ratio, resize)
-    top, left = (int(rng.integers(side - size + 1)) for side in image.shape[:2])
-    return image[top : top + size, left : left + size]
+class Surface(NamedTuple):
+    """How pixels are moved."""
+
+    resize: Resize
+    ignored: int | None = None  # what lies outside a mask; None for images
 
 
-def _evaluated(image: np.ndarray, how: Preprocessing, resize: Resize) -> np.ndarray:
+def surface_of_label(how: Preprocessing, resize: Resize) -> Surface:
+    """Class numbers are never blended; a target image is moved as its image is."""
+    return Surface(resize_nearest, IGNORED) if how.task == "segmentation" else Surface(resize)
+
+
+def evaluated(image: np.ndarray, how: Preprocessing, resize: Resize) -> np.ndarray:
+    """The evaluation view of an image, mask or target image."""
     return evaluation_view(image, how.image_size, how.eval_crop_ratio, how.eval_view, resize)
 
 
+def _outside(image: np.ndarray, how: Preprocessing, on: Surface) -> int | np.ndarray:
+    """The mean colour, which is zero when normalised; of a mask, ignored."""
+    if on.ignored is not None:
+        return on.ignored
+    check_channels(image, how.mean, how.std)
+    return np.rint(np.multiply(how.mean, 255)) if image.dtype == np.uint8 else np.asarray(how.mean)
+
+
 # data.crop
-CROPPED: dict[str, Callable[[np.ndarray, np.random.Generator, Preprocessing, Resize], np.ndarray]] = {
-    "none": lambda image, rng, how, resize: _evaluated(image, how, resize),
-    "padded": lambda image, rng, how, resize: padded_crop(
-        _evaluated(image, how, resize), rng, how.crop_padding
+CROPPED: dict[str, Callable[[np.ndarray, np.random.Generator, Preprocessing, Surface], np.ndarray]] = {
+    "none": lambda image, rng, how, on: evaluated(image, how, on.resize),
+    "padded": lambda image, rng, how, on: padded_crop(
+        evaluated(image, how, on.resize), rng, how.crop_padding, on.ignored or 0
     ),
-    "random": lambda image, rng, how, resize: random_view(
-        image, rng, how.image_size, how.eval_crop_ratio, resize
+    "random": lambda image, rng, how, on: random_view(
+        image, rng, how.image_size, how.eval_crop_ratio, on.resize
     ),
-    "random_resized": lambda image, rng, how, resize: random_resized_crop(
-        image, rng, how.image_size, how.crop_scale, resize
+    "random_resized": lambda image, rng, how, on: random_resized_crop(
+        image, rng, how.image_size, how.crop_scale, on.resize
+    ),
+    "random_scaled": lambda image, rng, how, on: random_scaled_crop(
+        image, rng, how.image_size, how.scale_range, _outside(image, how, on), on.resize
     ),
 }
 
 
-def augment(
-    image: np.ndarray, rng: np.random.Generator, how: Preprocessing, resize: Resize = resize
-) -> np.ndarray:
-    """The training view of `image`, [image_size, image_size, C].
+class _Together:
+    """An image and its label, if that lies on the same pixels; steps that move pixels move both."""
 
-    Crop, flip, RandAugment or colour jitter, circular shift. The crops "none" and "padded" start from the
-    evaluation view. Erasing and padding come after `normalize`.
+    def __init__(self, image: np.ndarray, label: np.ndarray | None, how: Preprocessing, resize: Resize):
+        self.image, self.label = image, label
+        self._surfaces = Surface(resize), surface_of_label(how, resize)
+
+    def move(
+        self, step: Callable[[np.ndarray, np.random.Generator, Surface], np.ndarray], rng: np.random.Generator
+    ) -> None:
+        """Moves both by what `step` draws once: what it draws depends on the sides of its array only."""
+        before = rng.bit_generator.state
+        same = self.label is self.image
+        self.image = step(self.image, rng, self._surfaces[0])
+        if same:
+            self.label = self.image
+        elif self.label is not None:
+            rng.bit_generator.state = before
+            self.label = step(self.label, rng, self._surfaces[1])
+
+
+def augment(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    how: Preprocessing,
+    resize: Resize = resize,
+    label: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The training views of `image`, [image_size, image_size, C], and of the label of its pixels.
+
+    Crop, flip, RandAugment or colour jitter, circular shift; colours change in the image only. The crops
+    "none" and "padded" start from the evaluation view. Erasing and padding come after `normalize`.
+
+    Args:
+      image: [H, W, C].
+      rng: the same draws whether there is a label or not.
+      how: the steps, and the task, which says what the label is.
+      resize: of images.
+      label: mask [H, W, 1], or target image [H, W, K], which may be the image itself.
     """
     if how.crop not in CROPPED:
         raise ConfigError(unknown("data.crop", how.crop, CROPPED))
-    image = CROPPED[how.crop](image, rng, how, resize)
+    pair = _Together(image, label, how, resize)
+    pair.move(lambda image, rng, on: CROPPED[how.crop](image, rng, how, on), rng)
     if how.flip:
-        image = random_flip(image, rng)
+        pair.move(lambda image, rng, on: random_flip(image, rng), rng)
     if how.rand_augment:
-        image = how.rand_augment(image, rng)
+        pair.image = how.rand_augment(pair.image, rng)
     elif how.color_jitter:
-        image = color_jitter(image, rng, how.color_jitter)
-    return circular_shift(image, rng, how.circular_shift) if how.circular_shift else image
+        pair.image = color_jitter(pair.image, rng, how.color_jitter)
+    if how.circular_shift:
+        pair.move(lambda image, rng, on: circular_shift(image, rng, how.circular_shift), rng)
+    return pair.image, pair.label
+
+
+def check_channels(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Raises `ConfigError` unless `mean` and `std` have one number a channel."""
+    channels = image.shape[2]
+    if len(mean) != channels or len(std) != channels:
+        raise ConfigError(
+            f"data.mean has {len(mean)} and data.std {len(std)} entries, but the images have {channels} "
+            f"channel{'s' * (channels > 1)}: give one number a channel."
+        )
 
 
 def normalize(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
@@ -213,12 +251,8 @@ def normalize(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
     Raises:
       ConfigError: `mean` or `std` does not have one number a channel.
     """
+    check_channels(image, mean, std)
     height, width, channels = image.shape
-    if len(mean) != channels or len(std) != channels:
-        raise ConfigError(
-            f"data.mean has {len(mean)} and data.std {len(std)} entries, but the images have {channels} "
-            f"channel{'s' * (channels > 1)}: give one number a channel."
-        )
     scale, offset = _row_constants(mean, std, width, 255 if image.dtype == np.uint8 else 1)
     rows = image.reshape(height, width * channels) * scale
     rows -= offset

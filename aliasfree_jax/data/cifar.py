@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aliasfree_jax.data.archives import Tree
-from aliasfree_jax.data.sources import ArraySource, split_of
+from aliasfree_jax.data.arrays import ArraySource
+from aliasfree_jax.data.sources import split_of
 from aliasfree_jax.errors import ConversionError, DataError
 from aliasfree_jax.pickles.inert import NumpyArray, plain_names
 from aliasfree_jax.pickles.unpickling import load_pickle

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from aliasfree_jax.data.sources import Example, Source
+from aliasfree_jax.data.masks import mask_of
+from aliasfree_jax.data.sources import IGNORED, Example, Source, task_of
 from aliasfree_jax.errors import DataError, listed
 
 LISTED = 12  # names in a message
@@ -161,7 +162,7 @@ class _Relabelled:
 
     def __init__(self, source: Source, match: Match):
         self._source, self._outputs = source, np.asarray(match.outputs)
-        self.class_names = match.class_names
+        self.class_names, self.task = match.class_names, task_of(source)
         labels = getattr(source, "labels", None)
         if labels is not None:
             self.labels = self._outputs[np.asarray(labels)]
@@ -173,9 +174,13 @@ class _Relabelled:
     def __getitem__(self, index: int) -> Example:
         """The example at `index`."""
         example = self._source[index]
-        if not 0 <= example.label < len(self._outputs):
+        if self.task == "segmentation":
+            mask = mask_of(example, len(self._outputs))
+            outputs = np.append(self._outputs, IGNORED)
+            return dataclasses.replace(example, label=outputs[np.minimum(mask, len(self._outputs))])
+        if not isinstance(example.label, int) or not 0 <= example.label < len(self._outputs):
             raise DataError(
-                f"{example.name} has the label {example.label}; expected 0 to {len(self._outputs) - 1}."
+                f"{example.name} has the label {example.label!r}; expected 0 to {len(self._outputs) - 1}."
             )
         return dataclasses.replace(example, label=int(self._outputs[example.label]))
 
@@ -203,5 +208,13 @@ def fit_classes(
     match = match_classes(known, source.class_names, owner=owner, data=data, subset=subset, accept=accept)
     if match.note:
         tell(match.note)
-    unchanged = match.outputs == tuple(range(len(known))) and match.class_names == tuple(source.class_names)
+    in_place = match.outputs == tuple(range(len(known)))
+    if task_of(source) == "regression":
+        if not in_place:
+            raise ClassNamesError(
+                f"{data} has the channels {', '.join(source.class_names)}, {owner} has {', '.join(known)}: the "
+                "targets of regression need the same channels in the same order."
+            )
+        return source
+    unchanged = in_place and match.class_names == tuple(source.class_names)
     return source if unchanged else _Relabelled(source, match)

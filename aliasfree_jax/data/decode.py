@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from aliasfree_jax.data.sources import Example, Source
 from aliasfree_jax.errors import ConfigError, DataError, needed, unknown
 
 Decoder = Callable[[bytes, str], np.ndarray]  # file and its name -> uint8 [H, W, 3]
@@ -191,35 +190,3 @@ def image_backend(name: str, interpolation: str = "bicubic", exif: bool = False)
     return ImageBackend(
         functools.partial(decoder, exif=exif), functools.partial(resizer, interpolation=interpolation)
     )
-
-
-def decoded(example: Example, decoder: Decoder = decode) -> Example:
-    """`example` with its image as an array; raises `DataError` as `decode` does."""
-    if not isinstance(example.image, bytes):
-        return example
-    return dataclasses.replace(example, image=decoder(example.image, example.name))
-
-
-class DecodeOnce:
-    """`source`, with decoded images kept in memory up to `max_bytes`: for data sets of small images."""
-
-    def __init__(self, source: Source, decoder: Decoder = decode, max_bytes: int = 1 << 30):
-        self._source, self._decoder = source, decoder
-        self._seen: dict[int, Example] = {}
-        self._bytes_left = max_bytes
-        self.class_names = source.class_names
-
-    def __len__(self) -> int:
-        """Number of examples."""
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Example:
-        """The decoded example at `index`."""
-        if (example := self._seen.get(index)) is not None:
-            return example
-        stored = self._source[index]
-        example = decoded(stored, self._decoder)
-        if example is not stored and self._bytes_left > 0:
-            self._seen[index] = example
-            self._bytes_left -= np.asarray(example.image).nbytes
-        return example

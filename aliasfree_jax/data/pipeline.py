@@ -15,13 +15,16 @@ from absl import flags
 from grain.experimental import ThreadPrefetchIterDataset
 from ml_collections import ConfigDict
 
-from aliasfree_jax.data.augment import Preprocessing, augment, normalize, random_erasing
-from aliasfree_jax.data.decode import DecodeOnce, ImageBackend, decoded, image_backend
-from aliasfree_jax.data.sources import Source
-from aliasfree_jax.data.views import evaluation_view, zero_pad
+from aliasfree_jax.data.augment import Preprocessing
+from aliasfree_jax.data.decode import ImageBackend, image_backend
+from aliasfree_jax.data.examples import DecodeOnce, decoded
+from aliasfree_jax.data.pairs import evaluation_pair, label_form, training_pair
+from aliasfree_jax.data.sources import Example, Source, task_of
 from aliasfree_jax.errors import ConfigError, DataError
 
-Batch = dict[str, np.ndarray]  # image float32 [B, H, W, C], label int32 [B], mask float32 [B]
+# image float32 [B, H, W, C]; mask float32 [B], 1 for examples that count; label int32 [B], of segmentation
+# int32 [B, H, W] with sources.IGNORED, of regression float32 [B, H, W, K], normalised as the image is.
+Batch = dict[str, np.ndarray]
 
 # A training example that cannot be read is replaced; after so many in a row the data set is broken.
 MAX_REPLACEMENTS = 100
@@ -44,7 +47,7 @@ WHOLE = ProcessPart(0, 1)
 
 class _Element(NamedTuple):
     image: np.ndarray | None  # None: only fills up a batch
-    label: int
+    label: int | np.ndarray
     skipped: tuple[str, ...]
 
 
@@ -54,6 +57,10 @@ _FILLING = _Element(None, 0, ())
 class _Bundle(NamedTuple):
     batch: Batch
     skipped: tuple[str, ...]
+
+
+def _read(source: Source, index: int, backend: ImageBackend) -> Example:
+    return decoded(source[index], backend.decode, task_of(source), len(source.class_names))
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class _TrainElement:
         skipped: list[str] = []
         while True:
             try:
-                example = decoded(self.source[index], self.backend.decode)
+                example = _read(self.source, index, self.backend)
             except DataError as error:
                 if not self.skip:
                     raise DataError(f"{error} (data.corrupt = 'skip' would leave it out)") from error
@@ -80,10 +87,7 @@ class _TrainElement:
                     ) from error
                 index = int(rng.integers(len(self.source)))
             else:
-                image = augment(np.asarray(example.image), rng, self.how, self.backend.resize)
-                image = normalize(image, self.how.mean, self.how.std)
-                image = random_erasing(image, rng, self.how.erase_probability)
-                return _Element(zero_pad(image, self.how.zero_pad), example.label, tuple(skipped))
+                return _Element(*training_pair(example, rng, self.how, self.backend.resize), tuple(skipped))
 
 
 @dataclass(frozen=True)
@@ -94,17 +98,13 @@ class _EvalElement:
     skip: bool
 
     def __call__(self, index: int) -> _Element:
-        how = self.how
         try:
-            example = decoded(self.source[index], self.backend.decode)
+            example = _read(self.source, index, self.backend)
         except DataError as error:
             if not self.skip:
                 raise
             return _FILLING._replace(skipped=(str(error),))
-        image = np.asarray(example.image)
-        view = evaluation_view(image, how.image_size, how.eval_crop_ratio, how.eval_view, self.backend.resize)
-        image = zero_pad(normalize(view, how.mean, how.std), how.zero_pad)
-        return _Element(image, example.label, ())
+        return _Element(*evaluation_pair(example, index, self.how, self.backend.resize), ())
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,17 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Collate:
-    """Stacks elements; those that only fill up become zeros with mask 0."""
+    """Stacks elements; those that only fill up become zeros with mask 0, their pixels IGNORED."""
 
-    image_shape: tuple[int, int, int]
+    how: Preprocessing
 
     def __call__(self, elements: Sequence[_Element]) -> _Bundle:
         size = len(elements)
-        images = np.zeros((size, *self.image_shape), np.float32)
-        labels, mask = np.zeros(size, np.int32), np.zeros(size, np.float32)
+        side, channels = self.how.input_size, len(self.how.mean)
+        images = np.zeros((size, side, side, channels), np.float32)
+        shape, dtype, filling = label_form(self.how)
+        labels: np.ndarray = np.full((size, *shape), filling, dtype)
+        mask = np.zeros(size, np.float32)
         for i, element in enumerate(elements):
             if element.image is not None:
                 images[i], labels[i], mask[i] = element.image, element.label, 1
@@ -188,7 +191,7 @@ def _threads(source: Source) -> int:
 def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> BatchStream:
     size = rows.own
     elements = grain.MapDataset.source(rows)
-    collate = _Collate((how.input_size, how.input_size, len(how.mean)))
+    collate = _Collate(how)
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags when it starts processes
             flags.FLAGS.mark_as_parsed()
@@ -235,8 +238,8 @@ def train_batches(
       part: the rows that this process reads; all parts together are the batch of one process.
 
     Returns:
-      An iterator of `image` float32 [B, H, W, C], `label` int32 [B], `mask` float32 [B] (all 1), with
-      `skipped` and `first_skipped` for data.corrupt = "skip"; B is batch_size / part.count.
+      An iterator of batches (see `Batch`) whose `mask` is all 1, with `skipped` and `first_skipped` for
+      data.corrupt = "skip"; B is batch_size / part.count.
 
     Raises:
       ConfigError: fields of `data` that do not fit the images, here or at the first batch.
@@ -253,7 +256,7 @@ def train_batches(
     if not threads and not data.workers:
         source = DecodeOnce(source, backend.decode)
     order_seed, image_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
-    how = Preprocessing.from_config(data)
+    how = Preprocessing.from_config(data, task_of(source))
     make = _TrainElement(source, how, backend, skip=data.corrupt == "skip")
     elements = (
         grain.MapDataset.range(len(source)).shuffle(order_seed).repeat().random_map(make, seed=image_seed)
@@ -269,12 +272,12 @@ def eval_batches(
 
     So are parts, to equal sizes, where their number does not divide the batch: its images stay the same.
 
-    Yields `image` float32 [B, H, W, C], `label` int32 [B], `mask` float32 [B], 1 for real examples.
-    Arguments and errors as in `train_batches`, but an unreadable image is an error unless `skip`, which puts
-    masked zeros in its place and counts it.
+    Yields batches (see `Batch`) whose `mask` is 1 for real examples. Noise (data.noise) depends on the
+    position of the example only. Arguments and errors as in `train_batches`, but an unreadable image is an
+    error unless `skip`, which puts masked zeros in its place and counts it.
     """
     _check(source, batch_size, part)
-    how = Preprocessing.from_config(data)
+    how = Preprocessing.from_config(data, task_of(source))
     backend = image_backend("pillow", data.interpolation, data.exif)
     elements = grain.MapDataset.range(len(source)).map(_EvalElement(source, how, backend, skip))
     threads = 0 if data.workers else _threads(source)

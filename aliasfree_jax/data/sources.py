@@ -12,9 +12,6 @@ import numpy as np
 
 from aliasfree_jax.errors import ConfigError, DataError, unknown
 
-# Ideal resampling overshoots the range of the original a little; 0..255 stored as floats is far beyond.
-FLOAT_RANGE = (-1.0, 2.0)
-
 # The labelled held-out split goes by several names: imagenet2012 has "validation", cifar10 only "test".
 _VAL_NAMES = ("val", "validation", "test")
 
@@ -46,16 +43,18 @@ class Example:
     image: bytes | np.ndarray
     label: int | bytes | np.ndarray
     name: str  # for messages: says where the image came from
+    label_name: str = ""  # likewise of a label that is an image; "" where that has no place of its own
 
 
 class Source(Protocol):
     """Labelled images by position.
 
-    A source that knows all labels without reading its images should also have `labels`, int [N]:
-    `limit` and `hold_out` then go class by class.
+    A source that knows all classes of its images without reading them should also have `labels`, int [N]:
+    `limit` and `hold_out` then go class by class. One for another task than classification must have `task`,
+    a name of `config.TASKS` (`task_of`).
     """
 
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # of regression: the names of the target's channels
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -64,71 +63,15 @@ class Source(Protocol):
         """The example at `index`, 0 <= index < len; raises `DataError` if it cannot be read."""
 
 
-class ArraySource:
-    """Images and labels that are in memory already.
-
-    Args:
-      images: [N, H, W, C], uint8, or floating point in [0, 1].
-      labels: integers [N], each a position in `class_names`.
-      class_names: by default "0", "1", ... up to the largest label.
-      name: what messages call the source.
-
-    Raises:
-      DataError: shape, dtype or range of one of the three is wrong.
-    """
-
-    def __init__(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray | Sequence[int],
-        class_names: Sequence[str] | None = None,
-        *,
-        name: str = "arrays",
-    ):
-        self._images, self.labels = _check_images(np.asarray(images)), np.asarray(labels)
-        if self.labels.shape != self._images.shape[:1] or not np.issubdtype(self.labels.dtype, np.integer):
-            raise DataError(
-                f"expected {len(self._images)} integer labels, one an image, "
-                f"got {self.labels.dtype}{list(self.labels.shape)}."
-            )
-        if class_names is None:
-            class_names = [str(label) for label in range(int(self.labels.max()) + 1)]
-        self.class_names = tuple(class_names)
-        if self.labels.min() < 0 or self.labels.max() >= len(self.class_names):
-            raise DataError(
-                f"labels must lie in 0..{len(self.class_names) - 1} ({len(self.class_names)} class names), "
-                f"got {self.labels.min()}..{self.labels.max()}."
-            )
-        self._name = name
-
-    def __len__(self) -> int:
-        """Number of examples."""
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> Example:
-        """The example at `index`."""
-        return Example(self._images[index], int(self.labels[index]), f"{self._name}[{index}]")
+def task_of(source: Source) -> str:
+    """What the labels of a source are for, a name of `config.TASKS`."""
+    return getattr(source, "task", "classification")
 
 
-def _check_images(images: np.ndarray) -> np.ndarray:
-    """`images` as uint8 or float32 [N, H, W, C] with N > 0, or a `DataError`."""
-    is_float = np.issubdtype(images.dtype, np.floating)
-    if images.ndim != 4 or not (is_float or images.dtype == np.uint8):
-        raise DataError(
-            "expected images [N, H, W, C] of uint8 or of floats in [0, 1], "
-            f"got {images.dtype}{list(images.shape)}."
-        )
-    if 0 in images.shape:
-        raise DataError(f"expected at least one image, got {images.dtype}{list(images.shape)}.")
-    if not is_float:
-        return images
-    low, high = float(images.min()), float(images.max())
-    if not (low >= FLOAT_RANGE[0] and high <= FLOAT_RANGE[1]):  # written so that NaN fails too
-        raise DataError(
-            f"floating-point images must lie in [0, 1], got {low:.4g}..{high:.4g}: "
-            "divide by 255, or pass them as uint8."
-        )
-    return images.astype(np.float32, copy=False)
+def channel_names(count: int) -> tuple[str, ...]:
+    """What the channels of target images are called, as the classes of a `Source` are."""
+    known = {1: ("grey",), 3: ("red", "green", "blue")}
+    return known.get(count) or tuple(map(str, range(count)))
 
 
 class Subset:
@@ -136,7 +79,7 @@ class Subset:
 
     def __init__(self, source: Source, indices: np.ndarray):
         self._source, self._indices = source, indices
-        self.class_names = source.class_names
+        self.class_names, self.task = source.class_names, task_of(source)
         labels = getattr(source, "labels", None)
         if labels is not None:
             self.labels = np.asarray(labels)[indices]

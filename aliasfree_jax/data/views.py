@@ -69,12 +69,12 @@ def described(data: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def zero_pad(image: np.ndarray, pixels: int) -> np.ndarray:
-    """`image` with a border of zeros, [H + 2 pixels, W + 2 pixels, C].
+def zero_pad(image: np.ndarray, pixels: int, value: float = 0) -> np.ndarray:
+    """`image` with a border of zeros, or of another `value`, [H + 2 pixels, W + 2 pixels, C].
 
-    Of a normalised image that is the mean colour, and circular shifts then move no edge to the other side
+    Of a normalised image zeros are the mean colour, and circular shifts then move no edge to the other side
     until they exceed the border.
     """
     if pixels == 0:
         return image
-    return np.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
+    return np.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), constant_values=value)

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from aliasfree_jax.data import ArraySource
-from aliasfree_jax.data.decode import DecodeOnce, decode
+from aliasfree_jax.data.decode import decode
+from aliasfree_jax.data.examples import DecodeOnce
 from aliasfree_jax.data.sources import Example
 from aliasfree_jax.errors import DataError
 

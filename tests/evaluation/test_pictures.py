@@ -16,7 +16,7 @@ from in_process import run
 from PIL import Image
 
 from aliasfree_jax.config import base_config, validate
-from aliasfree_jax.data.sources import ArraySource
+from aliasfree_jax.data import ArraySource
 from aliasfree_jax.errors import ConfigError, DataError, MissingPackageError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import shift_plane as plane_measurement

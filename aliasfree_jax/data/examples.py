@@ -1,0 +1,76 @@
+"""Examples whose image and label are arrays."""
+
+import dataclasses
+
+import numpy as np
+
+from aliasfree_jax.data.decode import Decoder, decode
+from aliasfree_jax.data.masks import mask_of
+from aliasfree_jax.data.sources import Example, Source, task_of
+from aliasfree_jax.errors import DataError
+
+
+def decoded(
+    example: Example, decoder: Decoder = decode, task: str = "classification", classes: int = 0
+) -> Example:
+    """`example` with arrays in place of encoded files.
+
+    Args:
+      example: of a `Source`.
+      decoder: of images, target images among them.
+      task: of the source.
+      classes: of the source; the numbers in a mask lie below it, or are IGNORED.
+
+    Raises:
+      DataError: an image or mask that cannot be decoded, or a label that does not fit its image.
+    """
+    image, label = example.image, example.label
+    if isinstance(image, bytes):
+        image = decoder(image, example.name)
+    if label is example.image:  # an image that is its own target
+        label = image
+    elif task == "segmentation":
+        label = mask_of(example, classes)
+    elif isinstance(label, bytes):
+        label = decoder(label, example.label_name or f"the target of {example.name}")
+    if task != "classification" and np.shape(label)[:2] != image.shape[:2]:
+        raise DataError(_sizes(example, image, np.asarray(label), task))
+    if image is example.image and label is example.label:
+        return example
+    return dataclasses.replace(example, image=image, label=label)
+
+
+def _sizes(example: Example, image: np.ndarray, label: np.ndarray, task: str) -> str:
+    kind = "mask" if task == "segmentation" else "target"
+    height, width = image.shape[:2]
+    own = " x ".join(map(str, label.shape[:2])) or "a single number"
+    return (
+        f"{example.label_name or f'the {kind} of {example.name}'} is {own} pixels, its image {example.name} "
+        f"{height} x {width}: a {kind} has a value for each pixel of its image. Give both the same size; if "
+        "the image's EXIF orientation turns it, data.exif decides whether that counts."
+    )
+
+
+class DecodeOnce:
+    """`source`, with decoded images kept in memory up to `max_bytes`: for data sets of small images."""
+
+    def __init__(self, source: Source, decoder: Decoder = decode, max_bytes: int = 1 << 30):
+        self._source, self._decoder = source, decoder
+        self._seen: dict[int, Example] = {}
+        self._bytes_left = max_bytes
+        self.class_names, self.task = source.class_names, task_of(source)
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        """The decoded example at `index`."""
+        if (example := self._seen.get(index)) is not None:
+            return example
+        stored = self._source[index]
+        example = decoded(stored, self._decoder, self.task, len(self.class_names))
+        if example is not stored and self._bytes_left > 0:
+            self._seen[index] = example
+            self._bytes_left -= np.asarray(example.image).nbytes + np.asarray(example.label).nbytes
+        return example
