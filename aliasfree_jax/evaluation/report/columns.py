@@ -83,7 +83,7 @@ NOTES = {
     "worst_equivariance_db": "worst error: of one pair.",
     "psnr": "PSNR: of the shifted image's output, moved back, against the target.",
     "psnr_change": "PSNR change: the largest of an image's PSNR over its shifts, mean over images.",
-    "moved_psnr": "PSNR of shift: of the shifted image's output against the shifted output; of the mean error.",
+    "moved_psnr": "PSNR of shift: of the mean error of the shifted image's output to the shifted output.",
     "mean_moved_psnr": "... of shift: of the shifted image's output against the shifted output.",
 }
 # Of pixels the same words mean something else.
