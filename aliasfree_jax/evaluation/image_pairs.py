@@ -65,8 +65,8 @@ class CompareImages(Comparison):
     Columns, of the target and the shifted image's output, moved back: psnr and ssim, whose range is the
     largest value of the target less the smallest; psnr_of_max and ssim_of_max, whose range is the largest
     value; nmse, |target - output|^2 / |target|^2. With moved_ before the name: the same of the shifted
-    output, in the target's place, and the shifted image's. error and energy: see `EquivarianceError`. Where a range
-    is 0, psnr and ssim are nan.
+    output, in the target's place, and the shifted image's. error and energy: see `EquivarianceError`. Where
+    a range is 0, psnr and ssim are nan.
 
     Args:
       mean, std: of the normalisation of outputs and targets, one number a channel.
