@@ -13,7 +13,7 @@ NO_DIFFERENCE = -400.0  # dB; nothing that is computed comes near: float64's rou
 def decibels(ratio: float | np.ndarray) -> Any:
     """10 log10 of a ratio of energies, within +-400 dB: no difference at all is -400."""
     limit = 10 ** (NO_DIFFERENCE / 10)
-    return 10 * np.log10(np.clip(ratio, limit, 1 / limit))
+    return 10 * np.log10(np.clip(np.asarray(ratio, np.float64), limit, 1 / limit))
 
 
 class EquivarianceError(Reduction):

@@ -1,8 +1,8 @@
 """Networks that give an image for an image, under shifts.
 
 Images are measured as they were before their normalisation, in [0, 1], so that PSNR and NMSE are what people
-mean by them. An output for a shifted image is compared with the shifted output, and with the shifted target.
-Where something of the image left at a border, the overlap counts.
+mean by them. An output for a shifted image is compared with the shifted output, and, moved back, with the
+target. Where something of the image left at a border, the overlap counts.
 """
 
 from collections.abc import Sequence
@@ -48,24 +48,25 @@ def _compared(
 ) -> dict[str, jax.Array]:
     outputs = divided(outputs, mesh)
     found, still, target = (x * std + mean for x in (outputs, *(y[rows] for y in reference)))
-    moved, inside = shifting.along(still, where)
+    moved, known = shifting.along(still, where)
+    back, inside = shifting.along(found, -where)
     columns = {
-        "error": energy(found - moved, inside),
-        "energy": energy(still, shifting.along(found, -where)[1]),
+        "error": energy(found - moved, known),
+        "energy": energy(still, inside),
         "finite": jnp.isfinite(outputs).all((1, 2, 3)),
     }
-    columns |= _qualities(shifting.along(target, where)[0], found, inside, "")
-    columns |= _qualities(moved, found, inside, "moved_")
+    columns |= _qualities(target, back, inside, "") | _qualities(moved, found, known, "moved_")
     return {name: collected(column, mesh) for name, column in columns.items()}
 
 
 class CompareImages(Comparison):
     """Compares images. Results of the unshifted ones: the means over them of psnr, ssim and nmse.
 
-    Columns, of the shifted image's output and the shifted target: psnr and ssim, whose range is the largest
-    value of the target less the smallest; psnr_of_max and ssim_of_max, whose range is the largest value;
-    nmse, |target - output|^2 / |target|^2. With moved_ before the name: the same of the shifted output in the
-    target's place. error and energy: see `EquivarianceError`. Where a range is 0, psnr and ssim are nan.
+    Columns, of the target and the shifted image's output, moved back: psnr and ssim, whose range is the
+    largest value of the target less the smallest; psnr_of_max and ssim_of_max, whose range is the largest
+    value; nmse, |target - output|^2 / |target|^2. With moved_ before the name: the same of the shifted
+    output, in the target's place, and the shifted image's. error and energy: see `EquivarianceError`. Where
+    a range is 0, psnr and ssim are nan.
 
     Args:
       mean, std: of the normalisation of outputs and targets, one number a channel.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 WINDOW = 7  # pixels; images of SSIM are no smaller
 K1, K2 = 0.01, 0.03
+SMALLEST_PEAK = 1e-6  # a smaller range is rounding, of an image of one grey value in [0, 1]
 
 
 def spread(images: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -24,7 +25,7 @@ def energy(images: jax.Array, inside: jax.Array) -> jax.Array:
 
 
 def psnr(target: jax.Array, found: jax.Array, peak: jax.Array, inside: jax.Array) -> jax.Array:
-    """10 log10 of peak^2 / mean squared error, dB, [N]; inf without an error, nan where the peak is not > 0.
+    """10 log10 of peak^2 / mean squared error, dB, [N]; inf without an error, nan without a range.
 
     Args:
       target, found: [N, H, W, C].
@@ -33,19 +34,21 @@ def psnr(target: jax.Array, found: jax.Array, peak: jax.Array, inside: jax.Array
     """
     error = energy(found - target, inside) / (inside.sum((1, 2)) * target.shape[-1])
     decibels = 20 * jnp.log10(peak) - 10 * jnp.log10(error)
-    return jnp.where(peak > 0, decibels, jnp.nan)
+    return jnp.where(peak > SMALLEST_PEAK, decibels, jnp.nan)
 
 
 def _window_means(images: jax.Array) -> jax.Array:
     """Means over all windows that lie within the images, [N, H - 6, W - 6, C]."""
-    sums = jax.lax.reduce_window(images, 0.0, jax.lax.add, (1, WINDOW, WINDOW, 1), (1, 1, 1, 1), "VALID")
+    sums = jax.lax.optimization_barrier(images)  # XLA takes seconds to fold windows of constants
+    for window in ((1, WINDOW, 1, 1), (1, 1, WINDOW, 1)):
+        sums = jax.lax.reduce_window(sums, jnp.zeros((), sums.dtype), jax.lax.add, window, (1,) * 4, "VALID")
     return sums / WINDOW**2
 
 
 def ssim(target: jax.Array, found: jax.Array, peak: jax.Array, inside: jax.Array) -> jax.Array:
     """The mean structural similarity over windows of pixels that all count, and channels; [N].
 
-    Arguments as of `psnr`; nan where the peak is not > 0 or no window counts.
+    Arguments as of `psnr`; nan without a range, and where no window counts.
     """
     # About the mean of each image: variances are then no differences of large numbers.
     middle = target.mean((1, 2), keepdims=True)
@@ -61,4 +64,4 @@ def ssim(target: jax.Array, found: jax.Array, peak: jax.Array, inside: jax.Array
     similarity = luminance * (2 * covariance + second) / (variance_x + variance_y + second)
     whole = _window_means(inside[..., None].astype(x.dtype)) > 1 - 0.5 / WINDOW**2
     mean = jnp.where(whole, similarity, 0).sum((1, 2, 3)) / (whole.sum((1, 2, 3)) * x.shape[-1])
-    return jnp.where(peak > 0, mean, jnp.nan)
+    return jnp.where(peak > SMALLEST_PEAK, mean, jnp.nan)

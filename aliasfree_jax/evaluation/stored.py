@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aliasfree_jax.checkpoint import ModelCard, PyTree, how_chosen, weights_sha256
-from aliasfree_jax.config import RAW, SHIFTS_DURING
+from aliasfree_jax.config import RAW, RESULTS, SHIFTS_DURING
 from aliasfree_jax.errors import CheckpointError, DataError
 from aliasfree_jax.evaluation.evaluator import Results
 from aliasfree_jax.evaluation.report.pictured import read_results
@@ -52,7 +52,7 @@ def stored_results(checkpoint: Path, card: ModelCard, variables: PyTree) -> Resu
         if not (fault := _of_others(results, card, variables)):
             return dict(results)
         faults.append(f"{path} is of other weights: {fault}.")
-    found = _that_chose(checkpoint, run) if choice else {}
+    found = _that_chose(checkpoint, run, card) if choice else {}
     if found:
         return found
     raise DataError(
@@ -86,16 +86,17 @@ def _of_others(results: Mapping[str, Any], card: ModelCard, variables: PyTree) -
     return ""
 
 
-def _that_chose(best: Path, run: Path | None) -> Results:
+def _that_chose(best: Path, run: Path | None, card: ModelCard) -> Results:
     """Results of the evaluation by which a network became the best of its run, in the form of eval.py's.
 
-    {} if it was one of the user's own, without an accuracy.
+    {} if it was one of the user's own, without what ours find.
     """
     kept = json.loads((best / OF_TRAINING).read_bytes())
     prefix = RAW if kept["chosen_by"].startswith(RAW) else ""  # `variables` are those of this result
-    if not {"images", f"{prefix}accuracy"} <= set(kept):
+    metrics, of_shifts = RESULTS[card.task]
+    if not {"images", *(f"{prefix}{metric}" for metric in metrics)} <= set(kept):
         return {}
-    results: Results = {"images": kept["images"], "accuracy": kept[f"{prefix}accuracy"]}
+    results: Results = {"images": kept["images"]} | {name: kept[f"{prefix}{name}"] for name in metrics}
     results |= {"chosen_as": how_chosen(best), "images_of": kept["chosen_on"]}
     shifts: int | None = None  # a network that was moved out of its run no longer knows how many
     if run and (run / CONFIG).exists():
@@ -103,7 +104,7 @@ def _that_chose(best: Path, run: Path | None) -> Results:
         results |= {"data": config.data.to_dict(), "seed": config.seed}
         shifts = config.eval.shifts
     for kind in SHIFTS_DURING:
-        if (name := f"{prefix}{kind}_consistency") in kept:
+        if (name := prefix + of_shifts.format(kind)) in kept:
             pairs = "" if shifts is None else kept["images"] * shifts
-            results[kind] = {"pairs": pairs, "consistency": kept[name]}
+            results[kind] = {"pairs": pairs, of_shifts.removeprefix("{}_"): kept[name]}
     return results

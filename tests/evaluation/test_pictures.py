@@ -22,7 +22,8 @@ from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.measurements import shift_plane as plane_measurement
 from aliasfree_jax.evaluation.measurements import slide as slide_measurement
 from aliasfree_jax.evaluation.report import page as command
-from aliasfree_jax.evaluation.report.page import PICTURES, draw_pictures, page, write_report
+from aliasfree_jax.evaluation.report.gallery import PICTURES, draw_pictures, pictures_of
+from aliasfree_jax.evaluation.report.page import page, write_report
 from aliasfree_jax.evaluation.report.pictured import (
     IMAGE,
     Evaluated,
@@ -39,11 +40,11 @@ from aliasfree_jax.evaluation.report.pictures import (
     LAST_FRAME_MS,
     feature_figure,
     frames,
+    gif,
     map_figure,
     png,
     radius_figure,
     slide,
-    slide_gif,
 )
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -150,7 +151,7 @@ def test_feature_maps_beside_each_other():
 
 
 def test_the_animation_has_a_frame_a_shift():
-    content = slide_gif([known("a"), known("b", scale=0.5)])
+    content = gif(frames([known("a"), known("b", scale=0.5)]))
     with Image.open(io.BytesIO(content)) as animation:
         assert (animation.n_frames, animation.size, animation.info["loop"]) == (3, (760, 320), 0)
         animation.seek(2)
@@ -165,7 +166,7 @@ def test_the_animation_has_a_frame_a_shift():
 
 def test_an_animation_shows_one_image_only():
     with pytest.raises(DataError, match="a and b saw another image or other shifts"):
-        slide_gif([known("a"), known("b", pixel=100)])
+        gif(frames([known("a"), known("b", pixel=100)]))
 
 
 class Reader(HTMLParser):
@@ -204,7 +205,7 @@ def test_the_page_is_whole_in_itself_and_escapes_names(tmp_path):
     write_report([hostile, known("other")], out)
     text = out.read_text()
     reader = read_page(text)
-    assert len(reader.addresses) == len(PICTURES)
+    assert len(reader.addresses) == len(pictures_of([hostile]))
     assert all(
         address.startswith(("data:image/png;base64,", "data:image/gif;base64,"))
         for address in reader.addresses
@@ -213,7 +214,7 @@ def test_the_page_is_whole_in_itself_and_escapes_names(tmp_path):
     assert hostile.name in reader.words  # a reader sees the name as it is
     assert "prefers-color-scheme: dark" in text
     assert "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in text  # browsers obey
-    for picture, address in zip(PICTURES, reader.addresses, strict=True):
+    for picture, address in zip(pictures_of([hostile]), reader.addresses, strict=True):
         inside = base64.b64decode(address.partition(",")[2])
         assert (tmp_path / f"page_{picture.file}").read_bytes() == inside
         Image.open(io.BytesIO(inside)).verify()

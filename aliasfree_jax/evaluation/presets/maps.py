@@ -81,9 +81,9 @@ def aps_equivariance(name: str, peak: str, config: PresetConfig, paper: bool) ->
     One random roll an image. `peak`: "" for the range of the CT program, largest less smallest value;
     "_of_max" for that of the MRI program, the largest value.
     """
-    columns = {"NMSE": "moved_nmse", "PSNR": f"moved_psnr{peak}", "SSIM": f"moved_ssim{peak}"}
-    reductions = tuple(MeanOf(column, f"mean_{column}") for column in columns.values())
-    figures = {shown: figure(name, f"mean_{column}") for shown, column in columns.items()}
+    columns = {"nmse": "moved_nmse", "psnr": f"moved_psnr{peak}", "ssim": f"moved_ssim{peak}"}
+    reductions = tuple(MeanOf(column, f"mean_moved_{short}") for short, column in columns.items())
+    figures = {short.upper(): figure(name, f"mean_moved_{short}") for short in columns}
     return Preset((Measurement(name, _own(1, config, paper), reductions=reductions),), figures)
 
 

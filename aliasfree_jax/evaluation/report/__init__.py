@@ -144,8 +144,8 @@ def compared(networks: Mapping[str, Mapping[str, Any]]) -> Rows:
     """Every figure of the networks' tables, one a row and the networks beside each other; heading first."""
     rows: dict[str, list[str]] = {}
     for column, results in enumerate(networks.values()):
-        for words, text in overall(results).items():
-            rows.setdefault(f"{words}, no shift", [""] * len(networks))[column] = text
+        for words, value in overall(results).items():
+            rows.setdefault(f"{words}, no shift", [""] * len(networks))[column] = value
     for column, results in enumerate(networks.values()):
         whole = ""
         for name, result in _measured(results):

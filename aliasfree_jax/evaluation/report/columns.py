@@ -62,7 +62,7 @@ COLUMNS: tuple[tuple[str, str, Text], ...] = (
     ("PSNR of shift", "moved_psnr", decibels),
     ("NMSE of shift", "mean_moved_nmse", lambda value: f"{value:.2e}"),
     ("SSIM of shift", "mean_moved_ssim", lambda value: f"{value:.4f}"),
-    ("SSIM of shift", "mean_moved_ssim_of_max", lambda value: f"{value:.4f}"),
+    ("mean PSNR of shift", "mean_moved_psnr", decibels),
     ("attacked", "attacked_accuracy", percent),
     ("mean dp", "probability_change", _exponent("mean")),
     ("max dp", "probability_change", _exponent("max")),
@@ -71,6 +71,7 @@ COLUMNS: tuple[tuple[str, str, Text], ...] = (
 )
 NOTES = {
     "consistency": "consistency: share of (image, shift) pairs whose class is that of the unshifted image.",
+    "worst_consistency": "lowest: the mean over images of the least consistent shift.",
     "pair_consistency": "two agree: share of images with the same class under all their shifts.",
     "accuracy": "accuracy: of the shifted images.",
     "worst_case_accuracy": "worst case: right unshifted and under all shifts of the row.",
@@ -80,14 +81,14 @@ NOTES = {
     "equivariance_db": "error: 10 log10 of |f(shifted x) - shifted f(x)|^2 / |f(x)|^2, summed over all "
     "pairs; more negative is better; none: bit for bit the same.",
     "worst_equivariance_db": "worst error: of one pair.",
-    "psnr": "PSNR: of the shifted image's output against the shifted target.",
+    "psnr": "PSNR: of the shifted image's output, moved back, against the target.",
     "psnr_change": "PSNR change: the largest of an image's PSNR over its shifts, mean over images.",
-    "moved_psnr": "PSNR of shift: of the shifted image's output against the shifted output.",
+    "moved_psnr": "PSNR of shift: of the mean error of the shifted image's output to the shifted output.",
+    "mean_moved_psnr": "... of shift: of the shifted image's output against the shifted output.",
 }
 # Of pixels the same words mean something else.
 NOTES_OF_PIXELS = NOTES | {
     "consistency": "consistency: share of pixels whose class is that of the unshifted image, moved along.",
-    "worst_consistency": "lowest: the mean over images of the least consistent shift.",
     "accuracy": "accuracy, mean IoU: of the pixels of the shifted images, moved back.",
     "worst_case_accuracy": "worst case: the mean over images of the lowest pixel accuracy under a shift.",
 }

@@ -7,11 +7,11 @@ the page, and beside it as files. Needs matplotlib (pip install 'aliasfree_jax[f
 """
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
@@ -19,14 +19,8 @@ from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError, DataError, listed
 from aliasfree_jax.evaluation.report import Rows, compared, headlines, tables
 from aliasfree_jax.evaluation.report.columns import OVERALL, task_of
+from aliasfree_jax.evaluation.report.gallery import Picture, draw_pictures, pictures_of
 from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, read_results
-from aliasfree_jax.evaluation.report.pictures import (
-    feature_figure,
-    map_figure,
-    png,
-    radius_figure,
-    slide_gif,
-)
 from aliasfree_jax.files import local_path, write_whole
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -46,69 +40,6 @@ DATA = (
     "interpolation",
     "exif",
 )
-
-
-class Picture(NamedTuple):
-    """One picture of the page: the end of its file's name, and what makes it."""
-
-    file: str
-    title: str
-    caption: str
-    make: Callable[[Sequence[Evaluated]], bytes]
-
-
-PICTURES = (
-    Picture(
-        "worst_case.png",
-        "Worst case by radius",
-        "The share of images that are right unshifted and under every circular shift by whole pixels of up "
-        "to so many pixels each way.",
-        lambda networks: png(radius_figure(networks)),
-    ),
-    Picture(
-        "accuracy_map.png",
-        "Accuracy over the plane of shifts",
-        "The share of images that are classified rightly under each circular shift by whole pixels; the "
-        "middle is no shift.",
-        lambda networks: png(map_figure(networks, "accuracy")),
-    ),
-    Picture(
-        "consistency_map.png",
-        "Consistency over the plane of shifts",
-        "The share of images that keep the class of the unshifted image under each circular shift by whole "
-        "pixels; the middle is no shift.",
-        lambda networks: png(map_figure(networks, "consistency")),
-    ),
-    Picture(
-        "slide.gif",
-        "One image slides",
-        "The probability that the network gives to the image's true class. The image moves round the circle, "
-        "by ideal interpolation between whole pixels.",
-        slide_gif,
-    ),
-    Picture(
-        "features.png",
-        "Feature maps",
-        "One layer's map of the same image; of the shifted image, moved back; and the difference. Of all "
-        "channels, the one that differs most; the error is relative to the layer's largest value.",
-        lambda networks: png(feature_figure(networks)),
-    ),
-)
-
-
-def draw_pictures(networks: Sequence[Evaluated]) -> dict[str, bytes | DataError]:
-    """Every picture as a file's content, by its name; or what the results lack for it.
-
-    Raises:
-      MissingPackageError: matplotlib is not installed.
-    """
-    drawn: dict[str, bytes | DataError] = {}
-    for picture in PICTURES:
-        try:
-            drawn[picture.file] = picture.make(networks)
-        except DataError as error:
-            drawn[picture.file] = error
-    return drawn
 
 
 def _table(rows: Rows) -> str:
@@ -204,7 +135,7 @@ def _differences(networks: Sequence[Evaluated]) -> list[str]:
 def page(networks: Sequence[Evaluated], drawn: Mapping[str, bytes | DataError]) -> str:
     """The page of these networks; `drawn` is what `draw_pictures` gave."""
     names = ", ".join(network.name for network in networks)
-    figures = [_figure(picture, drawn[picture.file]) for picture in PICTURES]
+    figures = [_figure(picture, drawn[picture.file]) for picture in pictures_of(networks)]
     parts = [*map(_section, networks)]
     if len(networks) > 1:
         table = _table(compared({network.name: network.results for network in networks}))

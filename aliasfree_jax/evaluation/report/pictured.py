@@ -1,7 +1,5 @@
 """What the pictures show: measured, kept in eval.json, and read back, where no network is needed."""
 
-import base64
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.data import Source, eval_batches
@@ -24,6 +21,7 @@ from aliasfree_jax.evaluation.alignment import candidates
 from aliasfree_jax.evaluation.evaluator import Results, shift_report
 from aliasfree_jax.evaluation.measurements import slide
 from aliasfree_jax.evaluation.report.columns import task_of
+from aliasfree_jax.evaluation.report.pictured_maps import encoded, map_results
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.ops.shift import fractional_shift
 from aliasfree_jax.training.mesh import own_eval_batches
@@ -32,14 +30,6 @@ IMAGE = "pictured_image"  # key of `image_results` among all results
 SMALLEST_MAP = 8  # pixels; in a smaller one there is nothing to see
 SHIFT = (1, 1)  # of the image whose map is shown; pixels
 DIGITS = 5  # of the numbers that are kept of a map
-
-
-def _encoded(image: np.ndarray, config: ConfigDict) -> str:
-    """The normalised image [H, W, C] as PNG, in base64."""
-    pixels = denormalize(image, config.data.mean, config.data.std)
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _maps(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -128,6 +118,8 @@ def image_results(
 ) -> Results:
     """The image `config.eval.pictured_image`, its slide over the radius of the worst case, and a map of it.
 
+    Of networks whose outputs are maps, what `map_results` gives.
+
     Raises:
       ConfigError: the data set has no such image, the network no such layer.
     """
@@ -138,16 +130,18 @@ def image_results(
         )
     alone = Subset(source, np.array([index]))
     (batch,) = eval_batches(alone, config.data, batch_size=1)
-    image, measurement = np.asarray(batch["image"])[0], slide(config.eval.worst_case_radius)
+    image, label = np.asarray(batch["image"])[0], np.asarray(batch["label"])[0]
+    about = {"index": index, "png": encoded(denormalize(image, config.data.mean, config.data.std))}
+    if config.task != "classification":
+        return about | {"maps": map_results(predict, image, label, config)}
+    measurement = slide(config.eval.worst_case_radius)
     # As all other measurements: every device takes part, and every process has the result.
     batches = own_eval_batches(alone, config.data, 1)
     devices = config.train.devices
     results = shift_report(predict, batches, [measurement], images=1, devices=devices, progress=False)
     sliding = results[measurement.name]
-    return {
-        "index": index,
-        "label": source.class_names[int(batch["label"][0])],
-        "png": _encoded(image, config),
+    return about | {
+        "label": source.class_names[int(label)],
         measurement.name: {"about": sliding["about"]} | sliding["per_shift"],
         "features": feature_results(module, variables, image, config.eval.pictured_layer),
     }

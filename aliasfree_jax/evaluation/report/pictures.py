@@ -4,10 +4,9 @@ Every function takes one or several networks; needs matplotlib (pip install 'ali
 networks keep their order and, in curves, their colours.
 """
 
-import base64
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from PIL import Image
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, shift_plane, worst_by_radius
+from aliasfree_jax.evaluation.report.pictured_maps import decoded
 from aliasfree_jax.ops.shift import fractional_shift
 from aliasfree_jax.training.curves import figure_class
 
@@ -148,8 +148,7 @@ def slide(network: Evaluated) -> Slide:
     Raises:
       DataError: it was not measured.
     """
-    file = io.BytesIO(base64.b64decode(network.part(IMAGE, "png")))
-    image, label = np.asarray(Image.open(file).convert("RGB")), network.part(IMAGE, "label")
+    image, label = decoded(network.part(IMAGE, "png")), network.part(IMAGE, "label")
     way = (np.asarray(network.part(IMAGE, "slide", key), float) for key in ("shifts", "true_probability"))
     return Slide(image, label, *way)
 
@@ -197,9 +196,9 @@ def frames(networks: Sequence[Evaluated]) -> Iterator[np.ndarray]:
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def slide_gif(networks: Sequence[Evaluated]) -> bytes:
-    """The probability of the class while the image slides, as an animation; see `frames`."""
-    pictures = [Image.fromarray(frame) for frame in frames(networks)]
+def gif(shown: Iterable[np.ndarray]) -> bytes:
+    """Pictures [h, w, 3] as an animation."""
+    pictures = [Image.fromarray(frame) for frame in shown]
     # All in the colours of the last: still parts are then the same in every frame, and cost nothing.
     palette = pictures[-1].quantize(256)
     colours = np.asarray(palette.getpalette()).reshape(-1, 3)
