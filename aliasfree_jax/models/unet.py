@@ -166,7 +166,8 @@ VARIANTS: dict[str, Options] = {
     # The ordinary one in PyTorch.
     "": {},
     # truly_shift_invariant_cnns: the baseline on the circle, with instance norm, BlurPool, the same with an
-    # ideal filter ("sinc_mode"), and APS.
+    # ideal filter ("sinc_mode"), and APS. Here constants keep their value on the way back; by the original's
+    # gain of 1 a quarter is left at each level, which trains as well behind batch norms.
     "circular": _CIRCULAR,
     "instance": {**_CIRCULAR, "norm": "instance"},
     "blur": {**_CIRCULAR, "sampler": _BLUR, "upsampler": {"name": "transposed", "inner": _BLUR}},

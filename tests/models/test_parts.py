@@ -74,3 +74,21 @@ def test_what_cannot_be_registered(kind, name, module, message):
     with pytest.raises(ConfigError, match=message):
         register_part(kind, name, module)
     assert "mine" not in PARTS["activation"] and PARTS["activation"]["up_gate"] is UpGate
+
+
+class Nearest(Layer):
+    """Every sample again and again."""
+
+    strides: int = 2
+
+    def __call__(self, x: jax.Array, phase: object = None, *, train: bool = False) -> jax.Array:
+        return x.repeat(self.strides, axis=1).repeat(self.strides, axis=2)
+
+
+def test_an_upsampler_of_ones_own():
+    register_part("upsampler", "nearest", Nearest)
+    network = create_model("unet_micro", upsampler="nearest", num_classes=3)
+    x = jax.ShapeDtypeStruct((1, 9, 8, 1), "float32")
+    params = jax.eval_shape(network.init, jax.random.key(0), x)
+    assert params["params"]["up0"]["conv"]["kernel"].shape == (2, 2, 16, 8)
+    assert jax.eval_shape(network.apply, params, x).shape == (1, 9, 8, 3)
