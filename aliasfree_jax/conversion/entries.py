@@ -136,7 +136,7 @@ class CodeBase:
       no_filters: the option that states that there are none, where it is another.
       classes, channels: the options that state how many classes there are, and channels of the images; ""
         where these are always 3.
-      task: of its networks, as a `ModelCard` has it.
+      task: of a network by its name, as a `ModelCard` has it.
     """
 
     source: str
@@ -147,7 +147,7 @@ class CodeBase:
     no_filters: str = ""
     classes: str = "num_classes"
     channels: str = ""
-    task: str = "classification"
+    task: Callable[[str], str] = lambda model: "classification"
 
     def table(self, model: str, options: Options) -> list[Entry]:
         """The state dict of a network."""
@@ -174,7 +174,10 @@ def united(source: str, families: Mapping[str, CodeBase], **fields: str) -> Code
         for base in families.values():
             yield from base.candidates(network)
 
-    return CodeBase(source, translate, entries, candidates, **fields)
+    def task(model: str) -> str:
+        return family(model).task(model)
+
+    return CodeBase(source, translate, entries, candidates, task=task, **fields)
 
 
 def chosen(what: str, name: str, table: Mapping[str, T]) -> T:

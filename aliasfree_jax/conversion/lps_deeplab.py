@@ -48,9 +48,11 @@ from aliasfree_jax.models.deeplab import BILINEAR
 NAME = "deeplabv3plus({})"
 BACKBONES = {NAME.format(name): name for name in MODELS if name != "BasicClassifier"}
 UNPOOLS = {"LPS": "LPS_u", "max_2_norm": "max_p_norm_u"}  # by the pool whose choices they take
-RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
+RATES = {"16": (6, 12, 18), "8": (12, 24, 36)}
 _OWN = {"unpool", "unpool_antialias_scale", "output_stride", "classifier_padding_mode"}
-_ONLY_OF_CLASSIFIERS = {"inc_conv1_support", "apply_maxpool"}  # those for CIFAR have no DeepLab
+_OF_IMAGENET = ("inc_conv1_support", "apply_maxpool")
+# Options that leave no trace in the weights, with the original's defaults.
+UNTRACED: Options = {"padding_mode": "circular", "classifier_padding_mode": "zeros", "output_stride": 16}
 
 
 def _unpool(options: Options) -> str | None:
@@ -89,7 +91,10 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
         raise ConversionError(
             f"{model} of {SOURCE}: of its networks for segmentation only DeepLabV3+ is known."
         )
-    check_options(SOURCE, options, (LEGAL | _OWN) - _ONLY_OF_CLASSIFIERS)
+    check_options(SOURCE, options, LEGAL | _OWN)
+    for name in _OF_IMAGENET:
+        if not options.get(name, True):
+            raise ConversionError(f"the DeepLabs of {SOURCE} have ResNets for ImageNet, got {name} = false.")
     backbone = chosen(f"network of {SOURCE}", model, BACKBONES)
     of_backbone = {name: value for name, value in options.items() if name not in {*_OWN, "num_classes"}}
     name, fields = translate_backbone(backbone, of_backbone)
@@ -102,7 +107,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
             f"classifier_padding_mode of {SOURCE}", options.get("classifier_padding_mode", "zeros"), PADDINGS
         ),
         "last_rate_padding": "ZERO",
-        "rates": chosen(f"output_stride of {SOURCE}", options.get("output_stride", 16), RATES),
+        "rates": chosen(f"output_stride of {SOURCE}", str(options.get("output_stride", 16)), RATES),
     }
 
 
@@ -154,16 +159,14 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
         yield from ((model, {}) for model in BACKBONES)
         return
     options = options_of(network["backbone"])
-    for name in _ONLY_OF_CLASSIFIERS:
-        options.pop(name, None)
     written_back = network["upsampler"][KIND] == "PolyphaseUpsample"
     options["unpool"] = UNPOOLS[options["pool"]] if written_back else None
     # A gain that no filter has is that of all phases.
     gain = look(network, "upsampler", "gain") or 4.0
     options["unpool_antialias_scale"] = 2 if gain == 4.0 else 1
     options["classifier_padding_mode"] = zeros_word(network["padding"])
-    options["output_stride"] = 8 if network["rates"] == RATES[8] else 16
+    options["output_stride"] = 8 if network["rates"] == RATES["8"] else 16
     yield from ((model, options) for model in BACKBONES)
 
 
-LPS_DEEPLAB = CodeBase(SOURCE, translate, _entries, _candidates)
+LPS_DEEPLAB = CodeBase(SOURCE, translate, _entries, _candidates, task=lambda model: "segmentation")

@@ -34,6 +34,8 @@ _CIFAR: Options = {
     "eval_crop_ratio": 1.0,
     "interpolation": "bicubic",
 }
+# Whole images, of a side that the strides divide; the original cuts 513 pixels of Pascal VOC.
+_SEGMENTATION: Options = {**_IMAGENET, "image_size": 512, "eval_crop_ratio": 1.0}
 # MRI: of images that are normalised one by one, without a common mean.
 _UNET: Options = {**_CIFAR, "image_size": 320, "mean": (0.0,), "std": (1.0,), "interpolation": "bilinear"}
 
@@ -45,6 +47,11 @@ _TORCHVISION_SHORTER = {
     "convnext_large": 232,
 }
 
+# The classes of pixels in Pascal VOC, by their values there.
+VOC = tuple(
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor".split()
+)
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -90,10 +97,11 @@ def to_original(source: str, model: str, options: Options, variables: Any) -> di
     return export(variables, table(source, model, options))
 
 
-def class_names(cifar: bool, count: int) -> tuple[str, ...]:
-    """The classes of CIFAR-10 or else of ImageNet; placeholders for another number of them."""
+def class_names(task: str, cifar: bool, count: int) -> tuple[str, ...]:
+    """The classes of Pascal VOC, CIFAR-10 or ImageNet; placeholders for another number of them."""
     wnids = resources.files("aliasfree_jax.conversion") / "imagenet_wnids.txt"
-    names = CIFAR10 if cifar else tuple(wnids.read_text().split())
+    of_images = CIFAR10 if cifar else tuple(wnids.read_text().split())
+    names = {"classification": of_images, "segmentation": VOC}.get(task, ())
     return names if len(names) == count else placeholders(count)
 
 
@@ -118,6 +126,8 @@ def _prepared(source: str, model: str, name: str) -> Options:
         return _CONVNEXT
     if source == UNETS.source:
         return _UNET
+    if code_base(source).task(model) == "segmentation":
+        return _SEGMENTATION
     if source == AKAMASTER.source:
         return {**_IMAGENET, "image_size": 32, "eval_crop_ratio": 1.0}
     if "_cifar" in name or name == "basic":
@@ -162,8 +172,7 @@ def converted(
             prepared[field] = (sum(prepared[field]) / len(prepared[field]),) * channels
     names, count = prepared.pop("class_names", ()), module.num_classes
     if len(names) != count:
-        known = base.task == "classification"
-        names = class_names(original["image_size"] == 32, count) if known else placeholders(count)
+        names = class_names(base.task(model), original["image_size"] == 32, count)
     shapes = abstract_variables(module, prepared["image_size"], channels)
     if base.filters not in options:
         require_filters((source, model, options), state_dict)
@@ -172,6 +181,6 @@ def converted(
     except ConversionError as error:
         raise ConversionError(f"{file}, read as {model} of {source}: {error}") from error
     origin = f"{file}: {source} {model}"
-    told: dict[str, Any] = {"channels": channels, "step": 0, "origin": origin, "task": base.task}
+    told: dict[str, Any] = {"channels": channels, "step": 0, "origin": origin, "task": base.task(model)}
     card = ModelCard(name, ours, names, **told, **prepared)
     return card, module, variables

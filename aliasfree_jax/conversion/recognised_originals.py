@@ -18,9 +18,11 @@ from aliasfree_jax.conversion.antialiased_cnns import MODELS
 from aliasfree_jax.conversion.code_bases import AFC, BLURPOOL, CIFAR_APS, IMAGENET_APS, LPS, PLAIN, TIMM
 from aliasfree_jax.conversion.learnable_polyphase_sampling import MODELS as LPS_MODELS
 from aliasfree_jax.conversion.learnable_polyphase_sampling import WIDTHS
+from aliasfree_jax.conversion.lps_deeplab import NAME, UNPOOLS
 from aliasfree_jax.conversion.timm_resnet import recognise_timm_resnet
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import IMAGENET
 from aliasfree_jax.conversion.undecided import UndecidedError
+from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models.resnet import CIFAR_SIZES, SIZES
 
 State = Mapping[str, np.ndarray]
@@ -37,7 +39,9 @@ def recognise_original(state_dict: State) -> Original:
       KeyError, ValueError, IndexError, StopIteration: a key or shape that it needs is not there.
     """
     if "core.conv1.weight" in state_dict:
-        other = _learned(state_dict)
+        other = _learned(state_dict, "core.")
+    elif "backbone.conv1.weight" in state_dict:
+        other = _deeplab(state_dict)
     elif "layer1.0.bn1.weight" in state_dict:
         other = _resnet(state_dict) or _timm_resnet(state_dict)
     else:
@@ -222,18 +226,18 @@ def _first(name: str) -> tuple[int, ...]:
     return (96 if name == "densenet161" else 64, 3, 7, 7)
 
 
-def _learned(state: State) -> Original | None:
-    size = _size(state, "core.")
+def _learned(state: State, prefix: str) -> Original | None:
+    size = _size(state, prefix)
     if size is None:
         return None
-    options: dict[str, Any] = {"inc_conv1_support": state["core.conv1.weight"].shape[-1] == 7}
-    last = 2 if "core.layer1.0.bn3.weight" not in state else 3
-    options["swap_conv_pool"] = f"core.layer2.0.conv{last}.0.weight" in state
+    options: dict[str, Any] = {"inc_conv1_support": state[f"{prefix}conv1.weight"].shape[-1] == 7}
+    last = 2 if f"{prefix}layer1.0.bn3.weight" not in state else 3
+    options["swap_conv_pool"] = f"{prefix}layer2.0.conv{last}.0.weight" in state
     if options["inc_conv1_support"]:
-        options["conv1_stride"] = not any(key.startswith("core.maxpool.3.") for key in state)
-    logits = _logits(state)
+        options["conv1_stride"] = any(key.startswith(f"{prefix}maxpool.2.") for key in state)
+    logits = _logits(state, prefix)
     options |= {"pool": "LPS", **logits} if logits else {"pool": "max_2_norm"}
-    shortcut = "core.layer2.0.downsample.0._antialias_layer"
+    shortcut = f"{prefix}layer2.0.downsample.0._antialias_layer"
     if f"{shortcut}.filt" in state:
         options["antialias"] = ["LowPassFilter", state[f"{shortcut}.filt"].shape[-1], "circular"]
     elif f"{shortcut}.conv.weight" in state:
@@ -243,12 +247,37 @@ def _learned(state: State) -> Original | None:
     return LPS.source, model, options
 
 
-def _logits(state: State) -> dict[str, Any]:
+def _deeplab(state: State) -> Original | None:
+    """The DeepLabV3+ on such a ResNet."""
+    if any(key.startswith("classifier.classifier.0.convs.") for key in state):
+        raise ConversionError(
+            f"these are weights of a DeepLabV3, which has no decoder: of the networks for segmentation of "
+            f"{LPS.source} only DeepLabV3+ can be read."
+        )
+    if (found := _learned(state, "backbone.")) is None:
+        return None
+    source, backbone, options = found
+    model, unpool = NAME.format(backbone), UNPOOLS[options["pool"]]
+    written_back = any(key.startswith("classifier.unpool.") for key in state)
+    traced = "antialias" in options or any(key.endswith("gumbel_tau") for key in state)
+    if not written_back and not traced and not options["conv1_stride"]:
+        raise UndecidedError(
+            f"this {model} of {source} leaves open how it enlarges its maps: by bilinear interpolation "
+            f"(unpool null), or back to the chosen phases (unpool {unpool!r}).",
+            {"source": source, "model": model, "options": {**options, "unpool": unpool}},
+        )
+    options["unpool"] = unpool if written_back else None
+    if (filters := state.get("unpool.0._antialias_layer.filt")) is not None:
+        options["unpool_antialias_scale"] = round(float(filters[0].sum()) ** 0.5)
+    return source, model, options
+
+
+def _logits(state: State, prefix: str) -> dict[str, Any]:
     """Kind and widths of the logits networks; empty where there are none."""
     found = {
         key.split("get_logits.")[1]: value
         for key, value in state.items()
-        if re.match(r"core\.layer2\.0\.conv[23]\.[01]\.component_selection\.get_logits\.", key)
+        if re.match(rf"{prefix}layer2\.0\.conv[23]\.[01]\.component_selection\.get_logits\.", key)
     }
     kinds = {
         "conv1.weight": "LPSLogitLayers",

@@ -163,7 +163,7 @@ UNETS = CodeBase(
     no_filters="sinc_mode",
     classes="out_channels",
     channels="in_channels",
-    task="regression",
+    task=lambda model: "regression",
 )
 
 

@@ -25,6 +25,7 @@ from aliasfree_jax.conversion.code_bases import (
     table,
 )
 from aliasfree_jax.conversion.entries import Entry, Options
+from aliasfree_jax.conversion.lps_deeplab import UNTRACED as DEEPLAB_UNTRACED
 from aliasfree_jax.errors import ConversionError, listed
 from aliasfree_jax.models.resnet import SIZES
 from aliasfree_jax.pickles.inert import Description
@@ -127,7 +128,7 @@ def require_decision(original: Original, state: Collection[str], masks: bool) ->
 
 
 def assumption(original: Original, masks: bool) -> str:
-    """What is assumed of filters that the library never saves, and how to say otherwise; "" for nothing."""
+    """What is assumed of filters and paddings that no file has, and how to say otherwise; "" for nothing."""
     source, model, options = original
     if (source == PLAIN.source and model in SIZES) or (source == TIMM.source and model.startswith("resnet")):
         return (
@@ -135,6 +136,10 @@ def assumption(original: Original, masks: bool) -> str:
             "networks have the same names of weights, keep their filters out of the file, and are other "
             "networks: for these say source 'timm' and the model, for BlurPool's source 'antialiased-cnns'"
         )
+    if source == LPS.source and model.startswith("deeplab"):
+        left = {name: value for name, value in DEEPLAB_UNTRACED.items() if name not in options}
+        told = f"assumed to have {json.dumps(left)}, the defaults there: these leave no trace in the weights"
+        return f"{told}, options say otherwise" if left else ""
     ideal = source == AFC.source and options.get("blurpool_kwargs", {}).get("filter_type") == "ideal"
     if ideal and not masks:
         return (
@@ -192,6 +197,9 @@ def with_hyper_parameters(recognised: Options, hyper_parameters: object) -> dict
         return options
     if "padding_mode" in hyper_parameters:
         options["padding_mode"] = hyper_parameters["padding_mode"]
+    if "unpool" in recognised:  # a network for segmentation
+        own = ("output_stride", "classifier_padding_mode")
+        options |= {name: hyper_parameters[name] for name in own if name in hyper_parameters}
     extras = hyper_parameters.get("extras_model")
     if isinstance(extras, Mapping):
         options |= {name: extras[name] for name in _EXTRAS if name in extras and name not in recognised}

@@ -92,7 +92,7 @@ class ResidualBlock(Layer):
         return shortcut
 
     def _convolutions(self, stride: int, position: int) -> list[Conv]:
-        """Those of the branch; `stride` is that of the first 3 x 3, `position` of them have the first dilation."""
+        """Those of the branch; `stride` is of the first 3 x 3, `position` of them have the first dilation."""
         first, second = (self.dilations[number >= position] for number in range(2))
         if self.kind == "basic":
             return [

@@ -124,6 +124,6 @@ def test_the_copies_are_unchanged():
         digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, original)]
         assert digests[0] == digests[1], path
     # DeepLab, vision transformers and some of other libraries' weights are not here yet.
-    later = ("lps_deeplab", "aft_", *described.LIBRARIES)
+    later = ("aft_", *described.LIBRARIES)
     theirs = {path.name for path in (SHARED / "cases").glob("*.npz") if not path.name.startswith(later)}
     assert theirs <= {path.name for path in ours if path.suffix == ".npz"}
