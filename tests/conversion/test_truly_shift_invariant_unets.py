@@ -11,7 +11,7 @@ from rule import make_array
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables, save_model
 from aliasfree_jax.conversion import from_original, load_pretrained, to_original
-from aliasfree_jax.conversion.code_bases import code_base, original_of
+from aliasfree_jax.conversion.code_bases import original_of
 from aliasfree_jax.conversion.description import described
 from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.conversion.to_files import torch_file
@@ -214,4 +214,4 @@ def test_a_run_of_another_task_than_classification_has_a_way_there(tmp_path):
     directory = save_model(tmp_path / "run", card_of("unet_circular", widths=WIDTHS), variables)
     assert main(["convert", f"--to={SOURCE}", str(directory), str(tmp_path / "file.safetensors")]) == 0
     card, _, _ = load_pretrained(tmp_path / "file.safetensors")
-    assert card.task == code_base(SOURCE).task == "regression"
+    assert card.task == "regression"
