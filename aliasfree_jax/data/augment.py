@@ -67,21 +67,19 @@ class Preprocessing:
         """Reads `config.data`, for examples of a task of `config.TASKS`.
 
         The view "auto" of masks and target images is the crop, at every size: they are not squeezed.
-
-        Raises:
-          ConfigError: a `rand_augment` of another notation, or fields that are not of this task.
+        ConfigError for a `rand_augment` of another notation.
         """
         values = {field.name: data[field.name] for field in dataclasses.fields(cls) if field.name != "task"}
         for name in ("mean", "std", "crop_scale", "scale_range"):
             values[name] = tuple(values[name])
-        _check_task(data, task)
         if task != "classification" and data.eval_view == "auto":
             values["eval_view"] = "crop"
         how = data.rand_augment
         return cls(**{**values, "rand_augment": RandAugment.parse(how) if how else None, "task": task})
 
 
-def _check_task(data: ConfigDict, task: str) -> None:
+def check_task(data: ConfigDict, task: str) -> None:
+    """Raises `ConfigError` for fields that examples of this task cannot use."""
     if data.rand_augment and task != "classification":
         raise ConfigError(
             f"data.rand_augment = {data.rand_augment!r} moves images without their masks or targets, so task "
