@@ -91,5 +91,5 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"{card.origin}: {card.model} {json.dumps(card.options)}")
     print(f"wrote {count:,} parameters to {written}")
     config = CONFIGS.get(card.task) or ("cifar10_resnet" if card.image_size == 32 else "convnext_afc")
-    prepared = described(card.preparation())
+    prepared = described(card.preparation(), card.task)
     print(f"evaluate them at {prepared}: python eval.py --checkpoint={written} --config=configs/{config}.py")
