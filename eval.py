@@ -105,14 +105,12 @@ def output_path(reference: str) -> Path:
 
 
 def check_fits(card: ModelCard, source: Source) -> Source:
-    """The images with labels that number the network's outputs, if they are classes.
+    """The images with labels that number the network's outputs.
 
     Raises:
-      AliasFreeError: the network cannot classify them.
+      AliasFreeError: they are no images, or labels, for the network.
     """
     check_channels(source, card)
-    if card.task == "regression":
-        return source
     accept = cli.ACCEPT_CLASS_NAMES.value
     return fit_classes(source, card.outputs(), tell=print, subset=True, accept=accept)
 
@@ -181,7 +179,7 @@ def main(config: ConfigDict) -> None:
     choice = how_chosen(Path(reference))
     if choice:
         print(f"chosen as      {choice}")
-    source = check_fits(card, open_source(config.data, train=False))
+    source = check_fits(card, open_source(config.data, train=False, task=card.task))
     chosen = select(
         config,
         Preprocessing.from_config(config.data).input_size,
