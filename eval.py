@@ -35,6 +35,7 @@ from aliasfree_jax.data.class_names import fit_classes
 from aliasfree_jax.evaluation.comparison import Comparison
 from aliasfree_jax.evaluation.evaluator import Results, predictor, shift_report
 from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
+from aliasfree_jax.evaluation.preparation import check_channels, prepare
 from aliasfree_jax.evaluation.report import circumstances, format_markdown, format_table, in_words
 from aliasfree_jax.evaluation.report.page import write_report
 from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, image_results, run_name
@@ -42,9 +43,7 @@ from aliasfree_jax.evaluation.selection import (
     ADVERSARIAL,
     PRESETS,
     Selection,
-    check_channels,
     check_task,
-    prepare,
     select,
 )
 from aliasfree_jax.evaluation.stored import results_path

@@ -72,7 +72,7 @@ def test_tables_say_what_the_numbers_are():
     # Rounded to 100% only where there is no exception, and no difference at all is no number of dB.
     assert row.split() == "integer 2048 100.00% 99.99% 93.00% 90.00% 71.00% none -123.5 dB".split()
     assert "consistency: share of pixels whose class" in text and "(image, shift) pairs" not in text
-    assert "cat    does not occur" in text and "ground          90.00%" in text
+    assert "cat     does not occur" in text and "ground          90.00%" in text
     text = format_markdown(REGRESSION)
     assert text.startswith("10 images, PSNR 31.2 dB, SSIM 0.9123, NMSE 0.0123\n")
     assert "| fractional | 40 | -61.2 dB | -40.0 dB | 31.0 dB | 0.12 dB | 65.0 dB |" in text
