@@ -39,13 +39,7 @@ from aliasfree_jax.evaluation.preparation import check_channels, prepare
 from aliasfree_jax.evaluation.report import circumstances, format_markdown, format_table, in_words
 from aliasfree_jax.evaluation.report.page import write_report
 from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, image_results, run_name
-from aliasfree_jax.evaluation.selection import (
-    ADVERSARIAL,
-    PRESETS,
-    Selection,
-    check_task,
-    select,
-)
+from aliasfree_jax.evaluation.selection import ADVERSARIAL, PRESETS, Selection, check_task, select
 from aliasfree_jax.evaluation.stored import results_path
 from aliasfree_jax.evaluation.tasks import comparison
 from aliasfree_jax.evaluation.trial import Predict
