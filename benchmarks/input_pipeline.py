@@ -24,7 +24,8 @@ from PIL import Image
 
 from aliasfree_jax.config import IMAGE_BACKENDS
 from aliasfree_jax.data import Example, FolderSource, Source, train_batches
-from aliasfree_jax.data.augment import random_flip, random_resized_crop
+from aliasfree_jax.data.augment import random_flip
+from aliasfree_jax.data.crops import random_resized_crop
 from aliasfree_jax.data.decode import ImageBackend, image_backend
 from configs.convnext_afc import recipe
 

@@ -93,7 +93,10 @@ class Tree(Protocol):
         """Whether there is a file of that path."""
 
     def walk(self, folder: str) -> Iterator[str]:
-        """Paths of all files at any depth below `folder`, and of by-product folders, with a slash behind."""
+        """Paths of all files at any depth below `folder`, and of by-product folders, with a slash behind.
+
+        The folder "" is the whole tree.
+        """
 
     def reader(self, names: Sequence[str]) -> Reader:
         """A picklable reader of the files `names`."""
@@ -121,7 +124,7 @@ class DirectoryTree:
             parent = folders.pop()
             with self._scan(parent) as entries:
                 for entry in entries:  # its kind comes with the listing: no file is looked at
-                    path = f"{parent}/{entry.name}"
+                    path = f"{parent}/{entry.name}" if parent else entry.name
                     if not entry.is_dir():
                         yield path
                     elif is_byproduct(entry.name):
@@ -187,8 +190,9 @@ class ArchiveTree:
 
     def walk(self, folder: str) -> Iterator[str]:
         """Paths of all files below `folder`, and of by-product folders, with a slash behind."""
-        for k in range(bisect.bisect_left(self._names, f"{folder}/"), len(self._names)):
-            if not self._names[k].startswith(f"{folder}/"):
+        start = f"{folder}/" if folder else ""
+        for k in range(bisect.bisect_left(self._names, start), len(self._names)):
+            if not self._names[k].startswith(start):
                 return
             yield self._names[k]
 

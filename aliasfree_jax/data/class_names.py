@@ -212,8 +212,8 @@ def fit_classes(
     if task_of(source) == "regression":
         if not in_place:
             raise ClassNamesError(
-                f"{data} has the channels {', '.join(source.class_names)}, {owner} has {', '.join(known)}: the "
-                "targets of regression need the same channels in the same order."
+                f"{data} has the channels {', '.join(source.class_names)}, {owner} has {', '.join(known)}: "
+                "the targets of regression need the same channels in the same order."
             )
         return source
     unchanged = in_place and match.class_names == tuple(source.class_names)

@@ -9,9 +9,10 @@ import numpy as np
 from aliasfree_jax.data.archives import Tree, open_tree
 from aliasfree_jax.data.image_files import BYPRODUCT, EMPTY, HIDDEN, OUTSIDE, Ignored, is_image
 from aliasfree_jax.data.sources import Example, split_names
-from aliasfree_jax.errors import DataError
+from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.files import local_path
 
+PAIRED = ({"images", "masks"}, {"images", "targets"})  # see paired_files
 USUAL_SPLITS = ("train", "val", "validation", "test")
 
 LAYOUT = "<split>/<class>/*.jpg (or .png, ...; the tree may sit one folder down)"
@@ -39,6 +40,7 @@ class FolderSource:
 
     Raises:
       DataError: nothing at `path`, no such split, no images, or classes that `train` does not have.
+      ConfigError: its folders are those of another task.
     """
 
     def __init__(self, path: str | Path, split: str, tree: Tree | None = None):
@@ -50,6 +52,12 @@ class FolderSource:
         self.names, ignored = _images(tree, folder)
         start = len(folder) + 1  # of the part of a path that starts with the class
         classes = [name[start:].split("/", 1)[0] for name in self.names]
+        if set(classes) in PAIRED:
+            raise ConfigError(
+                f"{self._path}/{folder} holds {' and '.join(sorted(set(classes)))}, which are no classes. "
+                "Such pairs are read with config.task = 'segmentation' (masks) or 'regression' (targets) and "
+                "data.source = 'folder'; prepare does not pack them."
+            )
         for empty in tree.children(folder) - set(classes):
             ignored.add(EMPTY, empty)
         if not self.names:
@@ -77,13 +85,18 @@ class FolderSource:
             raise DataError(f"cannot read {name}: {error}") from error
 
 
-def data_path(text: str | Path) -> Path:
-    """`data.path` as an absolute path; `DataError` if nothing is there, `ConfigError` for an address."""
+def data_path(text: str | Path, layout: str = f"{LAYOUT}. {HOW_TO_GET}") -> Path:
+    """`data.path` as an absolute path; `DataError` if nothing is there, `ConfigError` for an address.
+
+    Args:
+      text: the path.
+      layout: what should be in the directory or archive, for messages.
+    """
     path = local_path(text, "data.path").absolute()
     if not path.exists():
         raise DataError(
             f"no data at {path} (data.path): expected a directory, .tar, .tar.gz, .tar.xz or .zip "
-            f"that holds {LAYOUT}. {HOW_TO_GET}"
+            f"that holds {layout}"
         )
     return path
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from aliasfree_jax.config import CROPS, IMAGE_BACKENDS, INTERPOLATIONS
 from aliasfree_jax.data import FolderSource
-from aliasfree_jax.data.augment import CROPPED, random_box, random_resized_crop
+from aliasfree_jax.data.augment import CROPPED
+from aliasfree_jax.data.crops import random_box, random_resized_crop
 from aliasfree_jax.data.decode import (
     BACKENDS,
     FILTERS,

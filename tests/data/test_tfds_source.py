@@ -16,6 +16,13 @@ from aliasfree_jax.errors import DataError, MissingPackageError
 tfds = pytest.importorskip("tensorflow_datasets")
 
 
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    file.seek(0)
+    return file
+
+
 class AliasfreeTiny(tfds.core.GeneratorBasedBuilder):
     """12 training and 6 validation images of one colour."""
 
@@ -34,9 +41,7 @@ class AliasfreeTiny(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, count, first):
         for i in range(count):
-            file = io.BytesIO()
-            Image.fromarray(np.full((5, 6, 3), first + 10 * i, np.uint8)).save(file, "PNG")
-            file.seek(0)
+            file = png(np.full((5, 6, 3), first + 10 * i, np.uint8))
             yield i, {"image": file, "label": i % 3, "file_name": f"{first + 10 * i}.png"}
 
 
@@ -59,16 +64,52 @@ class AliasfreeTwoLabels(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, count):
         for i in range(count):
-            file = io.BytesIO()
-            Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(file, "PNG")
-            file.seek(0)
+            file = png(np.full((32, 32, 3), i, np.uint8))
             yield i, {"id": f"train_{i}", "image": file, "label": i % 4, "coarse_label": int(i % 4 == 0)}
+
+
+class AliasfreeMasks(tfds.core.GeneratorBasedBuilder):
+    """4 training and 2 test images of a mask's numbers: one without names, as of Oxford's pets."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            "segmentation_mask": tfds.features.Image(shape=(None, None, 1)),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(4), "test": self._generate_examples(2)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            mask = np.arange(64, dtype=np.uint8).reshape(8, 8) % (i + 2)
+            image = png(np.stack([mask] * 3, -1))
+            yield i, {"image": image, "label": i % 2, "segmentation_mask": png(mask)}
+
+
+class AliasfreeNamedMasks(AliasfreeMasks):
+    """Likewise, with a `label` of pixels that has names."""
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.LabeledImage(labels=["a", "b", "c", "d", "e", "f"], shape=(None, None, 1)),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, count):
+        for key, example in super()._generate_examples(count):
+            yield key, {"image": example["image"], "label": example["segmentation_mask"]}
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("tfds")
-    for builder in (AliasfreeTiny, AliasfreeTwoLabels):
+    for builder in (AliasfreeTiny, AliasfreeTwoLabels, AliasfreeMasks, AliasfreeNamedMasks):
         builder(data_dir=path, file_format="array_record").download_and_prepare()
     return path
 
@@ -154,3 +195,35 @@ def test_package_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(MissingPackageError, match="'tfds' needs tensorflow_datasets .*pip install tens"):
         TfdsSource("cifar10", "train", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"), [("aliasfree_masks", "01234"), ("aliasfree_named_masks", "abcdef")]
+)
+def test_masks(name, classes, data_dir, data_config):
+    """Without names the classes are numbers up to the largest in the training split."""
+    fields = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    data = data_config(source="tfds", name=name, path=str(data_dir), eval_split="test", **fields)
+    source = open_source(data, train=False, task="segmentation")
+    assert source.class_names == tuple(classes) and pickle.loads(pickle.dumps(source))[1] == source[1]
+    (batch,) = eval_batches(source, data, batch_size=2)
+    np.testing.assert_array_equal(batch["label"], np.rint(batch["image"][..., 0] * 255))
+    assert "tensorflow" not in sys.modules
+
+
+def test_images_are_their_own_targets(data_dir, data_config):
+    fields = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    data = data_config(source="tfds", name="aliasfree_tiny", path=str(data_dir), **fields)
+    source = open_source(data, train=True, task="regression")
+    batch = next(eval_batches(source, data, batch_size=12))
+    np.testing.assert_array_equal(batch["label"], batch["image"])
+    assert source.class_names == ("red", "green", "blue")
+
+
+def test_no_masks(data_dir):
+    with pytest.raises(
+        DataError, match="features image, label.*expected image and a mask .segmentation_mask"
+    ):
+        TfdsSource("aliasfree_tiny", "train", str(data_dir), "segmentation")
+    with pytest.raises(DataError, match="features image, label; expected image and label.$"):
+        TfdsSource("aliasfree_named_masks", "train", str(data_dir))
