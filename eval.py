@@ -35,18 +35,11 @@ from aliasfree_jax.data.class_names import fit_classes
 from aliasfree_jax.evaluation.comparison import Comparison
 from aliasfree_jax.evaluation.evaluator import Results, predictor, shift_report
 from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
+from aliasfree_jax.evaluation.preparation import check_channels, prepare
 from aliasfree_jax.evaluation.report import circumstances, format_markdown, format_table, in_words
 from aliasfree_jax.evaluation.report.page import write_report
 from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, image_results, run_name
-from aliasfree_jax.evaluation.selection import (
-    ADVERSARIAL,
-    PRESETS,
-    Selection,
-    check_channels,
-    check_task,
-    prepare,
-    select,
-)
+from aliasfree_jax.evaluation.selection import ADVERSARIAL, PRESETS, Selection, check_task, select
 from aliasfree_jax.evaluation.stored import results_path
 from aliasfree_jax.evaluation.tasks import comparison
 from aliasfree_jax.evaluation.trial import Predict
@@ -105,14 +98,12 @@ def output_path(reference: str) -> Path:
 
 
 def check_fits(card: ModelCard, source: Source) -> Source:
-    """The images with labels that number the network's outputs, if they are classes.
+    """The images with labels that number the network's outputs.
 
     Raises:
-      AliasFreeError: the network cannot classify them.
+      AliasFreeError: they are no images, or labels, for the network.
     """
     check_channels(source, card)
-    if card.task == "regression":
-        return source
     accept = cli.ACCEPT_CLASS_NAMES.value
     return fit_classes(source, card.outputs(), tell=print, subset=True, accept=accept)
 
@@ -181,7 +172,7 @@ def main(config: ConfigDict) -> None:
     choice = how_chosen(Path(reference))
     if choice:
         print(f"chosen as      {choice}")
-    source = check_fits(card, open_source(config.data, train=False))
+    source = check_fits(card, open_source(config.data, train=False, task=card.task))
     chosen = select(
         config,
         Preprocessing.from_config(config.data).input_size,

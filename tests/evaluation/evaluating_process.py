@@ -13,7 +13,13 @@ import numpy as np
 from classifiers import WEIGHTS, labelled, smooth_noise
 
 from aliasfree_jax.evaluation.evaluator import predictor, shift_report
-from aliasfree_jax.evaluation.measurements import adversarial_continuous, adversarial_integer, crop_shifts
+from aliasfree_jax.evaluation.measurements import (
+    adversarial_continuous,
+    adversarial_integer,
+    crop_shifts,
+    integer_shifts,
+)
+from aliasfree_jax.evaluation.pixel_classes import CompareClasses
 from aliasfree_jax.evaluation.shifting import Circular
 
 SIDE, MARGIN, BATCH, BATCHES = 16, 2, 12, 2
@@ -25,6 +31,14 @@ class Strided(nn.Module):
     @nn.compact
     def __call__(self, images, train):
         return jax.nn.gelu(images[:, ::4, ::4]).mean((1, 2)) @ WEIGHTS
+
+
+class Mapping(nn.Module):
+    """Every second pixel as logits of three classes."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        return images[:, ::2, ::2].repeat(2, 1).repeat(2, 2)
 
 
 def results(count, index):
@@ -40,8 +54,11 @@ def results(count, index):
         dataclasses.replace(adversarial_integer(SIDE, 2), shifting=way),
         dataclasses.replace(adversarial_continuous(1.0), shifting=way),
     ]
-    predict = predictor(Strided(), {})
-    return shift_report(predict, batches, wanted, images=BATCH * BATCHES, progress=False)
+    how = {"images": BATCH * BATCHES, "progress": False}
+    of_maps = [batch | {"label": batch["image"][..., 0].astype(int) % 3} for batch in batches]
+    shifts = [integer_shifts(SIDE, shifts=2, max_shift=3, seed=0)]
+    maps = shift_report(predictor(Mapping(), {}), of_maps, shifts, compare=CompareClasses(), **how)
+    return shift_report(predictor(Strided(), {}), batches, wanted, **how) | {"maps": maps}
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from aliasfree_jax.config import base_config
 from aliasfree_jax.data import ArraySource
 from aliasfree_jax.data.augment import Preprocessing, denormalize
 from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.evaluation.preparation import check_channels, prepare
 from aliasfree_jax.evaluation.report import format_markdown, format_table, in_words
-from aliasfree_jax.evaluation.selection import check_channels, prepare
 from aliasfree_jax.training.setup import make_card
 from configs import imagenet_blur
 

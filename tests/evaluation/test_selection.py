@@ -5,7 +5,8 @@ import pytest
 
 from aliasfree_jax.config import base_config, validate
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.selection import ADVERSARIAL, RANDOM, View, black, select
+from aliasfree_jax.evaluation.preparation import View
+from aliasfree_jax.evaluation.selection import ADVERSARIAL, RANDOM, black, select
 
 
 def test_every_name_is_a_measurement_of_its_view():

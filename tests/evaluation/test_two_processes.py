@@ -45,6 +45,9 @@ def test_processes_change_nothing():
     for name in ("crop", "adversarial_integer", "adversarial_continuous"):
         assert first[name]["worst_case_accuracy"] == alone[name]["worst_case_accuracy"] < 1
         assert first[name]["pairs"] == alone[name]["pairs"]
+    assert first["maps"]["class_iou"] == alone["maps"]["class_iou"]
+    found = [result["maps"]["integer"]["equivariance_db"] for result in (alone, first)]
+    np.testing.assert_allclose(*found, rtol=1e-5)
     # float32 sums in parts of another size
     changes = [result["crop"]["logit_change"]["mean"] for result in (alone, first)]
     np.testing.assert_allclose(*changes, rtol=1e-5)

@@ -121,7 +121,7 @@ def tables(results: Mapping[str, Any]) -> Iterator[tuple[Rows, list[str]]]:
 
 
 def in_words(preparation: Mapping[str, Any]) -> str:
-    """What `selection.prepare` gave, as a line: "prepared for 48 x 48, ratio 0.875; overridden: ..."."""
+    """What `preparation.prepare` gave, as a line: "prepared for 48 x 48, ratio 0.875; overridden: ..."."""
     parts = [f"prepared for {preparation['images']}"]
     if overridden := preparation["overridden"]:
         fields = [
