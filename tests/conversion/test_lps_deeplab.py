@@ -82,7 +82,15 @@ FORMS = [
         {"logits_channels": WIDTHS, "swap_conv_pool": False, "num_classes": 4, "antialias": DDAC},
     ),
     ("ResNet18Custom", {"pool": "max_2_norm", "antialias": ["LowPassFilter", 4, "circular"]}),
-    ("ResNet18Custom", {"pool": "max_2_norm", "unpool": None, "conv1_stride": True}),
+    (
+        "ResNet18Custom",
+        {
+            "pool": "max_2_norm",
+            "unpool": None,
+            "conv1_stride": True,
+            "antialias": ["LowPassFilter", 2, "circular"],
+        },
+    ),
     (
         "ResNet50Custom",
         {

@@ -137,7 +137,8 @@ def test_every_parameter_is_trained(variant, draw, randomised):
         for path, leaf in traverse_util.flatten_dict(gradient(variables["params"]), sep="/").items()
         if not np.abs(leaf).max() > 0
     }
-    assert still == set()
+    # A constant is added to the scores of all components alike by the last bias of ConvLogits.
+    assert {path for path in still if not path.endswith("logits0/conv2/bias")} == set()
 
 
 def test_dropout_is_that_of_training(draw, randomised):
