@@ -14,7 +14,7 @@ from aliasfree_jax.transform.interpreter import Transformation, run
 from aliasfree_jax.transform.lines import Place, TransformError, short, walking
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
-from aliasfree_jax.transform.values import Pointwise, Value
+from aliasfree_jax.transform.values import Held, Pointwise, Value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +113,14 @@ def walk(
     read: program.Program,
     report: Callable[[Place, str, str, str], None],
     observe: Callable[[Place, Sequence[Value]], None] | None = None,
-) -> None:
-    """Walks a program on shapes, and tells `report` what breaks it, `observe` what its operations give."""
+) -> list[Held]:
+    """Walks a program on shapes, and tells `report` what breaks it, `observe` what its operations give.
+
+    Returns:
+      What it gives; of maps and arrays, all but what is in them.
+    """
     how = Transformation(Subsample, True, True, report=report, activations=_AsWritten(), observe=observe)
+    given: list[Held] = []
 
     def walked(*arrays: Any) -> None:
         values = [
@@ -123,12 +128,13 @@ def walk(
             for value in read.values(arrays)
         ]
         jaxpr = read.jaxpr.jaxpr
-        results = run(how, jaxpr, read.jaxpr.consts, values)
-        for variable, result in zip(jaxpr.outvars, results, strict=True):
+        given[:] = run(how, jaxpr, read.jaxpr.consts, values)
+        for variable, result in zip(jaxpr.outvars, given, strict=True):
             if isinstance(result, Map):
                 _given_back(how, *read.maker(variable), result)
 
     jax.eval_shape(walked, *read.arrays)
+    return given
 
 
 def shapes_of(arguments: Any) -> Any:

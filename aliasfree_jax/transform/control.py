@@ -28,7 +28,7 @@ def call(how: Transformation, eqn: Any, *values: Value) -> Sequence[Value]:
     of_own = own.rule_of(eqn)
     if of_own is not None:
         return of_own(how, eqn, *map(how.realized, values))
-    if eqn.params.get("name") == "_resize" and len(values) == 1:
+    if eqn.params.get("name") == upsampling.RESIZE and len(values) == 1:
         resized = upsampling.resized(how, eqn, how.realized(values[0]))
         if resized is not None:
             return resized

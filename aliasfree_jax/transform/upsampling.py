@@ -17,6 +17,8 @@ from aliasfree_jax.transform.maps import Map, exchanged
 from aliasfree_jax.transform.program import named
 from aliasfree_jax.transform.values import Held
 
+RESIZE = "_resize"  # what programs call jax.image.resize
+
 
 def upsampled(how: Transformation, eqn: Any, value: Map, strides: tuple[int, int]) -> Map:
     """The whole of `value` with zeros between its places.
