@@ -131,7 +131,7 @@ def faulty(voc, name):
             )
         case "missing image":
             image.unlink()
-            return r"val.txt names 1 of 1 images that are not there: VOC2012/JPEGImages/2007_000063.jpg. Unpack them"
+            return r"names 1 of 1 images that are not there: VOC2012/JPEGImages/2007_000063.jpg. Unpack"
         case "empty list":
             val.write_text("\n\n")
             return r"val.txt names no images"
