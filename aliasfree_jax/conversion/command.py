@@ -89,5 +89,5 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"{card.origin}: {card.model} {json.dumps(card.options)}")
     print(f"wrote {count:,} parameters to {written}")
     config = "cifar10_resnet" if card.image_size == 32 else "convnext_afc"  # for its data, not its network
-    prepared = described(card.preparation(), card.task)
+    prepared = described(card.preparation())
     print(f"evaluate them at {prepared}: python eval.py --checkpoint={written} --config=configs/{config}.py")

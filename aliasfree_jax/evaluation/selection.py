@@ -122,7 +122,7 @@ def prepare(data: ConfigDict, card: ModelCard, overridden: Collection[str] = ())
                 "channels: give one number a channel, or leave the field out for the network's."
             )
     found = {field: {"used": data[field], "network": network[field]} for field in named}
-    return {"images": described(data, card.task), "overridden": found}
+    return {"images": described(data), "overridden": found}
 
 
 def check_channels(source: Source, card: ModelCard) -> None:
