@@ -127,7 +127,7 @@ def measured(
 def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
     """ImageNet-C, every severity with the random circular shifts that are asked for."""
     kinds = [kind for kind in ("integer", "fractional") if _RANDOM[kind].value]
-    chosen = select(config, Preprocessing.from_config(config.data).input_size, random=kinds)
+    chosen = select(config, Preprocessing.from_config(config.data, config.task).input_size, random=kinds)
     (measurements,) = chosen.views.values()  # of the usual view
     data = ConfigDict(config.data)
     data.eval_crop_ratio = 1.0  # its images have been cropped already
@@ -175,7 +175,7 @@ def main(config: ConfigDict) -> None:
     source = check_fits(card, open_source(config.data, train=False, task=card.task))
     chosen = select(
         config,
-        Preprocessing.from_config(config.data).input_size,
+        Preprocessing.from_config(config.data, config.task).input_size,
         random=[kind for kind, flag in _RANDOM.items() if flag.value],
         adversarial=_ADVERSARIAL.value,
         spatial=_SPATIAL.value,

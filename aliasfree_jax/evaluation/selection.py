@@ -196,7 +196,7 @@ def evaluation_while_training(config: ConfigDict) -> Callable[[Predict, Iterable
       ConfigError: the configuration's own fault.
     """
     kinds = tuple(config.eval.during)
-    side = Preprocessing.from_config(config.data).input_size
+    side = Preprocessing.from_config(config.data, config.task).input_size
     measurements, compare = [random_shifts(kind, config, side) for kind in kinds], comparison(config)
     metrics, of_shifts = RESULTS[config.task]
     figure = of_shifts.removeprefix("{}_")

@@ -66,7 +66,7 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
         model=model,
         options=model_options(config, len(names)),
         class_names=names,
-        image_size=Preprocessing.from_config(config.data).input_size,
+        image_size=Preprocessing.from_config(config.data, config.task).input_size,
         channels=len(config.data.mean),
         step=0,
         origin=origin,

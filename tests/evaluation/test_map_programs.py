@@ -1,5 +1,6 @@
 """Pictures, tables and eval.py for networks with maps as outputs."""
 
+import dataclasses
 import io
 import json
 
@@ -18,6 +19,7 @@ from aliasfree_jax.config import base_config
 from aliasfree_jax.data.augment import denormalize
 from aliasfree_jax.data.sources import Example
 from aliasfree_jax.errors import ConfigError, DataError
+from aliasfree_jax.evaluation.preparation import prepare
 from aliasfree_jax.evaluation.report import compared, format_markdown, format_table
 from aliasfree_jax.evaluation.report.gallery import draw_pictures, pictures_of
 from aliasfree_jax.evaluation.report.map_pictures import map_frames, prediction_figure
@@ -269,3 +271,11 @@ def test_eval_refuses_what_is_not_for_maps(program, tmp_path, asked):
     with pytest.raises(ConfigError, match=f"{asked.removesuffix('=/nowhere')}: not for a network of segm"):
         evaluate(program, tmp_path, asked)
     assert not (tmp_path / "found.json").exists()
+
+
+def test_masks_are_not_squeezed_and_that_is_told():
+    config = configuration("segmentation")
+    card = ModelCard("m", {}, NAMES, 513, 3, MEAN, STD, 1.0, 0, "test", task="segmentation")
+    assert prepare(config.data, card)["images"].startswith("513 x 513, ratio 1")
+    other = dataclasses.replace(card, task="classification")
+    assert prepare(config.data, other)["images"].startswith("513 x 513, warped")

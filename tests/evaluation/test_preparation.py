@@ -102,7 +102,7 @@ def evaluate(eval_program, monkeypatch, capsys, tmp_path):
     module = eval_program
     passes = []
 
-    def shift_report(predict, batches, measurements, images, devices, progress=True):
+    def shift_report(predict, batches, measurements, images, devices, progress=True, **others):
         seen = np.concatenate([batch["image"] for batch in batches])[:images]
         passes.append(([m.name for m in measurements], denormalize(seen, MEAN, STD)))
         return {"images": images, "accuracy": 0.5, **{m.name: {"pairs": images} for m in measurements}}
