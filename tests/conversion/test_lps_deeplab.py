@@ -61,15 +61,13 @@ def test_the_keys_beside_the_backbone_are_used():
     apply = jax.jit(lambda flat: module.apply(traverse_util.unflatten_dict(flat, sep="/"), images))
     before, unused, tried = apply(flat), [], 0
     for entry in LPS.table(MODEL, case.meta["options"]):
-        if entry.path and entry.key.startswith(("classifier.", "backbone.layer4.0.", "backbone.conv1")):
-            if "get_logits" in entry.key:  # changes the choice at most
-                continue
+        if entry.path and entry.key.startswith(("classifier.", "backbone.conv1")):
             tried += 1
             noise = np.random.default_rng(0).uniform(0.1, 1, flat[entry.path].shape).astype(np.float32)
             after = apply({**flat, entry.path: flat[entry.path] + noise})
             # Rounding alone changes values of order 1 by 1e-6.
             unused += [entry.key] if np.abs(after - before).max() < 1e-4 else []
-    assert tried > 50 and unused == []
+    assert tried > 30 and unused == []
 
 
 DDAC = ["DDAC", 3, "circular", 2]
@@ -91,7 +89,7 @@ FORMS = [
             "antialias": ["LowPassFilter", 2, "circular"],
         },
     ),
-    (
+    pytest.param(
         "ResNet50Custom",
         {
             "logits_channels": WIDTHS,
@@ -99,6 +97,7 @@ FORMS = [
             "antialias": ["LowPassFilter", 2, "circular"],
             "unpool_antialias_scale": 2,
         },
+        marks=pytest.mark.slow,
     ),
     pytest.param(
         *("ResNet101Custom", {"logits": "ComponentPerceptron", "swap_conv_pool": False}),
