@@ -57,14 +57,13 @@ def chosen_by(kind, **fields):
 
 SLOW = [
     ("aps", {"output_stride": 8}, {"rates": (12, 24, 36)}, (96, 96)),
-    ("lps", {}, {}, (64, 96)),
+    ("lps", chosen_by("graph"), {}, (64, 96)),
     ("lps", chosen_by("attention"), {}, (64, 64)),
     ("lps", chosen_by("linear", inner="blur", select_on="raw"), {}, (32, 32)),
 ]
 CASES = [
     # Rates beyond the map: 12, 24 and 36 on one of 2 x 3; the original refuses, or pads with zeros.
     ("lps", {"output_stride": 32}, {"rates": (12, 24, 36)}, (64, 96)),
-    ("lps", chosen_by("graph"), {}, (32, 32)),
     ("aps", {"stem": "small", "output_stride": None}, {}, (32, 32)),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
 ]
