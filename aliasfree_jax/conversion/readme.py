@@ -8,7 +8,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -89,7 +89,7 @@ def readme(
       licence: for the YAML, as the hub calls it; "" for none.
     """
     sections = [
-        [_header(licence), f"# {name}", _introduction(card, variables)],
+        [_header(licence, _TOLD[card.task]), f"# {name}", _introduction(card, variables)],
         ["## The network", _network(card, module)],
         ["## Use", _use(card)],
         ["## Images", _images(card)],
@@ -98,22 +98,50 @@ def readme(
     return "\n\n".join(part for section in sections for part in section) + "\n"
 
 
-def _header(licence: str) -> str:
+class _Told(NamedTuple):
+    """What is said of the networks of a task: the hub's words, and what they are, make and are used for."""
+
+    pipeline: str
+    metric: str
+    network: str
+    makes: str
+    use: str
+
+
+_TOLD = {
+    "classification": _Told(
+        *("image-classification", "accuracy", "An image classifier", "the logits of {} classes"),
+        "names = [card.outputs()[k] for k in logits.argmax(-1)]",
+    ),
+    "segmentation": _Told(
+        *("image-segmentation", "mean_iou", "A network for semantic segmentation"),
+        "the logits of {} classes for every pixel",
+        "classes = logits.argmax(-1)  # int [N, rows, columns]; card.outputs() has their names",
+    ),
+    "regression": _Told(
+        *("image-to-image", "psnr", "A network that makes images from images"),
+        "maps of the same size, {} of them, normalised as the images are",
+        "",
+    ),
+}
+
+
+def _header(licence: str, told: _Told) -> str:
     # What JSON writes is YAML, whatever the text holds.
     lines = [f"license: {json.dumps(licence)}"] if licence else []
-    lines += [f"library_name: {LIBRARY}", "pipeline_tag: image-classification"]
-    lines += ["tags: [jax, flax, image-classification]", "metrics: [accuracy]"]
+    lines += [f"library_name: {LIBRARY}", f"pipeline_tag: {told.pipeline}"]
+    lines += [f"tags: [jax, flax, {told.pipeline}]", f"metrics: [{told.metric}]"]
     return "\n".join(["---", *lines, "---"])
 
 
 def _introduction(card: ModelCard, variables: PyTree) -> str:
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     trained = f", after {card.step:,} updates" if card.step else ""
-    side, plural = card.image_size, "s" * (card.channels != 1)
+    side, plural, told = card.image_size, "s" * (card.channels != 1), _TOLD[card.task]
     return (
-        f"An image classifier of the Python package `{LIBRARY}` (JAX and Flax) with {count:,} parameters. "
-        f"From images of {side} x {side} pixels and {card.channels} channel{plural} it makes the logits of "
-        f"{len(card.outputs())} classes; `config.json` has their names. The weights come from "
+        f"{told.network} of the Python package `{LIBRARY}` (JAX and Flax) with {count:,} parameters. "
+        f"From images of {side} x {side} pixels and {card.channels} channel{plural} it makes "
+        f"{told.makes.format(len(card.outputs()))}; `config.json` has their names. The weights come from "
         f"`{card.origin}`{trained}."
     )
 
@@ -160,7 +188,8 @@ def _listed(fields: Mapping[str, Any]) -> str:
 
 
 def _use(card: ModelCard) -> str:
-    side = card.image_size
+    side, told = card.image_size, _TOLD[card.task]
+    result = "maps" if card.task == "regression" else "logits"
     return inspect.cleandoc(f"""
         ```python
         import jax
@@ -168,8 +197,8 @@ def _use(card: ModelCard) -> str:
 
         # Or the path of a directory with these files.
         card, module, variables = {LIBRARY}.load_pretrained("hf://OWNER/NAME")
-        logits = jax.jit(module.apply)(variables, images)  # float [N, {side}, {side}, {card.channels}]
-        names = [card.outputs()[k] for k in logits.argmax(-1)]
+        {result} = jax.jit(module.apply)(variables, images)  # float [N, {side}, {side}, {card.channels}]
+        {told.use}
         ```
 
         `python eval.py --checkpoint=hf://OWNER/NAME --config=configs/....py` measures it on images of yours;

@@ -234,6 +234,9 @@ def test_without_a_licence_the_page_names_none(published):
         ),
         ({"options": {**OPTIONS, "sampler": {"name": "learned_polyphase", "inner": "blur"}}}, "(inner blur)"),
         ({"step": 0}, "The weights come from `configs/mine.py`.\n"),
+        ({"task": "segmentation"}, "pipeline_tag: image-segmentation\ntags: [jax, flax, image-segmentation]"),
+        ({"task": "segmentation"}, "it makes the logits of 3 classes for every pixel; `config.json`"),
+        ({"task": "regression"}, "A network that makes images from images of the Python package"),
     ],
 )
 def test_the_page_says_what_is_particular(fields, told):
