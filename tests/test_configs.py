@@ -22,6 +22,7 @@ NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.ste
 IMAGENET = ["convnext_afc", "convnext_afg", "convnext_aps", "convnext_circular", "convnext_plain"]
 CIFAR10 = ["cifar10_afc", "cifar10_afg", "cifar10_aps", "cifar10_circular", "cifar10_plain"]
 SGD = ["imagenet_blur", "imagenet_aps", "imagenet_lps", "cifar10_resnet"]
+DENSE = {"segment_digits": "segmentation", "unet_denoise": "regression", "deeplab_voc": "segmentation"}
 
 
 def load(name, *argument):
@@ -29,7 +30,7 @@ def load(name, *argument):
 
 
 def test_every_config_is_known_to_these_tests():
-    assert sorted(["quickstart", *IMAGENET, *CIFAR10, *SGD]) == NAMES
+    assert sorted(["quickstart", *IMAGENET, *CIFAR10, *SGD, *DENSE]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,6 +52,22 @@ def test_network_takes_the_images(name):
     assert shapes["params"]["head"]["kernel"].shape[-1] == 10
 
 
+@pytest.mark.parametrize("name", DENSE)
+def test_recipes_of_dense_prediction(name):
+    """Every word behind the colon: its network takes the images, and nothing else differs."""
+    words = getattr(importlib.import_module(f"configs.{name}"), "WORDS", None)
+    names = list(words["variant"]) if words else ["resnet18_lps", "resnet50", "resnet18_afc"]
+    recipes = [load(name, word) for word in names]
+    for config, word in zip(recipes, names, strict=True):
+        assert config.task == DENSE[name] and word in config.model.name
+        validate(config)
+        check_network(config)
+        config.model.name, config.model.options, config.train.temperature = "", {}, {}
+        assert config.to_dict() == recipes[0].to_dict()
+    with pytest.raises(ConfigError, match="unknown"):
+        check_network(load(name, "resnet18_lsp"))
+
+
 @pytest.mark.parametrize("names", [IMAGENET, CIFAR10])
 def test_the_networks_of_a_comparison_differ_in_nothing_else(names):
     configs = [load(name) for name in names]
@@ -62,10 +79,10 @@ def test_the_networks_of_a_comparison_differ_in_nothing_else(names):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_are_resized_as_by_the_original(name):
-    """BlurPool, APS and LPS on ImageNet bilinearly; small images are not resized at all."""
+    """BlurPool, APS and LPS on photographs bilinearly; small images are not resized at all."""
     data = load(name).data
     assert data.interpolation == (
-        "bilinear" if name in ("imagenet_blur", "imagenet_aps", "imagenet_lps") else "bicubic"
+        "bilinear" if name in ("imagenet_blur", "imagenet_aps", "imagenet_lps", "deeplab_voc") else "bicubic"
     )
     assert not data.exif
     if data.image_size == 32:

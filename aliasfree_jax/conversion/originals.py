@@ -15,6 +15,7 @@ from aliasfree_jax.conversion.learnable_polyphase_sampling import temperature
 from aliasfree_jax.conversion.recognition import normalised
 from aliasfree_jax.conversion.undecided import require_filters
 from aliasfree_jax.data.class_names import placeholders
+from aliasfree_jax.data.segmentation_sets import VOC_CLASSES
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
@@ -46,12 +47,6 @@ _TORCHVISION_SHORTER = {
     "convnext_base": 232,
     "convnext_large": 232,
 }
-
-# The classes of pixels in Pascal VOC, by their values there.
-VOC = tuple(
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
-    "person pottedplant sheep sofa train tvmonitor".split()
-)
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -101,7 +96,7 @@ def class_names(cifar: bool, count: int, task: str = "classification") -> tuple[
     """The classes of CIFAR-10, ImageNet or (of pixels) Pascal VOC; placeholders for another number."""
     wnids = resources.files("aliasfree_jax.conversion") / "imagenet_wnids.txt"
     of_images = CIFAR10 if cifar else tuple(wnids.read_text().split())
-    names = {"classification": of_images, "segmentation": VOC}.get(task, ())
+    names = {"classification": of_images, "segmentation": tuple(VOC_CLASSES)}.get(task, ())
     return names if len(names) == count else placeholders(count)
 
 

@@ -110,7 +110,7 @@ def world(tiny_networks: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespa
     """Replaces networks and data; its attributes change what the data is."""
     data_now = SimpleNamespace(opened=[], skipped=0, eval_classes=CLASSES, poison=None)
 
-    def open_source(data: ConfigDict, train: bool) -> Any:
+    def open_source(data: ConfigDict, train: bool, task: str) -> Any:
         data_now.opened.append(train)
         return type(
             "Source",

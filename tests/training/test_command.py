@@ -7,11 +7,13 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from absl import flags
 
 from aliasfree_jax.config import base_config
 from aliasfree_jax.conversion import pretrained
+from aliasfree_jax.data import ArraySource
 from aliasfree_jax.errors import CheckpointError, ConfigError
 from aliasfree_jax.training.resuming import TerminatedError
 
@@ -38,9 +40,12 @@ def command(monkeypatch, tmp_path):
         )
         return SimpleNamespace(module=None, variables={}, card=card)
 
+    def open_source(data, *, train, task):
+        return ArraySource(np.zeros((250, 1, 1, 1)), np.zeros(250, int))
+
     monkeypatch.setattr(module.loop, "run", run)
     monkeypatch.setattr(module, "config_file", lambda: "somewhere/mine.py:small")
-    monkeypatch.setattr(module, "open_source", lambda data, train: range(250))
+    monkeypatch.setattr(module, "open_source", open_source)
     monkeypatch.setattr(module, "fit_classes", lambda source, known, **how: source)
     monkeypatch.setattr(module.cli, "ACCEPT_CLASS_NAMES", SimpleNamespace(value=False))
     monkeypatch.setattr(module, "own_eval_batches", lambda source, data, batch_size: [])
@@ -48,7 +53,7 @@ def command(monkeypatch, tmp_path):
     monkeypatch.setattr(
         module,
         "shift_report",
-        lambda predict, batches, kinds, images, devices: (
+        lambda predict, batches, kinds, compare, images, devices: (
             {"images": images} | {kind.name: True for kind in kinds}
         ),
     )
@@ -157,7 +162,7 @@ def test_accepted_changes_reach_the_loop(command):
 def test_sigterm_ends_the_last_report(command, monkeypatch, tmp_path, capsys):
     seen = []
 
-    def report(predict, batches, kinds, images, devices):
+    def report(predict, batches, kinds, compare, images, devices):
         for batch in batches:
             seen.append(batch)
             os.kill(os.getpid(), signal.SIGTERM)

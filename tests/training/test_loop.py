@@ -228,8 +228,8 @@ def test_a_run_directory_that_cannot_be_made(world, config, tmp_path):
 
 
 def test_sources_of_your_own(world, config, tmp_path):
-    train = setup.open_source(config.data, train=True)
-    held_out = setup.open_source(config.data, train=False)
+    train = setup.open_source(config.data, train=True, task=config.task)
+    held_out = setup.open_source(config.data, train=False, task=config.task)
     world.opened.clear()
     summary = loop.run(config, tmp_path, sources=(train, held_out), evaluate=count_images)
     assert summary.results["images"] == 98 and world.opened == []
