@@ -1,4 +1,4 @@
-"""The tables of the README and of docs/weights.md, from the same results as docs/experiments.md."""
+"""The tables of the README, docs/weights.md and docs/dense.md, from results as docs/experiments.md has them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.report import Rows, markdown
-from experiments import public_resnet
+from experiments import dense, public_resnet
 from experiments.matrix import Row
 from experiments.page import NAME, Columns, rows, share
 from experiments.protocols import LONGER, PROTOCOLS, REDUCED
 from experiments.stored import ROOT, Store
 from experiments.summary import summarize
 
-README, WEIGHTS = Path("README.md"), Path("docs/weights.md")
+README, WEIGHTS, DENSE = Path("README.md"), Path("docs/weights.md"), Path("docs/dense.md")
 BEGIN = "<!-- measured: python -m experiments --page, {} -->"
 END = "<!-- end of the measured table -->"
 
@@ -56,7 +56,7 @@ EXCERPTS: Mapping[str, Excerpt] = {
 
 
 def tables() -> Iterator[tuple[Path, str, Rows]]:
-    """The tables of protocols and of public ResNets: in which page, between which marks, and what."""
+    """The tables of protocols, public ResNets and U-Nets: in which page, between which marks, and what."""
     for name, excerpt in EXCERPTS.items():
         stored = summarize(Store(PROTOCOLS[name])).summaries
         shown = [summary for summary in stored if excerpt.shown(summary.row)]
@@ -64,6 +64,8 @@ def tables() -> Iterator[tuple[Path, str, Rows]]:
     yield README, "public ResNet-20", public_resnet.table("ResNet-20")
     for network in public_resnet.stored():
         yield WEIGHTS, f"public {network}", public_resnet.table(network)
+    for task in dense.TASKS:
+        yield DENSE, f"dense {task}", dense.table(task)
 
 
 def write_tables(root: Path = ROOT) -> list[Path]:
