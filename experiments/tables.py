@@ -1,4 +1,4 @@
-"""The tables of the README, docs/weights.md and docs/dense.md, from results as docs/experiments.md has them."""
+"""The tables of the README, docs/weights.md and docs/dense.md, from stored results."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
