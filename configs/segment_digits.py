@@ -29,8 +29,8 @@ def get_config(words: str = "afc") -> ConfigDict:
 
     config.data.source = "digit_scenes"
     config.data.image_size = 48
-    config.data.mean = (0.5,)
-    config.data.std = (0.25,)
+    config.data.mean = (0.3,)
+    config.data.std = (0.2,)
     config.data.eval_crop_ratio = 1.0
 
     config.train.batch_size = 16

@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
 from aliasfree_jax.conversion.cnn_entries import resnet
@@ -139,7 +138,7 @@ def _unpools(key: str, path: str, channels: int, steps: int, options: Options) -
 
 
 def _entries(network: Any, model: str, options: Options) -> Iterator[Entry]:
-    backbone: nn.Module = network.backbone(parent=None)
+    backbone: Any = network.backbone(parent=None)
     yield from _within(resnet(backbone, style(options, "backbone.")), "backbone")
     yield from _convolved("classifier.project", "low_level")
     aspp, rates = "classifier.aspp.convs", len(network.rates)

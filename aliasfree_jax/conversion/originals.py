@@ -97,8 +97,8 @@ def to_original(source: str, model: str, options: Options, variables: Any) -> di
     return export(variables, table(source, model, options))
 
 
-def class_names(task: str, cifar: bool, count: int) -> tuple[str, ...]:
-    """The classes of Pascal VOC, CIFAR-10 or ImageNet; placeholders for another number of them."""
+def class_names(cifar: bool, count: int, task: str = "classification") -> tuple[str, ...]:
+    """The classes of CIFAR-10, ImageNet or (of pixels) Pascal VOC; placeholders for another number."""
     wnids = resources.files("aliasfree_jax.conversion") / "imagenet_wnids.txt"
     of_images = CIFAR10 if cifar else tuple(wnids.read_text().split())
     names = {"classification": of_images, "segmentation": VOC}.get(task, ())
@@ -172,7 +172,7 @@ def converted(
             prepared[field] = (sum(prepared[field]) / len(prepared[field]),) * channels
     names, count = prepared.pop("class_names", ()), module.num_classes
     if len(names) != count:
-        names = class_names(base.task(model), original["image_size"] == 32, count)
+        names = class_names(original["image_size"] == 32, count, base.task(model))
     shapes = abstract_variables(module, prepared["image_size"], channels)
     if base.filters not in options:
         require_filters((source, model, options), state_dict)

@@ -4,6 +4,7 @@ It begins with the YAML that model hubs read. It says what a network is made of,
 than the table of results does.
 """
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Mapping
@@ -77,6 +78,49 @@ WORDS: dict[str, dict[str, str]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What a page says of a network by its task.
+
+    Attributes:
+      tag, metric: the hub's words for the task and for what is measured.
+      network: what it is.
+      gives: what it makes of an image; with {count} for the number of outputs.
+      use: a line of code that reads its outputs.
+    """
+
+    tag: str
+    metric: str
+    network: str
+    gives: str
+    use: str
+
+
+_TOLD = {
+    "classification": _Told(
+        "image-classification",
+        "accuracy",
+        "An image classifier",
+        "the logits of {count} classes; `config.json` has their names",
+        "names = [card.outputs()[k] for k in outputs.argmax(-1)]",
+    ),
+    "segmentation": _Told(
+        "image-segmentation",
+        "mean_iou",
+        "A network for semantic segmentation",
+        "for each pixel the logits of {count} classes; `config.json` has their names",
+        "classes = outputs.argmax(-1)  # of each pixel: numbers of card.outputs()",
+    ),
+    "regression": _Told(
+        "image-to-image",
+        "psnr",
+        "A network from images to images",
+        "a map of the same size with {count} channels",
+        "values = outputs * jax.numpy.array(card.std) + jax.numpy.array(card.mean)",
+    ),
+}
+
+
 def readme(
     name: str, card: ModelCard, module: nn.Module, variables: PyTree, results: Results, licence: str
 ) -> str:
@@ -89,7 +133,7 @@ def readme(
       licence: for the YAML, as the hub calls it; "" for none.
     """
     sections = [
-        [_header(licence), f"# {name}", _introduction(card, variables)],
+        [_header(card.task, licence), f"# {name}", _introduction(card, variables)],
         ["## The network", _network(card, module)],
         ["## Use", _use(card)],
         ["## Images", _images(card)],
@@ -98,23 +142,23 @@ def readme(
     return "\n\n".join(part for section in sections for part in section) + "\n"
 
 
-def _header(licence: str) -> str:
+def _header(task: str, licence: str) -> str:
     # What JSON writes is YAML, whatever the text holds.
     lines = [f"license: {json.dumps(licence)}"] if licence else []
-    lines += [f"library_name: {LIBRARY}", "pipeline_tag: image-classification"]
-    lines += ["tags: [jax, flax, image-classification]", "metrics: [accuracy]"]
+    told = _TOLD[task]
+    lines += [f"library_name: {LIBRARY}", f"pipeline_tag: {told.tag}"]
+    lines += [f"tags: [jax, flax, {told.tag}]", f"metrics: [{told.metric}]"]
     return "\n".join(["---", *lines, "---"])
 
 
 def _introduction(card: ModelCard, variables: PyTree) -> str:
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     trained = f", after {card.step:,} updates" if card.step else ""
-    side, plural = card.image_size, "s" * (card.channels != 1)
+    side, plural, told = card.image_size, "s" * (card.channels != 1), _TOLD[card.task]
     return (
-        f"An image classifier of the Python package `{LIBRARY}` (JAX and Flax) with {count:,} parameters. "
-        f"From images of {side} x {side} pixels and {card.channels} channel{plural} it makes the logits of "
-        f"{len(card.outputs())} classes; `config.json` has their names. The weights come from "
-        f"`{card.origin}`{trained}."
+        f"{told.network} of the Python package `{LIBRARY}` (JAX and Flax) with {count:,} parameters. "
+        f"From images of {side} x {side} pixels and {card.channels} channel{plural} it makes "
+        f"{told.gives.format(count=len(card.outputs()))}. The weights come from `{card.origin}`{trained}."
     )
 
 
@@ -168,8 +212,8 @@ def _use(card: ModelCard) -> str:
 
         # Or the path of a directory with these files.
         card, module, variables = {LIBRARY}.load_pretrained("hf://OWNER/NAME")
-        logits = jax.jit(module.apply)(variables, images)  # float [N, {side}, {side}, {card.channels}]
-        names = [card.outputs()[k] for k in logits.argmax(-1)]
+        outputs = jax.jit(module.apply)(variables, images)  # float [N, {side}, {side}, {card.channels}]
+        {_TOLD[card.task].use}
         ```
 
         `python eval.py --checkpoint=hf://OWNER/NAME --config=configs/....py` measures it on images of yours;

@@ -25,7 +25,7 @@ from aliasfree_jax.data.decode import Resize, resize
 from aliasfree_jax.data.masks import resize_nearest
 from aliasfree_jax.data.rand_augment import RandAugment, as_pillow, from_pillow
 from aliasfree_jax.data.sources import IGNORED
-from aliasfree_jax.data.views import evaluation_view
+from aliasfree_jax.data.views import evaluation_view, kind_of_view
 from aliasfree_jax.errors import ConfigError, unknown
 
 ERASED_ASPECT_RATIOS = (0.3, 1 / 0.3)
@@ -66,22 +66,18 @@ class Preprocessing:
     def from_config(cls, data: ConfigDict, task: str = "classification") -> "Preprocessing":
         """Reads `config.data`, for examples of a task of `config.TASKS`.
 
-        The view "auto" of masks and target images is the crop, at every size: they are not squeezed.
-
-        Raises:
-          ConfigError: a `rand_augment` of another notation, or fields that are not of this task.
+        ConfigError for a `rand_augment` of another notation.
         """
         values = {field.name: data[field.name] for field in dataclasses.fields(cls) if field.name != "task"}
         for name in ("mean", "std", "crop_scale", "scale_range"):
             values[name] = tuple(values[name])
-        _check_task(data, task)
-        if task != "classification" and data.eval_view == "auto":
-            values["eval_view"] = "crop"
+        values["eval_view"] = kind_of_view(data.eval_view, task)
         how = data.rand_augment
         return cls(**{**values, "rand_augment": RandAugment.parse(how) if how else None, "task": task})
 
 
-def _check_task(data: ConfigDict, task: str) -> None:
+def check_task(data: ConfigDict, task: str) -> None:
+    """Raises `ConfigError` for fields that examples of this task cannot use."""
     if data.rand_augment and task != "classification":
         raise ConfigError(
             f"data.rand_augment = {data.rand_augment!r} moves images without their masks or targets, so task "

@@ -178,7 +178,7 @@ class _Relabelled:
             mask = mask_of(example, len(self._outputs))
             outputs = np.append(self._outputs, IGNORED)
             return dataclasses.replace(example, label=outputs[np.minimum(mask, len(self._outputs))])
-        if not isinstance(example.label, int) or not 0 <= example.label < len(self._outputs):
+        if not isinstance(example.label, int | np.integer) or not 0 <= example.label < len(self._outputs):
             raise DataError(
                 f"{example.name} has the label {example.label!r}; expected 0 to {len(self._outputs) - 1}."
             )

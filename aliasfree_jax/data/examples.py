@@ -31,6 +31,11 @@ def decoded(
         label = image
     elif task == "segmentation":
         label = mask_of(example, classes)
+    elif task == "classification" and not isinstance(label, int | np.integer):
+        raise DataError(
+            f"{example.name} has labels of its pixels, but the source says no task: give it `task`, "
+            "'segmentation' or 'regression'."
+        )
     elif isinstance(label, bytes):
         label = decoder(label, example.label_name or f"the target of {example.name}")
     if task != "classification" and np.shape(label)[:2] != image.shape[:2]:

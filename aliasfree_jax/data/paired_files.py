@@ -186,7 +186,10 @@ def images_alone(path: Path, tree: Tree, split: str) -> PairedFiles:
         chosen = [s for name in split_names(split) for s in splits if s.rpartition("/")[2] == name]
         if not chosen:
             raise DataError(f"no split {split!r} in {path}; splits there: {', '.join(sorted(splits))}.")
-        found = sorted(name for name in tree.walk(chosen[0]) if is_image(name))
+        if len({s.rpartition("/")[0] for s in chosen}) > 1:
+            raise DataError(f"{path} holds several trees: {', '.join(chosen)}. Choose one as data.path.")
+        folder = chosen[0] + ("/images" if "images" in tree.children(chosen[0]) else "")  # beside masks
+        found = sorted(name for name in tree.walk(folder) if is_image(name))
     elif split in usual:
         every = sorted(name for name in tree.walk("") if is_image(name))
         held_out = every[HELD_OUT - 1 :: HELD_OUT]

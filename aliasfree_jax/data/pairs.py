@@ -61,8 +61,7 @@ def _of_pixels(example: Example, how: Preprocessing) -> np.ndarray | None:
 def _finished(example: Example, label: np.ndarray | None, how: Preprocessing) -> Label:
     """What stands in the batch: the class; the classes of pixels; or the target, normalised as the image."""
     if label is None:
-        assert isinstance(example.label, int)
-        return example.label
+        return int(example.label)
     if how.task == "segmentation":
         return zero_pad(label, how.zero_pad, IGNORED)[..., 0].astype(np.int32)
     return zero_pad(normalize(label, how.mean, how.std), how.zero_pad)

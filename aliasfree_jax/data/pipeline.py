@@ -15,7 +15,7 @@ from absl import flags
 from grain.experimental import ThreadPrefetchIterDataset
 from ml_collections import ConfigDict
 
-from aliasfree_jax.data.augment import Preprocessing
+from aliasfree_jax.data.augment import Preprocessing, check_task
 from aliasfree_jax.data.decode import ImageBackend, image_backend
 from aliasfree_jax.data.examples import DecodeOnce, decoded
 from aliasfree_jax.data.pairs import evaluation_pair, label_form, training_pair
@@ -216,6 +216,11 @@ def _check(source: Source, batch_size: int, part: ProcessPart) -> None:
         raise DataError("the source has no examples.")
 
 
+def _preprocessing(source: Source, data: ConfigDict) -> Preprocessing:
+    check_task(data, task_of(source))
+    return Preprocessing.from_config(data, task_of(source))
+
+
 def train_batches(
     source: Source,
     data: ConfigDict,
@@ -256,7 +261,7 @@ def train_batches(
     if not threads and not data.workers:
         source = DecodeOnce(source, backend.decode)
     order_seed, image_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
-    how = Preprocessing.from_config(data, task_of(source))
+    how = _preprocessing(source, data)
     make = _TrainElement(source, how, backend, skip=data.corrupt == "skip")
     elements = (
         grain.MapDataset.range(len(source)).shuffle(order_seed).repeat().random_map(make, seed=image_seed)
@@ -277,7 +282,7 @@ def eval_batches(
     error unless `skip`, which puts masked zeros in its place and counts it.
     """
     _check(source, batch_size, part)
-    how = Preprocessing.from_config(data, task_of(source))
+    how = _preprocessing(source, data)
     backend = image_backend("pillow", data.interpolation, data.exif)
     elements = grain.MapDataset.range(len(source)).map(_EvalElement(source, how, backend, skip))
     threads = 0 if data.workers else _threads(source)

@@ -14,7 +14,7 @@ from aliasfree_jax.data.sources import Example
 COUNTS = {"train": 4096, "val": 512}
 SEED = 0
 SIDE = 48  # of the scene for which the sizes of digits are given
-SIZES = (1.2, 2.2)  # pixels from sample to sample of a digit
+SIZES = (1.6, 2.6)  # pixels from sample to sample of a digit
 DIGITS = (2, 5)  # at least, and fewer than
 PLACES = 6  # drawn for a digit; the one farthest from the other digits is taken
 INK = (0.45, 0.75)  # brightness of a digit

@@ -58,10 +58,15 @@ def is_warped(size: int, kind: str) -> bool:
     return kind == "warp" or (kind == "auto" and size >= WARPED_FROM)
 
 
-def described(data: Mapping[str, Any]) -> str:
+def kind_of_view(kind: str, task: str) -> str:
+    """`data.eval_view` for a task: "auto" of masks and target images is the crop, at every size."""
+    return "crop" if kind == "auto" and task != "classification" else kind
+
+
+def described(data: Mapping[str, Any], task: str = "classification") -> str:
     """How the fields of `config.data` prepare an image for evaluation: "224 x 224, ratio 0.875, bicubic"."""
     size, border = data["image_size"], data["zero_pad"]
-    warped = is_warped(size, data["eval_view"])
+    warped = is_warped(size, kind_of_view(data["eval_view"], task))
     parts = [f"{size} x {size}", "warped" if warped else f"ratio {data['eval_crop_ratio']:g}"]
     parts += [data["interpolation"]]
     parts += [f"a border of {border} zeros"] if border else []

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import ModelCard
-from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.sources import Source
 from aliasfree_jax.data.views import described
 from aliasfree_jax.errors import ConfigError
@@ -80,8 +79,7 @@ def prepare(data: ConfigDict, card: ModelCard, overridden: Collection[str] = ())
                 "channels: give one number a channel, or leave the field out for the network's."
             )
     found = {field: {"used": data[field], "network": network[field]} for field in named}
-    view = Preprocessing.from_config(data, card.task).eval_view  # "auto" depends on the task
-    return {"images": described({**data, "eval_view": view}), "overridden": found}
+    return {"images": described(data, card.task), "overridden": found}
 
 
 def check_channels(source: Source, card: ModelCard) -> None:

@@ -54,7 +54,7 @@ class Conv(Layer):
         window, groups = pair(self.kernel_size, "kernel_size"), self.feature_group_count
         shape = (*window, x.shape[-1] // groups, self.features)
         x, kernel, bias = _parameters(self, x, shape, self.bias_init)
-        how = {"dilation": self.kernel_dilation, "groups": groups}
+        how: dict[str, Any] = {"dilation": self.kernel_dilation, "groups": groups}
         y = conv2d(x, kernel, self.strides, self.padding, self.precision, **how)
         return y if bias is None else y + bias
 

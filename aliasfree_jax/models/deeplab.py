@@ -186,13 +186,14 @@ def _check(network: DeepLabV3Plus, options: Options) -> None:
 
 _CIRCULAR = {"padding": "CIRCULAR"}
 _WRITTEN_BACK = {"name": "polyphase", "inner": {"name": "blur", "kernel_size": 3}}
-# Parts of each variant, and options of its backbone. A learned or adaptive choice comes with a blur of 3
-# taps, here as on the way back: between values written back without one are zeros.
+# Parts of each variant, and options of its backbone. A blur follows the values that are written back: between
+# them are zeros. None precedes the choice of a phase (`filter_size` adds one): every blur removes the Nyquist
+# frequency, by which the means of the components differ, and of these a linear score then is a tie.
 _VARIANTS: dict[str, tuple[Options, Options]] = {
     "": ({"upsampler": BILINEAR}, {}),
     "blur": ({"upsampler": BILINEAR}, {}),
-    "aps": ({**_CIRCULAR, "upsampler": _WRITTEN_BACK}, {"filter_size": 3}),
-    "lps": ({**_CIRCULAR, "upsampler": _WRITTEN_BACK}, {"filter_size": 3}),
+    "aps": ({**_CIRCULAR, "upsampler": _WRITTEN_BACK}, {}),
+    "lps": ({**_CIRCULAR, "upsampler": _WRITTEN_BACK}, {}),
     # Ours: exact for every circular shift.
     "afc": (
         {**_CIRCULAR, "upsampler": "ideal", "activation": "up_polynomial", "precision": "highest"},

@@ -152,9 +152,11 @@ SIZES: dict[str, Options] = {
 
 _CIRCULAR = {"padding": "CIRCULAR"}
 _BLUR = {"name": "blur", "kernel_size": 3, "padding": "CIRCULAR"}
-# Maximum pooling aliases: an alias-free network leaves it out.
+# Maximum pooling aliases: an alias-free network leaves it out. Squares of squares grow where nothing bounds
+# them image by image: behind batch norms, whose statistics are those of other images, it does not train.
 _ALIAS_FREE = {
     **_CIRCULAR,
+    "norm": {"name": "group", "num_groups": 1},
     "sampler": {"name": "ideal", "any_size": True},
     "upsampler": "ideal",
     "pool_size": 1,

@@ -78,6 +78,11 @@ def whole(sides: Sides) -> Band:
     return Band(below_nyquist(sides), sides)
 
 
+def between(band: Band, sides: Sides, finer: Sides) -> Band:
+    """The band behind zeros between the places of a map, or copies of them."""
+    return dataclasses.replace(band.sampled(sides, finer), highest=below_nyquist(finer))
+
+
 def joined(bands: Iterable[Band | None], highest: Sequence[float] | None = None) -> Band | None:
     """The band of what is made of maps with these bands: `highest`, or the highest of them."""
     known = [band for band in bands if band is not None]

@@ -14,7 +14,7 @@ from aliasfree_jax.transform.interpreter import Transformation, run
 from aliasfree_jax.transform.lines import Place, TransformError, short, walking
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
-from aliasfree_jax.transform.values import Pointwise, Value
+from aliasfree_jax.transform.values import Held, Pointwise, Value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +113,14 @@ def walk(
     read: program.Program,
     report: Callable[[Place, str, str, str], None],
     observe: Callable[[Place, Sequence[Value]], None] | None = None,
-) -> None:
-    """Walks a program on shapes, and tells `report` what breaks it, `observe` what its operations give."""
+) -> list[Held]:
+    """Walks a program on shapes, and tells `report` what breaks it, `observe` what its operations give.
+
+    Returns:
+      What it gives; of maps and arrays, all but what is in them.
+    """
     how = Transformation(Subsample, True, True, report=report, activations=_AsWritten(), observe=observe)
+    given: list[Held] = []
 
     def walked(*arrays: Any) -> None:
         values = [
@@ -123,12 +128,13 @@ def walk(
             for value in read.values(arrays)
         ]
         jaxpr = read.jaxpr.jaxpr
-        results = run(how, jaxpr, read.jaxpr.consts, values)
-        for variable, result in zip(jaxpr.outvars, results, strict=True):
+        given[:] = run(how, jaxpr, read.jaxpr.consts, values)
+        for variable, result in zip(jaxpr.outvars, given, strict=True):
             if isinstance(result, Map):
                 _given_back(how, *read.maker(variable), result)
 
     jax.eval_shape(walked, *read.arrays)
+    return given
 
 
 def shapes_of(arguments: Any) -> Any:
@@ -146,9 +152,32 @@ def _given_back(how: Transformation, number: int, eqn: Any, result: Map) -> None
         return
     with walking(number, eqn):
         try:
-            how.seen(eqn, result)
+            result = how.seen(eqn, result)
         except TransformError as error:
             how.found(eqn, WHOLE, error.reason, error.remedy)
+            return
+        _moves_along(how, eqn, result)
+
+
+def _moves_along(how: Transformation, eqn: Any, result: Map) -> None:
+    """Reports a result that moves in steps of several pixels, or from a place of its own for each image."""
+    images, sides, kinds = result.grid.images, result.sides, result.grid.kinds
+    steps = [full // side for full, side in zip(images, sides, strict=True)]
+    by_whole_places = result.band is not None and result.band.unit != images
+    anew = bool(kinds & {"phase", "component", "components"})
+    if "refused" in kinds or not (anew or (max(steps) > 1 and by_whole_places)):
+        return
+    moves = "begins at a place of its own for each image"
+    if max(steps) > 1:
+        moves = f"moves in steps of {steps[0]} x {steps[1]} pixels, not by each pixel"
+    how.found(
+        eqn,
+        WHOLE,
+        f"the result is a map of {sides[0]} x {sides[1]} places, of images of {images[0]} x {images[1]}: it "
+        + moves,
+        "Where the map is the answer, bring it to the images' size: by layers.PolyphaseUpsample at the phase "
+        "of each sampler, or by layers.IdealUpsample behind layers.IdealDownsample",
+    )
 
 
 class Recorder:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.transform import own
+from aliasfree_jax.transform import own, upsampling
 from aliasfree_jax.transform.elementwise import ELEMENTWISE, on_one_grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, interpret, rebound, rule, run
 from aliasfree_jax.transform.maps import Map
@@ -28,6 +28,10 @@ def call(how: Transformation, eqn: Any, *values: Value) -> Sequence[Value]:
     of_own = own.rule_of(eqn)
     if of_own is not None:
         return of_own(how, eqn, *map(how.realized, values))
+    if eqn.params.get("name") == upsampling.RESIZE and len(values) == 1:
+        resized = upsampling.resized(how, eqn, how.realized(values[0]))
+        if resized is not None:
+            return resized
     closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
     return interpret(how, closed.jaxpr, closed.consts, values)
 

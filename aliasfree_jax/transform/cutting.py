@@ -15,6 +15,7 @@ from aliasfree_jax.transform.interpreter import Transformation, TransformError, 
 from aliasfree_jax.transform.maps import Group, Map, every, exchanged
 from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.shapes import of_other_axes
+from aliasfree_jax.transform.upsampling import upsampled
 from aliasfree_jax.transform.values import Held, Plain, Value, first_map, varies
 
 
@@ -40,13 +41,12 @@ def pad(how: Transformation, eqn: Any, value: Held, fill: Held) -> list[Value]:
     value = how.settle(eqn, value) if spatial else value
     places = [_place(eqn, value, dim) for dim in spatial]
     for place, dim in zip(places, spatial, strict=True) if how.circular else ():
-        low, high, between = config[dim]
-        if between:
-            raise TransformError(
-                eqn, "puts zeros between places", "Upsample by layers.IdealUpsample or PolyphaseUpsample"
-            )
-        how.padded(eqn, (low, high))
-        value = value.windowed(place, value.first[place] - low, value.seen_sides[place] + low + high)
+        low, high, zeros = config[dim]
+        if zeros:
+            value = upsampled(how, eqn, value, exchanged(ONE, place, zeros + 1))
+        how.padded(eqn, (low - zeros, high - zeros))
+        seen = value.seen_sides[place] - zeros + low + high
+        value = value.windowed(place, value.first[place] - low, seen)
         config[dim] = (0, 0, 0)
     if not any(map(any, config)):
         return [value]

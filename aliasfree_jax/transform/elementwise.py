@@ -165,7 +165,7 @@ def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[H
     """The maps among `values` on one grid and with one pending stride."""
     if len({(v.grid, v.stride, v.sides) for v in values if isinstance(v, Map)}) > 1:
         values = how.settled(eqn, values)
-    if len({(v.grid, v.places) for v in values if isinstance(v, Map)}) > 1:
+    if len({(v.grid, v.sides, v.places) for v in values if isinstance(v, Map)}) > 1:
         raise TransformError(
             eqn,
             "combines maps that are sampled at different places",

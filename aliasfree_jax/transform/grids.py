@@ -33,6 +33,16 @@ class Grid:
         """Whether rows or columns run backwards."""
         return self.kind == "mirrored"
 
+    @property
+    def images(self) -> Strides:
+        """The sides of the images that it goes back to."""
+        return self.source.images if isinstance(self.source, Grid) else self.source
+
+    @property
+    def kinds(self) -> set[str]:
+        """How it, and the grids before it, were made."""
+        return {self.kind} | (self.source.kinds if isinstance(self.source, Grid) else set())
+
     def sampled(self, strides: tuple[Step, Step]) -> "Grid":
         """The grid of every so many-th position, from the first on; by fractions, of positions between."""
         factor = self.factor[0] * strides[0], self.factor[1] * strides[1]

@@ -14,6 +14,7 @@ from aliasfree_jax.transform.interpreter import rebound
 from aliasfree_jax.transform.lines import Place, here
 from aliasfree_jax.transform.loops import counts
 from aliasfree_jax.transform.program import walked
+from aliasfree_jax.transform.upsampling import RESIZE
 
 # Operations that mean something else in another precision, or carry programs of a given one.
 _AS_WRITTEN = (
@@ -97,8 +98,9 @@ class Lockstep:
             dtype = jnp.float64 if self.wide else eqn.params["new_dtype"]
             return [values[0].mapped(lambda array: array.astype(dtype))]
         enter = _ENTERED.get(name)
-        # This package's own operations are looked at as a whole.
-        if enter and not (depends and name == "jit" and operation.read(eqn.params["name"])):
+        # This package's own operations, and jax.image.resize, are looked at as a whole.
+        called = eqn.params["name"] if name == "jit" else ""
+        if enter and not (depends and (called == RESIZE or operation.read(called))):
             inside = enter(self, eqn, values)
             if inside is not None:
                 return inside

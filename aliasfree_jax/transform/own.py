@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.ops import operation
-from aliasfree_jax.transform.bands import below_nyquist, whole
+from aliasfree_jax.transform.bands import between, whole
 from aliasfree_jax.transform.grids import ONE, Grid
 from aliasfree_jax.transform.interpreter import RULES, Rule, Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.maps import Map
@@ -150,5 +150,5 @@ def polyphase_upsample(how: Transformation, eqn: Any, value: Held, phase: Held) 
             "zeros between the samples follow shifts by whole places only",
             "Upsample by layers.IdealUpsample",
         )
-        band = dataclasses.replace(band.sampled(value.sides, sides), highest=below_nyquist(sides))
+        band = between(band, value.sides, sides)
     return [_laid(value, y, value.groups, grid=grid, band=band)]

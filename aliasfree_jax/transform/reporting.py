@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aliasfree_jax.transform.bands import Sides
+from aliasfree_jax.transform.bands import Sides, between
 from aliasfree_jax.transform.grids import ONE, Strides
-from aliasfree_jax.transform.lines import Place, here
+from aliasfree_jax.transform.lines import Place, TransformError, here
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.settling import Settling
 
@@ -121,6 +121,34 @@ class Reporting(Settling):
             f"Sample by layers.AdaptivePolyphase or layers.IdealDownsample, {_TRANSFORM}",
         )
         return dataclasses.replace(value, band=value.band.sampled(sides, (rows, columns)))
+
+    def upsampled(self, eqn: Any, value: Map, strides: Strides) -> Map:
+        """`value` on a finer grid, with zeros between (`spread`); reports that they stand at fixed places.
+
+        Raises:
+          TransformError: its phase was chosen where it is not known.
+        """
+        grid, band = value.grid, value.band
+        try:
+            finer = self.spread(value, strides)
+        except KeyError as error:
+            raise TransformError(
+                eqn,
+                "upsamples a map that was sampled inside of a loop or branch, or outside of this one",
+                "Sample and upsample it at one level of the program",
+            ) from error
+        if self.report is None or band is None:
+            return finer
+        value, images = self.read(value), grid.images
+        coarser = any(side < full for side, full in zip(value.sides, images, strict=True))
+        self.found(
+            eqn,
+            WHOLE if coarser else FRACTIONS,
+            "upsamples from fixed places, by no ideal filter",
+            "Upsample by layers.IdealUpsample, or by layers.PolyphaseUpsample at the phase of the sampler, "
+            f"{_TRANSFORM}",
+        )
+        return dataclasses.replace(finer, band=between(band, value.sides, finer.sides))
 
     def _divided(self, value: Map, strides: Strides) -> bool:
         """Whether sampling keeps all frequencies of a map."""

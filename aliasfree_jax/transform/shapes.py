@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from aliasfree_jax.transform.grids import ONE, Grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.maps import Group, Map, every, exchanged
+from aliasfree_jax.transform.upsampling import interleaved
 from aliasfree_jax.transform.values import Held, Value, plain
 
 Piece = tuple[int, int]  # its length, and the base axis that it is of
@@ -31,9 +32,11 @@ def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> Sequence[Val
     one = value.settled and value.sides == (1, 1) and (not squeezed or any(map(value.spatial, squeezed)))
     if 0 in shape:
         return [plain(jnp.zeros(shape, value.dtype))]
-    if not shape or one:  # nothing is left that could move
+    parts = _parts(_sizes(value, squeezed), shape, value.space) if shape else None
+    finer = [] if squeezed or parts is None else _finer(value, parts)
+    kept = parts is not None and not squeezed and not any(_mixed(part, value.space) for part in parts)
+    if not shape or (one and not finer and not kept):  # nothing is left that could move
         return [plain(how.seen(eqn, value).merged().reshape(shape))]
-    parts = _parts(_sizes(value, squeezed), shape, value.space)
     if parts is None:
         raise TransformError(
             eqn, "cuts an axis where its parts are no axes of their own", "Keep rows and columns apart"
@@ -42,17 +45,49 @@ def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> Sequence[Val
         _first, *within = [length for part in parts for length, base in part if base == axis]
         if within:
             return reshape(how, eqn, _blocks(how, eqn, value, place, math.prod(within)))
+    if finer:
+        value = how.settle(eqn, value)
+        parts = [
+            [part[0], (math.prod(n for n, _ in part[1:]), NEW)] if i in finer else part
+            for i, part in enumerate(parts)
+        ]
     flat = [piece for part in parts for piece in part]
     lengths = [value.array.shape[axis] if axis in value.space else length for length, axis in flat]
     apart = value.rebuilt(value.array.reshape(lengths), [() if axis == NEW else (axis,) for _, axis in flat])
-    ends = list(itertools.accumulate(map(len, parts)))
+    for place in (0, 1) if finer else ():
+        if any(part[0][1] == value.space[place] for i, part in enumerate(parts) if i in finer):
+            apart = interleaved(how, eqn, apart, place)
+    ends = list(itertools.accumulate(1 if i in finer else len(part) for i, part in enumerate(parts)))
     groups = tuple(tuple(range(*each)) for each in zip([0, *ends], ends, strict=False))
     result = dataclasses.replace(apart, groups=groups)
     result = result.rebuilt(result.merged())
-    if squeezed:
+    if squeezed or finer:
         return [result]
     single = _single(eqn, value, parts)
     return [result if single is None else _row_repeated(how, eqn, result, single)]
+
+
+def _mixed(part: Sequence[Piece], space: Group) -> bool:
+    """Whether rows or columns are merged in it with other axes."""
+    spatial = [axis in space for length, axis in part if axis in space or length > 1]
+    return any(spatial) and not all(spatial)
+
+
+def _finer(value: Map, parts: Sequence[Sequence[Piece]]) -> list[int]:
+    """Which of the new axes are rows, or columns, with those between them (copies, depth to space).
+
+    None are if no axis is left for channels: then places are flattened, each to have weights of its own.
+    """
+    alone, found = False, []
+    for i, part in enumerate(parts):
+        bases = [axis for length, axis in part if length > 1 or axis in value.space]
+        alone |= not {*bases} & {*value.space, *value.batch}
+        spatial = [axis in value.space for axis in bases]
+        once = value.sides[value.space.index(bases[0])] if sum(spatial) == 1 and spatial[0] else 0
+        seen = value.seen_sides[value.space.index(bases[0])] if once else 0
+        if once and len(bases) > 1 and (seen > 1 or once == 1) and not {*bases} & {*value.batch}:
+            found.append(i)
+    return found if alone and "refused" not in value.grid.kinds else []
 
 
 def _single(eqn: Any, value: Map, parts: Sequence[Sequence[Piece]]) -> int | None:

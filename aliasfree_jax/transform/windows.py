@@ -12,16 +12,18 @@ from aliasfree_jax.transform.grids import ONE
 from aliasfree_jax.transform.interpreter import SHORTCUT, Transformation, TransformError, rebound, rule
 from aliasfree_jax.transform.maps import Group, Map, both, every
 from aliasfree_jax.transform.reporting import WHOLE
+from aliasfree_jax.transform.upsampling import upsampled
 from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """How windows lie along an axis; the size includes dilation."""
+    """How windows lie along an axis; the size includes dilation. Of `zeros`, so many lie between places."""
 
     size: int
     padding: tuple[int, int]
     stride: int
+    zeros: int = 0
 
 
 Windows = Mapping[int, Window]  # by the program's axes
@@ -63,6 +65,7 @@ def windowed(
     laid: dict[str, Any] = {"amounts": padding}
     if "window_strides" in eqn.params:
         laid = {"padding": padding, "window_strides": tuple(window.stride for window in bound.values())}
+    laid |= {"lhs_dilation": ONE} if "lhs_dilation" in eqn.params else {}
     changes |= {"first": (0, 0), "seen_sides": seen, "stride": pending, "trimmed": trimmed}
     y = rebound(eqn, array, *others, **laid)[0]
     return value.rebuilt(y, grid=value.grid.sampled(now), **changes)
@@ -99,7 +102,7 @@ def _left_out(
             f"windows of {along[0].size} x {along[1].size} leave out the border",
             'Pad circularly (padding="CIRCULAR"), or transform by shift_invariant',
         )
-    how.padded(eqn, [amount for window in along for amount in window.padding])
+    how.padded(eqn, [amount for w in along for amount in (w.padding[0] - w.zeros, w.padding[1])])
     if how.subsamples:
         how.uneven(eqn, value.sides, strides)
     return trimmed
@@ -156,14 +159,11 @@ def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, strides
     if sizes == _taps(value, dims) == list(p["window_strides"]) and not any(map(any, p["padding"])):
         return value.rebuilt(rebound(eqn, value.merged(), kernel.full())[0], sources)
     _check_axes(eqn, value, dims)
-    if any(d != 1 for d in p["lhs_dilation"]):
-        raise TransformError(
-            eqn,
-            "is a transposed convolution",
-            "Upsample by layers.IdealUpsample or PolyphaseUpsample, then convolve",
-        )
-
-    windows = dict(zip(dims, map(Window, sizes, p["padding"], strides), strict=True))
+    zeros = [dilation - 1 for dilation in p["lhs_dilation"]]
+    padding = [(low, high - n) for (low, high), n in zip(p["padding"], zeros, strict=True)]
+    windows = dict(zip(dims, map(Window, sizes, padding, strides, zeros), strict=True))
+    if any(zeros):
+        value = upsampled(how, eqn, value, both(lambda dim: windows[dim].zeros + 1, _space_of(eqn, value)))
     return windowed(how, eqn, value, windows, "a strided convolution", kernel.full(), sources=sources)
 
 

@@ -170,6 +170,17 @@ NETWORKS = [
     network("unet_micro", {"widths": (4, 8)}, 8, smallest=2, gives=(8, 8, 3)),
     network("unet_micro_lps", {"widths": (4, 8)}, 8, smallest=2, gives=(8, 8, 3), weight=1),
     network("unet_micro_afc", {"widths": (4, 8)}, 8, smallest=2, gives=(8, 8, 3), weight=1),
+    network(
+        "deeplabv3plus_resnet20_cifar_lps",
+        {
+            "backbone": {"name": "resnet20_cifar_lps", **TWO_STAGES},
+            **{"width": 4, "low_level_width": 4, "rates": (1, 6)},
+        },
+        8,
+        smallest=2,
+        gives=(8, 8, 3),
+        weight=1,
+    ),
 ]
 
 CASES = LAYERS + NETWORKS

@@ -241,6 +241,22 @@ def test_the_page_says_what_is_particular(fields, told):
     assert told in readme("x", card, network_of(card), variables_of(), MEASURED, "")
 
 
+@pytest.mark.parametrize(
+    ("task", "tag", "told"),
+    [
+        ("segmentation", "image-segmentation", "it makes for each pixel the logits of 3 classes;"),
+        ("regression", "image-to-image", "it makes a map of the same size with 3 channels. The weights"),
+    ],
+)
+def test_the_page_of_a_network_that_gives_maps(task, tag, told):
+    card = ModelCard.from_json(CARD.to_json() | {"task": task})
+    page = readme("x", card, network_of(card), variables_of(), MEASURED, "")
+    assert f"pipeline_tag: {tag}\ntags: [jax, flax, {tag}]" in page and told in page
+    assert "classif" not in page
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    compile(block, "README.md", "exec")
+
+
 def test_every_part_of_networks_has_words():
     assert {*KIND_OF_OPTION.values()} <= {*WORDS}
     for kind, words in WORDS.items():

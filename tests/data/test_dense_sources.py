@@ -374,3 +374,16 @@ def test_scenes_in_batches(data_config):
     assert batch["image"].shape == (6, 32, 32, 1) and batch["label"].shape == (6, 32, 32)
     with pytest.raises(ConfigError, match="unknown split of digits 'nowhere'"):
         opened(data_config(source="digit_scenes", train_split="nowhere"))
+
+
+def test_images_beside_masks_are_restored_without_these(tmp_path, data_config):
+    write_pairs(tmp_path, LAYOUTS[0], "masks")
+    source = opened(data_config(source="folder", path=str(tmp_path)), task="regression")
+    assert len(source) == 3 and all("/images/" in source[k].name for k in range(3))
+
+
+def test_several_trees_of_images(tmp_path, data_config):
+    for name in ("one/train/0.png", "two/train/0.png"):
+        save(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(DataError, match="holds several trees: one/train, two/train. Choose one as data.path"):
+        opened(data_config(source="folder", path=str(tmp_path)), task="regression")

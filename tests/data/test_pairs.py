@@ -268,3 +268,33 @@ def test_streams_of_classification_are_what_they_were(crop, floats, crc, data_co
     for batch in eval_batches(ArraySource(images, np.arange(5)), data, batch_size=4):
         found = zlib.crc32(b"".join(batch[key].tobytes() for key in ("image", "label", "mask")), found)
     assert found == crc
+
+
+@pytest.mark.parametrize("label", [np.int64(2), 2])
+def test_a_source_that_says_no_task_has_classes(label, data_config):
+    class Plain:
+        class_names = ("a", "b", "c")
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return Example(np.zeros((8, 8, 1), np.uint8), label, "image")
+
+    (batch,) = eval_batches(Plain(), data_config(**PLAIN), batch_size=1)
+    assert batch["label"].tolist() == [2]
+    assert fit_classes(Plain(), ("c", "b", "a"), tell=str)[0].label == 0
+
+
+def test_masks_without_a_task_are_refused(data_config):
+    class Untold:
+        class_names = ("a", "b", "c")
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return Example(np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), int), "scan 7")
+
+    with pytest.raises(DataError, match="scan 7 has labels of its pixels.*give it `task`, 'segmentation'"):
+        next(eval_batches(Untold(), data_config(**PLAIN), batch_size=1))

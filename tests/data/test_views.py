@@ -79,6 +79,19 @@ def test_a_preparation_in_words(fields, text):
     assert described({**usual, "interpolation": "bicubic", "exif": False, **fields}) == text
 
 
+def test_masks_and_targets_are_not_squeezed():
+    fields = {
+        "image_size": 512,
+        "zero_pad": 0,
+        "eval_crop_ratio": 1.0,
+        "interpolation": "bilinear",
+        "exif": False,
+    }
+    for task in ("segmentation", "regression"):
+        assert described({**fields, "eval_view": "auto"}, task) == "512 x 512, ratio 1, bilinear"
+        assert described({**fields, "eval_view": "warp"}, task) == "512 x 512, warped, bilinear"
+
+
 def test_the_resized_side_is_cut_to_a_whole_number_as_in_the_original():
     # 56 / 0.95 = 58.9
     assert resize_shorter(noise(100, 100), 56, 0.95).shape == (58, 58, 3)

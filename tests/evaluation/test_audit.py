@@ -20,6 +20,7 @@ from aliasfree_jax.layers import (
     AdaptivePolyphase,
     BlurPool,
     IdealDownsample,
+    IdealUpsample,
     LowpassPolynomial,
     MaxBlurPool,
     PolyphaseUpsample,
@@ -192,9 +193,11 @@ class Polyphase(nn.Module):
 
 
 def test_a_chosen_grid_is_allowed_for_whole_pixels(draw):
+    """But for a result: a map that is the answer is to move as far as the image."""
     for shift in ((1, 1), (-5, 7)):
         found, layers = report(Polyphase(), draw, shift)
-        assert not broken(found) and layers["last"].after < 1e-12
+        assert broken(found) == [found.first_break] == ["output"] and layers["last"].after < 1e-12
+        assert "moves in steps of 4 x 4 pixels" in found.finding and layers["output"].after > 1e-2
         assert layers["sampler"].aligned and layers["last"].aligned and not layers["conv"].aligned
     found, layers = report(Polyphase(), draw, (0.5, 0.5))
     assert broken(found) == ["sampler"] and layers["sampler"].after > 1e-2
@@ -440,11 +443,41 @@ class Between(nn.Module):
         return nn.Conv(3, (1, 1), name="last")(self.function(x))
 
 
+def decoded(down, up):
+    def f(x):
+        coarse, phase = down.apply({}, x, method="with_phase")
+        return up.apply({}, coarse, phase)
+
+    return f
+
+
+@pytest.mark.parametrize(
+    ("f", "exact", "breaks"),
+    [
+        (decoded(AdaptivePolyphase(2), PolyphaseUpsample(2)), [(1, 1), (-3, 2)], [(0.5, 0.5)]),
+        (decoded(IdealDownsample(2), IdealUpsample(2)), SHIFTS, []),
+        (decoded(Subsample(2), PolyphaseUpsample(2)), [(2, 4)], SHIFTS),
+    ],
+)
+def test_the_last_row_compares_maps_that_are_moved_back(f, exact, breaks, draw):
+    """The error is that between f(shift x) and shift f(x)."""
+    x = draw(2, 8, 8, 2)
+    for found in audit(f, x, shifts=exact):
+        assert found.layers[-1].path == "output" and found.layers[-1].after < 1e-12
+        assert found.layers[-1].shape == (2, 8, 8, 2)
+    for found in audit(f, x, shifts=breaks):
+        assert found.layers[-1].after > 1e-2 and found.first_break is not None
+
+
+def test_logits_have_no_such_row(draw):
+    assert report(Net(), draw, (1, 1))[0].layers[-1].path == "head"
+
+
 @pytest.mark.parametrize(
     ("function", "shift", "operation", "reason"),
     [
         (pooled, (1, 1), "max_pool", "a strided max pool by 2 keeps frequencies that alias"),
-        (enlarged, (0.5, 0.5), "", "flattens rows or columns together with other axes"),
+        (enlarged, (0.5, 0.5), "", "upsamples from fixed places, by no ideal filter"),
         (nn.gelu, (0.5, 0), "gelu", "a non-linearity of unbounded band"),
         (lambda x: x * jnp.arange(8)[:, None], (1, 1), "mul", "combines a map with values that differ"),
     ],

@@ -97,6 +97,19 @@ def test_a_run_is_audited_on_images_of_its_size(tmp_path, capsys):
     assert "8x8x2" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("task", ["segmentation", "regression"])
+def test_a_run_that_gives_maps_is_audited(task, tmp_path, capsys):
+    options = {"num_classes": 0, "global_pool": "", "depths": (1,), "widths": (2,)}
+    module, three = create_model("resnet20_cifar", **options), (0.5, 0.5, 0.5)
+    shapes = abstract_variables(module, image_size=8, channels=3)
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    card = ModelCard("resnet20_cifar", options, ("a", "b"), 8, 3, three, three, 1.0, 0, "a test", task=task)
+    save_model(tmp_path / "net", card, variables)
+    run(command, f"--checkpoint={tmp_path}/net", "--shift=1,1", f"--output={tmp_path}/audit.json")
+    assert "output (the result)" in capsys.readouterr().out
+    assert "| output (the result) | 8x8x2 |" in (tmp_path / "audit.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -130,7 +130,7 @@ def test_every_parameter_is_trained(variant, draw):
 
 def _initial(network, x):
     variables = jax.jit(network.init)(jax.random.key(0), x)
-    return variables["params"], {"batch_stats": variables["batch_stats"]}
+    return variables["params"], {kind: values for kind, values in variables.items() if kind != "params"}
 
 
 def test_a_mixture_is_written_back_by_its_weights(draw):
@@ -165,6 +165,19 @@ def test_without_convolutions_behind_the_upsampler(draw):
     assert params["joined1_convs"]["conv1"]["kernel"].shape == (3, 3, 16, 8)
     assert params["joined1_convs"]["conv2"]["kernel"].shape == (3, 3, 8, 4)
     assert params["joined0_convs"]["conv1"]["kernel"].shape == (3, 3, 8, 4)
+
+
+@pytest.mark.parametrize("variant", ["afc", "afg"])
+def test_an_alias_free_one_stays_bounded_on_images_unlike_those_of_training(variant, draw):
+    """What no norm of the image itself bounds must not be squared again and again: it would not train."""
+
+    def largest(**options) -> float:
+        network, x = create_model(f"unet_micro_{variant}", **SMALL, **options), draw(1, 8, 8, 1)
+        variables = jax.jit(network.init)(jax.random.key(0), x)
+        return float(jnp.abs(jax.jit(network.apply)(variables, 10 * x)).max())
+
+    # Ten layers, each of values of order 1; squared again and again, ten becomes 10^(2^10), or not a number.
+    assert largest() < 100 and not largest(norm="batch") < 1e4
 
 
 def test_stages_and_names():

@@ -46,16 +46,12 @@ REFUSED = {
         lambda x: jnp.tanh(x).reshape(2, 12, 48),  # here
         ("reshape", "flattens rows or columns", "mean over rows and columns", "# here"),
     ),
-    "repeated pixels": (
-        lambda x: jnp.repeat(x, 2, 1),  # here
-        ("reshape", "rows or columns", "IdealUpsample", "# here"),
-    ),
     "weights of places": (
         lambda x: jnp.einsum("ntc,ts->nsc", tokens(x), jnp.ones((144, 5))),  # here
         ("dot_general", "every place a weight of its own", "mean over rows and columns", "# here"),
     ),
     "resized by matrices": (
-        lambda x: jax.image.resize(x, (2, 24, 24, 4), "bilinear"),  # here
+        lambda x: jax.image.resize(x, (2, 20, 20, 4), "bilinear"),  # here
         ("resize", "a resize by matrices", "IdealUpsample", "# here"),
     ),
     "a window that leaves out the border": (
@@ -98,9 +94,9 @@ REFUSED = {
         lambda x: x[:, 2:-2, 2:-2].mean((1, 2)),  # here
         ("reduce_sum", "8 x 8 places of a map that has 12 x 12", "cut nothing off", "# here"),
     ),
-    "a transposed convolution": (
-        lambda x: lax.conv_transpose(x, KERNEL, (2, 2), "SAME"),  # here
-        ("conv_general_dilated", "transposed convolution", "IdealUpsample", "# here"),
+    "an upsampled part": (
+        lambda x: lax.conv_transpose(x[:, 2:-2], KERNEL, (2, 2), "SAME"),  # here
+        ("conv_general_dilated", "it uses 8 x 12 places", "Use the whole map", "# here"),
     ),
     "the place of a maximum": (
         lambda x: jnp.argmax(tokens(x), 1),  # here

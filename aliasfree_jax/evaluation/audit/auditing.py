@@ -143,15 +143,19 @@ def _audited(program: Call, wide: Run, own: Run, shift: Shift, name: str) -> Aud
             f"{name} performs other operations in float64 than in its own precision: it asks for the type."
         )
     layers = tuple(_layer(wide, row, own_row) for row, own_row in zip(wide.rows, own.rows, strict=True))
+    output = _output(wide, own, layers)
     broken = [i for i, row in enumerate(wide.rows) if wide.guilty(row) is not None]
-    if not broken:
+    if not broken and output and output.state == "breaks":
+        finding, first = _in_steps(output, shift, program.found), output.path
+    elif not broken:
         looked_at = "" if layers[-1].state == "exact" else " that could be compared"
         finding, first = f"Nothing{looked_at} breaks under a shift by {pair(shift)}.", None
     else:
         layer = layers[broken[0]]
         finding = _sentence(wide, wide.rows[broken[0]], layer, shift, program.found)
         first = layer.path or layer.name
-    return Audit(name, shift, layers, first, finding, _notes(wide, layers))
+    notes = _notes(wide, layers)
+    return Audit(name, shift, (*layers, output) if output else layers, first, finding, notes)
 
 
 def _layer(run: Run, row: Row, own: Row) -> LayerError:
@@ -184,6 +188,43 @@ def _layer(run: Run, row: Row, own: Row) -> LayerError:
         state,
         note,
     )
+
+
+def _output(wide: Run, own: Run, layers: Sequence[LayerError]) -> LayerError | None:
+    """The last row, where the function gives maps: they are to move just as far as the image."""
+    if wide.output is None or own.output is None:
+        return None
+    last, error, note = wide.rows[-1], wide.output.error, ""
+    state: State = "breaks"
+    if math.isnan(error):
+        state, note = "not compared", "only zeros"
+    elif error <= max(tolerance(np.float64), wide.limit(last.last)):
+        state = "exact"
+    elif any(layer.state in ("breaks", "follows") for layer in layers):
+        state = "follows"
+    return LayerError(
+        "output",
+        "the result",
+        last.where,
+        wide.output.shape,
+        own.output.dtype,
+        layers[-1].after,
+        error,
+        own.output.error,
+        False,
+        state,
+        note,
+    )
+
+
+def _in_steps(output: LayerError, shift: Shift, recorder: checking.Recorder) -> str:
+    """That the output alone breaks: its map moves, but not as far as the image."""
+    text = (
+        f"The output is the first to break under a shift by {pair(shift)}: it moves in steps of several "
+        f"pixels, or from a place of its own for each image (error {output.after:.1e})."
+    )
+    found = [finding for finding in recorder.findings() if finding.reason.startswith("the result is a map")]
+    return text + (f" Reason: {found[0].reason}. {found[0].remedy}." if found else f" See {GUIDE}.")
 
 
 def _sentence(run: Run, row: Row, layer: LayerError, shift: Shift, recorder: checking.Recorder) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.evaluation.alignment import Shift, moved_along, pair
-from aliasfree_jax.evaluation.audit.layout import Layouts, known, seen
+from aliasfree_jax.evaluation.audit.layout import Layouts, known, output, seen
 from aliasfree_jax.evaluation.audit.rows import Run
 from aliasfree_jax.ops.resample import remove_nyquist
 from aliasfree_jax.transform import checking, program
@@ -37,7 +37,7 @@ class Call:
                     read = program.read(f, wide_args, wide_kwargs, argnums, axes)
             self.read = read or program.read(f, args, kwargs, argnums, axes)
             self.found, self._layouts = checking.Recorder(FRACTIONS), Layouts()
-            checking.walk(
+            self._given = checking.walk(
                 self.read,
                 self.found,
                 lambda place, values: self._layouts.update({place.position: list(map(known, values))}),
@@ -77,6 +77,7 @@ class Call:
             closed = self.read.jaxpr
             results = Lockstep(self.wide, run).run(closed.jaxpr, closed.consts, arguments)
             run.finish({result.step for result in results if result.moved is not None})
+            run.output = output(zip(results, self._given, strict=True), shift, image)
         return run
 
 

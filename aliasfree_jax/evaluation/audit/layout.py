@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.evaluation.alignment import Shift, equivariance_error, tolerance
-from aliasfree_jax.transform.lockstep import Step
+from aliasfree_jax.transform.lockstep import Both, Step
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Plain, Pointwise, Value
 
@@ -68,6 +69,25 @@ def seen(step: Step, layouts: Layouts, shift: Shift, image: tuple[int, ...]) -> 
         return found[0] if found else Seen(note=note)
     error, aligned = max(each.error for each in compared), any(each.aligned for each in compared)
     return dataclasses.replace(compared[0], error=error, aligned=aligned)
+
+
+def output(results: Iterable[tuple[Both, Map | Plain]], shift: Shift, image: tuple[int, ...]) -> Seen | None:
+    """Compares the maps that a program gives with themselves, moved in proportion and no other way.
+
+    Args:
+      results: with where their rows and columns are.
+    """
+    found = []
+    for result, value in results:
+        if result.moved is None or not jnp.issubdtype(result.still.dtype, jnp.floating):
+            continue
+        still, moved = (_laid(np.asarray(a, np.float64), value, image) for a in (result.still, result.moved))
+        if still is None or moved is None or still.ndim != 4:
+            continue
+        rows, columns = (s * n / full for s, n, full in zip(shift, still.shape[1:3], image[1:3], strict=True))
+        error, _ = equivariance_error(still, moved, (rows, columns), still.shape, 0)
+        found.append(Seen(result.still.shape, str(result.still.dtype), error))
+    return max(found, key=lambda each: each.error, default=None)
 
 
 def _laid(array: np.ndarray, value: Map | Plain | None, image: tuple[int, ...]) -> np.ndarray | None:

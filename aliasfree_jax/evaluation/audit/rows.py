@@ -43,10 +43,13 @@ class Run:
 
     Attributes:
       rows: in the order of execution.
+      output: the maps that the program gives, compared with themselves moved just as far as the images;
+        None if it gives none.
     """
 
     def __init__(self, seen: Callable[[Step], Seen], closely: bool) -> None:
         self.rows: list[Row] = []
+        self.output: Seen | None = None
         self._seen, self._closely = seen, closely
         self._pending: list[Step] = []
         self._sources: dict[int, tuple[int, ...]] = {}

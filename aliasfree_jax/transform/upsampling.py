@@ -1,0 +1,138 @@
+"""Upsampling: a map on a finer grid of its circle, with zeros between its places, then fixed weights.
+
+So transposed convolutions, copies of rows and columns, depth to space and `jax.image.resize` are one thing:
+zeros are put between the samples, at the phase at which these were taken, and windows go over the finer grid.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.transform.grids import ONE
+from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound
+from aliasfree_jax.transform.maps import Map, exchanged
+from aliasfree_jax.transform.program import named
+from aliasfree_jax.transform.values import Held
+
+RESIZE = "_resize"  # what programs call jax.image.resize
+
+
+def upsampled(how: Transformation, eqn: Any, value: Map, strides: tuple[int, int]) -> Map:
+    """The whole of `value` with zeros between its places.
+
+    Raises:
+      TransformError: the program sees a part of it.
+    """
+    value = how.seen(eqn, value)
+    if value.sides != value.seen_sides:
+        raise TransformError(eqn, "upsamples a map whose border was left out", "Pad the windows before it")
+    return how.upsampled(eqn, value, strides)
+
+
+def interleaved(how: Transformation, eqn: Any, value: Map, place: int) -> Map:
+    """Rows (`place` 0) or columns, with those between them that the next base axis holds (depth to space)."""
+    axis = value.space[place]
+    size = value.array.shape[axis + 1]
+    value = upsampled(how, eqn, value, exchanged(ONE, place, size))
+    parts = [jnp.roll(jnp.take(value.array, i, axis + 1), i, axis) for i in range(size)]
+    others = [(base,) for base in range(value.array.ndim) if base != axis + 1]
+    return value.rebuilt(sum(parts[1:], parts[0]), others)
+
+
+def resized(how: Transformation, eqn: Any, value: Held) -> list[Map] | None:
+    """`jax.image.resize` by whole factors, its weights continued round the circle; None for all else."""
+    program = eqn.params["jaxpr"].jaxpr
+    if not isinstance(value, Map):
+        return None
+    matrices: dict[int, np.ndarray] = {}
+    order, factors = _resized_axes(program, matrices), [1, 1]
+    weights: list[tuple[int, dict[int, float]]] = []
+    for dim, matrix in matrices.items():
+        along = _weights(matrix)
+        if dim not in value.space_dims() or along is None:
+            return None
+        place = value.space_dims().index(dim)
+        factors[place] = matrix.shape[1] // matrix.shape[0]
+        weights.append((value.space[place], along))
+    if order is None:
+        return None
+    value = upsampled(how, eqn, value, (factors[0], factors[1]))
+    for axis, along in weights:
+        array = value.array
+        weighted = [jnp.roll(array, by, axis) * jnp.asarray(w, array.dtype) for by, w in along.items()]
+        value = value.like(sum(weighted[1:], weighted[0]))
+    return [value.rebuilt(value.merged().transpose(order), [value.groups[dim] for dim in order])]
+
+
+def _resized_axes(program: Any, matrices: dict[int, np.ndarray]) -> list[int] | None:
+    """Which axis of the argument each of the result's is; adds the `matrices` by which some are multiplied.
+
+    None for a program that does anything else.
+    """
+    constants, order = _constants(program), list(range(program.invars[0].aval.ndim))
+    for eqn in program.eqns:
+        if eqn.outvars[0] in constants:
+            continue
+        axis, matrix, place = -1, np.empty(0), -1
+        match eqn.primitive.name:
+            case "transpose":
+                order = [order[dim] for dim in eqn.params["permutation"]]
+                continue
+            case "dot_general":
+                side = int(eqn.invars[0] in constants)  # of the map
+                (contracted, batched) = eqn.params["dimension_numbers"]
+                constant = constants.get(eqn.invars[1 - side])
+                if constant is None or constant.ndim != 2 or any(batched) or len(contracted[0]) != 1:
+                    return None
+                axis, matrix = contracted[side][0], np.moveaxis(constant, contracted[1 - side][0], 0)
+                place = 0 if side else len(order) - 1
+            case "gather":
+                numbers, indices = eqn.params["dimension_numbers"], constants.get(eqn.invars[1])
+                if indices is None or indices.ndim != 2 or len(numbers.collapsed_slice_dims) != 1:
+                    return None
+                axis = numbers.collapsed_slice_dims[0]
+                matrix = np.eye(eqn.invars[0].aval.shape[axis])[:, indices[:, 0]]
+                place = next(dim for dim in range(len(order)) if dim not in numbers.offset_dims)
+            case _:
+                return None
+        dim = order.pop(axis)
+        order.insert(place, dim)
+        matrices[dim] = matrix
+    return order
+
+
+def _constants(program: Any) -> Mapping[Any, np.ndarray]:
+    """The values that do not depend on the arguments."""
+    known: dict[Any, Any] = {}
+
+    def read(variables: Sequence[Any]) -> Iterator[Any]:
+        return (known[v] if named(v) else jnp.asarray(v.val, v.aval.dtype) for v in variables)
+
+    with jax.ensure_compile_time_eval():
+        for eqn in program.eqns:
+            if all(v in known for v in eqn.invars if named(v)):
+                known.update(zip(eqn.outvars, rebound(eqn, *read(eqn.invars)), strict=True))
+    return {variable: np.asarray(value) for variable, value in known.items()}
+
+
+def _weights(matrix: np.ndarray) -> dict[int, float] | None:
+    """The weights, by how far behind a place it adds to, with which `matrix` [in, out] fills in.
+
+    They are those in the middle. None if there are other weights elsewhere, but for those near the border, of
+    which jax makes the sum 1; and if `out` is no multiple of `in`.
+    """
+    places, outputs = matrix.shape
+    factor, left = divmod(outputs, places)
+    if left or factor < 1:
+        return None
+    weights: dict[int, float] = {}
+    for out in range(factor):
+        middle = min(range(out, outputs, factor), key=lambda o: abs(2 * o - outputs + 1))
+        weights |= {middle - factor * i: float(w) for i, w in enumerate(matrix[:, middle]) if w}
+    expected = np.array([[weights.get(o - factor * i, 0.0) for o in range(outputs)] for i in range(places)])
+    sums = expected.sum(0)
+    bordered = expected / np.where(sums == 0, 1, sums)
+    return weights if np.allclose(bordered, matrix, atol=1e-4) else None  # rounding of float32 in short sums
