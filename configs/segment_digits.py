@@ -28,7 +28,7 @@ def get_config(words: str = "afc") -> ConfigDict:
     config.model.name = f"unet_micro_{choices(words, WORDS, GRAMMAR)['variant']}"
 
     config.data.source = "digit_scenes"
-    config.data.image_size = 48
+    config.data.image_size = 40
     config.data.mean = (0.3,)
     config.data.std = (0.2,)
     config.data.eval_crop_ratio = 1.0

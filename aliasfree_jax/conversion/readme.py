@@ -4,12 +4,11 @@ It begins with the YAML that model hubs read. It says what a network is made of,
 than the table of results does.
 """
 
-import dataclasses
 import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -78,49 +77,6 @@ WORDS: dict[str, dict[str, str]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Told:
-    """What a page says of a network by its task.
-
-    Attributes:
-      tag, metric: the hub's words for the task and for what is measured.
-      network: what it is.
-      gives: what it makes of an image; with {count} for the number of outputs.
-      use: a line of code that reads its outputs.
-    """
-
-    tag: str
-    metric: str
-    network: str
-    gives: str
-    use: str
-
-
-_TOLD = {
-    "classification": _Told(
-        "image-classification",
-        "accuracy",
-        "An image classifier",
-        "the logits of {count} classes; `config.json` has their names",
-        "names = [card.outputs()[k] for k in outputs.argmax(-1)]",
-    ),
-    "segmentation": _Told(
-        "image-segmentation",
-        "mean_iou",
-        "A network for semantic segmentation",
-        "for each pixel the logits of {count} classes; `config.json` has their names",
-        "classes = outputs.argmax(-1)  # of each pixel: numbers of card.outputs()",
-    ),
-    "regression": _Told(
-        "image-to-image",
-        "psnr",
-        "A network from images to images",
-        "a map of the same size with {count} channels",
-        "values = outputs * jax.numpy.array(card.std) + jax.numpy.array(card.mean)",
-    ),
-}
-
-
 def readme(
     name: str, card: ModelCard, module: nn.Module, variables: PyTree, results: Results, licence: str
 ) -> str:
@@ -133,7 +89,7 @@ def readme(
       licence: for the YAML, as the hub calls it; "" for none.
     """
     sections = [
-        [_header(card.task, licence), f"# {name}", _introduction(card, variables)],
+        [_header(licence, _TOLD[card.task]), f"# {name}", _introduction(card, variables)],
         ["## The network", _network(card, module)],
         ["## Use", _use(card)],
         ["## Images", _images(card)],
@@ -142,12 +98,39 @@ def readme(
     return "\n\n".join(part for section in sections for part in section) + "\n"
 
 
-def _header(task: str, licence: str) -> str:
+class _Told(NamedTuple):
+    """What is said of the networks of a task: the hub's words, and what they are, make and are used for."""
+
+    pipeline: str
+    metric: str
+    network: str
+    makes: str
+    use: str
+
+
+_TOLD = {
+    "classification": _Told(
+        *("image-classification", "accuracy", "An image classifier", "the logits of {} classes"),
+        "names = [card.outputs()[k] for k in logits.argmax(-1)]",
+    ),
+    "segmentation": _Told(
+        *("image-segmentation", "mean_iou", "A network for semantic segmentation"),
+        "the logits of {} classes for every pixel",
+        "classes = logits.argmax(-1)  # int [N, rows, columns]; card.outputs() has their names",
+    ),
+    "regression": _Told(
+        *("image-to-image", "psnr", "A network that makes images from images"),
+        "maps of the same size, {} of them, normalised as the images are",
+        "",
+    ),
+}
+
+
+def _header(licence: str, told: _Told) -> str:
     # What JSON writes is YAML, whatever the text holds.
     lines = [f"license: {json.dumps(licence)}"] if licence else []
-    told = _TOLD[task]
-    lines += [f"library_name: {LIBRARY}", f"pipeline_tag: {told.tag}"]
-    lines += [f"tags: [jax, flax, {told.tag}]", f"metrics: [{told.metric}]"]
+    lines += [f"library_name: {LIBRARY}", f"pipeline_tag: {told.pipeline}"]
+    lines += [f"tags: [jax, flax, {told.pipeline}]", f"metrics: [{told.metric}]"]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -158,7 +141,8 @@ def _introduction(card: ModelCard, variables: PyTree) -> str:
     return (
         f"{told.network} of the Python package `{LIBRARY}` (JAX and Flax) with {count:,} parameters. "
         f"From images of {side} x {side} pixels and {card.channels} channel{plural} it makes "
-        f"{told.gives.format(count=len(card.outputs()))}. The weights come from `{card.origin}`{trained}."
+        f"{told.makes.format(len(card.outputs()))}; `config.json` has their names. The weights come from "
+        f"`{card.origin}`{trained}."
     )
 
 
@@ -204,7 +188,8 @@ def _listed(fields: Mapping[str, Any]) -> str:
 
 
 def _use(card: ModelCard) -> str:
-    side = card.image_size
+    side, told = card.image_size, _TOLD[card.task]
+    result = "maps" if card.task == "regression" else "logits"
     return inspect.cleandoc(f"""
         ```python
         import jax
@@ -212,8 +197,8 @@ def _use(card: ModelCard) -> str:
 
         # Or the path of a directory with these files.
         card, module, variables = {LIBRARY}.load_pretrained("hf://OWNER/NAME")
-        outputs = jax.jit(module.apply)(variables, images)  # float [N, {side}, {side}, {card.channels}]
-        {_TOLD[card.task].use}
+        {result} = jax.jit(module.apply)(variables, images)  # float [N, {side}, {side}, {card.channels}]
+        {told.use}
         ```
 
         `python eval.py --checkpoint=hf://OWNER/NAME --config=configs/....py` measures it on images of yours;

@@ -1,10 +1,11 @@
-"""Labelled images from several kinds of source to batches of float32 arrays."""
+"""Images with classes, masks or target images, from several kinds of source, to batches of arrays."""
 
 from aliasfree_jax.data.arrays import ArraySource
 from aliasfree_jax.data.digits import DigitsSource
 from aliasfree_jax.data.folder import FolderSource
 from aliasfree_jax.data.opening import open_source
 from aliasfree_jax.data.pipeline import Batch, BatchStream, ProcessPart, eval_batches, train_batches
+from aliasfree_jax.data.scenes import DigitScenesSource
 from aliasfree_jax.data.sources import Example, Source, hold_out, limit
 from aliasfree_jax.data.tfds import TfdsSource
 
@@ -12,6 +13,7 @@ __all__ = [
     "ArraySource",
     "Batch",
     "BatchStream",
+    "DigitScenesSource",
     "DigitsSource",
     "Example",
     "FolderSource",

@@ -13,9 +13,9 @@ from aliasfree_jax.data.sources import Example
 
 COUNTS = {"train": 4096, "val": 512}
 SEED = 0
-SIDE = 48  # of the scene for which the sizes of digits are given
-SIZES = (1.6, 2.6)  # pixels from sample to sample of a digit
-DIGITS = (2, 5)  # at least, and fewer than
+SIDE = 40  # of the scene for which the sizes of digits are given
+SIZES = (1.6, 2.4)  # pixels from sample to sample of a digit
+DIGITS = (2, 4)  # at least, and fewer than
 PLACES = 6  # drawn for a digit; the one farthest from the other digits is taken
 INK = (0.45, 0.75)  # brightness of a digit
 MASKED_FROM = 0.3  # share of full ink
@@ -25,7 +25,7 @@ FREQUENCIES = 6  # of the texture, cycles a scene, at most
 
 
 class DigitScenesSource:
-    """Scenes of 2 to 4 digits, float32 [image_size, image_size, 1], 4096 of "train" or 512 of "val".
+    """Scenes of 2 or 3 digits, float32 [image_size, image_size, 1], 4096 of "train" or 512 of "val".
 
     Class 0 is the ground, class 1 + d the digit d. A pixel belongs to the digit painted last among those
     whose ink there is at least 0.3 of the full. Scene number `index` of a split is always the same. Both

@@ -65,7 +65,7 @@ def open_voc(text: str, split: str) -> PairedFiles:
       DataError: no such data or list, an empty one, one that names missing images, or missing masks.
     """
     path, tree, root = _open(text, {"JPEGImages", "ImageSets"}, VOC_LAYOUT)
-    lists = {name.rpartition("/")[2].removesuffix(".txt") for name in tree.walk(root + VOC_LISTS)}
+    lists = {name.rpartition("/")[2].removesuffix(".txt") for name in _files(tree, [root + VOC_LISTS])}
     split = split_of(split, lists, f"{path}/{root}{VOC_LISTS}")
     file = f"{root}{VOC_LISTS}/{split}.txt"
     folder = "SegmentationClass" + ("Aug" if split.endswith(AUGMENTED) else "")

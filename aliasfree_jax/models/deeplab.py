@@ -36,7 +36,7 @@ from aliasfree_jax.layers.layer import (
     part,
 )
 from aliasfree_jax.layers.normalization import BatchNorm
-from aliasfree_jax.layers.sampling import Phase, Temperature, steps_of
+from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Temperature, steps_of
 from aliasfree_jax.layers.upsampling import BilinearUpsample, UpsampledConv
 from aliasfree_jax.models.family import Family, Options, blur_of
 from aliasfree_jax.models.network import Network
@@ -88,6 +88,13 @@ class DeepLabV3Plus(Network):
         backbone: Any = self.backbone(parent=None)
         strides: tuple[int, ...] = backbone.stage_strides
         return strides
+
+    @property
+    def sampler(self) -> SamplerFactory:
+        """Of the backbone."""
+        backbone: Any = self.backbone(parent=None)
+        sampler: SamplerFactory = backbone.sampler
+        return sampler
 
     @nn.compact
     def __call__(

@@ -147,7 +147,7 @@ SIZES: dict[str, Options] = {
     "unet_3down": {"widths": (64, 128, 256, 512)},
     "unet_small": {"widths": (16, 32, 64, 128)},
     # For images of about 32 pixels.
-    "unet_micro": {"widths": (8, 16, 32)},
+    "unet_micro": {"widths": (16, 32, 64)},
 }
 
 _CIRCULAR = {"padding": "CIRCULAR"}

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from libraries import check_strictness, check_way_back, converted, logits
-from rule import make_array
 
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables
@@ -31,9 +30,11 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-6}
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        (PLAIN, "float32"),
         (FILTERED, "float32"),
-        *(pytest.param(n, t, marks=pytest.mark.slow) for n, t in ((FILTERED, "float64"), (LARGE, "float32"))),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((PLAIN, "float32"), (FILTERED, "float64"), (LARGE, "float32"))
+        ),
     ],
 )
 def test_the_golden_cases(name, dtype):
@@ -46,7 +47,7 @@ def test_the_golden_cases(name, dtype):
     assert np.abs(result - case.output).max() < TOLERANCE[dtype] * np.abs(case.output).max()
 
 
-@pytest.mark.parametrize("name", [PLAIN, FILTERED])
+@pytest.mark.parametrize("name", [FILTERED, pytest.param(PLAIN, marks=pytest.mark.slow)])
 def test_the_way_back_and_strictness(name):
     check_way_back(LPS, name)
     check_strictness(LPS, name)
@@ -61,15 +62,13 @@ def test_the_keys_beside_the_backbone_are_used():
     apply = jax.jit(lambda flat: module.apply(traverse_util.unflatten_dict(flat, sep="/"), images))
     before, unused, tried = apply(flat), [], 0
     for entry in LPS.table(MODEL, case.meta["options"]):
-        if entry.path and entry.key.startswith(("classifier.", "backbone.layer4.0.", "backbone.conv1")):
-            if "get_logits" in entry.key:  # changes the choice at most
-                continue
+        if entry.path and entry.key.startswith(("classifier.", "backbone.conv1")):
             tried += 1
             noise = np.random.default_rng(0).uniform(0.1, 1, flat[entry.path].shape).astype(np.float32)
             after = apply({**flat, entry.path: flat[entry.path] + noise})
             # Rounding alone changes values of order 1 by 1e-6.
             unused += [entry.key] if np.abs(after - before).max() < 1e-4 else []
-    assert tried > 50 and unused == []
+    assert tried > 30 and unused == []
 
 
 DDAC = ["DDAC", 3, "circular", 2]
@@ -91,7 +90,7 @@ FORMS = [
             "antialias": ["LowPassFilter", 2, "circular"],
         },
     ),
-    (
+    pytest.param(
         "ResNet50Custom",
         {
             "logits_channels": WIDTHS,
@@ -99,6 +98,7 @@ FORMS = [
             "antialias": ["LowPassFilter", 2, "circular"],
             "unpool_antialias_scale": 2,
         },
+        marks=pytest.mark.slow,
     ),
     pytest.param(
         *("ResNet101Custom", {"logits": "ComponentPerceptron", "swap_conv_pool": False}),
@@ -168,9 +168,9 @@ def test_a_training_checkpoint_is_loaded_with_its_task(tmp_path):
 
 def test_the_command_writes_every_key_bit_for_bit(tmp_path, capsys):
     state, _ = state_of(MODEL, {"logits_channels": WIDTHS, "antialias": ["LowPassFilter", 3, "circular"]})
-    state = {
-        key: make_array(key, v.shape) if v.ndim == 4 and v.shape[1] > 1 else v for key, v in state.items()
-    }
+    for key, value in state.items():
+        if value.ndim == 4 and value.shape[1] > 1:  # no filter
+            state[key] = np.linspace(-1, len(key), value.size, dtype=np.float32).reshape(value.shape)
     file, output = tmp_path / "weights.pth", tmp_path / "again.pth"
     file.write_bytes(torch_file(state))
     assert main(["convert", str(file), str(tmp_path / "converted")]) == 0

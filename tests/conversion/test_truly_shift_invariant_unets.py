@@ -28,12 +28,18 @@ SMALL = {"inner_channels_list": WIDTHS, "in_channels": 2, "out_channels": 3}
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_golden_cases(name):
-    check_output(UNETS, name, "float32")
     check_output(UNETS, name, "float64")
     check_way_back(UNETS, name)
     check_strictness(UNETS, name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_golden_cases_in_float32(name):
+    check_output(UNETS, name, "float32")
+
+
+@pytest.mark.slow
 def test_the_comparison_can_fail():
     """APS is right to the letter only with the original's gain, by which constants lose three quarters."""
     case, module, variables = converted(UNETS, CASES[0])

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import tarfile
 from contextlib import closing
 
@@ -130,14 +131,22 @@ def faulty(voc, name):
             )
         case "missing image":
             image.unlink()
-            return r"val.txt names 1 of 1 images that are not there: JPEGImages/2007_000063.jpg. Unpack them"
+            return r"names 1 of 1 images that are not there: VOC2012/JPEGImages/2007_000063.jpg. Unpack"
         case "empty list":
             val.write_text("\n\n")
             return r"val.txt names no images"
         case "no list":
-            for path in val.parent.iterdir():
-                path.unlink()
-            return "unknown split of .*ImageSets/Segmentation 'val'"
+            val.unlink()
+            return "unknown split of .*ImageSets/Segmentation 'val'.*Known: train, train_aug, trainval"
+        case "no lists":
+            shutil.rmtree(val.parent)
+            return "unknown split of .*ImageSets/Segmentation 'val'. Known: none"
+        case "no masks":
+            shutil.rmtree(mask.parent)
+            return "1 of 1 images have no mask.*Unpack SegmentationClass"
+        case "several years":
+            shutil.copytree(voc, voc.parent / "VOC2007")
+            return "holds several data sets: VOC2007/, VOC2012/. Choose one"
         case "other size":
             save(mask, mask_of_sides((22, 50)), palette=True)
             return (
@@ -161,18 +170,18 @@ def faulty(voc, name):
             return r"63.png is a JPEG, which changes the numbers"
 
 
-FAULTS = ("missing mask,missing image,empty list,no list,other size,class beyond,colours,damaged,jpeg").split(
-    ","
-)
+FAULTS = (
+    "missing mask,missing image,empty list,no list,no lists,no masks,several years,other size,class beyond,"
+    "colours,damaged,jpeg"
+).split(",")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_data_is_named(fault, voc, voc_config):
     message = faulty(voc, fault)
-    if fault == "no list":
-        message = message.replace("'val'", "'train'")
+    voc_config.path = str(voc.parent)
     with pytest.raises(DataError, match=message):
-        read_all(voc_config, train=fault == "no list")
+        read_all(voc_config, train=False)
 
 
 def test_a_directory_without_voc_says_what_is_expected(voc_config, tmp_path):
