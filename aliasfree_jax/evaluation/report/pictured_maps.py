@@ -21,6 +21,7 @@ from aliasfree_jax.evaluation.measurements import slide
 from aliasfree_jax.evaluation.shifting import Circular
 from aliasfree_jax.evaluation.tasks import comparison
 from aliasfree_jax.evaluation.trial import Predict
+from aliasfree_jax.training.mesh import make_mesh, replicate
 
 SHIFT = (1, 1)  # of the image whose prediction is moved back; pixels
 STEPS = 2  # frames of the animation for each pixel
@@ -77,11 +78,6 @@ class _Shown(NamedTuple):
         return np.rint(grey).astype(np.uint8), largest
 
 
-def _output(predict: Predict, image: np.ndarray) -> np.ndarray:
-    """The output map of one image."""
-    return np.asarray(predict(jnp.asarray(image[None])))[0]
-
-
 def _moved(maps: np.ndarray, shift: Sequence[float], whole: bool) -> np.ndarray:
     """One map [H, W, C] moved round the circle."""
     where = np.asarray([shift], np.int32 if whole else np.float32)
@@ -97,13 +93,17 @@ def map_results(predict: Predict, image: np.ndarray, label: np.ndarray, config: 
       label: classes [H, W], or the normalised target [H, W, K].
       config: its task, normalisation, and the radius that the image slides.
     """
-    shown, compare = _Shown(config), comparison(config)
-    still = _output(predict, image)
-    back = _moved(_output(predict, _moved(image, SHIFT, True)), [-s for s in SHIFT], True)
+    shown, compare, mesh = _Shown(config), comparison(config), make_mesh(config.train.devices)
+
+    def output(image: np.ndarray) -> np.ndarray:  # in all processes, as they share the network
+        return np.asarray(predict(replicate(image[None], mesh)))[0]
+
+    still = output(image)
+    back = _moved(output(_moved(image, SHIFT, True)), [-s for s in SHIFT], True)
     grey, largest = shown.difference(still, back)
     sliding = slide(config.eval.worst_case_radius, STEPS)
     places = sliding.shifts.draw(np.zeros(1, int))  # type: ignore[union-attr]
-    outputs = [_output(predict, _moved(image, place[0], False)) for place in places]
+    outputs = [output(_moved(image, place[0], False)) for place in places]
     return {
         "target": encoded(shown.label(label)),
         "shift": list(SHIFT),
@@ -114,7 +114,7 @@ def map_results(predict: Predict, image: np.ndarray, label: np.ndarray, config: 
         sliding.name: {
             "about": sliding.about,
             "shifts": places[:, 0].tolist(),
-            "predictions": [encoded(shown.output(output)) for output in outputs],
+            "predictions": [encoded(shown.output(found)) for found in outputs],
             "changes": _changes(compare, still, outputs, label, places, config.task),
         },
     }
