@@ -173,6 +173,8 @@ def test_filters_of_aps_that_were_left_out_are_asked_for(tmp_path):
     file.write_bytes(torch_file({key: v for key, v in state.items() if not key.endswith("filt")}))
     with pytest.raises(UndecidedError, match=r"the blur filters down1.maxpool.2.filt.*filter_size"):
         load_pretrained(file)
+    card, _, _ = load_pretrained(file, options={"filter_size": 3})
+    assert card.options["upsampler"]["inner"]["kernel_size"] == 3
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,12 @@ def test_stages_and_names():
     assert list_models("unet*") == sorted(f"{size}{variant}" for size in sizes for variant in VARIANTS)
 
 
+def test_evenness_at_every_size_can_be_given_up():
+    for wanted in (True, False):
+        assert create_model("unet_afc", any_size=wanted).sampler(strides=2).any_size == wanted
+    assert create_model("unet_afc").sampler(strides=2).any_size
+
+
 def test_what_is_refused():
     with pytest.raises(ConfigError, match="global_pool is for networks that classify whole images"):
         create_model("unet", global_pool="max")
