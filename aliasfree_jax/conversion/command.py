@@ -26,6 +26,8 @@ from aliasfree_jax.errors import ConfigError, ConversionError
 from aliasfree_jax.files import local_path
 
 FOR_FILES = ("source", "model", "options", "key", "image_size")
+# Configurations to evaluate with, for their data and not for their network; of classifiers by the size.
+CONFIGS = {"segmentation": "deeplab_voc", "regression": "unet_denoise"}
 
 
 def _options(text: str | None) -> dict[str, Any] | None:
@@ -88,6 +90,6 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"{card.origin}: {card.model} {json.dumps(card.options)}")
     print(f"wrote {count:,} parameters to {written}")
-    config = "cifar10_resnet" if card.image_size == 32 else "convnext_afc"  # for its data, not its network
+    config = CONFIGS.get(card.task) or ("cifar10_resnet" if card.image_size == 32 else "convnext_afc")
     prepared = described(card.preparation())
     print(f"evaluate them at {prepared}: python eval.py --checkpoint={written} --config=configs/{config}.py")

@@ -174,8 +174,9 @@ def recognise_unet(state: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]
     if first is None or "outc.conv.weight" not in state:
         return None
     widths = [len(first)]
-    while stage := [k for k in state if k.startswith(f"down{len(widths)}.") and _is_kernel(state[k])]:
-        widths.append(len(state[stage[0]]))
+    kernels = {key: value for key, value in state.items() if key.endswith(".weight") and value.ndim == 4}
+    while convs := [value for key, value in kernels.items() if key.startswith(f"down{len(widths)}.")]:
+        widths.append(len(convs[0]))
     options: dict[str, Any] = {
         "in_channels": first.shape[1],
         "out_channels": len(state["outc.conv.weight"]),
@@ -193,7 +194,3 @@ def recognise_unet(state: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]
         options["bilinear"] = True
     normed = any(key.endswith("running_mean") for key in state)
     return f"unet_{len(widths) - 1}down{'' if normed else '_instancenorm'}", options
-
-
-def _is_kernel(value: np.ndarray) -> bool:
-    return value.ndim == 4 and value.shape[1] > 1

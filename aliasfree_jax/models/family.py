@@ -28,7 +28,9 @@ def _any_size(options: dict[str, Any], wanted: bool) -> dict[str, Any]:
             f"any_size=True needs the ideal sampler, got {sampler!r}: only ideal resampling divides every "
             "circle evenly. Use an alias-free network (*_afc*) or sampler='ideal'."
         )
-    return {**options, "sampler": {**fields, "any_size": True}} if wanted and fields else options
+    if fields is None or not (wanted or fields.get("any_size")):
+        return options
+    return {**options, "sampler": {**fields, "any_size": wanted}}
 
 
 def blur_of(size: int, replaced: Any) -> dict[str, Any]:

@@ -167,7 +167,7 @@ NETWORKS = [
     network("mobilenet_v2_blur", {"width_mult": 0.1}, 64, smallest=32, weight=2),
     network("vgg11_bn_blur", TWO_STAGES, 16, weight=1),
     network("alexnet_blur", {}, 96, smallest=32, weight=1),
-    network("unet_micro", {"widths": (4, 8)}, 8, smallest=2, gives=(8, 8, 3)),
+    network("unet_micro_aps", {"widths": (4, 8)}, 8, smallest=2, gives=(8, 8, 3), traced=True),
     network("unet_micro_lps", {"widths": (4, 8)}, 8, smallest=2, gives=(8, 8, 3), weight=1),
     network("unet_micro_afc", {"widths": (4, 8)}, 8, smallest=2, gives=(8, 8, 3), weight=1),
     network(

@@ -49,9 +49,9 @@ def test_adaptive_ones_move_their_map_by_whole_pixels(variant, size, draw, rando
     [
         ("afc", (16, 24)),
         ("afc", (17, 22)),
-        ("afg", (16, 24)),
+        ("afg", (13, 10)),
         pytest.param("afc", (13, 18), marks=pytest.mark.slow),
-        pytest.param("afg", (19, 10), marks=pytest.mark.slow),
+        pytest.param("afg", (16, 24), marks=pytest.mark.slow),
     ],
 )
 def test_alias_free_ones_move_their_map_by_every_shift_at_every_size(variant, size, draw, randomised, x64):
@@ -61,11 +61,15 @@ def test_alias_free_ones_move_their_map_by_every_shift_at_every_size(variant, si
         assert errors(network, size, INTEGER[:2] + FRACTIONAL, draw, randomised).max() < EXACT
 
 
-@pytest.mark.parametrize("name", ["unet_micro", "unet_micro_circular", "unet_micro_blur", "unet_micro_sinc"])
+@pytest.mark.parametrize(
+    "name", ["unet_micro", "unet_micro_circular", "unet_micro_blur", "unet_micro_sinc", "unet_micro_instance"]
+)
 def test_the_others_do_not(name, draw, randomised, x64):
-    assert errors(create_model(name, **SMALL), (16, 16), INTEGER[:1], draw, randomised).min() > BROKEN
+    network = create_model(name, **{**SMALL, "widths": (2, 4)})
+    assert errors(network, (8, 8), INTEGER[:1], draw, randomised).min() > BROKEN
 
 
+@pytest.mark.slow
 def test_what_breaks_an_alias_free_one(draw, randomised, x64):
     """Each of these alone: the Nyquist frequency of the image, a max pool, a ReLU, zeros at the border."""
     for options in (
@@ -89,15 +93,14 @@ def test_every_filter_size_is_exact(size, draw, randomised, x64):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("size", [(12, 20), (13, 18)])
-def test_the_map_has_the_size_of_the_image(variant, size, x64):
+def test_the_map_has_the_size_of_the_image(variant):
+    """Also where strides do not divide it: 13 is rounded up twice, 18 once."""
     network = create_model(f"unet_micro{variant}", **SMALL)
-    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-    uneven = variant in ("_aps", "_lps", "_sinc") and size != (12, 20)
+    images = jax.ShapeDtypeStruct((2, 13, 18, 3), jnp.float32)
+    uneven = variant in ("_aps", "_lps", "_sinc")
     with pytest.warns(UserWarning, match="is sampled by 2") if uneven else contextlib.nullcontext():
-        shapes = jax.eval_shape(network.init, jax.random.key(0), images)
-        result = jax.eval_shape(network.apply, shapes, images)
-    assert (result.shape, result.dtype) == ((2, *size, 2), jnp.float32)
+        result, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), images)
+    assert (result.shape, result.dtype) == ((2, 13, 18, 2), jnp.float32)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +170,7 @@ def test_without_convolutions_behind_the_upsampler(draw):
     assert params["joined0_convs"]["conv1"]["kernel"].shape == (3, 3, 8, 4)
 
 
-@pytest.mark.parametrize("variant", ["afc", "afg"])
+@pytest.mark.parametrize("variant", ["afc", pytest.param("afg", marks=pytest.mark.slow)])
 def test_an_alias_free_one_stays_bounded_on_images_unlike_those_of_training(variant, draw):
     """What no norm of the image itself bounds must not be squared again and again: it would not train."""
 
@@ -185,6 +188,12 @@ def test_stages_and_names():
     assert (network.stage_strides, network.total_stride) == ((1, 2, 4, 8), 8)
     sizes = ("unet", "unet_3down", "unet_small", "unet_micro")
     assert list_models("unet*") == sorted(f"{size}{variant}" for size in sizes for variant in VARIANTS)
+
+
+def test_evenness_at_every_size_can_be_given_up():
+    for wanted in (True, False):
+        assert create_model("unet_afc", any_size=wanted).sampler(strides=2).any_size == wanted
+    assert create_model("unet_afc").sampler(strides=2).any_size
 
 
 def test_what_is_refused():
