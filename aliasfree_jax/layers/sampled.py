@@ -221,7 +221,7 @@ class ImageStem(NormedStem):
             x, first_phase = first.with_phase(x, train=train, temperature=temperature)
         pool = MaxBlurPool(self.pool_size, 2, self.pool_padding, self.sampler, **self.numerics, name="pool")
         x, pool_phase = pool.with_phase(x, train=train, temperature=temperature)
-        return x, phase_in_turn(len(x), (2, first_phase), (2, pool_phase))
+        return x, phase_in_turn(x.shape[0], (2, first_phase), (2, pool_phase))
 
     def convolved(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
         """The activated map before the first sampler; for use in the one compact method."""

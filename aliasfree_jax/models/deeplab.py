@@ -6,7 +6,7 @@ option:
 
 | | the original | here |
 |---|---|---|
-| `output_stride` | only chooses rates; the stride is always 32 | dilates the last stages of the backbone |
+| `output_stride` | only chooses rates; the stride is always 32 | dilates the last stages (of LPS: if asked) |
 | padding of the last rate | zeros: not equivariant beyond 576 pixels | as of all (`last_rate_padding`) |
 | circular rates beyond the map | an error | right at every size |
 | sides that 32 does not divide | an error with LPU | the result is cut to the image's size |
@@ -196,11 +196,13 @@ _WRITTEN_BACK = {"name": "polyphase", "inner": {"name": "blur", "kernel_size": 3
 # Parts of each variant, and options of its backbone. A blur follows the values that are written back: between
 # them are zeros. None precedes the choice of a phase (`filter_size` adds one): every blur removes the Nyquist
 # frequency, by which the means of the components differ, and of these a linear score then is a tie.
+# These two sample as often as the classifiers do, as in LPS, so that weights of one find all their samplers;
+# the others dilate their last stage.
 _VARIANTS: dict[str, tuple[Options, Options]] = {
     "": ({"upsampler": BILINEAR}, {}),
     "blur": ({"upsampler": BILINEAR}, {}),
-    "aps": ({**_CIRCULAR, "upsampler": _WRITTEN_BACK}, {}),
-    "lps": ({**_CIRCULAR, "upsampler": _WRITTEN_BACK}, {}),
+    "aps": ({**_CIRCULAR, "upsampler": _WRITTEN_BACK}, {"output_stride": None}),
+    "lps": ({**_CIRCULAR, "upsampler": _WRITTEN_BACK}, {"output_stride": None}),
     # Ours: exact for every circular shift.
     "afc": (
         {**_CIRCULAR, "upsampler": "ideal", "activation": "up_polynomial", "precision": "highest"},
@@ -219,7 +221,7 @@ def _family(variant: str) -> Family:
     sizes = {}
     for size, (options, more) in _SIZES.items():
         name = f"{size}_{variant}".rstrip("_")
-        sizes[f"deeplabv3plus_{name}"] = {"backbone": {"name": name, **of_backbone, **more}, **options}
+        sizes[f"deeplabv3plus_{name}"] = {"backbone": {"name": name, **more, **of_backbone}, **options}
     return Family(
         DeepLabV3Plus,
         sizes,

@@ -127,7 +127,7 @@ class ResNet(Network):
                 name = f"stage{stage}_block{block}"
                 residual = ResidualBlock(self.block, width, stride, dilations, **common, name=name)
                 x, chosen = residual(x, train=train, temperature=temperature)
-                phase = phase_in_turn(len(x), (before[0], phase), (stride, chosen))
+                phase = phase_in_turn(x.shape[0], (before[0], phase), (stride, chosen))
                 before = after
             self.sow("intermediates", f"stage{stage}", x)
             stages.append(Stage(x, after[0], phase))

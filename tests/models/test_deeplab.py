@@ -192,6 +192,9 @@ def test_options_of_the_backbone_can_stand_beside_it():
     blur = {"name": "blur", "kernel_size": 5}
     upsampler = {"name": "polyphase", "inner": blur}
     assert module == create_model("deeplabv3plus_resnet18_lps", backbone=backbone, upsampler=upsampler)
+    assert module != create_model("deeplabv3plus_resnet18_lps")
+    strides = [create_model(f"deeplabv3plus_resnet18{v}").total_stride for v in ("", "_afc", "_aps", "_lps")]
+    assert strides == [16, 16, 32, 32]
     named = create_model("deeplabv3plus_resnet18", backbone="resnet50_blur")
     assert named.backbone(parent=None).block == "bottleneck"
 
