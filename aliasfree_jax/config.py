@@ -271,6 +271,13 @@ def _cross_faults(config: ConfigDict) -> Iterator[str]:
         )
     if data.rand_augment and data.color_jitter:
         yield "data.rand_augment replaces data.color_jitter: set one of them only."
+    if config.task != "classification" and (data.rand_augment or max(mixing.mixup, mixing.cutmix) > 0):
+        yield (
+            f"data.rand_augment and train.mixing are for task = 'classification', not for {config.task!r}: "
+            "set data.rand_augment = '' and train.mixing.mixup = train.mixing.cutmix = 0."
+        )
+    if config.task != "regression" and (data.noise or data.reduction > 1):
+        yield f"data.noise and data.reduction are for task = 'regression', not for {config.task!r}."
     if len(data.mean) != len(data.std):
         yield f"data.mean has {len(data.mean)} channels, data.std {len(data.std)}."
     micro, left = divmod(train.batch_size, train.accumulation_steps)

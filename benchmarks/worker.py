@@ -25,8 +25,9 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
     from aliasfree_jax import create_model
     from aliasfree_jax.config import PRECISIONS
     from aliasfree_jax.training.mesh import make_mesh
+    from aliasfree_jax.training.objective import cross_entropy
     from aliasfree_jax.training.state import StateBuilder
-    from aliasfree_jax.training.step import cross_entropy, make_train_step
+    from aliasfree_jax.training.step import make_train_step
     from benchmarks.timing import machine, milliseconds
 
     batch, side = task["batch"], task["side"]

@@ -31,6 +31,7 @@ def split_of(split: str, known: Collection[str], place: object) -> str:
             return name
     raise DataError(unknown(f"split of {place}", split, known))
 
+
 IGNORED = 255  # label of pixels that count nowhere: borders of objects in Pascal VOC, and what lies outside
 
 

@@ -55,15 +55,20 @@ def check_call(network: Adapted, card: ModelCard, **now: jax.ShapeDtypeStruct) -
 
 
 def check_outputs(network: Adapted, card: ModelCard) -> None:
-    """Raises `ShapeError` for anything but a logit for each class of `card`."""
+    """Raises `ShapeError` for anything but what the task of `card` asks for.
+
+    That is a logit for each class; for dense tasks at each pixel, or the values of each.
+    """
     with running(card.model, _images(card).shape[1:], REMEDY):
         result, _ = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x), _images(card))
-    classes = len(card.class_names)
-    if getattr(result, "shape", None) == (IMAGES, classes) and jnp.issubdtype(result.dtype, jnp.floating):
+    count, what = len(card.class_names), "channels" if card.task == "regression" else "classes"
+    of_pixels = card.task != "classification"
+    wanted = (IMAGES, *_images(card).shape[1:3], count) if of_pixels else (IMAGES, count)
+    if getattr(result, "shape", None) == wanted and jnp.issubdtype(result.dtype, jnp.floating):
         return
     found = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", result)
     raise ShapeError(
-        f"{card.model} gives {found} for {IMAGES} images: the data has {classes} classes, so one array of "
-        f"logits is expected, float32[{IMAGES}, {classes}]. Let the function take num_classes, `def "
-        "make_network(num_classes)`, and its module return logits alone."
+        f"{card.model} gives {found} for {IMAGES} images: the data has {count} {what}, so one array is "
+        f"expected, float32{list(wanted)} (task = {card.task!r}). Let the function take num_classes, `def "
+        "make_network(num_classes)`, and its module return that array alone."
     )

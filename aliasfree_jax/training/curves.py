@@ -19,7 +19,9 @@ from aliasfree_jax.files import local_path, write_whole
 from aliasfree_jax.training.progress import read_events
 
 CURVES = "curves.png"
-PANELS = ("loss", "accuracy", "consistency", "learning_rate")
+# "integer_consistency" is drawn in "consistency", "mean_iou" in "iou"; panels without values are left out.
+PANELS = ("loss", "accuracy", "iou", "psnr", "consistency", "db", "learning_rate")
+TITLES = {"iou": "mean IoU", "psnr": "PSNR (dB)", "db": "equivariance error (dB)"}
 MARKS = "os^"  # of kinds of shifts
 HALF_LIFE = 0.02  # of the smoothing of training curves, as a share of the run
 Series = tuple[list[float], list[float]]  # epochs, values
@@ -71,7 +73,7 @@ def figure_class() -> Any:
 
 
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
-    """Loss, accuracy, consistency if measured, and learning rate of each run.
+    """Loss, learning rate, and what was measured of each run.
 
     Training is pale and smoothed, evaluation has marks; what is of raw weights beside averages is dashed.
 
@@ -83,14 +85,14 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     figure_of = figure_class()
     found = [read_series(run) for run in runs]
     there = {panel_of(metric) for series in found for _, metric in series}
-    shown = [panel for panel in PANELS if panel in there or panel != "consistency"]
+    shown = [panel for panel in PANELS if panel in there]
     figure = figure_of(figsize=(4 * len(shown), 3.2), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(shown)), shown, strict=True):
         for number, (run, series) in enumerate(zip(runs, found, strict=True)):
             _draw(axes, series, panel, f"C{number}", f"{run.name}, " if len(runs) > 1 else "")
-        axes.set(title=panel.replace("_", " "), xlabel="epoch")
+        axes.set(title=TITLES.get(panel, panel.replace("_", " ")), xlabel="epoch")
         axes.spines[["top", "right"]].set_visible(False)
-        if panel in ("accuracy", "consistency") and axes.lines:
+        if panel not in ("loss", "learning_rate") and axes.lines:
             axes.legend(frameon=False, fontsize="small")
     if len(runs) == 1:
         figure.suptitle(runs[0].name)

@@ -91,6 +91,26 @@ def scale_by_depth(decay: float) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
 
 
+def scale_backbone(factor: float) -> optax.GradientTransformation:
+    """Multiplies the updates of the module "backbone" (DeepLab's): its learning rate, and its weight decay.
+
+    Raises:
+      ConfigError: the network has none.
+    """
+
+    def scaled(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
+        return update * factor if path[0].key == "backbone" else update
+
+    def scale(updates: PyTree, _: PyTree) -> PyTree:
+        if "backbone" not in updates:
+            raise ConfigError(
+                "optimizer.backbone_factor is for networks with a backbone (deeplabv3plus_*): set it to 1."
+            )
+        return jax.tree_util.tree_map_with_path(scaled, updates)
+
+    return optax.stateless(scale)
+
+
 OPTIMIZERS: dict[str, Callable[[ConfigDict, Schedule], optax.GradientTransformation]] = {
     "adamw": functools.partial(_adaptive, optax.adamw),
     # Each layer's step as long as its weights, for very large batches: You et al. 2020 (arXiv 1904.00962).
@@ -109,4 +129,6 @@ def make_optimizer(config: ConfigDict, schedule: Schedule) -> optax.GradientTran
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.layer_decay != 1:
         parts.append(scale_by_depth(config.layer_decay))
+    if config.backbone_factor != 1:
+        parts.append(scale_backbone(config.backbone_factor))
     return parts[0] if len(parts) == 1 else optax.chain(*parts)

@@ -179,7 +179,8 @@ class Progress:
             speed = f", {mean['images_per_second']:.0f} images/s ({mean['data_wait']:.0%} data wait)"
         self.restart_clock()
         self._write("train", mean | also)
-        text = f"loss {mean['loss']:.3f}, accuracy {mean['accuracy']:.1%}{speed}{self._time_left()}"
+        accuracy = f", accuracy {mean['accuracy']:.1%}" if "accuracy" in mean else ""
+        text = f"loss {mean['loss']:.3f}{accuracy}{speed}{self._time_left()}"
         self._bar.set_postfix_str(text, refresh=False)
 
     def _time_left(self) -> str:
@@ -203,7 +204,7 @@ class Progress:
     def evaluated(self, results: Mapping[str, float], images: str) -> None:
         """Logs the results of an evaluation at this step, on the `images` of this name."""
         self._write(images, results)
-        shares = ("accuracy", "consistency")
+        shares = ("accuracy", "consistency", "iou")
         shown = (f"{k} {v:.2%}" if k.endswith(shares) else f"{k} {v:.4g}" for k, v in results.items())
         where = f"epoch {self._plan.epoch(self._step):.4g} (step {self._step}), {images}"
         self.note(f"{where}: {', '.join(shown)}")

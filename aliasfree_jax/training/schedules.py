@@ -112,6 +112,19 @@ def step_decay(peak: float, *, factor: float, steps: Sequence[int], warmup_steps
     return _warmed_up(peak, warmup_steps, decayed)
 
 
+def poly_decay(peak: float, end: float, *, power: float, warmup_steps: int, total_steps: int) -> Schedule:
+    """`peak` times the share of steps that are left to a power, never below `end` (DeepLab's "poly" policy).
+
+    The share is of all steps, with those of the warm-up, as in learnable_polyphase_sampling.
+    """
+
+    def decayed(step: jax.Array) -> jax.Array:
+        left = jnp.clip(1 - step / total_steps, 0, 1)
+        return jnp.maximum(peak * left**power, end)
+
+    return _warmed_up(peak, warmup_steps, decayed)
+
+
 def decaying_temperature(factor: float, *, every: int, least: float) -> Schedule:
     """1, times `factor` after each `every` (at least 1) steps, never below `least` (StepDecay of LPS)."""
 
@@ -153,6 +166,13 @@ LEARNING_RATES: dict[str, Callable[[ConfigDict, Plan], Schedule]] = {
         factor=optimizer.step_factor,
         steps=[plan.steps(epoch) for epoch in optimizer.step_epochs],
         warmup_steps=plan.warmup,
+    ),
+    "poly": lambda optimizer, plan: poly_decay(
+        optimizer.learning_rate,
+        optimizer.min_learning_rate,
+        power=optimizer.poly_power,
+        warmup_steps=plan.warmup,
+        total_steps=plan.total,
     ),
 }
 # From the section `train.temperature` and the plan, by the name in its `schedule`; None: it is 1 throughout.

@@ -32,6 +32,7 @@ from aliasfree_jax.references import located
 from aliasfree_jax.training.adapting import check_call, check_outputs
 from aliasfree_jax.training.mesh import check_batch, evaluated_batches, make_mesh, own_eval_batches, own_part
 from aliasfree_jax.training.mixing import Mixing, write_contact_sheet
+from aliasfree_jax.training.objective import make_objective
 from aliasfree_jax.training.optimizer import make_optimizer
 from aliasfree_jax.training.resuming import until_termination
 from aliasfree_jax.training.schedules import Plan, learning_rate, make_plan, temperature
@@ -195,7 +196,7 @@ def _network(
         learning_rate(config.optimizer, plan),
         mesh,
         scheduled={} if heat is None else {"temperature": heat},
-        label_smoothing=config.train.label_smoothing,
+        objective=make_objective(config.task, config.train.loss, config.train.label_smoothing),
         mixing=Mixing.from_config(config.train.mixing),
         accumulation_steps=config.train.accumulation_steps,
         ema_decay=config.train.ema_decay,

@@ -18,40 +18,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.training.mesh import BATCH_AXES, replicated, split, state_shardings
 from aliasfree_jax.training.mixing import Mixing, mix
+from aliasfree_jax.training.objective import CLASSIFICATION, Objective
 from aliasfree_jax.training.schedules import Schedule
 from aliasfree_jax.training.state import TrainState
 
 STREAMS = ("drop_path", "dropout", "gumbel")
-Batch = dict[str, jax.Array]  # image [B, H, W, C], label [B], mask [B]
+Batch = dict[str, jax.Array]  # image [B, H, W, C], label [B, ...], mask [B]
 Metrics = dict[str, jax.Array]  # scalars
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-Predict = Callable[..., jax.Array]  # variables, images [B, H, W, C] -> logits [B, K]
+Predict = Callable[..., jax.Array]  # variables, images [B, H, W, C] -> logits [B, K], or maps [B, H, W, K]
 Gradients = tuple[PyTree, tuple[dict[str, PyTree], Metrics]]  # and updated collections, summed metrics
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """Cross-entropy with smoothed labels, in nats.
-
-    One value an example: averaging is left to the caller, who knows the mask.
-
-    Args:
-      logits: [B, K].
-      labels: [B], integers in [0, K).
-      smoothing: share of the target that is spread evenly over all K classes.
-
-    Returns:
-      [B], float32.
-    """
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    classes = logits.shape[-1]
-    # A product with one-hot rows, not a gather: it needs no communication when the batch is divided.
-    targets = jax.nn.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
-    return -jnp.sum(targets * log_probs, axis=-1)
-
-
-def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """1 where the largest logit is the label's, else 0: [B, K], [B] -> [B], float32."""
-    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
 def _kept(new: PyTree, old: PyTree) -> PyTree:
@@ -65,22 +41,22 @@ def random_streams(key: jax.Array) -> dict[str, jax.Array]:
 
 
 def _make_gradients(
-    module: nn.Module, label_smoothing: float, mixing: Mixing | None
+    module: nn.Module, objective: Objective, mixing: Mixing | None
 ) -> Callable[..., Gradients]:
-    """Of the loss of one micro-batch, a part of the `count` examples that an update averages over."""
+    """Of the loss of one micro-batch, a part of what an update averages over: so much as `counts` has."""
 
     def loss_of(
         params: PyTree,
         collections: dict[str, PyTree],
         batch: Batch,
         key: jax.Array,
-        count: jax.Array,
+        counts: Metrics,
         now: dict[str, Any],
     ) -> tuple[jax.Array, tuple[dict[str, PyTree], Metrics]]:
         images, labels = batch["image"], batch["label"]
         if mixing is not None:
             images, partners, share = mix(images, labels, jax.random.fold_in(key, 3), mixing)
-        logits, updated = module.apply(
+        outputs, updated = module.apply(
             {"params": params, **collections},
             images,
             train=True,
@@ -88,14 +64,13 @@ def _make_gradients(
             rngs=random_streams(key),
             mutable=list(collections),
         )
-        mask = batch["mask"]
-        losses = cross_entropy(logits, labels, label_smoothing)
+        sums = {name: term.sums(outputs, labels) for name, term in objective.items()}
         if mixing is not None:
-            losses = share * losses + (1 - share) * cross_entropy(logits, partners, label_smoothing)
-            labels = jnp.where(share >= 0.5, labels, partners)
-        loss = jnp.sum(losses * mask) / count
-        accuracy = jnp.sum(correct(logits, labels) * mask) / count
-        return loss, (_kept(updated, collections), {"loss": loss, "accuracy": accuracy})
+            mixed = {name: term.sums(outputs, partners) for name, term in objective.items()}
+            sums["loss"] = share * sums["loss"] + (1 - share) * mixed["loss"]
+            sums["accuracy"] = jnp.where(share >= 0.5, sums["accuracy"], mixed["accuracy"])
+        metrics = {name: jnp.sum(of_each * batch["mask"]) / counts[name] for name, of_each in sums.items()}
+        return metrics["loss"], (_kept(updated, collections), metrics)
 
     return jax.grad(loss_of, has_aux=True)
 
@@ -113,6 +88,7 @@ def _micro_batches(batch: Batch, steps: int, mesh: Mesh) -> Batch:
 
 def _accumulated(
     gradients: Callable[..., Gradients],
+    objective: Objective,
     state: TrainState,
     batch: Batch,
     now: dict[str, Any],
@@ -121,21 +97,24 @@ def _accumulated(
 ) -> Gradients:
     """What `gradients` gives for the whole batch, computed in `steps` micro-batches."""
     key = jax.random.fold_in(state.key, state.step)
-    count = jnp.maximum(jnp.sum(batch["mask"]), 1.0)
+    counts = {
+        name: jnp.maximum(jnp.sum(term.counts(batch["label"]) * batch["mask"]), 1.0)
+        for name, term in objective.items()
+    }
     if steps == 1:
-        return gradients(state.params, state.collections, batch, key, count, now)
+        return gradients(state.params, state.collections, batch, key, counts, now)
 
     def add(total: Gradients, part: tuple[jax.Array, Batch]) -> tuple[Gradients, None]:
         grads, (collections, metrics) = total
         index, micro = part
         new_grads, (collections, new_metrics) = gradients(
-            state.params, collections, micro, jax.random.fold_in(key, index), count, now
+            state.params, collections, micro, jax.random.fold_in(key, index), counts, now
         )
         grads, metrics = jax.tree.map(jnp.add, (grads, metrics), (new_grads, new_metrics))
         return (grads, (collections, metrics)), None
 
     zeros = jax.tree.map(jnp.zeros_like, state.params)
-    start = zeros, (state.collections, {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())})
+    start = zeros, (state.collections, {name: jnp.zeros(()) for name in objective})
     total, _ = jax.lax.scan(add, start, (jnp.arange(steps), _micro_batches(batch, steps, mesh)))
     return total
 
@@ -147,15 +126,15 @@ def make_train_step(
     mesh: Mesh,
     *,
     scheduled: Mapping[str, Schedule] = MappingProxyType({}),
-    label_smoothing: float = 0.0,
+    objective: Objective = CLASSIFICATION,
     mixing: Mixing | None = None,
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
 ) -> TrainStep:
     """A function (state, batch) -> (state, metrics) that updates the parameters once.
 
-    The metrics are those of the batch before the update: loss, accuracy (a share), learning_rate and
-    grad_norm (before clipping). The state passed in is donated: its arrays must not be used again.
+    The metrics are those of the batch before the update: the objective's, learning_rate and grad_norm
+    (before clipping). The state passed in is donated: its arrays must not be used again.
 
     Args:
       module: network with `apply(variables, images, train=True)`.
@@ -163,18 +142,20 @@ def make_train_step(
       schedule: what the optimizer uses, for the metrics only.
       mesh: devices; the batch size must be a multiple of their number times `accumulation_steps`.
       scheduled: arguments of the network that change with the step: the temperature of learned samplers.
-      label_smoothing: see `cross_entropy`.
+      objective: what is averaged over a batch; the "loss" is what is minimised.
       mixing: mixup and CutMix; the target of a mixed image, and the loss, is the mean of both labels' by
         their shares, and its accuracy that for the label with the larger one.
       accumulation_steps: micro-batches whose gradients are summed before the update; batch statistics
         are those of the micro-batches.
       ema_decay: d of the averages e = d e + (1 - d) m of all variables m, if the state keeps any.
     """
-    gradients = _make_gradients(module, label_smoothing, mixing)
+    gradients = _make_gradients(module, objective, mixing)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         now = {name: each(state.step) for name, each in scheduled.items()}
-        grads, (collections, metrics) = _accumulated(gradients, state, batch, now, accumulation_steps, mesh)
+        grads, (collections, metrics) = _accumulated(
+            gradients, objective, state, batch, now, accumulation_steps, mesh
+        )
         grads = jax.lax.with_sharding_constraint(grads, state_shardings(grads, mesh))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -193,9 +174,9 @@ def make_train_step(
 
 
 def make_predict(module: nn.Module, mesh: Mesh) -> Predict:
-    """A compiled function (variables, images) -> logits of the network in evaluation mode.
+    """A compiled function (variables, images) -> outputs of the network in evaluation mode.
 
-    The variables lie on the devices of the mesh, the images too or on the host. The logits of all images
+    The variables lie on the devices of the mesh, the images too or on the host. The outputs of all images
     come to every device, and so to every process.
     """
 

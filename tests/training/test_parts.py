@@ -8,9 +8,9 @@ import pytest
 from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.training.mesh import check_batch, make_mesh, put_batch
+from aliasfree_jax.training.objective import correct, cross_entropy
 from aliasfree_jax.training.optimizer import decay_mask, make_optimizer
 from aliasfree_jax.training.schedules import make_plan
-from aliasfree_jax.training.step import correct, cross_entropy
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

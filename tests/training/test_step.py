@@ -13,8 +13,9 @@ from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.models import create_model
 from aliasfree_jax.training.mesh import make_mesh, put_batch
 from aliasfree_jax.training.mixing import Mixing, mix
+from aliasfree_jax.training.objective import cross_entropy, make_objective
 from aliasfree_jax.training.state import StateBuilder
-from aliasfree_jax.training.step import cross_entropy, make_predict, make_train_step
+from aliasfree_jax.training.step import make_predict, make_train_step
 
 RATE, BATCH = 0.05, 16
 
@@ -36,7 +37,7 @@ def run(tiny):
             optimizer,
             lambda _: jnp.float32(RATE),
             mesh,
-            label_smoothing=0.1,
+            objective=make_objective("classification", smoothing=0.1),
             mixing=mixing,
             accumulation_steps=accumulation_steps,
             ema_decay=ema_decay,

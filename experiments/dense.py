@@ -1,0 +1,180 @@
+"""Trains U-Nets with four samplers alike, to find digits and to denoise, and measures what shifts do to them.
+
+python -m experiments.dense --task=segmentation                       two seeds of each; no download
+python -m experiments.dense --task=denoising --data=CIFAR.tar.xz
+python -m experiments.dense --task=segmentation --only=lps --seeds=1  one of them
+
+Each run is what a user does: train.py with the recipe's own configuration, then eval.py. A run is a file,
+experiments/results/dense/<task>-<variant>-<seed>.json; one that is there is not made again. Several commands
+may run at once. The tables of docs/dense.md come from there by `python -m experiments --page`.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from aliasfree_jax.startup import begin
+
+if __name__ == "__main__":  # before what may be missing is imported
+    begin()
+
+from absl import flags
+
+from aliasfree_jax.commands import program, refuse
+from aliasfree_jax.errors import DataError
+from aliasfree_jax.evaluation.report import Rows, percent
+from aliasfree_jax.files import write_json
+from benchmarks.timing import machine
+from experiments.stored import ROOT, rounded
+
+RESULTS = ROOT / "experiments" / "results" / "dense"
+TRAININGS = ROOT / "runs" / "dense"
+NAMES = {
+    "circular": "plain, circular padding",
+    "blur": "BlurPool",
+    "aps": "APS",
+    "lps": "LPS (LPD with LPU)",
+    "afc": "alias-free",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Networks that are trained alike.
+
+    Attributes:
+      config: their configuration; the variant stands behind the colon.
+      overrides: of its fields, as on a command line, for training and evaluation.
+      measured: flags of eval.py.
+      columns: of the table: heading, and the keys of the result, of a share or a number of dB.
+    """
+
+    config: str
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    overrides: tuple[str, ...]
+    measured: tuple[str, ...]
+    columns: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+TASKS: Mapping[str, Task] = {
+    "segmentation": Task(
+        config="configs/segment_digits.py",
+        variants=("circular", "blur", "lps", "afc"),
+        seeds=(0, 1),
+        overrides=(),
+        measured=("--integer_shifts", "--fractional_shifts", "--presets=lps_massc", "--paper"),
+        columns=(
+            ("mean IoU, %", ("mean_iou",)),
+            ("mASSC circular, %", ("published", "lps_massc", "circular")),
+            ("mASSC linear, %", ("published", "lps_massc", "linear")),
+            ("same class, fractional shifts, %", ("fractional", "consistency")),
+            ("worst of 4 integer shifts, %", ("integer", "worst_consistency")),
+            ("... of 4 fractional, %", ("fractional", "worst_consistency")),
+        ),
+    ),
+    "denoising": Task(
+        config="configs/unet_denoise.py",
+        variants=("circular", "aps", "afc"),
+        seeds=(0,),
+        overrides=("--config.data.train_limit=10000", "--config.data.eval_limit=1000"),
+        measured=("--integer_shifts", "--fractional_shifts"),
+        columns=(
+            ("PSNR, dB", ("psnr",)),
+            ("equivariance error, integer shifts, dB", ("integer", "equivariance_db")),
+            ("... fractional, dB", ("fractional", "equivariance_db")),
+        ),
+    ),
+}
+
+
+def path_of(task: str, variant: str, seed: int) -> Path:
+    """The file of a run's results."""
+    return RESULTS / f"{task}-{variant}-{seed}.json"
+
+
+def perform(task: str, variant: str, seed: int, data: str) -> dict[str, Any]:
+    """Trains and evaluates by the two programs; what eval.json has.
+
+    Raises:
+      DataError: one of them failed.
+    """
+    how = TASKS[task]
+    workdir = TRAININGS / path_of(task, variant, seed).stem
+    common = [f"--workdir={workdir}", *how.overrides, *([f"--config.data.path={data}"] if data else [])]
+    began = time.perf_counter()
+    config = [f"--config={how.config}:{variant}", f"--config.seed={seed}"]
+    seconds = 0.0
+    for command in (["train.py", *config, *common], ["eval.py", *common, *how.measured]):
+        status = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
+        if status:
+            raise DataError(f"python {' '.join(command)} failed with status {status}.")
+        seconds = seconds or time.perf_counter() - began
+    results: dict[str, Any] = json.loads((workdir / "eval.json").read_text())
+    # Where the data was is no setting.
+    results["data"]["path"], results["checkpoint"] = "", workdir.name
+    command = f"python -m experiments.dense --task={task} --only={variant} --seeds={seed}"
+    return results | {"command": command, "train_seconds": seconds, "processor": machine()}
+
+
+def _found(results: Any, keys: Sequence[str]) -> float:
+    for key in keys:
+        results = results[key]
+    return float(results)
+
+
+def table(task: str) -> Rows:
+    """The stored results of a task, means over seeds; variants without results are left out.
+
+    Raises:
+      DataError: there are none.
+    """
+    how = TASKS[task]
+    rows: Rows = [["sampling", *(heading for heading, _ in how.columns)]]
+    for variant in how.variants:
+        paths = [path for seed in how.seeds if (path := path_of(task, variant, seed)).exists()]
+        runs = [json.loads(path.read_text()) for path in paths]
+        if not runs:
+            continue
+        cells = []
+        for heading, keys in how.columns:
+            mean = fmean(_found(run, keys) for run in runs)
+            # The papers' programs print percent.
+            share = mean / 100 if keys[0] == "published" else mean
+            cells.append(percent(share).rstrip("%") if heading.endswith("%") else f"{mean:.1f}")
+        rows.append([NAMES[variant], *cells])
+    if not rows[1:]:
+        raise DataError(f"{RESULTS} has no results of {task}: python -m experiments.dense makes them.")
+    return rows
+
+
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_enum("task", None, list(TASKS), "what to train for", required=True, flag_values=values)
+    flags.DEFINE_string("data", "", "images to denoise: a folder, tar or zip", flag_values=values)
+    flags.DEFINE_list("only", [], "of the variants; default: all", flag_values=values)
+    flags.DEFINE_list("seeds", [], "of the seeds; default: all", flag_values=values)
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Runs the command."""
+    refuse(arguments)
+    how = TASKS[values.task]
+    for seed in map(int, values.seeds or how.seeds):
+        for variant in values.only or how.variants:
+            path = path_of(values.task, variant, seed)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                found = perform(values.task, variant, seed, values.data)
+                write_json(path, rounded(found), indent=1)
+                print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(program(define, main, __doc__)(sys.argv[1:]))
