@@ -1,5 +1,6 @@
 """Decoders: transposed convolutions, copies, depth to space and resizes, transformed, checked and refused."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,6 +143,69 @@ def test_other_ways_down_and_up(f, draw, x64):
     assert error(shift_invariant(f), images, (1, 3)) < EXACT
 
 
+def channels_first(f):
+    return lambda x: f(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def pixel_shuffle(x):
+    """Of [N, C, H, W], as in PyTorch."""
+    kernel = jnp.asarray(np.tile(KERNELS[3], 4), x.dtype)
+    y = lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NCHW", "HWIO", "NCHW"))
+    n, _, h, w = y.shape
+    y = jax.nn.relu(y).reshape(n, 4, 2, 2, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return y.reshape(n, 4, 2 * h, 2 * w) * x
+
+
+def stacked(x):
+    coarse = jax.nn.relu(conv(x, 3, 2))
+    columns = jnp.stack([coarse, 2 * coarse], 3).reshape(2, 4, 12, 4)
+    return jnp.stack([columns, -columns], 2).reshape(2, 8, 12, 4) * x
+
+
+def in_turns(x):
+    return lax.scan(lambda x, _: (jnp.tanh(transposed(jnp.tanh(conv(x, 3, 2)))), None), x, None, length=2)[0]
+
+
+def rows_alone(x):
+    kernel = jnp.asarray(KERNELS[3], x.dtype)
+    coarse = lax.conv_general_dilated(x, kernel, (2, 1), "SAME", dimension_numbers=NUMBERS)
+    return jnp.repeat(jax.nn.relu(coarse), 2, 1) * x
+
+
+LAYOUTS = {
+    "pixel shuffle": (pixel_shuffle, (2, 4, 8, 12), (2, 3)),
+    "channels first": (channels_first(lambda x: unet(x, transposed)), (2, 4, 8, 12), (2, 3)),
+    "a single image": (lambda x: unet(x[None], lambda y: resized(y, "linear"))[0], (8, 12, 4), (0, 1)),
+    "stacked": (stacked, (2, 8, 12, 4), (1, 2)),
+    "in a loop": (in_turns, (2, 8, 12, 4), (1, 2)),
+    "rows alone": (rows_alone, (2, 8, 12, 4), (1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(name, draw, x64):
+    f, shape, axes = LAYOUTS[name]
+    images, transformed = draw(*shape).astype(jnp.float64), shift_invariant(f, spatial_axes=axes)
+
+    def error_of(f):
+        still, moved = jnp.roll(f(images), (1, 3), axes), f(jnp.roll(images, (1, 3), axes))
+        return float(abs(moved - still).max() / abs(still).max())
+
+    assert error_of(jax.jit(f)) > 1e-2
+    assert error_of(jax.jit(transformed)) < EXACT
+
+
+def flax_circular(size):
+    """Flax adds up what goes round the circle, for windows larger than the stride."""
+    layer = nn.ConvTranspose(4, (size, size), (2, 2), padding="CIRCULAR", use_bias=False)
+    return lambda x: layer.apply({"params": {"kernel": jnp.asarray(KERNELS[size], x.dtype)}}, x)
+
+
+def test_circular_transposed_convolutions_of_flax_stay(draw):
+    f, images = flax_circular(2), draw(2, 8, 12, 4)
+    np.testing.assert_allclose(shift_invariant(f)(images), f(images), rtol=1e-5, atol=1e-6)  # float32
+
+
 @pytest.mark.parametrize("up", [transposed, broadcast, depth_to_space, lambda x: resized(x, "nearest")])
 def test_maps_of_one_place_are_upsampled(up, draw, x64):
     def f(x):
@@ -202,6 +266,7 @@ def scattered(x):
         (lambda x: transposed(x[:, 1:]), "it uses 7 x 12 places"),
         (lambda x: resized(conv(x)[:, :-1], "nearest"), "it uses 7 x 12 places"),
         (lambda x: transposed(x, 3, padding="VALID"), "17 x 25 places of a map that has 16 x 24"),
+        (flax_circular(3), "it uses 48 x 72 places of a map that has 16 x 24"),
         (scattered, "no rule keeps its result on a grid"),
         (lambda x: transposed(conv(x[:, :7, :9], 3, 2))[:, :7, :9] + x[:, :7, :9], "places"),
     ],
