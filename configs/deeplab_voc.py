@@ -19,10 +19,9 @@ def get_config(backbone: str = "resnet18_lps") -> ConfigDict:
     """The configuration for a backbone."""
     config = sgd_recipe(f"deeplabv3plus_{backbone}")
     config.task = "segmentation"
-    # Undilated as the original's, whose backbone has slower statistics.
-    of_backbone = {"output_stride": 32, "norm": {"name": "batch", "momentum": 0.99}}
-    filtered = {"filter_size": 3} if backbone.endswith("_lps") else {}
-    config.model.options = {"backbone": {"name": backbone, **of_backbone, **filtered}}
+    # The original's backbone is not dilated, and its statistics are slower.
+    norm = {"name": "batch", "momentum": 0.99}
+    config.model.options = {"backbone": {"name": backbone, "output_stride": 32, "norm": norm}}
 
     config.data.source = "voc"
     config.data.train_split = "train_aug"

@@ -17,7 +17,8 @@ from aliasfree_jax.models.parts import KIND_OF_OPTION
 from aliasfree_jax.transform.checking import Findings, check
 
 # Options that decide what shifts do to a network: its parts, its padding, where it samples.
-_OF_SHIFTS = {*KIND_OF_OPTION, "padding", "sampled_padding", "pool_padding", "pool_only", "strided"}
+_OF_SHIFTS = {*KIND_OF_OPTION, "padding", "sampled_padding", "pool_padding", "last_rate_padding"}
+_OF_SHIFTS |= {"pool_only", "strided"}
 _EXACT = (ComponentSampler, IdealDownsample)
 _SIDE = 4  # of the map behind the last sampler: whatever it is, shapes alone are computed
 _SHOWN = 3  # kinds of findings, and modules of each
