@@ -4,7 +4,7 @@ python train.py --config=configs/segment_digits.py
 python train.py --config=configs/segment_digits.py:lps
 
 Behind the colon stands the variant: afc (alias-free) if left out, else circular, blur, aps or lps. All train
-alike. The scenes are made on the fly: some of scikit-learn's digits at real-valued places on textured ground.
+alike; the alias-free one has instance norms, the others batch norms. The scenes are made on the fly: some of scikit-learn's digits at real-valued places on textured ground.
 Trains for minutes on two CPU cores and ends with mean IoU and consistency under shifts.
 """
 
@@ -25,16 +25,19 @@ def get_config(words: str = "afc") -> ConfigDict:
     """The configuration of a variant."""
     config = base_config()
     config.task = "segmentation"
-    config.model.name = f"unet_micro_{choices(words, WORDS, GRAMMAR)['variant']}"
+    variant = choices(words, WORDS, GRAMMAR)["variant"]
+    config.model.name = f"unet_micro_{variant}"
+    if variant == "afc":  # learns classes faster than by the statistics of all channels together
+        config.model.options.norm = "instance"
 
     config.data.source = "digit_scenes"
     config.data.image_size = 40
     config.data.mean = (0.3,)
-    config.data.std = (0.2,)
+    config.data.std = (0.16,)
     config.data.eval_crop_ratio = 1.0
 
     config.train.batch_size = 16
-    config.train.total_epochs = 4.0
+    config.train.total_epochs = 5.0
 
     config.optimizer.learning_rate = 4e-3
     config.optimizer.warmup_epochs = 0.25
