@@ -81,7 +81,7 @@ def _finer(value: Map, parts: Sequence[Sequence[Piece]]) -> list[int]:
     alone, found = False, []
     for i, part in enumerate(parts):
         bases = [axis for length, axis in part if length > 1 or axis in value.space]
-        alone |= not {*bases} & {*value.space, *value.batch}
+        alone |= not {axis for _, axis in part} & {*value.space, *value.batch}
         spatial = [axis in value.space for axis in bases]
         once = value.sides[value.space.index(bases[0])] if sum(spatial) == 1 and spatial[0] else 0
         seen = value.seen_sides[value.space.index(bases[0])] if once else 0

@@ -267,6 +267,7 @@ def scattered(x):
         (lambda x: resized(conv(x)[:, :-1], "nearest"), "it uses 7 x 12 places"),
         (lambda x: transposed(x, 3, padding="VALID"), "17 x 25 places of a map that has 16 x 24"),
         (flax_circular(3), "it uses 48 x 72 places of a map that has 16 x 24"),
+        (lambda x: jnp.tanh(x[:1].reshape(1, 8, 48)), "flattens rows or columns"),  # of one image
         (scattered, "no rule keeps its result on a grid"),
         (lambda x: transposed(conv(x[:, :7, :9], 3, 2))[:, :7, :9] + x[:, :7, :9], "places"),
     ],
