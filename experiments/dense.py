@@ -86,7 +86,10 @@ TASKS: Mapping[str, Task] = {
         config="configs/unet_denoise.py",
         variants=("circular", "aps", "afc"),
         seeds=(0,),
-        overrides=("--config.data.train_limit=10000", "--config.data.eval_limit=1000"),
+        overrides=(
+            *("--config.data.train_limit=10000", "--config.data.eval_limit=1000"),
+            "--config.train.total_epochs=3",
+        ),
         measured=("--integer_shifts", "--fractional_shifts"),
         columns=(
             ("PSNR, dB", ("psnr",)),
