@@ -47,16 +47,16 @@ class MaxBlurPool(Layer):
 
     @nn.compact
     def with_phase(
-        self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
+        self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
     ) -> tuple[jax.Array, Phase]:
-        """The sampled map, and the phase it was sampled at."""
+        """The sampled map, and the phase it was sampled at: the one that is passed, if any."""
         check_images(x, pair(self.strides, "strides"))
         x = self.cast(x)
         sampler = self.sampler(strides=self.strides, **self.numerics, name="sampler")
-        if isinstance(sampler, Subsample):
+        if phase is None and isinstance(sampler, Subsample):
             return max_pool(x, self.window_shape, self.strides, self.padding), None
         pooled = max_pool(x, self.window_shape, 1, self.padding)
-        return sampler.with_phase(pooled, train=train, temperature=temperature)
+        return sampler.with_phase(pooled, phase, train=train, temperature=temperature)
 
 
 class SampledConv(Layer):

@@ -13,11 +13,11 @@ from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables
 from aliasfree_jax.conversion import from_original, load_pretrained, to_original
 from aliasfree_jax.conversion.code_bases import LPS, SOURCES, original_of
-from aliasfree_jax.conversion.originals import VOC
 from aliasfree_jax.conversion.recognition import normalised, recognise
 from aliasfree_jax.conversion.to_files import torch_file
 from aliasfree_jax.conversion.undecided import UndecidedError, with_hyper_parameters
 from aliasfree_jax.conversion.weight_files import read_state_dict
+from aliasfree_jax.data.segmentation_sets import VOC_CLASSES
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
@@ -155,8 +155,8 @@ def test_a_training_checkpoint_is_loaded_with_its_task(tmp_path):
     file, notes = tmp_path / "last.ckpt", []
     file.write_bytes(torch_file({f"model.{key}": value for key, value in state.items()}, "state_dict"))
     card, module, variables = load_pretrained(file, tell=notes.append)
-    assert (card.model, card.task, card.class_names) == ("deeplabv3plus_resnet18_lps", "segmentation", VOC)
-    assert len(VOC) == 21 and card.image_size == 512
+    assert (card.model, card.task) == ("deeplabv3plus_resnet18_lps", "segmentation")
+    assert card.class_names == tuple(VOC_CLASSES) and len(VOC_CLASSES) == 21 and card.image_size == 512
     assert len(notes) == 1 and '"classifier_padding_mode": "zeros", "output_stride": 16' in notes[0]
     assert module.padding == "ZERO" and module.backbone(parent=None).padding == "CIRCULAR"
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)

@@ -90,5 +90,5 @@ def test_an_upsampler_of_ones_own():
     network = create_model("unet_micro", upsampler="nearest", num_classes=3)
     x = jax.ShapeDtypeStruct((1, 9, 8, 1), "float32")
     params = jax.eval_shape(network.init, jax.random.key(0), x)
-    assert params["params"]["up0"]["conv"]["kernel"].shape == (2, 2, 16, 8)
+    assert params["params"]["up0"]["conv"]["kernel"].shape == (2, 2, 32, 16)
     assert jax.eval_shape(network.apply, params, x).shape == (1, 9, 8, 3)
