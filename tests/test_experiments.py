@@ -28,7 +28,7 @@ from experiments.protocols import FULL, LONGER, PROTOCOLS, REDUCED, configuratio
 from experiments.runner import cores_of, pending, perform_all
 from experiments.stored import Store, rounded, settings
 from experiments.summary import exceptions, mean, summarize
-from experiments.tables import README, WEIGHTS, write_tables
+from experiments.tables import DENSE, README, WEIGHTS, write_tables
 from experiments.worker import curve, training_seconds
 
 ROOT = Path(__file__).parents[1]
@@ -381,10 +381,10 @@ def test_the_page_in_the_repository_is_that_of_its_results(tmp_path):
     page = write_page(page=tmp_path / PAGE.name)[0]
     assert PAGE.read_text() == page.read_text(), "run python -m experiments --page"
     (tmp_path / "docs").mkdir()
-    for name in (README, WEIGHTS):
+    for name in (README, WEIGHTS, DENSE):
         shutil.copy(ROOT / name, tmp_path / name)
-    assert write_tables(tmp_path) == [tmp_path / README, tmp_path / WEIGHTS]
-    for name in (README, WEIGHTS):
+    assert write_tables(tmp_path) == [tmp_path / name for name in (README, DENSE, WEIGHTS)]
+    for name in (README, WEIGHTS, DENSE):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text(), "likewise"
     shutil.copy(page, tmp_path / README)
     with pytest.raises(DataError, match="README.md has no lines '<!-- measured: .*between which a table"):
@@ -483,7 +483,7 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
     for package in ("experiments", "configs", "benchmarks"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("results"))
     (tmp_path / "docs").mkdir()
-    for name in (README, WEIGHTS):
+    for name in (README, WEIGHTS, DENSE):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "experiments/results").mkdir()
     shutil.copy(public_resnet.RESULTS, tmp_path / "experiments/results")
