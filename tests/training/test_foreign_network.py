@@ -567,7 +567,7 @@ number = 3
         ("nets.py:Noisy", {}, {}, ShapeError, "noise.*the random streams drop_path, dropout, gumbel"),
         ("nets.py:Thousand", {}, {}, ShapeError, r"gives float32\[2, 1000\] for 2 .*the data has 10 classes"),
         ("nets.py:Several", {}, {}, ShapeError, r"\('float32\[2, 10\]', .* expected, float32\[2, 10\]"),
-        ("nets.py:OfMaps", {}, {}, ShapeError, r"gives float32\[2, 16, 16, 10\] .*return logits alone"),
+        ("nets.py:OfMaps", {}, {}, ShapeError, r"gives float32\[2, 16, 16, 10\] .*return that array alone"),
         ("nets.py:Flat", {"sampler": "polyphase"}, {}, TransformError, r"nets.py:\d+: reshape.*\. \w+"),
         ("nets.py:plain", {"sampler": "polyphas"}, {}, ConfigError, "unknown sampler 'polyphas'"),
         ("nets.py:plain", {"sampler": "learned_polyphase"}, {}, ConfigError, "has parameters"),
