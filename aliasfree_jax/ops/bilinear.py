@@ -5,12 +5,13 @@ import functools
 import jax
 import numpy as np
 
+from aliasfree_jax.ops.operation import operation, spell
 from aliasfree_jax.ops.resample import Precision, apply_matrices
 from aliasfree_jax.ops.shapes import check_images
 
 
 @functools.cache
-def _weights(side: int, outputs: int, align_corners: bool) -> np.ndarray:
+def bilinear_weights(side: int, outputs: int, align_corners: bool) -> np.ndarray:
     """The matrix [outputs, side], float64."""
     if align_corners:
         places = np.linspace(0, side - 1, outputs)
@@ -36,5 +37,6 @@ def bilinear_resize(
       ShapeError: not floating-point [N, H, W, C].
     """
     check_images(x)
-    rows, columns = (_weights(n, m, align_corners) for n, m in zip(x.shape[1:3], shape, strict=True))
-    return apply_matrices(x, rows, columns, precision)
+    rows, columns = (bilinear_weights(n, m, align_corners) for n, m in zip(x.shape[1:3], shape, strict=True))
+    name = spell("bilinear_resize", aligned=(int(align_corners),))
+    return operation(name, apply_matrices, x, rows, columns, precision=precision)

@@ -18,7 +18,6 @@ from aliasfree_jax.checkpoint import (
     PREPARATION,
     ModelCard,
     PyTree,
-    abstract_variables,
     network_of,
     newest_card,
 )
@@ -26,6 +25,7 @@ from aliasfree_jax.config import PRECISIONS, RAW, validate
 from aliasfree_jax.data import BatchStream, Source, hold_out, open_source, train_batches
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import ClassNamesError, fit_classes
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.foreign import Adapted, check_unchanged, file_sha256
 from aliasfree_jax.processes import total
 from aliasfree_jax.references import located
@@ -78,7 +78,7 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
 
 
 def check_network(config: ConfigDict) -> None:
-    """Raises what is wrong with the network's options or the image size, before any data is read.
+    """Raises what is wrong with the network's options, task or image size, before any data is read.
 
     Warns if an exact sampler is asked for where something else breaks invariance.
     """
@@ -90,7 +90,21 @@ def check_network(config: ConfigDict) -> None:
         check_call(network, card, **now)
     elif left := what_is_left(card.model, network, card.options):
         warnings.warn(left, stacklevel=1)
-    abstract_variables(network, card.image_size, card.channels)
+    if isinstance(network, Adapted):
+        return  # what it gives is looked at when the number of classes is known
+    image = jax.ShapeDtypeStruct((1, card.image_size, card.image_size, card.channels), jax.numpy.float32)
+    outputs, _ = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, train=False), image)
+    dense = outputs.ndim == image.ndim
+    if dense == (config.task == "classification"):
+        given, others = (
+            ("a map", "'segmentation' or 'regression', or model.name to a classifier")
+            if dense
+            else ("one vector", "'classification', or model.name to a U-Net or DeepLabV3+ (unet_*, deeplab*)")
+        )
+        raise ConfigError(
+            f"model.name = {card.model!r} gives {given} for an image, which does not fit task = "
+            f"{config.task!r}: set task to {others}."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

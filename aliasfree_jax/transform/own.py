@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.ops import operation
+from aliasfree_jax.ops.bilinear import bilinear_weights
+from aliasfree_jax.transform import upsampling
 from aliasfree_jax.transform.bands import between, whole
 from aliasfree_jax.transform.grids import ONE, Grid
 from aliasfree_jax.transform.interpreter import RULES, Rule, Transformation, TransformError, rebound, rule
@@ -21,7 +23,9 @@ from aliasfree_jax.transform.values import Held, Plain, Value
 
 # Ranks of the first operand and of the results; derivatives, which have the same names, have others.
 _RANKS = {
-    **dict.fromkeys(("ideal_resample", "ideal_strided_taps", "polyphase_upsample"), [4, 4]),
+    **dict.fromkeys(
+        ("ideal_resample", "ideal_strided_taps", "polyphase_upsample", "bilinear_resize"), [4, 4]
+    ),
     "polyphase_components": [4, 5],
     "select_component": [5, 4],
 }
@@ -83,6 +87,27 @@ def ideal(how: Transformation, eqn: Any, value: Held, *matrices: Held) -> list[V
     apart = _laid(value, blocks, sources, grid=grid)
     first, row, below, column, beside, last = apart.groups
     return [dataclasses.replace(apart, groups=(first, row + below, column + beside, last))]
+
+
+@rule("bilinear_resize")
+def bilinear(how: Transformation, eqn: Any, value: Held, *matrices: Held) -> list[Value]:
+    """A finer grid by whole factors, its weights continued round the circle."""
+    numbers = dict((operation.read(eqn.params["name"]) or ("", {}))[1])
+    value = _images(how, eqn, value)
+    to = eqn.outvars[0].aval.shape[1:3]
+    weights = {
+        dim: bilinear_weights(n, m, numbers["aligned"] == (1,)).T
+        for dim, n, m in zip((1, 2), value.sides, to, strict=True)
+    }
+    resized = upsampling.by_matrices(how, eqn, value, weights)
+    if resized is None:
+        raise TransformError(
+            eqn,
+            "interpolates by weights that differ from place to place",
+            "Enlarge maps by whole factors, with align_corners=False (upsampler) and images of sides that "
+            "the strides divide",
+        )
+    return [resized]
 
 
 @rule("polyphase_components")

@@ -48,7 +48,18 @@ def resized(how: Transformation, eqn: Any, value: Held) -> list[Map] | None:
     if not isinstance(value, Map):
         return None
     matrices: dict[int, np.ndarray] = {}
-    order, factors = _resized_axes(program, matrices), [1, 1]
+    order = _resized_axes(program, matrices)
+    if order is None:
+        return None
+    finer = by_matrices(how, eqn, value, matrices)
+    if finer is None:
+        return None
+    return [finer.rebuilt(finer.merged().transpose(order), [finer.groups[dim] for dim in order])]
+
+
+def by_matrices(how: Transformation, eqn: Any, value: Map, matrices: Mapping[int, np.ndarray]) -> Map | None:
+    """`resized` by a matrix [in, out] for each dimension; None if these do not continue round the circle."""
+    factors = [1, 1]
     weights: list[tuple[int, dict[int, float]]] = []
     for dim, matrix in matrices.items():
         along = _weights(matrix)
@@ -57,14 +68,12 @@ def resized(how: Transformation, eqn: Any, value: Held) -> list[Map] | None:
         place = value.space_dims().index(dim)
         factors[place] = matrix.shape[1] // matrix.shape[0]
         weights.append((value.space[place], along))
-    if order is None:
-        return None
     value = upsampled(how, eqn, value, (factors[0], factors[1]))
     for axis, along in weights:
         array = value.array
         weighted = [jnp.roll(array, by, axis) * jnp.asarray(w, array.dtype) for by, w in along.items()]
         value = value.like(sum(weighted[1:], weighted[0]))
-    return [value.rebuilt(value.merged().transpose(order), [value.groups[dim] for dim in order])]
+    return value
 
 
 def _resized_axes(program: Any, matrices: dict[int, np.ndarray]) -> list[int] | None:

@@ -6,7 +6,7 @@ import pytest
 from aliasfree_jax.config import PRECISIONS, base_config, validate
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.models import create_model
-from aliasfree_jax.training.setup import make_card, model_options
+from aliasfree_jax.training.setup import check_network, make_card, model_options
 
 WORDS = {
     "default": {},
@@ -50,3 +50,17 @@ def test_a_precision_that_does_not_exist():
     config = configured("float16")
     with pytest.raises(ConfigError, match="train.precision.*float16.*default.*float32"):
         validate(config)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "message"),
+    [
+        ("segmentation", "resnet20_cifar", "gives one vector .* does not fit task = 'segmentation'.*unet_"),
+        ("classification", "unet_micro", "gives a map .* task = 'classification'.* a classifier"),
+    ],
+)
+def test_a_network_of_another_task(task, name, message):
+    config = base_config()
+    config.task, config.model.name = task, name
+    with pytest.raises(ConfigError, match=message):
+        check_network(config)

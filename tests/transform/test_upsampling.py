@@ -8,6 +8,7 @@ import pytest
 from jax import lax
 
 from aliasfree_jax import check, layers, ops, shift_invariant
+from aliasfree_jax.layers.upsampling import BilinearUpsample
 from aliasfree_jax.transform import TransformError
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
@@ -64,6 +65,7 @@ UPSAMPLINGS = {
         (*x.shape[:1], 2 * x.shape[1], 2 * x.shape[2], x.shape[3]),
         "linear",
     ),
+    "bilinear, of this package": lambda x: BilinearUpsample(align_corners=False).apply({}, x),
     "cubic": lambda x: resized(x, "cubic"),
     "bilinear, image by image": jax.vmap(lambda x: resized(x[None], "bilinear")[0]),
     "bilinear of [H, W, C] under vmap": jax.vmap(
@@ -283,12 +285,18 @@ def test_what_cannot_stay_is_refused(f, reason):
 FIXED = "upsamples from fixed places"
 
 
+def test_aligned_corners_are_refused():
+    """The outermost samples stay the outermost: the weights differ from place to place."""
+    with pytest.raises(TransformError, match="weights that differ .*align_corners=False"):
+        jax.eval_shape(shift_invariant(lambda x: BilinearUpsample().apply({}, x)), IMAGES)
+
+
 @pytest.mark.parametrize("name", UPSAMPLINGS)
 def test_upsamplings_are_found(name):
     found = check(lambda x: unet(x, UPSAMPLINGS[name]), IMAGES)
     upsampling = next(finding for finding in found if FIXED in finding.reason)
     assert upsampling.shifts == "whole pixels" and "PolyphaseUpsample" in upsampling.remedy
-    assert __file__ in upsampling.where
+    assert __file__ in upsampling.where or upsampling.within == "BilinearUpsample"
 
 
 def circular(x, stride=1):
