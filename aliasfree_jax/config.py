@@ -276,6 +276,8 @@ def _cross_faults(config: ConfigDict) -> Iterator[str]:
             f"data.rand_augment and train.mixing are for task = 'classification', not for {config.task!r}: "
             "set data.rand_augment = '' and train.mixing.mixup = train.mixing.cutmix = 0."
         )
+    if config.task == "regression" and train.label_smoothing:
+        yield "train.label_smoothing is for classes, not for task = 'regression': set it to 0."
     if config.task != "regression" and (data.noise or data.reduction > 1):
         yield f"data.noise and data.reduction are for task = 'regression', not for {config.task!r}."
     if len(data.mean) != len(data.std):

@@ -2,7 +2,7 @@
 
 python train.py --config=configs/deeplab_voc.py --config.data.path=/data/VOCdevkit/VOC2012
 python train.py --config=configs/deeplab_voc.py:resnet50_afc --config.data.path=/data/VOCdevkit/VOC2012
-python train.py --config=configs/deeplab_voc.py --config.init_from=ResNet18_LPS_circular_basic.ckpt ...
+python train.py --config=configs/deeplab_voc.py --config.init_from=runs/resnet18_lps ...
 
 Behind the colon stands the backbone, resnet18_lps if left out. It learns at a tenth of the rate, and starts
 from the weights of a classifier if `init_from` names one. Crops have 512 pixels, which 32 divides, where the

@@ -147,6 +147,15 @@ def test_what_no_dense_task_takes():
         validate(config)
 
 
+def test_images_have_no_labels_to_smooth():
+    config = base_config()
+    config.task, config.train.loss, config.checkpoint.best = "regression", "l2", "psnr"
+    validate(config)
+    config.train.label_smoothing = 0.1
+    with pytest.raises(ConfigError, match="label_smoothing is for classes, not for task = 'regression'"):
+        validate(config)
+
+
 def test_errors_choose_no_best_network():
     config = base_config()
     config.task, config.train.loss, config.checkpoint.best = "regression", "l2", "nmse"
