@@ -33,9 +33,10 @@ def test_segmentation_is_exact_where_theory_says_so_and_nowhere_else():
 def test_denoising_is_exact_where_theory_says_so_and_nowhere_else():
     for (variant, _), found in stored("denoising").items():
         assert found["card"]["task"] == "regression" and found["images"] == 1000 and found["psnr"] > 20
-        # Float32 keeps some 120 dB; what aliases is far above.
-        assert (found["integer"]["equivariance_db"] < -90) == (variant in ("aps", "afc"))
-        assert (found["fractional"]["equivariance_db"] < -90) == (variant == "afc")
+        # Float32 keeps some 120 dB, and what aliases is far above. Of 4,000 pairs a few have two phases of
+        # equal norms, up to rounding, between which APS then changes.
+        assert (found["integer"]["equivariance_db"] < -75) == (variant in ("aps", "afc"))
+        assert (found["fractional"]["equivariance_db"] < -120) == (variant == "afc")
 
 
 @pytest.mark.parametrize("task", TASKS)
