@@ -53,6 +53,7 @@ def library_part():
 TRANSFORM = (ROOT / "docs" / "transform.md").read_text()
 EXAMPLES = [
     *blocks(PAGE, "docs/layers.md"),
+    *blocks((ROOT / "docs" / "dense.md").read_text(), "docs/dense.md"),
     *blocks(TRANSFORM, "docs/transform.md"),
     *blocks(library_part(), "README.md"),
 ]

@@ -19,7 +19,7 @@ from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.files import OccupiedError, sole_writer
 from aliasfree_jax.models import create_model
-from experiments import public_resnet
+from experiments import dense, public_resnet
 from experiments.__main__ import chosen_runs, define, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import PAGE, spread, write_page
@@ -487,6 +487,7 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "experiments/results").mkdir()
     shutil.copy(public_resnet.RESULTS, tmp_path / "experiments/results")
+    shutil.copytree(dense.RESULTS, tmp_path / "experiments/results/dense")
     rng = np.random.default_rng(0)
     for split, count in (("train", 10), ("test", 2)):
         for label in range(10):
