@@ -96,7 +96,7 @@ def class_names(cifar: bool, count: int, task: str = "classification") -> tuple[
     """The classes of CIFAR-10, ImageNet or (of pixels) Pascal VOC; placeholders for another number."""
     wnids = resources.files("aliasfree_jax.conversion") / "imagenet_wnids.txt"
     of_images = CIFAR10 if cifar else tuple(wnids.read_text().split())
-    names = {"classification": of_images, "segmentation": tuple(VOC_CLASSES)}.get(task, ())
+    names = {"classification": of_images, "segmentation": VOC_CLASSES}.get(task, ())
     return names if len(names) == count else placeholders(count)
 
 

@@ -12,10 +12,10 @@ from aliasfree_jax.data.paired_files import LISTED, PairedFiles, missing_labels,
 from aliasfree_jax.data.sources import IGNORED, split_of
 from aliasfree_jax.errors import DataError, listed
 
-VOC_CLASSES = (
+VOC_CLASSES = tuple(
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
-    "person pottedplant sheep sofa train tvmonitor"
-).split()
+    "person pottedplant sheep sofa train tvmonitor".split()
+)
 VOC_LISTS = "ImageSets/Segmentation"
 VOC_LAYOUT = (
     f"JPEGImages, SegmentationClass and {VOC_LISTS}, as VOCdevkit/VOC2012 does. Pascal VOC 2012: "

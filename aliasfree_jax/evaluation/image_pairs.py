@@ -15,13 +15,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from aliasfree_jax.errors import DataError, ShapeError
-from aliasfree_jax.evaluation.comparison import Comparison, Reference, check_finite, filled
+from aliasfree_jax.evaluation.comparison import Comparison, Reference
 from aliasfree_jax.evaluation.equivariance import NO_DIFFERENCE, EquivarianceError, decibels
 from aliasfree_jax.evaluation.image_quality import WINDOW, energy, psnr, spread, ssim
 from aliasfree_jax.evaluation.reductions import Counts, Reduction
 from aliasfree_jax.evaluation.shifting import Shifting, centre
 from aliasfree_jax.evaluation.table import Columns, Table
-from aliasfree_jax.evaluation.trial import collected, divided, everywhere, mesh_of
+from aliasfree_jax.evaluation.trial import collected, compared_maps, divided, everywhere, mesh_of
 
 
 def _qualities(target: jax.Array, found: jax.Array, inside: jax.Array, prefix: str) -> dict[str, jax.Array]:
@@ -39,12 +39,12 @@ def _qualities(target: jax.Array, found: jax.Array, inside: jax.Array, prefix: s
 def _compared(
     shifting: Shifting,
     mesh: Mesh | None,
-    mean: jax.Array,
-    std: jax.Array,
     reference: Reference,
     rows: jax.Array,
     outputs: jax.Array,
     where: jax.Array,
+    mean: jax.Array,
+    std: jax.Array,
 ) -> dict[str, jax.Array]:
     outputs = divided(outputs, mesh)
     found, still, target = (x * std + mean for x in (outputs, *(y[rows] for y in reference)))
@@ -109,12 +109,8 @@ class CompareImages(Comparison):
         self, reference: Reference, rows: np.ndarray, outputs: Any, where: np.ndarray, shifting: Shifting
     ) -> Columns:
         """See `Comparison`."""
-        mesh, pairs = mesh_of(outputs), filled(rows, where, len(reference.label))
-        scale = (self.mean, self.std)
-        found = _compared(shifting, mesh, *scale, reference, pairs[0], jnp.asarray(outputs), pairs[1])
-        columns = {name: np.asarray(column)[: len(rows)] for name, column in found.items()}
-        check_finite(columns.pop("finite"), "outputs")
-        return columns
+        compare = partial(_compared, shifting, mean=self.mean, std=self.std)
+        return compared_maps(compare, reference, rows, outputs, where, "outputs")
 
 
 def _size(images: Any) -> str:

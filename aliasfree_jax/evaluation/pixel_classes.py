@@ -15,12 +15,12 @@ from jax.sharding import Mesh
 
 from aliasfree_jax.data.sources import IGNORED
 from aliasfree_jax.errors import DataError, ShapeError
-from aliasfree_jax.evaluation.comparison import Comparison, Reference, check_finite, filled
+from aliasfree_jax.evaluation.comparison import Comparison, Reference
 from aliasfree_jax.evaluation.equivariance import EquivarianceError
 from aliasfree_jax.evaluation.reductions import CONSISTENCY, Counts, Lowest, Reduction
 from aliasfree_jax.evaluation.shifting import Shifting, centre
 from aliasfree_jax.evaluation.table import Columns, Table
-from aliasfree_jax.evaluation.trial import collected, divided, everywhere, mesh_of
+from aliasfree_jax.evaluation.trial import collected, compared_maps, divided, everywhere, mesh_of
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -99,11 +99,8 @@ class CompareClasses(Comparison):
         self, reference: Reference, rows: np.ndarray, outputs: Any, where: np.ndarray, shifting: Shifting
     ) -> Columns:
         """See `Comparison`."""
-        mesh, pairs = mesh_of(outputs), filled(rows, where, len(reference.label))
-        found = _compared(shifting, mesh, reference, pairs[0], jnp.asarray(outputs), pairs[1])
-        columns = {name: np.asarray(column)[: len(rows)] for name, column in found.items()}
-        check_finite(columns.pop("finite"), "logits")
-        return columns
+        compare = partial(_compared, shifting)
+        return compared_maps(compare, reference, rows, outputs, where, "logits")
 
 
 def intersection_over_union(areas: np.ndarray) -> np.ndarray:

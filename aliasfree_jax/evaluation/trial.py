@@ -9,7 +9,7 @@ get the same results.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation.comparison import Comparison, Reference, filled
+from aliasfree_jax.evaluation.comparison import Comparison, Reference, check_finite, filled
 from aliasfree_jax.evaluation.shifting import Shifting
 from aliasfree_jax.evaluation.table import Columns, Table
 from aliasfree_jax.training.mesh import BATCH_AXES, replicate, replicated, split
@@ -49,6 +49,28 @@ def divided(array: jax.Array, mesh: Mesh | None) -> jax.Array:
 def collected(array: jax.Array, mesh: Mesh | None) -> jax.Array:
     """In a compiled function: the whole result comes to every device, and so to every process."""
     return jax.lax.with_sharding_constraint(array, replicated(mesh)) if mesh else array
+
+
+def compared_maps(
+    compare: Callable[..., Mapping[str, jax.Array]],
+    reference: Reference,
+    rows: np.ndarray,
+    outputs: Any,
+    where: np.ndarray,
+    what: str,
+) -> Columns:
+    """The columns of pairs whose outputs are maps, which are compared where they lie.
+
+    Args:
+      compare: compiled: (mesh, reference, rows, outputs, where) -> columns [B, ...] with "finite".
+      reference, rows, outputs, where: see `Comparison`.
+      what: the outputs, for a message if they are not finite.
+    """
+    filled_rows, filled_where = filled(rows, where, len(reference.label))
+    found = compare(mesh_of(outputs), reference, filled_rows, jnp.asarray(outputs), filled_where)
+    columns = {name: np.asarray(column)[: len(rows)] for name, column in found.items()}
+    check_finite(columns.pop("finite"), what)
+    return columns
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -27,6 +27,23 @@ from aliasfree_jax.ops.resample import ideal_lowpass, remove_nyquist
 from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 
+def sampled_maxima(
+    sampler: Sampler,
+    x: jax.Array,
+    window_shape: Pair,
+    padding: WindowPadding,
+    phase: Phase = None,
+    *,
+    train: bool = False,
+    temperature: Temperature = 1.0,
+) -> tuple[jax.Array, Phase]:
+    """The maxima of windows of [N, H, W, C], sampled, and their phase; see `MaxBlurPool`."""
+    if phase is None and isinstance(sampler, Subsample):
+        return max_pool(x, window_shape, sampler.strides, padding), None
+    pooled = max_pool(x, window_shape, 1, padding)
+    return sampler.with_phase(pooled, phase, train=train, temperature=temperature)
+
+
 class MaxBlurPool(Layer):
     """Max pool at stride 1, then a sampler, by default a blur (Zhang 2019, arXiv 1904.11486, section 3.2).
 
@@ -53,10 +70,8 @@ class MaxBlurPool(Layer):
         check_images(x, pair(self.strides, "strides"))
         x = self.cast(x)
         sampler = self.sampler(strides=self.strides, **self.numerics, name="sampler")
-        if phase is None and isinstance(sampler, Subsample):
-            return max_pool(x, self.window_shape, self.strides, self.padding), None
-        pooled = max_pool(x, self.window_shape, 1, self.padding)
-        return sampler.with_phase(pooled, phase, train=train, temperature=temperature)
+        pool = self.window_shape, self.padding
+        return sampled_maxima(sampler, x, *pool, phase, train=train, temperature=temperature)
 
 
 class SampledConv(Layer):

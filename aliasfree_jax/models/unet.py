@@ -16,13 +16,13 @@ from aliasfree_jax.layers.block import normed_and_activated
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, fan_in_uniform, part
 from aliasfree_jax.layers.normalization import BatchNorm
+from aliasfree_jax.layers.sampled import sampled_maxima
 from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Subsample, Temperature
 from aliasfree_jax.layers.upsampling import UpsampledConv, ZeroUpsample
 from aliasfree_jax.models.family import Family, Options, blur_of, filter_size
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.models.parts import fields_of
 from aliasfree_jax.ops.padding import Padding
-from aliasfree_jax.ops.pooling import max_pool
 from aliasfree_jax.ops.resample import remove_nyquist
 
 
@@ -136,10 +136,7 @@ class UNet(Network):
         # Behind the edge of the map are no values, not zeros: "SAME".
         padding = "SAME" if self.padding == "ZERO" else self.padding
         sampler = self.sampler(strides=2, **self.numerics, name=name)
-        if isinstance(sampler, Subsample):
-            return max_pool(x, self.pool_size, 2, padding), None
-        x = max_pool(x, self.pool_size, 1, padding)
-        return sampler.with_phase(x, train=train, temperature=temperature)
+        return sampled_maxima(sampler, x, self.pool_size, padding, train=train, temperature=temperature)
 
 
 SIZES: dict[str, Options] = {
