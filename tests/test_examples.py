@@ -43,19 +43,13 @@ def blocks(text, place):
     return [(f"{place}:{text[: match.start()].count(chr(10)) + 1}", match[1]) for match in found]
 
 
-def library_part():
-    """Of the README: its examples without files."""
-    before, training, _ = (ROOT / "README.md").read_text().partition("\n## Train\n")
-    assert training, "the README has no section on training, before which the library is shown"
-    return before
-
-
 TRANSFORM = (ROOT / "docs" / "transform.md").read_text()
 EXAMPLES = [
     *blocks(PAGE, "docs/layers.md"),
     *blocks((ROOT / "docs" / "dense.md").read_text(), "docs/dense.md"),
     *blocks(TRANSFORM, "docs/transform.md"),
-    *blocks(library_part(), "README.md"),
+    *blocks((ROOT / "docs" / "networks.md").read_text(), "docs/networks.md"),
+    *blocks((ROOT / "README.md").read_text(), "README.md"),
 ]
 NNX = [(place, block) for place, block in EXAMPLES if "nnx" in block]
 LARGE = [(place, block) for place, block in EXAMPLES if "_tiny" in block]  # compiles for a minute

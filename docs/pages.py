@@ -1,0 +1,20 @@
+"""Pages of the site that are files of the repository: `mkdocs build` runs this hook."""
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages, with links as the site needs them."""
+    for name, page in PAGES.items():
+        text = (ROOT / name).read_text().replace("](docs/", "](")
+        for other, target in PAGES.items():
+            text = re.sub(rf"\]\({re.escape(other)}(#[^)]*)?\)", rf"]({target}\1)", text)
+        files.append(File.generated(config, page, content=text))
+    return files
