@@ -148,8 +148,8 @@ def test_a_nan_in_the_kernel_reaches_its_channel_alone(method, draw):
     assert bool(spoilt[..., 0].all()) and not bool(spoilt[..., 1].any())
 
 
-# Every JAX transformation of shifted sums is compared with that of XLA's convolution. With a sine in the loss,
-# all its derivatives are bounded and none vanishes.
+# Every JAX transformation of shifted sums is compared with that of XLA's convolution. With a sine in the
+# loss, all its derivatives are bounded and none vanishes.
 
 
 def losses(padding, method="shifted"):

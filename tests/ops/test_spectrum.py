@@ -5,7 +5,7 @@ import pytest
 
 from aliasfree_jax.ops import spectrum
 
-# N, cutoff, highest |k| that the low-pass filter passes, index of the halved last bin of the interpolation mask.
+# N, cutoff, highest |k| that the low-pass filter passes, halved last bin of the interpolation mask.
 TABLE = [
     (224, 0.25, 27, 28),
     (224, 0.5, 55, 56),
