@@ -64,7 +64,7 @@ def test_a_gate_is_for_networks_that_make_its_maps():
 @pytest.mark.parametrize(
     ("kind", "name", "module", "message"),
     [
-        ("activation", "up_gate", OwnGate, "activation name 'up_gate' is taken by UpGate: choose another name"),
+        ("activation", "up_gate", OwnGate, "activation name 'up_gate' is taken by UpGate: choose another"),
         ("activations", "mine", OwnGate, "unknown kind of part 'activations'. Did you mean 'activation'"),
         ("activation", "mine", UpGate(), "expected the class of a Flax module for the activation 'mine'"),
         ("activation", "mine", nn.relu, "expected the class of a Flax module for the activation 'mine'"),
