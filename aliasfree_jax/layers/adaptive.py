@@ -51,7 +51,7 @@ class ComponentSampler(Sampler):
     Attributes:
       inner: sampler whose filter runs before each split. `Subsample` does not filter.
       select_on: whether the choice uses the "filtered" components (APS for ImageNet, LPS) or the "raw" ones
-        (APS for CIFAR, selection_noantialias of LPS).
+        (APS for CIFAR, `selection_noantialias` of LPS).
       odd_padding: padding of sides that are not multiples of the stride.
     """
 
@@ -104,10 +104,10 @@ class AdaptivePolyphase(ComponentSampler):
 
     Attributes:
       criterion: the score; see `ops.component_scores`. After a max pool at stride 1 the components tie in
-        "l_infty" and "non_abs_max": the largest value fills a window, which contains all phases. These
+        `"l_infty"` and `"non_abs_max"`: the largest value fills a window, which contains all phases. These
         criteria are then not exact, as in the original.
       tie_order: which of several equal scores wins; see `ops.best_phase`. "rows" is the variant in the code
-        of LPS (max_2_norm).
+        of LPS (`max_2_norm`).
       strides: sampling strides.
       inner: sampler whose filter runs before the components are split. `Subsample` does not filter.
       select_on: whether the choice uses the "filtered" components or the "raw" ones.
@@ -141,7 +141,7 @@ class LearnedPolyphase(ComponentSampler):
 
     Attributes:
       logits: module from components `[N, K, h, w, C]` to logits `[N, K]` (`ConvLogits` and others).
-      noise: whether training adds noise. Without it the weights are softmax(logits / t) ("train_convex").
+      noise: whether training adds noise. Without it the weights are softmax(logits / t) (`"train_convex"`).
       evaluation: "hard" for the best component, "convex" for the mixture without noise, "noisy" for the
         mixture with noise. Without a key for "gumbel", the noise is computed from the logits: it differs
         between images and is reproducible.
@@ -207,7 +207,7 @@ class AdaptiveBlurPool(FilteredSampler):
       groups: number of groups of channels that share a filter. It must divide the channels.
       padding: how the map continues beyond its border.
 
-    Source: Zou et al. 2020 (arXiv 2008.09604), in the version of learnable_polyphase_sampling.
+    Source: Zou et al. 2020 (arXiv 2008.09604), in the version of `learnable_polyphase_sampling`.
     """
 
     kernel_size: Pair = 3

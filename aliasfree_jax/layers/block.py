@@ -50,7 +50,7 @@ class DropPath(Layer):
     """Stochastic depth: zeroes a residual branch for randomly chosen images in training.
 
     Each image's branch is zeroed with probability `rate`; the others are divided by 1 - rate. Training
-    draws from the rng stream "drop_path". In evaluation and at rate 0 the layer is the identity.
+    draws from the rng stream `"drop_path"`. In evaluation and at rate 0 the layer is the identity.
 
     Attributes:
       rate: probability, in [0, 1).

@@ -124,7 +124,7 @@ def _fan_in_uniform(fan_in: int) -> Initializer:
 
 
 def fan_in_uniform(fan_in: int) -> Initializer:
-    """Uniform in +-1 / sqrt(fan_in): PyTorch's default for kernels and biases."""
+    """Uniform in `+-1 / sqrt(fan_in)`: PyTorch's default for kernels and biases."""
     return InitializerOf(_fan_in_uniform, (fan_in,))
 
 

@@ -27,7 +27,7 @@ class ChannelNorm(Layer):
       scale_init: initializer of the scale.
 
     Source: Ba et al. 2016 (arXiv 1607.06450), as in ConvNeXt (Liu et al. 2022, arXiv 2201.03545); type "C"
-    of alias_free_convnets.
+    of `alias_free_convnets`.
     """
 
     epsilon: float = 1e-6
@@ -110,7 +110,7 @@ class BatchNorm(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """`[N, H, W, C]` to `[N, H, W, C]`; running statistics are in the collection "batch_stats".
+        """`[N, H, W, C]` to `[N, H, W, C]`; running statistics are in the collection `"batch_stats"`.
 
         Args:
           train: uses the statistics of the batch and updates the running ones.

@@ -89,7 +89,7 @@ class AttentionLogits(_ComponentNetwork):
     """Scores components with self-attention among the components.
 
     Attributes:
-      batch_norm: whether each branch has a batch norm (SAInner_bn).
+      batch_norm: whether each branch has a batch norm (`SAInner_bn`).
       padding: padding of the convolutions.
       width_ratio: hidden channels as a multiple of C.
 

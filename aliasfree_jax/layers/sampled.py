@@ -147,7 +147,7 @@ class ActivatedStem(Layer):
       activation: the activation, a module class or `Factory`.
       padding: padding of the convolution.
       residual: whether the activation, times a learned gain that starts at 0, is added to the convolution
-        ("activation_residual" of the original).
+        (`"activation_residual"` of the original).
       kernel_init: initializer of the kernel.
       remat: unless "none", the gradient stores only the images (`layers.batching`).
 
@@ -267,7 +267,7 @@ class ImageStem(NormedStem):
       activation: activation of the network.
       norm: norm of the network.
       padding: padding of the convolutions.
-      strided: whether the convolution itself has stride 2 and aliases ("pool_only" of BlurPool and APS).
+      strided: whether the convolution itself has stride 2 and aliases (`"pool_only"` of BlurPool and APS).
       pool_size: window of the max pool: 3 in torchvision, 2 in the other code bases, 1 for no max pool.
       pool_padding: padding of the max pool.
       first_sampler: sampler before the max pool. None: the same as `sampler`.

@@ -269,7 +269,7 @@ class NormPreserving(Sampler):
       strides: sampling strides.
       inner: the linear sampler: `Subsample`, `BlurPool` or `IdealDownsample`.
 
-    Source: Michaeli et al. 2023 (arXiv 2303.08085), "scale_l2" in its code.
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), `"scale_l2"` in its code.
     """
 
     inner: SamplerFactory = part(BlurPool)
@@ -303,7 +303,8 @@ class PolyphaseUpsample(Layer):
     """Writes samples back at the phase they came from, then filters: the reverse of polyphase sampling.
 
     With the phase of the sampler it is exact for integer shifts. `inner` selects ApsUp of
-    truly_shift_invariant_cnns (there with gain 1), LPU of learnable_polyphase_sampling, or blur upsampling.
+    `truly_shift_invariant_cnns` (there with gain 1), LPU of `learnable_polyphase_sampling`, or blur
+    upsampling.
 
     Attributes:
       strides: upsampling strides.

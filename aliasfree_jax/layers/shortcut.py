@@ -16,7 +16,7 @@ class Shortcut(Layer):
     """Base class of shortcuts.
 
     The variables of a shortcut are stored in the block, next to those of the branch. Their names begin with
-    "shortcut_".
+    `"shortcut_"`.
 
     Attributes:
       features: output channels of the branch.

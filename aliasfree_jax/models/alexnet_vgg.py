@@ -109,10 +109,10 @@ class AlexNet(Chain):
       activation: activation after every convolution.
       padding: padding of the convolutions.
       strided: whether the first convolution has stride 4. Otherwise it has stride 2, and the sampler does
-        the rest ("pool_only"). The original forgets the first ReLU in this case, see `activate_first`.
+        the rest (`"pool_only"`). The original forgets the first ReLU in this case, see `activate_first`.
       activate_first: whether an activation follows the first convolution.
-      sample_first: whether the sampler of the first convolution precedes that activation (relu_first=False
-        in the original).
+      sample_first: whether the sampler of the first convolution precedes that activation
+        (`relu_first=False` in the original).
       dropout_rate: dropout rate in training.
 
     Source: Krizhevsky 2014 (arXiv 1404.5997); the samplers: Zhang 2019 (arXiv 1904.11486).

@@ -57,8 +57,8 @@ class Block(Layer):
 class ConvNeXt(Network):
     """ConvNeXt: classifies images `[N, H, W, channels]`, logits `[N, num_classes]`, float32.
 
-    Variables are in "params", and in "batch_stats" with a batch norm. Training draws from the rng stream
-    "drop_path", and from "gumbel" if the sampler is learned.
+    Variables are in "params", and in `"batch_stats"` with a batch norm. Training draws from the rng stream
+    `"drop_path"`, and from "gumbel" if the sampler is learned.
 
     Attributes:
       num_classes: see `Network`.
@@ -69,14 +69,14 @@ class ConvNeXt(Network):
       norm: norm of the blocks, after the stem and between stages.
       final_norm: norm before the head.
       final_norm_position: "pooled" for a norm of the pooled vector, "map" for a norm of the map before
-        pooling (timm's head_norm_first). A norm over channels aliases on the map.
+        pooling (timm's `head_norm_first`). A norm over channels aliases on the map.
       padding: padding of the 7 x 7 depthwise convolutions.
       sampled_padding: padding of the convolutions of the stem and between stages. "VALID" means full
         windows only.
       stem_kernel: size of the stem's kernel: 4 for ImageNet.
       stem_stride: stride of the stem: 4 for ImageNet, less for small images.
       downsampled_stages: stages that begin with a downsampling convolution: the "later" ones, or "all",
-        which adds one to the first stage after the stem (timm's patch_size of 2).
+        which adds one to the first stage after the stem (timm's `patch_size` of 2).
       stem_activation: activation of the stem, see `ActivatedStem`. None: no activation.
       stem_residual: see `ActivatedStem`.
       drop_path_rate: drop path rate of the last block. It grows linearly from 0 over the blocks.

@@ -1,8 +1,8 @@
 """DeepLabV3+ (Chen et al. 2018, arXiv 1802.02611) on the ResNets of this package, with injected parts.
 
-It covers the network of learnable_polyphase_sampling (LPS), with LPD in the encoder and LPU in the decoder,
-and ordinary forms. Differences from the original, on purpose (`conversion` selects the original's choice
-where it is an option):
+It covers the network of `learnable_polyphase_sampling` (LPS), with LPD in the encoder and LPU in the
+decoder, and ordinary forms. Differences from the original, on purpose (`conversion` selects the original's
+choice where it is an option):
 
 | | the original | here |
 |---|---|---|
@@ -11,8 +11,8 @@ where it is an option):
 | circular rates larger than the map | an error | exact at every size |
 | sides that are not multiples of 32 | an error with LPU | the result is cropped to the size of the image |
 | strided stem with LPU | an error | the strided step uses phase 0: not exact |
-| LPU with LPS_convex | the softmax of a softmax | the weights of LPD |
-| gain of LPU's filter | 1 unless antialias_scale = 2 | preserves constants (`gain` of the upsampler) |
+| LPU with `LPS_convex` | the softmax of a softmax | the weights of LPD |
+| gain of LPU's filter | 1 unless `antialias_scale` = 2 | preserves constants (`gain` of the upsampler) |
 | momentum of the backbone's norms | 0.99 in Flax's convention | the same as all norms |
 """
 
@@ -57,8 +57,8 @@ class DeepLabV3Plus(Network):
     the image.
 
     The maps of the backbone are sown as "stage0", "stage1" and so on. Variables are in "params", and in
-    "batch_stats" with a batch norm. Training draws from the rng stream "dropout", and from "gumbel" if the
-    sampler is learned.
+    `"batch_stats"` with a batch norm. Training draws from the rng stream "dropout", and from "gumbel" if
+    the sampler is learned.
 
     Attributes:
       num_classes: channels of the result. 0: the decoder's map `[N, H / 4, W / 4, width]`.

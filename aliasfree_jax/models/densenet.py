@@ -21,7 +21,7 @@ BOTTLENECK = 4  # channels of a layer's 1 x 1 convolution, as a multiple of the 
 class DenseNet(Network):
     """DenseNet: classifies images `[N, H, W, channels]`, logits `[N, num_classes]`, float32.
 
-    Variables are in "params", and in "batch_stats" with a batch norm. Training draws from the rng stream
+    Variables are in "params", and in `"batch_stats"` with a batch norm. Training draws from the rng stream
     "dropout", and from "gumbel" if the sampler is learned.
 
     Attributes:
@@ -32,8 +32,8 @@ class DenseNet(Network):
       sampler: sampler of the stem and the transitions.
       average: whether transitions average blocks of 2 x 2 samples instead of using the sampler
         (torchvision).
-      strided: whether the stem's convolution has stride 2 and aliases ("pool_only"). Otherwise the sampler
-        follows it.
+      strided: whether the stem's convolution has stride 2 and aliases (`"pool_only"`). Otherwise the
+        sampler follows it.
       pool_padding: padding of the stem's 3 x 3 max pool.
       activation: activation of the whole network.
       norm: norm of the whole network.

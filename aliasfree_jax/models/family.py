@@ -68,7 +68,7 @@ class Family:
 
     Attributes:
       network: the class. Its fields are the options, with JSON-compatible parts. All families also have the
-        options any_size (ideal samplers only) and filter_size (taps of the sampler's blur, 1 to 7).
+        options `any_size` (ideal samplers only) and `filter_size` (taps of the sampler's blur, 1 to 7).
       sizes: options of each size by name, such as depths and widths.
       variants: options of each variant by name, mainly parts.
       pattern: pattern of the networks' names.

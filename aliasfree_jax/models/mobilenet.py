@@ -64,7 +64,7 @@ class InvertedResidual(Layer):
 class MobileNetV2(Network):
     """MobileNet-v2: classifies images `[N, H, W, channels]`, logits `[N, num_classes]`, float32.
 
-    Variables are in "params", and in "batch_stats" with a batch norm. Training draws from the rng stream
+    Variables are in "params", and in `"batch_stats"` with a batch norm. Training draws from the rng stream
     "dropout", and from "gumbel" if the sampler is learned.
 
     Attributes:

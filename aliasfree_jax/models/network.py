@@ -46,7 +46,7 @@ class Network(Layer):
       num_classes: number of classes. 0: the network returns the pooled features instead of logits.
       global_pool: how the last map becomes one vector: the "mean" or "max" of each channel. VGG and AlexNet
         pool to a small map instead, with the mean or max of each bin. "" returns the map itself and needs
-        num_classes=0.
+        `num_classes=0`.
 
     Source: this package.
     """

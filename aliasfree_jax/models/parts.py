@@ -1,7 +1,7 @@
 """Names of the parts of networks, and JSON-compatible options that select them.
 
-A part is given by its name ("ideal"), by a dictionary of its name and fields (`{"name": "blur",
-"kernel_size": 3}`), or as a module class or factory.
+A part is given by its name ("ideal"), as a module class or factory, or by a dictionary of its name and fields:
+`{"name": "blur", "kernel_size": 3}`.
 """
 
 import dataclasses

@@ -20,7 +20,7 @@ def list_models(pattern: str = "*") -> list[str]:
     """Returns the sorted names of the networks that match a shell pattern.
 
     Args:
-      pattern: shell pattern, such as "convnext_afc_*".
+      pattern: shell pattern, such as `"convnext_afc_*"`.
 
     Source: this package.
     """
@@ -36,8 +36,8 @@ def create_model(name: str, **options: Any) -> nn.Module:
     Args:
       name: one of `list_models()`.
       options: JSON-compatible options: fields of the network's class, with parts by name (`register_part`
-        lists the kinds), and the aliases of its family. The usual ones are num_classes, global_pool,
-        drop_path_rate, any_size, dtype ("bfloat16"), remat, depths, widths, and the parts sampler,
+        lists the kinds), and the aliases of its family. The usual ones are `num_classes`, `global_pool`,
+        `drop_path_rate`, `any_size`, dtype ("bfloat16"), remat, depths, widths, and the parts sampler,
         activation, norm and padding. Padding words may have any case.
 
     Returns:

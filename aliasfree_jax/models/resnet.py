@@ -1,9 +1,9 @@
 """ResNet (He et al. 2016, arXiv 1512.03385) with injected stem, sampling, activation, norm and padding.
 
 One network class covers the variants of several code bases, for ImageNet and CIFAR: torchvision (plain),
-antialiased-cnns (BlurPool), truly_shift_invariant_cnns (APS) and learnable_polyphase_sampling (LPS).
+antialiased-cnns (BlurPool), `truly_shift_invariant_cnns` (APS) and `learnable_polyphase_sampling` (LPS).
 `groups` and `group_width` make ResNeXts and wide ResNets. Stem, shortcut and sampler make the networks of
-timm, transformers and pytorch_resnet_cifar10; `conversion` sets them.
+timm, transformers and `pytorch_resnet_cifar10`; `conversion` sets them.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ from aliasfree_jax.ops.padding import Padding
 class ResNet(Network):
     """ResNet: classifies images `[N, H, W, channels]`, logits `[N, num_classes]`, float32.
 
-    Variables are in "params", and in "batch_stats" with a batch norm. Training draws from the rng stream
+    Variables are in "params", and in `"batch_stats"` with a batch norm. Training draws from the rng stream
     "gumbel" if the sampler is learned.
 
     Attributes:
@@ -46,7 +46,7 @@ class ResNet(Network):
       sampler: sampler of the stem, and of the first block of every stage except the first.
       shortcut_sampler: sampler of the shortcuts of those blocks. None: the same as `sampler`.
       sampler_position: place of the sampler in those blocks: "before" or "after" the last convolution
-        (swap_conv_pool of LPS), or before the "first" one. With "first", the 1 x 1 convolution of a
+        (`swap_conv_pool` of LPS), or before the "first" one. With "first", the 1 x 1 convolution of a
         bottleneck has the stride, as in the first ResNets.
       activation: activation of the whole network.
       stem_activation: activation of the stem, if it differs. Before sampling by 2 a low-passed quadratic is
@@ -59,7 +59,7 @@ class ResNet(Network):
       output_stride: stride of the last map, if it is to be finer than the stages make it. The last stages
         then do not sample, and their kernels are dilated instead. At every second position the map agrees
         with the coarser one (for linear samplers without filter). This is torchvision's
-        replace_stride_with_dilation; basic blocks, which torchvision rejects, follow the same rule.
+        `replace_stride_with_dilation`; basic blocks, which torchvision rejects, follow the same rule.
 
     Source: He et al. 2016 (arXiv 1512.03385); the samplers: Zhang 2019 (arXiv 1904.11486), Chaman &
     Dokmanic 2021 (arXiv 2011.14214), Rojas-Gomez et al. 2022 (arXiv 2210.08001). The alias-free variant is

@@ -1,6 +1,6 @@
 """U-Net (Ronneberger et al. 2015, arXiv 1505.04597) with injected sampling, upsampling, activation and norm.
 
-One network class covers the U-Nets of truly_shift_invariant_cnns (APS, BlurPool, instance norm and their
+One network class covers the U-Nets of `truly_shift_invariant_cnns` (APS, BlurPool, instance norm and their
 baseline), those of LPS, and the alias-free U-Nets of this package. The map of an alias-free U-Net moves
 with the image by every fraction of a pixel.
 """
@@ -59,7 +59,8 @@ class UNet(Network):
     it is joined with. Ideal upsampling resamples evenly instead, which is exact.
 
     The maps of the encoder are sown as "stage0", "stage1" and so on. Variables are in "params", and in
-    "batch_stats" with a batch norm. Training draws from the rng stream "gumbel" if the sampler is learned.
+    `"batch_stats"` with a batch norm. Training draws from the rng stream "gumbel" if the sampler is
+    learned.
 
     Attributes:
       num_classes: channels of the result: classes of pixels, or values. 0: the features `[N, H, W, width]`

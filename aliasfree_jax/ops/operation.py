@@ -2,8 +2,8 @@
 
 A reader of the jaxpr finds "ideal filter" instead of matrix products. Each operation is a nested `jax.jit`.
 Its name states the operation and the numbers that cannot be read from shapes, for example
-"aliasfree_jax__ideal_resample__passed_7_5__zero_offset_1_1". XLA inlines the call, so the compiled program
-does not change.
+`"aliasfree_jax__ideal_resample__passed_7_5__zero_offset_1_1"`. XLA inlines the call, so the compiled
+program does not change.
 """
 
 import functools

@@ -1,9 +1,9 @@
 """Polyphase components and their selection (APS: Chaman & Dokmanic 2021, arXiv 2011.14214).
 
 A map sampled by s has s^2 polyphase components, one per phase (row offset, column offset). Phases are
-numbered down the columns: phase = row offset + s * column offset. For s = 2 this is the order of APS: 0 (0,
-0), 1 (1, 0), 2 (0, 1), 3 (1, 1). An integer circular shift of the map permutes the components and shifts
-them. A choice that depends only on the *set* of components therefore commutes with such shifts.
+numbered down the columns: `phase = row offset + s * column offset`. For s = 2 this is the order of APS: 0
+(0, 0), 1 (1, 0), 2 (0, 1), 3 (1, 1). An integer circular shift of the map permutes the components and
+shifts them. A choice that depends only on the set of components therefore commutes with such shifts.
 """
 
 from typing import Literal, get_args
@@ -82,8 +82,8 @@ def component_scores(components: jax.Array, criterion: Criterion = "l2") -> jax.
     """Scores polyphase components; the component with the highest score is selected.
 
     The score of a component covers all its channels and positions and is accumulated in at least float32.
-    "l2" is the squared l2 norm, which has the same order as the norm. "l1" is the l1 norm, "l_infty" the
-    largest magnitude, "non_abs_max" the largest value. "l2_min" and "l1_min" are the negated norms.
+    "l2" is the squared l2 norm, which has the same order as the norm. "l1" is the l1 norm, `"l_infty"` the
+    largest magnitude, `"non_abs_max"` the largest value. `"l2_min"` and `"l1_min"` are the negated norms.
 
     Args:
       components: `[N, K, h, w, C]`.

@@ -149,8 +149,8 @@ def ideal_lowpass(
       x: maps `[N, H, W, C]` of any size.
       cutoff: fraction of the Nyquist frequency in (0, 1], one for both axes or one each.
         `ops.spectrum.lowpass_weights` states the exact rule.
-      band: if given, passes the frequencies |k| <= band // 2 cycles per image instead ("fixed_size" of the
-        original).
+      band: if given, passes the frequencies |k| <= band // 2 cycles per image instead (`"fixed_size"` of
+        the original).
       method: "matmul" (products with constant matrices), "fft", or "auto" (`ops.choices`).
       precision: precision of the products with the resampling matrices.
 
@@ -235,7 +235,7 @@ def ideal_upsample(
     Args:
       x: maps `[N, H, W, C]`.
       factor: upsampling factors.
-      masks: "exact", or "original" for the filters of alias_free_convnets, also where these are wrong
+      masks: "exact", or "original" for the filters of `alias_free_convnets`, also where these are wrong
         (`ops.spectrum.original_upsample_weights`). Both are the same for factor 2.
       method: "matmul" (products with constant matrices), "fft", or "auto" (`ops.choices`).
       precision: precision of the products with the resampling matrices.

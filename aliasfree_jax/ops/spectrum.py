@@ -1,9 +1,9 @@
 """Ideal filters of one periodic axis, as real matrices built once in float64 (numpy only).
 
-A real, shift-invariant filter of an axis of n samples is given by weights w_0 to w_K of its frequencies.
-The frequencies +k and -k (in cycles per axis) both have the weight w_k. The Nyquist frequency k = n/2 of an
-even axis is one bin, shared by both signs: the weight 1/2 passes it unchanged. The filtered signal at
-positions p (in samples) is a product with the matrix
+A real, shift-invariant filter of an axis of n samples is given by weights `w_0` to `w_K` of its
+frequencies. The frequencies +k and -k (in cycles per axis) both have the weight `w_k`. The Nyquist
+frequency k = n/2 of an even axis is one bin, shared by both signs: the weight 1/2 passes it unchanged. The
+filtered signal at positions p (in samples) is a product with the matrix
 
     A[i, j] = 1/n (w_0 + 2 sum_k w_k cos(2 pi k (p_i - j) / n)).
 
@@ -21,9 +21,9 @@ Weights = tuple[float, ...]
 def lowpass_weights(n: int, cutoff: float) -> Weights:
     """Weights of the ideal low-pass filter of an axis of `n` samples.
 
-    `cutoff` is a fraction of the Nyquist frequency. The rule is that of alias_free_convnets. Frequencies up
-    to floor(n cutoff / 2) pass. If n is a multiple of 4, the last of them is dropped, because it is the new
-    Nyquist frequency. For n = 4 j with odd n cutoff / 2 (36 at 1/4, for example) this also drops the
+    `cutoff` is a fraction of the Nyquist frequency. The rule is that of `alias_free_convnets`. Frequencies
+    up to floor(n cutoff / 2) pass. If n is a multiple of 4, the last of them is dropped, because it is the
+    new Nyquist frequency. For n = 4 j with odd n cutoff / 2 (36 at 1/4, for example) this also drops the
     highest legal frequency. This is kept because published weights were trained with it; it does not reduce
     equivariance.
 
@@ -58,7 +58,7 @@ def resample_weights(n: int, m: int) -> Weights:
 
 
 def original_upsample_weights(n: int, factor: int) -> Weights:
-    """Weights of alias_free_convnets' interpolation by an integer factor, including its errors.
+    """Weights of `alias_free_convnets`' interpolation by an integer factor, including its errors.
 
     Its mask halves the last bin whenever the fine grid is a multiple of 4. This is right for factor 2. For
     other factors it also halves the highest legal frequency of an odd axis (7 by 4), and passes twice the
@@ -103,8 +103,8 @@ def strided_positions(
 ) -> tuple[float, ...]:
     """Returns the positions that a filter of `taps` samples reads when it slides by `stride`.
 
-    There are ceil(n / stride) outputs. Output i reads the positions i * step + first to i * step + first +
-    taps - 1, and the result lists them output by output. `step` is the stride, as in the originals. With
+    There are ceil(n / stride) outputs. Output i reads the positions `i * step + first` to `i * step + first
+    + taps - 1`, and the result lists them output by output. `step` is the stride, as in the originals. With
     `any_size` it is n / ceil(n / stride), which divides the axis evenly if the stride does not.
     """
     outputs = -(-n // stride)
