@@ -40,14 +40,14 @@ SECTIONS = ("Args", "Attributes", "Returns", "Raises")
 
 
 def entries(text, section):
-    """The entries of a section of a docstring: what stands before the colon of each."""
+    """Returns the names in a section of a docstring: the text before the colon of each entry."""
     _, _, rest = inspect.cleandoc(text).partition(f"\n{section}:\n")
     lines = itertools.takewhile(lambda line: not line or line.startswith(" "), rest.split("\n"))
     return [line.strip().partition(":")[0] for line in lines if re.match(r"  \S", line)]
 
 
 def faults(documented, *, sourced=True):
-    """The faults of the docstring of a function or class, in words."""
+    """Returns the faults of the docstring of a function or class, in words."""
     text = vars(documented).get("__doc__") if inspect.isclass(documented) else documented.__doc__
     text = inspect.cleandoc(text or "")
     found = [] if not sourced or re.search(r"^Source: \S.*[.]", text, re.M | re.S) else ["no Source: line"]
@@ -68,7 +68,7 @@ def faults(documented, *, sourced=True):
 
 
 def class_names(documented):
-    """Fields, properties and constants of a class."""
+    """Returns the fields, properties and constants of a class."""
     return (
         {*dir(documented), *getattr(documented, "__annotations__", {})}
         if inspect.isclass(documented)
@@ -77,7 +77,7 @@ def class_names(documented):
 
 
 def parts_of_the_api(package, name):
-    """An exported object, and the methods and properties that its class defines or overrides."""
+    """Yields an exported object, and the methods that its class defines or overrides."""
     exported = getattr(package, name)
     yield name, exported, True
     for method, value in vars(exported).items() if inspect.isclass(exported) else ():

@@ -1,6 +1,6 @@
 """Names of the parts of networks, and JSON-compatible options that select them.
 
-A part is given by its name ("ideal"), as a module class or factory, or by a dictionary of its name and fields:
+A part is given by its name ("ideal"), as a module class or factory, or by a dictionary of name and fields:
 `{"name": "blur", "kernel_size": 3}`.
 """
 
