@@ -68,12 +68,11 @@ def faults(documented, *, sourced=True):
 
 
 def class_names(documented):
-    """Returns the fields, properties and constants of a class."""
-    return (
-        {*dir(documented), *getattr(documented, "__annotations__", {})}
-        if inspect.isclass(documented)
-        else set()
-    )
+    """Returns the annotated fields and constants and the properties of a class."""
+    if not inspect.isclass(documented):
+        return set()
+    annotated = {name for base in documented.__mro__ for name in inspect.get_annotations(base)}
+    return annotated | {name for name, _ in inspect.getmembers(documented, lambda v: isinstance(v, property))}
 
 
 def parts_of_the_api(package, name):
@@ -121,7 +120,28 @@ def well_documented(x, rows):
     """
 
 
+class BadlyDocumented:
+    """A class.
+
+    Attributes:
+      size: a field.
+      length: not a field.
+      method: not a field either.
+
+    Source: this package.
+    """
+
+    size: int
+
+    def method(self):
+        """Does nothing."""
+
+
 def test_faults_of_docstrings_are_found():
+    assert faults(BadlyDocumented) == [
+        "Attributes: 'length' is unknown",
+        "Attributes: 'method' is unknown",
+    ]
     assert faults(badly_documented) == [
         "no Source: line",
         "Args: 'rows, columns' is unknown",

@@ -107,22 +107,22 @@ class FinerGrid(Layer):
         self,
         x: jax.Array,
         before: Callable[[jax.Array], jax.Array] = lambda x: x,
-        behind: Callable[[jax.Array], jax.Array] = lambda x: x,
+        after: Callable[[jax.Array], jax.Array] = lambda x: x,
     ) -> jax.Array:
-        """Computes `behind(activation(before(x)))` on the finer grid: `[N, H, W, C]` to `[N, H, W, C']`.
+        """Computes `after(activation(before(x)))` on the finer grid: `[N, H, W, C]` to `[N, H, W, C']`.
 
         Linear layers with bias commute with the interpolation to that grid and with the low-pass filter on
-        the way back. So the result equals `behind(self(before(x)))`.
+        the way back. So the result equals `after(self(before(x)))`.
 
         Args:
           before: linear layer before the activation.
-          behind: linear layer after the activation.
+          after: linear layer after the activation.
         """
         x = self.cast(x)
         check_images(x)
         shape = (x.shape[1], x.shape[2])
         fine = ideal_resample(x, polynomial_grid(shape, self.degree), precision=self.exact)
-        return ideal_resample(behind(self.pointwise(before(fine))), shape, precision=self.exact)
+        return ideal_resample(after(self.pointwise(before(fine))), shape, precision=self.exact)
 
     def pointwise(self, x: jax.Array) -> jax.Array:
         """Applies the activation to every sample of `[..., C]`, on any grid."""

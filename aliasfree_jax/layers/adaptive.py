@@ -180,13 +180,13 @@ class LearnedPolyphase(ComponentSampler):
             if train or self.has_rng("gumbel"):
                 logits += jax.random.gumbel(self.make_rng("gumbel"), logits.shape, logits.dtype)
             else:
-                logits += jax.vmap(_own_noise)(logits)
+                logits += jax.vmap(_noise_from_logits)(logits)
         if not train and self.evaluation_temperature is not None:
             temperature = self.evaluation_temperature
         return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype), axis=1)
 
 
-def _own_noise(logits: jax.Array) -> jax.Array:
+def _noise_from_logits(logits: jax.Array) -> jax.Array:
     """Gumbel noise for the logits `[K]` of one image, with a key computed from these logits."""
     key = jax.random.key(0)
     # Only the leading digits make the key: the last ones depend on the size of the batch.

@@ -110,7 +110,7 @@ class Family:
             if option not in legal:
                 raise ConfigError(unknown(f"option of {of}", option, legal))
         options = {**self.variants[variant], **self.sizes[size], **options}
-        fields = {name: _in_capitals(name, value) for name, value in options.items()}
+        fields = {name: _with_upper_case_padding(name, value) for name, value in options.items()}
         for alias, rewrite in {**_ALIASES, **self.aliases}.items():
             value = fields.pop(alias, None)
             fields = fields if value is None else rewrite(fields, value)
@@ -120,10 +120,10 @@ class Family:
         return network
 
 
-def _in_capitals(name: str, value: Any) -> Any:
+def _with_upper_case_padding(name: str, value: Any) -> Any:
     """Converts padding words in an option or a part's field to Flax's upper case."""
     if isinstance(value, Mapping):
-        return {field: _in_capitals(field, inner) for field, inner in value.items()}
+        return {field: _with_upper_case_padding(field, inner) for field, inner in value.items()}
     return padding_word(value) if name.endswith("padding") else value
 
 
