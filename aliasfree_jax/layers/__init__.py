@@ -1,6 +1,6 @@
-"""Linen modules for networks that shifts of the image do not confuse: arrays in, arrays out.
+"""Flax Linen layers for shift-invariant and alias-free networks: arrays in, arrays out.
 
-Samplers, upsamplers, activations, norms and convolutions, as layers of your own network:
+Samplers, upsamplers, activations, norms and convolutions, ready to use in any Flax network:
 `nn.Sequential([nn.Conv(16, (3, 3)), BlurPool(2), nn.relu])`.
 """
 

@@ -1,9 +1,9 @@
-"""Activations. All are modules `activation(x)`, with or without parameters.
+"""Activations. All of them are modules `activation(x)`, with or without parameters.
 
-The polynomials' learned coefficients start at the quadratic that fits GELU best. Gates multiply a map by
-another one: of degree 2 like a quadratic, and exact where it is. A polynomial of each channel has squares
-only; products of two linear maps have every pair of channels, as the networks of products MONet (Chrysos et
-al. 2024) do, at the price of no further resampling.
+The learned coefficients of polynomials start at the quadratic that fits GELU best. Gates multiply two maps,
+so they have degree 2 like a quadratic and are exact on the same grid. A polynomial of each channel contains
+only squares of channels. A product of two linear maps contains every pair of channels, as in the product
+networks MONet (Chrysos et al. 2024), and needs no additional resampling.
 """
 
 from collections.abc import Callable
@@ -30,10 +30,10 @@ from aliasfree_jax.ops.shapes import check_images
 
 
 class Identity(Layer):
-    """No activation, where a network takes one."""
+    """Does nothing: for networks that expect an activation."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., C], as it is."""
+        """Returns `x` `[..., C]` unchanged."""
         return self.cast(x)
 
 
@@ -41,32 +41,34 @@ class Gelu(Layer):
     """The exact GELU, x Phi(x)."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., C] to [..., C]."""
+        """`[..., C]` to `[..., C]`."""
         return jax.nn.gelu(self.cast(x), approximate=False)
 
 
 class Relu(Layer):
-    """max(x, 0)."""
+    """The ReLU, max(x, 0)."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., C] to [..., C]."""
+        """`[..., C]` to `[..., C]`."""
         return jax.nn.relu(self.cast(x))
 
 
 class Relu6(Layer):
-    """min(max(x, 0), 6)."""
+    """The ReLU6, min(max(x, 0), 6)."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., C] to [..., C]."""
+        """`[..., C]` to `[..., C]`."""
         return jax.nn.relu6(self.cast(x))
 
 
 class ScaledActivation(Layer):
-    """What polynomials and gates have in common: every image and, but for gates, every channel is alone.
+    """Base class of polynomials and gates. Both process each image separately, polynomials each channel too.
 
     Attributes:
-      in_scale, out_scale: initial scales; learned (shape [1]) if `train_scale`, constants otherwise.
-      gated: whether it takes twice the channels that it gives.
+      in_scale: initial input scale. Learned (shape `[1]`) if `train_scale` is set, otherwise constant.
+      out_scale: initial output scale, like `in_scale`.
+      train_scale: whether the scales are learned.
+      gated: whether the activation needs two input channels per output channel.
     """
 
     in_scale: float = 1.0
@@ -75,7 +77,7 @@ class ScaledActivation(Layer):
     gated: ClassVar[bool] = False
 
     def scales(self) -> tuple[Scale, Scale]:
-        """`in_scale` and `out_scale`; to be read in the one compact method."""
+        """Returns `in_scale` and `out_scale`. Call it in the module's compact method."""
 
         def scale(name: str, value: float) -> Scale:
             if not self.train_scale:
@@ -86,48 +88,59 @@ class ScaledActivation(Layer):
 
 
 def is_gated(activation: Callable[..., nn.Module]) -> bool:
-    """Whether an activation multiplies two halves of its channels: it takes twice as many as it gives."""
+    """Whether an activation needs two input channels per output channel."""
     return bool(getattr(activation(parent=None), "gated", False))
 
 
 class FinerGrid(Layer):
-    """An activation on the smallest grid where it is exact: it commutes with every fractional shift.
+    """Mixin that evaluates an activation on the smallest grid where it is exact.
 
-    It is mixed into an activation that has `pointwise`.
+    The result commutes with every fractional shift. The activation must have the method `pointwise`.
     """
 
     @property
     def degree(self) -> int:
-        """Of the polynomial in the map's values."""
+        """Degree of the polynomial."""
         return 2
 
     def between(
         self,
         x: jax.Array,
         before: Callable[[jax.Array], jax.Array] = lambda x: x,
-        behind: Callable[[jax.Array], jax.Array] = lambda x: x,
+        after: Callable[[jax.Array], jax.Array] = lambda x: x,
     ) -> jax.Array:
-        """`behind(activation(before(x)))` on the finer grid, [N, H, W, C] to [N, H, W, C'].
+        """Computes `after(activation(before(x)))` on the finer grid: `[N, H, W, C]` to `[N, H, W, C']`.
 
-        Linear layers with bias commute with the interpolation to that grid and the low-pass filter on the way
-        back, so it is the same as `behind(self(before(x)))`.
+        Linear layers with bias commute with the interpolation to that grid and with the low-pass filter on
+        the way back. So the result equals `after(self(before(x)))`.
+
+        Args:
+          before: linear layer before the activation.
+          after: linear layer after the activation.
         """
         x = self.cast(x)
         check_images(x)
         shape = (x.shape[1], x.shape[2])
         fine = ideal_resample(x, polynomial_grid(shape, self.degree), precision=self.exact)
-        return ideal_resample(behind(self.pointwise(before(fine))), shape, precision=self.exact)
+        return ideal_resample(after(self.pointwise(before(fine))), shape, precision=self.exact)
 
     def pointwise(self, x: jax.Array) -> jax.Array:
-        """The activation at every sample of [..., C], wherever the samples are."""
+        """Applies the activation to every sample of `[..., C]`, on any grid."""
         raise NotImplementedError
 
 
 class Polynomial(ScaledActivation):
-    """A learned polynomial for each channel: `out_scale P_c(in_scale x)`.
+    """Applies a learned polynomial to each channel: `out_scale * P_c(in_scale x)`.
+
+    It aliases, unless the input has a small enough band. It commutes with shifts by whole pixels.
 
     Attributes:
-      initial: coefficients of the powers 0, 1, 2, ...
+      initial: initial coefficients of the powers 0, 1, 2, and so on.
+      in_scale: initial factor on the input. Learned (shape `[1]`) if `train_scale` is set.
+      out_scale: initial factor on the result, like `in_scale`.
+      train_scale: whether both factors are learned.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.2.
     """
 
     initial: tuple[float, ...] = GELU_QUADRATIC
@@ -139,43 +152,56 @@ class Polynomial(ScaledActivation):
 
     @nn.compact
     def parameters(self, channels: int) -> tuple[jax.Array, Scale, Scale]:
-        """The coefficients [channels, d + 1] and both scales."""
+        """Returns the coefficients `[channels, d + 1]` and both scales."""
         in_scale, out_scale = self.scales()
         rows = jnp.asarray(self.initial, self.param_dtype)
         return self.param("coefficients", lambda _: jnp.tile(rows, (channels, 1))), in_scale, out_scale
 
     def pointwise(self, x: jax.Array) -> jax.Array:
-        """The polynomial at every sample of [..., C], wherever the samples are."""
+        """Applies the polynomial to every sample of `[..., C]`, on any grid."""
         return polynomial(self.cast(x), *self.parameters(x.shape[-1]))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., C] to [..., C]; aliases, unless the input is band-limited accordingly."""
+        """`[..., C]` to `[..., C]`. Aliases, unless the input has a small enough band."""
         return self.pointwise(x)
 
 
 class UpPolynomial(Polynomial, FinerGrid):
-    """The polynomial on the smallest grid where it is exact: commutes with every fractional shift."""
+    """Applies a learned polynomial to each channel on a finer grid, without aliasing.
+
+    The map is interpolated to the smallest grid where the polynomial is exact, and low-passed back. The
+    layer commutes with every fractional shift. Its fields are those of `Polynomial`.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.2.
+    """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]."""
+        """`[N, H, W, C]` to `[N, H, W, C]`."""
         return self.between(x)
 
 
 class LowpassPolynomial(Polynomial):
-    """A quadratic whose square has one low-passed factor: exact before a low-pass filter (the stem).
+    """Quadratic in which one factor of the square is low-passed; exact before a low-pass filter.
 
-    `cutoff` 3/4 suits a following sampling by 4, 1/2 one by 2 (`ops.activation.lowpass_polynomial`).
+    It needs no finer grid, so it is cheaper than `UpPolynomial`. Use it before a sampler with a low-pass
+    filter, such as in the stem. Its other fields are those of `Polynomial`.
+
+    Attributes:
+      cutoff: cutoff of the low-pass filter, a fraction of the Nyquist frequency. 3/4 is exact before
+        sampling by 4, 1/2 before sampling by 2 (`ops.lowpass_polynomial`).
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), the stem in its code.
     """
 
     cutoff: float = 0.75
 
     def scaled(self, channels: int) -> jax.Array:
-        """The coefficients [channels, 3] of 1, u and u v, with both scales multiplied in."""
+        """Returns the coefficients `[channels, 3]` of 1, u and u v, with both scales multiplied in."""
         coefficients, in_scale, out_scale = self.parameters(channels)
         return scaled_coefficients(coefficients, in_scale, out_scale, accurate_dtype(coefficients.dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]."""
+        """`[N, H, W, C]` to `[N, H, W, C]`."""
         x = self.cast(x)
         lowpassed = ideal_lowpass(x, self.cutoff, precision=self.exact)
         return lowpass_polynomial(x, lowpassed, self.scaled(x.shape[-1]))
@@ -183,59 +209,86 @@ class LowpassPolynomial(Polynomial):
 
 def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     if x.shape[-1] % 2:
-        raise ShapeError(f"a gate multiplies two halves of the channels: {x.shape[-1]} is odd.")
+        raise ShapeError(
+            f"a gate multiplies two halves of the channels and needs an even number, got {x.shape[-1]}."
+        )
     first, second = jnp.split(x, 2, axis=-1)
     return first, second
 
 
 class Gate(ScaledActivation):
-    """`out_scale x (1 + in_scale y)` of the two halves x, y of the channels; aliases.
+    """Multiplies the two halves x, y of the channels: `out_scale * x * (1 + in_scale * y)`.
 
-    For an MLP, whose first layer makes both halves: [N, H, W, 2 C] to [N, H, W, C].
+    It is made for MLPs, whose first layer computes both halves: `[N, H, W, 2 C]` to `[N, H, W, C]`. It
+    aliases and commutes with shifts by whole pixels.
+
+    Attributes:
+      in_scale: initial factor on y. Learned (shape `[1]`) if `train_scale` is set.
+      out_scale: initial factor on the result, like `in_scale`.
+      train_scale: whether both factors are learned.
+
+    Source: bilinear gated linear units (Shazeer 2020, arXiv 2002.05202) and MONet (Chrysos et al. 2024,
+    arXiv 2401.17992).
     """
 
     gated: ClassVar[bool] = True
 
     @nn.compact
     def parameters(self) -> tuple[Scale, Scale]:
-        """Both scales."""
+        """Returns both scales."""
         return self.scales()
 
     def pointwise(self, x: jax.Array) -> jax.Array:
-        """The gate at every sample of [..., 2 C], wherever the samples are."""
+        """Applies the gate to every sample of `[..., 2 C]`, on any grid."""
         x, by = _halves(self.cast(x))
         return gate(x, by, *self.parameters())
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., 2 C] to [..., C].
+        """`[..., 2 C]` to `[..., C]`.
 
         Raises:
-          ShapeError: an odd number of channels.
+          ShapeError: the number of channels is odd.
         """
         return self.pointwise(x)
 
 
 class UpGate(Gate, FinerGrid):
-    """The gate on the smallest grid where it is exact: commutes with every fractional shift."""
+    """Multiplies the two halves of the channels on a finer grid, without aliasing.
+
+    Both halves are interpolated to the smallest grid where the product is exact, and the product is
+    low-passed back. The layer commutes with every fractional shift. Its fields are those of `Gate`.
+
+    Source: this package, for the products of bilinear gated linear units (Shazeer 2020, arXiv 2002.05202)
+    and MONet (Chrysos et al. 2024, arXiv 2401.17992).
+    """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, 2 C] to [N, H, W, C]."""
+        """`[N, H, W, 2 C]` to `[N, H, W, C]`."""
         check_images(x)
         x, by = _halves(self.cast(x))
         return up_gate_down(x, by, *self.parameters(), precision=self.exact)
 
 
 class UpSelfGate(ScaledActivation):
-    """`out_scale x (1 + in_scale V x)` on the grid where it is exact, V learned: for any network.
+    """Multiplies the map by a linear map of itself on a finer grid: `out_scale * x * (1 + in_scale * V x)`.
 
-    V [C, C] starts at 0: products of products from block to block would otherwise outgrow every number format
-    before the network has learned to keep them small.
+    It replaces any activation, because it keeps the number of channels, and commutes with every fractional
+    shift. The learned matrix V `[C, C]` starts at 0. With other initial values, products of products from
+    block to block overflow every number format before training can keep them small.
+
+    Attributes:
+      in_scale: initial factor on V x. Learned (shape `[1]`) if `train_scale` is set.
+      out_scale: initial factor on the result, like `in_scale`.
+      train_scale: whether both factors are learned.
+
+    Source: this package, after bilinear gated linear units (Shazeer 2020, arXiv 2002.05202) and MONet
+    (Chrysos et al. 2024, arXiv 2401.17992).
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]."""
-        # V commutes with the interpolation; on the coarse grid it has fewer samples.
+        """`[N, H, W, C]` to `[N, H, W, C]`."""
+        # V commutes with the interpolation, and the coarse grid has fewer samples.
         x = self.cast(x)
         numerics = {**self.numerics, "precision": self.exact}
         linear = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, **numerics, name="linear")
@@ -243,22 +296,27 @@ class UpSelfGate(ScaledActivation):
 
 
 class LowpassGate(Gate):
-    """The gate with its second factor low-passed: exact before a low-pass filter (the stem).
+    """Gate whose second factor is low-passed; exact before a low-pass filter, such as in the stem.
 
-    `cutoff` as for `LowpassPolynomial`.
+    Its other fields are those of `Gate`.
+
+    Attributes:
+      cutoff: see `LowpassPolynomial`.
+
+    Source: this package, after the low-pass polynomial of Michaeli et al. 2023 (arXiv 2303.08085).
     """
 
     cutoff: float = 0.75
 
     def scaled(self, channels: int) -> jax.Array:
-        """The coefficients [channels, 3] of 1, x and x y, as those of a `LowpassPolynomial`."""
+        """Returns the coefficients `[channels, 3]` of 1, x and x y, like `LowpassPolynomial.scaled`."""
         in_scale, out_scale = self.parameters()
         inner, outer = (jnp.asarray(scale).reshape(()) for scale in (in_scale, out_scale))
         row = jnp.stack([jnp.zeros_like(outer), outer, outer * inner])
         return jnp.tile(row.astype(accurate_dtype(row.dtype)), (channels, 1))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, 2 C] to [N, H, W, C]."""
+        """`[N, H, W, 2 C]` to `[N, H, W, C]`."""
         check_images(x)
         x, by = _halves(self.cast(x))
         return gate(x, ideal_lowpass(by, self.cutoff, precision=self.exact), *self.parameters())

@@ -1,8 +1,8 @@
-"""Samplers that adapt to the map: by a polyphase component for each image, or a filter for each place.
+"""Samplers that adapt to the map: one polyphase component per image, or one filter per position.
 
-The component is chosen by its norm (APS) or by a small network (LPS). The choice depends on the set of
-components only, which an integer circular shift of the map permutes: so sampling commutes with every such
-shift, wherever the stride divides the map.
+The component is chosen by its norm (APS) or by a small network (LPS). The choice depends only on the set of
+components. An integer circular shift of the map permutes this set. So sampling commutes with every such
+shift if the stride divides the sides of the map.
 """
 
 from typing import Any, Literal, get_args
@@ -44,15 +44,15 @@ Evaluation = Literal["hard", "convex", "noisy"]
 
 
 class ComponentSampler(Sampler):
-    """Filters, splits the map into polyphase components and keeps the one that `choose` names.
+    """Base class: filters, splits the map into polyphase components and keeps the one that `choose` returns.
 
-    Strides are taken in prime factors, one choice each.
+    Strides are split into prime factors, with one choice per factor.
 
     Attributes:
-      inner: sampler whose filter runs before each split; `Subsample` filters nothing.
-      select_on: whether the choice looks at the "filtered" components (APS for ImageNet, LPS) or at the
-        "raw" ones (APS for CIFAR, selection_noantialias of LPS).
-      odd_padding: for sides that the stride does not divide.
+      inner: sampler whose filter runs before each split. `Subsample` does not filter.
+      select_on: whether the choice uses the "filtered" components (APS for ImageNet, LPS) or the "raw" ones
+        (APS for CIFAR, `selection_noantialias` of LPS).
+      odd_padding: padding of sides that are not multiples of the stride.
     """
 
     inner: SamplerFactory = part(Subsample)
@@ -67,14 +67,14 @@ class ComponentSampler(Sampler):
         train: bool,
         temperature: Temperature,
     ) -> jax.Array:
-        """The phase [N], or weights [N, K], for components [N, K, h, w, C] of step number `step`."""
+        """Returns the phase `[N]` or weights `[N, K]` for the components `[N, K, h, w, C]` of one step."""
         raise NotImplementedError
 
     @nn.compact
     def with_phase(
         self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
     ) -> tuple[jax.Array, Phase]:
-        """See `Sampler.with_phase`; the phases are those of all steps."""
+        """Returns the sampled map and the phases of all steps; see `Sampler.with_phase`."""
         x = self.checked(x)
         if self.select_on not in get_args(SelectOn):
             raise ConfigError(unknown("select_on", self.select_on, get_args(SelectOn)))
@@ -97,16 +97,23 @@ class ComponentSampler(Sampler):
 
 
 class AdaptivePolyphase(ComponentSampler):
-    """Adaptive polyphase sampling (APS): the component with the best score; no gradient through the choice.
+    """Adaptive polyphase sampling (APS): keeps the polyphase component with the highest score.
 
-    Chaman & Dokmanic 2021 (arXiv 2011.14214). Exact for every integer circular shift.
+    It is exact for every integer circular shift if the strides divide the sides of the map. No gradient
+    flows through the choice.
 
     Attributes:
-      criterion: `ops.polyphase.component_scores`. Behind a max pool at stride 1 the components tie in
-        "l_infty" and "non_abs_max" (the largest value fills a window, which holds all phases): not exact
-        there, as in the original.
-      tie_order: which of equal scores wins, `ops.polyphase.best_phase`; "rows" for the variant in the
-        code of LPS (max_2_norm).
+      criterion: the score; see `ops.component_scores`. After a max pool at stride 1 the components tie in
+        `"l_infty"` and `"non_abs_max"`: the largest value fills a window, which contains all phases. These
+        criteria are then not exact, as in the original.
+      tie_order: which of several equal scores wins; see `ops.best_phase`. "rows" is the variant in the code
+        of LPS (`max_2_norm`).
+      strides: sampling strides.
+      inner: sampler whose filter runs before the components are split. `Subsample` does not filter.
+      select_on: whether the choice uses the "filtered" components or the "raw" ones.
+      odd_padding: padding of sides that are not multiples of the stride.
+
+    Source: Chaman & Dokmanic 2021 (arXiv 2011.14214).
     """
 
     criterion: Criterion = "l2"
@@ -120,25 +127,31 @@ class AdaptivePolyphase(ComponentSampler):
         train: bool,
         temperature: Temperature,
     ) -> jax.Array:
-        """The phase [N] of the best score."""
+        """Returns the phase `[N]` of the highest score."""
         scores = component_scores(jax.lax.stop_gradient(components), self.criterion)
         return best_phase(scores, factors, self.tie_order)
 
 
 class LearnedPolyphase(ComponentSampler):
-    """Learnable polyphase sampling (LPS): a small network scores the components.
+    """Learnable polyphase sampling (LPS): a small network scores the polyphase components.
 
-    In training the output is a mixture of all components with weights softmax((logits + g) / t), g
-    Gumbel noise from the rng stream "gumbel" and t the temperature; in evaluation the component with
-    the largest logit, and only that commutes with shifts. Rojas-Gomez et al. 2022 (arXiv 2210.08001),
-    section 3.
+    In training the output is a mixture of all components with the weights softmax((logits + g) / t). Here g
+    is Gumbel noise from the rng stream "gumbel", and t is the temperature. In evaluation the output is the
+    component with the largest logit. Only evaluation commutes with shifts.
 
     Attributes:
-      logits: module from components [N, K, h, w, C] to logits [N, K] (`layers.phase_logits`).
-      noise: without it the training mixture has weights softmax(logits / t) ("train_convex").
-      evaluation: "hard", or the mixture without noise ("convex") or with it ("noisy"). Without a key for
-        "gumbel" the noise follows from the logits: of every image another, and the same again and again.
-      evaluation_temperature: of the mixtures of evaluation; None: the one that is passed.
+      logits: module from components `[N, K, h, w, C]` to logits `[N, K]` (`ConvLogits` and others).
+      noise: whether training adds noise. Without it the weights are softmax(logits / t) (`"train_convex"`).
+      evaluation: "hard" for the best component, "convex" for the mixture without noise, "noisy" for the
+        mixture with noise. Without a key for "gumbel", the noise is computed from the logits: it differs
+        between images and is reproducible.
+      evaluation_temperature: temperature of the mixtures in evaluation. None: the temperature of the call.
+      strides: sampling strides.
+      inner: sampler whose filter runs before the components are split. `Subsample` does not filter.
+      select_on: whether the choice uses the "filtered" components or the "raw" ones.
+      odd_padding: padding of sides that are not multiples of the stride.
+
+    Source: Rojas-Gomez et al. 2022 (arXiv 2210.08001), section 3.
     """
 
     odd_padding: Padding = "ZERO"
@@ -155,7 +168,7 @@ class LearnedPolyphase(ComponentSampler):
         train: bool,
         temperature: Temperature,
     ) -> jax.Array:
-        """Weights [N, K] in training, the phase [N] in "hard" evaluation."""
+        """Returns weights `[N, K]` in training, and the phase `[N]` in "hard" evaluation."""
         if self.evaluation not in get_args(Evaluation):
             raise ConfigError(unknown("evaluation", self.evaluation, get_args(Evaluation)))
         network: Any = self.logits(**self.numerics, name=f"logits{step}")
@@ -167,30 +180,34 @@ class LearnedPolyphase(ComponentSampler):
             if train or self.has_rng("gumbel"):
                 logits += jax.random.gumbel(self.make_rng("gumbel"), logits.shape, logits.dtype)
             else:
-                logits += jax.vmap(_own_noise)(logits)
+                logits += jax.vmap(_noise_from_logits)(logits)
         if not train and self.evaluation_temperature is not None:
             temperature = self.evaluation_temperature
         return jax.nn.softmax(logits / jnp.asarray(temperature, logits.dtype), axis=1)
 
 
-def _own_noise(logits: jax.Array) -> jax.Array:
-    """Gumbel noise for the logits [K] of one image, from a key that they make."""
+def _noise_from_logits(logits: jax.Array) -> jax.Array:
+    """Gumbel noise for the logits `[K]` of one image, with a key computed from these logits."""
     key = jax.random.key(0)
-    # Of their first digits, which do not depend on the size of the batch as the last ones do.
+    # Only the leading digits make the key: the last ones depend on the size of the batch.
     for bits in jax.lax.bitcast_convert_type(logits.astype(jnp.bfloat16), jnp.uint16):
         key = jax.random.fold_in(key, bits)
     return jax.random.gumbel(key, logits.shape, logits.dtype)
 
 
 class AdaptiveBlurPool(FilteredSampler):
-    """DDAC (Zou et al. 2020, arXiv 2008.09604) as learnable_polyphase_sampling has it.
+    """Learns a blur filter for each position and group of channels, then samples (DDAC).
 
-    A convolution, batch norm and softmax give each position one filter a group of channels. The softmax
-    runs over all groups together, as in the original: each group's weights then sum to about 1 / groups.
+    A convolution, a batch norm and a softmax compute one filter per position and group. The softmax covers
+    all groups together, as in the original. The weights of each group therefore sum to about 1 / groups.
 
     Attributes:
-      kernel_size: of the filters, odd.
-      groups: of channels that share a filter; must divide the channels.
+      strides: sampling strides.
+      kernel_size: size of the filters, odd.
+      groups: number of groups of channels that share a filter. It must divide the channels.
+      padding: how the map continues beyond its border.
+
+    Source: Zou et al. 2020 (arXiv 2008.09604), in the version of `learnable_polyphase_sampling`.
     """
 
     kernel_size: Pair = 3
@@ -199,7 +216,7 @@ class AdaptiveBlurPool(FilteredSampler):
 
     @nn.compact
     def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """The filtered map at full size; `train` uses and updates the batch statistics."""
+        """Returns the filtered map at full size; `train` uses and updates the batch statistics."""
         rows, columns = pair(self.kernel_size, "kernel_size")
         conv = Conv(
             self.groups * rows * columns,

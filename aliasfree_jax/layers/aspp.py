@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling (Chen et al. 2017, arXiv 1706.05587, section 3.3), right on the circle."""
+"""Atrous spatial pyramid pooling (Chen et al. 2017, arXiv 1706.05587, section 3.3), exact on the circle."""
 
 import flax.linen as nn
 import jax
@@ -11,16 +11,21 @@ from aliasfree_jax.ops.padding import Padding
 
 
 class ASPP(Layer):
-    """Sees a map at several scales at once, [N, H, W, C] to [N, H, W, features].
+    """Looks at a map at several scales: `[N, H, W, C]` to `[N, H, W, features]`.
 
-    A 1 x 1 convolution, one 3 x 3 a dilation rate, and the mean of the map at every place, each with a norm
-    and an activation, side by side; a 1 x 1 convolution makes one map of them. Circular branches commute with
-    circular shifts at every size, also where a rate exceeds the map.
+    The parallel branches are a 1 x 1 convolution, one 3 x 3 convolution per dilation rate, and the mean of
+    the map. Each branch has a norm and an activation. A 1 x 1 convolution joins them. Circular branches
+    commute with circular shifts at every size, also if a rate exceeds the map.
 
     Attributes:
+      features: channels of the result and of each branch.
       rates: dilations of the 3 x 3 convolutions.
-      paddings: of these, one each.
-      dropout_rate: of the result, in training.
+      paddings: padding of each 3 x 3 convolution.
+      activation: activation of every branch.
+      norm: norm of every branch.
+      dropout_rate: dropout rate of the result in training.
+
+    Source: Chen et al. 2017 (arXiv 1706.05587), section 3.3; circular padding is this package's.
     """
 
     features: int
@@ -32,7 +37,7 @@ class ASPP(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """The map at all scales. Draws from the rng stream "dropout" in training."""
+        """Returns the joined map. Draws from the rng stream "dropout" in training."""
         branches = [self._branch(x, "point", train)]
         for number, (rate, padding) in enumerate(zip(self.rates, self.paddings, strict=True), 1):
             branches.append(self._branch(x, f"rate{number}", train, rate, padding))

@@ -1,8 +1,8 @@
-"""Taking a batch in pieces, and computing again in the gradient what need not be kept.
+"""Processes a batch in pieces, and recomputes values in the gradient instead of storing them.
 
-The hidden maps of an alias-free network on the finer grid are its largest by far.
-Where the images do not depend on one another, a piece of the batch at a time keeps them in the cache of
-a CPU; and what has left it is computed again as fast as it is read back, in a fifth of the memory.
+The hidden maps on the finer grid are by far the largest maps of an alias-free network. If images do not
+depend on each other, small pieces of the batch keep these maps in the cache of a CPU. Recomputing a map is
+as fast as reading it from memory, and needs a fifth of the memory.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,17 @@ import jax
 
 from aliasfree_jax.ops.choices import choices
 
-# What the gradient computes again instead of keeping it: the MLPs and the stem (whose hidden maps are the
-# largest), whole blocks, nothing, or what the batch is cut for ("auto").
+# What the gradient recomputes instead of storing: the MLPs and the stem (their hidden maps are the largest),
+# whole blocks, nothing, or only layers whose batch is processed in pieces ("auto").
 Remat = Literal["auto", "none", "mlp", "block"]
 
 
 def images_at_once(batch: int, bytes_each: int) -> int:
-    """How many of `batch` images to take at a time, where the widest map of one has `bytes_each`.
+    """Returns how many of `batch` images to process at once if the widest map of one has `bytes_each`.
 
-    A divisor of the batch. With several devices the batch is divided already, and a loop over a
-    divided axis would gather it: then always the whole batch. So is one of no known size (`jax.export`).
+    The result divides the batch. With several devices it is always the whole batch: the batch is sharded
+    already, and a loop over a sharded axis would gather it. It is also the whole batch if its size is
+    unknown (`jax.export`).
     """
     limit = choices().working_set
     if limit is None or jax.device_count() > 1 or not isinstance(batch, int) or batch == 0:
@@ -39,18 +40,18 @@ def over_images(
     at_once: int,
     remat: Remat,
 ) -> jax.Array:
-    """`method(module, x)` for a method that treats every image alone: `at_once` images at a time.
+    """Computes `method(module, x)`, which treats every image separately, `at_once` images at a time.
 
     Args:
-      module: has parameters at most (no statistics, no random numbers).
-      x: [N, ...], with N a multiple of `at_once`.
-      remat: with "mlp", or "auto" where the batch is cut, the gradient keeps only `x` and computes
-        everything else again.
+      module: module with parameters only (no statistics, no random numbers).
+      x: `[N, ...]`, where N is a multiple of `at_once`.
+      remat: with "mlp", and with "auto" if the batch is processed in pieces, the gradient stores only `x`
+        and recomputes everything else.
     """
     whole = at_once >= x.shape[0]
     recompute = remat == "mlp" or (remat == "auto" and not whole)
     run = nn.remat(method, prevent_cse=whole) if recompute else method
-    # Captured outputs of the pieces would be lost: who looks at inner maps gets those of the whole batch.
+    # A loop would lose captured intermediates, so capturing them processes the whole batch.
     if whole or module.is_initializing() or module.is_mutable_collection("intermediates"):
         return run(module, x)
     loop = nn.scan(

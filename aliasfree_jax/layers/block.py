@@ -1,4 +1,4 @@
-"""What the blocks of networks have in common: convolution, norm and activation; stochastic depth."""
+"""Building blocks of networks: convolution before a norm, norm with activation, stochastic depth."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def conv_before_norm(
     dilation: int = 1,
     kernel_init: Initializer = kaiming_normal_fan_out,
 ) -> Conv:
-    """A square convolution without bias in the layer `of`, with its `padding` and number formats."""
+    """Square convolution without bias in the layer `of`, with its `padding` and number formats."""
     return Conv(
         features,
         size,
@@ -40,26 +40,35 @@ def conv_before_norm(
 def normed_and_activated(
     of: Any, x: jax.Array, train: bool, prefix: str = "", number: int | str = ""
 ) -> jax.Array:
-    """The `norm` and then the `activation` of the layer `of`, under these names with prefix and number."""
+    """Applies the `norm` and then the `activation` of the layer `of`, named by prefix and number."""
     x = of.norm(**of.numerics, name=f"{prefix}norm{number}")(x, train=train)
     y: jax.Array = of.activation(**of.numerics, name=f"{prefix}activation{number}")(x)
     return y
 
 
 class DropPath(Layer):
-    """Stochastic depth (Huang et al. 2016, arXiv 1603.09382): the branch of some images is left out.
+    """Stochastic depth: zeroes a residual branch for randomly chosen images in training.
 
-    Zeroes whole samples of a residual branch with probability `rate`, scaling the others up.
-    Draws from the rng stream "drop_path" in training; the identity otherwise and at rate 0.
+    Each image's branch is zeroed with probability `rate`; the others are divided by 1 - rate. Training
+    draws from the rng stream `"drop_path"`. In evaluation and at rate 0 the layer is the identity.
+
+    Attributes:
+      rate: probability, in [0, 1).
+
+    Source: Huang et al. 2016 (arXiv 1603.09382).
     """
 
     rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, ...] to [N, ...]. Raises `ConfigError` unless 0 <= rate < 1."""
+        """`[N, ...]` to `[N, ...]`.
+
+        Raises:
+          ConfigError: the rate is outside [0, 1).
+        """
         if not 0.0 <= self.rate < 1.0:
-            raise ConfigError(f"drop path rates lie in [0, 1), got {self.rate}.")
+            raise ConfigError(f"drop path rates must lie in [0, 1), got {self.rate}.")
         x = self.cast(x)
         if not train or self.rate == 0.0:
             return x

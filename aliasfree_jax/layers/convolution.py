@@ -1,4 +1,4 @@
-"""Convolutions whose padding can be circular."""
+"""Convolutions with circular padding."""
 
 from typing import Any
 
@@ -14,15 +14,25 @@ from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 
 class Conv(Layer):
-    """A convolution [N, H, W, C] to [N, H', W', features], circular unless told otherwise.
+    """Convolution `[N, H, W, C]` to `[N, H', W', features]`, circular by default.
 
-    `nn.Conv` for maps, with the paddings of `ops.padding.WindowPadding` and, on CPUs, a faster gradient for
-    few channels.
+    It is `nn.Conv` for 2-D maps with the padding modes of `ops.padding.WindowPadding`. On CPUs, the
+    gradient of convolutions with few input channels is faster than XLA's.
 
     Attributes:
-      kernel_dilation: steps between the taps of the kernel. Circular padding is right for every step, also
-        where the kernel reaches further than the map.
-      feature_group_count: groups of channels, each convolved by itself; divides C and features.
+      features: output channels.
+      kernel_size: size of the kernel.
+      strides: strides of the convolution.
+      padding: "CIRCULAR", "ZERO", "REFLECT", "REPLICATE", "SAME", "VALID" or numbers of samples.
+      feature_group_count: number of channel groups, each convolved separately. It divides the input
+        channels and `features`.
+      use_bias: whether to add a bias.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
+      kernel_dilation: distance in samples between neighbouring taps. Circular padding is exact for every
+        distance, also if the kernel is larger than the map.
+
+    Source: standard convolution; circular padding as in Chaman & Dokmanic 2021 (arXiv 2011.14214).
     """
 
     features: int
@@ -36,10 +46,10 @@ class Conv(Layer):
     kernel_dilation: Pair = 1
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Cross-correlation plus bias.
+        """Returns the cross-correlation plus bias.
 
         Raises:
-          ShapeError: not floating-point [N, H, W, C], or a map that is too small.
+          ShapeError: `x` is not floating-point `[N, H, W, C]`, or the map is too small.
           ConfigError: unknown padding.
         """
         check_images(x)
@@ -62,7 +72,7 @@ class Conv(Layer):
 def _parameters(
     of: Any, x: jax.Array, shape: tuple[int, ...], bias_init: Initializer
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """The map in the number format of a convolution `of`, its kernel of this shape and its bias, if any."""
+    """Returns the map in the number format of the convolution `of`, its kernel, and its bias or None."""
     kernel = of.param("kernel", of.kernel_init, shape, of.param_dtype)
     bias = of.param("bias", bias_init, shape[-1:], of.param_dtype) if of.use_bias else None
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=of.dtype)
@@ -70,10 +80,10 @@ def _parameters(
 
 
 class MeanConv(Layer):
-    """`Conv` at stride 1 followed by the mean over all positions, [N, H, W, C] to [N, features].
+    """`Conv` at stride 1, then the mean over all positions: `[N, H, W, C]` to `[N, features]`.
 
-    With the same parameters, computed without the convolution (`ops.mean_convolution`) and, for half
-    precision, in float32.
+    It has the same parameters, but does not compute the convolution (`ops.mean_convolution`).
+    Half-precision maps are processed in float32.
     """
 
     features: int
@@ -84,7 +94,7 @@ class MeanConv(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The mean of cross-correlation plus bias."""
+        """Returns the mean of the cross-correlation plus bias."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
@@ -93,9 +103,17 @@ class MeanConv(Layer):
 
 
 class DepthwiseConv(Layer):
-    """A filter for each channel at stride 1, keeping the size of the map [N, H, W, C].
+    """Filters each channel separately at stride 1 and keeps the size of the map.
 
-    On CPUs many times faster than XLA's grouped convolution (`ops.depthwise`).
+    On CPUs it is many times faster than XLA's grouped convolution (`ops.depthwise_conv`).
+
+    Attributes:
+      kernel_size: size of the filters.
+      padding: how the map continues beyond its border.
+      use_bias: whether to add a bias.
+      kernel_init: initializer of the filters.
+
+    Source: standard depthwise convolution, as in ConvNeXt (Liu et al. 2022, arXiv 2201.03545).
     """
 
     kernel_size: Pair = 7
@@ -105,7 +123,12 @@ class DepthwiseConv(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]. Raises `ShapeError` for unfit maps, `ConfigError` for padding."""
+        """`[N, H, W, C]` to `[N, H, W, C]`.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, H, W, C]`, or the map is smaller than the padding.
+          ConfigError: unknown padding.
+        """
         check_images(x)
         shape = (*pair(self.kernel_size, "kernel_size"), x.shape[-1])
         x, kernel, bias = _parameters(self, x, shape, nn.initializers.zeros)

@@ -1,4 +1,4 @@
-"""What all layers have in common: Flax's fields for number formats; parts and initial values by value."""
+"""Base class of all layers, factories of parts, and initializers that compare by value."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,14 +16,16 @@ Initializer = nn.initializers.Initializer
 
 
 class Layer(nn.Module, kw_only=True):
-    """A module with Flax's fields for how it computes, which are given by keyword.
+    """Base class of all layers: a Flax module with keyword fields for its number formats.
 
     Attributes:
-      dtype: of maps and products; None takes that of the inputs and parameters. Statistics of norms and
+      dtype: dtype of maps and products. None: the dtype of the inputs and parameters. Norm statistics and
         polynomials always use at least float32.
-      param_dtype: of the parameters.
-      precision: of products, as in `jax.lax.Precision`. None: "highest" for ideal filters, polynomials and
-        gates, whose exactness rests on it; JAX's default for everything else.
+      param_dtype: dtype of the parameters.
+      precision: precision of products, as in `jax.lax.Precision`. None: "highest" for ideal filters,
+        polynomials and gates, which are exact only with it, and JAX's default for everything else.
+
+    Source: this package; the fields are those of `flax.linen` layers.
     """
 
     dtype: Any = None
@@ -32,7 +34,7 @@ class Layer(nn.Module, kw_only=True):
 
     @property
     def numerics(self) -> dict[str, Any]:
-        """The three fields, as a layer hands them to its parts."""
+        """The three number-format fields, to be passed on to submodules."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype, "precision": self.precision}
 
     @property
@@ -42,58 +44,74 @@ class Layer(nn.Module, kw_only=True):
 
     @nn.nowrap
     def cast(self, x: jax.Array) -> jax.Array:
-        """`x` in the layer's `dtype`, if it has one. Raises `ShapeError` for integers."""
+        """Returns `x` in the layer's `dtype`, or unchanged if `dtype` is None.
+
+        Raises:
+          ShapeError: `x` is not floating-point.
+        """
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ShapeError(
-                f"expected floating-point values, got {x.dtype}{list(x.shape)}: x.astype(float)."
+                f"expected floating-point values, got {x.dtype}{list(x.shape)}: convert with x.astype(float)."
             )
         return x if self.dtype is None else x.astype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Factory:
-    """A module class with some of its fields: `Factory(BlurPool, kernel_size=4)` is called with the others.
+    """A module class together with some of its fields; calling it with the other fields builds the module.
 
-    Two of them with the same fields are equal, and so are the layers that hold them; those of
-    `functools.partial` are not, and `jax.jit` compiles again for every new one.
+    `Factory(BlurPool, kernel_size=4)` builds `BlurPool` layers with `kernel_size=4`. Two factories with the
+    same fields are equal, and so are the layers that contain them. Objects of `functools.partial` are never
+    equal, so `jax.jit` would compile again for every new one.
+
+    Attributes:
+      module: the module class.
+      fields: names and values of the fields, sorted by name.
+
+    Source: this package.
     """
 
     module: ModuleFactory
     fields: tuple[tuple[str, Any], ...]
 
     def __init__(self, module: ModuleFactory, /, **fields: Any) -> None:
-        """`fields`: of the module, hashable."""
+        """Stores the module class and its fields.
+
+        Args:
+          module: the module class.
+          fields: fields of the module; the values must be hashable.
+        """
         object.__setattr__(self, "module", module)
         object.__setattr__(self, "fields", tuple(sorted(fields.items())))
 
     def __call__(self, **fields: Any) -> nn.Module:
-        """The module with its fields and these."""
+        """Builds the module with the stored fields and these; these take precedence."""
         return self.module(**{**dict(self.fields), **fields})
 
 
 def part(default: ModuleFactory) -> Any:
-    """A field for an injected part.
+    """Declares a field for an injected part.
 
-    A plain default would be an attribute of the class as well. Flax's `ToNNX` takes such an attribute for a
-    method, and then cannot hold the variables of a submodule with the field's name.
+    A plain default would also be an attribute of the class. Flax's `ToNNX` treats such an attribute as a
+    method, and then cannot store the variables of a submodule with the name of the field.
     """
     return dataclasses.field(default_factory=lambda: default)
 
 
 def accurate_dtype(dtype: Any) -> Any:
-    """`dtype`, or float32 if that is wider: where sums of many values are accumulated."""
+    """Returns `dtype` or float32, whichever is wider: for sums of many values."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class InitializerOf:
-    """The initializer that `maker(*arguments)` makes; unlike JAX's it compares and pickles by value."""
+    """The initializer `maker(*arguments)`. Unlike JAX's, it compares and pickles by value."""
 
     maker: Callable[..., Initializer]
     arguments: tuple[Any, ...]
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        """Values of this shape."""
+        """Returns initial values of this shape."""
         return self.maker(*self.arguments)(key, shape, dtype)
 
 
@@ -106,12 +124,12 @@ def _fan_in_uniform(fan_in: int) -> Initializer:
 
 
 def fan_in_uniform(fan_in: int) -> Initializer:
-    """Uniform in +-1 / sqrt(fan_in): PyTorch's default, of kernels and of their biases alike."""
+    """Uniform in `+-1 / sqrt(fan_in)`: PyTorch's default for kernels and biases."""
     return InitializerOf(_fan_in_uniform, (fan_in,))
 
 
 def normal(stddev: float) -> Initializer:
-    """Normal with this deviation."""
+    """Normal with this standard deviation."""
     return InitializerOf(nn.initializers.normal, (stddev,))
 
 
@@ -119,8 +137,8 @@ def _variance_scaling(*arguments: Any) -> Initializer:
     return InitializerOf(nn.initializers.variance_scaling, arguments)
 
 
-# Kaiming normal with fan_out, as ResNet, VGG and MobileNet-v2 initialise convolutions; not truncated.
-# jax counts the fan of [k, k, C / groups, F] as k^2 F, which is PyTorch's for grouped convolutions too.
+# Kaiming normal with fan_out, not truncated: the initial values of ResNet, VGG and MobileNet-v2. JAX computes
+# the fan of [k, k, C / groups, F] as k^2 F, like PyTorch, also for grouped convolutions.
 kaiming_normal_fan_out = _variance_scaling(2.0, "fan_out", "normal")
 kaiming_normal_fan_in = _variance_scaling(2.0, "fan_in", "normal")
-lecun_normal = _variance_scaling(1.0, "fan_in", "truncated_normal")  # of Flax's own layers
+lecun_normal = _variance_scaling(1.0, "fan_in", "truncated_normal")  # the default of Flax's layers

@@ -1,4 +1,4 @@
-"""The pointwise part of a ConvNeXt block, in whichever order costs less."""
+"""The pointwise part of a ConvNeXt block, computed in the cheaper order of linear layers and resampling."""
 
 import math
 from typing import Any, Literal, get_args
@@ -18,7 +18,7 @@ MlpGrid = Literal["auto", "fine", "coarse"]
 
 
 def resampling_cost(shape: tuple[int, int], grid: tuple[int, int]) -> int:
-    """Multiply-adds for one channel to be brought from `shape` to `grid` and back."""
+    """Multiply-adds for resampling one channel from `shape` to `grid` and back."""
     (h, w), (fine_h, fine_w) = shape, grid
     return 2 * (h * w * fine_w + h * fine_w * fine_h)
 
@@ -28,8 +28,9 @@ def mlp_costs(
 ) -> dict[str, int]:
     """Multiply-adds of the MLP with its linear layers on the fine and on the coarse grid.
 
-    "fine" resamples `channels` maps and runs the layers on the activation's grid; "coarse" runs them
-    on the map's own grid and resamples `hidden` maps (for a gate twice as many) there and `hidden` back.
+    "fine" resamples `channels` maps and runs the linear layers on the activation's grid. "coarse" runs them
+    on the map's own grid. It resamples `hidden` maps (twice as many for a gate) to the fine grid and
+    `hidden` maps back.
     """
     grid, maps = polynomial_grid(shape, degree), (3 if gated else 2) * hidden
     resampling = resampling_cost(shape, grid)
@@ -40,25 +41,31 @@ def mlp_costs(
 
 
 def hidden_width(channels: int, activation: ModuleFactory, ratio: float = 4.0) -> int:
-    """Hidden channels of an MLP with 2 ratio C^2 weights: ratio C, or 2/3 of that where it is gated.
+    """Hidden channels of an MLP with 2 ratio C^2 weights: ratio C, or 2/3 of that for gated activations.
 
-    Rounded to a multiple of 8 if it is no whole number.
+    The result is rounded to a multiple of 8 if it is not an integer.
     """
     width = 2 * ratio * channels / (3 if is_gated(activation) else 2)
     return round(width) if width == round(width) else 8 * max(1, round(width / 8))
 
 
 class Mlp(Layer):
-    """Expand, activate, project: [N, H, W, C] to [N, H, W, C].
+    """Expands the channels, activates, and projects back: `[N, H, W, C]` to `[N, H, W, C]`.
 
-    Linear layers with bias commute with ideal resampling, which keeps constants; so an activation with a
-    `FinerGrid` may enclose them ("fine") or stand between them ("coarse"), with the same
-    parameters and result. "auto" is the backend's choice (`ops.choices`): on the CPU the order with
-    fewer multiply-adds (`mlp_costs`).
+    Linear layers with bias commute with ideal resampling, which preserves constants. So they can run on the
+    finer grid of an activation ("fine") or on the grid of the map ("coarse"). Parameters and results are
+    the same. "auto" is the backend's choice (`ops.choices`): on CPUs, the order with fewer multiply-adds.
 
     Attributes:
-      hidden: channels after the activation; a gate takes twice as many (`hidden_width`).
-      remat: "mlp" for a gradient that keeps the input only (`layers.batching`).
+      hidden: channels after the activation. A gate needs twice this number before it.
+      activation: the activation, a module class or `Factory`.
+      grid: grid of the linear layers: "auto", "fine" or "coarse".
+      remat: what the gradient recomputes instead of storing. "mlp": everything except the input. "auto":
+        the same if the batch is processed in pieces (`layers.batching`). "none" and "block": nothing.
+      kernel_init: initializer of both linear layers.
+
+    Source: Liu et al. 2022 (arXiv 2201.03545); Michaeli et al. 2023 (arXiv 2303.08085) for the finer grid;
+    the choice of the order is this package's.
     """
 
     hidden: int
@@ -68,7 +75,12 @@ class Mlp(Layer):
     kernel_init: Initializer = normal(0.02)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]."""
+        """`[N, H, W, C]` to `[N, H, W, C]`.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, H, W, C]`.
+          ConfigError: unknown grid.
+        """
         check_images(x)
         x = self.cast(x)
         return over_images(self, Mlp._forward, x, at_once=self._at_once(x), remat=self.remat)
@@ -99,7 +111,7 @@ class Mlp(Layer):
 
     def _at_once(self, x: jax.Array) -> int:
         activation = self.activation(parent=None)
-        if not isinstance(activation, Gelu | Relu | ScaledActivation):  # may depend on other images
+        if not isinstance(activation, Gelu | Relu | ScaledActivation):  # it may mix images
             return x.shape[0]
         shape = (x.shape[1], x.shape[2])
         if isinstance(activation, FinerGrid):

@@ -1,8 +1,7 @@
-"""Normalisation layers over NHWC maps, with one call signature: `norm(x, train=...)`.
+"""Normalisation layers for NHWC maps, all called as `norm(x, train=...)`.
 
-Whether a norm keeps shift equivariance: statistics over channels at each pixel ("channel") are a
-pointwise non-linearity and alias; statistics over the whole map ("spatial", "batch", "instance",
-"group") do not.
+A norm with statistics over the channels of each pixel ("channel") is a pointwise non-linearity and aliases.
+Norms with statistics over the whole map ("spatial", "batch", "instance", "group") do not.
 """
 
 from typing import Any
@@ -15,26 +14,20 @@ from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.layer import Layer, accurate_dtype
 from aliasfree_jax.ops.shapes import check_images
 
-_EPSILON = 1e-5  # of batch, instance and group norms
+_EPSILON = 1e-5  # batch, instance and group norms
 
 
 class ChannelNorm(Layer):
-    """Layer norm over the channels of each pixel (ConvNeXt; type "C" of alias_free_convnets)."""
+    """Layer norm over the channels of each pixel. It aliases.
 
-    epsilon: float = 1e-6
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    It commutes with shifts by whole pixels.
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[..., C] to [..., C]."""
-        return _layer_norm(self, x, -1)
+    Attributes:
+      epsilon: added to the variance.
+      scale_init: initializer of the scale.
 
-
-class SpatialNorm(Layer):
-    """Alias-free layer norm (type "CHW2"): mean over channels at each pixel, one variance a sample.
-
-    The variance is the mean over channels and positions of the centred squares, a number that no
-    shift changes; so the layer is linear but for one scalar. Michaeli et al. 2023, section 3.3.
+    Source: Ba et al. 2016 (arXiv 1607.06450), as in ConvNeXt (Liu et al. 2022, arXiv 2201.03545); type "C"
+    of `alias_free_convnets`.
     """
 
     epsilon: float = 1e-6
@@ -42,13 +35,35 @@ class SpatialNorm(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]."""
+        """`[..., C]` to `[..., C]`. `train` has no effect."""
+        return _layer_norm(self, x, -1)
+
+
+class SpatialNorm(Layer):
+    """Alias-free layer norm: mean over the channels at each pixel, one variance per image.
+
+    The variance is the mean of the centred squares over channels and positions. No shift changes this
+    number. So the layer is linear, except for one scalar per image, and commutes with fractional shifts.
+
+    Attributes:
+      epsilon: added to the variance.
+      scale_init: initializer of the scale.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.3; type "CHW2" of its code.
+    """
+
+    epsilon: float = 1e-6
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """`[N, H, W, C]` to `[N, H, W, C]`. `train` has no effect."""
         check_images(x)
         return _layer_norm(self, x, (1, 2, 3))
 
 
 def _layer_norm(of: ChannelNorm | SpatialNorm, x: jax.Array, axes: int | tuple[int, ...]) -> jax.Array:
-    """`x` less its mean over channels, by the deviation over these axes; with the parameters of `of`."""
+    """Subtracts the mean over channels and divides by the deviation over `axes`; parameters of `of`."""
     x = of.cast(x)
     scale, bias = _scale_and_bias(of, x.shape[-1])
     accurate = x.astype(accurate_dtype(x.dtype))
@@ -63,25 +78,30 @@ def _scale_and_bias(of: Any, channels: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _as_flax(of: Any) -> dict[str, Any]:
-    """Fields of the norm of Flax that `of` is made of."""
+    """Returns the fields of the Flax norm that implements `of`."""
     fields = {name: getattr(of, name) for name in ("dtype", "param_dtype", "scale_init")}
     # The "fast" variance E[x^2] - E[x]^2 loses all digits where the mean is large.
     return {**fields, "epsilon": _EPSILON, "use_fast_variance": False, "name": "norm"}
 
 
 class BatchNorm(Layer):
-    """Batch norm with PyTorch's constants: momentum 0.1 there is 0.9 here, epsilon 1e-5.
+    """Batch norm with PyTorch's constants: momentum 0.1 there is 0.9 here, epsilon is 1e-5.
 
-    Under `jit` over a mesh the statistics are those of the global batch. With a `group`, every so many
-    consecutive images have statistics of their own ("ghost" batch norm, Hoffer et al. 2017, arXiv
-    1705.08741): with the images of a device, what PyTorch's data-parallel training computes, but for the
-    running statistics, which are the mean over all groups there are and not those of the first device. No
-    device then waits for others, and the number of devices does not change the result. PyTorch's running
-    variance is the unbiased one, n / (n - 1) times ours: it differs in training only.
+    Under `jit` over a mesh, the statistics are those of the global batch. With `group`, each group of
+    consecutive images has separate statistics ("ghost" batch norm). With the images of one device as a
+    group, this is PyTorch's data-parallel training. Only the running statistics differ: here they average
+    all groups, in PyTorch they are those of the first device. Devices then do not wait for each other, and
+    their number does not change the result.
+
+    PyTorch's running variance is unbiased: n / (n - 1) times the running variance here. The difference
+    occurs in training only.
 
     Attributes:
-      group: images with common statistics in training; 0: all of the (micro-)batch.
-      momentum: of the running statistics, in Flax's convention.
+      scale_init: initializer of the scale.
+      group: number of images that share statistics in training. 0: the whole (micro-)batch.
+      momentum: momentum of the running statistics, in Flax's convention.
+
+    Source: Ioffe & Szegedy 2015 (arXiv 1502.03167); groups: Hoffer et al. 2017 (arXiv 1705.08741).
     """
 
     scale_init: nn.initializers.Initializer = nn.initializers.ones
@@ -90,10 +110,13 @@ class BatchNorm(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]; running statistics in the collection "batch_stats".
+        """`[N, H, W, C]` to `[N, H, W, C]`; running statistics are in the collection `"batch_stats"`.
+
+        Args:
+          train: uses the statistics of the batch and updates the running ones.
 
         Raises:
-          ShapeError: in training, N is no multiple of `group`.
+          ShapeError: N is not a multiple of `group` in training.
         """
         check_images(x)
         if self.group and train:
@@ -104,7 +127,7 @@ class BatchNorm(Layer):
 
 
 class _GroupedBatchNorm(Layer):
-    """The training half of `BatchNorm` with groups, with the variables of flax's `nn.BatchNorm`."""
+    """`BatchNorm` with groups in training, with the variables of Flax's `nn.BatchNorm`."""
 
     group: int
     momentum: float
@@ -115,8 +138,8 @@ class _GroupedBatchNorm(Layer):
         images, *_, channels = x.shape
         if images % self.group:
             raise ShapeError(
-                f"batch norm with group = {self.group} cannot divide {images} images: let the group divide "
-                "the images of a micro-batch, better those of each device."
+                f"batch norm with group = {self.group} cannot divide {images} images into groups: "
+                "choose a group that divides the images of a micro-batch, or better those of each device."
             )
         scale, bias = _scale_and_bias(self, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
@@ -133,11 +156,16 @@ class _GroupedBatchNorm(Layer):
 
 
 class InstanceNorm(Layer):
-    """Normalises each channel of each sample over its positions; no parameters, epsilon 1e-5."""
+    """Normalises each channel of each image over its positions.
+
+    It has no parameters; epsilon is 1e-5. It commutes with fractional shifts.
+
+    Source: Ulyanov et al. 2016 (arXiv 1607.08022), as PyTorch's `InstanceNorm2d`.
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C]."""
+        """`[N, H, W, C]` to `[N, H, W, C]`. `train` has no effect."""
         check_images(x)
         x = self.cast(x)
         accurate: Any = x.astype(accurate_dtype(x.dtype))
@@ -147,22 +175,31 @@ class InstanceNorm(Layer):
 
 
 class GroupNorm(Layer):
-    """Normalises groups of neighbouring channels over their positions, epsilon 1e-5."""
+    """Normalises groups of neighbouring channels over their positions; epsilon is 1e-5.
+
+    It commutes with fractional shifts.
+
+    Attributes:
+      num_groups: number of groups. It must divide the channels.
+      scale_init: initializer of the scale.
+
+    Source: Wu & He 2018 (arXiv 1803.08494).
+    """
 
     num_groups: int
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C].
+        """`[N, H, W, C]` to `[N, H, W, C]`. `train` has no effect.
 
         Raises:
-          ShapeError: C is no multiple of `num_groups`.
+          ShapeError: C is not a multiple of `num_groups`.
         """
         check_images(x)
         if self.num_groups < 1 or x.shape[-1] % self.num_groups:
             raise ShapeError(
-                f"a group norm with num_groups = {self.num_groups} cannot divide {x.shape[-1]} channels: let "
-                "it divide the channels of every layer."
+                f"a group norm with num_groups = {self.num_groups} cannot divide {x.shape[-1]} channels: "
+                "choose a number that divides the channels of every layer."
             )
         return nn.GroupNorm(self.num_groups, **_as_flax(self))(x)

@@ -1,8 +1,7 @@
 """Networks that score polyphase components, for learnable polyphase sampling (LPS).
 
-All map components [N, K, h, w, C] to logits [N, K] by weights that the components share, so that
-permuting the components permutes the logits: what the equivariance of LPS rests on. `width_ratio`
-sets the hidden channels as a multiple of C.
+All networks map components `[N, K, h, w, C]` to logits `[N, K]`. The components share the weights, so
+permuting the components permutes the logits. The equivariance of LPS depends on this.
 """
 
 from typing import Any
@@ -19,7 +18,7 @@ from aliasfree_jax.ops.padding import Padding
 
 
 class _ComponentNetwork(Layer):
-    """What the networks below share: their width, and convolutions of all components at once."""
+    """Base class: width and convolutions of the networks below."""
 
     padding: Padding = "CIRCULAR"
     width_ratio: float = 1.0
@@ -33,7 +32,7 @@ class _ComponentNetwork(Layer):
         return Conv(features, 3, padding=self.padding, use_bias=use_bias, **how, name=name)
 
     def _mean_conv(self, features: int, size: int, fan_in: int, name: str) -> MeanConv:
-        """A convolution that ends a network: the mean follows it, so the convolution is not needed."""
+        """The last convolution of a network, joined with the mean that follows it."""
         init = fan_in_uniform(fan_in * size**2)
         return MeanConv(features, size, self.padding, init, init, **self.numerics, name=name)
 
@@ -47,26 +46,37 @@ def _flat(components: jax.Array) -> jax.Array:
 
 
 def _mean(y: jax.Array) -> jax.Array:
-    """[N K, h, w, F] averaged over positions, [N K, F]."""
+    """Averages `[N K, h, w, F]` over positions: `[N K, F]`."""
     return jnp.mean(y.astype(accurate_dtype(y.dtype)), axis=(1, 2))
 
 
 def _by_image(means: jax.Array, components: jax.Array) -> jax.Array:
-    """[N K, ...] as [N, K, ...]."""
+    """Reshapes `[N K, ...]` to `[N, K, ...]`."""
     return means.reshape(*components.shape[:2], *means.shape[1:])
 
 
 class ConvLogits(_ComponentNetwork):
-    """Two 3 x 3 convolutions, then the mean over channels and positions (LPSLogitLayers).
+    """Scores components with two 3 x 3 convolutions and the mean over channels and positions.
 
-    `skip` adds the components to the second one's output (LPSLogitLayersSkip).
+    Attributes:
+      skip: whether to add the components to the output of the second convolution (LPSLogitLayersSkip). It
+        needs `width_ratio=1`.
+      padding: padding of the convolutions.
+      width_ratio: hidden channels as a multiple of C.
+
+    Source: Rojas-Gomez et al. 2022 (arXiv 2210.08001), section 3 (LPSLogitLayers in its code).
     """
 
     skip: bool = False
 
     @nn.compact
     def __call__(self, components: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, K, h, w, C] to [N, K]."""
+        """`[N, K, h, w, C]` to `[N, K]`.
+
+        Raises:
+          ConfigError: `skip` with another number of hidden channels than C.
+          ShapeError: the components are not floating-point `[N, K, h, w, C]`.
+        """
         x, channels, hidden = _flat(components), components.shape[-1], self._hidden(components)
         if self.skip and hidden != channels:
             raise ConfigError(f"logits with skip=True need width_ratio=1, got {self.width_ratio}.")
@@ -76,13 +86,25 @@ class ConvLogits(_ComponentNetwork):
 
 
 class AttentionLogits(_ComponentNetwork):
-    """Self-attention among the components (SAInner; with `batch_norm` SAInner_bn)."""
+    """Scores components with self-attention among the components.
+
+    Attributes:
+      batch_norm: whether each branch has a batch norm (`SAInner_bn`).
+      padding: padding of the convolutions.
+      width_ratio: hidden channels as a multiple of C.
+
+    Source: Rojas-Gomez et al. 2022 (arXiv 2210.08001), section 3 (SAInner in its code).
+    """
 
     batch_norm: bool = False
 
     @nn.compact
     def __call__(self, components: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, K, h, w, C] to [N, K]."""
+        """`[N, K, h, w, C]` to `[N, K]`.
+
+        Raises:
+          ShapeError: the components are not floating-point `[N, K, h, w, C]`.
+        """
 
         def branch(name: str) -> jax.Array:
             hidden, channels = self._hidden(components), components.shape[-1]
@@ -98,11 +120,22 @@ class AttentionLogits(_ComponentNetwork):
 
 
 class GraphLogits(_ComponentNetwork):
-    """Message passing on the full graph of the components (GraphLogitLayers)."""
+    """Scores components with message passing on the complete graph of the components.
+
+    Attributes:
+      padding: padding of the convolutions.
+      width_ratio: hidden channels as a multiple of C.
+
+    Source: Rojas-Gomez et al. 2022 (arXiv 2210.08001), section 3 (GraphLogitLayers in its code).
+    """
 
     @nn.compact
     def __call__(self, components: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, K, h, w, C] to [N, K]."""
+        """`[N, K, h, w, C]` to `[N, K]`.
+
+        Raises:
+          ShapeError: the components are not floating-point `[N, K, h, w, C]`.
+        """
         hidden, count = self._hidden(components), components.shape[1]
         first = self._conv(hidden, components.shape[-1], "input_conv")(_flat(components))
         nodes = _by_image(_mean(jax.nn.relu(first)), components)  # [N, K, hidden]
@@ -121,10 +154,19 @@ class GraphLogits(_ComponentNetwork):
 
 
 class LinearLogits(_ComponentNetwork):
-    """A linear score of the mean component (ComponentPerceptron)."""
+    """Scores components with a linear map of their mean over positions.
+
+    The fields `padding` and `width_ratio` have no effect.
+
+    Source: Rojas-Gomez et al. 2022 (arXiv 2210.08001), section 3 (ComponentPerceptron in its code).
+    """
 
     @nn.compact
     def __call__(self, components: jax.Array, *, train: bool = False) -> jax.Array:
-        """[N, K, h, w, C] to [N, K]."""
+        """`[N, K, h, w, C]` to `[N, K]`.
+
+        Raises:
+          ShapeError: the components are not floating-point `[N, K, h, w, C]`.
+        """
         perceptron = self._mean_conv(1, 1, components.shape[-1], "perceptron")
         return _by_image(perceptron(_flat(components))[:, 0], components)

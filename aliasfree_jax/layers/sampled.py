@@ -1,4 +1,4 @@
-"""Layers that sample through an injected sampler: a max pool (Zhang 2019), a convolution, and stems."""
+"""Layers with an injected sampler: a max pool (Zhang 2019), a convolution, and the stems of networks."""
 
 from typing import ClassVar
 
@@ -37,7 +37,7 @@ def sampled_maxima(
     train: bool = False,
     temperature: Temperature = 1.0,
 ) -> tuple[jax.Array, Phase]:
-    """The maxima of windows of [N, H, W, C], sampled, and their phase; see `MaxBlurPool`."""
+    """Returns the sampled maxima of windows of `[N, H, W, C]` and their phase; see `MaxBlurPool`."""
     if phase is None and isinstance(sampler, Subsample):
         return max_pool(x, window_shape, sampler.strides, padding), None
     pooled = max_pool(x, window_shape, 1, padding)
@@ -45,12 +45,18 @@ def sampled_maxima(
 
 
 class MaxBlurPool(Layer):
-    """Max pool at stride 1, then a sampler, by default a blur (Zhang 2019, arXiv 1904.11486, section 3.2).
+    """Max pool at stride 1, then a sampler, by default a blur.
+
+    It is exact for the same integer shifts as its sampler. A maximum aliases, so it is never exact for
+    fractional shifts.
 
     Attributes:
-      window_shape: of the maxima; 1 leaves the pool out (its maximum is a non-linearity that aliases).
-      padding: as in `ops.max_pool`.
-      sampler: with `Subsample` it is the plain strided max pool.
+      window_shape: size of the windows. 1 leaves the max pool out.
+      strides: strides of the sampler.
+      padding: padding of the max pool; see `ops.max_pool`.
+      sampler: the sampler, a module class or `Factory`. `Subsample` makes a plain strided max pool.
+
+    Source: Zhang 2019 (arXiv 1904.11486), section 3.2.
     """
 
     window_shape: Pair = 2
@@ -59,14 +65,18 @@ class MaxBlurPool(Layer):
     sampler: SamplerFactory = part(BlurPool)
 
     def __call__(self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
-        """[N, H, W, C] to the sampled map. Raises `ShapeError` for maps that are too small."""
+        """Returns the sampled map of `[N, H, W, C]`.
+
+        Raises:
+          ShapeError: the map is too small.
+        """
         return self.with_phase(x, train=train, temperature=temperature)[0]
 
     @nn.compact
     def with_phase(
         self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
     ) -> tuple[jax.Array, Phase]:
-        """The sampled map, and the phase it was sampled at: the one that is passed, if any."""
+        """Returns the sampled map and its phase. A given phase is used instead of choosing one."""
         check_images(x, pair(self.strides, "strides"))
         x = self.cast(x)
         sampler = self.sampler(strides=self.strides, **self.numerics, name="sampler")
@@ -75,10 +85,22 @@ class MaxBlurPool(Layer):
 
 
 class SampledConv(Layer):
-    """A convolution followed by a sampler, [N, H, W, C] to [N, H / stride, W / stride, features].
+    """Convolution, then a sampler: `[N, H, W, C]` to `[N, H / stride, W / stride, features]`.
+
+    With circular padding and a linear sampler, only the coarse grid is computed. The layer is exact for the
+    same shifts as its sampler.
 
     Attributes:
-      padding: of the convolution at stride 1. With "VALID" and `Subsample` the convolution itself is strided.
+      features: output channels.
+      kernel_size: size of the kernel.
+      strides: strides of the sampler.
+      sampler: the sampler, a module class or `Factory`.
+      padding: padding of the convolution at stride 1. With "VALID" and `Subsample`, the convolution itself
+        is strided.
+      kernel_init: initializer of the kernel.
+
+    Source: Zhang 2019 (arXiv 1904.11486), section 3.2, and Michaeli et al. 2023 (arXiv 2303.08085), section
+    3.1; the computation on the coarse grid is this package's.
     """
 
     features: int
@@ -90,7 +112,11 @@ class SampledConv(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
-        """Convolve and sample. Raises `ShapeError` for maps that are too small."""
+        """Convolves and samples.
+
+        Raises:
+          ShapeError: the map is too small.
+        """
         strides = pair(self.strides, "strides")
         check_images(x, strides)
 
@@ -108,13 +134,24 @@ class SampledConv(Layer):
 
 
 class ActivatedStem(Layer):
-    """Images [N, H, W, channels] to maps [N, H / stride, W / stride, features]: convolve, activate, sample.
+    """Convolution at full resolution, activation, sampler: images to `[N, H / stride, W / stride, features]`.
 
-    The convolution runs at full resolution, as the activation needs. `residual` adds the activation,
-    times a learned gain that starts at 0, to the convolution ("activation_residual" of the original).
+    The activation is evaluated at full resolution, so that the sampler's filter can remove its high
+    frequencies.
 
     Attributes:
-      remat: unless "none", the gradient keeps the images only (`layers.batching`).
+      features: output channels.
+      kernel_size: size of the kernel.
+      strides: strides of the sampler.
+      sampler: the sampler, a module class or `Factory`.
+      activation: the activation, a module class or `Factory`.
+      padding: padding of the convolution.
+      residual: whether the activation, times a learned gain that starts at 0, is added to the convolution
+        (`"activation_residual"` of the original).
+      kernel_init: initializer of the kernel.
+      remat: unless "none", the gradient stores only the images (`layers.batching`).
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), the stem in its code.
     """
 
     features: int
@@ -130,19 +167,23 @@ class ActivatedStem(Layer):
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """Convolve, activate, sample. Raises `ShapeError` for images that are too small."""
+        """Convolves, activates and samples.
+
+        Raises:
+          ShapeError: the images are too small.
+        """
         check_images(images, pair(self.strides, "strides"))
         images = self.cast(images)
         if not self._commutes():
             return self._forward(images, train, temperature)
         _, h, w, _ = images.shape
         at_once = images_at_once(images.shape[0], h * w * self.features * images.dtype.itemsize)
-        # Convolving 3 channels again is cheaper on any backend than keeping maps of full resolution.
+        # Recomputing a convolution of 3 channels is cheaper on every backend than storing its full-size map.
         remat: Remat = "none" if self.remat == "none" else "mlp"
         return over_images(self, ActivatedStem._forward, images, at_once=at_once, remat=remat)
 
     def _commutes(self) -> bool:
-        """Whether a quadratic activation's filter and constant may leave the full-resolution map."""
+        """Whether the filter and the constant of a quadratic activation can be moved to cheaper places."""
         activation, sampler = self.activation(parent=None), self.sampler(parent=None)
         quadratic = isinstance(activation, LowpassPolynomial | LowpassGate)
         linear = isinstance(sampler, LinearSampler) and sampler.circular()
@@ -177,11 +218,11 @@ class ActivatedStem(Layer):
         sampler: Sampler,
         gain: jax.Array | None,
     ) -> jax.Array:
-        """`c0 + S(y (c1 + c2 v))`, with y and v the convolved images and low-passed images (of a gate: by
-        its second convolution).
+        """Computes `c0 + S(y (c1 + c2 v))`.
 
-        The low-pass filter of v commutes with the convolution and is cheaper before it; the sampler S keeps
-        constants.
+        Here y is the convolved images and v the convolved low-passed images (for a gate, convolved by its
+        second convolution). The low-pass filter commutes with the convolution and is cheaper before it. The
+        sampler S preserves constants.
         """
         lowpassed = ideal_lowpass(images, activation.cutoff, precision=self.exact)
         c0, c1, c2 = jnp.moveaxis(activation.scaled(self.features), -1, 0)
@@ -194,9 +235,16 @@ class ActivatedStem(Layer):
 
 
 class NormedStem(Layer):
-    """What the stems of ResNets have in common: parts of the network, and the channels of its first stage.
+    """Base class of the stems of ResNets.
 
-    A stem gives its map, and the phase that it was sampled at in all (`layers.sampling.Phase`).
+    A stem returns its map and the phase of all its samplings together (`layers.sampling.Phase`).
+
+    Attributes:
+      width: channels of the first stage.
+      sampler: sampler of the network.
+      activation: activation of the network.
+      norm: norm of the network.
+      padding: padding of the convolutions.
     """
 
     width: int
@@ -206,18 +254,27 @@ class NormedStem(Layer):
     padding: Padding
 
     def activated(self, x: jax.Array, size: int, stride: int, train: bool) -> jax.Array:
-        """Convolution, norm and activation; for use in the one compact method."""
+        """Convolution, norm and activation. Call it in the module's compact method."""
         return normed_and_activated(self, conv_before_norm(self, self.width, size, stride)(x), train)
 
 
 class ImageStem(NormedStem):
-    """7 x 7 convolution, norm, activation, sample by 2, max pool, sample by 2: for ImageNet.
+    """Stem for ImageNet: 7 x 7 convolution, norm, activation, sampling by 2, max pool, sampling by 2.
 
     Attributes:
-      strided: the convolution itself has stride 2 and aliases ("pool_only" of BlurPool and APS).
-      pool_size: of the max pool; 3 in torchvision, 2 in the others, 1 for none.
-      pool_padding: of the max pool.
-      sampler, first_sampler: after the max pool and before it (None: the same).
+      width: channels of the first stage.
+      sampler: sampler after the max pool.
+      activation: activation of the network.
+      norm: norm of the network.
+      padding: padding of the convolutions.
+      strided: whether the convolution itself has stride 2 and aliases (`"pool_only"` of BlurPool and APS).
+      pool_size: window of the max pool: 3 in torchvision, 2 in the other code bases, 1 for no max pool.
+      pool_padding: padding of the max pool.
+      first_sampler: sampler before the max pool. None: the same as `sampler`.
+      total_stride: stride of the whole stem.
+
+    Source: He et al. 2016 (arXiv 1512.03385), table 1; the samplers as in Zhang 2019 (arXiv 1904.11486) and
+    Chaman & Dokmanic 2021 (arXiv 2011.14214).
     """
 
     strided: bool = False
@@ -228,7 +285,7 @@ class ImageStem(NormedStem):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> tuple[jax.Array, Phase]:
-        """[N, H, W, channels] to [N, H / 4, W / 4, width], and the phase."""
+        """`[N, H, W, channels]` to `[N, H / 4, W / 4, width]`, and the phase."""
         first = (self.first_sampler or self.sampler)(strides=2, **self.numerics, name="first_sampler")
         in_convolution = self.strided or isinstance(first, Subsample)
         x, first_phase = self.convolved(x, 2 if in_convolution else 1, train), None
@@ -239,23 +296,23 @@ class ImageStem(NormedStem):
         return x, phase_in_turn(x.shape[0], (2, first_phase), (2, pool_phase))
 
     def convolved(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
-        """The activated map before the first sampler; for use in the one compact method."""
+        """Returns the activated map before the first sampler. Call it in the module's compact method."""
         return self.activated(x, 7, stride, train)
 
 
 class DeepStem(ImageStem):
-    """`ImageStem` with three 3 x 3 convolutions in place of the 7 x 7, each with norm and activation.
-
-    He et al. 2019 (arXiv 1812.01187), section 4: ResNet-C and -D.
+    """`ImageStem` with three 3 x 3 convolutions instead of the 7 x 7, each with norm and activation.
 
     Attributes:
-      hidden_widths: channels of the convolutions before the last.
+      hidden_widths: channels of the convolutions before the last one.
+
+    Source: ResNet-C and -D, He et al. 2019 (arXiv 1812.01187), section 4.
     """
 
     hidden_widths: tuple[int, ...] = (32, 32)
 
     def convolved(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
-        """See `ImageStem.convolved`: the first convolution has the stride."""
+        """See `ImageStem.convolved`. The first convolution has the stride."""
         for number, width in enumerate(self.hidden_widths, 1):
             x = conv_before_norm(self, width, 3, stride if number == 1 else 1, name=f"conv{number}")(x)
             x = normed_and_activated(self, x, train, number=number)
@@ -263,11 +320,15 @@ class DeepStem(ImageStem):
 
 
 class SmallStem(NormedStem):
-    """3 x 3 convolution, norm and activation at full resolution: for CIFAR.
+    """Stem for CIFAR: 3 x 3 convolution, norm and activation at full resolution.
 
     Attributes:
-      without_nyquist: removes that frequency from the images first, for an activation that is to commute
-        with fractional shifts: here no sampler removes it later.
+      without_nyquist: whether to remove the Nyquist frequency from the images. An activation that shall
+        commute with fractional shifts needs this, because no sampler of this stem removes the frequency
+        later.
+      total_stride: stride of the stem.
+
+    Source: He et al. 2016 (arXiv 1512.03385), section 4.2.
     """
 
     without_nyquist: bool = False
@@ -275,7 +336,7 @@ class SmallStem(NormedStem):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> tuple[jax.Array, Phase]:
-        """[N, H, W, channels] to [N, H, W, width]; the phase is None."""
+        """`[N, H, W, channels]` to `[N, H, W, width]`; the phase is None."""
         if self.without_nyquist:
             x = remove_nyquist(x, self.exact)
         return self.activated(x, 3, 1, train), None

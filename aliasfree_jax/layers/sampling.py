@@ -1,14 +1,14 @@
-"""Downsamplers behind one interface, and the upsamplers that can take their phases.
+"""Downsamplers with one interface, and the upsamplers that can use their phases.
 
-A sampler is called as any layer, `y = sampler(x)`, and gives the map [N, H, W, C] sampled by its `strides`.
-`y, phase = sampler.with_phase(x)` also gives the polyphase components it chose (None where there is nothing
-to choose), which another branch or an upsampler can reuse: `sampler.with_phase(z, phase)`. Samplers that are
-linear and shift-invariant before they drop samples commute with circular convolutions; `LinearSampler.taps`
-uses that to filter the narrower side and to convolve on the coarse grid only.
+`y = sampler(x)` samples the map `[N, H, W, C]` by its `strides`. `y, phase = sampler.with_phase(x)` also
+returns the chosen polyphase components, or None if nothing was chosen. Another branch or an upsampler can
+reuse the phase: `sampler.with_phase(z, phase)`. A sampler that is linear and shift-invariant before it
+drops samples commutes with circular convolutions. `LinearSampler.taps` uses this to filter the side with
+fewer channels and to convolve only on the coarse grid.
 
-An upsampler is called as `upsampler(x, phase) -> y`. Writing samples back at the phase they came from, then
-filtering, commutes with integer circular shifts together with the sampler: the decoder of a network for dense
-prediction.
+An upsampler is called as `y = upsampler(x, phase)`. It writes samples back at the phase they came from and
+then filters. Together with the sampler, this commutes with integer circular shifts. Decoders of networks
+for dense prediction use it.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_st
 from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 Phase = tuple[jax.Array, ...] | None
-"""One array a step of sampling (`steps_of`): integers [N], or weights [N, K] of the K components."""
+"""One array per sampling step (`steps_of`): integers `[N]`, or weights `[N, K]` of the K components."""
 
 Temperature = jax.Array | float
 SamplerFactory = Callable[..., "Sampler"]
@@ -46,23 +46,23 @@ def _prime_factors(number: int) -> list[int]:
 
 
 def steps_of(strides: Pair) -> list[tuple[int, int]]:
-    """The steps of rows and columns in which polyphase sampling takes its strides, as in APS.
+    """Returns the steps (rows, columns) into which polyphase sampling splits its strides, as in APS.
 
-    They are the prime factors: 4 is (2, 2) and (2, 2).
+    The steps are the prime factors: 4 gives (2, 2) and (2, 2).
 
     Raises:
-      ConfigError: a stride below 1.
+      ConfigError: a stride is below 1.
     """
     rows, columns = map(_prime_factors, pair(strides, "strides"))
     return list(itertools.zip_longest(rows, columns, fillvalue=1))
 
 
 def phase_in_turn(images: int, *samplings: tuple[Pair, Phase]) -> Phase:
-    """The phase of several samplings, one after the other, as one; None where none of them chose any.
+    """Joins the phases of several consecutive samplings. Returns None if none of them chose a phase.
 
     Args:
-      images: how many there are.
-      samplings: strides and phase of each. One without a choice kept phase 0.
+      images: number of images.
+      samplings: strides and phase of each sampling. A sampling without a choice kept phase 0.
     """
     if all(phase is None for _, phase in samplings):
         return None
@@ -72,60 +72,64 @@ def phase_in_turn(images: int, *samplings: tuple[Pair, Phase]) -> Phase:
 
 
 def warn_uneven(x: jax.Array, strides: tuple[int, int], remedy: str) -> None:
-    """Warns, once a trace, that an exact sampler is not exact on the map `x` [N, H, W, C]."""
+    """Warns, once per trace, that an exact sampler is not exact on the map `x` `[N, H, W, C]`."""
     if x.shape[1] % strides[0] or x.shape[2] % strides[1]:
         by = strides[0] if strides[0] == strides[1] else f"{strides[0]} x {strides[1]}"
         warnings.warn(
             f"a map of {x.shape[1]} x {x.shape[2]} is sampled by {by}, which does not divide it: "
             "the network is not exactly shift-equivariant at this image size. "
-            f"Multiples of its total stride are{remedy}.",
-            stacklevel=1,  # the callers are flax's wrappers
+            f"Use images whose sides are multiples of the network's total stride{remedy}.",
+            stacklevel=1,  # the callers are Flax's wrappers
         )
 
 
 class Sampler(Layer):
-    """What all samplers have in common.
+    """Base class of all samplers.
 
     Attributes:
-      strides: every how many-th row and column is kept.
+      strides: sampling strides of rows and columns.
     """
 
     strides: Pair = 2
 
     def __call__(self, x: jax.Array, *, train: bool = False, temperature: Temperature = 1.0) -> jax.Array:
-        """The sampled map, [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C].
+        """Samples the map: `[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), C]`.
 
         Args:
           train: uses and updates the batch statistics of learned filters.
-          temperature: of learned selections in training.
+          temperature: temperature of learned selections in training.
 
         Raises:
-          ShapeError: not floating-point [N, H, W, C], or sides smaller than the strides.
+          ShapeError: `x` is not floating-point `[N, H, W, C]`, or its sides are smaller than the strides.
         """
         return self.with_phase(x, train=train, temperature=temperature)[0]
 
     def with_phase(
         self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
     ) -> tuple[jax.Array, Phase]:
-        """The sampled map, and the phase it was sampled at: the one that is passed, if any."""
+        """Returns the sampled map and its phase. A given phase is used instead of choosing one."""
         raise NotImplementedError
 
     @nn.nowrap
     def checked(self, x: jax.Array) -> jax.Array:
-        """`x` in the layer's dtype. Raises `ShapeError` for maps that it cannot sample."""
+        """Returns `x` in the layer's dtype.
+
+        Raises:
+          ShapeError: the map cannot be sampled.
+        """
         check_images(x, pair(self.strides, "strides"))
         return self.cast(x)
 
 
 class FilteredSampler(Sampler):
-    """A filter, then every `strides`-th sample; or the samples of a phase that another branch chose."""
+    """Base class: a filter, then every `strides`-th sample, or the samples of a given phase."""
 
     def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """The filtered map at full size."""
+        """Returns the filtered map at full size."""
         return x
 
     def sample(self, x: jax.Array, train: bool) -> jax.Array:
-        """The filtered map at phase 0."""
+        """Returns the filtered map at phase 0."""
         rows, columns = pair(self.strides, "strides")
         return self.filter(x, train=train)[:, ::rows, ::columns]
 
@@ -143,18 +147,18 @@ class FilteredSampler(Sampler):
 
 
 class LinearSampler(FilteredSampler):
-    """A shift-invariant linear filter, then sampling."""
+    """Base class: a shift-invariant linear filter, then sampling."""
 
     @nn.nowrap
     def circular(self) -> bool:
-        """Whether the filter is circular, so that it commutes with circular convolutions."""
+        """Whether the filter is circular. It then commutes with circular convolutions."""
         return True
 
     def taps(self, x: jax.Array, window: tuple[int, int]) -> tuple[jax.Array, tuple[int, int]]:
-        """The filtered map as a circular convolution with this window and these strides is to read it.
+        """Returns the filtered map in the form that a following circular convolution reads.
 
-        Returns a map and strides: the convolution over its full windows with those strides has the
-        outputs of one at stride 1 with circular padding, followed by this sampler.
+        The result is a map and strides. The convolution over the full windows of this map, with these
+        strides, equals the circular convolution at stride 1 followed by this sampler.
         """
         strides = pair(self.strides, "strides")
         y = self.filter(x)
@@ -169,22 +173,38 @@ class LinearSampler(FilteredSampler):
 
 
 class Subsample(LinearSampler):
-    """Every `strides`-th sample, nothing else: what strided convolutions do. Aliases."""
+    """Keeps every `strides`-th sample, as strided convolutions do. It aliases.
+
+    It is exact for shifts by multiples of the strides only.
+
+    Attributes:
+      strides: sampling strides.
+
+    Source: standard strided sampling; the baseline of all papers here.
+    """
 
 
 class BlurPool(LinearSampler):
-    """Binomial blur of `kernel_size` taps, then every `strides`-th sample (Zhang 2019, arXiv 1904.11486).
+    """Blurs with a binomial filter, then keeps every `strides`-th sample.
+
+    It is exact for shifts by multiples of the strides, and approximately for other shifts.
 
     Attributes:
-      kernel_size: 1 to 7 taps; antialiased-cnns takes 4 for its published networks.
-      padding: circular, as the shifts of this package are; antialiased-cnns pads by "REFLECT".
+      strides: sampling strides.
+      kernel_size: taps of the filter, 1 to 7. The published networks of antialiased-cnns use 4.
+      padding: how the map continues beyond its border.
+
+    Source: Zhang 2019 (arXiv 1904.11486), section 3.2.
+
+    Differs from the original: the default padding is circular, like the shifts of this package;
+    antialiased-cnns uses "REFLECT".
     """
 
     kernel_size: Pair = 3
     padding: WindowPadding = "CIRCULAR"
 
     def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """The blurred map."""
+        """Returns the blurred map."""
         return blur(x, self.kernel_size, padding=self.padding)
 
     @nn.nowrap
@@ -193,25 +213,31 @@ class BlurPool(LinearSampler):
         return self.padding == "CIRCULAR"
 
     def sample(self, x: jax.Array, train: bool) -> jax.Array:
-        """The blurred map at phase 0, without computing the rest."""
+        """Returns the blurred map at phase 0, without computing the other samples."""
         return blur(x, self.kernel_size, self.strides, self.padding)
 
 
 class IdealDownsample(LinearSampler):
-    """Ideal low-pass filter at 1 / stride, then sampling: exact for every fractional shift.
+    """Ideal low-pass filter at 1 / stride of the Nyquist frequency, then sampling.
 
-    Michaeli et al. 2023 (arXiv 2303.08085), section 3.1. Exact where the stride divides the map, like the
-    original; with `any_size` for every map (`ops.ideal_downsample`).
+    It is exact for every fractional shift if the strides divide the sides of the map, like the original.
+
+    Attributes:
+      strides: sampling strides.
+      any_size: whether maps of every size are sampled evenly, which is exact for every size
+        (`ops.ideal_downsample`).
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.1; `any_size` is this package's.
     """
 
     any_size: bool = False
 
     def _warn(self, x: jax.Array) -> None:
         if not self.any_size:
-            warn_uneven(x, pair(self.strides, "strides"), "; any_size=True is exact for every size")
+            warn_uneven(x, pair(self.strides, "strides"), ", or any_size=True, which is exact for every size")
 
     def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """The low-passed map at full size."""
+        """Returns the low-passed map at full size."""
         return ideal_lowpass(x, self._cutoffs(), precision=self.exact)
 
     def _cutoffs(self) -> tuple[float, float]:
@@ -219,7 +245,7 @@ class IdealDownsample(LinearSampler):
         return 1 / rows, 1 / columns
 
     def taps(self, x: jax.Array, window: tuple[int, int]) -> tuple[jax.Array, tuple[int, int]]:
-        """See `LinearSampler.taps`; one matrix an axis filters and lays the windows side by side."""
+        """See `LinearSampler.taps`. One matrix per axis filters and arranges the windows side by side."""
         self._warn(x)
         first = -same_padding(window[0])[0], -same_padding(window[1])[0]
         y = ideal_strided_taps(
@@ -228,18 +254,22 @@ class IdealDownsample(LinearSampler):
         return y, window
 
     def sample(self, x: jax.Array, train: bool) -> jax.Array:
-        """The low-passed map at phase 0, without computing the rest."""
+        """Returns the low-passed map at phase 0, without computing the other samples."""
         self._warn(x)
         return ideal_downsample(x, self.strides, any_size=self.any_size, precision=self.exact)
 
 
 class NormPreserving(Sampler):
-    """A linear sampler whose filtered map is scaled back to the norm of its input ("scale_l2").
+    """A linear sampler that rescales the filtered map to the norm of its input.
 
-    One factor a sample and channel: |x| / (|filter(x)| + 1e-6), norms over all positions.
+    Each image and channel has one factor, |x| / (|filter(x)| + 1e-6), with norms over all positions. The
+    layer is exact for the same shifts as its inner sampler.
 
     Attributes:
-      inner: the sampler.
+      strides: sampling strides.
+      inner: the linear sampler: `Subsample`, `BlurPool` or `IdealDownsample`.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), `"scale_l2"` in its code.
     """
 
     inner: SamplerFactory = part(BlurPool)
@@ -248,29 +278,42 @@ class NormPreserving(Sampler):
     def with_phase(
         self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
     ) -> tuple[jax.Array, Phase]:
-        """See `Sampler.with_phase`."""
+        """See `Sampler.with_phase`.
+
+        Raises:
+          ConfigError: the inner sampler is not linear.
+          ShapeError: the map cannot be sampled.
+        """
         x = self.checked(x)
         inner = self.inner(strides=self.strides, **self.numerics, name="inner")
         if not isinstance(inner, LinearSampler):
-            raise ConfigError(f"only linear samplers can preserve norms, got {type(inner).__name__}.")
+            raise ConfigError(
+                f"NormPreserving needs a linear sampler, such as BlurPool, got {type(inner).__name__}."
+            )
 
         def norm(z: jax.Array) -> jax.Array:
             power = jnp.sum(z.astype(accurate_dtype(z.dtype)) ** 2, axis=(1, 2), keepdims=True)
-            return jnp.sqrt(jnp.maximum(power, jnp.finfo(power.dtype).tiny))  # gradient 0, not nan, at 0
+            return jnp.sqrt(jnp.maximum(power, jnp.finfo(power.dtype).tiny))  # gradient 0 instead of NaN at 0
 
         y, phase = inner.with_phase(x, phase)
         return y * (norm(x) / (norm(inner.filter(x)) + 1e-6)).astype(y.dtype), phase
 
 
 class PolyphaseUpsample(Layer):
-    """Zeros between the samples, then a filter: the mirror image of a sampler of the same `inner`.
+    """Writes samples back at the phase they came from, then filters: the reverse of polyphase sampling.
 
-    ApsUp of truly_shift_invariant_cnns (there with gain 1), LPU of learnable_polyphase_sampling, and blur
-    upsampling, by the choice of `inner`.
+    With the phase of the sampler it is exact for integer shifts. `inner` selects ApsUp of
+    `truly_shift_invariant_cnns` (there with gain 1), LPU of `learnable_polyphase_sampling`, or blur
+    upsampling.
 
     Attributes:
-      inner: sampler whose filter runs after each step; `Subsample` leaves the zeros.
-      gain: factor for each step; None: the number of phases, with which constants keep their value.
+      strides: upsampling strides.
+      inner: sampler whose filter runs after each step. `Subsample` leaves zeros between the samples.
+      gain: factor of each step. None: the number of phases, which preserves constants.
+
+    Source: Chaman & Dokmanic 2021 (arXiv 2105.04040); LPU: Rojas-Gomez et al. 2022 (arXiv 2210.08001).
+
+    Differs from the original: the default gain preserves constants; that of ApsUp is 1.
     """
 
     strides: Pair = 2
@@ -279,7 +322,14 @@ class PolyphaseUpsample(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, phase: Phase = None, *, train: bool = False) -> jax.Array:
-        """[N, h, w, C] to [N, stride h, stride w, C]; without `phase` the samples stand at phase 0."""
+        """`[N, h, w, C]` to `[N, stride h, stride w, C]`.
+
+        Args:
+          phase: phase that a sampler with the same strides chose. None: phase 0.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, h, w, C]`.
+        """
         check_images(x)
         x = self.cast(x)
         for step, factors in reversed(list(enumerate(steps_of(self.strides)))):
@@ -292,12 +342,27 @@ class PolyphaseUpsample(Layer):
 
 
 class IdealUpsample(Layer):
-    """Ideal interpolation, exact for fractional shifts; a phase moves the result by whole pixels."""
+    """Ideal interpolation, exact for fractional shifts.
+
+    A phase shifts the result by whole pixels.
+
+    Attributes:
+      strides: upsampling strides.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.2; the phase is this package's.
+    """
 
     strides: Pair = 2
 
     def __call__(self, x: jax.Array, phase: Phase = None, *, train: bool = False) -> jax.Array:
-        """[N, h, w, C] to [N, stride h, stride w, C]; without `phase` the samples stand at phase 0."""
+        """`[N, h, w, C]` to `[N, stride h, stride w, C]`.
+
+        Args:
+          phase: phase that a sampler with the same strides chose. None: phase 0.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, h, w, C]`.
+        """
         check_images(x)
         y = ideal_upsample(self.cast(x), self.strides, precision=self.exact)
         if phase is None:

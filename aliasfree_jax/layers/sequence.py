@@ -1,4 +1,4 @@
-"""Samplers of sequences [N, L, C]: the layers for maps, in one dimension and without learned parts."""
+"""Samplers of sequences `[N, L, C]`: the layers for maps in one dimension, without learned parts."""
 
 import flax.linen as nn
 import jax
@@ -17,45 +17,82 @@ from aliasfree_jax.ops.sequence import (
 
 
 class BlurPool1D(Layer):
-    """`BlurPool` of sequences."""
+    """Blurs sequences with a binomial filter, then keeps every `strides`-th sample.
+
+    Attributes:
+      strides: sampling stride.
+      kernel_size: taps of the filter, 1 to 7.
+      padding: how the sequence continues beyond its ends.
+
+    Source: Zhang 2019 (arXiv 1904.11486), section 3.2 (BlurPool1D of antialiased-cnns).
+    """
 
     strides: int = 2
     kernel_size: int = 3
     padding: Padding = "CIRCULAR"
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, L, C] to [N, ceil(L / stride), C]. Raises `ShapeError` for other arrays."""
+        """`[N, L, C]` to `[N, ceil(L / stride), C]`.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, L, C]`, or shorter than the stride.
+        """
         check_sequences(x, self.strides)
         return blur_1d(self.cast(x), self.kernel_size, self.strides, self.padding)
 
 
 class IdealDownsample1D(Layer):
-    """`IdealDownsample` of sequences."""
+    """Ideal low-pass filter at 1 / stride, then sampling, for sequences. Exact for fractional shifts.
+
+    Attributes:
+      strides: sampling stride.
+      any_size: whether every length is sampled evenly; see `IdealDownsample`.
+
+    Source: this package, after Michaeli et al. 2023 (arXiv 2303.08085), section 3.1.
+    """
 
     strides: int = 2
     any_size: bool = False
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, L, C] to [N, ceil(L / stride), C]. Raises `ShapeError` for other arrays."""
+        """`[N, L, C]` to `[N, ceil(L / stride), C]`.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, L, C]`, or shorter than the stride.
+        """
         check_sequences(x, self.strides)
         return ideal_downsample_1d(self.cast(x), self.strides, any_size=self.any_size, precision=self.exact)
 
 
 class IdealUpsample1D(Layer):
-    """`IdealUpsample` of sequences."""
+    """Ideal interpolation of sequences, exact for fractional shifts.
+
+    Attributes:
+      strides: upsampling stride.
+
+    Source: this package, after Michaeli et al. 2023 (arXiv 2303.08085), section 3.2.
+    """
 
     strides: int = 2
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, l, C] to [N, stride l, C]. Raises `ShapeError` for other arrays."""
+        """`[N, l, C]` to `[N, stride l, C]`.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, l, C]`.
+        """
         return ideal_upsample_1d(self.cast(x), self.strides, precision=self.exact)
 
 
 class AdaptivePolyphase1D(Layer):
-    """`AdaptivePolyphase` of sequences.
+    """Adaptive polyphase sampling of sequences; see `AdaptivePolyphase`.
 
     Attributes:
-      odd_padding: for lengths that the stride does not divide.
+      strides: sampling stride.
+      criterion: the score; see `ops.component_scores`.
+      odd_padding: padding of lengths that are not multiples of the stride.
+
+    Source: this package, after APS (Chaman & Dokmanic 2021, arXiv 2011.14214).
     """
 
     strides: int = 2
@@ -63,12 +100,16 @@ class AdaptivePolyphase1D(Layer):
     odd_padding: Padding = "CIRCULAR"
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, L, C] to [N, ceil(L / stride), C]. Raises `ShapeError` for other arrays."""
+        """`[N, L, C]` to `[N, ceil(L / stride), C]`.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, L, C]`, or shorter than the stride.
+        """
         return self.with_phase(x)[0]
 
     @nn.compact
     def with_phase(self, x: jax.Array, phase: Phase = None) -> tuple[jax.Array, Phase]:
-        """The sampled sequence and its phase: the one that is passed, if any."""
+        """Returns the sampled sequence and its phase. A given phase is used instead of choosing one."""
         check_sequences(x, self.strides)
         sampler = AdaptivePolyphase(
             (self.strides, 1), criterion=self.criterion, odd_padding=self.odd_padding, **self.numerics
@@ -78,13 +119,28 @@ class AdaptivePolyphase1D(Layer):
 
 
 class PolyphaseUpsample1D(Layer):
-    """`PolyphaseUpsample` of sequences: zeros between the samples; constants keep their mean."""
+    """Writes samples of sequences back at the phase they came from; see `PolyphaseUpsample`.
+
+    Zeros fill the other positions. The gain preserves the mean of constants.
+
+    Attributes:
+      strides: upsampling stride.
+
+    Source: this package, after APS-U (Chaman & Dokmanic 2021, arXiv 2105.04040).
+    """
 
     strides: int = 2
 
     @nn.compact
     def __call__(self, x: jax.Array, phase: Phase = None) -> jax.Array:
-        """[N, l, C] to [N, stride l, C]; without `phase` the samples stand at phase 0."""
+        """`[N, l, C]` to `[N, stride l, C]`.
+
+        Args:
+          phase: phase that a sampler with the same stride chose. None: phase 0.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, l, C]`.
+        """
         check_sequences(x)
         upsampler = PolyphaseUpsample((self.strides, 1), **self.numerics)
         return upsampler(x[:, :, None], phase)[:, :, 0]

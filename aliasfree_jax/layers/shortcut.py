@@ -1,4 +1,4 @@
-"""What a residual block of another size adds to its branch: a projection, or the map with zero channels."""
+"""Shortcuts of residual blocks that change the size or the channels of their map."""
 
 from typing import Any
 
@@ -13,9 +13,16 @@ from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Subsample, Temp
 
 
 class Shortcut(Layer):
-    """What shortcuts have in common: the sizes of the branch beside them, and parts of the network.
+    """Base class of shortcuts.
 
-    Their variables stand in the block, beside those of the branch: their names begin with "shortcut_".
+    The variables of a shortcut are stored in the block, next to those of the branch. Their names begin with
+    `"shortcut_"`.
+
+    Attributes:
+      features: output channels of the branch.
+      stride: stride of the branch.
+      sampler: sampler of the shortcut.
+      norm: norm of the network.
     """
 
     features: int
@@ -27,7 +34,7 @@ class Shortcut(Layer):
     def __call__(
         self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """[N, H, W, C] to [N, H / stride, W / stride, features], sampled at the branch's phase."""
+        """`[N, H, W, C]` to `[N, H / stride, W / stride, features]`, sampled at the branch's phase."""
         if self.stride == 1:
             return self.widened(x, 1, train)
         sampler = self.sampler(strides=self.stride, **self.numerics, name="shortcut_sampler")
@@ -37,12 +44,18 @@ class Shortcut(Layer):
         return self.widened(x, 1, train)
 
     def widened(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
-        """Every `stride`-th sample of `x` with `features` channels; for use in the one compact method."""
+        """Returns every `stride`-th sample of `x` with `features` channels.
+
+        Call it in the module's compact method.
+        """
         raise NotImplementedError
 
 
 class ProjectionShortcut(Shortcut):
-    """1 x 1 convolution and norm ("option B" of He et al. 2016, arXiv 1512.03385, section 4.1)."""
+    """1 x 1 convolution and norm ("option B").
+
+    Source: He et al. 2016 (arXiv 1512.03385), section 4.1.
+    """
 
     def widened(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
         """See `Shortcut.widened`."""
@@ -53,18 +66,24 @@ class ProjectionShortcut(Shortcut):
 
 
 class ZeroPaddedShortcut(Shortcut):
-    """Zero channels, half of them before and half behind those of the map ("option A"): no weights.
+    """Adds zero channels, half before and half after those of the map ("option A"). No weights.
 
-    Of an odd number of zero channels the one more stands behind.
+    An odd number of zero channels puts the extra one after the map's channels.
+
+    Source: He et al. 2016 (arXiv 1512.03385), section 4.1.
     """
 
     def widened(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
-        """See `Shortcut.widened`. Raises `ConfigError` for fewer channels than the map has."""
+        """See `Shortcut.widened`.
+
+        Raises:
+          ConfigError: `features` is smaller than the number of channels of the map.
+        """
         added = self.features - x.shape[-1]
         if added < 0:
             raise ConfigError(
-                f"a zero-padded shortcut adds channels: it cannot make {self.features} of {x.shape[-1]}. "
-                'Use shortcut="projection", or widths that grow from stage to stage.'
+                f"a zero-padded shortcut only adds channels: it cannot reduce {x.shape[-1]} to "
+                f'{self.features}. Use shortcut="projection", or widths that grow from stage to stage.'
             )
         x = self.cast(x)[:, ::stride, ::stride]
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (added // 2, added - added // 2)))

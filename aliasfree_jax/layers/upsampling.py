@@ -1,6 +1,6 @@
-"""Upsamplers of ordinary networks, and the convolution behind an upsampler of any kind.
+"""Upsamplers of ordinary networks, and the convolution after an upsampler of any kind.
 
-Upsamplers that take phases are in `layers.sampling`, beside the samplers that choose them.
+Upsamplers that use phases are in `layers.sampling`, next to the samplers that choose them.
 """
 
 from typing import Any
@@ -19,41 +19,68 @@ from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 
 class ZeroUpsample(Layer):
-    """Zeros between the samples: what transposed convolutions do. Aliases.
+    """Inserts zeros between the samples, as transposed convolutions do. It aliases.
+
+    It is exact for integer shifts of its input, which are multiples of the strides in its output.
 
     Attributes:
-      inner: sampler whose filter runs behind it, and behind the convolution in `UpsampledConv`.
+      strides: upsampling strides.
+      inner: sampler whose filter runs after the zeros are inserted. In `UpsampledConv` it runs after the
+        convolution.
+
+    Source: standard transposed convolution.
     """
 
     strides: Pair = 2
     inner: SamplerFactory = part(Subsample)
 
     def __call__(self, x: jax.Array, phase: Phase = None, *, train: bool = False) -> jax.Array:
-        """[N, h, w, C] to [N, stride h, stride w, C]: the samples stand at phase 0, whatever `phase` says."""
+        """`[N, h, w, C]` to `[N, stride h, stride w, C]`.
+
+        Args:
+          phase: has no effect; samples are always written at phase 0.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, h, w, C]`.
+        """
         check_images(x)
         x = self.cast(x)
         return self.filtered(polyphase_upsample(x, jnp.zeros(x.shape[0], jnp.int32), self.strides), train)
 
     @nn.compact
     def filtered(self, x: jax.Array, train: bool) -> jax.Array:
-        """The map behind the filter of `inner`."""
+        """Applies the filter of `inner`."""
         inner: Any = self.inner(strides=self.strides, **self.numerics, name="inner")
         y: jax.Array = inner.filter(x, train=train)
         return y
 
 
 class BilinearUpsample(Layer):
-    """Bilinear interpolation; aliases.
+    """Bilinear interpolation. It aliases.
+
+    It is not exact for circular shifts: the border is not circular, and with `align_corners` the spacing of
+    the samples does not match the strides.
 
     Attributes:
-      align_corners: the outermost samples stay the outermost ones (the first U-Nets in PyTorch).
+      strides: upsampling strides.
+      align_corners: whether the outermost input and output samples coincide (as in the first U-Nets in
+        PyTorch).
+
+    Source: PyTorch, `torch.nn.Upsample` with mode "bilinear".
     """
 
     strides: Pair = 2
     align_corners: bool = True
 
     def __call__(self, x: jax.Array, phase: Phase = None, *, train: bool = False) -> jax.Array:
-        """[N, h, w, C] to [N, stride h, stride w, C], whatever `phase` says."""
+        """`[N, h, w, C]` to `[N, stride h, stride w, C]`.
+
+        Args:
+          phase: has no effect.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, h, w, C]`.
+        """
         check_images(x)
         rows, columns = pair(self.strides, "strides")
         shape = rows * x.shape[1], columns * x.shape[2]
@@ -62,7 +89,7 @@ class BilinearUpsample(Layer):
 
 
 class _TransposedConv(Layer):
-    """A transposed convolution whose kernel [rows, columns, C, features] is as large as its strides."""
+    """Transposed convolution whose kernel `[rows, columns, C, features]` has the size of its strides."""
 
     features: int
     strides: Pair
@@ -71,7 +98,7 @@ class _TransposedConv(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Every sample times the kernel, side by side."""
+        """Multiplies every sample with the kernel and places the results side by side."""
         (n, h, w, channels), (rows, columns) = x.shape, pair(self.strides, "strides")
         shape = (rows, columns, channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
@@ -83,11 +110,19 @@ class _TransposedConv(Layer):
 
 
 class UpsampledConv(Layer):
-    """An upsampler, then a circular convolution: the mirror image of `SampledConv`.
+    """Upsampler, then a circular convolution: the reverse of `SampledConv`.
+
+    It is exact for the same shifts as its upsampler.
 
     Attributes:
-      features: channels of the result; 0 leaves the convolution out.
-      upsampler: with `ZeroUpsample` it is a transposed convolution, whose kernel is as large as the strides.
+      features: output channels. 0 leaves the convolution out.
+      strides: upsampling strides. They are also the size of the kernel.
+      upsampler: the upsampler, a module class or `Factory`. `ZeroUpsample` makes a transposed convolution.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
+
+    Source: the decoders of U-Net (Ronneberger et al. 2015, arXiv 1505.04597) and of Chaman & Dokmanic 2021
+    (arXiv 2105.04040).
     """
 
     features: int
@@ -105,11 +140,15 @@ class UpsampledConv(Layer):
         shape: tuple[int, int] | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """[N, h, w, C] to [N, stride h, stride w, features].
+        """`[N, h, w, C]` to `[N, stride h, stride w, features]`.
 
         Args:
-          phase: that a sampler of the same strides chose.
-          shape: of the result, if it is smaller: of the map that a sampler got.
+          phase: phase that a sampler with the same strides chose.
+          shape: size of the result, if it is smaller: the size of the map that was sampled.
+          train: uses and updates the batch statistics of learned filters.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, h, w, C]`.
         """
         check_images(x)
         upsampler: Any = self.upsampler(strides=self.strides, **self.numerics, name="upsampler")
@@ -121,7 +160,7 @@ class UpsampledConv(Layer):
         else:
             y = upsampler(x, phase, train=train)
         if shape is not None and shape != y.shape[1:3]:
-            if isinstance(upsampler, IdealUpsample):  # cutting would tear the circle
+            if isinstance(upsampler, IdealUpsample):  # cropping would break the circle
                 y = ideal_resample(y, shape, precision=self.exact)
             else:
                 y = y[:, : shape[0], : shape[1]]

@@ -1,4 +1,4 @@
-"""Networks, assembled from layers by injecting their parts."""
+"""Networks, assembled from layers with injected parts."""
 
 from aliasfree_jax.models.alexnet_vgg import VGG, AlexNet, BasicClassifier
 from aliasfree_jax.models.convnext import ConvNeXt

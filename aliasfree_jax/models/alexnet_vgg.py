@@ -1,7 +1,8 @@
 """AlexNet (Krizhevsky 2014, arXiv 1404.5997) and VGG (Simonyan & Zisserman 2015, arXiv 1409.1556).
 
-Chains of convolutions and max pools before fully connected layers, with injected sampling: torchvision's
-networks with `Subsample`, BlurPool's with a blur. And a smaller chain: LPS's network to try samplers on.
+Chains of convolutions and max pools, followed by fully connected layers, with injected sampling.
+`Subsample` makes torchvision's networks, a blur makes those of antialiased-cnns. `BasicClassifier` is a
+smaller chain: LPS's network for experiments with samplers.
 """
 
 import math
@@ -32,15 +33,17 @@ LargeMaps = Literal["pooled", "windows"]
 
 
 class Classifier(Network):
-    """Adaptive pool, then three linear layers with ReLU and dropout: AlexNet's and VGG's head.
+    """Head of AlexNet and VGG: adaptive pool, then three linear layers with ReLU and dropout.
 
     Attributes:
-      side: of the map that the linear layers take.
-      large_maps: how they take a larger one: "pooled" to that side, or the hidden layers in every "window" of
-        it, whose results are pooled (timm). A smaller one is pooled in either case.
-      dropout_first: whether dropout precedes the first two linear layers (AlexNet) or follows their
-        ReLU (VGG).
-      weight_std: of normal initial weights with zero biases (VGG); None: PyTorch's default.
+      side: side of the map that the linear layers read.
+      large_maps: treatment of larger maps. "pooled" reduces them to `side`. "windows" applies the hidden
+        layers to every window and pools the results (timm). Smaller maps are always pooled to `side`.
+      dropout_first: whether dropout precedes the first two linear layers (AlexNet) or follows their ReLU
+        (VGG).
+      dropout_rate: dropout rate in training.
+      weight_std: standard deviation of normal initial weights with zero biases (VGG). None: PyTorch's
+        default.
     """
 
     side: int = 7
@@ -51,7 +54,7 @@ class Classifier(Network):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """[N, H, W, C] to logits [N, num_classes], float32."""
+        """`[N, H, W, C]` to logits `[N, num_classes]`, float32."""
         if self.global_pool == "":
             return x.astype(accurate_dtype(x.dtype))
         x = self._vectors(x).astype(accurate_dtype(x.dtype))
@@ -68,7 +71,7 @@ class Classifier(Network):
         return self.classified(x, *initial)
 
     def _vectors(self, x: jax.Array) -> jax.Array:
-        """The map that the linear layers take as vectors: [N, F], or [N, rows, columns, F] of windows."""
+        """Returns the input of the linear layers: `[N, F]`, or `[N, rows, columns, F]` for windows."""
         if self.large_maps == "windows":
             x = adaptive_average_pool(x, (max(self.side, x.shape[1]), max(self.side, x.shape[2])))
             return windows(x, self.side)
@@ -78,16 +81,16 @@ class Classifier(Network):
 
 
 class Chain(Network):
-    """What AlexNet and VGG have in common: `stage_strides` are of the maps before the max pools."""
+    """Base class of AlexNet and VGG. `stage_strides` are the strides of the maps before the max pools."""
 
     @property
     def total_stride(self) -> int:
-        """Behind the last max pool."""
+        """Stride of the map after the last max pool."""
         return 2 * self.stage_strides[-1]
 
     @nn.nowrap
     def finished(self, x: jax.Array, train: bool, **fields: Any) -> jax.Array:
-        """Logits by a `Classifier` with these fields of the last map, which is sown."""
+        """Sows the last map and returns its logits by a `Classifier` with these fields."""
         self.sow("intermediates", "features", x)
         head = Classifier(
             self.num_classes, global_pool=self.global_pool, **fields, **self.numerics, name="classifier"
@@ -96,19 +99,23 @@ class Chain(Network):
 
 
 class AlexNet(Chain):
-    """Images [N, H, W, channels] to class logits [N, num_classes], float32.
+    """AlexNet: classifies images `[N, H, W, channels]`, logits `[N, num_classes]`, float32.
+
+    Training draws from the rng stream "dropout", and from "gumbel" if the sampler is learned.
 
     Attributes:
-      sampler: after the first convolution and every max pool.
-      activation: after every convolution.
-      padding: of the convolutions.
-      strided: the first convolution has stride 4, else 2 and the sampler the rest ("pool_only"; the
-        original then forgets the ReLU after it, see `activate_first`).
+      num_classes: see `Network`.
+      sampler: sampler after the first convolution and in every max pool.
+      activation: activation after every convolution.
+      padding: padding of the convolutions.
+      strided: whether the first convolution has stride 4. Otherwise it has stride 2, and the sampler does
+        the rest (`"pool_only"`). The original forgets the first ReLU in this case, see `activate_first`.
       activate_first: whether an activation follows the first convolution.
-      sample_first: whether the sampler of the first convolution precedes that activation (the original's
-        relu_first=False).
+      sample_first: whether the sampler of the first convolution precedes that activation
+        (`relu_first=False` in the original).
+      dropout_rate: dropout rate in training.
 
-    Training draws from the rng stream "dropout", and "gumbel" where the sampler is learned.
+    Source: Krizhevsky 2014 (arXiv 1404.5997); the samplers: Zhang 2019 (arXiv 1904.11486).
     """
 
     num_classes: int = 1000
@@ -129,7 +136,11 @@ class AlexNet(Chain):
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
+        """Returns class logits. The last map is sown as "features".
+
+        Raises:
+          ShapeError: the images are not floating-point `[N, H, W, C]`, or too small.
+        """
         x = self.prepared(images)
         sampler = self.sampler(strides=2, **self.numerics, name="sampler")
         strided = self.strided or isinstance(sampler, Subsample)
@@ -164,17 +175,22 @@ class AlexNet(Chain):
 
 
 class VGG(Chain):
-    """Images [N, H, W, channels] to class logits [N, num_classes], float32.
+    """VGG: classifies images `[N, H, W, channels]`, logits `[N, num_classes]`, float32.
+
+    Training draws from the rng stream "dropout", and from "gumbel" if the sampler is learned.
 
     Attributes:
-      depths, widths: 3 x 3 convolutions and their channels before each of the max pools.
-      sampler: of the max pools.
-      activation: after every convolution.
-      norm: between convolution and activation; None for none.
-      padding: of the convolutions.
-      large_maps: see `Classifier`.
+      num_classes: see `Network`.
+      depths: number of 3 x 3 convolutions before each max pool.
+      widths: channels of these convolutions.
+      sampler: sampler of the max pools.
+      activation: activation after every convolution.
+      norm: norm between convolution and activation. None: no norm.
+      padding: padding of the convolutions.
+      large_maps: treatment of large maps in the head: "pooled", or "windows" (timm).
+      dropout_rate: dropout rate in training.
 
-    Training draws from the rng stream "dropout", and "gumbel" where the sampler is learned.
+    Source: Simonyan & Zisserman 2015 (arXiv 1409.1556); the samplers: Zhang 2019 (arXiv 1904.11486).
     """
 
     num_classes: int = 1000
@@ -196,7 +212,11 @@ class VGG(Chain):
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
+        """Returns class logits. The last map is sown as "features".
+
+        Raises:
+          ShapeError: the images are not floating-point `[N, H, W, C]`, or too small.
+        """
         x = self.prepared(images)
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for layer in range(depth):
@@ -213,12 +233,18 @@ class VGG(Chain):
 
 
 class BasicClassifier(Network):
-    """Images [N, H, W, channels] to class logits [N, num_classes]: to try samplers on (LPS's "basic").
+    """A small classifier for experiments with samplers: logits `[N, num_classes]`.
+
+    Training draws from the rng stream "gumbel" if the sampler is learned.
 
     Attributes:
-      widths: of the two stages, each of two 3 x 3 convolutions, activations and a sampler.
+      num_classes: see `Network`.
+      widths: channels of the stages. Each stage has two 3 x 3 convolutions, activations and a sampler.
+      sampler: sampler of each stage.
+      activation: activation after every convolution.
+      padding: padding of the convolutions.
 
-    Training draws from the rng stream "gumbel" where the sampler is learned.
+    Source: Rojas-Gomez et al. 2022 (arXiv 2210.08001), the "basic" network of its code.
     """
 
     num_classes: int = 10
@@ -236,7 +262,7 @@ class BasicClassifier(Network):
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """Class logits, in float32 (float64 for float64 inputs)."""
+        """Returns class logits in float32 (float64 for float64 images)."""
         x = self.prepared(images)
         for stage, width in enumerate(self.widths):
             for number in (1, 2):

@@ -2,10 +2,11 @@
 
     python -m aliasfree_jax models [PATTERN] [--image_size=224]
 
-PATTERN is a shell pattern ("convnext_afc_*", "*50*"); without it all networks are listed. Multiply-adds are
-those of one square image with 3 channels, in evaluation: of convolutions and of matrix products, the
-resampling of alias-free networks included; norms, activations, pooling and blurs do not count. They are those
-of this machine's program: where several ways lead to one result, a GPU may take another. Nothing is computed.
+PATTERN is a shell pattern ("convnext_afc_*", "*50*"). Without it, all networks are listed. Multiply-adds
+are those of one square image with 3 channels in evaluation. They include convolutions and matrix products,
+also the resampling of alias-free networks. They exclude norms, activations, pooling and blurs. The numbers
+describe the program of this machine: if several implementations lead to the same result, a GPU may use
+another one. Nothing is computed.
 """
 
 import math
@@ -27,10 +28,10 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
-    """Prints a line a network.
+    """Prints one line per network.
 
     Raises:
-      ConfigError: several patterns, or one that no network matches.
+      ConfigError: several patterns, or a pattern that matches no network.
     """
     if len(arguments) > 1:
         raise ConfigError(
@@ -52,10 +53,10 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def size_of(network: Any, image_size: int) -> tuple[int, int]:
-    """Parameters and multiply-adds of a network, by tracing it: no array is made.
+    """Returns the parameters and multiply-adds of a network. The network is only traced, not computed.
 
     Raises:
-      ShapeError: an image that is too small.
+      ShapeError: the image is too small.
     """
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     program, (_, variables) = jax.make_jaxpr(network.init_with_output, return_shape=True)(
@@ -66,7 +67,7 @@ def size_of(network: Any, image_size: int) -> tuple[int, int]:
 
 
 def multiply_adds(jaxpr: Any) -> int:
-    """Multiply-adds of the convolutions and matrix products of a program, those in its loops each time."""
+    """Counts the multiply-adds of convolutions and matrix products in a program, in each pass of a loop."""
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
@@ -78,7 +79,7 @@ def _of_equation(equation: Any) -> int:
             (contracted, _), _ = equation.params["dimension_numbers"]
             return result * math.prod(operands[0][axis] for axis in contracted)
         case "conv_general_dilated":
-            # A kernel's size for each of its features: what a number of the result takes.
+            # Each value of the result needs one multiply-add per weight of one output feature.
             features = operands[1][equation.params["dimension_numbers"].rhs_spec[0]]
             return result * math.prod(operands[1]) // features
         case "depthwise_shifted_sum":

@@ -1,7 +1,7 @@
 """ConvNeXt (Liu et al. 2022, arXiv 2201.03545) with injected sampling, activation, norm and padding.
 
-One network serves all variants: plain, circular, adaptive polyphase and alias-free ConvNeXts differ
-only in the parts they are built from (`CONVNEXTS`).
+One network class covers all variants. Plain, circular, adaptive polyphase and alias-free ConvNeXts differ
+only in their parts (`CONVNEXTS`).
 """
 
 import itertools
@@ -29,7 +29,10 @@ from aliasfree_jax.ops.padding import Padding, check_padding
 
 
 class Block(Layer):
-    """x + DropPath(layer_scale * Mlp(norm(depthwise(x)))), [N, H, W, C] to [N, H, W, C]."""
+    """Residual block: `x + DropPath(layer_scale * Mlp(norm(depthwise(x))))`.
+
+    It maps `[N, H, W, C]` to `[N, H, W, C]`.
+    """
 
     depthwise: ModuleFactory
     norm: ModuleFactory
@@ -39,7 +42,7 @@ class Block(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """The residual block."""
+        """Returns the sum of `x` and its branch."""
         channels = x.shape[-1]
         y = self.depthwise(**self.numerics, name="depthwise")(x)
         y = self.norm(**self.numerics, name="norm")(y, train=train)
@@ -52,31 +55,42 @@ class Block(Layer):
 
 
 class ConvNeXt(Network):
-    """Images [N, H, W, channels] to class logits [N, num_classes], float32.
+    """ConvNeXt: classifies images `[N, H, W, channels]`, logits `[N, num_classes]`, float32.
+
+    Variables are in "params", and in `"batch_stats"` with a batch norm. Training draws from the rng stream
+    `"drop_path"`, and from "gumbel" if the sampler is learned.
 
     Attributes:
-      depths, widths: blocks and channels of each stage.
-      sampler: of the stem and between stages.
-      activation, norm: of the blocks and between stages.
-      final_norm: of the pooled vector.
-      final_norm_position: "pooled", or "map" for a norm of the map before the pooling (timm's
-        head_norm_first), which over channels aliases.
-      padding: of the 7x7 depthwise convolutions.
-      sampled_padding: of the stem's and the downsampling convolutions; "VALID" means full windows.
-      stem_kernel, stem_stride: 4 and 4 for ImageNet; a smaller stride for small images.
-      downsampled_stages: those that a downsampling convolution precedes: the "later" ones, or "all", the
-        first in addition to the stem (timm's patch_size of 2).
-      stem_activation, stem_residual: see `ActivatedStem`.
-      drop_path_rate: of the last block; grows linearly from 0 over the blocks.
-      layer_scale_init: initial residual gain; 0 or less leaves the gains out.
-      mlp_ratio: hidden channels of the MLPs for each of their own; a gated one has 2/3 as many, twice.
-      init_std, head_init_scale: deviation of the normal initial weights; factor on the head's.
-      mlp_grid: see `layers.mlp.Mlp`.
-      remat: what the gradient computes again instead of keeping it: "none", "mlp" (stem and MLPs, whose
-        hidden maps are the largest), "block" (whole blocks too), or "auto" (`layers.batching`).
+      num_classes: see `Network`.
+      depths: number of blocks of each stage.
+      widths: channels of each stage.
+      sampler: sampler of the stem and between stages.
+      activation: activation of the blocks.
+      norm: norm of the blocks, after the stem and between stages.
+      final_norm: norm before the head.
+      final_norm_position: "pooled" for a norm of the pooled vector, "map" for a norm of the map before
+        pooling (timm's `head_norm_first`). A norm over channels aliases on the map.
+      padding: padding of the 7 x 7 depthwise convolutions.
+      sampled_padding: padding of the convolutions of the stem and between stages. "VALID" means full
+        windows only.
+      stem_kernel: size of the stem's kernel: 4 for ImageNet.
+      stem_stride: stride of the stem: 4 for ImageNet, less for small images.
+      downsampled_stages: stages that begin with a downsampling convolution: the "later" ones, or "all",
+        which adds one to the first stage after the stem (timm's `patch_size` of 2).
+      stem_activation: activation of the stem, see `ActivatedStem`. None: no activation.
+      stem_residual: see `ActivatedStem`.
+      drop_path_rate: drop path rate of the last block. It grows linearly from 0 over the blocks.
+      layer_scale_init: initial gain of the residual branches. 0 or less: no gains.
+      mlp_ratio: hidden channels of the MLPs per channel of the map. Gated MLPs have 2/3 of this number and
+        compute it twice.
+      init_std: standard deviation of the normal initial weights.
+      head_init_scale: factor on the initial weights of the head.
+      mlp_grid: see `Mlp`.
+      remat: what the gradient recomputes instead of storing: "none", "mlp" (stem and MLPs, whose hidden
+        maps are the largest), "block" (also whole blocks), or "auto" (`layers.batching`).
 
-    Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream
-    "drop_path", and from "gumbel" where the sampler is learned; `temperature` is its softmax's.
+    Source: Liu et al. 2022 (arXiv 2201.03545); alias-free variants: Michaeli et al. 2023 (arXiv
+    2303.08085), section 3; with APS: Chaman & Dokmanic 2021 (arXiv 2011.14214).
     """
 
     num_classes: int = 1000
@@ -106,15 +120,20 @@ class ConvNeXt(Network):
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """Class logits, in float32 (float64 for float64 inputs).
+        """Returns class logits in float32 (float64 for float64 images).
 
         The last map is sown as "features" in the collection "intermediates".
 
+        Args:
+          images: floating-point `[N, H, W, channels]`.
+          train: uses and updates batch statistics, and draws random numbers.
+          temperature: temperature of learned samplers in training.
+
         Raises:
-          ShapeError: not floating-point [N, H, W, C], or an image that is too small.
+          ShapeError: the images are not floating-point `[N, H, W, C]`, or too small.
         """
         x = self.prepared(images)
-        # The original cuts at an absolute 2, a hundred deviations: it never happens.
+        # The original truncates at an absolute 2, a hundred deviations, which never happens.
         kernel_init = normal(self.init_std)
         depthwise = Factory(DepthwiseConv, padding=self.padding, kernel_init=kernel_init)
         mlp_fields = {"activation": self.activation, "grid": self.mlp_grid, "remat": self.remat}
@@ -170,17 +189,17 @@ class ConvNeXt(Network):
 
     @property
     def first_downsampled(self) -> int:
-        """The first of `downsampled_stages`."""
+        """The first of the `downsampled_stages`."""
         return 0 if self.downsampled_stages == "all" else 1
 
     @property
     def smallest_side(self) -> int:
-        """Where the padding of the 7x7 convolutions, by 3, fits every stage's map."""
+        """Smallest side at which the padding of the 7 x 7 convolutions, 3, fits every stage's map."""
         least = {"CIRCULAR": 3, "REFLECT": 4}.get(self.padding, 1)
         return next(s for s in itertools.count(self.total_stride) if min(self.map_sides(s)) >= least)
 
     def map_sides(self, side: int) -> list[int]:
-        """The side of the map in each stage, for images of `side` pixels."""
+        """Returns the side of the map in each stage, for images of `side` pixels."""
         sampled = [(self.stem_stride, self.stem_kernel)]
         sampled += [(2, 2)] * (len(self.depths) - self.first_downsampled)
         sides = []
@@ -190,8 +209,8 @@ class ConvNeXt(Network):
         return sides[1 - self.first_downsampled :]
 
 
-# Depths and widths of the papers; atto to nano and xxlarge are timm's; micro and cifar are ours, for images
-# of about 32 pixels.
+# Depths and widths of the papers. atto to nano and xxlarge are timm's. micro and cifar are this package's,
+# for images of about 32 pixels.
 SIZES: dict[str, Options] = {
     "atto": {"depths": (2, 2, 6, 2), "widths": (40, 80, 160, 320)},
     "femto": {"depths": (2, 2, 6, 2), "widths": (48, 96, 192, 384)},
@@ -207,7 +226,7 @@ SIZES: dict[str, Options] = {
     "cifar": {"depths": (2, 2, 2), "widths": (48, 96, 192), "stem_stride": 2, "layer_scale_init": 0.1},
 }
 
-# Scales of the paper's training commands.
+# The scales of the paper's training commands.
 _SCALES = {"in_scale": 7.0, "out_scale": 7.0, "train_scale": True}
 
 _CIRCULAR = {"padding": "CIRCULAR", "sampled_padding": "CIRCULAR"}
@@ -216,7 +235,7 @@ _ALIAS_FREE = {**_CIRCULAR, "sampler": "ideal", "norm": "spatial", "precision": 
 VARIANTS: dict[str, Options] = {
     # The network of Liu et al.
     "convnext": {},
-    # Its twin on the circle, the baseline of Michaeli et al.; aliases.
+    # The same with circular padding: the baseline of Michaeli et al. It aliases.
     "convnext_circular": _CIRCULAR,
     # Adaptive polyphase sampling: exact for integer shifts.
     "convnext_aps": {**_CIRCULAR, "sampler": "polyphase"},
@@ -227,7 +246,7 @@ VARIANTS: dict[str, Options] = {
         "stem_activation": {"name": "lowpass_polynomial", **_SCALES},
         "stem_residual": True,
     },
-    # Alias-free by products instead of quadratics: exact for every shift. Ours.
+    # Alias-free with products instead of quadratics: exact for every shift. Source: this package.
     "convnext_afg": {
         **_ALIAS_FREE,
         "activation": {"name": "up_gate", **_SCALES},
@@ -237,7 +256,7 @@ VARIANTS: dict[str, Options] = {
 
 
 def _completed(options: dict[str, Any]) -> dict[str, Any]:
-    """With the stem's cutoff; checked as far as `Family` does not."""
+    """Adds the stem's cutoff, and checks what `Family` does not check."""
     if options.get("sampled_padding", "VALID") != "VALID":
         check_padding(options["sampled_padding"])
     if options.get("mlp_ratio", 4.0) <= 0:
@@ -246,7 +265,7 @@ def _completed(options: dict[str, Any]) -> dict[str, Any]:
     on_map = options.get("final_norm_position") == "map"
     if final_norm and final_norm.get("name") in PARTS["norm"].keys() - {"channel"} and not on_map:
         raise ConfigError(
-            f"the final_norm {final_norm['name']!r} takes maps: use final_norm_position='map', or the norm "
+            f"the final_norm {final_norm['name']!r} needs a map: use final_norm_position='map', or the norm "
             "'channel' for the pooled vector."
         )
     stem = _stem_activation(options.get("stem_activation"), options.get("stem_stride", 4))
@@ -254,13 +273,13 @@ def _completed(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stem_activation(part: Part | None, stride: int) -> Part | None:
-    """A low-passed product without a stated cutoff gets the one that suits the stem's stride."""
+    """Sets the cutoff of a low-passed product to the one for the stem's stride, if it is not given."""
     fields = None if part is None else fields_of(part)
     if fields is None or fields.get("name") not in ("lowpass_polynomial", "lowpass_gate"):
         return part
     if stride == 1 and "cutoff" not in fields:
         raise ConfigError(
-            f"{fields['name']} relies on the filter of a strided stem; with stem_stride=1 use "
+            f"{fields['name']} needs the low-pass filter of a strided stem: with stem_stride=1 use "
             "stem_activation=None."
         )
     return {"cutoff": 1 - 1 / stride, **fields}

@@ -1,19 +1,19 @@
 """DeepLabV3+ (Chen et al. 2018, arXiv 1802.02611) on the ResNets of this package, with injected parts.
 
-Of learnable_polyphase_sampling (LPS) the network with LPD on the way down and LPU on the way back, and its
-ordinary forms. What is different on purpose; `conversion` asks for the original's choice where it is an
-option:
+It covers the network of `learnable_polyphase_sampling` (LPS), with LPD in the encoder and LPU in the
+decoder, and ordinary forms. Differences from the original, on purpose (`conversion` selects the original's
+choice where it is an option):
 
 | | the original | here |
 |---|---|---|
-| `output_stride` | only chooses rates; the stride is always 32 | dilates the last stages (of LPS: if asked) |
-| padding of the last rate | zeros: not equivariant beyond 576 pixels | as of all (`last_rate_padding`) |
-| circular rates beyond the map | an error | right at every size |
-| sides that 32 does not divide | an error with LPU | the result is cut to the image's size |
-| strided stem with LPU | an error | the strided step stands at phase 0: not exact |
-| LPU with LPS_convex | the softmax of a softmax | the weights of the LPD themselves |
-| gain of LPU's filter | 1 unless antialias_scale = 2 | constants keep their value (`gain` of the upsampler) |
-| momentum of the backbone's norms | 0.99 in Flax's convention | that of all norms |
+| `output_stride` | only selects rates; the stride is always 32 | dilates the last stages (LPS: if asked) |
+| padding of the last rate | zeros: not equivariant beyond 576 pixels | as all rates (`last_rate_padding`) |
+| circular rates larger than the map | an error | exact at every size |
+| sides that are not multiples of 32 | an error with LPU | the result is cropped to the size of the image |
+| strided stem with LPU | an error | the strided step uses phase 0: not exact |
+| LPU with `LPS_convex` | the softmax of a softmax | the weights of LPD |
+| gain of LPU's filter | 1 unless `antialias_scale` = 2 | preserves constants (`gain` of the upsampler) |
+| momentum of the backbone's norms | 0.99 in Flax's convention | the same as all norms |
 """
 
 import dataclasses
@@ -50,24 +50,32 @@ BILINEAR = {"name": "bilinear", "align_corners": False}
 
 
 class DeepLabV3Plus(Network):
-    """Images [N, H, W, channels] to maps [N, H, W, num_classes] of the same size, float32.
+    """DeepLabV3+: maps images `[N, H, W, channels]` to class maps `[N, H, W, num_classes]`, float32.
 
-    ASPP reads the last map of the backbone. The decoder enlarges the result to the first stage's map, joins
-    the two by a 3 x 3 convolution, and enlarges the classes' values to the image.
+    ASPP reads the last map of the backbone. The decoder enlarges the result to the size of the first
+    stage's map and joins both with a 3 x 3 convolution. Then it enlarges the class logits to the size of
+    the image.
+
+    The maps of the backbone are sown as "stage0", "stage1" and so on. Variables are in "params", and in
+    `"batch_stats"` with a batch norm. Training draws from the rng stream "dropout", and from "gumbel" if
+    the sampler is learned.
 
     Attributes:
-      num_classes: channels of the result; 0 for the decoder's map [N, H / 4, W / 4, width].
-      backbone: a ResNet without head: it has `with_stages`.
-      upsampler: of both enlargements. It gets the phases that the samplers of the backbone chose, in training
-        the weights of a learned choice.
-      activation, norm, padding: of ASPP and decoder; those of the backbone are its own.
-      rates: dilations of ASPP; the paper has 6, 12, 18 at an output stride of 16 and the double at 8.
-      last_rate_padding: of the last of them, if it is another (LPS: always "ZERO").
-      width, low_level_width: channels of ASPP and decoder, and of what the first stage's map becomes.
-      dropout_rate: behind ASPP, in training.
+      num_classes: channels of the result. 0: the decoder's map `[N, H / 4, W / 4, width]`.
+      backbone: a ResNet without head. It needs the method `with_stages`.
+      upsampler: upsampler of both enlargements. It receives the phases that the samplers of the backbone
+        chose, and in training the weights of a learned choice.
+      activation: activation of ASPP and decoder.
+      norm: norm of ASPP and decoder.
+      padding: padding of ASPP and decoder. The backbone has its own parts.
+      rates: dilations of ASPP. The paper uses 6, 12, 18 at output stride 16 and twice these at output
+        stride 8.
+      last_rate_padding: padding of the last rate. None: the same as `padding`. LPS always uses "ZERO".
+      width: channels of ASPP and decoder.
+      low_level_width: channels to which the first stage's map is reduced.
+      dropout_rate: dropout rate after ASPP, in training.
 
-    "stage0", ... are the maps of the backbone. Variables: "params", and "batch_stats" with a batch norm.
-    Training draws from the rng streams "dropout" and, where the sampler is learned, "gumbel".
+    Source: Chen et al. 2018 (arXiv 1802.02611); LPS: Rojas-Gomez et al. 2022 (arXiv 2210.08001).
     """
 
     num_classes: int = 21
@@ -91,7 +99,7 @@ class DeepLabV3Plus(Network):
 
     @property
     def sampler(self) -> SamplerFactory:
-        """Of the backbone."""
+        """The sampler of the backbone."""
         backbone: Any = self.backbone(parent=None)
         sampler: SamplerFactory = backbone.sampler
         return sampler
@@ -100,12 +108,12 @@ class DeepLabV3Plus(Network):
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """The values of all classes for every pixel, in float32 (float64 for float64 images).
+        """Returns the class logits of every pixel in float32 (float64 for float64 images).
 
         The map before the last layer is sown as "features" in the collection "intermediates".
 
         Raises:
-          ShapeError: not floating-point [N, H, W, C], or an image that is too small.
+          ShapeError: the images are not floating-point `[N, H, W, C]`, or too small.
         """
         images = self.prepared(images)
         backbone: Any = self.backbone(**self.numerics, name="backbone")
@@ -133,12 +141,12 @@ class DeepLabV3Plus(Network):
     def _enlarged(
         self, x: jax.Array, phase: Phase, strides: int, to: jax.Array, train: bool, name: str
     ) -> jax.Array:
-        """`x` at the size of the map `to`, `strides` times as fine."""
+        """Returns `x` at the size of the map `to`, which is `strides` times as fine."""
         if strides == 1:
             return x
         shape = to.shape[1], to.shape[2]
         upsampler: Any = self.upsampler(strides=strides, parent=None)
-        if isinstance(upsampler, BilinearUpsample):  # to any size, of a pool that rounds down too
+        if isinstance(upsampler, BilinearUpsample):  # works for any size, also if a pool rounded down
             return bilinear_resize(x, shape, align_corners=upsampler.align_corners)
         numerics = {**self.numerics, "dtype": x.dtype}
         up = UpsampledConv(0, strides, self.upsampler, **numerics, name=f"{name}_up")
@@ -149,7 +157,7 @@ _BACKBONES = {name: (family, *which) for family in (RESNETS, CIFAR_RESNETS) for 
 
 
 def _with_backbone(options: dict[str, Any]) -> dict[str, Any]:
-    """The backbone that the option names, as a factory."""
+    """Replaces a named backbone by its factory."""
     fields = fields_of(options["backbone"])
     if fields is None:
         return options
@@ -158,7 +166,9 @@ def _with_backbone(options: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(unknown("backbone", name, _BACKBONES))
     for field in ("dtype", "param_dtype", "precision", *_OF_BACKBONES):
         if field in fields:
-            raise ConfigError(f"{field} is an option of the whole network: give it beside the backbone.")
+            raise ConfigError(
+                f"{field} is an option of the whole network: set it outside of the backbone's options."
+            )
     family, size, variant = _BACKBONES[name]
     network = family.build(size, variant, {**fields, **_OF_BACKBONES})
     own = {field.name for field in dataclasses.fields(network)} - {"name", "parent", *network.numerics}
@@ -167,19 +177,19 @@ def _with_backbone(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_backbone(option: str) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
-    """Hands an option on to the backbone."""
+    """Returns a rewrite that passes an option on to the backbone."""
 
     def rewrite(options: dict[str, Any], value: Any) -> dict[str, Any]:
         fields = fields_of(options["backbone"])
         if fields is None:
-            raise ConfigError(f"{option} is for backbones given by name, got {options['backbone']!r}.")
+            raise ConfigError(f"{option} needs a backbone given by name, got {options['backbone']!r}.")
         return {**options, "backbone": {**fields, option: value}}
 
     return rewrite
 
 
 def _filter_size(options: dict[str, Any], size: int) -> dict[str, Any]:
-    """The blurs of the backbone's samplers and of a polyphase upsampler, of `size` taps."""
+    """Sets the blurs of the backbone's samplers and of a polyphase upsampler to `size` taps."""
     upsampler = fields_of(options["upsampler"])
     if upsampler and upsampler.get("name") == "polyphase":
         options = {**options, "upsampler": {**upsampler, "inner": blur_of(size, upsampler.get("inner"))}}
@@ -188,28 +198,28 @@ def _filter_size(options: dict[str, Any], size: int) -> dict[str, Any]:
 
 def _check(network: DeepLabV3Plus, options: Options) -> None:
     if "global_pool" in options:
-        raise ConfigError("global_pool is for networks that classify whole images: a DeepLab gives a map.")
+        raise ConfigError("global_pool is for networks that classify whole images: a DeepLab returns a map.")
 
 
 _CIRCULAR = {"padding": "CIRCULAR"}
 _WRITTEN_BACK = {"name": "polyphase", "inner": {"name": "blur", "kernel_size": 3}}
-# Parts of each variant, and options of its backbone. A blur follows the values that are written back: between
-# them are zeros. None precedes the choice of a phase (`filter_size` adds one): every blur removes the Nyquist
-# frequency, by which the means of the components differ, and of these a linear score then is a tie.
-# These two sample as often as the classifiers do, as in LPS, so that weights of one find all their samplers;
-# the others dilate their last stage.
+# Parts of each variant, and options of its backbone. In "aps" and "lps", a blur follows the upsampling, which
+# leaves zeros between the samples. No blur precedes the choice of a phase (`filter_size` adds one). A blur
+# removes the Nyquist frequency, and the means of the components differ only by it: linear scores would tie.
+# "aps" and "lps" sample as often as the classifiers, as in LPS, so that a classifier's weights fit all
+# samplers. The other variants dilate their last stage.
 _VARIANTS: dict[str, tuple[Options, Options]] = {
     "": ({"upsampler": BILINEAR}, {}),
     "blur": ({"upsampler": BILINEAR}, {}),
     "aps": ({**_CIRCULAR, "upsampler": _WRITTEN_BACK}, {"output_stride": None}),
     "lps": ({**_CIRCULAR, "upsampler": _WRITTEN_BACK}, {"output_stride": None}),
-    # Ours: exact for every circular shift.
+    # Source: this package. Exact for every circular shift.
     "afc": (
         {**_CIRCULAR, "upsampler": "ideal", "activation": "up_polynomial", "precision": "highest"},
         {"any_size": True},
     ),
 }
-# Beside the ResNets for ImageNet a small one, for images of about 32 pixels.
+# The ResNets for ImageNet, and a small one for images of about 32 pixels.
 _SIZES: dict[str, tuple[Options, Options]] = {
     **{name: ({}, {"output_stride": 16}) for name in RESNETS.sizes},
     "resnet20_cifar": ({"rates": (2, 4, 6), "width": 32, "low_level_width": 16}, {}),

@@ -19,20 +19,28 @@ BOTTLENECK = 4  # channels of a layer's 1 x 1 convolution, as a multiple of the 
 
 
 class DenseNet(Network):
-    """Images [N, H, W, channels] to class logits [N, num_classes], float32.
+    """DenseNet: classifies images `[N, H, W, channels]`, logits `[N, num_classes]`, float32.
+
+    Variables are in "params", and in `"batch_stats"` with a batch norm. Training draws from the rng stream
+    "dropout", and from "gumbel" if the sampler is learned.
 
     Attributes:
-      depths: layers of each dense block.
-      growth, width: channels that a layer adds; channels of the stem.
-      sampler: of the stem and the transitions.
-      average: transitions take the mean of 2 x 2 blocks instead of sampling (torchvision).
-      strided: the stem's convolution has stride 2 and aliases ("pool_only"); else the sampler follows it.
-      pool_padding: of the stem's 3 x 3 max pool.
-      activation, norm, padding: everywhere.
-      dropout_rate: of each layer's output.
+      num_classes: see `Network`.
+      depths: number of layers of each dense block.
+      growth: channels that each layer adds.
+      width: channels of the stem.
+      sampler: sampler of the stem and the transitions.
+      average: whether transitions average blocks of 2 x 2 samples instead of using the sampler
+        (torchvision).
+      strided: whether the stem's convolution has stride 2 and aliases (`"pool_only"`). Otherwise the
+        sampler follows it.
+      pool_padding: padding of the stem's 3 x 3 max pool.
+      activation: activation of the whole network.
+      norm: norm of the whole network.
+      padding: padding of the convolutions.
+      dropout_rate: dropout rate of each layer's output.
 
-    Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng streams
-    "dropout" and, where the sampler is learned, "gumbel".
+    Source: Huang et al. 2017 (arXiv 1608.06993); the samplers: Zhang 2019 (arXiv 1904.11486).
     """
 
     num_classes: int = 1000
@@ -57,7 +65,11 @@ class DenseNet(Network):
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
+        """Returns class logits. The last map is sown as "features".
+
+        Raises:
+          ShapeError: the images are not floating-point `[N, H, W, C]`, or too small.
+        """
         x = self._stem(self.prepared(images), train, temperature)
         for stage, depth in enumerate(self.depths):
             if stage > 0:
@@ -82,7 +94,7 @@ class DenseNet(Network):
         return pool(x, train=train, temperature=temperature)
 
     def _layer(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        """[N, H, W, C] to [N, H, W, C + growth]."""
+        """`[N, H, W, C]` to `[N, H, W, C + growth]`."""
         y = normed_and_activated(self, x, train, f"{name}_", 1)
         y = self._conv(y, BOTTLENECK * self.growth, 1, 1, f"{name}_conv1")
         y = normed_and_activated(self, y, train, f"{name}_", 2)

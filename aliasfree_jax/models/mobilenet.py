@@ -29,9 +29,10 @@ STAGES = (
 
 
 class InvertedResidual(Layer):
-    """Expand by 1 x 1, filter by 3 x 3 depthwise, sample, project by 1 x 1; residual where shapes allow.
+    """Expands by 1 x 1, filters by 3 x 3 depthwise, samples, projects by 1 x 1.
 
-    The depthwise convolution runs at stride 1 under every sampler.
+    The block adds its input if the shapes agree. The depthwise convolution runs at stride 1 with every
+    sampler.
     """
 
     features: int
@@ -44,7 +45,7 @@ class InvertedResidual(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> jax.Array:
-        """[N, H, W, C] to [N, H / stride, W / stride, features]."""
+        """`[N, H, W, C]` to `[N, H / stride, W / stride, features]`."""
         y, hidden = x, x.shape[-1] * self.expansion
         if self.expansion != 1:
             y = conv_before_norm(self, hidden, 1, name="expand")(y)
@@ -61,17 +62,22 @@ class InvertedResidual(Layer):
 
 
 class MobileNetV2(Network):
-    """Images [N, H, W, channels] to class logits [N, num_classes], float32.
+    """MobileNet-v2: classifies images `[N, H, W, channels]`, logits `[N, num_classes]`, float32.
+
+    Variables are in "params", and in `"batch_stats"` with a batch norm. Training draws from the rng stream
+    "dropout", and from "gumbel" if the sampler is learned.
 
     Attributes:
-      width_mult: factor on all channels, rounded down (BlurPool's; torchvision rounds to multiples of 8,
-        which is the same at 1).
-      sampler: of the four blocks of stride 2; the stem's convolution is strided in every variant.
-      activation, norm, padding: everywhere.
-      dropout_rate: before the head: 0.2 in torchvision, 0 in BlurPool.
+      num_classes: see `Network`.
+      width_mult: factor on all channels, rounded down as in antialiased-cnns. torchvision rounds to
+        multiples of 8, which is the same at factor 1.
+      sampler: sampler of the four blocks with stride 2. The stem's convolution is strided in every variant.
+      activation: activation of the whole network.
+      norm: norm of the whole network.
+      padding: padding of the convolutions.
+      dropout_rate: dropout rate before the head: 0.2 in torchvision, 0 in antialiased-cnns.
 
-    Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng streams
-    "dropout" and, where the sampler is learned, "gumbel".
+    Source: Sandler et al. 2018 (arXiv 1801.04381); the samplers: Zhang 2019 (arXiv 1904.11486).
     """
 
     num_classes: int = 1000
@@ -91,7 +97,11 @@ class MobileNetV2(Network):
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """Class logits; the last map is sown as "features". Raises `ShapeError` for unfit images."""
+        """Returns class logits. The last map is sown as "features".
+
+        Raises:
+          ShapeError: the images are not floating-point `[N, H, W, C]`, or too small.
+        """
         x = self.prepared(images)
         x = conv_before_norm(self, int(32 * self.width_mult), 3, 2, name="stem_conv")(x)
         x = normed_and_activated(self, x, train, "stem_")

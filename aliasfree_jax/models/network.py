@@ -1,4 +1,4 @@
-"""What all networks have in common: how they take images, name their stages and end in a linear layer."""
+"""Base class of all networks: checks of images, names of stages, pooling and the head."""
 
 import dataclasses
 from typing import Any, Literal
@@ -20,10 +20,15 @@ _POOLS: dict[str, Any] = {"mean": jnp.mean, "max": jnp.max}
 
 @flax.struct.dataclass
 class Stage:
-    """The map [N, H / stride, W / stride, C] that a stage of a network ends with.
+    """The output map of one stage of a network.
 
     Attributes:
-      phase: that the image was sampled at on the way there, for a decoder; None where nothing was chosen.
+      map: the map `[N, H / stride, W / stride, C]`.
+      stride: pixels of the image per sample of the map.
+      phase: phase at which the image was sampled on the way to this map, for a decoder. None: nothing was
+        chosen.
+
+    Source: this package.
     """
 
     map: jax.Array
@@ -32,51 +37,60 @@ class Stage:
 
 
 class Network(Layer):
-    """Images [N, H, W, channels] to class logits [N, num_classes], in float32 (float64 for float64 images).
+    """Base class of all networks: images `[N, H, W, channels]` to logits `[N, num_classes]`.
+
+    Logits are float32 (float64 for float64 images). The map of every stage is sown as "stage0", "stage1"
+    and so on in the collection "intermediates". The map that is pooled is sown as "features".
 
     Attributes:
-      num_classes: 0 for the pooled features that the last linear layer would take.
-      global_pool: how the last map becomes one vector: by the "mean" or the "max" of each channel (VGG's and
-        AlexNet's linear layers take a small map: of each of its bins); "" for the map, with num_classes=0.
+      num_classes: number of classes. 0: the network returns the pooled features instead of logits.
+      global_pool: how the last map becomes one vector: the "mean" or "max" of each channel. VGG and AlexNet
+        pool to a small map instead, with the mean or max of each bin. "" returns the map itself and needs
+        `num_classes=0`.
 
-    The map of every stage is sown as "stage0", "stage1", ... in the collection "intermediates", the one
-    that is pooled as "features".
+    Source: this package.
     """
 
     num_classes: int = 1000
     global_pool: GlobalPool = dataclasses.field(default="mean", kw_only=True)
 
     def __post_init__(self) -> None:
-        """Raises `ConfigError` for values that fit no network."""
+        """Checks the fields.
+
+        Raises:
+          ConfigError: `num_classes` is negative, or `global_pool` is "" with a head.
+        """
         if self.num_classes < 0:
-            raise ConfigError(
-                f"num_classes is a number of classes, or 0 for features, got {self.num_classes}."
-            )
+            raise ConfigError(f"num_classes must be at least 0 (0 returns features), got {self.num_classes}.")
         if self.global_pool == "" and self.num_classes > 0:
-            raise ConfigError('global_pool="" gives the last map, which no head can take: use num_classes=0.')
+            raise ConfigError(
+                'global_pool="" returns the last map, which a head cannot classify: use num_classes=0.'
+            )
         super().__post_init__()
 
     @property
     def stage_strides(self) -> tuple[int, ...]:
-        """Pixels of the image for each of the map, in every stage."""
+        """Pixels of the image per sample of the map, for every stage."""
         raise NotImplementedError
 
     @property
     def total_stride(self) -> int:
-        """Pixels of the image for each of the last map."""
+        """Pixels of the image per sample of the last map."""
         return self.stage_strides[-1]
 
     @property
     def smallest_side(self) -> int:
-        """Pixels that an image needs on each side."""
+        """Smallest allowed side of an image, in pixels."""
         return self.total_stride
 
     @nn.nowrap
     def stages(self, variables: Any, images: jax.Array, **options: Any) -> list[Stage]:
-        """The maps of all stages with their strides, as timm's `features_only` gives them.
+        """Returns the maps of all stages with their strides, like `features_only` in timm.
 
         Args:
-          options: of the call, `temperature` say, and `rngs`.
+          variables: variables of the network.
+          images: `[N, H, W, channels]`.
+          options: options of the call, such as `temperature` and `rngs`.
         """
         _, sown = self.apply(variables, images, mutable=["intermediates"], **options)
         maps = sown["intermediates"]
@@ -84,10 +98,11 @@ class Network(Layer):
 
     @nn.nowrap
     def prepared(self, images: jax.Array) -> jax.Array:
-        """The images in the network's `dtype`.
+        """Returns the images in the network's `dtype`.
 
         Raises:
-          ShapeError: not floating-point [N, H, W, C] ([N, C, H, W] is seen), or too small.
+          ShapeError: the images are not floating-point `[N, H, W, C]` (`[N, C, H, W]` is detected), or too
+            small.
         """
         check_images(images)
         count, height, width, channels = images.shape
@@ -106,7 +121,7 @@ class Network(Layer):
 
     @nn.nowrap
     def pooled(self, x: jax.Array) -> jax.Array:
-        """The last map [N, h, w, C] as `global_pool` has it, in float32 at least; the map is sown."""
+        """Sows the last map `[N, h, w, C]` and pools it by `global_pool`, in at least float32."""
         self.sow("intermediates", "features", x)
         x = x.astype(accurate_dtype(x.dtype))
         y: jax.Array = x if self.global_pool == "" else _POOLS[self.global_pool](x, axis=(1, 2))
@@ -121,7 +136,10 @@ class Network(Layer):
         kernel_init: Initializer | None = None,
         bias_init: Initializer | None = None,
     ) -> jax.Array:
-        """A linear layer, by default with PyTorch's initial values; for use in the one compact method."""
+        """A linear layer, by default with PyTorch's initial values.
+
+        Call it in the module's compact method.
+        """
         default = fan_in_uniform(x.shape[-1])
         layer = nn.Dense(
             features,
@@ -140,7 +158,7 @@ class Network(Layer):
         kernel_init: Initializer | None = None,
         bias_init: Initializer | None = None,
     ) -> jax.Array:
-        """Logits of pooled features [N, C]; the features themselves with num_classes=0. See `dense`."""
+        """Returns logits of pooled features `[N, C]`, or the features if `num_classes` is 0. See `dense`."""
         if self.num_classes == 0:
             return pooled
         logits = self.dense(pooled, self.num_classes, "head", kernel_init, bias_init)

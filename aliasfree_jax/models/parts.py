@@ -1,7 +1,7 @@
-"""Names of the parts that networks are built from, and how a JSON-able option names one.
+"""Names of the parts of networks, and JSON-compatible options that select them.
 
-A part is given as its name ("ideal"), as a dictionary of its name and fields
-({"name": "blur", "kernel_size": 3}), or as a module class or factory of your own.
+A part is given by its name ("ideal"), as a module class or factory, or by a dictionary of name and fields:
+`{"name": "blur", "kernel_size": 3}`.
 """
 
 import dataclasses
@@ -62,21 +62,21 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
     "stem": {"image": sampled.ImageStem, "deep": sampled.DeepStem, "small": sampled.SmallStem},
     "shortcut": {"projection": shortcut.ProjectionShortcut, "zero_padded": shortcut.ZeroPaddedShortcut},
 }
-"""The parts of each kind by name; `register_part` adds to them."""
+"""The parts of each kind by name. `register_part` adds to them."""
 
-# Options of networks that hold a part, and of which kind it is.
+# Options of networks that contain a part, and the kind of that part.
 KIND_OF_OPTION = {
     **{kind: kind for kind in ("sampler", "upsampler", "activation", "norm", "stem", "shortcut")},
     "final_norm": "norm",
     **dict.fromkeys(("stem_activation", "sum_activation"), "activation"),
     "shortcut_sampler": "sampler",
 }
-# Fields of parts that hold a part themselves.
+# Fields of parts that contain another part, and its kind.
 _NESTED = {"inner": "sampler", "first_sampler": "sampler", "logits": "logits"}
 
-# Fields that the network fills in itself.
+# Fields that the network sets.
 _RESERVED = {"name", "parent", "dtype", "param_dtype", "precision", "strides", "scale_init"}
-# ... of these kinds, besides.
+# Further fields that the network sets, by kind.
 _RESERVED_IN = {
     "stem": {"width", "sampler", "activation", "norm", "padding"},
     "shortcut": {"features", "stride", "sampler", "norm"},
@@ -84,55 +84,61 @@ _RESERVED_IN = {
 
 
 def register_part(kind: str, name: str, module: type[nn.Module]) -> None:
-    """Makes a layer of your own known by name, so that JSON-able options and configurations can give it.
+    """Registers your layer under a name, so that options and configurations can select it.
+
+    The name is known in the current process only: register it wherever such a network is built.
 
     Args:
-      kind: "sampler", "upsampler", "activation", "norm", "logits", "stem" or "shortcut": it is called and
-        built as the library's own of this kind are. An activation that takes twice the maps it gives has the
-        class attribute `gated` = True, and is for networks whose layer before it can make as many: ConvNeXts
-        and U-Nets.
-      name: what options call it. It is known in this process: register it wherever such a network is built.
-      module: the class.
+      kind: "sampler", "upsampler", "activation", "norm", "logits", "stem" or "shortcut". The layer is built
+        and called like the library's parts of this kind. A gated activation (two input channels per output
+        channel) needs the class attribute `gated = True`. It can be used in ConvNeXts and U-Nets.
+      name: name in options.
+      module: the module class.
 
     Raises:
-      ConfigError: an unknown kind, a name that is taken, no module class.
+      ConfigError: unknown kind, name already taken, or not a module class.
+
+    Source: this package.
     """
     if kind not in PARTS:
         raise ConfigError(unknown("kind of part", kind, PARTS))
     if name in PARTS[kind]:
-        raise ConfigError(f"{kind} {name!r} is taken by {PARTS[kind][name].__name__}: choose another name.")
+        raise ConfigError(
+            f"the {kind} name {name!r} is taken by {PARTS[kind][name].__name__}: choose another name."
+        )
     if not (isinstance(module, type) and issubclass(module, nn.Module)):
         raise ConfigError(f"expected the class of a Flax module for the {kind} {name!r}, got {module!r}.")
     PARTS[kind][name] = module
 
 
 def fields_of(part: Part) -> dict[str, Any] | None:
-    """The name and fields of a part that is given by name or dictionary; None for a class or factory."""
+    """Returns name and fields of a part given by name or dictionary; None for a class or factory."""
     if isinstance(part, str):
         return {"name": part}
     return dict(part) if isinstance(part, Mapping) else None
 
 
 def frozen(value: Any) -> Any:
-    """`value` with tuples in place of lists, so that networks can be hashed."""
+    """Replaces lists by tuples, so that networks can be hashed."""
     return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def resolve(kind: str, part: Part, option: str = "", *, gated: bool = True) -> ModuleFactory:
-    """The class, or factory, that `part` names among those of its kind.
+    """Returns the class or factory that `part` selects among the parts of this kind.
 
     Args:
-      option: what messages call it, if not by its kind.
-      gated: whether gated activations can be used as well.
+      option: name of the option in error messages, if it differs from `kind`.
+      gated: whether gated activations are allowed.
 
     Raises:
-      ConfigError: unknown name or field, with the near ones; a field without default left out.
+      ConfigError: unknown name or field (the message lists similar ones), or a missing field without
+        default.
     """
     option = option or kind
     if isinstance(part, nn.Module):
         raise ConfigError(
-            f"expected the {option} as a name, dictionary or module class, got a module: the network fills "
-            f"in some of its fields, so give the class, or layers.Factory({type(part).__name__}, ...)."
+            f"expected the {option} as a name, dictionary or module class, got a module: the network sets "
+            f"some of its fields, so pass the class or layers.Factory({type(part).__name__}, ...)."
         )
     if callable(part):
         return part
@@ -156,5 +162,5 @@ def resolve(kind: str, part: Part, option: str = "", *, gated: bool = True) -> M
     for field, inner in _NESTED.items():
         if fields.get(field) is not None:
             fields[field] = resolve(inner, fields[field])
-    # A class by itself, so that a part and its name alone are equal, and so are their networks.
+    # The plain class if there are no fields: networks made by name and by class are then equal.
     return Factory(module, **{field: frozen(value) for field, value in fields.items()}) if fields else module

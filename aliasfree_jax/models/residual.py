@@ -18,14 +18,15 @@ EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
 class ResidualBlock(Layer):
-    """Two 3 x 3 convolutions ("basic") or 1 x 1, 3 x 3, 1 x 1 ("bottleneck") beside a shortcut.
+    """Two 3 x 3 convolutions ("basic") or 1 x 1, 3 x 3, 1 x 1 ("bottleneck"), and a shortcut.
 
-    A block of stride 2 samples its map before (or after) its last convolution, or before the first, and the
-    shortcut's input at the same phase. Before the last, with `Subsample`, the convolution before takes the
-    stride, as in torchvision, which is the same function at a quarter of the work.
+    A block of stride 2 samples its map before its first convolution, or before or after its last one. The
+    shortcut samples its input at the same phase. With `Subsample` before the last convolution, the
+    preceding convolution has the stride, as in torchvision. This is the same function at a quarter of the
+    cost.
 
     Attributes:
-      dilations: of the convolutions before the place of the sampler, and behind it.
+      dilations: dilations of the convolutions before and after the place of the sampler.
     """
 
     kind: BlockKind
@@ -46,7 +47,7 @@ class ResidualBlock(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> tuple[jax.Array, Phase]:
-        """[N, H, W, C] to [N, H / stride, W / stride, expansion * width], and the phase it was sampled at."""
+        """`[N, H, W, C]` to `[N, H / stride, W / stride, expansion * width]`, and the phase."""
         sampler = self.sampler(strides=self.stride, **self.numerics, name="sampler")
         strided = isinstance(sampler, Subsample) and self.sampler_position != "first"
         samples = self.stride > 1 and not strided
@@ -66,13 +67,13 @@ class ResidualBlock(Layer):
             y = norm(y, train=train)
             if number < last:
                 y = self.activation(**self.numerics, name=f"activation{number}")(y)
-        # A block that dilates in place of its stride has the weights of the one that samples.
+        # A block that dilates instead of sampling must have the weights of the block that samples.
         if self.stride > 1 or len(set(self.dilations)) > 1 or y.shape[-1] != x.shape[-1]:
             x = self._shortcut(y.shape[-1])(x, phase, train=train, temperature=temperature)
         if x.shape != y.shape:
             raise ShapeError(
                 f"the branch of a block samples its map to {y.shape[1]} x {y.shape[2]}, the shortcut to "
-                f"{x.shape[1]} x {x.shape[2]}: a pool of full windows drops what is left of an odd side. Use "
+                f"{x.shape[1]} x {x.shape[2]}: a pool of full windows drops the end of an odd side. Use "
                 "images whose sides are multiples of the network's total stride, or another sampler."
             )
         return self.sum_activation(**self.numerics, name="activation")(x + y), phase
@@ -87,12 +88,16 @@ class ResidualBlock(Layer):
             **self.numerics,
             name="shortcut",
         )
-        # Whatever the shortcut, its variables stand beside those of the branch.
+        # The variables of every kind of shortcut are stored next to those of the branch.
         nn.share_scope(self, shortcut)
         return shortcut
 
     def _convolutions(self, stride: int, position: int) -> list[Conv]:
-        """Those of the branch; `stride` is of the first 3 x 3, `position` of them have the first dilation."""
+        """Returns the convolutions of the branch.
+
+        `stride` is the stride of the first 3 x 3 convolution. The first `position` convolutions have the
+        first dilation.
+        """
         first, second = (self.dilations[number >= position] for number in range(2))
         if self.kind == "basic":
             return [

@@ -1,9 +1,9 @@
 """ResNet (He et al. 2016, arXiv 1512.03385) with injected stem, sampling, activation, norm and padding.
 
-One network for the variants of several code bases: torchvision's (plain), antialiased-cnns (BlurPool),
-truly_shift_invariant_cnns (APS) and learnable_polyphase_sampling (LPS), in ImageNet and CIFAR form;
-ResNeXts and wide ResNets are choices of `groups` and `group_width`. Those of timm, transformers and
-pytorch_resnet_cifar10 are choices of stem, shortcut and sampler: `conversion` makes them.
+One network class covers the variants of several code bases, for ImageNet and CIFAR: torchvision (plain),
+antialiased-cnns (BlurPool), `truly_shift_invariant_cnns` (APS) and `learnable_polyphase_sampling` (LPS).
+`groups` and `group_width` make ResNeXts and wide ResNets. Stem, shortcut and sampler make the networks of
+timm, transformers and `pytorch_resnet_cifar10`; `conversion` sets them.
 """
 
 from typing import Any
@@ -26,31 +26,44 @@ from aliasfree_jax.ops.padding import Padding
 
 
 class ResNet(Network):
-    """Images [N, H, W, channels] to class logits [N, num_classes], float32.
+    """ResNet: classifies images `[N, H, W, channels]`, logits `[N, num_classes]`, float32.
+
+    Variables are in "params", and in `"batch_stats"` with a batch norm. Training draws from the rng stream
+    "gumbel" if the sampler is learned.
 
     Attributes:
-      block, depths, widths: kind of the blocks; number and base width of those of each stage.
-      groups, group_width: of bottlenecks: 32 and 4 make a ResNeXt, 1 and 128 a wide ResNet.
+      num_classes: see `Network`.
+      block: kind of the blocks, "basic" or "bottleneck".
+      depths: number of blocks of each stage.
+      widths: base width of the blocks of each stage.
+      groups: channel groups of bottlenecks: 32 for a ResNeXt.
+      group_width: channels per group of bottlenecks: 4 for a ResNeXt (32x4d), 128 for a wide ResNet.
       stem: `layers.sampled.ImageStem`, `DeepStem` or `SmallStem`.
-      stem_width: channels that the stem gives, if they are not those of the first stage.
-      shortcut: `layers.shortcut.ProjectionShortcut` or `ZeroPaddedShortcut`, of the blocks that change the
-        size or the channels of their map; the others add it as it is.
-      sampler: of the stem, and of the first block of every stage but the first.
-      shortcut_sampler: of the shortcuts of those blocks, if it is another.
-      sampler_position: "before" or "after" the last convolution of those blocks (LPS: swap_conv_pool), or
-        before their "first" (a bottleneck's 1 x 1 convolution then has the stride, as in the first ResNets).
-      activation, norm, padding: everywhere.
-      stem_activation: of the stem, if it is another: before a sampling by 2 a quadratic may be cheaper.
-      sum_activation: of the sum that ends a block, if it is another. No norm bounds that sum: polynomials
-        of it, block after block, grow so fast that the network does not train.
-      zero_init_residual: the last norm of each block starts with scale 0.
-      output_stride: pixels of the image for each of the last map, where that is to be finer than the stages
-        sample: the last of them then do not sample, and the kernels behind are dilated instead, so that the
-        map agrees at every other place with the coarser one (of a linear sampler without filter). As
-        torchvision's replace_stride_with_dilation; basic blocks, which that refuses, follow the same rule.
+      stem_width: output channels of the stem. None: the channels of the first stage.
+      shortcut: shortcut of blocks that change the size or the channels of their map:
+        `layers.shortcut.ProjectionShortcut` or `ZeroPaddedShortcut`. Other blocks add their input
+        unchanged.
+      sampler: sampler of the stem, and of the first block of every stage except the first.
+      shortcut_sampler: sampler of the shortcuts of those blocks. None: the same as `sampler`.
+      sampler_position: place of the sampler in those blocks: "before" or "after" the last convolution
+        (`swap_conv_pool` of LPS), or before the "first" one. With "first", the 1 x 1 convolution of a
+        bottleneck has the stride, as in the first ResNets.
+      activation: activation of the whole network.
+      stem_activation: activation of the stem, if it differs. Before sampling by 2 a low-passed quadratic is
+        cheaper.
+      sum_activation: activation of the sum at the end of a block, if it differs. No norm bounds this sum.
+        Polynomials of it grow so fast from block to block that the network does not train.
+      norm: norm of the whole network.
+      padding: padding of the convolutions.
+      zero_init_residual: whether the last norm of each block starts with scale 0.
+      output_stride: stride of the last map, if it is to be finer than the stages make it. The last stages
+        then do not sample, and their kernels are dilated instead. At every second position the map agrees
+        with the coarser one (for linear samplers without filter). This is torchvision's
+        `replace_stride_with_dilation`; basic blocks, which torchvision rejects, follow the same rule.
 
-    Variables: "params", and "batch_stats" with a batch norm. Training draws from the rng stream "gumbel"
-    where the sampler is learned; `temperature` is its softmax's.
+    Source: He et al. 2016 (arXiv 1512.03385); the samplers: Zhang 2019 (arXiv 1904.11486), Chaman &
+    Dokmanic 2021 (arXiv 2011.14214), Rojas-Gomez et al. 2022 (arXiv 2210.08001). The alias-free variant is
+    this package's.
     """
 
     num_classes: int = 1000
@@ -75,7 +88,7 @@ class ResNet(Network):
 
     @property
     def full_strides(self) -> tuple[int, ...]:
-        """The strides of the stages without `output_stride`."""
+        """Strides of the stages without `output_stride`."""
         first = getattr(self.stem_layer(parent=None), "total_stride", 1)
         return tuple(first * 2**stage for stage in range(len(self.depths)))
 
@@ -88,12 +101,12 @@ class ResNet(Network):
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """Class logits, in float32 (float64 for float64 inputs).
+        """Returns class logits in float32 (float64 for float64 images).
 
         The last map is sown as "features" in the collection "intermediates".
 
         Raises:
-          ShapeError: not floating-point [N, H, W, C], or an image that is too small.
+          ShapeError: the images are not floating-point `[N, H, W, C]`, or too small.
         """
         return self.with_stages(images, train=train, temperature=temperature)[0]
 
@@ -101,7 +114,7 @@ class ResNet(Network):
     def with_stages(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> tuple[jax.Array, list[Stage]]:
-        """The logits, and what each stage ends with: for a decoder. See `__call__`."""
+        """Returns the logits and the output of each stage, for a decoder. See `__call__`."""
         x = self.prepared(images)
         x, phase = self.stem_layer(name="stem")(x, train=train, temperature=temperature)
         common = {
@@ -135,7 +148,7 @@ class ResNet(Network):
 
     @nn.nowrap
     def stem_layer(self, **fields: Any) -> Any:
-        """The stem, with the parts of the network."""
+        """Builds the stem with the parts of the network."""
         return self.stem(
             width=self.stem_width or self.widths[0],
             sampler=self.sampler,
@@ -168,27 +181,28 @@ CIFAR_SIZES: dict[str, Options] = {
 
 _CIRCULAR = {"padding": "CIRCULAR"}
 _CIRCULAR_STEM = {"name": "image", "pool_padding": "CIRCULAR"}
-# Maximum pooling aliases: an alias-free stem leaves it out. Its first sampling by 2 allows a quadratic
+# Max pooling aliases, so an alias-free stem leaves it out. The stem's first sampling by 2 allows a quadratic
 # with one low-passed factor (`layers.activation.LowpassPolynomial`) at full resolution.
 _AFC_STEM = {"name": "image", "pool_size": 1}
 _AFC_STEM_ACTIVATION = {"name": "lowpass_polynomial", "cutoff": 0.5}
 
-# Parts of each variant, and its ImageNet stem.
+# Parts of each variant, with the stem for ImageNet.
 VARIANTS: dict[str, Options] = {
     # torchvision's.
     "": {"stem": {"name": "image", "strided": True, "pool_size": 3, "pool_padding": 1}},
-    # antialiased-cnns: reflecting blurs in a zero-padded network; only pools are sampled in the stem.
+    # antialiased-cnns: reflecting blurs in a zero-padded network. Only the stem's max pool is blurred.
     "blur": {
         "sampler": REFLECTING_BLUR,
         "stem": {"name": "image", "strided": True},
     },
-    # truly_shift_invariant_cnns: the circular baseline, BlurPool on the circle and APS.
+    # truly_shift_invariant_cnns: the circular baseline, circular BlurPool, and APS.
     "circular": {**_CIRCULAR, "stem": _CIRCULAR_STEM},
     "circular_blur": {**_CIRCULAR, "sampler": {"name": "blur", "kernel_size": 3}, "stem": _CIRCULAR_STEM},
     "aps": {**_CIRCULAR, "sampler": "polyphase", "stem": _CIRCULAR_STEM},
     # learnable_polyphase_sampling.
     "lps": {**_CIRCULAR, "sampler": "learned_polyphase", "stem": _CIRCULAR_STEM},
-    # Ours: ideal sampling, polynomial activations within the blocks, exact for every circular shift.
+    # Source: this package. Ideal sampling and polynomial activations in the blocks: exact for every circular
+    # shift.
     "afc": {
         **_CIRCULAR,
         "sampler": "ideal",
@@ -199,7 +213,7 @@ VARIANTS: dict[str, Options] = {
         "precision": "highest",
     },
 }
-# The same with the stem for CIFAR, which does not sample: its activation is the one of the blocks.
+# The same with the stem for CIFAR. It does not sample, so its activation is that of the blocks.
 CIFAR_VARIANTS: dict[str, Options] = {
     **{name: {**parts, "stem": "small", "stem_activation": None} for name, parts in VARIANTS.items()},
     "afc": {**VARIANTS["afc"], "stem": {"name": "small", "without_nyquist": True}, "stem_activation": None},
@@ -207,23 +221,23 @@ CIFAR_VARIANTS: dict[str, Options] = {
 
 
 def _pool_only(options: dict[str, Any], strided: bool) -> dict[str, Any]:
-    """Whether the ImageNet stem's convolution is strided, so that only pools are sampled."""
+    """Whether the ImageNet stem's convolution is strided, so that only the max pool uses the sampler."""
     stem = fields_of(options["stem"])
     if stem is None or stem["name"] == "small":
-        raise ConfigError("pool_only is for ImageNet stems: the small stem samples nothing.")
+        raise ConfigError("pool_only needs an ImageNet stem: the small stem does not sample.")
     return {**options, "stem": {**stem, "strided": strided}}
 
 
 def _check(network: ResNet, options: Options) -> None:
     if network.output_stride not in (None, *network.full_strides):
         raise ConfigError(
-            f"output_stride={network.output_stride!r}: the stages of this network have the strides "
-            f"{', '.join(map(str, network.full_strides))}; choose one of them, or leave output_stride out."
+            f"output_stride must be one of the strides of this network's stages, "
+            f"{', '.join(map(str, network.full_strides))}, got {network.output_stride!r}."
         )
     if network.zero_init_residual and not hasattr(network.norm(parent=None), "scale_init"):
         raise ConfigError(
-            "zero_init_residual starts the scale of a norm at 0, but the norm of this network has none "
-            f"({options.get('norm')!r}): choose another norm, or leave zero_init_residual out."
+            "zero_init_residual starts the scale of a norm at 0, but the norm of this network has no scale "
+            f"({options.get('norm')!r}): choose another norm, or set zero_init_residual=False."
         )
 
 

@@ -1,7 +1,8 @@
 """U-Net (Ronneberger et al. 2015, arXiv 1505.04597) with injected sampling, upsampling, activation and norm.
 
-One network for those of truly_shift_invariant_cnns (APS, BlurPool, instance norm and their baseline), for
-LPS, and for ours, which is alias-free: the map that it gives moves with the image by any part of a pixel.
+One network class covers the U-Nets of `truly_shift_invariant_cnns` (APS, BlurPool, instance norm and their
+baseline), those of LPS, and the alias-free U-Nets of this package. The map of an alias-free U-Net moves
+with the image by every fraction of a pixel.
 """
 
 from typing import Any
@@ -27,10 +28,10 @@ from aliasfree_jax.ops.resample import remove_nyquist
 
 
 class DoubleConv(Layer):
-    """3 x 3 convolution, norm and activation, twice, [N, H, W, C] to [N, H, W, width].
+    """3 x 3 convolution, norm and activation, twice: `[N, H, W, C]` to `[N, H, W, width]`.
 
     Attributes:
-      hidden: channels between the two.
+      hidden: channels between the two convolutions.
     """
 
     hidden: int
@@ -41,7 +42,7 @@ class DoubleConv(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Convolve, normalise and activate."""
+        """Convolves, normalises and activates twice."""
         maps = 2 if is_gated(self.activation) else 1
         for number, width in enumerate((self.hidden, self.width), 1):
             init = fan_in_uniform(9 * x.shape[-1])
@@ -52,26 +53,32 @@ class DoubleConv(Layer):
 
 
 class UNet(Network):
-    """Images [N, H, W, channels] to maps [N, H, W, num_classes] of the same size, float32.
+    """U-Net: maps images `[N, H, W, channels]` to maps `[N, H, W, num_classes]`, float32.
+
+    Images may have any size. If a sampler rounded up, the upsampled map is cropped to the size of the map
+    it is joined with. Ideal upsampling resamples evenly instead, which is exact.
+
+    The maps of the encoder are sown as "stage0", "stage1" and so on. Variables are in "params", and in
+    `"batch_stats"` with a batch norm. Training draws from the rng stream "gumbel" if the sampler is
+    learned.
 
     Attributes:
-      num_classes: channels of the result: classes of pixels, or values; 0 for the features [N, H, W, width]
-        that the last layer would take.
-      widths: channels at full resolution, at half of it, ...
-      sampler: between these; a max pool of `pool_size` precedes it (1: none; its maximum aliases).
-      upsampler: on the way back. It gets the phase that the sampler of its level chose.
-      up_conv: whether a 2 x 2 convolution behind each upsampler gives the width of the finer level; if not,
-        the second of the 3 x 3 convolutions before it does.
-      activation, norm, padding: everywhere.
-      without_nyquist: removes that frequency from the images first, for activations that are to commute
-        with fractional shifts: no sampler removes it from the full resolution.
+      num_classes: channels of the result: classes of pixels, or values. 0: the features `[N, H, W, width]`
+        before the last layer.
+      widths: channels at full resolution, at half of it, and so on.
+      sampler: sampler between the levels. A max pool of `pool_size` precedes it.
+      upsampler: upsampler of the decoder. It receives the phase that the sampler of its level chose.
+      activation: activation of the whole network.
+      norm: norm of the whole network.
+      padding: padding of the convolutions.
+      pool_size: window of the max pools. 1 leaves them out; a maximum aliases.
+      up_conv: whether a 2 x 2 convolution after each upsampler makes the width of the finer level.
+        Otherwise the second 3 x 3 convolution before the upsampler does.
+      without_nyquist: whether to remove the Nyquist frequency from the images. Activations that shall
+        commute with fractional shifts need this, because no sampler removes it from the full resolution.
 
-    Images may have any size. Where a sampler has rounded up, the upsampled map is cut to the size of the one
-    it is joined to; with ideal upsampling it is read evenly instead, which is exact.
-
-    "stage0", "stage1", ... are the maps on the way down. Variables: "params", and "batch_stats" with a batch
-    norm. Training draws from the rng stream "gumbel" where the sampler is learned; `temperature` is its
-    softmax's.
+    Source: Ronneberger et al. 2015 (arXiv 1505.04597); APS: Chaman & Dokmanic 2021 (arXiv 2105.04040). The
+    alias-free variants are this package's.
     """
 
     num_classes: int = 1
@@ -94,12 +101,12 @@ class UNet(Network):
     def __call__(
         self, images: jax.Array, *, train: bool = False, temperature: Temperature = 1.0
     ) -> jax.Array:
-        """The map, in float32 (float64 for float64 inputs).
+        """Returns the map in float32 (float64 for float64 images).
 
         The map before the last layer is sown as "features" in the collection "intermediates".
 
         Raises:
-          ShapeError: not floating-point [N, H, W, C], or an image that is too small.
+          ShapeError: the images are not floating-point `[N, H, W, C]`, or too small.
         """
         x = self.prepared(images)
         if self.without_nyquist:
@@ -132,8 +139,8 @@ class UNet(Network):
     def _sampled(
         self, x: jax.Array, train: bool, temperature: Temperature, name: str
     ) -> tuple[jax.Array, Phase]:
-        """The max pool and the sampler; the phase that it chose."""
-        # Behind the edge of the map are no values, not zeros: "SAME".
+        """Max pool and sampler: returns the map and the chosen phase."""
+        # "SAME" ignores positions outside the map, while zeros would win over negative values.
         padding = "SAME" if self.padding == "ZERO" else self.padding
         sampler = self.sampler(strides=2, **self.numerics, name=name)
         return sampled_maxima(sampler, x, self.pool_size, padding, train=train, temperature=temperature)
@@ -149,8 +156,8 @@ SIZES: dict[str, Options] = {
 
 _CIRCULAR = {"padding": "CIRCULAR"}
 _BLUR = {"name": "blur", "kernel_size": 3, "padding": "CIRCULAR"}
-# Maximum pooling aliases: an alias-free network leaves it out. Squares of squares grow where nothing bounds
-# them image by image: behind batch norms, whose statistics are those of other images, it does not train.
+# Max pooling aliases, so an alias-free network leaves it out. Squares of squares grow without bound unless a
+# norm limits them for each image. Batch norms use statistics of other images: the network does not train.
 _ALIAS_FREE = {
     **_CIRCULAR,
     "norm": {"name": "group", "num_groups": 1},
@@ -162,11 +169,11 @@ _ALIAS_FREE = {
 }
 
 VARIANTS: dict[str, Options] = {
-    # The ordinary one in PyTorch.
+    # The usual U-Net in PyTorch.
     "": {},
-    # truly_shift_invariant_cnns: the baseline on the circle, with instance norm, BlurPool, the same with an
-    # ideal filter ("sinc_mode"), and APS. Here constants keep their value on the way back; by the original's
-    # gain of 1 a quarter is left at each level, which trains as well behind batch norms.
+    # truly_shift_invariant_cnns: the circular baseline, instance norm, BlurPool, an ideal filter instead of
+    # the blur ("sinc_mode"), and APS. Upsampling here preserves constants. The original's gain of 1 leaves a
+    # quarter of them at each level, which trains equally well with batch norms.
     "circular": _CIRCULAR,
     "instance": {**_CIRCULAR, "norm": "instance"},
     "blur": {**_CIRCULAR, "sampler": _BLUR, "upsampler": {"name": "transposed", "inner": _BLUR}},
@@ -176,20 +183,20 @@ VARIANTS: dict[str, Options] = {
         "sampler": {"name": "polyphase", "inner": _BLUR},
         "upsampler": {"name": "polyphase", "inner": _BLUR},
     },
-    # learnable_polyphase_sampling: LPD on the way down, LPU on the way back.
+    # learnable_polyphase_sampling: LPD in the encoder, LPU in the decoder.
     "lps": {
         **_CIRCULAR,
         "sampler": "learned_polyphase",
         "upsampler": {"name": "polyphase", "inner": _BLUR},
     },
-    # Ours: exact for every circular shift, by polynomials or by gates.
+    # Source: this package. Exact for every circular shift, with polynomials or gates.
     "afc": {**_ALIAS_FREE, "activation": "up_polynomial"},
     "afg": {**_ALIAS_FREE, "activation": "up_gate"},
 }
 
 
 def _filter_size(options: dict[str, Any], size: int) -> dict[str, Any]:
-    """The blurs of the sampler and of the upsampler, of `size` taps."""
+    """Sets the blurs of the sampler and of the upsampler to `size` taps."""
     upsampler = fields_of(options.get("upsampler", "transposed"))
     if upsampler and (upsampler["name"] == "polyphase" or "inner" in upsampler):
         upsampler["inner"] = blur_of(size, upsampler.get("inner"))
@@ -199,7 +206,7 @@ def _filter_size(options: dict[str, Any], size: int) -> dict[str, Any]:
 
 def _check(network: UNet, options: Options) -> None:
     if "global_pool" in options:
-        raise ConfigError("global_pool is for networks that classify whole images: a U-Net gives a map.")
+        raise ConfigError("global_pool is for networks that classify whole images: a U-Net returns a map.")
 
 
 UNETS = Family(UNet, SIZES, VARIANTS, aliases={"filter_size": _filter_size}, gated=True, checked=_check)

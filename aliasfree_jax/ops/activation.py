@@ -1,9 +1,9 @@
-"""Polynomials and gates, which create a bounded number of new frequencies, and their exact use.
+"""Polynomials and gates: activations with a bounded band, and their alias-free use.
 
-A polynomial of degree d of a map with frequencies up to K has frequencies up to d K and no more; the product
-of two maps (a gate) up to 2 K, as the square of one has. On a fine enough grid they fit without aliasing; an
-ideal low-pass filter then returns to the coarse grid. The result commutes with every fractional shift
-(Michaeli et al. 2023, section 3.2).
+Let a map have frequencies up to K. A polynomial of degree d of its values has frequencies up to d K. The
+product of two such maps (a gate) has frequencies up to 2 K. A finer grid can hold these frequencies without
+aliasing. An ideal low-pass filter then returns to the coarse grid. The result commutes with every
+fractional shift (Michaeli et al. 2023, section 3.2).
 """
 
 import jax
@@ -16,7 +16,7 @@ from aliasfree_jax.ops.shapes import check_images
 
 Scale = jax.Array | float
 
-# Least-squares fit of GELU by a quadratic: the initial coefficients of the original.
+# Least-squares quadratic fit of GELU: the original's initial coefficients.
 GELU_QUADRATIC = (0.0169394634313126, 0.5, 0.3078363963999393)
 
 
@@ -26,18 +26,26 @@ def polynomial(
     in_scale: Scale = 1.0,
     out_scale: Scale = 1.0,
 ) -> jax.Array:
-    """`out_scale * sum_k c_k (in_scale x)^k` for each channel, evaluated in at least float32.
+    """Applies a polynomial to each channel: `out_scale * sum_k c_k (in_scale x)^k`.
+
+    The polynomial is evaluated in at least float32.
 
     Args:
-      x: [..., C].
-      coefficients: [C, d + 1], or [d + 1] for all channels; column k belongs to power k.
-      in_scale, out_scale: scalars or [1].
+      x: maps `[..., C]`.
+      coefficients: `[C, d + 1]`, or `[d + 1]` for all channels. Column k is the coefficient of power k.
+      in_scale: factor on the input, a scalar or `[1]`.
+      out_scale: factor on the result, a scalar or `[1]`.
 
-    The original drops the top coefficient of scalar polynomials and of degrees above 2; here every
-    coefficient counts (the converter drops it instead).
+    Returns:
+      `[..., C]` in the dtype of `x`.
 
     Raises:
-      ShapeError: another number of rows of coefficients than channels.
+      ShapeError: the coefficients do not have one row per channel.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.2.
+
+    Differs from the original: every coefficient is used. The original ignores the highest coefficient of
+    scalar polynomials and of degrees above 2; the converter drops it instead.
     """
     _check_rows(x, coefficients)
     accurate = jnp.promote_types(x.dtype, jnp.float32)
@@ -46,7 +54,7 @@ def polynomial(
 
 @jax.checkpoint
 def _horner(x: jax.Array, coefficients: jax.Array) -> jax.Array:
-    """The polynomial by Horner's rule; its gradient keeps `x` only, not a map a power."""
+    """Horner's rule. The gradient keeps `x` only, not one map per power."""
     u = x.astype(coefficients.dtype)
     y = jnp.broadcast_to(coefficients[..., -1], u.shape)
     for power in range(coefficients.shape[-1] - 2, -1, -1):
@@ -56,22 +64,28 @@ def _horner(x: jax.Array, coefficients: jax.Array) -> jax.Array:
 
 def _check_rows(x: jax.Array, coefficients: jax.Array) -> None:
     if coefficients.ndim == 2 and coefficients.shape[0] != x.shape[-1]:
-        raise ShapeError(f"{coefficients.shape[0]} rows of coefficients for {x.shape[-1]} channels.")
+        raise ShapeError(
+            f"expected one row of coefficients per channel, got {coefficients.shape[0]} rows of coefficients "
+            f"for {x.shape[-1]} channels."
+        )
 
 
 def scaled_coefficients(
     coefficients: jax.Array, in_scale: Scale, out_scale: Scale, dtype: jnp.dtype
 ) -> jax.Array:
-    """Coefficients [..., d + 1] with both scales multiplied in: once a channel, not once a sample."""
+    """Multiplies both scales into the coefficients `[..., d + 1]`.
+
+    This costs one product per channel instead of one per sample.
+    """
     inner, outer = jnp.asarray(in_scale, dtype).reshape(()), jnp.asarray(out_scale, dtype).reshape(())
     gains = jnp.stack([outer * inner**power for power in range(coefficients.shape[-1])])
     return jnp.asarray(coefficients, dtype) * gains
 
 
 def polynomial_grid(shape: tuple[int, int], degree: int) -> tuple[int, int]:
-    """The smallest grid (rows, columns) on which the polynomial of a map of `shape` is exact.
+    """Returns the smallest grid (rows, columns) on which a polynomial of a map of `shape` is exact.
 
-    Never finer than the original's, twice the map, for degree 2.
+    For degree 2 it is never finer than the original's grid, which has twice the size of the map.
     """
     return spectrum.exact_grid(shape[0], degree), spectrum.exact_grid(shape[1], degree)
 
@@ -85,23 +99,29 @@ def up_polynomial_down(
     method: Method = "matmul",
     precision: Precision = "highest",
 ) -> jax.Array:
-    """Alias-free polynomial activation: interpolate, apply the polynomial, low-pass, return.
+    """Alias-free polynomial activation: upsamples, applies the polynomial, low-passes, downsamples.
 
-    The same function as the original's on the grid of twice the size, on the smallest grid where it
-    is exact: 3/2 for quadratics.
+    It computes the same function as the original, which uses a grid of twice the size. The grid here is the
+    smallest exact one: 3/2 of the size for quadratics. The result commutes with every circular shift, also
+    by fractions of a pixel.
 
     Args:
-      x: [N, H, W, C].
-      coefficients, in_scale, out_scale: as in `polynomial`.
-      method: of `ideal_resample`.
-      precision: of the products with the resampling matrices.
+      x: maps `[N, H, W, C]`.
+      coefficients: see `polynomial`.
+      in_scale: factor on the input, a scalar or `[1]`.
+      out_scale: factor on the result, a scalar or `[1]`.
+      method: method of `ideal_resample`.
+      precision: precision of the products with the resampling matrices.
 
     Returns:
-      [N, H, W, C], without the Nyquist frequency of even sides.
+      `[N, H, W, C]`, without the Nyquist frequency of even sides.
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C], another number of rows of coefficients than channels.
+      ShapeError: `x` is not floating-point `[N, H, W, C]`, or the coefficients do not have one row per
+        channel.
       ConfigError: unknown method.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.2.
     """
     check_images(x)
     grid = polynomial_grid((x.shape[1], x.shape[2]), coefficients.shape[-1] - 1)
@@ -117,24 +137,33 @@ def lowpass_polynomial(
     in_scale: Scale = 1.0,
     out_scale: Scale = 1.0,
 ) -> jax.Array:
-    """Quadratic whose square has one low-passed factor: `out_scale (c0 + c1 u + c2 u v)`.
+    """Quadratic in which one factor of the square is low-passed: `out_scale * (c0 + c1 u + c2 u v)`.
 
-    With u and v the scaled `x` and `lowpassed`. Where a low-pass filter at 1/s of the Nyquist
-    frequency follows, a factor cut at 1 - 1/s keeps all aliases above it, so that no finer grid is
-    needed (the stem of Michaeli et al. 2023: s = 4, cutoff 3/4).
+    Here u and v are `in_scale * x` and `in_scale * lowpassed`. No finer grid is needed if a low-pass filter
+    at 1/s of the Nyquist frequency follows and `lowpassed` is cut at 1 - 1/s. All aliases then lie above
+    the band that this filter keeps. The paper's stem uses s = 4 and the cutoff 3/4.
 
     Args:
-      x, lowpassed: [..., C].
-      coefficients: [C, 3] or [3].
+      x: maps `[..., C]`.
+      lowpassed: `x` after the low-pass filter, `[..., C]`.
+      coefficients: `[C, 3]`, or `[3]` for all channels.
+      in_scale: factor on the input, a scalar or `[1]`.
+      out_scale: factor on the result, a scalar or `[1]`.
+
+    Returns:
+      `[..., C]` in the dtype of `x`.
 
     Raises:
-      ConfigError: not three coefficients.
-      ShapeError: another number of rows of coefficients than channels.
+      ConfigError: the polynomial does not have three coefficients.
+      ShapeError: the coefficients do not have one row per channel.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), the stem of section 3; the cutoffs are those of its
+    code.
     """
     _check_rows(x, coefficients)
     if coefficients.shape[-1] != 3:
         raise ConfigError(
-            f"a low-pass polynomial is quadratic: expected 3 coefficients, got {coefficients.shape[-1]}."
+            f"a low-pass polynomial is a quadratic: expected 3 coefficients, got {coefficients.shape[-1]}."
         )
     accurate = jnp.promote_types(x.dtype, jnp.float32)
     c0, c1, c2 = jnp.moveaxis(scaled_coefficients(coefficients, in_scale, out_scale, accurate), -1, 0)
@@ -142,14 +171,22 @@ def lowpass_polynomial(
 
 
 def gate(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_scale: Scale = 1.0) -> jax.Array:
-    """`out_scale x (1 + in_scale by)`, evaluated in at least float32.
+    """Multiplies two maps: `out_scale * x * (1 + in_scale * by)`, evaluated in at least float32.
 
     Args:
-      x, by: [..., C].
-      in_scale, out_scale: scalars or [1].
+      x: maps `[..., C]`.
+      by: the second factor, `[..., C]`.
+      in_scale: factor on `by`, a scalar or `[1]`.
+      out_scale: factor on the result, a scalar or `[1]`.
+
+    Returns:
+      `[..., C]` in the dtype of `x`.
 
     Raises:
-      ShapeError: maps of different shapes.
+      ShapeError: the maps have different shapes.
+
+    Source: bilinear gated linear units (Shazeer 2020, arXiv 2002.05202) and MONet (Chrysos et al. 2024,
+    arXiv 2401.17992); the scales are this package's.
     """
     _check_shapes(x, by)
     accurate = jnp.promote_types(x.dtype, jnp.float32)
@@ -159,7 +196,7 @@ def gate(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_scale: Scale = 
 
 def _check_shapes(x: jax.Array, by: jax.Array) -> None:
     if x.shape != by.shape:
-        raise ShapeError(f"a gate multiplies maps of one shape, got {x.shape} and {by.shape}.")
+        raise ShapeError(f"a gate multiplies two maps of the same shape, got {x.shape} and {by.shape}.")
 
 
 def up_gate_down(
@@ -171,23 +208,28 @@ def up_gate_down(
     method: Method = "auto",
     precision: Precision = "highest",
 ) -> jax.Array:
-    """Alias-free gate: interpolate both maps, multiply, low-pass, return.
+    """Alias-free gate: upsamples both maps, multiplies them, low-passes and downsamples the product.
 
-    The products of MONet (Chrysos et al. 2024) and of bilinear gated linear units (Shazeer 2020), made to
-    commute with every fractional shift as the quadratics of Michaeli et al. 2023 do. None of them has this.
+    MONet and bilinear gated linear units use the same products without resampling, so theirs alias. This
+    one commutes with every fractional shift, like the quadratics of Michaeli et al. 2023.
 
     Args:
-      x, by: [N, H, W, C].
-      in_scale, out_scale: as in `gate`.
-      method: of `ideal_resample`.
-      precision: of the products with the resampling matrices.
+      x: maps `[N, H, W, C]`.
+      by: the second factor, `[N, H, W, C]`.
+      in_scale: factor on `by`, a scalar or `[1]`.
+      out_scale: factor on the result, a scalar or `[1]`.
+      method: method of `ideal_resample`.
+      precision: precision of the products with the resampling matrices.
 
     Returns:
-      [N, H, W, C], without the Nyquist frequency of even sides.
+      `[N, H, W, C]`, without the Nyquist frequency of even sides.
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C], or of different shapes.
+      ShapeError: a map is not floating-point `[N, H, W, C]`, or the shapes differ.
       ConfigError: unknown method.
+
+    Source: this package. The products are those of Chrysos et al. 2024 (arXiv 2401.17992) and Shazeer 2020
+    (arXiv 2002.05202), the resampling that of Michaeli et al. 2023 (arXiv 2303.08085), section 3.2.
     """
     check_images(x)
     _check_shapes(x, by)

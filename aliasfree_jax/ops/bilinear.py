@@ -1,4 +1,4 @@
-"""Bilinear interpolation with PyTorch's two ways to place the samples, as one small matrix an axis."""
+"""Bilinear interpolation with both conventions of PyTorch, as one small matrix per axis."""
 
 import functools
 
@@ -12,7 +12,7 @@ from aliasfree_jax.ops.shapes import check_images
 
 @functools.cache
 def bilinear_weights(side: int, outputs: int, align_corners: bool) -> np.ndarray:
-    """The matrix [outputs, side], float64."""
+    """Returns the interpolation matrix `[outputs, side]` in float64."""
     if align_corners:
         places = np.linspace(0, side - 1, outputs)
     else:
@@ -27,14 +27,15 @@ def bilinear_resize(
     align_corners: bool = False,
     precision: Precision = "highest",
 ) -> jax.Array:
-    """[N, H, W, C] read at `shape` = (rows, columns) places, between the four samples around each.
+    """Resizes `[N, H, W, C]` to `shape` = (rows, columns) by bilinear interpolation.
 
     Args:
-      align_corners: the outermost places are the outermost samples; otherwise the outermost pixels end
-        together, and places beyond the outermost samples have their values.
+      align_corners: whether the first and last output samples coincide with the first and last input
+        samples. Otherwise the borders of the outermost pixels coincide, and positions beyond the outermost
+        samples take the values of those samples.
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C].
+      ShapeError: `x` is not floating-point `[N, H, W, C]`.
     """
     check_images(x)
     rows, columns = (bilinear_weights(n, m, align_corners) for n, m in zip(x.shape[1:3], shape, strict=True))

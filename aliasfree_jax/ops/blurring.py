@@ -1,4 +1,4 @@
-"""Blurs: binomial low-pass filters (Zhang 2019, arXiv 1904.11486), and a filter of its own at every place."""
+"""Blurs: fixed binomial filters (Zhang 2019, arXiv 1904.11486) and a separate filter for every position."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,12 @@ LARGEST_FILTER = 7
 
 
 def binomial_taps(size: int) -> np.ndarray:
-    """The normalised binomial filter of 1 to 7 taps, float64: 2 is [1, 1] / 2, 3 is [1, 2, 1] / 4.
+    """Returns the normalised binomial filter of `size` taps in float64.
+
+    Size 2 is `[1, 1] / 2`, size 3 is `[1, 2, 1] / 4`.
 
     Raises:
-      ConfigError: size outside 1..7, the range of the originals.
+      ConfigError: the size is outside 1 to 7, the range of the originals.
     """
     if not 1 <= size <= LARGEST_FILTER:
         raise ConfigError(f"blur filters have 1 to {LARGEST_FILTER} taps, got {size}.")
@@ -26,7 +28,7 @@ def binomial_taps(size: int) -> np.ndarray:
 
 
 def _blur_axis(x: jax.Array, axis: int, taps: np.ndarray, stride: int) -> jax.Array:
-    """Weighted sum of strided slices along one padded axis (VALID correlation)."""
+    """Weighted sum of strided slices along one padded axis (a correlation over full windows)."""
     outputs = (x.shape[axis] - len(taps)) // stride + 1
     slices = (
         float(tap) * jax.lax.slice_in_dim(x, i, i + (outputs - 1) * stride + 1, stride, axis)
@@ -38,14 +40,25 @@ def _blur_axis(x: jax.Array, axis: int, taps: np.ndarray, stride: int) -> jax.Ar
 def blur(
     x: jax.Array, kernel_size: Pair = 3, strides: Pair = 1, padding: WindowPadding = "CIRCULAR"
 ) -> jax.Array:
-    """Blurs each channel with the binomial filter of `kernel_size` taps and keeps every `strides`-th sample.
+    """Blurs each channel with a binomial filter and keeps every `strides`-th sample.
 
-    [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]. Even filters are padded by one sample
-    more behind than before, as in the originals. Size 1 is plain subsampling.
+    Even filters are padded with one more sample after the map than before it, as in the originals. Size 1
+    only subsamples.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      kernel_size: taps of the filter, 1 to 7.
+      strides: sampling strides.
+      padding: see `ops.padding.WindowPadding`.
+
+    Returns:
+      `[N, ceil(H / stride), ceil(W / stride), C]`.
 
     Raises:
-      ConfigError: filter size or padding unknown.
-      ShapeError: not floating-point [N, H, W, C], or a map that is too small.
+      ConfigError: unknown filter size or padding.
+      ShapeError: `x` is not floating-point `[N, H, W, C]`, or the map is too small.
+
+    Source: Zhang 2019 (arXiv 1904.11486), section 3.2 (BlurPool).
     """
     sizes, steps = pair(kernel_size, "kernel_size"), pair(strides, "strides")
     rows, columns = binomial_taps(sizes[0]), binomial_taps(sizes[1])
@@ -57,25 +70,27 @@ def blur(
 
 
 def adaptive_blur(x: jax.Array, weights: jax.Array, padding: Padding = "CIRCULAR") -> jax.Array:
-    """Filters each position with the weights found there (DDAC, Zou et al. 2020).
+    """Filters each position with its own weights.
 
     Args:
-      x: [N, H, W, C].
-      weights: [N, H, W, G, kh, kw], both odd; channel c belongs to group c // (C / G).
-      padding: how the map continues.
+      x: maps `[N, H, W, C]`.
+      weights: `[N, H, W, G, kh, kw]` with odd kh and kw. Channel c uses group c // (C / G).
+      padding: how the map continues beyond its border.
 
     Returns:
-      [N, H, W, C]: sums over the neighbourhood, as cross-correlation.
+      `[N, H, W, C]`: weighted sums over the neighbourhood of each position (cross-correlation).
 
     Raises:
-      ShapeError: channels that the groups do not divide, or an even size.
+      ShapeError: the groups do not divide the channels, or a filter size is even.
+
+    Source: DDAC, Zou et al. 2020 (arXiv 2008.09604).
     """
     n, h, w, c = x.shape
     groups, rows, columns = weights.shape[3:]
     if c % groups or not rows % 2 == columns % 2 == 1:
         raise ShapeError(
-            f"an adaptive blur needs odd sizes and channels that its groups divide, got {rows} x {columns}, "
-            f"{c} channels and {groups} groups."
+            "an adaptive blur needs odd filter sizes and a number of channels that is a multiple of the "
+            f"groups, got a {rows} x {columns} filter, {c} channels and {groups} groups."
         )
     padded = pad(x, (same_padding(rows), same_padding(columns)), padding)
     padded = padded.reshape(n, *padded.shape[1:3], groups, c // groups)

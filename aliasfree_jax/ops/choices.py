@@ -1,8 +1,8 @@
-"""What "auto" means on each backend: one table, and where each of its entries comes from.
+"""The implementation that "auto" selects on each backend, in one table.
 
-Entries are read while a function is traced, for `jax.default_backend()`. Those of the CPU were measured
-(`python -m benchmarks`, docs/benchmarks.md). Those of GPUs and TPUs
-follow from the arithmetic on the same page and are what `python -m benchmarks` there is to settle.
+Entries are read when a function is traced, for `jax.default_backend()`. The CPU entries were measured
+(`python -m benchmarks`, docs/benchmarks.md). The GPU and TPU entries follow from the arithmetic on the same
+page; running `python -m benchmarks` on these devices should confirm or replace them.
 """
 
 import dataclasses
@@ -13,19 +13,20 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """The method of every operation that has several.
+    """The method of every operation that has several implementations.
 
     Attributes:
-      depthwise: "shifted" sums of slices, or the "conv" of XLA.
-      fft_from: side of the map from which resampling by "auto" takes the FFT.
-      repeat_matrix_from: resampling products of at least this many channels for each row of the matrix
-        run as batched products with the matrix repeated, narrower ones as one product of a transposed
-        map (`ops.resample`); infinity where the backend has no use for repeating.
-      patches_to: stride-1 convolutions of at most this many channels run as a product over patches.
-      mlp_grid: where the linear layers of an alias-free MLP run: on the "fine" or the "coarse" grid, or
-        where it takes "fewer" multiply-adds (`layers.mlp`).
-      working_set: bytes that the widest map of an MLP or stem should not exceed: a larger batch is
-        taken in pieces (`layers.batching`). None: always the whole batch.
+      depthwise: "shifted" (sums of slices) or "conv" (XLA's grouped convolution).
+      fft_from: smallest side of a map for which "auto" resampling uses the FFT.
+      repeat_matrix_from: smallest ratio of channels to matrix rows for which a resampling product repeats
+        the matrix over the batch (`ops.resample`). Narrower maps are transposed instead. Infinity: never
+        repeat.
+      patches_to: largest number of channels for which a stride-1 convolution runs as a product over
+        patches.
+      mlp_grid: grid of the linear layers of an alias-free MLP: "fine", "coarse", or the one with "fewer"
+        multiply-adds (`layers.mlp`).
+      working_set: largest size in bytes of the widest map of an MLP or stem. Larger batches are processed
+        in pieces (`layers.batching`). None: always the whole batch.
     """
 
     depthwise: Literal["shifted", "conv"]
@@ -37,12 +38,12 @@ class Choices:
 
 
 _ACCELERATOR = Choices(
-    depthwise="conv",  # cuDNN and the TPU have kernels for it; 49 slices would read the map 49 times
-    fft_from=1 << 30,  # products run on tensor cores and stay local when the batch is divided
+    depthwise="conv",  # cuDNN and TPUs have fast kernels; 49 slices would read the map 49 times
+    fft_from=1 << 30,  # products use tensor cores and stay local when the batch is sharded
     repeat_matrix_from=float("inf"),
     patches_to=0,
-    mlp_grid="fine",  # bound by memory: the other order moves up to 4 times as many wide maps
-    working_set=None,  # one large product fills the device better than many small ones
+    mlp_grid="fine",  # memory-bound: the other order moves up to 4 times as many wide maps
+    working_set=None,  # one large product uses the device better than many small ones
 )
 
 CHOICES: dict[str, Choices] = {
@@ -52,7 +53,7 @@ CHOICES: dict[str, Choices] = {
         repeat_matrix_from=1 / 8,
         patches_to=4,
         mlp_grid="fewer",
-        working_set=24 * 2**20,  # measured where the last-level cache is 32 MiB
+        working_set=24 * 2**20,  # measured on a CPU with 32 MiB of last-level cache
     ),
     "gpu": _ACCELERATOR,
     "tpu": _ACCELERATOR,
@@ -60,5 +61,5 @@ CHOICES: dict[str, Choices] = {
 
 
 def choices() -> Choices:
-    """The table's row for the default backend; the GPU's for backends that it does not list."""
+    """Returns the row of the default backend, or the GPU's row for backends not in the table."""
     return CHOICES.get(jax.default_backend(), _ACCELERATOR)

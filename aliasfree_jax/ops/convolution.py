@@ -1,4 +1,4 @@
-"""Dense convolution, by XLA or as one product over gathered patches; and its mean without computing it."""
+"""Dense convolution by XLA or as a product over patches, and the mean of a convolution."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 
 def patches(x: jax.Array, window: tuple[int, int]) -> jax.Array:
-    """The full windows of [N, H, W, C] at stride 1, flat: [N, H - kh + 1, W - kw + 1, kh kw C]."""
+    """Flattens the full windows of `[N, H, W, C]` at stride 1: `[N, H - kh + 1, W - kw + 1, kh kw C]`."""
     h, w = (side - size + 1 for side, size in zip(x.shape[1:3], window, strict=True))
     columns = jnp.concatenate([x[:, :, j : j + w] for j in range(window[1])], axis=-1)
     return jnp.concatenate([columns[:, i : i + h] for i in range(window[0])], axis=-1)
@@ -38,9 +38,10 @@ def wide_patches(
     dilation: tuple[int, int] = (1, 1),
     groups: int,
 ) -> int:
-    """How many numbers an image the patches for `conv2d` have, of maps [N, H, W, C], that exceed its result.
+    """Returns the number of values per image of the patches that `conv2d` makes, if they exceed its result.
 
-    0 where it needs no patches, or those are no wider than the result: that takes as much memory anyway.
+    Returns 0 if no patches are needed, or if they are not wider than the result, which needs as much memory
+    anyway.
     """
     _, h, w, channels = shape
     wide = window[0] * window[1] * channels
@@ -48,7 +49,7 @@ def wide_patches(
 
 
 def _patches_fit(x: jax.Array, window: tuple[int, int], features: int) -> bool:
-    """Whether the patches of all images may be there at once; those of one image may."""
+    """Whether the patches of all images fit the working set. The patches of one image always do."""
     images, limit = x.shape[0], choices().working_set
     large = wide_patches(x.shape, window, features, (1, 1), groups=1) * x.dtype.itemsize
     return (
@@ -66,17 +67,32 @@ def conv2d(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> jax.Array:
-    """Cross-correlation of [N, H, W, C] with [kh, kw, C / groups, F]: [N, H', W', F].
+    """Cross-correlates `[N, H, W, C]` with a kernel `[kh, kw, C / groups, F]`.
 
-    Padding modes keep the size but for the stride, H' = ceil(H / stride). The taps of the kernel stand
-    `dilation` samples apart, and with circular padding may go round the map several times.
-    On the CPU the gradient of XLA's convolution of a few channels at full resolution (an image, in the
-    stem of an alias-free network) is 3 times slower than that of a product over patches. Where these take
-    more than the working set, `layers.convolution.Conv` takes a few images at a time; this is XLA's then.
+    The padding modes keep the size of the map at stride 1, so H' = ceil(H / stride). On CPUs, XLA's
+    gradient of a convolution with few channels at full resolution (the stem of an alias-free network) is 3
+    times slower than the gradient of a product over patches. Such convolutions therefore use patches while
+    these fit the working set. `layers.convolution.Conv` processes a few images at a time to stay within it.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      kernel: `[kh, kw, C / groups, F]`.
+      strides: strides of the windows.
+      padding: see `ops.padding.WindowPadding`.
+      precision: precision of the products.
+      dilation: distance in samples between neighbouring taps. With circular padding the kernel may wrap
+        around the map several times.
+      groups: number of channel groups.
+
+    Returns:
+      `[N, H', W', F]`.
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C], channels that do not fit the kernel, a small map.
+      ShapeError: `x` is not floating-point `[N, H, W, C]`, its channels do not fit the kernel, or it is too
+        small.
       ConfigError: unknown padding.
+
+    Source: standard convolution with circular padding; the product over patches is this package's.
     """
     *window, channels, features = kernel.shape
     rows, columns = window
@@ -84,8 +100,8 @@ def conv2d(
     check_images(x)
     if x.shape[-1] != channels * groups:
         raise ShapeError(
-            f"a kernel {list(kernel.shape)} in {groups} groups takes {channels * groups} channels, got "
-            f"{list(x.shape)}."
+            f"a kernel {list(kernel.shape)} with {groups} groups needs maps with "
+            f"{channels * groups} channels, got maps of shape {list(x.shape)}."
         )
     x = pad_windows(x, (rows, columns), steps, padding, dilation=apart)
     if _by_patches(channels, steps, apart, groups) and _patches_fit(x, (rows, columns), features):
@@ -106,23 +122,26 @@ def conv2d(
 
 
 def mean_convolution(x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCULAR") -> jax.Array:
-    """Mean over the positions of the stride-1 convolution that keeps the map's size, without the convolution.
+    """Computes the mean over all positions of a stride-1, size-keeping convolution without the convolution.
 
-    The mean of sum_ij x[p + i, q + j] k[i, j] over all positions p, q needs only the mean of x under each
-    tap: that of the whole map, corrected for the rows and columns at the border that a tap meets more or
-    less than once. One pass over the map replaces its k^2 multiplications an element, and its gradient is a
-    constant. The networks of learnable polyphase sampling end this way (Rojas-Gomez et al. 2022, section 3).
+    The mean of `sum_ij x[p + i, q + j] k[i, j]` over all positions p, q needs only the mean of x under each
+    tap. This is the mean of the whole map, corrected at the border for rows and columns that a tap meets
+    more than once or not at all. One pass over the map replaces k^2 multiplications per element, and the
+    gradient is a constant. The logit networks of learnable polyphase sampling end this way.
 
     Args:
-      x: [N, H, W, C], floating point; sums are taken in its dtype.
-      kernel: [k, k, C, F].
-      padding: how the map continues.
+      x: floating-point maps `[N, H, W, C]`. Sums are taken in their dtype.
+      kernel: `[k, k, C, F]`.
+      padding: how the map continues beyond its border.
 
     Returns:
-      [N, F].
+      `[N, F]`.
 
     Raises:
-      ShapeError, ConfigError: as `ops.padding.check_amounts`.
+      ShapeError: the map is too small for the padding.
+      ConfigError: unknown padding.
+
+    Source: this package, for the logits of Rojas-Gomez et al. 2022 (arXiv 2210.08001), section 3.
     """
     taps, height, width = len(kernel), *x.shape[1:3]
     check_amounts(x.shape, (same_padding(taps),) * 2, padding)
@@ -138,7 +157,7 @@ def mean_convolution(x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCUL
 
 
 def _extra_visits(side: int, taps: int, padding: Padding) -> tuple[np.ndarray, np.ndarray]:
-    """Places of an axis that some tap does not meet exactly once, and how much oftener [taps, places]."""
+    """Positions that some tap does not meet exactly once, and the surplus `[taps, positions]`."""
     shown = padded_places(side, same_padding(taps), padding)
     met = np.lib.stride_tricks.sliding_window_view(shown, side)  # [taps, positions]
     visits = (met[:, :, None] == np.arange(side)).sum(axis=1)

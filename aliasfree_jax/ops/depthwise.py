@@ -1,10 +1,10 @@
 """Depthwise convolution with its own gradient.
 
-XLA's grouped convolution on the CPU is 15 to 50 times slower than a sum over shifted slices, which
-fuses into one loop; automatic differentiation of that sum is slow again. Hence two primitives of JAX,
-which every transformation of JAX knows how to handle: the sum over taps, and the reductions that give
-its gradient towards the kernel, one tap after the other (several in one fusion are 2 to 10 times
-slower on the CPU). Both are linear in each operand, and the gradients of each are the two again.
+On CPUs, XLA's grouped convolution is 15 to 50 times slower than a sum over shifted slices, which fuses into
+one loop. Automatic differentiation of that sum is slow again. So there are two JAX primitives, which every
+JAX transformation can handle. One is the sum over taps. The other computes the gradient of the kernel by
+one reduction per tap (several reductions in one fusion are 2 to 10 times slower on CPUs). Both are linear
+in each operand, and the gradient of each one is expressed by these two primitives.
 """
 
 import functools
@@ -30,7 +30,7 @@ def _padded(x: jax.Array, amounts: Amounts, padding: Padding) -> jax.Array:
 
 
 def _shifted_sum(x: jax.Array, kernel: jax.Array, *, amounts: Amounts, padding: Padding) -> jax.Array:
-    """Correlation of padded maps [..., H, W, C] with [rows, columns, C], summed in float32 or better."""
+    """Correlates padded maps `[..., H, W, C]` with `[rows, columns, C]`, summed in at least float32."""
     padded = _padded(x, amounts, padding)
     rows, columns = kernel.shape[:2]
     h, w = padded.shape[-3] - rows + 1, padded.shape[-2] - columns + 1
@@ -43,15 +43,15 @@ def _shifted_sum(x: jax.Array, kernel: jax.Array, *, amounts: Amounts, padding: 
                 y = y + padded[..., i : i + h, j : j + w, :].astype(accurate) * kernel[i, j].astype(accurate)
         return y.astype(padded.dtype)
 
-    # Left to itself, XLA cuts the sum in two for the sake of the padding before it and a norm after it:
-    # 7 times slower. It removes optimization barriers before it fuses, but never fuses over the border
-    # of a conditional; and it does not know that no sign, nor a nan, is above 1.
+    # Without the conditional, XLA splits the sum to fuse it with the padding before and a norm after it,
+    # which is 7 times slower. XLA removes optimization barriers before fusion, but never fuses across a
+    # conditional. It cannot know that this condition is always false: no sign is above 1, and no NaN is.
     impossible = jnp.sign(kernel[0, 0].sum()) > 1
     return jax.lax.cond(impossible, lambda padded: jnp.zeros_like(padded[..., :h, :w, :]), total, padded)
 
 
 def _tap_sums(x: jax.Array, dy: jax.Array, *, amounts: Amounts, padding: Padding) -> jax.Array:
-    """Sums of padded maps times `dy` at each tap, [rows, columns, C], in float32 or better."""
+    """Sums of padded maps times `dy` for each tap, `[rows, columns, C]`, in at least float32."""
     padded = _padded(x, amounts, padding)
     rows, columns = (padded.shape[axis] - dy.shape[axis] + 1 for axis in (-3, -2))
     others = (0,) * (dy.ndim - 3)
@@ -65,15 +65,15 @@ def _tap_sums(x: jax.Array, dy: jax.Array, *, amounts: Amounts, padding: Padding
     return jax.lax.map(tap, jnp.arange(rows * columns)).reshape(rows, columns, dy.shape[-1])
 
 
-# Two primitives, each linear in both operands; the gradients of each are the two again. They pad by
-# zeros, less than the kernel's size on each side, or circularly by what keeps the size of the map: then
-# the gradient towards the map is the same sum, padded alike, with the flipped kernel.
+# Both primitives are linear in both operands, and the gradients are these two primitives again. Padding is
+# either zeros (on each side less than the kernel's size) or circular and size-keeping. In both cases the
+# gradient of the map is the same sum with the same padding mode and the flipped kernel.
 shifted_sum = Primitive("depthwise_shifted_sum")
 tap_sums = Primitive("depthwise_tap_sums")
 
 
 def _places(x: ShapedArray, amounts: Amounts, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """At how many places along each side a window of these sizes fits into the padded map."""
+    """Number of window positions along each side of the padded map."""
     return tuple(
         side + sum(amount) + 1 - size
         for side, amount, size in zip(x.shape[-3:-1], amounts, sizes, strict=True)
@@ -115,7 +115,10 @@ ad.defbilinear(
 def _batch(
     primitive: Primitive, operands: tuple[jax.Array, jax.Array], axes: tuple[Any, Any], **how: Any
 ) -> tuple[jax.Array, int]:
-    """A batch of calls as one: of more images if only the maps of a sum differ, else of more channels."""
+    """Batching rule: one call for a batch of calls.
+
+    If only the maps of a sum differ, the batch becomes more images. Otherwise it becomes more channels.
+    """
     if primitive is shifted_sum and axes[1] is None:
         return shifted_sum.bind(jnp.moveaxis(operands[0], axes[0], 0), operands[1], **how), 0
     batch = next(a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None)
@@ -149,7 +152,7 @@ def _same(kernel: jax.Array) -> Amounts:
 
 
 def _varying(x: jax.Array) -> frozenset[str]:
-    # Read with care: the name has changed in JAX before, and only `jax.shard_map` needs it.
+    # Read defensively: JAX has renamed this attribute before, and only `jax.shard_map` needs it.
     found: frozenset[str] = getattr(getattr(jax.typeof(x), "mat", None), "varying", frozenset())
     return found
 
@@ -157,8 +160,8 @@ def _varying(x: jax.Array) -> frozenset[str]:
 def _shifted(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     amounts = _same(kernel)
     check_amounts(x.shape, amounts, padding)
-    # Within `jax.shard_map` a kernel that all devices share varies over them from here on: so its gradient
-    # is their sum.
+    # Within `jax.shard_map` a kernel shared by all devices is marked as varying from here on, so that its
+    # gradient is summed over the devices.
     x, kernel = (
         jax.lax.pcast(a, tuple(_varying(b) - _varying(a)), to="varying")
         for a, b in ((x, kernel), (kernel, x))
@@ -171,7 +174,7 @@ def _shifted(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 def depthwise_conv_ref(
     x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCULAR", precision: Precision = None
 ) -> jax.Array:
-    """The same by XLA's grouped convolution: twin of the shifted sum, and the choice on accelerators."""
+    """XLA's grouped convolution: the reference for the shifted sum, and the choice on accelerators."""
     return jax.lax.conv_general_dilated(
         pad(x, _same(kernel), padding),
         kernel[:, :, None, :],
@@ -191,19 +194,24 @@ def depthwise_conv(
     method: DepthwiseMethod = "auto",
     precision: Precision = None,
 ) -> jax.Array:
-    """Correlates each channel with its own filter at stride 1, keeping the size of the map.
+    """Correlates each channel with its own filter at stride 1 and keeps the size of the map.
 
     Args:
-      x: [N, H, W, C].
-      kernel: [kh, kw, C].
+      x: maps `[N, H, W, C]`.
+      kernel: `[kh, kw, C]`.
       padding: how the map continues beyond its border.
-      method: "shifted" (sum over slices, own gradient), "conv" (XLA's grouped convolution), or
+      method: "shifted" (sum over slices with its own gradient), "conv" (XLA's grouped convolution), or
         "auto" (`ops.choices`).
-      precision: of the products of "conv"; shifted sums are always exact.
+      precision: precision of the products of "conv". Shifted sums are always exact.
+
+    Returns:
+      `[N, H, W, C]`.
 
     Raises:
-      ShapeError: channels differ, or the map is smaller than the padding.
+      ShapeError: the numbers of channels differ, or the map is smaller than the padding.
       ConfigError: unknown padding or method.
+
+    Source: standard depthwise convolution; the shifted sum and its gradient are this package's.
     """
     if kernel.ndim != 3 or kernel.shape[-1] != x.shape[-1]:
         raise ShapeError(

@@ -1,8 +1,9 @@
-"""Operations that keep their name in the program: a reader of the jaxpr finds an ideal filter, not products.
+"""Operations that keep their names in a traced program (jaxpr).
 
-Each is a nested `jax.jit`. Its name tells the operation, and those numbers that no shape tells: for example
-"aliasfree_jax__ideal_resample__passed_7_5__zero_offset_1_1". XLA inlines the call, so that what is compiled
-stays the same.
+A reader of the jaxpr finds "ideal filter" instead of matrix products. Each operation is a nested `jax.jit`.
+Its name states the operation and the numbers that cannot be read from shapes, for example
+`"aliasfree_jax__ideal_resample__passed_7_5__zero_offset_1_1"`. XLA inlines the call, so the compiled
+program does not change.
 """
 
 import functools
@@ -19,18 +20,18 @@ _FIELD = re.compile("([a-z]+(?:_[a-z]+)*)((?:_[0-9]+)+)")
 
 
 def spell(name: str, **numbers: tuple[int, ...]) -> str:
-    """The name of an operation as it stands in a program; `read` undoes it.
+    """Returns the name of an operation in a program; `read` is the inverse.
 
     Args:
-      name: of the operation, in lower-case words with underscores between them.
-      numbers: integers of at least 0, which the reader of the program needs to know.
+      name: name of the operation, in lower-case words joined by underscores.
+      numbers: non-negative integers that a reader of the program needs.
     """
     fields = ("_".join([key, *map(str, values)]) for key, values in numbers.items())
     return "__".join([PREFIX, name, *fields])
 
 
 def read(name: str) -> tuple[str, dict[str, tuple[int, ...]]] | None:
-    """Operation and numbers of the name of a `jit` equation; None if it is no operation of this package."""
+    """Parses the name of a `jit` equation: operation and numbers, or None for foreign names."""
     prefix, *rest = name.split("__")
     if prefix != PREFIX or not rest:
         return None
@@ -42,14 +43,14 @@ def read(name: str) -> tuple[str, dict[str, tuple[int, ...]]] | None:
 def operation(
     name: str, function: Callable[..., jax.Array], *arrays: jax.Array | np.ndarray, **static: Hashable
 ) -> jax.Array:
-    """`function(*arrays, **static)` as one operation of the program.
+    """Calls `function(*arrays, **static)` as one named operation of the program.
 
-    Checks that raise errors belong before the call. What differs from one eager call to the next, such as a
-    matrix, belongs to the arrays: each new value of `static` is compiled.
+    Checks that raise errors belong before the call. Values that change between eager calls, such as
+    matrices, must be passed as arrays, because each new value of `static` is compiled again.
 
     Args:
-      name: from `spell`.
-      function: of a module, not made anew for each call.
+      name: result of `spell`.
+      function: a module-level function. A new function object for every call would compile every time.
     """
     return _compiled(name, function, tuple(static.items()), choices())(*arrays)
 
@@ -58,7 +59,10 @@ def operation(
 def _compiled(
     name: str, function: Callable[..., jax.Array], static: tuple[tuple[str, Hashable], ...], _: Choices
 ) -> Callable[..., jax.Array]:
-    """One `jit` for equal arguments; the backend's choices count, since `function` reads them when traced."""
+    """Caches one `jit` per set of equal arguments.
+
+    The backend's choices are part of the key because `function` reads them when traced.
+    """
 
     def run(*arrays: jax.Array) -> jax.Array:
         return function(*arrays, **dict(static))

@@ -1,4 +1,4 @@
-"""Padding of the two spatial axes, with the asymmetric sizes of the original code bases."""
+"""Padding of the two spatial axes, with the asymmetric amounts of the original code bases."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,15 +10,16 @@ import numpy as np
 from aliasfree_jax.errors import ConfigError, ShapeError, unknown
 
 Padding = Literal["CIRCULAR", "ZERO", "REFLECT", "REPLICATE"]
-"""How a map continues beyond its border; a filter at stride 1 then keeps its size."""
+"""How a map continues beyond its border. A filter at stride 1 then keeps the size of the map."""
 
 WindowPadding = (
     Literal["CIRCULAR", "ZERO", "REFLECT", "REPLICATE", "SAME", "VALID"] | int | Sequence[int | Sequence[int]]
 )
-"""What a layer with windows can be given; "SAME", "VALID" (full windows only) and samples as for `nn.Conv`.
+"""Padding of a layer with windows.
 
-Samples are one number, or for rows and columns one number or (before, behind) each; they are zeros. "ZERO"
-differs from "SAME" where windows are strided: it always pads as at stride 1, like PyTorch.
+One of the four modes of `Padding`, or "SAME", "VALID" (full windows only) or numbers of zeros, as for
+`nn.Conv`. Numbers are one for all borders, or for rows and columns one number or a pair (before, after)
+each. "ZERO" differs from "SAME" for strided windows: it always pads as at stride 1, like PyTorch.
 """
 
 Amounts = tuple[tuple[int, int], tuple[int, int]]
@@ -33,7 +34,7 @@ _WORDS = (*_NUMPY_MODE, "SAME", "VALID")
 
 
 def padding_word(padding: Any) -> Any:
-    """A word of padding as Flax writes it, "CIRCULAR" of "circular"; anything else as it is."""
+    """Converts a padding word to upper case ("CIRCULAR"); returns other values unchanged."""
     word = padding.upper() if isinstance(padding, str) else padding
     return word if word in _WORDS else padding
 
@@ -47,22 +48,23 @@ def check_padding(mode: Any) -> None:
 def same_padding(size: int) -> tuple[int, int]:
     """Samples before and after an axis that keep its length under a stride-1 filter of `size` taps.
 
-    Even filters get the extra sample behind (2: 0 and 1, 4: 1 and 2), as in all four originals.
+    Even filters get the extra sample after the axis (size 2: 0 and 1, size 4: 1 and 2), as in all four
+    originals.
     """
     return (size - 1) // 2, size // 2
 
 
 def dilated(window: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
-    """The samples from the first of a window to the last, where `dilation` steps lie between them."""
+    """Returns the extent of a window whose taps are `dilation` samples apart, (rows, columns)."""
     rows, columns = ((size - 1) * step + 1 for size, step in zip(window, dilation, strict=True))
     return rows, columns
 
 
 def check_amounts(shape: tuple[int, ...], amounts: Amounts, mode: Padding) -> None:
-    """Refuses to pad a map that is too small for the mode.
+    """Checks that a map is large enough for the padding.
 
     Raises:
-      ShapeError: PyTorch's rule: circular padding at most the side, reflection less than the side.
+      ShapeError: circular padding exceeds the side, or reflection reaches the side (PyTorch's rule).
         `jnp.pad` would silently wrap several times.
       ConfigError: unknown mode.
     """
@@ -77,16 +79,22 @@ def check_amounts(shape: tuple[int, ...], amounts: Amounts, mode: Padding) -> No
 
 
 def pad(x: jax.Array, amounts: Amounts, mode: Padding) -> jax.Array:
-    """Pads the rows and columns of `x`.
+    """Pads the rows and columns of a map.
 
     Args:
-      x: [N, H, W, C].
+      x: maps `[N, H, W, C]`.
       amounts: ((top, bottom), (left, right)) in samples.
-      mode: "CIRCULAR" continues the image periodically, "REFLECT" mirrors it without repeating the
-        border, "REPLICATE" repeats the border, "ZERO" adds zeros.
+      mode: "CIRCULAR" continues the map periodically. "REFLECT" mirrors it without repeating the border.
+        "REPLICATE" repeats the border. "ZERO" adds zeros.
+
+    Returns:
+      `[N, top + H + bottom, left + W + right, C]`.
 
     Raises:
-      ShapeError, ConfigError: as `check_amounts`.
+      ShapeError: circular padding exceeds the side, or reflection reaches it.
+      ConfigError: unknown mode.
+
+    Source: PyTorch, `torch.nn.functional.pad`.
     """
     check_amounts(x.shape, amounts, mode)
     return jnp.pad(x, ((0, 0), *amounts, (0, 0)), mode=_NUMPY_MODE[mode])
@@ -100,17 +108,19 @@ def pad_windows(
     fill: float = 0.0,
     dilation: tuple[int, int] = (1, 1),
 ) -> jax.Array:
-    """Pads [N, H, W, C] so that the full windows of the result are those of `x` with this padding.
+    """Pads `[N, H, W, C]` so that the full windows of the result are the windows of `x` with this padding.
 
     Args:
-      window, strides: of rows and columns.
-      fill: value outside the map, with "SAME" and with a number of samples.
-      dilation: steps between the samples of a window. Circular padding then goes round the map as often as a
-        wide window needs, where without dilation it refuses a map that is too small.
+      window: rows and columns of the window.
+      strides: strides of rows and columns.
+      fill: value outside the map for "SAME" and for numbers of samples.
+      dilation: distance between neighbouring samples of a window. With a dilation, circular padding wraps
+        around the map as often as a wide window needs. Without, it raises an error for maps that are too
+        small.
 
     Raises:
       ConfigError: unknown padding.
-      ShapeError: the map is smaller than the padding, or the result smaller than the window.
+      ShapeError: the map is smaller than the padding, or the result is smaller than the window.
     """
     window = dilated(window, dilation)
     if padding == "CIRCULAR" and dilation != (1, 1):
@@ -135,12 +145,12 @@ _NONE: Amounts = ((0, 0), (0, 0))
 def _samples(
     sides: Sequence[int], window: tuple[int, int], strides: tuple[int, int], padding: Any
 ) -> Amounts:
-    """Before and behind rows and columns."""
+    """Numbers of zeros before and after rows and columns."""
     if isinstance(padding, str) and padding not in ("SAME", "VALID"):
         raise ConfigError(unknown("padding", padding, _WORDS))
     if padding == "VALID":
         return _NONE
-    if padding == "SAME":  # XLA's rule: ceil(side / stride) windows, the odd sample behind
+    if padding == "SAME":  # XLA's rule: ceil(side / stride) windows, the odd sample after the map
         total = [
             max((-(-side // stride) - 1) * stride + size - side, 0)
             for side, size, stride in zip(sides, window, strides, strict=True)
@@ -150,14 +160,13 @@ def _samples(
     amounts = tuple((n, n) if isinstance(n, int) else tuple(n) for n in axes)
     if len(amounts) != 2 or any(len(n) != 2 or min(n) < 0 for n in amounts):
         raise ConfigError(
-            "expected padding as a word, a number of samples or ((top, bottom), (left, right)), got "
-            f"{padding!r}."
+            f"padding must be a word, a number of samples or ((top, bottom), (left, right)), got {padding!r}."
         )
     return amounts
 
 
 def padded_places(side: int, amount: tuple[int, int], mode: Padding) -> np.ndarray:
-    """Which place of an axis each place of the padded axis shows; -1 for a zero."""
+    """Returns the source position of each position of the padded axis; -1 for a zero."""
     places = np.arange(side)
     if mode == "ZERO":
         return np.pad(places, amount, constant_values=-1)

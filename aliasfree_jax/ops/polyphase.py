@@ -1,9 +1,9 @@
 """Polyphase components and their selection (APS: Chaman & Dokmanic 2021, arXiv 2011.14214).
 
-A map sampled by s has s^2 polyphase components, one a phase (row offset, column offset). They are
-numbered down the columns, phase = row offset + s * column offset; for s = 2 that is the order of APS,
-0 (0, 0), 1 (1, 0), 2 (0, 1), 3 (1, 1). An integer circular shift of the map permutes the components
-(and shifts them); a choice that depends only on the *set* of components therefore commutes with it.
+A map sampled by s has s^2 polyphase components, one per phase (row offset, column offset). Phases are
+numbered down the columns: `phase = row offset + s * column offset`. For s = 2 this is the order of APS: 0
+(0, 0), 1 (1, 0), 2 (0, 1), 3 (1, 1). An integer circular shift of the map permutes the components and
+shifts them. A choice that depends only on the set of components therefore commutes with such shifts.
 """
 
 from typing import Literal, get_args
@@ -24,9 +24,24 @@ CRITERIA = get_args(Criterion)
 
 
 def pad_to_multiple(x: jax.Array, strides: Pair = 2, padding: Padding = "CIRCULAR") -> jax.Array:
-    """Appends rows and columns to [N, H, W, C] until the strides divide the sides.
+    """Appends rows and columns until the strides divide the sides of the map.
 
-    Circular as in APS (its aps_pad), zeros as in LPS; neither keeps the network exactly equivariant.
+    APS pads circularly, LPS with zeros. A network with padded sides is no longer exactly shift-equivariant.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      strides: strides that shall divide the sides.
+      padding: values of the appended rows and columns.
+
+    Returns:
+      `[N, H', W', C]`; `x` itself if the strides divide its sides.
+
+    Raises:
+      ConfigError: unknown padding.
+      ShapeError: the map is too small for the padding.
+
+    Source: Chaman & Dokmanic 2021 (arXiv 2011.14214) and Rojas-Gomez et al. 2022 (arXiv 2210.08001), in
+    their code.
     """
     check_padding(padding)
     rows, columns = (-side % s for side, s in zip(x.shape[1:3], pair(strides, "strides"), strict=True))
@@ -34,16 +49,25 @@ def pad_to_multiple(x: jax.Array, strides: Pair = 2, padding: Padding = "CIRCULA
 
 
 def polyphase_components(x: jax.Array, strides: Pair = 2) -> jax.Array:
-    """Splits [N, H, W, C] into its components [N, R S, H/R, W/S, C] for `strides` (R, S), in phase order.
+    """Splits maps into their polyphase components, in phase order.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      strides: strides (R, S) of rows and columns.
+
+    Returns:
+      `[N, R S, H / R, W / S, C]`.
 
     Raises:
-      ShapeError: a stride that does not divide its side.
+      ShapeError: a stride does not divide its side.
+
+    Source: Chaman & Dokmanic 2021 (arXiv 2011.14214).
     """
     (_, h, w, _), (r, s) = x.shape, pair(strides, "strides")
     if h % r or w % s:
         raise ShapeError(
-            f"polyphase components by {r} x {s} need sides that these divide, got {h} x {w}; "
-            "pad_to_multiple appends rows and columns."
+            f"polyphase components by {r} x {s} need sides that are multiples of the strides, got {h} x {w}: "
+            "pad the map with pad_to_multiple first."
         )
     return operation(spell("polyphase_components"), _components, x, strides=(r, s))
 
@@ -55,14 +79,23 @@ def _components(x: jax.Array, *, strides: tuple[int, int]) -> jax.Array:
 
 
 def component_scores(components: jax.Array, criterion: Criterion = "l2") -> jax.Array:
-    """Scores [N, K] of the components [N, K, h, w, C]; the phase with the largest is selected.
+    """Scores polyphase components; the component with the highest score is selected.
 
-    Over all channels and positions jointly, accumulated in at least float32: the l2 norm (its
-    square, which has the same order), l1 norm, largest magnitude, largest value, or the negated
-    norms for the two `_min` criteria.
+    The score of a component covers all its channels and positions and is accumulated in at least float32.
+    "l2" is the squared l2 norm, which has the same order as the norm. "l1" is the l1 norm, `"l_infty"` the
+    largest magnitude, `"non_abs_max"` the largest value. `"l2_min"` and `"l1_min"` are the negated norms.
+
+    Args:
+      components: `[N, K, h, w, C]`.
+      criterion: the score, see above.
+
+    Returns:
+      Scores `[N, K]`.
 
     Raises:
       ConfigError: unknown criterion.
+
+    Source: Chaman & Dokmanic 2021 (arXiv 2011.14214); the criteria are those of its code.
     """
     if criterion not in CRITERIA:
         raise ConfigError(unknown("polyphase criterion", criterion, CRITERIA))
@@ -80,15 +113,25 @@ def component_scores(components: jax.Array, criterion: Criterion = "l2") -> jax.
 
 
 def row_order(strides: Pair = 2) -> np.ndarray:
-    """The phases in the order in which LPS numbers them, along the rows: [0, 2, 1, 3] for stride 2."""
+    """Returns the phases in the order of LPS, along the rows: `[0, 2, 1, 3]` for stride 2."""
     rows, columns = pair(strides, "strides")
     return np.array([column * rows + row for row in range(rows) for column in range(columns)])
 
 
 def best_phase(scores: jax.Array, strides: Pair = 2, tie_order: TieOrder = "columns") -> jax.Array:
-    """The phase [N] of the largest score in [N, K].
+    """Returns the phase of the highest score.
 
-    Equal scores go to the first phase down the columns as in APS, or along the "rows" as in LPS.
+    Args:
+      scores: `[N, K]`.
+      strides: strides of rows and columns.
+      tie_order: which of several equal scores wins: the first one down the "columns" as in APS, or along
+        the "rows" as in LPS.
+
+    Returns:
+      Phases `[N]`, integers.
+
+    Source: Chaman & Dokmanic 2021 (arXiv 2011.14214); Rojas-Gomez et al. 2022 (arXiv 2210.08001) for
+    "rows".
     """
     if tie_order == "columns":
         return jnp.argmax(scores, axis=1)
@@ -97,10 +140,17 @@ def best_phase(scores: jax.Array, strides: Pair = 2, tie_order: TieOrder = "colu
 
 
 def select_component(components: jax.Array, phase: jax.Array) -> jax.Array:
-    """The component [N, h, w, C] of [N, K, h, w, C] that `phase` names for each sample.
+    """Selects one polyphase component per image, or a weighted sum of all components.
 
     Args:
-      phase: integers [N], or weights [N, K] for a mixture of the components (LPS in training).
+      components: `[N, K, h, w, C]`.
+      phase: integers `[N]`, or weights `[N, K]` for a mixture of the components (LPS in training).
+
+    Returns:
+      `[N, h, w, C]`.
+
+    Source: Chaman & Dokmanic 2021 (arXiv 2011.14214); the mixture: Rojas-Gomez et al. 2022 (arXiv
+    2210.08001).
     """
     return operation(spell("select_component"), _select, components, phase)
 
@@ -119,21 +169,25 @@ def polyphase_downsample(
     strides: Pair = 2,
     padding: Padding = "CIRCULAR",
 ) -> tuple[jax.Array, jax.Array]:
-    """Keeps the polyphase component with the best score: exactly shift-equivariant subsampling.
+    """Keeps the polyphase component with the highest score: exactly shift-equivariant subsampling.
 
     Args:
-      x: [N, H, W, C]; sides that the stride does not divide are padded first (then no longer exact).
-      criterion: see `component_scores`. Ties go to the first phase. No gradient flows through the
-        choice.
-      phase: to reuse instead of choosing (a shortcut branch, say): as in `select_component`.
-      padding: for sides that the stride does not divide.
+      x: maps `[N, H, W, C]`. Sides that are not multiples of the stride are padded first; the result is
+        then no longer exact.
+      criterion: see `component_scores`. The first of several equal scores wins. No gradient flows through
+        the choice.
+      phase: phase to use instead of choosing one, for example in a shortcut branch; see `select_component`.
+      strides: strides (R, S) of rows and columns.
+      padding: padding of sides that are not multiples of the stride.
 
     Returns:
-      The component [N, ceil(H/R), ceil(W/S), C], and the phase [N] it was taken from.
+      The component `[N, ceil(H / R), ceil(W / S), C]` and its phase `[N]`.
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C].
+      ShapeError: `x` is not floating-point `[N, H, W, C]`.
       ConfigError: unknown criterion or padding.
+
+    Source: APS, Chaman & Dokmanic 2021 (arXiv 2011.14214).
     """
     check_images(x)
     components = polyphase_components(pad_to_multiple(x, strides, padding), strides)
@@ -143,10 +197,23 @@ def polyphase_downsample(
 
 
 def polyphase_upsample(x: jax.Array, phase: jax.Array, strides: Pair = 2) -> jax.Array:
-    """Writes [N, h, w, C] at the `phase` it was sampled at into zeros: [N, R h, S w, C].
+    """Writes samples at the phase they were taken from and fills the rest with zeros.
 
-    The transpose of the selection (ApsUp; LPU, Rojas-Gomez et al. 2022): weights [N, K] instead of
-    integers spread the map over all phases.
+    This is the transpose of `select_component`.
+
+    Args:
+      x: maps `[N, h, w, C]`.
+      phase: integers `[N]`. Weights `[N, K]` spread the map over all phases.
+      strides: strides (R, S) of rows and columns.
+
+    Returns:
+      `[N, R h, S w, C]`.
+
+    Raises:
+      ShapeError: `x` is not floating-point `[N, h, w, C]`.
+
+    Source: APS-U, Chaman & Dokmanic 2021 (arXiv 2105.04040); LPU, Rojas-Gomez et al. 2022 (arXiv
+    2210.08001).
     """
     check_images(x)
     return operation(spell("polyphase_upsample"), _write, x, phase, strides=pair(strides, "strides"))

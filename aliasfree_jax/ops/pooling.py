@@ -1,4 +1,4 @@
-"""Maximum and average pooling, with the paddings of the originals."""
+"""Maximum and average pooling, with the padding of the originals."""
 
 import functools
 
@@ -12,7 +12,7 @@ from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 
 def _max_axis(x: jax.Array, axis: int, size: int, stride: int) -> jax.Array:
-    """Maximum of strided slices: on a CPU several times faster than XLA's window reduction."""
+    """Maximum of strided slices. On CPUs this is several times faster than XLA's window reduction."""
     outputs = (x.shape[axis] - size) // stride + 1
     slices = (jax.lax.slice_in_dim(x, i, i + (outputs - 1) * stride + 1, stride, axis) for i in range(size))
     return functools.reduce(jnp.maximum, slices)
@@ -21,16 +21,25 @@ def _max_axis(x: jax.Array, axis: int, size: int, stride: int) -> jax.Array:
 def max_pool(
     x: jax.Array, window_shape: Pair, strides: Pair = 1, padding: WindowPadding = "VALID"
 ) -> jax.Array:
-    """The largest value of each window of [N, H, W, C].
+    """Returns the largest value of each window.
 
     Args:
-      padding: as `nn.max_pool` has it: "VALID" takes full windows only; "SAME" and numbers of samples leave
-        out what lies outside the map (PyTorch's padding). The modes continue the map and keep its size, but
-        for the stride (even windows reach one sample further behind, as in APS and LPS).
+      x: maps `[N, H, W, C]`.
+      window_shape: size of the windows.
+      strides: strides of the windows.
+      padding: "VALID" uses full windows only. "SAME" and numbers of samples pad with minus infinity
+        (PyTorch's padding). The four modes of `ops.padding.Padding` continue the map and keep its size at
+        stride 1. Even windows reach one sample further after the map than before it, as in APS and LPS.
+
+    Returns:
+      `[N, H', W', C]`.
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C], a map smaller than the window.
+      ShapeError: `x` is not floating-point `[N, H, W, C]`, or the map is smaller than the window.
       ConfigError: unknown padding.
+
+    Source: standard max pooling; the padding follows PyTorch, Chaman & Dokmanic 2021 (arXiv 2011.14214) and
+    Rojas-Gomez et al. 2022 (arXiv 2210.08001).
     """
     window, steps = pair(window_shape, "window_shape"), pair(strides, "strides")
     check_images(x)
@@ -39,7 +48,7 @@ def max_pool(
 
 
 def _bins(side: int, bins: int) -> list[slice]:
-    """PyTorch's: from floor(i side / bins) to ceil((i + 1) side / bins)."""
+    """PyTorch's bins: from floor(i side / bins) to ceil((i + 1) side / bins)."""
     return [slice(i * side // bins, -(-(i + 1) * side // bins)) for i in range(bins)]
 
 
@@ -52,22 +61,45 @@ def _means(side: int, bins: int) -> np.ndarray:
 
 
 def adaptive_average_pool(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Averages [N, H, W, C] over `shape` = (rows, columns) bins: [N, rows, columns, C].
+    """Averages a map over a fixed number of bins.
 
-    Bin i covers samples floor(i H / rows) to ceil((i + 1) H / rows): bins overlap where `rows` does not
-    divide H, and repeat samples where it is larger (PyTorch's AdaptiveAvgPool2d).
+    Bin i covers the samples from floor(i H / rows) to ceil((i + 1) H / rows). Bins overlap if `rows` does
+    not divide H. They repeat samples if `rows` is larger than H.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      shape: numbers of bins (rows, columns).
+
+    Returns:
+      `[N, rows, columns, C]`.
+
+    Source: PyTorch, `torch.nn.AdaptiveAvgPool2d`.
     """
     return apply_matrices(x, _means(x.shape[1], shape[0]), _means(x.shape[2], shape[1]))
 
 
 def adaptive_max_pool(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """The largest value of each of the bins of `adaptive_average_pool`."""
+    """Returns the largest value of each bin of `adaptive_average_pool`."""
     rows = jnp.stack([x[:, samples].max(axis=1) for samples in _bins(x.shape[1], shape[0])], axis=1)
     return jnp.stack([rows[:, :, samples].max(axis=2) for samples in _bins(x.shape[2], shape[1])], axis=2)
 
 
 def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
-    """The mean of each size x size block of [N, H, W, C]; incomplete blocks at the end are left out."""
+    """Returns the mean of each block of `size` x `size` samples; incomplete blocks are dropped.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      size: side of the blocks.
+
+    Returns:
+      `[N, H // size, W // size, C]`.
+
+    Raises:
+      ShapeError: `x` is not floating-point `[N, H, W, C]`, or smaller than one block.
+
+    Source: PyTorch, `torch.nn.AvgPool2d`, as in the transitions of DenseNet (Huang et al. 2017, arXiv
+    1608.06993).
+    """
     check_images(x, (size, size))
     n, h, w, c = x.shape
     whole = x[:, : h // size * size, : w // size * size]
@@ -75,7 +107,7 @@ def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
 
 
 def windows(x: jax.Array, side: int) -> jax.Array:
-    """All square windows of [N, H, W, C], flattened: [N, H - side + 1, W - side + 1, side * side * C]."""
+    """Flattens all square windows of `[N, H, W, C]`: `[N, H - side + 1, W - side + 1, side * side * C]`."""
     check_images(x, (side, side))
     n, h, w, c = x.shape
     rows, columns = h - side + 1, w - side + 1

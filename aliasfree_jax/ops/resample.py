@@ -1,9 +1,10 @@
 """Ideal (band-limited, circular) filtering and resampling of images.
 
-Everything is separable, so a 2-D operation is one small constant matrix along the rows and one along
-the columns: no FFT, any size, any dtype, and it stays local when the batch is sharded. The FFT is
-the second implementation (`method="fft"`). Sources: Michaeli et al. 2023 (arXiv 2303.08085), section
-3.
+All filters are separable. A 2-D operation is one small constant matrix along the rows and one along the
+columns. No FFT is needed, and any size and dtype works. The operation stays local when the batch is
+sharded. The FFT is the second implementation (`method="fft"`).
+
+Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.
 """
 
 from collections.abc import Sequence
@@ -41,15 +42,16 @@ def apply_matrices(
     """Multiplies the row axis of `x` by `rows` and the column axis by `columns`.
 
     Args:
-      x: [N, H, W, C]; half-precision maps are accumulated in float32.
-      rows: [P, H]; columns: [Q, W].
-      precision: of the products; anything below "highest" costs exactness on GPUs and TPUs.
+      x: maps `[N, H, W, C]`. Half-precision maps are accumulated in float32.
+      rows: matrix `[P, H]`.
+      columns: matrix `[Q, W]`.
+      precision: precision of the products. Values below "highest" cost exactness on GPUs and TPUs.
 
     Returns:
-      [N, P, Q, C] in the dtype of `x`.
+      `[N, P, Q, C]` in the dtype of `x`.
     """
 
-    # The row axis is the efficient one (one large product an image); give it the smaller map.
+    # The product along the rows is faster (one large product per image), so it gets the smaller map.
     if columns.shape[0] <= columns.shape[1]:
         return _multiply_columns(_multiply_rows(x, rows, precision), columns, precision)
     return _multiply_rows(_multiply_columns(x, columns, precision), rows, precision)
@@ -66,11 +68,11 @@ def _multiply_columns(x: jax.Array, matrix: Matrix, precision: Precision) -> jax
 
 
 def _batched_product(matrix: Matrix, maps: jax.Array, precision: Precision) -> jax.Array:
-    """`matrix` [P, K] times each of `maps` [B, K, C], to [B, P, C] in the dtype of `maps`.
+    """Multiplies `matrix` `[P, K]` with each of `maps` `[B, K, C]`: `[B, P, C]` in the dtype of `maps`.
 
-    On the CPU as a batched product with the matrix repeated: XLA otherwise transposes the maps, which
-    takes 2 to 10 times as long. Narrow maps (images) are better transposed: for them the repeated
-    matrix would be the larger operand, and the product 10 times as long.
+    On CPUs this is a batched product with the matrix repeated. Otherwise XLA transposes the maps, which
+    takes 2 to 10 times as long. Narrow maps (images) are transposed: the repeated matrix would be the
+    larger operand, and the product would take 10 times as long.
     """
     constant = jnp.asarray(matrix, maps.dtype)
     accumulator = jnp.promote_types(maps.dtype, jnp.float32)
@@ -83,7 +85,7 @@ def _batched_product(matrix: Matrix, maps: jax.Array, precision: Precision) -> j
 
 
 def _fft_gains(n: int, m: int, weights: spectrum.Weights, offset: float) -> np.ndarray:
-    """What each frequency of an axis of `n` samples is multiplied by, to be read at `m` positions."""
+    """Returns the factor of each frequency of an axis of `n` samples that is read at `m` positions."""
     frequencies = np.arange(len(weights))
     return np.asarray(weights) * np.exp(2j * np.pi * frequencies * offset / n) * (m / n)
 
@@ -95,7 +97,7 @@ def _fft_axis(x: jax.Array, axis: int, m: int, gains: jax.Array) -> jax.Array:
     shape[axis] = count
     kept = jax.lax.slice_in_dim(jnp.fft.rfft(x, axis=axis), 0, count, axis=axis)
     kept = kept * jnp.asarray(gains, kept.dtype).reshape(shape)
-    if 2 * (count - 1) == m:  # both signs meet in the Nyquist bin of the output
+    if 2 * (count - 1) == m:  # both signs share the Nyquist bin of the output
         nyquist = 2 * jax.lax.slice_in_dim(kept, count - 1, count, axis=axis).real
         kept = jnp.concatenate(
             [jax.lax.slice_in_dim(kept, 0, count - 1, axis=axis), nyquist.astype(kept.dtype)], axis
@@ -116,7 +118,7 @@ def resample_uniformly(
     precision: Precision,
     offset: tuple[float, float] = (0.0, 0.0),
 ) -> jax.Array:
-    """Filters both axes and reads them at equidistant positions: `shape` of them, from `offset`."""
+    """Filters both axes and reads them at `shape` equidistant positions, starting at `offset`."""
     check_images(x)
     passed, starts = (len(weights[0]) - 1, len(weights[1]) - 1), (int(offset[0] == 0), int(offset[1] == 0))
     name = spell("ideal_resample", passed=passed, zero_offset=starts)
@@ -141,16 +143,25 @@ def ideal_lowpass(
     method: Method = "matmul",
     precision: Precision = "highest",
 ) -> jax.Array:
-    """Removes all frequencies above `cutoff`, a fraction of the Nyquist frequency, on both axes.
+    """Removes all frequencies above `cutoff` on both axes.
 
     Args:
-      x: [N, H, W, C], any sides.
-      cutoff: in (0, 1], of both axes or of each; see `spectrum.lowpass_weights` for the exact rule.
-      band: if given, pass |k| <= band // 2 cycles an image instead ("fixed_size" of the original).
+      x: maps `[N, H, W, C]` of any size.
+      cutoff: fraction of the Nyquist frequency in (0, 1], one for both axes or one each.
+        `ops.spectrum.lowpass_weights` states the exact rule.
+      band: if given, passes the frequencies |k| <= band // 2 cycles per image instead (`"fixed_size"` of
+        the original).
+      method: "matmul" (products with constant matrices), "fft", or "auto" (`ops.choices`).
+      precision: precision of the products with the resampling matrices.
+
+    Returns:
+      `[N, H, W, C]`.
 
     Raises:
-      ConfigError: cutoff outside (0, 1], unknown method.
-      ShapeError: not floating-point [N, H, W, C].
+      ConfigError: the cutoff is outside (0, 1], or the method is unknown.
+      ShapeError: `x` is not floating-point `[N, H, W, C]`.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.1.
     """
     rows, columns = cutoff if isinstance(cutoff, tuple) else (cutoff, cutoff)
     if not (0.0 < rows <= 1.0 and 0.0 < columns <= 1.0):
@@ -167,7 +178,23 @@ def ideal_lowpass(
 def ideal_resample(
     x: jax.Array, shape: tuple[int, int], *, method: Method = "matmul", precision: Precision = "highest"
 ) -> jax.Array:
-    """Resamples [N, H, W, C] to `shape` = (rows, columns) of any size and ratio, without aliasing."""
+    """Resamples maps to any size and ratio without aliasing.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      shape: size of the result (rows, columns).
+      method: "matmul" (products with constant matrices), "fft", or "auto" (`ops.choices`).
+      precision: precision of the products with the resampling matrices.
+
+    Returns:
+      `[N, rows, columns, C]`.
+
+    Raises:
+      ShapeError: `x` is not floating-point `[N, H, W, C]`, or a target side is below 1.
+      ConfigError: unknown method.
+
+    Source: this package, by the filters of Michaeli et al. 2023 (arXiv 2303.08085), section 3.
+    """
     check_images(x)
     _check_target(shape)
     weights = tuple(spectrum.resample_weights(n, m) for n, m in zip(x.shape[1:3], shape, strict=True))
@@ -175,7 +202,20 @@ def ideal_resample(
 
 
 def remove_nyquist(x: jax.Array, precision: Precision = "highest") -> jax.Array:
-    """[N, H, W, C] without the Nyquist frequency of even sides, which no fractional shift keeps."""
+    """Removes the Nyquist frequency of even sides, which no fractional shift can preserve.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      precision: precision of the products with the filter matrices.
+
+    Returns:
+      `[N, H, W, C]`.
+
+    Raises:
+      ShapeError: `x` is not floating-point `[N, H, W, C]`.
+
+    Source: this package; Michaeli et al. 2023 (arXiv 2303.08085) drop the same frequency when they sample.
+    """
     check_images(x)
     h, w = x.shape[1:3]
     weights = spectrum.band_weights(h, (h - 1) // 2), spectrum.band_weights(w, (w - 1) // 2)
@@ -190,15 +230,26 @@ def ideal_upsample(
     method: Method = "matmul",
     precision: Precision = "highest",
 ) -> jax.Array:
-    """Interpolates [N, H, W, C] to [N, factor H, factor W, C]; `y[::factor, ::factor]` equals `x`.
+    """Interpolates maps by an integer factor: `y[::factor, ::factor]` equals `x`.
 
-    `masks="original"` reproduces alias_free_convnets where its filter is wrong
-    (`spectrum.original_upsample_weights`); for factor 2 the two are the same. The original's output
-    loses a column where the width is odd; this one does not.
+    Args:
+      x: maps `[N, H, W, C]`.
+      factor: upsampling factors.
+      masks: "exact", or "original" for the filters of `alias_free_convnets`, also where these are wrong
+        (`ops.spectrum.original_upsample_weights`). Both are the same for factor 2.
+      method: "matmul" (products with constant matrices), "fft", or "auto" (`ops.choices`).
+      precision: precision of the products with the resampling matrices.
+
+    Returns:
+      `[N, factor H, factor W, C]`.
 
     Raises:
-      ConfigError: unknown masks or method, a factor below 1.
-      ShapeError: not floating-point [N, H, W, C].
+      ConfigError: unknown masks or method, or a factor below 1.
+      ShapeError: `x` is not floating-point `[N, H, W, C]`.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.2.
+
+    Differs from the original: the original loses one column of the output if the width is odd.
     """
     check_images(x)
     h, w = x.shape[1:3]
@@ -220,15 +271,27 @@ def ideal_downsample(
     method: Method = "matmul",
     precision: Precision = "highest",
 ) -> jax.Array:
-    """Low-pass filter at 1 / stride of the Nyquist frequency, then every `strides`-th sample.
+    """Low-passes at 1 / stride of the Nyquist frequency, then keeps every `strides`-th sample.
 
-    [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C]. As in the original, sides that are no
-    multiple of the stride are read unevenly round the circle, which breaks fractional (and integer)
-    equivariance; `any_size` reads them evenly (`ideal_resample`) and is exact for every size.
+    As in the original, sides that are not multiples of the stride are sampled unevenly. This breaks
+    equivariance to fractional and integer shifts. `any_size` samples evenly (`ideal_resample`) and is exact
+    for every size.
+
+    Args:
+      x: maps `[N, H, W, C]`.
+      strides: sampling strides.
+      any_size: whether to sample sides evenly that are not multiples of the stride.
+      method: "matmul" (products with constant matrices), "fft", or "auto" (`ops.choices`).
+      precision: precision of the products with the resampling matrices.
+
+    Returns:
+      `[N, ceil(H / stride), ceil(W / stride), C]`.
 
     Raises:
-      ShapeError: not floating-point [N, H, W, C].
+      ShapeError: `x` is not floating-point `[N, H, W, C]`.
       ConfigError: unknown method.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.1; `any_size` is this package's.
     """
     rows, columns = pair(strides, "strides")
     check_images(x)
@@ -249,11 +312,11 @@ def ideal_strided_taps(
     any_size: bool = False,
     precision: Precision = "highest",
 ) -> jax.Array:
-    """The low-passed map at every position that a strided convolution reads.
+    """Returns the low-passed map at every position that a strided convolution reads.
 
-    [N, H, W, C] to [N, taps ceil(H / stride), taps ceil(W / stride), C]: output i of the convolution
-    reads samples taps i, ..., taps i + taps - 1 of the result, so the convolution that follows has
-    stride `taps` and no padding. `first` is the offset of tap 0 (minus the padding before the axis).
+    The result is `[N, taps ceil(H / stride), taps ceil(W / stride), C]`. Output i of the convolution reads
+    the samples taps i to taps i + taps - 1. So the convolution that follows has stride `taps` and no
+    padding. `first` is the offset of tap 0 (minus the padding before the axis).
     """
     steps, counts = pair(strides, "strides"), pair(taps, "taps")
     check_images(x)

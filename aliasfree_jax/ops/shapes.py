@@ -1,4 +1,4 @@
-"""What operations on maps check of their arguments."""
+"""Checks of arguments that all operations on maps share."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,26 @@ import jax.numpy as jnp
 from aliasfree_jax.errors import ConfigError, ShapeError
 
 Pair = int | Sequence[int]
-"""A number for both spatial axes, or one for each: (rows, columns)."""
+"""One number for both spatial axes, or a pair (rows, columns)."""
 
 
 def pair(value: Pair, name: str) -> tuple[int, int]:
-    """`value` for rows and columns, as Flax reads `kernel_size` and `strides`.
+    """Returns `value` as (rows, columns), like Flax's `kernel_size` and `strides`.
+
+    Args:
+      name: name of the argument in error messages.
 
     Raises:
-      ConfigError: not one or two integers of at least 1; the message calls them `name`.
+      ConfigError: `value` is not one or two integers of at least 1.
     """
     numbers = (value, value) if isinstance(value, int) else tuple(value)
     if len(numbers) != 2 or not all(isinstance(n, int) and n >= 1 for n in numbers):
-        raise ConfigError(f"{name} is an integer of at least 1, or a pair of them, got {value!r}.")
+        raise ConfigError(f"{name} must be an integer of at least 1, or a pair of them, got {value!r}.")
     return numbers[0], numbers[1]
 
 
 def check_images(x: jax.Array, strides: tuple[int, int] = (1, 1)) -> None:
-    """Raises `ShapeError` unless `x` is a floating-point array [N, H, W, C] that these strides can sample."""
+    """Raises `ShapeError` unless `x` is floating-point `[N, H, W, C]` and not smaller than the strides."""
     if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ShapeError(f"expected floating-point images [N, H, W, C], got {x.dtype}{list(x.shape)}.")
     if x.shape[1] < strides[0] or x.shape[2] < strides[1]:

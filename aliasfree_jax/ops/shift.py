@@ -1,4 +1,4 @@
-"""Images moved: circularly by whole pixels (exact) and by fractions (ideal), and read at any positions."""
+"""Circular shifts by whole pixels (exact) and by fractions (ideal), and sampling at arbitrary positions."""
 
 import jax
 import jax.numpy as jnp
@@ -15,32 +15,39 @@ ShiftLike = tuple[float, float] | jax.Array | np.ndarray
 def _check_pairs(x: jax.Array, shift: jax.Array) -> None:
     if shift.shape != (x.shape[0], 2):
         raise ShapeError(
-            f"expected one (down, right) pair an image, [{x.shape[0]}, 2], got {list(shift.shape)}."
+            f"expected one (down, right) pair per image, [{x.shape[0]}, 2], got {list(shift.shape)}."
         )
 
 
 def integer_shift(x: jax.Array, shift: jax.Array) -> jax.Array:
-    """Rolls each image by its own whole number of pixels: bit for bit `jnp.roll`.
+    """Shifts each image circularly by its own whole number of pixels; bit for bit `jnp.roll`.
 
     Args:
-      x: [N, H, W, C].
-      shift: integers [N, 2] (down, right), any sign and size; may be traced.
+      x: images `[N, H, W, C]`.
+      shift: integers `[N, 2]`, (down, right) in pixels, of any sign and size. They may be traced.
+
+    Returns:
+      `[N, H, W, C]`.
 
     Raises:
-      ShapeError: shifts of another shape, or not integers.
+      ShapeError: the shifts have another shape, or are not integers.
+
+    Source: standard circular shift; the test shifts of Chaman & Dokmanic 2021 (arXiv 2011.14214).
     """
     shift = jnp.asarray(shift)
     _check_pairs(x, shift)
     if not jnp.issubdtype(shift.dtype, jnp.integer):
-        raise ShapeError(f"expected integer shifts, got {shift.dtype}; fractional_shift takes real ones.")
+        raise ShapeError(
+            f"expected integer shifts, got {shift.dtype}: use fractional_shift for real numbers."
+        )
     return jax.vmap(lambda image, s: jnp.roll(image, (s[0], s[1]), axis=(0, 1)))(x, shift)
 
 
 def _shift_matrices(n: int, shift: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """One circulant [n, n] matrix for each of the (traced) shifts [N], each accurate to rounding.
+    """Returns one circulant `[n, n]` matrix for each (traced) shift `[N]`, accurate to rounding.
 
-    The angle 2 pi k s / n of frequency k is taken in two parts, the whole part of s in integers, so
-    that a large shift costs no accuracy in float32.
+    The angle 2 pi k s / n of frequency k is computed in two parts, the whole part of s with integers. So
+    large shifts do not lose accuracy in float32.
     """
     weights = np.asarray(spectrum.resample_weights(n, n))
     frequencies = np.arange(len(weights))
@@ -61,29 +68,39 @@ def fractional_shift(
 ) -> jax.Array:
     """Shifts images circularly by real numbers of pixels: `y(i, j) = x(i - shift[0], j - shift[1])`.
 
-    The image between its samples is the band-limited periodic function through them. The Nyquist
-    frequency of an even side has no direction: it is multiplied by cos(pi shift), as in the
-    original's upsample, roll and subsample, which moves by `-shift` instead.
+    Between the samples, the image is the band-limited periodic function through them. The Nyquist frequency
+    of an even side has no direction: it is multiplied by cos(pi shift). The original's upsample, roll and
+    subsample does the same.
 
     Args:
-      x: [N, H, W, C] floating-point.
-      shift: (down, right) in pixels for all images, or an array [N, 2], one pair an image, which may
-        be traced (and differentiated).
-      method: "matmul", or for a pair of numbers also "fft" and "auto".
+      x: floating-point images `[N, H, W, C]`.
+      shift: (down, right) in pixels for all images, or an array `[N, 2]` with one pair per image. The array
+        may be traced and differentiated.
+      method: "matmul". A pair of numbers also allows "fft" and "auto".
+      precision: precision of the products with the shift matrices.
+
+    Returns:
+      `[N, H, W, C]`.
 
     Raises:
-      ShapeError: images or shifts of another shape.
-      ConfigError: unknown method, or one that an array of shifts does not have.
+      ShapeError: the images or shifts have another shape.
+      ConfigError: the method is unknown, or not available for an array of shifts.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), the fractional test shifts of its code.
+
+    Differs from the original: the sign; the original moves by `-shift`.
     """
     check_images(x)
     h, w = x.shape[1:3]
     if isinstance(shift, tuple):
         if len(shift) != 2:
-            raise ShapeError(f"expected a pair (down, right), got {len(shift)} numbers.")
+            raise ShapeError(f"expected a pair of shifts (down, right), got {len(shift)} numbers.")
         weights = spectrum.resample_weights(h, h), spectrum.resample_weights(w, w)
         return resample_uniformly(x, (h, w), weights, method, precision, (-shift[0], -shift[1]))
     if method != "matmul":
-        raise ConfigError(f"shifts in an array are applied by method 'matmul' only, got {method!r}.")
+        raise ConfigError(
+            f"an array of shifts needs method='matmul', got {method!r}: other methods need a pair of numbers."
+        )
     accurate = jnp.promote_types(x.dtype, jnp.float32)
     shift = jnp.asarray(shift, accurate)
     _check_pairs(x, shift)
@@ -93,19 +110,22 @@ def fractional_shift(
 
 
 def bilinear_sample(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Reads images at real positions by bilinear interpolation; differentiable in them.
+    """Samples images at real positions by bilinear interpolation, differentiable in the positions.
 
-    Outside the image there is nothing but zero.
+    Values outside the image are zero, so positions next to the border mix border samples with zeros.
 
     Args:
-      x: floating-point [N, H, W, C]; sample (i, j) lies at row i, column j.
-      rows, columns: positions [N, h, w].
+      x: floating-point images `[N, H, W, C]`. Sample (i, j) lies at row i and column j.
+      rows: row positions `[N, h, w]`.
+      columns: column positions `[N, h, w]`.
 
     Returns:
-      [N, h, w, C]. A position next to the border mixes the border's samples with zeros.
+      `[N, h, w, C]`.
 
     Raises:
-      ShapeError: images or positions of another shape.
+      ShapeError: the images or positions have another shape.
+
+    Source: PyTorch, `torch.nn.functional.grid_sample` with zero padding.
     """
     check_images(x)
     if rows.shape != columns.shape or rows.ndim != 3 or rows.shape[0] != x.shape[0]:

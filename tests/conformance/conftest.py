@@ -12,7 +12,7 @@ from aliasfree_jax.ops.choices import CHOICES
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch) -> None:
-    """Networks without options for it are small too: one block in most stages."""
+    """Shrinks networks that have no option for it: one block in most stages."""
     monkeypatch.setattr(alexnet_vgg, "HIDDEN", 16)
     first, second, *others = mobilenet.STAGES
     stages = [first, second, *((*shape, 1, stride) for *shape, _, stride in others)]
@@ -21,7 +21,7 @@ def small(monkeypatch) -> None:
 
 @pytest.fixture
 def cut(monkeypatch) -> Callable[[], None]:
-    """Lets one image at a time fit; the suite's four devices would otherwise take the batch whole."""
+    """Returns a function that makes batches run one image at a time, as on one device with little cache."""
 
     def one_image_at_a_time() -> None:
         monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=1))

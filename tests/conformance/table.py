@@ -1,4 +1,4 @@
-"""Every exported layer and a network of each family, as small as can be: what all checks run over."""
+"""Every exported layer and a network of each family, as small as possible: the cases of all checks."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from aliasfree_jax import layers
 from aliasfree_jax.layers import Factory
 from aliasfree_jax.models import create_model
 
-BATCH = 4  # divides over the four devices, and is cut into pieces of one image
+BATCH = 4  # can be divided over four devices, and into pieces of one image
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,14 +23,17 @@ class Case:
     """A module, made by its public name.
 
     Attributes:
-      name: of the layer, or of the network.
-      options: for its constructor.
-      other: options that make it another module.
-      given, gives: shapes of one image's input and output.
-      rank: that inputs must have; None where any has a meaning.
-      smallest: side of the map (or length) that it takes at least, where there is such a limit.
-      weight: 0; 1 for a network that is compiled by the slow tests only, 2 for one traced by them only.
-      traced: never compiled, for another network of its family and each of its layers are.
+      name: name of the layer or network.
+      options: options of the constructor.
+      other: options that make a different module.
+      given: shape of one image's input.
+      gives: shape of one image's output.
+      rank: required rank of inputs. None: any rank.
+      smallest: smallest side (or length) of inputs, if there is a limit.
+      weight: 1 for networks that only slow tests compile, 2 for those that only slow tests trace, 0 for
+        others.
+      traced: never compiled, because another network of its family and each of its layers are.
+      label: distinguishes cases of the same layer.
     """
 
     name: str
@@ -42,31 +45,31 @@ class Case:
     smallest: int = 1
     weight: int = 0
     traced: bool = False
-    label: str = ""  # tells rows of one layer apart
+    label: str = ""
 
     @property
     def network(self) -> bool:
-        """Whether it is a network and not a layer."""
+        """Whether the case is a network."""
         return not hasattr(layers, self.name)
 
     def make(self, **changes: Any) -> nn.Module:
-        """A new module, with these options changed."""
+        """Makes a new module, with these options changed."""
         options = {**self.options, **changes}
         return create_model(self.name, **options) if self.network else getattr(layers, self.name)(**options)
 
 
 def row(name: str, options: Any = None, other: Any = None, gives: Any = (8, 8, 4), **more: Any) -> Case:
-    """A layer's row: by default of a map of 8 x 8 with 4 channels."""
+    """A layer's case. The default input is an 8 x 8 map with 4 channels."""
     return Case(name, options or {}, other or {}, more.pop("given", (8, 8, 4)), gives, **more)
 
 
 def sampler(name: str, options: Any = None, other: Any = None, **more: Any) -> Case:
-    """A row of a layer that halves the map."""
+    """The case of a layer that halves the map."""
     return row(name, options, other or {"strides": 4}, (4, 4, 4), smallest=2, **more)
 
 
 def sequence(name: str, options: Any = None, other: Any = None, gives: Any = (4, 4), **more: Any) -> Case:
-    """A row of a one-dimensional layer."""
+    """The case of a one-dimensional layer."""
     return row(name, options, other or {"strides": 4}, gives, given=(8, 4), rank=3, **more)
 
 
@@ -82,7 +85,7 @@ STEM = {
     **{"activation": Factory(layers.LowpassPolynomial, cutoff=0.5), "residual": True},
 }
 COMPONENTS = {"given": (4, 4, 4, 4), "gives": (4,), "rank": 5}
-# Of another activation than the usual one, or with another part: what differs in code, not only in a number.
+# Layers appear several times if their options select different code, not only different numbers.
 LAYERS = [
     sampler("Subsample"),
     sampler("BlurPool", None, {"kernel_size": 5}),
@@ -146,7 +149,7 @@ LAYERS = [
 
 
 def network(name: str, options: Any, side: int, **more: Any) -> Case:
-    """A network's row: of a square image with 3 channels."""
+    """The case of a network with a square image of 3 channels."""
     smallest, gives = more.pop("smallest", 4), more.pop("gives", (3,))
     other = {"padding": "REPLICATE"}
     options = {"num_classes": 3, **options}
@@ -184,11 +187,15 @@ NETWORKS = [
 ]
 
 CASES = LAYERS + NETWORKS
-NOT_LAYERS = {"Layer", "Factory"}  # the base class, and what injects parts
+NOT_LAYERS = {"Layer", "Factory"}  # the base class and the factory of parts
 
 
 def parameters(cases: list[Case], *, light: bool = False) -> list[Any]:
-    """Of `pytest.mark.parametrize`: slow where the case weighs too much; a `light` check compiles nothing."""
+    """Cases for `pytest.mark.parametrize`; cases with too much weight are slow tests.
+
+    Args:
+      light: the check compiles nothing.
+    """
     return [
         pytest.param(
             case,
@@ -201,17 +208,17 @@ def parameters(cases: list[Case], *, light: bool = False) -> list[Any]:
 
 
 def over(cases: list[Case], *, light: bool = False) -> Any:
-    """The decorator of a check over these cases."""
+    """Decorator that runs a check for these cases."""
     return pytest.mark.parametrize("case", parameters(cases, light=light))
 
 
 def images(case: Case, batch: int = BATCH, dtype: str = "float32", seed: int = 0) -> jax.Array:
-    """Normal random inputs."""
+    """Returns normal random inputs."""
     return jnp.asarray(np.random.default_rng(seed).standard_normal((batch, *case.given)), dtype)
 
 
 def filled(shapes: Any) -> Any:
-    """Random variables of these shapes: initial values such as zero gains would hide most of a module."""
+    """Returns random variables of these shapes: initial zero gains would hide most of a module."""
     rng = np.random.default_rng(1)
 
     def value(path: Any, leaf: Any) -> jax.Array:
@@ -223,20 +230,20 @@ def filled(shapes: Any) -> Any:
 
 
 def init_shapes(module: nn.Module, x: jax.Array) -> Any:
-    """Shapes and dtypes of the variables."""
+    """Returns shapes and dtypes of the variables."""
     return jax.eval_shape(lambda x: module.init(jax.random.key(0), x), x)
 
 
 @functools.cache
 def sample(case: Case) -> tuple[nn.Module, Any, jax.Array, jax.Array]:
-    """The module, random variables, a batch, and the compiled result of it: computed once a case."""
+    """Returns module, random variables, a batch and the compiled result, computed once per case."""
     module, x = case.make(), images(case)
     variables = filled(init_shapes(module, x))
     return module, variables, x, jax.jit(module.apply)(variables, x)
 
 
 def close(result: Any, expected: Any, tolerance: float = 1e-4) -> None:
-    """Equal but for rounding: of float32 sums of up to some thousand products, in another order."""
+    """Asserts equality up to float32 rounding of sums of some thousand products in a different order."""
     for one, other in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
         assert one.shape == other.shape
         one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)

@@ -1,4 +1,4 @@
-"""Which inputs and options layers and networks take, and what they say about others."""
+"""Inputs and options of layers and networks, and the errors for wrong ones."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ from aliasfree_jax.models import create_model
 
 
 def sizes(case):
-    """The fields that are a number or a pair."""
+    """Returns the fields that are a number or a pair."""
     module = case.make()
     names = ("kernel_size", "strides", "window_shape") if case.rank == 4 else ()
     return {name: getattr(module, name) for name in names if hasattr(module, name)}
@@ -74,14 +74,17 @@ PADDED = [
 
 @pytest.mark.parametrize(("case", "field"), PADDED)
 def test_unknown_padding_is_named(case, field):
-    """Also where this map needs none."""
+    """The error also occurs for maps that need no padding."""
     with pytest.raises(ConfigError, match="unknown padding 'CIRCLAR'.*'CIRCULAR'"):
         init_shapes(case.make(**{field: "CIRCLAR"}), images(case))
 
 
 @pytest.mark.parametrize("case", parameters([case for case in LAYERS if hasattr(case.make(), "with_phase")]))
 def test_phases(case):
-    """The second method gives the same map; with the phase of one map another is sampled at its places."""
+    """`with_phase` returns the same map as a call.
+
+    With the phase of one map, another map is sampled at the same positions.
+    """
     module, variables, x, y = sample(case)
     with_phase = jax.jit(lambda x, phase: module.apply(variables, x, phase, method="with_phase"))
     again, phase = with_phase(x, None)
@@ -94,7 +97,7 @@ def test_phases(case):
         assert jax.tree.map(jnp.shape, jax.tree.leaves(phase)) == [x.shape[:1]]
         assert not np.array_equal(
             *map(jax.tree.leaves, (other, phase))
-        )  # the same samples, one place further
+        )  # the same samples, one row further down
         close(with_phase(x, phase)[0], y)
 
 
@@ -150,8 +153,11 @@ def test_what_a_network_says_about_its_images(case):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "bfloat61"}, "dtype is a number format of JAX, such as \"bfloat16\", got 'bfloat61'"),
-        ({"param_dtype": "int8"}, "param_dtype is a number format of JAX, .*'int8'"),
+        (
+            {"dtype": "bfloat61"},
+            "dtype must be a floating-point format of JAX, such as \"bfloat16\", got 'bfloat61'",
+        ),
+        ({"param_dtype": "int8"}, "param_dtype must be a floating-point format of JAX, .*'int8'"),
         ({"precision": "hihgest"}, "unknown precision 'hihgest'"),
         ({"padding": "CIRCLAR"}, "unknown padding 'CIRCLAR'.*'CIRCULAR'"),
         ({"num_classes": -1}, "num_classes.*-1"),

@@ -1,4 +1,4 @@
-"""What Flax and Python make of a module: tables, NNX, intermediates; copies, equality and hashes."""
+"""Modules under Flax and Python: tables, NNX, intermediates, copies, equality and hashes."""
 
 import copy
 import inspect
@@ -14,7 +14,7 @@ from table import BATCH, CASES, LAYERS, NETWORKS, NOT_LAYERS, close, images, ini
 
 from aliasfree_jax import layers
 
-# The first fields, which may be given by position, with their defaults (API of the package: CHANGELOG).
+# The fields that may be passed by position, with their defaults. They are part of the public API.
 POSITIONAL = {
     "Subsample": "strides=2",
     "BlurPool": "strides=2 kernel_size=3 padding='CIRCULAR'",
@@ -69,7 +69,7 @@ def test_nnx_bridge(case):
     assert {name for name in vars(bridged) if not name.startswith(("to_nnx__", "_pytree__"))} == {*attributes}
     for name, value in attributes.items():
         setattr(bridged, name, nnx.data(value))
-    bridged.to_nnx__rngs = None  # evaluation draws nothing
+    bridged.to_nnx__rngs = None  # evaluation draws no random numbers
     close(jax.jit(lambda x: bridged(x))(x), y)
 
 
@@ -80,7 +80,7 @@ def test_nnx_bridge_initialises(case):
 
 
 def outputs(module, variables, x):
-    """The shape of what every submodule gave, by its path."""
+    """Returns the output shape of every submodule by its path."""
 
     def captured(variables, x):
         return module.apply(variables, x, capture_intermediates=True, mutable=["intermediates"])[1]
@@ -96,11 +96,11 @@ def test_captured_intermediates_at_every_batch_size(case, cut):
     whole = outputs(module, variables, x)
     assert "['intermediates']['__call__'][0]" in whole
     for path, shape in whole.items():
-        # Components of polyphase sampling are scored at once: their axis goes with the batch.
+        # Polyphase components are scored together: their axis is merged with the batch.
         assert shape[0] in (BATCH, 4 * BATCH), path
     for path, _ in jax.tree_util.tree_leaves_with_path(variables):
         keys = [key.key for key in path[1:-1]]
-        # In an MLP or stem the activation is one with what stands around it.
+        # MLPs and stems may evaluate their activation without calling it as a submodule.
         if keys[-1:] != ["activation"]:
             assert "".join(f"['{key}']" for key in ["intermediates", *keys, "__call__"]) + "[0]" in whole
     cut()
@@ -146,7 +146,7 @@ def test_a_static_module_is_traced_once(case):
 
 @over(LAYERS)
 def test_a_part_of_another_module(case):
-    """With a name that Flax gives it, in a Sequential."""
+    """In a Sequential, Flax names the layer."""
     x = images(case)
     shapes, inner = (
         init_shapes(module, x) for module in (nn.Sequential([case.make(), jnp.tanh]), case.make())
@@ -183,5 +183,5 @@ def test_pooled_features(case):
     assert (bias, kernel) == ((3,), (features.shape[-1], 3))
     assert len(own[0]) == len(own[1]) + 2
     assert features.dtype == jnp.float32
-    # The weights of the whole network serve.
+    # The weights of the whole network also work.
     assert jax.eval_shape(headless.apply, variables, x).shape == features.shape

@@ -1,11 +1,11 @@
-"""Number formats and precision, as Flax's own layers take them."""
+"""Number formats and precision, as in Flax's own layers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from table import CASES, NETWORKS, filled, images, init_shapes, over, sample
 
-# Scores of components, which decide, are never rounded; nor are means by a matrix (VGG, AlexNet).
+# Scores that choose a component are never rounded. Neither are adaptive means (VGG, AlexNet).
 ALWAYS_ACCURATE = {"ConvLogits", "AttentionLogits", "GraphLogits", "LinearLogits"}
 
 
@@ -32,7 +32,7 @@ def test_takes_the_inputs_dtype(case, x64):
 
 @over(CASES, light=True)
 def test_half_precision_inputs(case):
-    """Flax's rule: without parameters the dtype of the input stays."""
+    """Flax's rule: layers without parameters keep the dtype of the input."""
     x = images(case, dtype="bfloat16")
     module = case.make()
     variables = init_shapes(module, x)
@@ -63,7 +63,7 @@ HIGHEST = ("afc", "afg")
 
 
 def precisions(module, variables, x) -> set:
-    """Of all products in the program, also those within loops and calls."""
+    """Returns the precisions of all products in the program, including those in loops and calls."""
     found = set()
 
     def visit(jaxpr):
@@ -83,7 +83,7 @@ def precisions(module, variables, x) -> set:
 
 @over(NETWORKS, light=True)
 def test_default_precision_of_networks(case):
-    """Alias-free networks are exact only with exact products; the others leave it to JAX."""
+    """Alias-free networks are exact only with exact products. Other networks use JAX's default."""
     module, x = case.make(), images(case)
     variables = init_shapes(module, x)
     highest = (jax.lax.Precision.HIGHEST,) * 2

@@ -1,4 +1,4 @@
-"""What JAX makes of a function, it makes of every layer and network."""
+"""Every layer and network under the transformations of JAX."""
 
 import dataclasses
 
@@ -11,26 +11,26 @@ from table import BATCH, CASES, LAYERS, Case, close, images, over, sample
 
 
 def like(tree, seed: int = 2):
-    """Normal random numbers of the shapes of a tree."""
+    """Returns normal random numbers with the shapes of a tree."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), tree)
 
 
 def dot(a, b) -> float:
-    """The inner product of two trees, summed in float64."""
+    """Returns the inner product of two trees, summed in float64."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return sum(float(np.vdot(np.asarray(x, np.float64), np.asarray(y, np.float64))) for x, y in pairs)
 
 
 def function(case: Case):
-    """The module as a function of its parameters and input, and where to look at it."""
+    """Returns the module as a function of its parameters and input, and a point to evaluate it at."""
     module, variables, x, _ = sample(case)
     rest = {name: values for name, values in variables.items() if name != "params"}
     at = (variables.get("params", {}), x[:2])
     return lambda params, x: module.apply({"params": params, **rest}, x), at
 
 
-@over(LAYERS)  # a network operation by operation takes seconds and shows nothing else
+@over(LAYERS)  # networks would take seconds each and show nothing new
 def test_compiled_or_not(case):
     module, variables, x, y = sample(case)
     close(module.apply(variables, x), y)
@@ -59,7 +59,7 @@ def test_gradients_backward_and_forward_are_those_of_one_matrix(case):
     weights = like(jax.eval_shape(f, *at), seed=3)
     pushed, pulled = both(at, tangent, weights)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((pushed, pulled)))
-    # <w, J t> and <J' w, t>: equal but for float32 rounding of their terms.
+    # <w, J t> and <J' w, t> are equal up to float32 rounding of their terms.
     size = np.sqrt(dot(pushed, pushed) * dot(weights, weights))
     assert abs(dot(weights, pushed) - dot(pulled, tangent)) <= 1e-4 * max(size, 1.0)
 
@@ -136,7 +136,7 @@ def test_empty_batch(case):
         variables, images(case, batch=0)
     )
     assert result.shape == (0, *case.gives) and result.dtype == y.dtype
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(slopes))  # neither nan nor anything else
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(slopes))  # all zero, no NaN
 
 
 def check_export(case: Case):
@@ -152,7 +152,7 @@ def test_export_with_a_symbolic_batch(case):
     check_export(case)
 
 
-# Where a large batch is taken in pieces.
+# Layers and networks that process a large batch in pieces.
 IN_PIECES = [
     case
     for case in CASES
@@ -177,5 +177,5 @@ def test_one_device_and_four(case):
     variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
     result = jax.jit(module.apply)(variables, divided)
     assert len(result.sharding.device_set) == 4
-    assert result.addressable_shards[0].data.shape[0] == 1  # the batch stays divided
+    assert result.addressable_shards[0].data.shape[0] == 1  # the batch stays sharded
     close(result, y)

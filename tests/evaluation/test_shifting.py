@@ -94,5 +94,5 @@ def test_impossible_shifts_are_explained(shifting, where, message):
 def test_images_smaller_than_the_window_and_its_margin_are_refused():
     with pytest.raises(ShapeError, match=r"more than 8 pixels a side .* margin of 4.* got \[1, 8, 9, 3\]"):
         move(Crop(4), noise(1, 8, 9, 3), np.int32([[0, 0]]))
-    with pytest.raises(ShapeError, match="pair an image"):
+    with pytest.raises(ShapeError, match="pair per image"):
         move(Circular(), noise(2, 4, 4, 1), np.zeros((2, 3), np.int32))

@@ -1,6 +1,6 @@
 """Logits of BlurPool's networks with options that no golden case has.
 
-A rule for weights and images that needs no file: fractional parts of a large sine.
+Weights and images follow a rule that needs no file: the fractional parts of a large sine.
 """
 
 import jax
@@ -61,7 +61,7 @@ def row_id(row: tuple) -> str:
 )
 def test_logits_of_the_original(row):
     model, side, options, first, total = row
-    options = {"filter_size": 4, **options, "num_classes": 10}  # the original's default, stated
+    options = {"filter_size": 4, **options, "num_classes": 10}  # 4 is the original's default
     name, ours = translate(model, options)
     flat = jax.tree_util.tree_flatten_with_path(abstract_variables(create_model(name, **ours), side, 3))[0]
     here = {"/".join(p.key for p in path): leaf.shape for path, leaf in flat}
@@ -73,7 +73,7 @@ def test_logits_of_the_original(row):
     module, variables = from_original(SOURCE, model, options, state_dict(shapes))
     images = (2 * fraction(3 * side**2, 1000) - 1).reshape(1, 3, side, side).transpose(0, 2, 3, 1)
     logits = np.asarray(jax.jit(module.apply)(variables, jnp.asarray(images, jnp.float32)))[0]
-    # The original's float32 runs differ by up to 2e-6 of the largest logit, its table has 6 digits.
+    # Float32 runs of the original differ by up to 2e-6 of the largest logit, and its table has 6 digits.
     scale = np.abs(logits).max()
     np.testing.assert_allclose(logits[:4], first, atol=1e-5 * scale)
     assert abs(logits.sum() - total) < 5e-5 * scale

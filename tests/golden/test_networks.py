@@ -1,4 +1,4 @@
-"""Whole networks against the original code base, with weights and images that follow `rule.py`."""
+"""Whole networks compared with the original code bases, with weights and images by `rule.py`."""
 
 import collections
 import functools
@@ -17,18 +17,18 @@ from way_back import check_way_back
 from aliasfree_jax.conversion import from_original
 
 HERE = pathlib.Path(golden.__file__).resolve().parent
-# The collection these cases were copied from, where this repository lies beside it.
+# The collection from which these cases were copied, if it is next to this repository.
 SHARED = HERE.parent.parent.parent / "shared" / "golden"
 
-# Relative to the largest logit. The original itself in float32 differs by 1e-7 to 1e-6 from its
-# float64 output; ours by at most 8e-7.
+# Relative to the largest logit. In float32, the original differs by 1e-7 to 1e-6 from its float64 output.
+# This package differs by at most 8e-7.
 SINGLE = 1e-5
-# Float64 rounding through up to 25 layers; measured 2e-15.
+# float64 rounding in up to 25 layers; 2e-15 was measured.
 DOUBLE = 1e-10
 
 NAMES = described.originals()
 MINI = [name for name in NAMES if "mini" in name]
-# Of each kind of sampler, stem and key layout a small one; the others differ in size or a filter's taps.
+# A small case of each kind of sampler, stem and key layout. The others differ in size or filter taps.
 KINDS = {
     "afc_mini_128",
     "afc_baseline_mini_128",
@@ -48,7 +48,7 @@ KINDS = {
     "lps_resnet18_max2norm_64",
     "lps_resnet18_noswap_64",
 }
-# Compiled as users do, too, one of them in full size; for the others the fast sessions' way has to do.
+# Cases that are also compiled with default options, as users do. One of them has full size.
 AS_USERS = KINDS | {"afc_tiny_224"}
 
 
@@ -67,7 +67,7 @@ def relative_error(name: str, dtype: str) -> float:
     images = jnp.asarray(case.inputs.transpose(0, 2, 3, 1), dtype)
     logits = jax.jit(module.apply)(variables, images)
     if case.meta["source"] == "learnable_polyphase_sampling":
-        logits = jax.nn.log_softmax(logits)  # these networks end with it there
+        logits = jax.nn.log_softmax(logits)  # the original networks end with a log-softmax
     assert logits.dtype == dtype and logits.shape == case.output.shape
     return float(np.abs(np.asarray(logits) - case.output).max() / np.abs(case.output).max())
 
@@ -84,7 +84,7 @@ def test_the_cases_are_those_of_all_classifiers():
     }
 
 
-# The scores of its last choice of a phase differ by 8e-8: a tie in float32, which rounding decides.
+# The scores of its last choice of a phase differ by 8e-8: a tie in float32 that rounding decides.
 TIED = "aps_resnet18_aps3_l2_64"
 
 
@@ -96,7 +96,9 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
 @pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in NAMES if n != TIED])
 def test_float32_and_the_way_back(name):
     assert relative_error(name, "float32") < SINGLE
-    check_way_back(*converted(name))  # here, for to make the weights again takes as long as the rest
+    check_way_back(
+        *converted(name)
+    )  # here, because making the weights again takes as long as the rest of the test
 
 
 @pytest.mark.parametrize("name", [*MINI, pytest.param(TIED, marks=pytest.mark.slow)])
@@ -114,7 +116,7 @@ def test_the_comparison_can_fail():
     assert np.abs(np.asarray(logits) - case.output).max() > 2 * SINGLE * np.abs(case.output).max()
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="only where ../shared/golden lies beside the repository")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/golden next to the repository")
 def test_the_copies_are_unchanged():
     ours = sorted(
         path for path in HERE.rglob("*") if path.suffix == ".npz" or path.name in ("golden.py", "rule.py")
@@ -123,7 +125,7 @@ def test_the_copies_are_unchanged():
         original = SHARED / path.relative_to(HERE)
         digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, original)]
         assert digests[0] == digests[1], path
-    # DeepLab, vision transformers and some of other libraries' weights are not here yet.
+    # Vision transformers and some weights of other libraries are not copied yet.
     later = ("aft_", *described.LIBRARIES)
     theirs = {path.name for path in (SHARED / "cases").glob("*.npz") if not path.name.startswith(later)}
     assert theirs <= {path.name for path in ours if path.suffix == ".npz"}

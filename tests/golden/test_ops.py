@@ -1,6 +1,6 @@
-"""Layers against the original code bases: every case of ops.npz that the ConvNeXts use.
+"""Layers compared with the original code bases: every case of ops.npz.
 
-The cases' outputs are float64; the inputs and parameters follow `rule.py`.
+The outputs of the cases are float64. Inputs and parameters follow `rule.py`.
 """
 
 import collections
@@ -28,13 +28,13 @@ from aliasfree_jax.ops.polyphase import row_order
 from aliasfree_jax.ops.resample import ideal_lowpass, ideal_resample, ideal_upsample
 from aliasfree_jax.ops.shift import fractional_shift
 
-# Both sides compute in float64. The originals' filter masks and blur taps are float32 numbers, but
-# their values (0, 1/2, 1; binomials over powers of two) are exact there.
+# Both sides compute in float64. The originals' filter masks and blur taps are float32 numbers, but their
+# values (0, 1/2, 1 and binomials over powers of two) are exact in float32.
 TOLERANCE = 1e-12
 
 CASES = load_ops()
 
-# How many cases of each kind there are: a case that is left out would be noticed here.
+# Number of cases of each kind, so that a test notices missing cases.
 USED = {
     "ideal_lowpass": 33,
     "ideal_lowpass_fixed": 11,
@@ -72,13 +72,13 @@ def _x64():
 
 
 def arrays(name: str) -> tuple[dict, jax.Array, np.ndarray]:
-    """The parameters of a case, its input and its expected output, both NHWC in float64."""
+    """Returns the parameters of a case, its input and its expected output, both NHWC in float64."""
     meta, x, expected = CASES[name]
     return meta, jnp.asarray(x.transpose(0, 2, 3, 1), jnp.float64), expected.transpose(0, 2, 3, 1)
 
 
 def parameters(prefix: str = "") -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Coefficients [3, 3] and both scales [1] of a polynomial of three channels."""
+    """Returns the coefficients [3, 3] and both scales [1] of a polynomial of three channels."""
     rows = make_array(f"{prefix}coef", (3, 3, 1, 1))[:, :, 0, 0]
     scales = (make_array(f"{prefix}{name}", (1,)) for name in ("in_scale", "out_scale"))
     return tuple(jnp.asarray(value, jnp.float64) for value in (rows, *scales))
@@ -116,9 +116,9 @@ def test_upsample(name):
     if side % 2 == 0:
         check(ideal_upsample(x, up, masks="original"), expected)
     else:
-        # The original's inverse transform assumes an even width: it spreads the
-        # spectrum of 15 columns over 14 and divides by 14. The same function read at 14 positions
-        # is ours, scaled; `ideal_upsample` itself keeps all 15 columns.
+        # The original's inverse transform assumes an even width. It spreads the spectrum of 15 columns over
+        # 14 and divides by 14. This equals our function at 14 positions, up to a factor. `ideal_upsample`
+        # keeps all 15 columns.
         assert expected.shape[2] == side - 1
         check(ideal_resample(x, (side, side - 1)) * (side / (side - 1)), expected)
         check(ideal_upsample(x, up, masks="original"), np.asarray(ideal_resample(x, (side, side))))
@@ -130,7 +130,7 @@ def test_shift(name):
     up, steps = meta["up"], (meta["shift_x"], meta["shift_y"])
     fine = ideal_upsample(x, up, masks="original")
     check(jnp.roll(fine, (-steps[0], -steps[1]), axis=(1, 2))[:, ::up, ::up], expected)
-    if (x.shape[1], up) != (14, 3):  # there the original's interpolation is wrong
+    if (x.shape[1], up) != (14, 3):  # here the original's interpolation is wrong
         check(fractional_shift(x, (-steps[0] / up, -steps[1] / up)), expected)
     else:
         assert np.abs(fractional_shift(x, (-steps[0] / up, -steps[1] / up)) - expected).max() > 1e-2
@@ -154,7 +154,7 @@ def test_polynomial(name):
     meta, x, expected = arrays(name)
     if "coef" in meta:
         stored = jnp.asarray(np.float32(meta["coef"]), jnp.float64)
-        used = stored[:-1]  # the original never uses the top one
+        used = stored[:-1]  # the original never uses the highest coefficient
         check(polynomial(x, used, meta["in_scale"], meta["out_scale"]), expected)
     else:
         check(polynomial(x, *parameters()), expected)
@@ -175,9 +175,9 @@ def test_blur(name):
     check(BLUR(x, meta["filt_size"], meta["stride"], meta["pad"].upper()), expected)
 
 
-# LLVM's optimisation takes half of the compilation time and changes no result beyond rounding.
+# LLVM's optimisation takes half of the compilation time and changes results only by rounding.
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
-# Both code bases' cases share what is compiled.
+# The cases of both code bases share the compiled function.
 BLUR = jax.jit(blur, static_argnums=(1, 2, 3), compiler_options=UNOPTIMISED)
 
 
@@ -209,7 +209,10 @@ def test_adaptive_polyphase_down_and_up(name):
 
 
 def learned(meta: dict) -> tuple[nn.Module, dict]:
-    """The sampler of a case of "lpd" and its variables; both branches of a logits network scale alike."""
+    """Returns the sampler of an "lpd" case and its variables.
+
+    Both branches of an attention network have the same scale.
+    """
     options = {"logits": meta["logits_model"]}
     part = {**sampler(options), "evaluation": "convex" if meta["mode"] == "test_convex" else "hard"}
     module = resolve("sampler", part)()

@@ -18,7 +18,9 @@ POLYNOMIALS = [Polynomial, UpPolynomial, LowpassPolynomial]
 def test_gelu_is_the_exact_one():
     x = jnp.linspace(-4, 4, 41)
     exact = [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()]
-    np.testing.assert_allclose(Gelu().apply({}, x), exact, atol=1e-6)  # float32; the tanh form errs by 5e-4
+    np.testing.assert_allclose(
+        Gelu().apply({}, x), exact, atol=1e-6
+    )  # float32 rounding; the tanh form differs by 5e-4
 
 
 def test_relu():
@@ -50,7 +52,7 @@ def test_modules_compute_the_pure_function(module, trained, draw, x64):
         UpPolynomial: lambda: up_polynomial_down(x, rows, 0.7, 1.3),
         LowpassPolynomial: lambda: lowpass_polynomial(x, ideal_lowpass(x, 0.75), rows, 0.7, 1.3),
     }[module]()
-    np.testing.assert_allclose(layer.apply({"params": params}, x), expected, atol=1e-13)  # the same sums
+    np.testing.assert_allclose(layer.apply({"params": params}, x), expected, atol=1e-13)  # float64 rounding
 
 
 @pytest.mark.parametrize("precision", ["highest", "default", None])

@@ -23,7 +23,7 @@ def randomised(layer, x: jax.Array, draw) -> dict:
 def by_definition(
     x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, mode: str | None, stride: int
 ) -> np.ndarray:
-    """Cross-correlation, one output at a time; kernel [k, k, in, out]."""
+    """Cross-correlation, one output at a time, with a kernel [k, k, in, out]."""
     k = kernel.shape[0]
     if mode:
         border = ((k - 1) // 2, k // 2)
@@ -77,7 +77,9 @@ def test_depthwise_convolution_by_definition(padding, mode, draw, x64):
 
 def test_initial_weights(draw):
     params = Conv(64, 4, kernel_init=normal(0.02)).init(jax.random.key(0), draw(1, 8, 8, 16))["params"]
-    assert float(params["kernel"].std()) == pytest.approx(0.02, rel=0.05)  # 16 384 draws: 0.5 % at one sigma
+    assert float(params["kernel"].std()) == pytest.approx(
+        0.02, rel=0.05
+    )  # 16 384 draws: one standard deviation is 0.5 %
     np.testing.assert_array_equal(params["bias"], 0.0)
 
 
@@ -103,7 +105,10 @@ def of_one_device(monkeypatch, devices):
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_the_memory_of_a_stem_on_the_cpu_does_not_grow_with_its_windows(monkeypatch, devices):
-    """Of a map of 8 features, not all windows of 7 x 7 pixels are there at once; nor in the gradient."""
+    """A convolution from 3 to 8 channels does not store all windows of 7 x 7 pixels at once.
+
+    The same holds for its gradient.
+    """
     of_one_device(monkeypatch, devices)
     monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=2**20))
     layer, images = Conv(8, 7, padding="CIRCULAR"), jax.ShapeDtypeStruct((16, 32, 32, 3), "float32")
@@ -114,7 +119,7 @@ def test_the_memory_of_a_stem_on_the_cpu_does_not_grow_with_its_windows(monkeypa
 
     compiled = jax.jit(jax.grad(loss)).lower(variables, images).compile()
     windows, result = (16 * 32 * 32 * numbers * 4 for numbers in (147, 8))
-    # The result, its gradient, the padded images twice; and the windows of one piece, in both directions.
+    # Memory of the result, its gradient, the padded images twice, and the windows of one piece, twice.
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * result + 3 * 2**20 < windows / 1.8
 
 
@@ -123,13 +128,15 @@ def test_pieces_of_a_batch_give_the_same_convolution(monkeypatch, draw, x64):
     layer = Conv(5, 7, padding="ZERO", param_dtype=jnp.float64)
     variables = layer.init(jax.random.key(0), x)
     of_one_device(monkeypatch, 1)
-    for limit in (None, 8 * 8 * 147 * 8 * 2):  # all; two images
+    for limit in (None, 8 * 8 * 147 * 8 * 2):  # the whole batch; two images at a time
         monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=limit))
         loss = jax.value_and_grad(lambda v, x: jnp.sin(layer.apply(v, x)).sum(), (0, 1))
         assert ("scan" in str(jax.make_jaxpr(loss)(variables, x))) == (limit is not None)
         found.append(jax.tree.leaves(loss(variables, x)))
     for whole, pieces in zip(*found, strict=True):
-        np.testing.assert_allclose(pieces, whole, rtol=1e-12, atol=1e-12)  # sums in another order
+        np.testing.assert_allclose(
+            pieces, whole, rtol=1e-12, atol=1e-12
+        )  # float64 rounding of sums in a different order
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", 3, ((1, 2), (0, 4))])
@@ -140,5 +147,5 @@ def test_dilated_kernels_are_flaxes(strides, dilation, groups, padding, draw, x6
     fields = {"padding": padding, "kernel_dilation": dilation, "feature_group_count": groups}
     theirs = nn.Conv(6, (3, 3), strides, **fields)
     variables = randomised(ours, x, draw)
-    # Float64 sums of 27 products.
+    # float64 rounding of sums of 27 products.
     np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-13)

@@ -24,7 +24,7 @@ def test_whole_samples_are_dropped_and_the_others_scaled():
     y = np.asarray(drop(0.25, jnp.ones((2000, 2, 3, 4)))).reshape(2000, -1)
     assert (y == y[:, :1]).all()
     np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
-    # Two thousand fair draws: the standard deviation of their mean is 0.013; five of them.
+    # 2000 draws: five standard deviations of their mean, 0.013 each.
     assert y.mean() == pytest.approx(1.0, abs=0.065)
 
 
@@ -51,5 +51,5 @@ def test_training_needs_the_rng_stream():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2.0])
 def test_impossible_rates_are_named(rate):
-    with pytest.raises(ConfigError, match=rf"drop path rates lie in \[0, 1\), got {rate}"):
+    with pytest.raises(ConfigError, match=rf"drop path rates must lie in \[0, 1\), got {rate}"):
         DropPath(rate).apply({}, jnp.ones((2, 2)), train=False)

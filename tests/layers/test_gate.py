@@ -1,4 +1,4 @@
-"""Gates as layers: of an MLP in both orders, of the stem, and of any network."""
+"""Gates as layers: in an MLP in both orders, in the stem, and in any network."""
 
 import functools
 
@@ -18,7 +18,7 @@ from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_re
 from aliasfree_jax.ops.shift import fractional_shift
 
 UP = functools.partial(UpGate, in_scale=0.7, out_scale=1.3, train_scale=True)
-EXACT = 1e-12  # float64: a few products with sums of up to 50 terms
+EXACT = 1e-12  # float64 rounding of a few products with sums of up to 50 terms
 
 
 def random_variables(layer, x: jax.Array, draw) -> dict:
@@ -39,12 +39,14 @@ def test_modules_compute_the_pure_function(module, trained, draw, x64):
         LowpassGate: lambda: gate(x, ideal_lowpass(by, 0.75), 0.7, 1.3),
     }[module]()
     actual = layer.apply(variables, jnp.concatenate([x, by], -1))
-    np.testing.assert_allclose(actual, expected, atol=1e-7)  # learned scales are float32: 0.7, 1.3 rounded
+    np.testing.assert_allclose(
+        actual, expected, atol=1e-7
+    )  # learned scales are float32, which rounds 0.7 and 1.3
 
 
 @pytest.mark.parametrize("module", [Gate, UpGate, LowpassGate])
 def test_an_odd_number_of_channels_is_named(module, draw):
-    with pytest.raises(ShapeError, match="two halves of the channels: 5 is odd"):
+    with pytest.raises(ShapeError, match="two halves of the channels and needs an even number, got 5"):
         module().apply({}, draw(1, 6, 6, 5))
 
 
@@ -53,7 +55,7 @@ def test_a_gated_mlp_has_the_weights_of_the_usual_one(channels, hidden, draw):
     assert hidden_width(channels, UpGate) == hidden
     assert hidden_width(channels, Gelu, 2.0) == 2 * channels
     assert hidden_width(channels, Gelu) == hidden_width(channels, UpPolynomial) == 4 * channels
-    # Within the rounding to a multiple of 8: at most 4 of 8/3 C channels.
+    # Rounding to a multiple of 8 changes 8/3 C channels by at most 4.
     assert abs(3 * channels * hidden - 8 * channels**2) <= 3 * 4 * channels
 
 
@@ -78,7 +80,7 @@ def test_fine_coarse_and_auto_are_one_function(size, draw, x64):
 
     expected = run("coarse")
     for order in ("fine", "auto"):
-        # Relative: gradients of squares of products reach 1e5.
+        # A relative tolerance, because gradients of squares of products reach 1e5.
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-8), run(order), expected
         )
@@ -128,7 +130,7 @@ def test_the_gated_stem_multiplies_two_convolutions(residual, draw, x64):
     params = variables["params"]
 
     def conv(name: str) -> jax.Array:
-        # The window of an even kernel reaches one pixel further down and right.
+        # The window of an even kernel reaches one pixel further down and to the right.
         circle = jnp.pad(images, ((0, 0), (1, 2), (1, 2), (0, 0)), mode="wrap")
         y = jax.lax.conv_general_dilated(
             circle, params[name]["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -140,7 +142,7 @@ def test_the_gated_stem_multiplies_two_convolutions(residual, draw, x64):
         activated = conv("conv") + params["gain"] * activated
     expected = ideal_downsample(activated, 4)
     np.testing.assert_allclose(layer.apply(variables, images), expected, rtol=EXACT, atol=1e-11)
-    # Another sampler takes the way without short cuts: the same maps, sampled otherwise.
+    # Another sampler uses the general method: the same maps, sampled differently.
     plain = stem(Subsample, residual).apply(variables, images)
     np.testing.assert_allclose(plain, activated[:, ::4, ::4], rtol=EXACT, atol=1e-11)
 

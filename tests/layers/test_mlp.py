@@ -1,4 +1,4 @@
-"""The pointwise part of a block: both orders are one function, and the cheaper one is taken."""
+"""The pointwise part of a block: both orders compute the same function, and the cheaper one is used."""
 
 import functools
 
@@ -30,7 +30,7 @@ def test_fine_coarse_and_auto_are_one_function(size, draw, x64):
     x = draw(2, *size, 3)
     variables = randomised(mlp(), x, draw)
     outputs = {grid: jax.jit(mlp(grid).apply)(variables, x) for grid in ("fine", "coarse", "auto")}
-    # Float64; the resampling matrices' rows sum to 1 within rounding, and values reach 50.
+    # float64 rounding: rows of the resampling matrices sum to 1 within rounding, and values reach 50.
     np.testing.assert_allclose(outputs["fine"], outputs["coarse"], atol=1e-12)
     np.testing.assert_allclose(outputs["auto"], outputs["coarse"], atol=1e-12)
     pointwise = polynomial(
@@ -50,7 +50,7 @@ def test_gradients_agree_as_well(draw, x64):
             variables, x
         )
 
-    # Relative: the gradients reach 1e4.
+    # A relative tolerance, because the gradients reach 1e4.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-9),
         gradient("fine"),
@@ -71,7 +71,7 @@ def test_costs_of_the_tiny_network(side, channels, fine, coarse):
 
 
 def test_costs_of_uneven_maps_count_both_products():
-    # Columns first (4 rows of 6 to 9), then rows (9 columns of 4 to 6), and the way back.
+    # Columns first (4 rows from 6 to 9), then rows (9 columns from 4 to 6), and the same back.
     assert resampling_cost((4, 6), (6, 9)) == 2 * (4 * 6 * 9 + 4 * 9 * 6)
 
 

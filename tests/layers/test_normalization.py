@@ -1,4 +1,4 @@
-"""Norms: by definition, with accurate statistics, and which of them keep shift equivariance."""
+"""Norms: values by definition, accurate statistics, and equivariance."""
 
 import functools
 
@@ -25,7 +25,7 @@ NORMS = {
 
 
 def definition(name: str, x: np.ndarray) -> np.ndarray:
-    """The norm without affine part, in numpy."""
+    """The norm without scale and bias, in numpy."""
     x = np.asarray(x, np.float64)
     centre = {"channel": -1, "spatial": -1, "batch": (0, 1, 2), "instance": (1, 2)}
     spread = {**centre, "spatial": (1, 2, 3)}
@@ -59,7 +59,7 @@ def test_norms_by_definition(name, draw, x64):
 
 @pytest.mark.parametrize("name", NORMS)
 def test_large_means_cost_no_more_than_their_own_rounding(name, draw):
-    # In float32 the samples are 1000 + 6e-5 k; a variance as E[x^2] - E[x]^2 would have no digit left.
+    # float32 samples are 1000 + 6e-5 k. A variance computed as E[x^2] - E[x]^2 would have no correct digit.
     x = (1000 + draw(3, 8, 8, 6)).astype(jnp.float32)
     np.testing.assert_allclose(run(name, x)[0], expected(name, x), atol=1e-3)
 
@@ -69,7 +69,7 @@ def test_bfloat16_maps_have_float32_statistics(name, draw):
     x = (100 + 10 * draw(2, 16, 16, 6)).astype(jnp.bfloat16)
     y = run(name, x, dtype=jnp.bfloat16)[0]
     assert y.dtype == jnp.bfloat16
-    # The result alone is rounded to eight bits; values reach 4.
+    # Only the result is rounded to 8 bits; values reach 4.
     np.testing.assert_allclose(y.astype(jnp.float32), expected(name, x.astype(jnp.float32)), atol=0.03)
 
 
@@ -99,7 +99,9 @@ def test_running_statistics_move_by_a_tenth(draw, x64):
     mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
     np.testing.assert_allclose(updated["mean"], 0.1 * mean, rtol=1e-6)
     np.testing.assert_allclose(updated["var"], 0.9 + 0.1 * variance, rtol=1e-6)
-    y = layer.apply({**variables, "batch_stats": {"norm": updated}}, x)  # evaluation: the running ones
+    y = layer.apply(
+        {**variables, "batch_stats": {"norm": updated}}, x
+    )  # evaluation uses the running statistics
     centred = (x - updated["mean"]) / jnp.sqrt(updated["var"] + 1e-5)
     np.testing.assert_allclose(y, centred, rtol=1e-6, atol=1e-7)
 
@@ -110,7 +112,7 @@ def test_which_norms_commute_with_shifts(name, draw, x64):
     for shift, exact in [((1.0, 3.0), True), ((0.5, -1 / 3), name != "channel")]:
         moved = run(name, fractional_shift(x, shift))[0]
         error = float(jnp.abs(moved - fractional_shift(run(name, x)[0], shift)).max())
-        # Float64 statistics over 64 to 768 values.
+        # float64 rounding of statistics over 64 to 768 values.
         assert error < 1e-12 if exact else error > 1e-2
 
 
@@ -128,12 +130,12 @@ def test_groups_of_a_batch_norm_are_batches_of_their_own(draw, x64):
     parts = [
         whole.apply(variables, x[i : i + 4], train=True, mutable=["batch_stats"]) for i in range(0, 12, 4)
     ]
-    # The same formula in float64, sums in another order.
+    # float64 rounding of sums in a different order.
     np.testing.assert_allclose(y, np.concatenate([part for part, _ in parts]), rtol=1e-12, atol=1e-12)
     mean_of = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *[stats for _, stats in parts])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), updated, mean_of)
     assert not np.allclose(y, whole.apply(variables, x, train=True, mutable=["batch_stats"])[0])
-    # Evaluation uses the running statistics of all.
+    # Evaluation uses the same running statistics.
     np.testing.assert_array_equal(
         grouped.apply(variables, x, train=False), whole.apply(variables, x, train=False)
     )
@@ -146,7 +148,7 @@ def test_a_group_must_divide_the_batch(draw):
 
 
 def test_the_norm_of_each_device_needs_no_other_device(draw):
-    """With the images of a device as a group, the compiled forward pass reduces the statistics only."""
+    """If a group is the images of one device, the forward pass needs no communication for its output."""
     x = jax.device_put(draw(8, 4, 4, 3), NamedSharding(jax.make_mesh((4,), ("data",)), PartitionSpec("data")))
 
     def collectives(norm):

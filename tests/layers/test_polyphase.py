@@ -1,4 +1,4 @@
-"""Samplers that choose a component: what they choose, in which order, and that shifts do not matter."""
+"""Samplers that choose a component: their choices, the order of phases, and equivariance."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.polyphase import polyphase_components, polyphase_downsample, row_order
 from aliasfree_jax.ops.resample import ideal_upsample
 
-# Float64 sums of at most 10,000 terms of order 1.
+# float64 rounding of sums of at most 10,000 terms of order 1.
 EXACT = 1e-12
 PHASED = {"method": "with_phase"}
 
@@ -48,7 +48,7 @@ SAMPLERS = {
 
 
 def variables_of(module, x, draw):
-    """Random values, moderate so that attention does not saturate; variances near 1."""
+    """Returns random variables, small enough for attention not to saturate; variances near 1."""
     shapes = jax.eval_shape(module.init, jax.random.key(0), x)
 
     def fill(path, leaf):
@@ -60,7 +60,7 @@ def variables_of(module, x, draw):
 
 @functools.partial(jax.jit, static_argnames=("sampler", "train"))
 def sampled(sampler, variables, x, phase=None, *, train=False, temperature=1.0, rngs=None):
-    """The map and its phases, as one program."""
+    """Returns the map and its phases, compiled as one program."""
     return sampler.apply(variables, x, phase, train=train, temperature=temperature, rngs=rngs, **PHASED)
 
 
@@ -78,7 +78,9 @@ def test_strides_are_taken_in_prime_factors(draw):
     same, none = AdaptivePolyphase(strides=1).apply({}, x, **PHASED)
     assert none is None
     np.testing.assert_array_equal(same, x)
-    with pytest.raises(ConfigError, match="strides is an integer of at least 1, or a pair of them, got 0"):
+    with pytest.raises(
+        ConfigError, match="strides must be an integer of at least 1, or a pair of them, got 0"
+    ):
         AdaptivePolyphase(strides=0).apply({}, x, **PHASED)
 
 
@@ -91,7 +93,7 @@ def test_every_stride_commutes_with_every_integer_shift(name, stride, draw, x64)
     shifts = list(itertools.product(range(stride), range(stride)))
     moved = np.concatenate([np.roll(x, shift, (1, 2)) for shift in shifts])
     ys, phases = jax.jit(functools.partial(sampler.apply, **PHASED))(variables, moved)
-    # The same samples, moved by whole pixels of the coarse grid: the set of values stays.
+    # The samples are shifted by whole pixels of the coarse grid: the set of values stays the same.
     values = np.sort(np.asarray(ys).reshape(len(shifts), -1), axis=1)
     np.testing.assert_allclose(values, np.broadcast_to(values[0], values.shape), atol=EXACT)
     assert len({*zip(*(p.tolist() for p in phases), strict=True)}) == stride**2
@@ -123,7 +125,7 @@ def test_a_shortcut_reuses_the_phase(draw):
         y, returned = sampler.apply({}, other, phase, **PHASED)
         assert all((a == b).all() for a, b in zip(phase, returned, strict=True))
         assert float(jnp.abs(y - sampler.apply({}, other, **PHASED)[0]).max()) > 0.1
-    # Samplers that choose nothing read the phase they are given.
+    # Samplers without a choice use a given phase.
     _, phase = AdaptivePolyphase().apply({}, x, **PHASED)
     y, returned = BLUR().apply({}, other, phase, **PHASED)
     np.testing.assert_allclose(y, polyphase_downsample(blur(other, 3), phase=phase[0])[0], atol=1e-6)
@@ -137,7 +139,7 @@ def test_the_criterion_looks_at_the_filtered_or_the_raw_map(draw):
     raw = AdaptivePolyphase(inner=BLUR, select_on="raw").apply({}, x, **PHASED)
     np.testing.assert_array_equal(filtered[1][0], polyphase_downsample(blur(x, 3))[1])
     np.testing.assert_array_equal(raw[1][0], polyphase_downsample(x)[1])
-    # With the original the two differ on 102 of 200 random maps.
+    # With the original, both choices differ on 102 of 200 random maps.
     assert 16 < int((filtered[1][0] != raw[1][0]).sum()) < 48
     np.testing.assert_array_equal(raw[0], polyphase_downsample(blur(x, 3), phase=raw[1][0])[0])
     with pytest.raises(ConfigError, match="unknown select_on 'blurred'"):
@@ -190,9 +192,9 @@ def test_noise_is_drawn_in_training_only(draw):
     ]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert float(jnp.abs(draws[0] - draws[2]).max()) > 0.5
-    # Equal logits: Gumbel noise makes every phase win about as often, a quarter of 64.
+    # With equal logits, Gumbel noise selects each phase in about a quarter of the 64 images.
     assert 6 < int(jnp.bincount(draws[0].argmax(1), length=4).min())
-    assert sampled(sampler, variables, x)[1][0].tolist() == [0] * 64  # no rng needed
+    assert sampled(sampler, variables, x)[1][0].tolist() == [0] * 64  # evaluation needs no rng
     noisy = LearnedPolyphase(logits=LinearLogits, evaluation="noisy")
     assert sampled(noisy, variables, x, rngs={"gumbel": jax.random.key(0)})[1][0].shape == (64, 4)
     with pytest.raises(ConfigError, match="unknown evaluation 'soft'"):
@@ -200,7 +202,10 @@ def test_noise_is_drawn_in_training_only(draw):
 
 
 def test_noisy_evaluation_needs_no_key(draw):
-    """As with a key: each image has noise of its own, and phases win in proportion to their weights."""
+    """Without a key, each image has different noise.
+
+    As with a key, phases win in proportion to their weights.
+    """
     x = draw(2048, 4, 4, 1)
     sampler = LearnedPolyphase(logits=LinearLogits, evaluation="noisy", evaluation_temperature=0.1)
     variables = variables_of(sampler, x, draw)
@@ -210,8 +215,8 @@ def test_noisy_evaluation_needs_no_key(draw):
     np.testing.assert_array_equal(few[5:7], fewer)
     keyed = sampled(sampler, variables, x, rngs={"gumbel": jax.random.key(3)})[1][0]
     assert float(jnp.abs(own - keyed).max()) > 0.5
-    # Weights lie in [0, 1], so a mean over 2048 images is off by at most 0.5 / 45 in the standard deviation,
-    # and the difference of two means by 0.016: five of those.
+    # Weights lie in [0, 1], so the mean of 2048 images has a standard deviation of at most 0.5 / 45. That of
+    # the difference of two means is 0.016; the tolerance is five times that.
     np.testing.assert_allclose(own.mean(0), keyed.mean(0), atol=0.08)
     warm = LearnedPolyphase(logits=LinearLogits, evaluation="convex", evaluation_temperature=0.5)
     plain = LearnedPolyphase(logits=LinearLogits, evaluation="convex")

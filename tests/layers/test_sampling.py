@@ -1,4 +1,4 @@
-"""Samplers, and the convolution that samples: what they compute, and that the cheap order is the same."""
+"""Samplers, and convolutions with samplers: values, and equality of the cheaper order."""
 
 import functools
 import warnings
@@ -16,7 +16,7 @@ from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 from aliasfree_jax.ops.shift import fractional_shift
 
-# Float64 sums of at most 100 terms of order 1.
+# float64 rounding of sums of at most 100 terms of order 1.
 EXACT = 1e-12
 
 LINEAR = {
@@ -52,7 +52,7 @@ def test_samplers_compute_their_op(stride, draw):
         np.testing.assert_array_equal(y, expected[name], err_msg=name)
     for name in ("subsample", "blur 3", "ideal"):
         filtered = LINEAR[name](strides=stride).apply({}, x, method="filter")
-        # Filtering first and reading single positions round differently.
+        # Filtering the whole map and computing single positions round differently.
         np.testing.assert_allclose(filtered[:, ::stride, ::stride], expected[name], atol=1e-5, err_msg=name)
 
 
@@ -129,7 +129,9 @@ def test_norm_preservation_has_a_gradient_at_empty_channels(draw):
 
 
 def test_only_linear_samplers_preserve_norms(draw):
-    with pytest.raises(ConfigError, match="only linear samplers can preserve norms, got AdaptivePolyphase"):
+    with pytest.raises(
+        ConfigError, match="NormPreserving needs a linear sampler, such as BlurPool, got AdaptivePolyphase"
+    ):
         NormPreserving(inner=AdaptivePolyphase).apply({}, draw(1, 8, 8, 1))
 
 
@@ -170,12 +172,12 @@ def test_the_convolution_warns_too_and_any_size_does_not():
         layer = SampledConv(1, 2, 2, sampler)
         jax.eval_shape(lambda: layer.init(jax.random.key(0), jnp.zeros((1, 9, 9, 1))))
 
-    with pytest.warns(UserWarning, match="any_size=True is exact for every size"):
+    with pytest.warns(UserWarning, match="any_size=True, which is exact for every size"):
         trace(IdealDownsample)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trace(LINEAR["ideal, any size"])
-        trace(Subsample)  # promises nothing
+        trace(Subsample)  # is never exact, so it never warns
 
 
 @pytest.mark.parametrize("name", [*LINEAR, "polyphase"])
@@ -184,7 +186,7 @@ def test_bfloat16_networks_keep_bfloat16_maps(name, draw):
     sampler = {**LINEAR, "polyphase": AdaptivePolyphase}[name]
     layer = SampledConv(4, 2, 2, sampler, dtype=jnp.bfloat16)
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
-    assert variables["params"]["conv"]["kernel"].dtype == jnp.float32  # master weights
+    assert variables["params"]["conv"]["kernel"].dtype == jnp.float32  # weights stay float32
     assert jax.eval_shape(layer.apply, variables, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 

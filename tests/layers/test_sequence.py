@@ -1,4 +1,4 @@
-"""Layers for sequences: those for maps, along one axis."""
+"""Layers for sequences, compared with the layers for maps along one axis."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The shortcuts of residual blocks: option A of He et al. by hand, and what it cannot do."""
+"""Shortcuts of residual blocks: option A of He et al. by definition, and its limits."""
 
 import flax.linen as nn
 import jax
@@ -30,13 +30,13 @@ def test_zero_channels_stand_on_both_sides_of_every_second_sample(draw, features
 
 
 def test_a_branch_chooses_the_phase(draw):
-    x, phase = draw(2, 4, 4, 4), (jnp.array([1, 2]),)  # one row further; one column further
+    x, phase = draw(2, 4, 4, 4), (jnp.array([1, 2]),)  # shifted by one row; by one column
     y = zero_padded(4, 2).apply({}, x, phase)
     np.testing.assert_array_equal(y, jnp.stack([x[0, 1::2, ::2], x[1, ::2, 1::2]]))
 
 
 def test_channels_are_not_taken_away(draw):
-    with pytest.raises(ConfigError, match=r'cannot make 3 of 4. Use shortcut="projection", or widths that'):
+    with pytest.raises(ConfigError, match=r'cannot reduce 4 to 3. Use shortcut="projection", or widths that'):
         zero_padded(3, 1).apply({}, draw(1, 4, 4, 4))
 
 
@@ -71,7 +71,7 @@ def test_the_sampler_of_shortcuts_is_another(draw):
 
 
 def test_a_bottleneck_is_sampled_before_its_first_convolution(draw):
-    """As a stride of its 1 x 1 convolution, which no neighbours enter."""
+    """This equals a stride of its 1 x 1 convolution."""
     network = create_model("resnet20_cifar", **NARROW, block="bottleneck", sampler_position="first")
     x = draw(1, 9, 9, 3)
     variables = network.init(jax.random.key(0), x)
@@ -79,7 +79,7 @@ def test_a_bottleneck_is_sampled_before_its_first_convolution(draw):
     before = sown["intermediates"]["stage0"][0]
     conv = sown["intermediates"]["stage1_block0"]["conv1"]["__call__"][0]
     kernel = variables["params"]["stage1_block0"]["conv1"]["kernel"][0, 0]
-    # Float32 rounding of sums of 16 products.
+    # float32 rounding of sums of 16 products.
     np.testing.assert_allclose(conv, before[:, ::2, ::2] @ kernel, rtol=1e-4, atol=1e-5)
 
 

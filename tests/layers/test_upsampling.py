@@ -1,4 +1,4 @@
-"""Upsamplers of ordinary networks, and convolutions behind upsamplers."""
+"""Upsamplers of ordinary networks, and convolutions after upsamplers."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from aliasfree_jax.ops.resample import ideal_resample
 
 def test_bilinear_by_pixels_is_that_of_jax(draw):
     x = draw(2, 5, 4, 3)
-    # Float32 rounding of sums of four products.
+    # float32 rounding of sums of four products.
     for shape in ((10, 8), (7, 13), (5, 4)):
         expected = jax.image.resize(x, (2, *shape, 3), "linear", antialias=False)
         np.testing.assert_allclose(bilinear_resize(x, shape), expected, rtol=1e-5, atol=1e-6)
@@ -37,7 +37,7 @@ def test_bilinear_with_aligned_corners_is_that_of_numpy(draw):
 
 
 def test_a_transposed_convolution_is_one_of_zeros_between(draw):
-    """The kernel turned about, over the map with zeros between its samples."""
+    """It equals a convolution, with the flipped kernel, of the map with zeros between its samples."""
     layer, x = UpsampledConv(3, bias_init=jax.nn.initializers.normal(1.0)), draw(2, 4, 5, 2)
     variables = layer.init(jax.random.key(0), x)
     kernel, bias = (variables["params"]["conv"][name] for name in ("kernel", "bias"))
@@ -64,7 +64,7 @@ def test_a_smaller_shape_cuts(draw, upsampler):
 
 def test_a_smaller_shape_is_read_evenly_by_ideal_interpolation(draw, x64):
     layer, x = UpsampledConv(0, upsampler=IdealUpsample), draw(1, 5, 4, 2)
-    # Float64 rounding.
+    # float64 rounding.
     expected = ideal_resample(x, (9, 7))
     np.testing.assert_allclose(layer.apply({}, x, shape=(9, 7)), expected, rtol=0, atol=1e-13)
 

@@ -1,4 +1,4 @@
-"""Batches in pieces and recomputation change nothing but time and memory."""
+"""Processing batches in pieces and recomputation change only time and memory, not results."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ MICRO = {"depths": (1, 1), "widths": (4, 8), "num_classes": 3}
 
 @pytest.fixture
 def cut(monkeypatch):
-    """Sets the bytes that a batch may take; the suite's four devices would otherwise take it whole."""
+    """Returns a function that limits the bytes of a batch, as if there were a single device."""
 
     def working_set(size: int | None, devices: int = 1) -> None:
         monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=size))
@@ -45,7 +45,7 @@ def loops(network, variables, images) -> int:
     return str(jax.make_jaxpr(network.apply)(variables, images)).count("= scan[")
 
 
-# Of the MLPs whose maps are too wide, of the stem, and of a convolution of few channels over patches.
+# Loops of MLPs with too wide maps, of the stem, and of a convolution of few channels over patches.
 LOOPS = {"convnext": 1, "convnext_aps": 1 + 1 + 1, "convnext_afc": 2 + 1}
 
 
@@ -63,18 +63,18 @@ def test_pieces_and_recomputation_give_the_same_network(family, draw, randomised
         return run(variables, images)
 
     expected = value_and_gradients(whole)
-    cut(30_000)  # less than the hidden maps of any stage, and than the stem
+    cut(30_000)  # less than the hidden maps of every stage and of the stem
     for remat in ("auto", "none", "mlp", "block"):
         network = create_model(f"{family}_micro", **MICRO, remat=remat)
         assert loops(network, variables, images) == LOOPS[family]
         result = value_and_gradients(network)
-        # Float64 rounding, summed in another order.
+        # float64 rounding of sums in a different order.
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), result, expected)
 
 
 @pytest.mark.parametrize("family", ["convnext", "convnext_afc"])
 def test_recomputation_keeps_less(family, draw):
-    """What differentiation keeps between forward and backward: the leaves of the vjp."""
+    """The leaves of the vjp are what differentiation stores between forward and backward pass."""
     images = draw(8, 32, 32, 3)
 
     def kept(remat: str) -> int:
@@ -84,13 +84,13 @@ def test_recomputation_keeps_less(family, draw):
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))
 
     none, mlp, block = (kept(remat) for remat in ("none", "mlp", "block"))
-    # Hidden maps have 4 (alias-free: 9) times the values of the block's input, and several are kept.
+    # Hidden maps have 4 (alias-free: 9) times the values of the block's input, and several are stored.
     assert mlp < 0.5 * none
     assert block < mlp
 
 
 def test_alias_free_training_keeps_at_most_twice_the_plain_networks_maps(monkeypatch):
-    """By default on an accelerator, at 224: 1.02 times when this was written."""
+    """By default on accelerators, at 224 pixels; 1.02 times was measured."""
     monkeypatch.setitem(CHOICES, "cpu", CHOICES["gpu"])
     images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
 
@@ -116,7 +116,7 @@ def test_initial_values_do_not_depend_on_the_pieces(draw, cut):
 
     expected = initial()
     cut(1)
-    # Where it recomputes, XLA may join the two constant factors of a normal value: one rounding more or less.
+    # With recomputation, XLA may join the two constant factors of a normal value: one rounding more or less.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-7),
         initial(),

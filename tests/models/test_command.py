@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of networks, by command: by hand, and as the field knows them."""
+"""Parameters and multiply-adds of networks by command, compared with hand counts and published figures."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from aliasfree_jax.ops.resample import ideal_downsample
 
 
 def run(capsys, *line: str) -> list[list[str]]:
-    """The words of each line that the command prints."""
+    """Returns the words of each line that the command prints."""
     values = flags.FlagValues()
     command.define(values)
     command.main(values, values(["models", *line])[1:])
@@ -42,7 +42,7 @@ def chosen(x, w):
     [
         (lambda: of_layer(Conv(6, 3, 2, "ZERO"), 2, 8, 10, 5), 2 * (4 * 5 * 6) * (3 * 3 * 5)),
         (lambda: of_layer(Conv(6, 3, feature_group_count=2), 1, 8, 8, 4), (8 * 8 * 6) * (3 * 3 * 2)),
-        # Of few channels: on CPUs a product over patches.
+        # Few channels: a product over patches on CPUs.
         (lambda: of_layer(Conv(8, 4, 1, "VALID"), 1, 8, 8, 3), (5 * 5 * 8) * (4 * 4 * 3)),
         (lambda: of_layer(DepthwiseConv((7, 5)), 1, 8, 8, 4), (8 * 8 * 4) * (7 * 5)),
         (lambda: counted(lambda x, w: x @ w, (2, 3, 4, 5), (5, 6)), 2 * 3 * 4 * 5 * 6),
@@ -62,7 +62,7 @@ KNOWN = {
     "vgg16": (138_357_544, 15.47),
     "convnext_tiny": (28_589_128, 4.46),
     "densenet121": (7_978_856, 2.83),
-    # 0.30 where strides are the convolutions': ours filters at stride 1 under every sampler.
+    # 0.30 if the convolutions are strided. Here, depthwise convolutions run at stride 1 with every sampler.
     "mobilenet_v2": (3_504_872, 0.31),
 }
 SLOW = {"densenet121", "mobilenet_v2"}

@@ -1,4 +1,4 @@
-"""What XLA makes of the networks: arithmetic, and communication when the batch is sharded."""
+"""Compiled networks: arithmetic, and communication if the batch is sharded."""
 
 import re
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ def test_arithmetic_of_the_alias_free_networks(name):
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(images.shape)))
     compiled = jax.jit(network.apply).lower(variables, images).compile()
-    # The original: 17.7 GMAC and 41 FFT filters; plain ConvNeXt: 4.46. The gate: 7.35
-    # where the polynomial takes 7.36 (counted without LLVM's optimisation).
+    # The original needs 17.7 GMAC and 41 FFT filters, plain ConvNeXt 4.46. The gate needs 7.35 and the
+    # polynomial 7.36 (counted without LLVM's optimisation).
     assert compiled.cost_analysis()["flops"] / 2 <= 7.6e9
     assert "fft" not in compiled.as_text()
 
 
 def products(jaxpr) -> Iterator[tuple[str, str]]:
-    """Every matrix product and convolution of a program: its name and its precision."""
+    """Yields name and precision of every matrix product and convolution of a program."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             yield equation.primitive.name, str(equation.params["precision"]).upper()
@@ -46,7 +46,7 @@ def products(jaxpr) -> Iterator[tuple[str, str]]:
     "family", ["convnext", "convnext_circular", "convnext_aps", "convnext_afc", "convnext_afg"]
 )
 def test_the_precision_reaches_every_product(family):
-    """On CPUs nothing else would show it: there every float32 product is exact."""
+    """Results on CPUs would not show it: there, every float32 product is exact."""
 
     def precisions(**options: str) -> list[str]:
         network = create_model(f"{family}_micro", **options)
@@ -56,10 +56,10 @@ def test_the_precision_reaches_every_product(family):
         return [precision for _, precision in products(program.jaxpr)]
 
     exact, fast, own = precisions(precision="highest"), precisions(precision="high"), precisions()
-    assert len(exact) == len(fast) > 30  # forward and backward, of 4 blocks and both samplings
+    assert len(exact) == len(fast) > 30  # forward and backward, 4 blocks and both samplings
     assert all("HIGHEST" in precision for precision in exact)
     assert not any("HIGHEST" in precision for precision in fast)
-    # The network's own: highest where its promise rests on it, JAX's elsewhere; ideal filters always.
+    # Defaults: highest in alias-free networks, JAX's default in others, and always highest in ideal filters.
     assert own == (exact if family in ("convnext_afc", "convnext_afg") else ["NONE"] * len(exact))
     filters = precisions(sampler={"name": "ideal", "any_size": True}, precision=None)
     assert any("HIGHEST" in precision for precision in filters) and "NONE" in filters
@@ -68,7 +68,7 @@ def test_the_precision_reaches_every_product(family):
 @pytest.fixture(scope="module")
 def mesh():
     if jax.device_count() < 4:
-        pytest.skip("needs four devices; tests/conftest.py asks for four virtual ones")
+        pytest.skip("needs four devices; tests/conftest.py sets up four virtual ones")
     return jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
 
 
@@ -100,11 +100,11 @@ def test_a_sharded_batch_stays_local_but_for_the_gradients(name, mesh, draw, ran
     on_mesh = jax.device_put((variables, images, labels), (whole, split, split))
     (value, logits), gradient = compiled(*on_mesh)
     (expected, expected_logits), expected_gradient = jax.jit(step)(variables, images, labels)
-    # Float32 sums in another order; gradients relative to their largest entry.
+    # float32 rounding of sums in a different order; gradients relative to their largest entry.
     np.testing.assert_allclose(logits, expected_logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
-        assert float(jnp.abs(theirs).max()) > 1e-7  # every parameter takes part
+        assert float(jnp.abs(theirs).max()) > 1e-7  # every parameter has a gradient
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * float(jnp.abs(theirs).max()) + 1e-6)
 
 

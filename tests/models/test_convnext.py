@@ -23,7 +23,7 @@ from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 
 MICRO = {"depths": (1, 1), "widths": (8, 16), "num_classes": 5}
 
-# Published sizes: plain = circular = adaptive polyphase, polynomial, alias-free.
+# Published numbers of parameters: plain (also circular and adaptive polyphase), polynomial, alias-free.
 PARAMETERS = {
     "tiny": (28_589_128, 28_668_616, 28_668_943),
     "small": (50_223_688, 50_386_120, 50_386_483),
@@ -35,7 +35,7 @@ SLOW = [pytest.param(size, marks=pytest.mark.slow) for size in PARAMETERS if siz
 
 
 def shapes_of(network, *image_shape: int):
-    """Shapes and dtypes of the variables, without computing them."""
+    """Returns shapes and dtypes of the variables, without computing them."""
     return jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(image_shape)))
 
 
@@ -53,12 +53,15 @@ def test_parameters_of_the_published_networks(size):
 
 
 def test_the_gated_network_has_the_polynomial_ones_size():
-    """8/3 C pairs of hidden maps instead of 4 C, no coefficients, and a second convolution in the stem."""
+    """A gate has 8/3 C pairs of hidden maps instead of 4 C, and no coefficients.
+
+    The stem has a second convolution.
+    """
     gated, polynomial = count("convnext_afg_tiny"), count("convnext_afc_tiny")
     assert abs(gated / polynomial - 1) < 0.01
     half = count("convnext_afg_tiny", mlp_ratio=2.0)
     blocks = 8 * sum(depth * width**2 for depth, width in zip((3, 3, 9, 3), (96, 192, 384, 768), strict=True))
-    assert abs((gated - half) / (blocks / 2) - 1) < 0.01  # half of all MLPs' weights
+    assert abs((gated - half) / (blocks / 2) - 1) < 0.01  # half of the weights of all MLPs
 
 
 @pytest.mark.parametrize("family", ["convnext_circular", "convnext_aps"])
@@ -88,7 +91,7 @@ def test_initial_values(draw):
     network = create_model("convnext_afc_micro", init_std=0.05, head_init_scale=0.1, layer_scale_init=0.25)
     params = jax.jit(network.init)(jax.random.key(0), draw(1, 32, 32, 3))["params"]
     kernels = {"block": params["stage1_block0"]["mlp"]["expand"]["kernel"], "head": params["head"]["kernel"]}
-    # 16 384 and 64 000 draws: one sigma is 0.6 % and 0.3 %; untruncated, as the original's practically are.
+    # 16 384 and 64 000 draws: one standard deviation is 0.6 % and 0.3 %. Not truncated, as in the original.
     assert float(kernels["block"].std()) == pytest.approx(0.05, rel=0.03)
     assert float(kernels["head"].std()) == pytest.approx(0.005, rel=0.03)
     assert float(jnp.abs(kernels["block"]).max()) > 2.5 * 0.05
@@ -112,7 +115,7 @@ def test_bfloat16_maps_and_float32_logits(family, draw, randomised):
         create_model(f"{family}_micro", **MICRO, **PRECISIONS[p]) for p in ("float32", "bfloat16")
     )
     variables = randomised(exact, *images.shape)
-    chooses = family == "convnext_aps"  # a phase, by rounding another one: only the formats can be compared
+    chooses = family == "convnext_aps"  # rounding may change the phase: only formats are compared
     run = jax.eval_shape if chooses else lambda function, *arguments: jax.jit(function)(*arguments)
     logits, state = run(lambda v, x: rough.apply(v, x, mutable=["intermediates"]), variables, images)
     assert logits.dtype == jnp.float32
@@ -120,7 +123,7 @@ def test_bfloat16_maps_and_float32_logits(family, draw, randomised):
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(rough, *images.shape))} == {jnp.dtype("float32")}
     if not chooses:
         expected = jax.jit(exact.apply)(variables, images)
-        # Eight bits of mantissa through a dozen layers.
+        # 8 bits of mantissa in a dozen layers.
         assert float(jnp.abs(logits - expected).max()) < 0.05 * float(jnp.abs(expected).max())
 
 
@@ -132,13 +135,13 @@ def test_orders_of_the_mlp_are_one_network(draw, randomised, x64):
     variables = randomised(networks[0], *images.shape)
     auto, fine, coarse = (jax.jit(network.apply)(variables, images) for network in networks)
     assert auto.dtype == jnp.float64
-    # Float64 rounding through a dozen layers.
+    # float64 rounding in a dozen layers.
     np.testing.assert_allclose(fine, coarse, rtol=1e-12)
     np.testing.assert_allclose(auto, coarse, rtol=1e-12)
 
 
 def test_the_stems_shortcut_is_the_plain_order(draw, randomised, x64):
-    """Filtering the images instead of the stem's maps changes nothing."""
+    """Filtering the images instead of the stem's maps does not change the result."""
     images = draw(1, 32, 32, 3)
     network = create_model("convnext_afc_micro", **MICRO)
     stem = randomised(network, *images.shape)["params"]["stem"]
@@ -147,7 +150,7 @@ def test_the_stems_shortcut_is_the_plain_order(draw, randomised, x64):
     expected = ideal_downsample(y + stem["gain"] * activated, 4)
     lowpass = functools.partial(LowpassPolynomial, train_scale=True)
     layer = ActivatedStem(8, 4, 4, IdealDownsample, lowpass, "CIRCULAR", True, nn.initializers.zeros)
-    # Float64 sums of at most 48 products.
+    # float64 rounding of sums of at most 48 products.
     np.testing.assert_allclose(jax.jit(layer.apply)({"params": stem}, images), expected, atol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""DeepLabV3+: which variants move their map with the image, at which sizes, and how they train."""
+"""DeepLabV3+: equivariance of the variants at several sizes, and training."""
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from aliasfree_jax.models import create_model, list_models
 from aliasfree_jax.models.resnet import SIZES
 from aliasfree_jax.ops.shift import fractional_shift
 
-# Float64 rounding through up to 25 layers, relative to the largest value; measured 1e-14.
+# float64 rounding in up to 25 layers, relative to the largest value; 1e-14 was measured.
 EXACT = 1e-11
-# What aliases, or pads with zeros, differs by half of the largest value.
+# Lower bound for networks that alias or pad with zeros; they differ by half of the largest value.
 BROKEN = 1e-2
 WHOLE = [(1, 0), (3, -6), (17, 8)]
 FRACTIONS = [(0.5, 0.5), (1 / 3, 0), (0.137, -4.2)]
@@ -33,7 +33,7 @@ def network(variant, backbone=(), **options):
 
 
 def changes(module, shape, shifts, draw, randomised):
-    """For each shift the largest change of a value, moved back, relative to the largest value."""
+    """Returns the largest change after each shift, shifted back, relative to the largest value."""
     variables, x = randomised(module, 1, *shape, 3), draw(1, *shape, 3, seed=5)
     moved = [x] + [
         jnp.roll(x, shift, (1, 2)) if all(isinstance(n, int) for n in shift) else fractional_shift(x, shift)
@@ -51,7 +51,7 @@ def changes(module, shape, shifts, draw, randomised):
 
 
 def chosen_by(kind, **fields):
-    """LPS with this logits network."""
+    """Options of LPS with this logits network."""
     return {"sampler": {"name": "learned_polyphase", "logits": kind, **fields}}
 
 
@@ -62,7 +62,7 @@ SLOW = [
     ("lps", chosen_by("linear", inner="blur", select_on="raw"), {}, (32, 32)),
 ]
 CASES = [
-    # Rates beyond the map: 12, 24 and 36 on one of 2 x 3; the original refuses, or pads with zeros.
+    # Rates of 12, 24 and 36 on a 2 x 3 map. The original raises an error or pads with zeros.
     ("lps", {"output_stride": 32}, {"rates": (12, 24, 36)}, (64, 96)),
     ("aps", {"stem": "small", "output_stride": None}, {}, (32, 32)),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
@@ -84,7 +84,7 @@ BROKEN_BY = {
     "no choice": ("", {}, WHOLE),
     "a fraction": ("aps", {}, FRACTIONS),
     "a linear filter": ("blur", {}, WHOLE),
-    # The original's zeros around the last rate.
+    # The original pads the last rate with zeros.
     "zeros": ("lps", {"rates": (1, 2, 1), "last_rate_padding": "ZERO"}, [(16, 0), (0, 16)]),
 }
 
@@ -99,7 +99,7 @@ def test_what_breaks_it(case, draw, randomised, x64):
 
 
 def test_a_mixture_is_written_back_with_its_weights(draw, randomised):
-    """In training LPU gets the weights of LPD, whose temperature it follows."""
+    """In training LPU receives the weights of LPD, which depend on its temperature."""
     module = network("lps", dropout_rate=0.0)
     variables, x = randomised(module, 2, 32, 32, 3), draw(2, 32, 32, 3)
 
@@ -112,7 +112,7 @@ def test_a_mixture_is_written_back_with_its_weights(draw, randomised):
 
     (soft, hard), (sharp, _) = train(1.0), train(0.01)
     assert soft.shape == (2, 32, 32, 5)
-    # The bias of the last layer alone stands where nothing was written back: nowhere, of a mixture.
+    # A mixture fills every position of the map, a single phase does not.
     assert np.abs(soft - hard).max() > 1e-3 < np.abs(soft - sharp).max()
 
 
@@ -134,7 +134,7 @@ def test_every_parameter_is_trained(draw, randomised):
         for path, leaf in traverse_util.flatten_dict(gradient(variables["params"]), sep="/").items()
         if not np.abs(leaf).max() > 0
     }
-    # A constant is added to the scores of all components alike by the last bias of ConvLogits.
+    # The last bias of ConvLogits adds the same constant to the scores of all components.
     assert {path for path in still if not path.endswith("logits0/conv2/bias")} == set()
 
 
@@ -147,7 +147,7 @@ def test_dropout_is_that_of_training(draw, randomised):
         y = layer.apply(variables, x, mutable=["batch_stats"], **how)[0]
         return float((y == 0).mean())
 
-    # A quarter of 128 values remains where the half that ReLU leaves is halved.
+    # ReLU leaves about half of the 128 values, and dropout half of these.
     assert zeros(train=True, rngs={"dropout": jax.random.key(1)}) > zeros(train=False) + 0.1
 
 
@@ -209,12 +209,12 @@ def test_options_of_the_backbone_can_stand_beside_it():
             {"backbone": {"name": "resnet18", "num_classes": 3}},
             "num_classes is an option of the whole network",
         ),
-        ({"output_stride": 5}, "output_stride=5: .* choose one of them"),
+        ({"output_stride": 5}, "output_stride must be one of the strides .* got 5"),
         ({"any_size": True}, "any_size=True needs the ideal sampler"),
         ({"upsampler": "bilinera"}, "unknown upsampler 'bilinera'. Did you mean 'bilinear'"),
         ({"rate": (1, 2)}, "unknown option of deeplabv3plus_resnet18 'rate'. Did you mean 'rates'"),
-        ({"global_pool": "max"}, "a DeepLab gives a map"),
-        ({"filter_size": 3}, "filter_size is for samplers that blur"),
+        ({"global_pool": "max"}, "a DeepLab returns a map"),
+        ({"filter_size": 3}, "filter_size needs a sampler that blurs"),
     ],
 )
 def test_other_options_are_refused(options, message):

@@ -1,4 +1,4 @@
-"""Networks whose last stages dilate their kernels instead of sampling; what decoders get of them."""
+"""Networks whose last stages dilate their kernels instead of sampling, and their outputs for decoders."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from aliasfree_jax.layers.sampling import phase_in_turn
 from aliasfree_jax.models import create_model
 
 NARROW = {"num_classes": 0, "global_pool": "", "widths": (4, 4, 8, 8), "depths": (1, 1, 1, 2)}
-# Float64 rounding through up to 12 layers, relative to the largest value.
+# float64 rounding in up to 12 layers, relative to the largest value.
 EXACT = 1e-12
 
 
@@ -40,15 +40,18 @@ def test_the_dilated_network_is_the_strided_one_at_more_places(name, output_stri
 
 
 def test_dilated_kernels_are_those_of_torchvision():
-    """Of its resnet50 with replace_stride_with_dilation=[False, True, True]: read off its source's rule."""
+    """The expected dilations follow torchvision's rule.
+
+    They are those of its resnet50 with replace_stride_with_dilation=[False, True, True].
+    """
     network = create_model("resnet50", output_stride=8, depths=(1, 1, 2, 2), num_classes=0, global_pool="")
     program = str(jax.make_jaxpr(network.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
-    # conv2 of the first block of a stage keeps the dilation before it.
+    # conv2 of the first block of a stage keeps the dilation of the previous stage.
     assert [program.count(f"rhs_dilation=({d}, {d})") for d in (2, 4)] == [2, 1]
 
 
 def test_another_output_stride_is_refused():
-    with pytest.raises(ConfigError, match="output_stride=12: .* have the strides 4, 8, 16, 32; choose one"):
+    with pytest.raises(ConfigError, match="output_stride must be one of the strides .* 4, 8, 16, 32, got 12"):
         create_model("resnet18", output_stride=12)
 
 
@@ -65,7 +68,7 @@ def test_stages_have_the_phases_on_the_way_to_them(sampler, ends, draw, randomis
     assert tuple(len(stage.phase) for stage in stages) == ends
     for stage in stages:
         assert (stage.phase[0] == stages[0].phase[0]).all()
-        # Written back where it came from, each stage's map moves with the image.
+        # Each stage's map, written back to its phase, moves with the image.
         ours, moved = jnp.split(PolyphaseUpsample(stage.stride).apply({}, stage.map, stage.phase), 2)
         expected = jnp.roll(ours, (3, -6), (1, 2))
         np.testing.assert_allclose(moved, expected, atol=EXACT * abs(expected).max())

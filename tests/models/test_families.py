@@ -1,4 +1,4 @@
-"""Exactness of the ResNets under shifts, before any training; what breaks it; and all names."""
+"""ResNets under shifts, before any training: exactness and what breaks it. Names of all networks."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from aliasfree_jax.models import alexnet_vgg, create_model, list_models
 from aliasfree_jax.ops.pooling import adaptive_average_pool
 from aliasfree_jax.ops.shift import fractional_shift
 
-# Float64 rounding through up to 20 layers, relative to the largest logit.
+# float64 rounding in up to 20 layers, relative to the largest logit.
 EXACT = 1e-12
 SLOW = {
     "resnet20_cifar_lps",
@@ -35,7 +35,7 @@ def some_slow(names):
 
 
 def variables_of(module, side, draw):
-    """Random values of every kind; batch statistics as after some training."""
+    """Returns random variables, with batch statistics as after some training."""
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float64)
     shapes = jax.eval_shape(lambda x: module.init({"params": jax.random.key(0)}, x), images)
 
@@ -51,7 +51,7 @@ def variables_of(module, side, draw):
 
 
 def changes(module, side, shifts, draw):
-    """The largest change of a logit for each shift, relative to the largest logit."""
+    """Returns the largest change of a logit for each shift, relative to the largest logit."""
     variables, x = variables_of(module, side, draw), np.asarray(draw(1, side, side, 3))
     apply = jax.jit(module.apply)
     whole = all(float(pixels).is_integer() for shift in shifts for pixels in shift)
@@ -60,7 +60,7 @@ def changes(module, side, shifts, draw):
     ]
     parts = np.split(np.concatenate(moved), max(1, len(shifts) // 64))
     logits = np.concatenate([apply(variables, part) for part in parts])
-    # In a batch of the same size, since compiling is what takes the time.
+    # A batch of the same size needs no second compilation, which would take most of the time.
     expected = np.asarray(apply(variables, np.repeat(x, len(parts[0]), axis=0)))[:1]
     return np.abs(logits - expected).max(axis=1) / np.abs(expected).max()
 
@@ -109,7 +109,7 @@ def test_other_choices_are_exact_too(name, draw, x64):
 
 def test_a_mixture_of_components_and_ties_are_not_exact(draw, x64):
     convex = {"sampler": {**LPS, "evaluation": "convex"}}
-    # Behind the stem's max pool each component holds the largest value.
+    # After the stem's max pool each component contains the largest value.
     ties = {"sampler": {"name": "polyphase", "criterion": "l_infty"}}
     for options in (convex, ties):
         assert changes(create_model("resnet18_aps", **NARROW, **options), 32, SOME_SHIFTS, draw).max() > 1e-4
@@ -119,7 +119,7 @@ def test_a_mixture_of_components_and_ties_are_not_exact(draw, x64):
     "name", some_slow(["resnet18_circular", "resnet18_circular_blur", "resnet18_blur", "resnet18"])
 )
 def test_networks_that_choose_nothing_change(name, draw, x64):
-    side = 96 if name == "resnet18_blur" else 32  # reflection needs maps of 3
+    side = 96 if name == "resnet18_blur" else 32  # reflection needs maps of at least 3 x 3
     assert changes(create_model(name, **NARROW), side, SOME_SHIFTS, draw)[:2].min() > 1e-4
 
 
@@ -132,7 +132,7 @@ def test_blurring_helps_but_is_not_exact(draw, x64):
 
 
 def test_odd_maps_are_not_exact(draw, x64):
-    """At 48 pixels the last sampled map is 3 x 3 (112 and 72 fail alike)."""
+    """At 48 pixels the last sampled map is 3 x 3. 112 and 72 pixels fail, too."""
     with pytest.warns(UserWarning, match="3 x 3 is sampled by 2"):
         assert changes(create_model("resnet18_aps", **NARROW), 48, SOME_SHIFTS, draw).max() > 1e-4
 
@@ -147,7 +147,7 @@ def test_alias_free_resnets_are_unchanged_by_fractions_of_a_pixel(name, draw, x6
 
 
 def test_alias_free_resnets_stay_bounded_before_training(draw):
-    """What no norm bounds must not be squared: the network would not train."""
+    """Values that no norm bounds must not be squared: the network would not train."""
 
     def largest(**options) -> float:
         network = create_model("resnet20_cifar_afc", num_classes=10, **options)
@@ -160,7 +160,7 @@ def test_alias_free_resnets_stay_bounded_before_training(draw):
 
         return float(jnp.abs(features(draw(4, 32, 32, 3))).max())
 
-    # Nine blocks each add values of order 1 and tails; measured 27, and 2e6 with the polynomial of the sum.
+    # Each of nine blocks adds values of order 1. 27 was measured, and 2e6 with a polynomial of the sum.
     assert largest() < 100 < 1e4 < largest(sum_activation="up_polynomial")
 
 
@@ -206,11 +206,11 @@ def test_names():
     [
         ("resnet51", {}, "unknown model 'resnet51'. Did you mean 'resnet50'"),
         ("resnet18_aps", {"criterion": "l1"}, "unknown option of resnet18_aps 'criterion'"),
-        ("resnet18", {"filter_size": 3}, "filter_size is for samplers that blur"),
+        ("resnet18", {"filter_size": 3}, "filter_size needs a sampler that blurs"),
         ("vgg16_blur", {"pool_only": True}, "unknown option of vgg16_blur 'pool_only'"),
-        ("resnet18_cifar_blur", {"pool_only": True}, "pool_only is for ImageNet stems"),
+        ("resnet18_cifar_blur", {"pool_only": True}, "pool_only needs an ImageNet stem"),
         ("resnet18", {"block": "bottle"}, "unknown block 'bottle'. Did you mean 'bottleneck'"),
-        ("resnet18", {"depths": (1, 1)}, "differ in their number of stages"),
+        ("resnet18", {"depths": (1, 1)}, "must have the same length"),
         ("resnet18_aps", {"sampler": {"name": "polyphase", "kernel_size": 3}}, "unknown option of sampler"),
         ("resnet18", {"stem": {"name": "image", "width": 3}}, "unknown option of stem 'image' 'width'"),
         ("resnet18", {"any_size": True}, "any_size=True needs the ideal sampler"),
@@ -223,7 +223,7 @@ def test_wrong_options_are_named(name, options, message):
 
 
 def test_plain_networks_do_not_compute_what_they_drop():
-    """Subsampling strides the convolution before it: a quarter of the work of computing and dropping."""
+    """The convolution before `Subsample` is strided: a quarter of the work."""
 
     def flops(name, **options):
         module, x = create_model(name, **options), jnp.zeros((1, 64, 64, 3))
@@ -237,7 +237,7 @@ def test_a_blur_of_one_tap_is_plain_subsampling(draw):
     plain = create_model("resnet18_circular", **NARROW)
     one = create_model("resnet18_circular", **NARROW, sampler={"name": "blur", "kernel_size": 1})
     x, variables = draw(1, 64, 64, 3), variables_of(plain, 64, draw)
-    # Float32 rounding of sums in another order, through ten layers.
+    # float32 rounding of sums in a different order, in ten layers.
     logits = (jax.jit(net.apply)(variables, x) for net in (plain, one))
     np.testing.assert_allclose(*logits, rtol=2e-4, atol=1e-5)
 
@@ -251,7 +251,10 @@ def test_images_that_are_too_small_are_refused(name):
 
 @pytest.mark.parametrize("pool", ["mean", "max"])
 def test_vggs_head_in_every_window_of_a_large_map(draw, monkeypatch, pool):
-    """On maps up to 7 x 7 it is the pooled one; on larger ones the mean, or maximum, of its windows."""
+    """For maps up to 7 x 7, the result is that of the pooled head.
+
+    For larger maps, it is the mean or maximum over their windows.
+    """
     monkeypatch.setattr(alexnet_vgg, "HIDDEN", 16)
     pooled, windowed = (
         alexnet_vgg.Classifier(0, global_pool=pool, large_maps=large) for large in ("pooled", "windows")
@@ -264,10 +267,10 @@ def test_vggs_head_in_every_window_of_a_large_map(draw, monkeypatch, pool):
         pooled.apply(variables, x[:, i : i + 7, j : j + 7], train=False) for i in range(3) for j in (0, 1)
     ]
     expected = {"mean": np.mean, "max": np.max}[pool](np.stack(parts), axis=0)
-    # Float32 rounding of sums of 196 products.
+    # float32 rounding of sums of 196 products.
     np.testing.assert_allclose(windowed.apply(variables, x, train=False), expected, rtol=1e-4, atol=1e-5)
     assert np.abs(pooled.apply(variables, x, train=False) - expected).max() > 0.1
-    # Smaller maps are enlarged by their means.
+    # Smaller maps are enlarged by adaptive averages.
     small, means = x[:, :4], adaptive_average_pool(x[:, :4], (7, 8))
     np.testing.assert_array_equal(*(windowed.apply(variables, y, train=False) for y in (small, means)))
 

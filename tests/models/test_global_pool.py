@@ -1,4 +1,4 @@
-"""How the last map becomes one vector."""
+"""Pooling of the last map to one vector."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ BINNED = {"vgg11": 7, "alexnet": 6}
 
 
 def outputs(name: str, x: jax.Array, **options):
-    """What a network of constant parameters gives, and the last map that it sows."""
+    """Returns the output of a network with fixed parameters, and the last map that it sows."""
     network = create_model(name, **SMALL[name], **options)
     shapes = jax.eval_shape(network.init, jax.random.key(0), x)
     rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def test_every_network_can_give_its_last_map(name):
 
     assert len(shape(global_pool="", num_classes=0)) == 4
     assert shape(global_pool="max", num_classes=3) == (2, 3)
-    with pytest.raises(ConfigError, match="which no head can take: use num_classes=0"):
+    with pytest.raises(ConfigError, match="which a head cannot classify: use num_classes=0"):
         create_model(name, **SMALL[name], global_pool="")
     with pytest.raises(ConfigError, match="unknown global_pool 'avg'. .*max, mean"):
         create_model(name, **SMALL[name], global_pool="avg")
@@ -63,7 +63,7 @@ def test_convnexts_norm_what_is_pooled(draw):
     normed, _ = outputs("convnext_micro", x, global_pool="", **FEATURES)
     largest, last = outputs("convnext_micro", x, global_pool="max", **FEATURES)
     assert normed.shape == last.shape
-    assert np.abs(largest - normed.max((1, 2))).max() > 1e-3  # the norm follows, as in timm
+    assert np.abs(largest - normed.max((1, 2))).max() > 1e-3  # the norm follows the pooling, as in timm
 
 
 @pytest.mark.parametrize(("shape", "bins"), [((9, 7), (7, 7)), ((2, 13), (6, 6)), ((1, 1), (6, 6))])
@@ -84,10 +84,10 @@ def test_bins_of_maxima(shape, bins, draw):
 @pytest.mark.parametrize("name", BINNED)
 def test_max_pooled_chains_take_their_bins_maxima(name, draw, monkeypatch):
     monkeypatch.setattr(alexnet_vgg, "HIDDEN", 16)
-    side = 256 if name == "alexnet" else 64  # below, its bins have a single sample
+    side = 256 if name == "alexnet" else 64  # for smaller images its bins have a single sample
     x = draw(1, side, side, 3)
     mean, last = outputs(name, x, **FEATURES)
     largest, same = outputs(name, x, global_pool="max", **FEATURES)
     np.testing.assert_array_equal(same, last)
-    assert mean.shape == largest.shape == (1, 16) and np.all(largest >= mean)  # of positive weights
+    assert mean.shape == largest.shape == (1, 16) and np.all(largest >= mean)  # all weights are positive
     assert np.any(largest > mean)

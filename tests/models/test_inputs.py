@@ -1,4 +1,4 @@
-"""What networks say of images in another layout."""
+"""Errors for images in another layout."""
 
 import jax
 import numpy as np
@@ -23,6 +23,6 @@ def test_channels_first_images_are_refused_with_both_layouts(name, channels):
 
 
 def test_small_images_are_no_channels():
-    """One row of four channels is an image [N, H, W, C] for all that its shape says."""
+    """The shape [2, 3, 3, 4] can be a valid batch of images [N, H, W, C]."""
     module = create_model("basic", num_classes=2, widths=(4,))
     jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((2, 3, 3, 4), np.float32))

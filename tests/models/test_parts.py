@@ -1,4 +1,4 @@
-"""Parts of one's own, known by name."""
+"""Parts of users, registered by name."""
 
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ def _own_tables(monkeypatch):
 
 
 class Shrink(Layer):
-    """Half of each value."""
+    """Multiplies by a factor."""
 
     factor: float = 0.5
 
@@ -28,7 +28,7 @@ class Shrink(Layer):
 
 
 class OwnGate(Layer):
-    """A product."""
+    """Multiplies even and odd channels."""
 
     gated: ClassVar[bool] = True
 
@@ -55,7 +55,7 @@ def test_a_gate_is_for_networks_that_make_its_maps():
     network = create_model("convnext_micro", depths=(1,), widths=(4,), activation="own_gate")
     x = jax.ShapeDtypeStruct((1, 16, 16, 3), "float32")
     params = jax.eval_shape(network.init, jax.random.key(0), x)["params"]
-    # 2/3 of 4 x 4 channels to a multiple of 8, twice.
+    # 2/3 of 4 x 4 channels, rounded to a multiple of 8, twice.
     assert params["stage0_block0"]["mlp"]["expand"]["kernel"].shape == (4, 16)
     with pytest.raises(ConfigError, match="unknown activation 'own_gate'"):
         create_model("resnet18", activation="own_gate")
@@ -64,7 +64,7 @@ def test_a_gate_is_for_networks_that_make_its_maps():
 @pytest.mark.parametrize(
     ("kind", "name", "module", "message"),
     [
-        ("activation", "up_gate", OwnGate, "activation 'up_gate' is taken by UpGate: choose another name"),
+        ("activation", "up_gate", OwnGate, "activation name 'up_gate' is taken by UpGate: choose another"),
         ("activations", "mine", OwnGate, "unknown kind of part 'activations'. Did you mean 'activation'"),
         ("activation", "mine", UpGate(), "expected the class of a Flax module for the activation 'mine'"),
         ("activation", "mine", nn.relu, "expected the class of a Flax module for the activation 'mine'"),
@@ -77,7 +77,7 @@ def test_what_cannot_be_registered(kind, name, module, message):
 
 
 class Nearest(Layer):
-    """Every sample again and again."""
+    """Repeats every sample."""
 
     strides: int = 2
 

@@ -1,4 +1,4 @@
-"""Networks by name, and what is said about names, options and parts that do not exist."""
+"""Networks by name, and errors for unknown names, options and parts."""
 
 import pytest
 
@@ -95,14 +95,14 @@ def test_what_the_package_offers():
         (
             "convnext_tiny",
             {"dtype": "bfloat"},
-            'dtype is a number format of JAX, such as "bfloat16", got .bfloat.',
+            'dtype must be a floating-point format of JAX, such as "bfloat16", got .bfloat.',
         ),
-        ("convnext_tiny", {"precision": "bfloat16"}, 'Number formats are other options: dtype="bfloat16"'),
-        ("convnext_tiny", {"param_dtype": 3}, "param_dtype is a number format of JAX"),
+        ("convnext_tiny", {"precision": "bfloat16"}, 'For number formats use dtype="bfloat16"'),
+        ("convnext_tiny", {"param_dtype": 3}, "param_dtype must be a floating-point format of JAX"),
         (
             "convnext_tiny",
             {"depths": (1, 1)},
-            r"depths \(1, 1\) and widths .* differ in their number of stages",
+            r"depths \(1, 1\) and widths .* must have the same length",
         ),
         ("convnext_aps_tiny", {"any_size": True}, "any_size=True needs the ideal sampler, got 'polyphase'"),
         ("convnext_tiny", {"any_size": True}, "any_size=True needs the ideal sampler, got 'subsample'"),
@@ -113,8 +113,8 @@ def test_what_the_package_offers():
         ),
         ("convnext_afc_tiny", {"stem_stride": 1}, "with stem_stride=1 use stem_activation=None"),
         ("convnext_afg_tiny", {"mlp_ratio": 0}, "mlp_ratio must be positive, got 0"),
-        ("convnext_afg_tiny", {"stem_stride": 1}, "lowpass_gate relies on .* use stem_activation=None"),
-        ("convnext_tiny", {"final_norm": "batch"}, "'batch' takes maps: use final_norm_position='map'"),
+        ("convnext_afg_tiny", {"stem_stride": 1}, "lowpass_gate needs .* use stem_activation=None"),
+        ("convnext_tiny", {"final_norm": "batch"}, "'batch' needs a map: use final_norm_position='map'"),
         ("convnext_tiny", {"final_norm": "chanel"}, "unknown final_norm 'chanel'. Did you mean 'channel'"),
         ("convnext_tiny", {"final_norm_position": "pool"}, "unknown final_norm_position 'pool'"),
         ("convnext_tiny", {"downsampled_stages": "al"}, "Did you mean 'all'"),

@@ -1,4 +1,4 @@
-"""U-Nets: which of them move their map with the image, at every size; training; and what options do."""
+"""U-Nets: equivariance at every size, training, and options."""
 
 import contextlib
 import re
@@ -13,10 +13,10 @@ from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.models import create_model, list_models
 from aliasfree_jax.ops.shift import fractional_shift
 
-# Float64 rounding through up to 20 layers, relative to the norm of the map; measured 1e-15, and 3e-13 with
+# float64 rounding in up to 20 layers, relative to the norm of the map. 1e-15 was measured, and 3e-13 with
 # gates, whose products of products grow.
 EXACT = 1e-11
-# Ten times less than BlurPool's, the best of those that are not exact, at shifts by one pixel.
+# A tenth of the change of BlurPool, the best network that is not exact, after shifts by one pixel.
 BROKEN = 1e-4
 SMALL = {"widths": (2, 4, 6), "num_classes": 2}
 INTEGER = ((1, 0), (3, -5), (2, 7))
@@ -25,7 +25,7 @@ VARIANTS = ("", "_afc", "_afg", "_aps", "_blur", "_circular", "_instance", "_lps
 
 
 def errors(network, size, shifts, draw, randomised) -> np.ndarray:
-    """|f(shift x) - shift f(x)| / |f(x)| for each shift: the norms are over the whole map."""
+    """Returns |f(shift x) - shift f(x)| / |f(x)| for each shift, with norms over the whole map."""
     x = draw(1, *size, 3)
     variables = randomised(network, *x.shape)
     moved = [fractional_shift(x, shift) for shift in shifts]
@@ -40,7 +40,7 @@ def errors(network, size, shifts, draw, randomised) -> np.ndarray:
 def test_adaptive_ones_move_their_map_by_whole_pixels(variant, size, draw, randomised, x64):
     network = create_model(f"unet_micro_{variant}", **SMALL)
     found = errors(network, size, INTEGER + FRACTIONAL[:1], draw, randomised)
-    # Components are chosen, not interpolated.
+    # Not exact for the last shift, which is fractional.
     assert found[:-1].max() < EXACT and found[-1] > BROKEN
 
 
@@ -71,7 +71,10 @@ def test_the_others_do_not(name, draw, randomised, x64):
 
 @pytest.mark.slow
 def test_what_breaks_an_alias_free_one(draw, randomised, x64):
-    """Each of these alone: the Nyquist frequency of the image, a max pool, a ReLU, zeros at the border."""
+    """Each of these breaks it alone.
+
+    They are the Nyquist frequency of the image, a max pool, a ReLU, and zeros at the border.
+    """
     for options in (
         {"without_nyquist": False},
         {"pool_size": 2},
@@ -94,7 +97,7 @@ def test_every_filter_size_is_exact(size, draw, randomised, x64):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_map_has_the_size_of_the_image(variant):
-    """Also where strides do not divide it: 13 is rounded up twice, 18 once."""
+    """Also for sides that the strides do not divide: 13 is rounded up twice, 18 once."""
     network = create_model(f"unet_micro{variant}", **SMALL)
     images = jax.ShapeDtypeStruct((2, 13, 18, 3), jnp.float32)
     uneven = variant in ("_aps", "_lps", "_sinc")
@@ -122,11 +125,11 @@ def test_every_parameter_is_trained(variant, draw):
     found, out = gradients(params, 1.0, 0)
     for path, leaf in jax.tree_util.tree_leaves_with_path(found):
         name = jax.tree_util.keystr(path)
-        # Batch norm takes away what a convolution adds to a whole channel, as does softmax from all logits.
+        # Batch norm removes the bias of a convolution, and softmax a constant of all logits: no gradient.
         if not re.search(r"conv\d?'\]\['bias'\]$", name):
-            assert float(jnp.abs(leaf).max()) > 1e-6, name  # ten times the rounding of float32
+            assert float(jnp.abs(leaf).max()) > 1e-6, name  # ten times float32 rounding
     if variant == "_lps":
-        # The mixture's weights follow temperature and noise, on the way down and back.
+        # The weights of the mixture depend on temperature and noise, in encoder and decoder.
         for other in (gradients(params, 0.1, 0)[1], gradients(params, 1.0, 1)[1]):
             assert float(jnp.abs(out - other).max()) > 1e-4
 
@@ -137,7 +140,7 @@ def _initial(network, x):
 
 
 def test_a_mixture_is_written_back_by_its_weights(draw):
-    """With weights as phases the upsampler spreads the samples: the way back of training."""
+    """In training the upsampler spreads samples over the phases by their weights."""
     network = create_model("unet_micro_lps", **SMALL)
     sampler, upsampler = network.sampler(), network.upsampler()
     x = draw(2, 8, 8, 3)
@@ -146,7 +149,7 @@ def test_a_mixture_is_written_back_by_its_weights(draw):
     y, (weights,) = jax.jit(lambda v: sampler.apply(v, x, **how))(variables)
     assert weights.shape == (2, 4) and jnp.issubdtype(weights.dtype, jnp.floating)
     back = upsampler.apply({}, y, (weights,))
-    # Blur and gain keep the sum of each channel over the map: the weights add up to one.
+    # Blur and gain preserve the sum of each channel up to the factor 4, because the weights sum to one.
     np.testing.assert_allclose(back.sum((1, 2)), 4 * y.sum((1, 2)), rtol=1e-4, atol=1e-3)
 
 
@@ -155,12 +158,12 @@ def test_constants_keep_their_value_on_the_way_back():
         upsampler = create_model(f"unet_micro_{variant}").upsampler()
         x = jnp.ones((1, 4, 4, 2))
         phase = None if variant == "afc" else (jnp.array([3]),)
-        # Exactly but for rounding of the blur: binomials over powers of two.
+        # Exact up to rounding of the blur.
         np.testing.assert_allclose(upsampler.apply({}, x, phase), jnp.ones((1, 8, 8, 2)), rtol=1e-6)
 
 
 def test_without_convolutions_behind_the_upsampler(draw):
-    """The double convolutions then make the channels of the finer level (bilinear U-Nets)."""
+    """The double convolutions then make the channels of the finer level, as in bilinear U-Nets."""
     network = create_model("unet_micro", widths=(4, 8, 8), up_conv=False, upsampler="bilinear")
     x = draw(1, 8, 8, 3)
     params = jax.eval_shape(network.init, jax.random.key(0), x)["params"]
@@ -172,14 +175,14 @@ def test_without_convolutions_behind_the_upsampler(draw):
 
 @pytest.mark.parametrize("variant", ["afc", pytest.param("afg", marks=pytest.mark.slow)])
 def test_an_alias_free_one_stays_bounded_on_images_unlike_those_of_training(variant, draw):
-    """What no norm of the image itself bounds must not be squared again and again: it would not train."""
+    """Values that no norm of the image bounds must not be squared repeatedly: the network would not train."""
 
     def largest(**options) -> float:
         network, x = create_model(f"unet_micro_{variant}", **SMALL, **options), draw(1, 8, 8, 1)
         variables = jax.jit(network.init)(jax.random.key(0), x)
         return float(jnp.abs(jax.jit(network.apply)(variables, 10 * x)).max())
 
-    # Ten layers, each of values of order 1; squared again and again, ten becomes 10^(2^10), or not a number.
+    # Ten layers with values of order 1. Repeated squares of ten reach 10^(2^10), which overflows.
     assert largest() < 100 and not largest(norm="batch") < 1e4
 
 
@@ -201,7 +204,7 @@ def test_what_is_refused():
         create_model("unet", global_pool="max")
     with pytest.raises(ConfigError, match="unknown upsampler 'bilinaer'. Did you mean 'bilinear'"):
         create_model("unet", upsampler="bilinaer")
-    with pytest.raises(ConfigError, match="filter_size is for samplers that blur"):
+    with pytest.raises(ConfigError, match="filter_size needs a sampler that blurs"):
         create_model("unet_afc", filter_size=3)
     network = create_model("unet_micro")
     with pytest.raises(ShapeError, match="images of 3 x 8 are too small: .* at least 4 pixels"):

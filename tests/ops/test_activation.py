@@ -1,4 +1,4 @@
-"""Polynomial activations: against the original's way, on the smallest grid, under every shift."""
+"""Polynomial activations: comparison with the original's method, smallest exact grid, equivariance."""
 
 import functools
 
@@ -21,7 +21,7 @@ from aliasfree_jax.ops.activation import (
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift
 
-# Float64: squares of maps of order 1 to 10 after products with up to 50 cosines.
+# float64 rounding for squares of values of order 1 to 10, after products with up to 50 cosines.
 EXACT = 1e-12
 
 SHIFTS = [(1.0, 0.0), (0.5, 0.5), (-1 / 3, 2 / 3), (0.123, 7.77)]
@@ -48,7 +48,9 @@ def test_one_row_serves_all_channels(draw):
 def test_the_initial_quadratic_is_close_to_gelu():
     x = jnp.linspace(-2, 2, 50)
     y = polynomial(x[:, None], jnp.array(GELU_QUADRATIC))[:, 0]
-    np.testing.assert_allclose(y, jax.nn.gelu(x, approximate=False), atol=0.3)  # a parabola's best
+    np.testing.assert_allclose(
+        y, jax.nn.gelu(x, approximate=False), atol=0.3
+    )  # the largest error of the best parabola
 
 
 def test_half_precision_evaluates_in_float32(draw):
@@ -56,7 +58,7 @@ def test_half_precision_evaluates_in_float32(draw):
     y = polynomial(x, coefficients, 7.0, 7.0)
     assert y.dtype == jnp.bfloat16
     exact = polynomial(x.astype(jnp.float32), coefficients, 7.0, 7.0)
-    np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))  # a single rounding, at the end
+    np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))  # one rounding, at the end
 
 
 @pytest.mark.parametrize("size", [(1, 2), (3, 4), (7, 14), (10, 8), (9, 9)], ids="{0[0]}x{0[1]}".format)
@@ -95,13 +97,13 @@ def test_no_smaller_grid_is_exact(size, degree, draw, x64):
 def test_commutes_with_every_shift(size, degree, draw, x64):
     x, coefficients = draw(1, *size, 2), draw(2, degree + 1, seed=1)
     act = jax.jit(functools.partial(up_polynomial_down, coefficients=coefficients))
-    # Input without Nyquist frequencies: those of even sides have no direction to move in.
+    # The Nyquist frequency of even sides cannot be shifted by fractions, so it is removed from the input.
     x = ideal_resample(ideal_resample(x, tuple(n - 1 + n % 2 for n in size)), size)
     for shift in SHIFTS:
         np.testing.assert_allclose(
             act(fractional_shift(x, shift)), fractional_shift(act(x), shift), atol=EXACT
         )
-    # Negative controls: the polynomial on the map's own grid, and a function that is no polynomial.
+    # Negative controls: the polynomial without a finer grid, and a function that is not a polynomial.
     for aliasing in (lambda x: polynomial(x, coefficients), jax.nn.gelu):
         difference = aliasing(fractional_shift(x, (0.5, 0.5))) - fractional_shift(aliasing(x), (0.5, 0.5))
         assert float(jnp.abs(difference).max()) > 1e-2
@@ -155,17 +157,21 @@ def test_jit_equals_eager_and_dtypes_stay(draw):
         np.testing.assert_allclose(function(x, coefficients), expected, atol=1e-5)  # rounding of float32
         rough = function(x.astype(jnp.bfloat16), coefficients)
         assert rough.dtype == jnp.bfloat16
-        # Eight bits of mantissa after each of up to five steps, for values of up to 5.
+        # bfloat16 has 8 bits of mantissa; up to five roundings of values up to 5.
         np.testing.assert_allclose(rough.astype(jnp.float32), expected, atol=0.15)
 
 
 def test_wrong_coefficients_and_maps_are_named(draw):
     x = draw(1, 4, 4, 3)
-    with pytest.raises(ShapeError, match="4 rows of coefficients for 3 channels"):
+    with pytest.raises(
+        ShapeError, match="one row of coefficients per channel, got 4 rows of coefficients for 3 channels"
+    ):
         polynomial(x, jnp.ones((4, 3)))
     with pytest.raises(ShapeError, match="1 rows of coefficients for 3 channels"):
         lowpass_polynomial(x, x, jnp.ones((1, 3)))
-    with pytest.raises(ConfigError, match="low-pass polynomial is quadratic: expected 3 coefficients, got 4"):
+    with pytest.raises(
+        ConfigError, match="low-pass polynomial is a quadratic: expected 3 coefficients, got 4"
+    ):
         lowpass_polynomial(x, x, jnp.ones((3, 4)))
     with pytest.raises(ShapeError, match="expected floating-point images"):
         up_polynomial_down(x[0], jnp.ones(3))
@@ -180,7 +186,10 @@ def test_the_module_keeps_the_grid_in_one_place(draw, monkeypatch):
 
 
 def test_the_gradient_of_a_polynomial_keeps_one_map(draw):
-    """Autodiff of Horner's rule keeps a map a power: on the fine grid, the largest of a network."""
+    """Automatic differentiation of Horner's rule would store one map per power.
+
+    On the fine grid these are the largest maps of a network.
+    """
     x, coefficients = draw(2, 8, 8, 4), draw(4, 4, seed=1)
     backward = jax.eval_shape(lambda x, c: jax.vjp(polynomial, x, c)[1], x, coefficients)
     assert sum(leaf.size == x.size for leaf in jax.tree.leaves(backward)) == 1

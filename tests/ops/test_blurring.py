@@ -15,7 +15,9 @@ from aliasfree_jax.ops.blurring import binomial_taps, blur
 @pytest.mark.parametrize("size", range(1, 8))
 def test_taps_are_normalised_binomials(size):
     expected = [math.comb(size - 1, i) / 2 ** (size - 1) for i in range(size)]
-    np.testing.assert_array_equal(binomial_taps(size), expected)  # powers of two: exact
+    np.testing.assert_array_equal(
+        binomial_taps(size), expected
+    )  # exact, because all values are sums of powers of two
 
 
 @pytest.mark.parametrize("size", [0, 8, -1])
@@ -35,7 +37,9 @@ def test_blur_equals_its_definition(size, stride, draw, x64):
     x = draw(2, 9, 12, 3)
     y = compiled(x, size, stride)
     assert y.shape == (2, -(-9 // stride), -(-12 // stride), 3)
-    np.testing.assert_allclose(y, blur_ref(np.asarray(x), size, stride), atol=1e-14)  # at most 49 products
+    np.testing.assert_allclose(
+        y, blur_ref(np.asarray(x), size, stride), atol=1e-14
+    )  # rounding of at most 49 products
 
 
 @pytest.mark.parametrize("padding", ["CIRCULAR", "ZERO", "REFLECT", "REPLICATE"])
@@ -75,7 +79,7 @@ def test_jit_equals_eager_and_dtypes_stay(size, draw):
     np.testing.assert_allclose(blur(x, size, 2), expected, atol=1e-6)  # rounding of float32
     rough = compiled(x.astype(jnp.bfloat16), size, 2)
     assert rough.dtype == jnp.bfloat16
-    # Five roundings to eight bits.
+    # Five roundings to the 8 bits of bfloat16.
     np.testing.assert_allclose(rough.astype(jnp.float32), expected, atol=0.05)
 
 

@@ -1,4 +1,4 @@
-"""Dense convolution: the product over patches against XLA's convolution."""
+"""Dense convolution: the product over patches compared with XLA's convolution."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.ops.choices import CHOICES
 from aliasfree_jax.ops.convolution import conv2d, patches
 
-# Sums of at most 147 products of order 1 in another order.
+# float64 rounding of sums of at most 147 products of order 1 in a different order.
 EXACT = 1e-13
 
 
 @pytest.fixture
 def patches_to(monkeypatch):
-    """Sets up to how many channels a convolution runs over patches."""
+    """Sets the largest number of channels for which a convolution runs over patches."""
 
     def limit(channels: int) -> None:
         monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], patches_to=channels))

@@ -1,4 +1,4 @@
-"""Depthwise convolution: two methods against each other, forward and in both gradients."""
+"""Depthwise convolution: both methods compared, in value and both gradients."""
 
 import functools
 
@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops.depthwise import depthwise_conv, depthwise_conv_ref
 
-# Sums of 49 products of order 1 in another order.
+# Rounding of sums of 49 products of order 1 in a different order, in float64 and float32.
 EXACT, SINGLE = 1e-13, 2e-5
 
 convolve = jax.jit(depthwise_conv, static_argnames=("padding", "method"))
@@ -75,8 +75,8 @@ def test_bfloat16_in_bfloat16_out(method, draw):
     wide = (a.astype(jnp.float32) for a in (x, kernel, weights))
     for ours, theirs in zip(rough, value_and_gradients(*wide, "CIRCULAR", method), strict=True):
         assert ours.dtype == jnp.bfloat16
-        # The inputs are the same numbers; one rounding of the result to eight bits, and one more
-        # where the gradient of the border is added to that of the interior.
+        # The inputs are equal numbers. The result is rounded once to 8 bits, and once more where the gradient
+        # of the border is added to that of the interior.
         np.testing.assert_allclose(
             ours.astype(jnp.float32), theirs, atol=2**-7 * float(jnp.abs(theirs).max())
         )
@@ -94,7 +94,9 @@ def test_auto_takes_shifted_sums_on_the_cpu_and_convolutions_elsewhere(draw, mon
     x, kernel = draw(1, 5, 5, 2), draw(3, 3, 2)
 
     def text() -> str:
-        return str(jax.make_jaxpr(lambda x, kernel: depthwise_conv(x, kernel))(x, kernel))  # traced anew
+        return str(
+            jax.make_jaxpr(lambda x, kernel: depthwise_conv(x, kernel))(x, kernel)
+        )  # the lambda makes JAX trace again
 
     assert "conv_general_dilated" not in text()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -127,7 +129,7 @@ def test_wrong_kernels_methods_and_maps_are_named(draw):
 
 
 def test_xla_cannot_cut_the_shifted_sum(draw):
-    """A norm that follows would otherwise take half of the sum into its own loop, 7 times slower."""
+    """Otherwise XLA would fuse half of the sum with a following norm, which is 7 times slower."""
     x, kernel = draw(2, 9, 7, 3), draw(7, 7, 3, seed=1)
 
     def normalised(x, kernel):
@@ -146,8 +148,8 @@ def test_a_nan_in_the_kernel_reaches_its_channel_alone(method, draw):
     assert bool(spoilt[..., 0].all()) and not bool(spoilt[..., 1].any())
 
 
-# Every transformation of JAX, of shifted sums against the same of XLA's convolution. The sine bounds
-# all derivatives of the loss, and none of them vanishes.
+# Every JAX transformation of shifted sums is compared with that of XLA's convolution. With a sine in the
+# loss, all its derivatives are bounded and none vanishes.
 
 
 def losses(padding, method="shifted"):
@@ -156,7 +158,7 @@ def losses(padding, method="shifted"):
 
 
 def assert_same(ours, theirs):
-    """Equal trees but for the order of some hundred products, of the size of the largest result."""
+    """Asserts equal trees, up to rounding of some hundred products relative to the largest result."""
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         np.testing.assert_allclose(a, b, atol=EXACT * max(1, np.abs(b).max(initial=0)))
@@ -236,7 +238,7 @@ def test_derivatives_of_every_kind_agree(transformed, padding, draw, x64):
 
 
 def derivatives(padding, method):
-    """Value, gradients and a Hessian-vector product."""
+    """Returns value, gradients and a Hessian-vector product."""
     convolve, loss = losses(padding, method)
     return lambda x, kernel: (convolve(x, kernel), *forward_over_reverse(convolve, loss, x, kernel))
 
@@ -290,8 +292,8 @@ def test_second_derivatives_keep_each_dtype(dtype, kernel_dtype, draw, x64):
         dtype,
         kernel_dtype,
     ]
-    # bfloat16 rounds the value, its gradient, and what comes of both, to eight bits each; float32
-    # rounds every sum to 24.
+    # bfloat16 rounds the value, its gradient and the results of both to 8 bits each. float32 rounds every sum
+    # to 24 bits.
     error = 2**-5 if "bfloat16" in (dtype, kernel_dtype) else 2**-20
     for a, shape, b in zip(*map(jax.tree.leaves, (results, shapes, exact)), strict=True):
         assert (a.shape, a.dtype) == (shape.shape, shape.dtype)
@@ -308,7 +310,7 @@ def test_export_with_any_number_of_images(draw):
             *map(jax.tree.leaves, (exported.call(x[:images], kernel), function(x[:images], kernel))),
             strict=True,
         ):
-            np.testing.assert_allclose(a, b, atol=10 * SINGLE)  # the same program, compiled anew
+            np.testing.assert_allclose(a, b, atol=10 * SINGLE)  # the same program, compiled again
 
 
 @pytest.fixture
@@ -330,7 +332,7 @@ def test_a_batch_on_four_devices_stays_where_it_is(mapped, mesh, draw):
     results = compiled(divided, everywhere)
     assert results[0].sharding.is_equivalent_to(divided.sharding, divided.ndim)
     for a, b in zip(*map(jax.tree.leaves, (results, jax.jit(function)(x, kernel))), strict=True):
-        np.testing.assert_allclose(a, b, atol=10 * SINGLE)  # kernel gradients add four partial sums
+        np.testing.assert_allclose(a, b, atol=10 * SINGLE)  # kernel gradients are sums of four partial sums
 
 
 def test_shard_map_adds_the_kernel_gradients_of_all_devices(mesh, draw):
@@ -339,4 +341,4 @@ def test_shard_map_adds_the_kernel_gradients_of_all_devices(mesh, draw):
     specs = PartitionSpec("data"), PartitionSpec()
     divided = jax.shard_map(gradient, mesh=mesh, in_specs=specs, out_specs=specs)
     for a, b in zip(jax.jit(divided)(x, kernel), jax.jit(gradient)(x, kernel), strict=True):
-        np.testing.assert_allclose(a, b, atol=10 * SINGLE)  # the sum of four partial sums
+        np.testing.assert_allclose(a, b, atol=10 * SINGLE)  # kernel gradients are sums of four partial sums

@@ -1,4 +1,4 @@
-"""Products of two maps: against the convolution of their spectra, on the smallest grid, under every shift."""
+"""Products of two maps: comparison with convolved spectra, smallest exact grid, equivariance."""
 
 import functools
 
@@ -14,7 +14,7 @@ from aliasfree_jax.ops.activation import gate, polynomial_grid, up_gate_down, up
 from aliasfree_jax.ops.resample import ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift
 
-# Float64: products of maps of order 1 to 5 after sums with up to 50 cosines.
+# float64 rounding for products of values of order 1 to 5, after sums with up to 50 cosines.
 EXACT = 1e-12
 
 SIZES = [(1, 2), (3, 4), (7, 14), (10, 8), (9, 9)]
@@ -68,7 +68,7 @@ def test_no_smaller_grid_is_exact(size, draw, x64):
 
 @pytest.mark.parametrize("size", [(8, 7), (6, 9)], ids="{0[0]}x{0[1]}".format)
 def test_commutes_with_every_shift(size, draw, x64):
-    # Without Nyquist frequencies: those of even sides have no direction to move in.
+    # The Nyquist frequency of even sides cannot be shifted by fractions, so it is removed from the inputs.
     odd = tuple(n - 1 + n % 2 for n in size)
     x, by = (ideal_resample(ideal_resample(draw(1, *size, 2, seed=s), odd), size) for s in (0, 1))
 
@@ -90,13 +90,13 @@ def test_products_have_the_wanted_precision(precision, draw):
     x = draw(1, 7, 6, 3)
     program = str(jax.make_jaxpr(functools.partial(up_gate_down, precision=precision))(x, x))
     products, exact = program.count("dot_general["), program.count("precision=(Precision.HIGHEST")
-    # Two matrices a resampling, and one program for both interpolations.
+    # Two matrices per resampling, and one program for both interpolations.
     assert products == 4 and exact == (4 if precision == "highest" else 0)
 
 
 def test_wrong_maps_and_methods_are_named(draw):
     x = draw(1, 4, 4, 3)
-    with pytest.raises(ShapeError, match=r"maps of one shape, got \(1, 4, 4, 3\) and \(1, 4, 4, 2\)"):
+    with pytest.raises(ShapeError, match=r"maps of the same shape, got \(1, 4, 4, 3\) and \(1, 4, 4, 2\)"):
         up_gate_down(x, x[..., :2])
     with pytest.raises(ShapeError, match=r"expected floating-point images \[N, H, W, C\], got int32"):
         up_gate_down(x.astype(jnp.int32), x)

@@ -1,4 +1,4 @@
-"""The mean of a convolution, against the convolution."""
+"""The mean of a convolution, compared with the convolution."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def test_it_is_the_mean_of_the_convolution(taps, padding, shape, draw, x64):
         with pytest.raises(ShapeError, match="needs a larger map"):
             mean_convolution(x, kernel, padding)
         return
-    # float64: sums of up to 112 places in another order, values up to about 4 * taps
+    # float64 rounding of sums of up to 112 values, up to about 4 * taps, in a different order.
     np.testing.assert_allclose(
         mean_convolution(x, kernel, padding), mean_convolution_ref(x, kernel, padding), rtol=0, atol=1e-13
     )
@@ -51,7 +51,7 @@ def test_gradients(padding, draw, x64):
 
 
 def test_no_convolution_is_left():
-    """One pass over the map: fewer than 4 operations an element, where the convolution has 2 * 9 * 32."""
+    """One pass over the map needs fewer than 4 operations per element; the convolution needs 2 * 9 * 32."""
     x = jax.ShapeDtypeStruct((4, 64, 64, 32), np.float32)
     kernel = jax.ShapeDtypeStruct((3, 3, 32, 32), np.float32)
     cost = jax.jit(mean_convolution, static_argnums=2).lower(x, kernel, "ZERO").compile().cost_analysis()

@@ -1,4 +1,4 @@
-"""Operations that keep their name in the program."""
+"""Operations that keep their names in the program."""
 
 import dataclasses
 import functools
@@ -43,12 +43,12 @@ def test_names_of_others_are_not_read(name):
 
 
 def operations(program) -> list[tuple[str, dict[str, tuple[int, ...]]]]:
-    """What `read` finds among the `jit` equations of a jaxpr."""
+    """Returns the operations that `read` finds among the `jit` equations of a jaxpr."""
     found = [read(e.params["name"]) for e in program.eqns if e.primitive.name in ("jit", "pjit")]
     return [each for each in found if each is not None]
 
 
-HALF = {"passed": (1, 1), "zero_offset": (1, 1)}  # of 8 samples, at half the Nyquist frequency
+HALF = {"passed": (1, 1), "zero_offset": (1, 1)}  # low-pass filter of 8 samples at half the Nyquist frequency
 PHASES = jnp.zeros((1,), int)
 
 
@@ -91,14 +91,14 @@ def test_each_operation_stands_in_the_program(function, expected, transformed, d
 
 
 def test_the_numbers_tell_which_frequencies_pass(draw):
-    """Of a map of 12 rows: cosines up to the number pass, the next one does not."""
+    """In a map of 12 rows, the stated highest frequency passes and the next one does not."""
     filtered = functools.partial(resample.ideal_lowpass, cutoff=0.5)
     ((_, numbers),) = operations(jax.make_jaxpr(filtered)(draw(1, 12, 8, 1)).jaxpr)
     (highest, _) = numbers["passed"]
     for frequency, passes in ((highest, True), (highest + 1, False)):
         wave = jnp.cos(2 * jnp.pi * frequency * jnp.arange(12) / 12)
         x = jnp.broadcast_to(wave[None, :, None, None], (1, 12, 8, 1))
-        # Amplitude 1, float32.
+        # float32 rounding at amplitude 1.
         np.testing.assert_allclose(filtered(x), x if passes else jnp.zeros_like(x), atol=1e-6)
 
 

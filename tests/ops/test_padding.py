@@ -1,4 +1,4 @@
-"""Padding: the four modes against numpy, sizes that fit and that do not."""
+"""Padding: the four modes compared with numpy, and maps that are too small."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -81,7 +81,9 @@ def test_ties_go_to_the_first_phase(criterion):
     assert phase.tolist() == [0, 0]
     np.testing.assert_array_equal(y, jnp.ones((2, 2, 2, 3)))
     stripes = jnp.broadcast_to(jnp.array([0.0, 1.0])[None, None, jnp.arange(4) % 2, None], (1, 4, 4, 1))
-    first_of_two = {"l2_min": 0, "l1_min": 0}.get(criterion, 2)  # odd columns: phases 2 and 3
+    first_of_two = {"l2_min": 0, "l1_min": 0}.get(
+        criterion, 2
+    )  # the ones are in odd columns: phases 2 and 3 tie
     assert polyphase_downsample(stripes, criterion)[1].tolist() == [first_of_two]
 
 
@@ -96,7 +98,7 @@ def test_every_integer_shift_permutes_the_same_samples(criterion, draw):
     for part in np.asarray(parts):
         rolled = (np.roll(expected[0], back, (0, 1)) for back in itertools.product(range(3), range(4)))
         assert any((candidate == part).all() for candidate in rolled)
-    # Negative control: the fixed phase 0 takes other samples after an odd shift.
+    # Negative control: the fixed phase 0 selects other samples after an odd shift.
     assert np.abs(np.sort(moved[8, ::2, ::2], None) - np.sort(moved[0, ::2, ::2], None)).max() > 0.1
 
 
@@ -141,7 +143,9 @@ def test_scores_of_bfloat16_accumulate_in_float32():
 
 
 def test_wrong_sides_and_criteria_are_named(draw):
-    with pytest.raises(ShapeError, match="by 2 x 2 need sides that these divide, got 5 x 4; pad_to"):
+    with pytest.raises(
+        ShapeError, match="by 2 x 2 need sides that are multiples of the strides, got 5 x 4: pad"
+    ):
         polyphase_components(draw(1, 5, 4, 1))
     with pytest.raises(ConfigError, match="unknown polyphase criterion 'l_inf'. Did you mean 'l_infty'"):
         polyphase_downsample(draw(1, 4, 4, 1), "l_inf")

@@ -1,4 +1,4 @@
-"""Pools, against definitions by loops."""
+"""Pools, compared with definitions by loops."""
 
 import itertools
 
@@ -17,7 +17,7 @@ NUMPY_MODE = {"CIRCULAR": "wrap", "ZERO": "constant", "REPLICATE": "edge", "REFL
 @pytest.mark.parametrize(("size", "stride"), list(itertools.product((1, 2, 3), (1, 2))))
 @pytest.mark.parametrize("padding", ["VALID", "SAMPLES", *NUMPY_MODE])
 def test_max_pool(size, stride, padding, draw):
-    x = draw(2, 7, 8, 3) - 3  # negative, so that zeros from outside would win
+    x = draw(2, 7, 8, 3) - 3  # mostly negative: padded zeros would win
     before, after = (size - 1) // 2, size // 2
     amounts = ((0, 0), (before, after), (before, after), (0, 0))
     wide = np.asarray(x)
@@ -81,7 +81,7 @@ def test_wrong_arguments_are_named(draw):
         max_pool(x, 5)
     with pytest.raises(ShapeError, match="sampling by 2 x 2 needs a map of at least that size, got 1 x 4"):
         average_pool(x[:, :1])
-    with pytest.raises(ShapeError, match="got 3 x 3, 3 channels and 2 groups"):
+    with pytest.raises(ShapeError, match="got a 3 x 3 filter, 3 channels and 2 groups"):
         adaptive_blur(x, draw(1, 4, 4, 2, 3, 3))
 
 

@@ -1,4 +1,4 @@
-"""Ideal filters and resampling: two implementations against each other, and their defining properties."""
+"""Ideal filters and resampling: two implementations compared, and the defining properties."""
 
 import dataclasses
 import functools
@@ -22,14 +22,14 @@ from aliasfree_jax.ops.resample import (
 )
 from aliasfree_jax.ops.shift import fractional_shift
 
-# Matrix products and FFTs of up to 100 samples round differently; values are of order 1, and the
-# rounding of each is a few units in the last place (2e-16 and 1e-7) times the logarithm of the size.
+# Matrix products and FFTs of up to 100 samples round differently. Values are of order 1. Each rounds by a few
+# units in the last place (2e-16 and 1e-7) times the logarithm of the size.
 EXACT = 1e-12
 SINGLE = 1e-5
 
-# Odd, even, multiples of 4 and of 8, the smallest; `test_spectrum.py` has every side from 1 to 33.
+# Odd, even, multiples of 4 and of 8, and the smallest sides. `test_spectrum.py` tests all sides from 1 to 33.
 SIZES = [(1, 12), (2, 7), (14, 5), (32, 9)]
-MAP = (2, 14, 9, 3)  # one shape for several tests, so that they share what is compiled
+MAP = (2, 14, 9, 3)  # several tests share this shape and its compiled programs
 
 OPERATIONS = {
     "lowpass 1/4": functools.partial(ideal_lowpass, cutoff=0.25),
@@ -95,7 +95,7 @@ def test_bfloat16_in_bfloat16_out(method, draw):
     rough = all_operations(x.astype(jnp.bfloat16), method)
     for name, expected in all_operations(x, method).items():
         assert rough[name].dtype == jnp.bfloat16, name
-        # Eight bits of mantissa, in the map, the matrix and between the two products.
+        # 8 bits of mantissa: the map, the matrix and the value between both products are rounded.
         np.testing.assert_allclose(rough[name].astype(jnp.float32), expected, atol=0.06, err_msg=name)
 
 
@@ -106,7 +106,7 @@ def test_bfloat16_products_accumulate_in_float32():
         return apply_matrices(x, np.ones((1, 1)), np.full((1, 1000), 2.0**-10))
 
     assert float(mean(ones)[0, 0, 0, 0]) == pytest.approx(1000 / 1024, rel=2**-8)  # bfloat16 sums stop at 256
-    # CPUs do so unasked; other devices must be told.
+    # CPUs accumulate in float32 by default; other devices need the argument.
     assert str(jax.make_jaxpr(mean)(ones)).count("preferred_element_type=float32") == 2
 
 
@@ -123,7 +123,7 @@ def test_the_lower_precision_reaches_the_products(draw):
 def test_resampling_up_and_back_is_the_identity(n, m, draw, x64):
     x = draw(1, n, n, 2)
     back = ideal_resample(ideal_resample(x, (m, m)), (n, n))
-    if n % 2 == 0 and m > n:  # the Nyquist frequency is ambiguous on the way back, hence dropped
+    if n % 2 == 0 and m > n:  # the Nyquist frequency is ambiguous on the way back, so it is dropped
         assert float(jnp.abs(back - x).max()) > 1e-2
         x = ideal_resample(ideal_resample(x, (n - 1, n - 1)), (n, n))
         back = ideal_resample(ideal_resample(x, (m, m)), (n, n))
@@ -183,7 +183,7 @@ SHIFTS = [(1.0, 0.0), (0.5, 0.5), (-1 / 3, 2 / 3), (0.123, 7.77)]
 
 
 def commutes(down, x: jax.Array, shift: tuple[float, float]) -> float:
-    """Largest difference between shifting before and after downsampling."""
+    """Returns the largest difference between shifting before and after downsampling."""
     y = down(x)
     scaled = tuple(
         s * after / before for s, after, before in zip(shift, y.shape[1:3], x.shape[1:3], strict=True)
@@ -193,7 +193,7 @@ def commutes(down, x: jax.Array, shift: tuple[float, float]) -> float:
 
 @pytest.mark.parametrize("stride", [2, 3, 4, 5])
 def test_downsampling_commutes_with_every_shift(stride, draw, x64):
-    # 4, 6 and 7 outputs: their Nyquist frequency exists or not, at sides of every class modulo 4.
+    # 4, 5, 6 and 7 outputs: with and without a Nyquist frequency, at sides of every residue modulo 4.
     for outputs in [(4, 7), (6, 5)]:
         x = draw(1, stride * outputs[0], stride * outputs[1], 1)
         for shift in SHIFTS:
@@ -207,8 +207,10 @@ def test_any_size_commutes_where_the_stride_does_not_divide(draw, x64):
             assert (
                 commutes(functools.partial(ideal_downsample, strides=stride, any_size=True), x, shift) < EXACT
             )
-    assert commutes(ideal_downsample, draw(1, 25, 25, 1), (0.5, 0.5)) > 1e-2  # as the original: it does not
-    assert commutes(lambda x: x[:, ::2, ::2], draw(1, 24, 24, 1), (0.5, 0.5)) > 1e-2  # plain dropping
+    assert commutes(ideal_downsample, draw(1, 25, 25, 1), (0.5, 0.5)) > 1e-2  # not exact, like the original
+    assert (
+        commutes(lambda x: x[:, ::2, ::2], draw(1, 24, 24, 1), (0.5, 0.5)) > 1e-2
+    )  # negative control: plain subsampling
 
 
 @pytest.mark.parametrize("any_size", [False, True])
@@ -265,14 +267,16 @@ def test_impossible_targets_are_named(draw):
     x = draw(1, 4, 4, 1)
     with pytest.raises(ShapeError, match=r"cannot resample to \(0, 4\): both sides must be at least 1"):
         ideal_resample(x, (0, 4))
-    with pytest.raises(ConfigError, match="factor is an integer of at least 1, or a pair of them, got 0"):
+    with pytest.raises(
+        ConfigError, match="factor must be an integer of at least 1, or a pair of them, got 0"
+    ):
         ideal_upsample(x, 0)
     with pytest.raises(ConfigError, match="unknown masks 'orginal'. Did you mean 'original'"):
         ideal_upsample(x, 2, masks="orginal")
 
 
 def test_sizes_up_to_224_stay_accurate(draw, x64):
-    # Positions p times frequencies k reach 25 000, whose rounding makes angles of error 1e-12 at most.
+    # Products of positions and frequencies reach 25 000. Their rounding causes angle errors of at most 1e-12.
     x = draw(1, 224, 3, 1)
     assert spectrum.exact_grid(224, 2) == 336
     up = ideal_resample(x, (336, 3))

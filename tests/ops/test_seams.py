@@ -1,4 +1,4 @@
-"""Where a wrong side or a wrong bin would shift or keep what it must not."""
+"""Borders and Nyquist bins: cases where an error by one sample or one bin would matter."""
 
 import jax
 import numpy as np
@@ -22,5 +22,5 @@ def test_no_nyquist_frequency_is_left(side, x64):
     constant = np.ones(side)
     for rows, columns in ((alternating, constant), (constant, alternating), (alternating, alternating)):
         wave = (rows[:, None] * columns)[None, :, :, None]
-        assert np.abs(remove_nyquist(wave)).max() < 1e-14  # sums of at most six ones, in float64
+        assert np.abs(remove_nyquist(wave)).max() < 1e-14  # float64 rounding of sums of at most six ones
         np.testing.assert_allclose(remove_nyquist(wave + 3), np.full_like(wave, 3), atol=1e-14)

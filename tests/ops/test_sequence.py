@@ -1,4 +1,4 @@
-"""Sequences: what the operations compute, and that shifts commute."""
+"""Operations on sequences: values and equivariance."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from aliasfree_jax.ops import sequence
 from aliasfree_jax.ops.blurring import binomial_taps
 
-# Float64 sums of at most 30 terms of order 1.
+# float64 rounding of sums of at most 30 terms of order 1.
 EXACT = 1e-12
 
 

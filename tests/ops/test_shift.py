@@ -9,14 +9,14 @@ from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops.resample import ideal_resample, ideal_upsample
 from aliasfree_jax.ops.shift import fractional_shift, integer_shift
 
-# Float64 sums of at most 33 terms of order 1, with angles that carry their position's rounding.
+# float64 rounding of sums of at most 33 terms of order 1, and of the angles.
 EXACT = 1e-12
-# The same in float32, over maps of up to 32 samples.
+# The same in float32, for maps of up to 32 samples.
 SINGLE = 1e-5
 
 
 def band_limited(x: jax.Array) -> jax.Array:
-    """`x` without the Nyquist frequencies of even sides."""
+    """Removes the Nyquist frequencies of even sides."""
     below = tuple(side - 1 + side % 2 for side in x.shape[1:3])
     return ideal_resample(ideal_resample(x, below), x.shape[1:3])
 
@@ -73,7 +73,7 @@ def test_shifts_add_for_band_limited_images(size, draw, x64):
     np.testing.assert_allclose(
         fractional_shift(fractional_shift(smooth, first), (-first[0], -first[1])), smooth, atol=EXACT
     )
-    # The Nyquist frequency loses amplitude in either shift, so the limitation is needed.
+    # Negative control: the Nyquist frequency loses amplitude in each shift.
     raw = fractional_shift(fractional_shift(x, first), second) - fractional_shift(x, both)
     assert float(jnp.abs(raw).max()) > 1e-2
 
@@ -124,7 +124,7 @@ def test_gradients_with_respect_to_the_shift(draw, x64):
         gradient = gradient_of(jnp.array(shift))[0]
         for axis, change in enumerate(step * np.eye(2)):
             numerical = (loss(shift + change) - loss(shift - change)) / (2 * step)
-            # Central differences: error step^2, and rounding 1e-15 / step.
+            # Central differences have an error of step^2, and rounding of 1e-15 / step.
             assert float(gradient[axis]) == pytest.approx(float(numerical), abs=1e-7)
 
 
@@ -133,23 +133,23 @@ def test_bfloat16_in_bfloat16_out(draw):
     for shift in ((0.5, 0.25), jnp.array([[0.5, 0.25]] * 2)):
         y = fractional_shift(x.astype(jnp.bfloat16), shift)
         assert y.dtype == jnp.bfloat16
-        # Eight bits of mantissa.
+        # 8 bits of mantissa.
         np.testing.assert_allclose(y.astype(jnp.float32), fractional_shift(x, shift), atol=0.06)
 
 
 def test_wrong_shifts_are_named(draw):
     x = draw(3, 4, 4, 1)
-    with pytest.raises(ShapeError, match=r"one \(down, right\) pair an image, \[3, 2\], got \[2, 2\]"):
+    with pytest.raises(ShapeError, match=r"one \(down, right\) pair per image, \[3, 2\], got \[2, 2\]"):
         fractional_shift(x, jnp.zeros((2, 2)))
-    with pytest.raises(ShapeError, match=r"one \(down, right\) pair an image, \[3, 2\], got \[2\]"):
+    with pytest.raises(ShapeError, match=r"one \(down, right\) pair per image, \[3, 2\], got \[2\]"):
         integer_shift(x, np.array([1, 2]))
     with pytest.raises(
-        ShapeError, match="expected integer shifts, got float32; fractional_shift takes real ones"
+        ShapeError, match="expected integer shifts, got float32: use fractional_shift for real numbers"
     ):
         integer_shift(x, jnp.zeros((3, 2)))
     with pytest.raises(ShapeError, match="got 3 numbers"):
         fractional_shift(x, (1.0, 2.0, 3.0))
     with pytest.raises(ShapeError, match="expected floating-point images"):
         fractional_shift(jnp.zeros((3, 4, 4, 1), jnp.uint8), jnp.zeros((3, 2)))
-    with pytest.raises(ConfigError, match="by method 'matmul' only, got 'fft'"):
+    with pytest.raises(ConfigError, match="array of shifts needs method='matmul', got 'fft'"):
         fractional_shift(x, jnp.zeros((3, 2)), method="fft")

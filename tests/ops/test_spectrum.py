@@ -1,12 +1,11 @@
-"""Masks: the frequencies that pass, by the definition and by the original's table."""
+"""Masks: the frequencies that pass, compared with the definition and with the original's table."""
 
 import numpy as np
 import pytest
 
 from aliasfree_jax.ops import spectrum
 
-# N, cutoff, highest passed |k| of the low-pass, weight of the halved last bin of the interpolation mask
-# .
+# N, cutoff, highest |k| that the low-pass filter passes, halved last bin of the interpolation mask.
 TABLE = [
     (224, 0.25, 27, 28),
     (224, 0.5, 55, 56),
@@ -33,7 +32,7 @@ TABLE = [
 
 
 def response(weights: tuple[float, ...], n: int) -> np.ndarray:
-    """Gain of each FFT bin 0 ... n // 2 of the filter that stays on the grid of n samples."""
+    """Returns the gain of each FFT bin 0 to n // 2 of the filter on a grid of n samples."""
     matrix = spectrum.filter_matrix(n, spectrum.uniform_positions(n, n), weights)
     return np.fft.rfft(matrix[:, 0])
 
@@ -41,7 +40,7 @@ def response(weights: tuple[float, ...], n: int) -> np.ndarray:
 @pytest.mark.parametrize(("n", "cutoff", "highest", "_"), TABLE)
 def test_lowpass_passes_the_frequencies_of_the_table(n, cutoff, highest, _):
     expected = (np.arange(n // 2 + 1) <= highest).astype(float)
-    # Sums of n float64 cosines.
+    # float64 rounding of sums of n cosines.
     np.testing.assert_allclose(response(spectrum.lowpass_weights(n, cutoff), n), expected, atol=1e-13)
 
 
@@ -50,7 +49,7 @@ def test_everything_passes_at_cutoff_1_without_a_multiple_of_4():
 
 
 def original_lowpass_mask(n: int, cutoff: float) -> np.ndarray:
-    """The original's mask, as it is defined there; DC kept where the original fails."""
+    """The original's mask by its definition, except that DC passes where the original raises an error."""
     low = int((n * cutoff) // 2)
     mask = np.ones(n)
     mask[low + 1 : n - low] = 0
@@ -145,7 +144,7 @@ def test_the_matrix_evaluates_the_trigonometric_polynomial():
 
 
 def by_fft(n: int, m: int, weights: tuple[float, ...], offset: float) -> np.ndarray:
-    """`filter_matrix` at m equidistant positions, by numpy's FFT of each unit vector."""
+    """Computes `filter_matrix` at m equidistant positions by numpy's FFT of each unit vector."""
     k = np.arange(len(weights))
     spectra = (
         np.fft.fft(np.eye(n), axis=0)[: len(k)]
@@ -172,7 +171,7 @@ def test_every_size_and_filter_by_fft(n):
     }
     for name, (m, weights, offset) in filters.items():
         matrix = spectrum.filter_matrix(n, spectrum.uniform_positions(n, m, offset), weights)
-        # Float64 sums of at most 33 terms of order 1.
+        # float64 rounding of sums of at most 33 terms of order 1.
         np.testing.assert_allclose(matrix, by_fft(n, m, weights, offset), atol=1e-13, err_msg=name)
 
 
@@ -186,7 +185,7 @@ def test_matrices_are_shared_and_read_only():
 def test_positions_of_a_sliding_filter():
     assert spectrum.uniform_positions(6, 4, 0.5) == (0.5, 2.0, 3.5, 5.0)
     assert spectrum.strided_positions(6, 2) == (0, 2, 4)
-    assert spectrum.strided_positions(5, 2) == (0, 2, 4)  # the circle has a short last step
+    assert spectrum.strided_positions(5, 2) == (0, 2, 4)  # the last step around the circle is shorter
     assert spectrum.strided_positions(5, 2, any_size=True) == pytest.approx((0, 5 / 3, 10 / 3))
     assert spectrum.strided_positions(8, 4, taps=4, first=-1) == (-1, 0, 1, 2, 3, 4, 5, 6)
     assert spectrum.strided_positions(5, 2, taps=2, any_size=True) == pytest.approx(
@@ -197,7 +196,10 @@ def test_positions_of_a_sliding_filter():
 
 @pytest.mark.parametrize("stride", [2, 3, 4, 8])
 def test_products_with_a_lowpassed_factor_fold_above_the_following_filter(stride):
-    """Why the stem's activation needs no finer grid, at every size: aliases of K1 + K2 stay above R."""
+    """The stem's activation needs no finer grid at any size.
+
+    Aliases of the highest product frequency K1 + K2 stay above the kept band R.
+    """
     for n in range(2 * stride, 400):
         factor = len(spectrum.lowpass_weights(n, 1 - 1 / stride)) - 1
         kept = len(spectrum.resample_weights(n, -(-n // stride))) - 1

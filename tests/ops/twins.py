@@ -1,4 +1,4 @@
-"""Twins of operations, `_ref`: the same by definition, plainly and slowly."""
+"""Reference implementations of operations (`_ref`): simple and slow, straight from the definition."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from aliasfree_jax.ops.padding import Padding
 
 
 def blur_ref(x: np.ndarray, size: int, stride: int = 1) -> np.ndarray:
-    """Twin of circular `blur` by definition: correlation with the outer product, one tap at a time."""
+    """Reference for circular `blur`: correlation with the outer product, one tap at a time."""
     taps = binomial_taps(size)
     before = (size - 1) // 2
     y = np.zeros_like(x)
@@ -22,7 +22,7 @@ def blur_ref(x: np.ndarray, size: int, stride: int = 1) -> np.ndarray:
 
 
 def conv2d_ref(x: np.ndarray, kernel: np.ndarray, dilation: tuple[int, int], padding: Padding) -> np.ndarray:
-    """Twin of `conv2d` at stride 1: one tap at a time, at the place on the map that its padding shows."""
+    """Reference for `conv2d` at stride 1: one tap at a time, at the source position of each padded sample."""
     rows, columns = kernel.shape[:2]
     y = np.zeros((*x.shape[:3], kernel.shape[3]))
     shown = []
@@ -43,12 +43,12 @@ def conv2d_ref(x: np.ndarray, kernel: np.ndarray, dilation: tuple[int, int], pad
 
 
 def mean_convolution_ref(x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCULAR") -> jax.Array:
-    """Twin of `mean_convolution`: the convolution, then its mean."""
+    """Reference for `mean_convolution`: the convolution, then its mean."""
     return jnp.mean(conv2d(x, kernel, 1, padding, "highest"), axis=(1, 2))
 
 
 def polyphase_downsample_ref(x: jax.Array) -> jax.Array:
-    """Twin of l2 `polyphase_downsample` on even sides, by strided slices in a Python loop."""
+    """Reference for l2 `polyphase_downsample` on even sides: strided slices in a Python loop."""
     samples = []
     for image in x:
         parts = [image[i::2, j::2] for j in (0, 1) for i in (0, 1)]
@@ -62,7 +62,7 @@ def up_polynomial_down_ref(
     in_scale: Scale = 1.0,
     out_scale: Scale = 1.0,
 ) -> jax.Array:
-    """Twin of `up_polynomial_down` for quadratics, as the original computes it: on 2N, by FFT."""
+    """Reference for `up_polynomial_down` of quadratics, like the original: on the 2N grid, by FFT."""
     n, h, w, c = x.shape
     spread = jnp.zeros((n, 2 * h, 2 * w, c), x.dtype).at[:, ::2, ::2].set(4 * x)
 
@@ -78,7 +78,7 @@ def up_polynomial_down_ref(
 
 
 def up_gate_down_ref(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_scale: Scale = 1.0) -> jax.Array:
-    """Twin of `up_gate_down` without any grid: the convolution of both maps' Fourier coefficients."""
+    """Reference for `up_gate_down` without any grid: the convolution of both maps' Fourier coefficients."""
     (_, h, w, _), half = x.shape, (x.shape[1] // 2, x.shape[2] // 2)
 
     def waves(side: int, nyquist: float) -> jax.Array:
@@ -96,7 +96,7 @@ def up_gate_down_ref(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_sca
     product = jnp.zeros_like(a)
     for row in range(a.shape[1]):
         for column in range(a.shape[2]):
-            # Frequency k of the product sums a(j) b(k - j): b moved by j = row - half.
+            # Frequency k of the product is the sum of a(j) b(k - j): b shifted by j = row - half.
             top, left = 3 * half[0] - row, 3 * half[1] - column
             moved = around[:, top : top + a.shape[1], left : left + a.shape[2]]
             product += a[:, row, column][:, None, None] * moved
