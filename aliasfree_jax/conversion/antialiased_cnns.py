@@ -1,8 +1,8 @@
 """The networks of github.com/adobe/antialiased-cnns (BlurPool) and of torchvision.
 
 BlurPool's networks are built on torchvision's. Their options are the constructors' arguments: `filter_size`
-(default 4), `pool_only` and `num_classes`. torchvision's networks have no anti-aliasing. Their state dicts can
-also initialise the anti-aliased networks.
+(default 4), `pool_only` and `num_classes`. torchvision's networks have no anti-aliasing. Their state dicts
+can also initialise the anti-aliased networks.
 """
 
 from collections.abc import Iterator, Mapping

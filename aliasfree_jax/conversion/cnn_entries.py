@@ -1,8 +1,8 @@
 """State-dict tables of ResNets, AlexNet, VGG, DenseNet and MobileNet-v2.
 
 Each function walks through a network and yields its tensors. `Style` holds the names that a code base uses.
-Except in ResNets, keys number the modules of a sequence. A sampler in the sequence (`Style.sampled`) counts as
-a module.
+Except in ResNets, keys number the modules of a sequence. A sampler in the sequence (`Style.sampled`) counts
+as a module.
 """
 
 import dataclasses
@@ -40,8 +40,8 @@ class ResNetNames:
       block: A block. `s` counts stages from 0, `stage` from 1.
       conv: A convolution within a block. `n` counts from 0, `number` from 1.
       norm: A norm within a block, counted like `conv`.
-      shortcut: Convolution and norm of the projection, at places `n` of a sequence. A sampler may be the first
-        module of that sequence. None for shortcuts without weights.
+      shortcut: Convolution and norm of the projection, at places `n` of a sequence. A sampler may be the
+        first module of that sequence. None for shortcuts without weights.
       head: The last linear layer.
     """
 

@@ -76,7 +76,9 @@ _NONE = 1000  # too far: the message does not name this network
 
 def _nearest(base: CodeBase, card: ModelCard) -> _Nearest:
     if card.shift_invariant or is_reference(card.model):
-        return _Nearest(_NONE, ["this network is transformed or made by a user's function; no original network is"])
+        return _Nearest(
+            _NONE, ["this network is transformed or made by a user's function; no original network is"]
+        )
     ours = described(create_model(card.model, **card.options))
     given = {base.classes: ours["num_classes"]}
     if base.channels:

@@ -1,4 +1,4 @@
-"""Converts weights of another code base into a checkpoint for eval.py and train.py, or a run into such a file.
+"""Converts weights of another code base into a checkpoint of this package, or a run into such weights.
 
 python -m aliasfree_jax convert convnext_tiny_afc.pth converted/convnext_afc_tiny
 python -m aliasfree_jax convert --to=antialiased-cnns runs/resnet50_lpf4 weights.safetensors
@@ -7,8 +7,8 @@ The input is a file of torch.save or a .safetensors file. The network is recogni
 --options override that. Nothing in the file is executed. PyTorch is not needed.
 
 With --to, the output file has the keys of that code base, and its programs load the file strictly. The ending
-chooses the format: .safetensors, .pth (the state dict) or .pth.tar (an entry "state_dict", like --save_weights
-of the originals).
+chooses the format: .safetensors, .pth (the state dict) or .pth.tar (an entry "state_dict", like
+--save_weights of the originals).
 """
 
 import json
@@ -54,13 +54,20 @@ def define(values: flags.FlagValues) -> None:
         "key": "entry of a training checkpoint, e.g. model (default: averaged weights, if any)",
     }.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
-    flags.DEFINE_integer("image_size", None, "side of the input images, pixels (default 224; 32 for CIFAR-10)", flag_values=values)
+    flags.DEFINE_integer(
+        "image_size",
+        None,
+        "side of the input images, pixels (default 224; 32 for CIFAR-10)",
+        flag_values=values,
+    )
 
 
 def _to_original(values: flags.FlagValues, run: Path, output: Path) -> None:
     given = [name for name in FOR_FILES if values[name].value is not None]
     if given:
-        raise ConversionError(f"--{given[0]} cannot be used with --to: the run states its network. Remove the flag.")
+        raise ConversionError(
+            f"--{given[0]} cannot be used with --to: the run states its network. Remove the flag."
+        )
     model, options, count = write_original(values.to, run, output)
     print(f"{values.to}: {model} {json.dumps(options)}")
     print(f"wrote {count:,} values to {output}")
@@ -70,8 +77,9 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     if len(arguments) != 2:
         raise ConfigError(
-            f"expected two arguments, an input and an output, got {arguments}. Pass a file of weights and the new "
-            "directory. With --to=SOURCE, pass a run (or its best, a step, a converted directory) and the new file."
+            f"expected two arguments, an input and an output, got {arguments}. Pass a file of weights and "
+            "the new directory. With --to=SOURCE, pass a run (or its best, a step, a converted directory) "
+            "and the new file."
         )
     given, output = arguments[0], local_path(arguments[1])
     if values.to is not None:

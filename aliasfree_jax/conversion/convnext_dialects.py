@@ -1,7 +1,8 @@
 """The ConvNeXts of torchvision and transformers: translation, tensor names and recognition.
 
 torchvision, transformers and timm store the same tensors (`timm_convnext` shares code with this module). They
-differ in the final norm: transformers has a separate epsilon for it, and timm can apply it before the pooling.
+differ in the final norm: transformers has a separate epsilon for it, and timm can apply it before the
+pooling.
 """
 
 import re
@@ -197,7 +198,9 @@ _TRANSFORMERS_FIELDS = Fields(
 
 def _translate_transformers(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     if model.startswith("ConvNextV2"):
-        raise ConversionError(f"transformers' {model} has a global response norm. No network of this package has one.")
+        raise ConversionError(
+            f"transformers' {model} has a global response norm. No network of this package has one."
+        )
     if model != _CLASSIFIER:
         raise ConversionError(unknown("ConvNeXt of transformers", model, [_CLASSIFIER]))
     sides = options.get("patch_size", 4)

@@ -30,8 +30,8 @@ State = Mapping[str, np.ndarray]
 class Names:
     """The tensor names of a code base's ConvNeXts.
 
-    Names may contain the places `{stage}` and `{block}`, `{even}` (twice the stage) and `{odd}` (`{even}` + 1).
-    Keys within a block start with `block`.
+    Names may contain the places `{stage}` and `{block}`, `{even}` (twice the stage) and `{odd}` (`{even}` +
+    1). Keys within a block start with `block`.
 
     Attributes:
       stem: The stem's convolution.

@@ -139,8 +139,8 @@ class CodeBase:
         for unknown networks, options and values.
       entries: The state dict of a network that was made from the result of `translate`. The masks of ideal
         filters are left out.
-      candidates: Lists networks that may equal a described network (module `description`). `translate` decides
-        whether one is equal.
+      candidates: Lists networks that may equal a described network (module `description`). `translate`
+        decides whether one is equal.
       filters: The option that states blur filters or their absence. "" for code bases without filters.
       no_filters: The option that states the absence of filters, if it is another one.
       classes: The option that states the number of classes.
@@ -242,7 +242,9 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
         if entry.constant is not None:
             if value is not None and not entry.free and not _equal(value, entry.constant):
                 shape = list(entry.constant.shape)
-                wrong.append(f"{entry.key} {list(value.shape)}: differs from the constant {shape} of this network")
+                wrong.append(
+                    f"{entry.key} {list(value.shape)}: differs from the constant {shape} of this network"
+                )
         elif value is None:
             missing.append(f"{entry.key} (for {entry.path})")
         elif (dtype := np.asarray(value).dtype).kind in _NO_WEIGHTS:
@@ -254,7 +256,10 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
             if expected is None:
                 wrong.append(f"{entry.key} {list(value.shape)}: the network has no {entry.path}")
             elif moved.shape != expected:
-                wrong.append(f"{entry.key} has the converted shape {list(moved.shape)}, {entry.path} needs {list(expected)}")
+                wrong.append(
+                    f"{entry.key} has the converted shape {list(moved.shape)}, {entry.path} needs "
+                    f"{list(expected)}"
+                )
     report = (
         listing("keys that the network does not have", [f"{k} {list(np.shape(v))}" for k, v in left.items()])
         + listing("keys that are missing", missing)

@@ -128,7 +128,7 @@ def _alike(value: Any, default: Any) -> bool:
 
 
 def check_stages(what: str, stages: int | None, **sizes: Sequence[int]) -> None:
-    """Raises `ConversionError` unless all `sizes` have the same length, and `stages` entries if that is given."""
+    """Raises `ConversionError` unless all `sizes` have equal lengths: `stages`, if that is given."""
     counts = {len(values) for values in sizes.values()} | ({stages} if stages is not None else set())
     if len(counts) > 1 or 0 in counts:
         shown = " and ".join(f"{name} {list(values)}" for name, values in sizes.items())

@@ -26,10 +26,11 @@ _REFERENCE = re.compile(
 def fetch(reference: str, tell: Callable[[str], None] = print) -> Path:
     """Downloads the file of weights that a reference names into the hub's cache, and returns its path.
 
-    The repository's `config.json` and `preprocessor_config.json`, if there are any, are in the same directory.
-    Cached files of a commit are used without network access. Cached files of a branch or tag are used only if
-    the hub cannot be reached. The content is compared with the hub's checksum each time. A cache without
-    symbolic links (some Windows machines) does not keep the checksum: there, the library compares the size.
+    The repository's `config.json` and `preprocessor_config.json`, if there are any, are in the same
+    directory. Cached files of a commit are used without network access. Cached files of a branch or tag are
+    used only if the hub cannot be reached. The content is compared with the hub's checksum each time. A cache
+    without symbolic links (some Windows machines) does not keep the checksum: there, the library compares the
+    size.
 
     Args:
       reference: `hf://owner/name[@revision][/file]`. The revision is a branch (default "main"), a tag or a
@@ -80,7 +81,8 @@ def _read(reference: str) -> tuple[Repository, str]:
 
 def _refuse_form(reference: str, why: str = "") -> NoReturn:
     raise ConversionError(
-        f"{reference!r} does not name a repository on a hub{why}. Expected {FORM}, for instance hf://timm/resnet18.a1_in1k."
+        f"{reference!r} does not name a repository on a hub{why}. Expected {FORM}, for instance "
+        "hf://timm/resnet18.a1_in1k."
     )
 
 

@@ -44,8 +44,8 @@ class Repository:
         """Looks a file up in the cache.
 
         Returns:
-          Its path. None if the cache does not know the file. The library's marker object if the repository has
-          no such file.
+          Its path. None if the cache does not know the file. The library's marker object if the repository
+          has no such file.
         """
         return self.hub.try_to_load_from_cache(self.name, file, revision=self.revision)
 
@@ -133,9 +133,11 @@ class Repository:
         if isinstance(cause, errors.OfflineModeIsEnabled):
             return f"HF_HUB_OFFLINE is set, so {address} was not asked. Unset it to download."
         if isinstance(cause, errors.GatedRepoError):
-            return f"access to {address} needs its owner's permission. Ask for it there, then log in: hf auth login."
+            return f"{address} needs its owner's permission. Ask for it there, then log in: hf auth login."
         if isinstance(cause, errors.RevisionNotFoundError):
-            return f"{address} has no branch, tag or commit {self.revision!r}. The page lists them under Files."
+            return (
+                f"{address} has no branch, tag or commit {self.revision!r}. The page lists them under Files."
+            )
         if status in REFUSALS:
             return (
                 f"{address} does not exist or is private (status {status}). Check the name. To read a "

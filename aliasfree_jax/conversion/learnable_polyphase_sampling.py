@@ -82,7 +82,9 @@ def temperature(state_dict: Mapping[str, np.ndarray]) -> dict[str, float]:
     """
     found = {float(value) for key, value in state_dict.items() if key.endswith(".gumbel_tau")}
     if len(found) > 1:
-        raise ConversionError(f"the samplers have different temperatures gumbel_tau: {sorted(found)}. Expected a single one.")
+        raise ConversionError(
+            f"the samplers have different temperatures gumbel_tau: {sorted(found)}. Expected a single one."
+        )
     return {"gumbel_tau": found.pop()} if found else {}
 
 
@@ -139,7 +141,9 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     ours["sampler_position"] = "after" if options.get("swap_conv_pool", True) else "before"
     if not options.get("inc_conv1_support", True):
         if options.get("apply_maxpool", False):
-            raise ConversionError("a CIFAR network (inc_conv1_support false) with apply_maxpool is not supported.")
+            raise ConversionError(
+                "a CIFAR network (inc_conv1_support false) with apply_maxpool is not supported."
+            )
         return f"{size}_cifar_lps", ours
     ours["stem"] = {
         "name": "image",

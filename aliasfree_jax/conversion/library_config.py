@@ -16,7 +16,14 @@ from aliasfree_jax.conversion.hub import CONFIG, PREPROCESSOR
 from aliasfree_jax.data.decode import FILTERS
 from aliasfree_jax.errors import ConversionError
 
-_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # PIL's numbers
+_RESAMPLING = {
+    0: "nearest",
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+    4: "box",
+    5: "hamming",
+}  # PIL's numbers
 # The libraries' defaults for missing fields.
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -59,7 +66,9 @@ class LibraryConfig:
         known = {name: value for name, value in stated.items() if value is not None}
         found = {**_DEFAULTS[self.source], **known}
         if found["interpolation"] not in FILTERS:
-            self.notes.append(f"interpolation {found['interpolation']!r} is not available, so bicubic is used")
+            self.notes.append(
+                f"interpolation {found['interpolation']!r} is not available, so bicubic is used"
+            )
             found["interpolation"] = "bicubic"
         for name in ("mean", "std"):
             found[name] = tuple(map(float, found[name]))
@@ -69,7 +78,9 @@ class LibraryConfig:
         if not all(0 < number < math.inf for number in positive) or not 0 < found["eval_crop_ratio"] <= 1:
             raise ValueError(f"in {found}, sizes and std must be positive, and the ratio must be in (0, 1]")
         if not (found["mean"] and found["std"] and all(map(math.isfinite, found["mean"]))):
-            raise ValueError(f"mean {found['mean']} and std {found['std']} must have one finite number per channel")
+            raise ValueError(
+                f"mean {found['mean']} and std {found['std']} must have one finite number per channel"
+            )
         self.prepared = found
 
 
@@ -142,8 +153,8 @@ def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Library
     found.prepared["eval_view"] = view = "warp" if mode == "squash" else "crop"
     if height != width or mode == "border" or (mode == "squash" and ratio != 1):
         found.notes.append(
-            f"images of {height} x {width} with crop_mode {mode!r} and crop_pct {ratio:g} are not available, so "
-            f"square images of {height} are prepared with eval_view {view!r}"
+            f"images of {height} x {width} with crop_mode {mode!r} and crop_pct {ratio:g} are not available, "
+            f"so square images of {height} are prepared with eval_view {view!r}"
         )
     return found
 
@@ -174,14 +185,14 @@ def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
     found.prepared["eval_view"] = "warp" if exact else "crop" if crop else "auto"
     if exact and (crop not in (None, side) or preprocessor["size"].get("width") != side):
         found.notes.append(
-            f"size {size} with crop_size {preprocessor.get('crop_size')} is not available, so images are warped "
-            f"to {side} x {side}"
+            f"size {size} with crop_size {preprocessor.get('crop_size')} is not available, so images are "
+            f"warped to {side} x {side}"
         )
     off = [name for name in ("do_resize", "do_rescale", "do_normalize") if preprocessor.get(name) is False]
     if off or abs(preprocessor.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
         found.notes.append(
-            f"{', '.join(off) or 'rescale_factor'} of {PREPROCESSOR} is not available, so images are resized, "
-            "divided by 255 and normalised"
+            f"{', '.join(off) or 'rescale_factor'} of {PREPROCESSOR} is not available, so images are "
+            "resized, divided by 255 and normalised"
         )
     return found
 

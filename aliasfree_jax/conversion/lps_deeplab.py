@@ -3,10 +3,11 @@
 A network is named "deeplabv3plus(ResNet18Custom)". Options are those of the backbone
 (`learnable_polyphase_sampling`) and:
 
-- `unpool`: "LPS_u" or "max_p_norm_u"; the default fits the pool. null is bilinear interpolation (the original's
-  "deeplabv3plus_resnet_lps");
+- `unpool`: "LPS_u" or "max_p_norm_u"; the default fits the pool. null is bilinear interpolation (the
+  original's "deeplabv3plus_resnet_lps");
 - `unpool_antialias_scale`: factor per axis of the filter after the unpool (`antialias_scale`), default 1;
-- `output_stride`: 16 or 8. In the original it only sets the rates of ASPP. The backbone's stride is always 32;
+- `output_stride`: 16 or 8. In the original it only sets the rates of ASPP. The backbone's stride is always
+  32;
 - `classifier_padding_mode`: padding of the head, default "zeros". The last rate is always padded with zeros.
 """
 
@@ -61,11 +62,13 @@ def _unpool(options: Options) -> str | None:
     unpool: str | None = options.get("unpool", fitting)
     if unpool not in (fitting, None):
         raise ConversionError(
-            unknown(f"unpool of {SOURCE} for the pool {pool}", unpool, (fitting,)) + " null means bilinear interpolation."
+            unknown(f"unpool of {SOURCE} for the pool {pool}", unpool, (fitting,))
+            + " null means bilinear interpolation."
         )
     if unpool and options.get("conv1_stride"):
         raise ConversionError(
-            f"a {SOURCE} network with conv1_stride has no unpool, because its first step selects no phase. Use unpool null."
+            f"a {SOURCE} network with conv1_stride has no unpool, because its first step selects no phase. "
+            "Use unpool null."
         )
     return unpool
 
@@ -85,8 +88,8 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     """Translates a network and its options to arguments of `create_model`.
 
     Raises:
-      ConversionError: The network, an option or a value is unknown, or the network is a DeepLabV3, which has no
-        decoder.
+      ConversionError: The network, an option or a value is unknown, or the network is a DeepLabV3, which has
+        no decoder.
     """
     if not model.startswith("deeplabv3plus"):
         raise ConversionError(

@@ -90,7 +90,9 @@ def load_pretrained(
         name = str(reference) if elsewhere(reference) else path.name
         loaded = _from_file(path, name, notes=notes, **given)
     elif named := [name for name, value in given.items() if value is not None]:
-        raise ConversionError(f"{reference} states its network, so {', '.join(named)} cannot be given. Leave it out.")
+        raise ConversionError(
+            f"{reference} states its network, so {', '.join(named)} cannot be given. Leave it out."
+        )
     else:
         loaded = read_published(directory) if is_published(directory) else load_model(directory)
     for note in notes:
@@ -109,8 +111,8 @@ def load_for_command(reference: str, flag: str) -> Loaded:
       `(card, module, variables)`, as `load_pretrained`.
 
     Raises:
-      ConversionError: As `load_pretrained`. If the file fits several networks, the message has the command that
-        converts it.
+      ConversionError: As `load_pretrained`. If the file fits several networks, the message has the command
+        that converts it.
       CheckpointError: As `load_pretrained`.
     """
     try:
@@ -154,7 +156,9 @@ def _weights_in(directory: Path) -> Path | None:
     names = [path.name for path in directory.iterdir() if path.is_file()]
     if not any(map(is_weights, names)) and read_library_config(directory / STANDARD[0]) is None:
         return None
-    return directory / chosen(directory, "", names, "Expected one of these files. Or name the file of weights.")
+    return directory / chosen(
+        directory, "", names, "Expected one of these files. Or name the file of weights."
+    )
 
 
 def _from_file(
@@ -182,8 +186,8 @@ def _from_file(
             notes.append(f"{path}: {assumed}.")
     if not prepared and original[0] in (TIMM.source, TRANSFORMERS.source):
         notes.append(
-            f"{path}: no {CONFIG} beside it states how images are prepared, so torchvision's preparation is used: "
-            "224 pixels of 256, bilinear, ImageNet's mean and standard deviation."
+            f"{path}: no {CONFIG} beside it states how images are prepared, so torchvision's preparation is "
+            "used: 224 pixels of 256, bilinear, ImageNet's mean and standard deviation."
         )
     return converted(*original, state_dict, name, prepared, image_size)
 

@@ -4,9 +4,9 @@ python eval.py --workdir=runs/mine --integer_shifts --fractional_shifts
 python -m aliasfree_jax publish runs/mine published/mine --license=apache-2.0
 hf upload OWNER/NAME published/mine
 
-RUN is a run (its newest checkpoint is published), its best network, a step or a converted directory. The results
-must belong to exactly these weights: those of eval.py, or else those of training. `aliasfree_jax.load_pretrained`
-reads the directory, locally or from the hub, with the same bits.
+RUN is a run (its newest checkpoint is published), its best network, a step or a converted directory. The
+results must belong to exactly these weights: those of eval.py, or else those of training.
+`aliasfree_jax.load_pretrained` reads the directory, locally or from the hub, with the same bits.
 """
 
 from absl import flags
@@ -33,7 +33,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     written = publish(run, directory, values.license)
     print(f"published      {', '.join(sorted(path.name for path in written.iterdir()))} in {written}")
     print(
-        "before upload  read README.md: it shows the command of the measurement, the origin of the weights and "
-        "the machine"
+        "before upload  read README.md: it shows the command of the measurement, the origin of the weights "
+        "and the machine"
     )
     print(f"upload         hf upload OWNER/NAME {written}")

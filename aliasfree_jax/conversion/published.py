@@ -1,15 +1,15 @@
-"""Downloads the weights that antialiased-cnns published, by names such as antialiased-cnns/resnet50_lpf4_finetune.
+"""Downloads the weights that antialiased-cnns published, such as antialiased-cnns/resnet50_lpf4_finetune.
 
-`lpf4` is a network with filters of 4 taps, trained from scratch. `lpf4_finetune` was trained from torchvision's
-weights. The original's main.py chooses the file by flags. With -a resnet50_lpfN:
+`lpf4` is a network with filters of 4 taps, trained from scratch. `lpf4_finetune` was trained from
+torchvision's weights. The original's main.py chooses the file by flags. With -a resnet50_lpfN:
 
     --pretrained                       resnet50_lpf4_finetune for 4 taps, resnet50_lpfN for 2, 3 and 5
     --pretrained --force_nonfinetuned  resnet50_lpfN (ignored for vgg16_bn, and for networks with only a
                                        lpf4_finetune file)
 
 The files are cached in $XDG_CACHE_HOME/aliasfree_jax/antialiased-cnns, by default in
-~/.cache/aliasfree_jax/antialiased-cnns. The environment variable ALIASFREE_ANTIALIASED_CNNS_URL names a mirror:
-https://... or file:///a/directory.
+~/.cache/aliasfree_jax/antialiased-cnns. The environment variable ALIASFREE_ANTIALIASED_CNNS_URL names a
+mirror: https://... or file:///a/directory.
 """
 
 import hashlib
@@ -142,7 +142,11 @@ def _chunks(address: str, path: Path) -> Iterator[bytes]:
                     bar.update(len(chunk))
         if total and done != int(total):
             raise IncompleteRead(b"", int(total) - done)
-    except (OSError, ValueError, HTTPException) as error:  # of HTTP, of a malformed address, or of a truncated download
+    except (
+        OSError,
+        ValueError,
+        HTTPException,
+    ) as error:  # of HTTP, of a malformed address, or of a truncated download
         raise ConversionError(
             f"{address} cannot be downloaded ({error or type(error).__name__}). Check the network, name a "
             f"mirror in {MIRROR}, or save the file as {path}."

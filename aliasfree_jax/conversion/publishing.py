@@ -163,11 +163,13 @@ def _read_card(directory: Path) -> ModelCard:
     network, images = _read_json(directory / NETWORK), _read_json(directory / IMAGES)
     library, version, count = (network.pop(name, None) for name in ("library_name", "format", "num_classes"))
     if library != LIBRARY:
-        raise CheckpointError(f"{directory / NETWORK} belongs to the library {library!r}. Expected {LIBRARY!r}.")
+        raise CheckpointError(
+            f"{directory / NETWORK} belongs to the library {library!r}. Expected {LIBRARY!r}."
+        )
     if version != FORMAT:
         raise CheckpointError(
-            f"{directory} has format {version}, but this version of aliasfree_jax reads format {FORMAT}. Use the "
-            "version that wrote it."
+            f"{directory} has format {version}, but this version of aliasfree_jax reads format {FORMAT}. Use "
+            "the version that wrote it."
         )
     if twice := sorted(set(network) & set(images)):
         raise CheckpointError(
@@ -204,6 +206,6 @@ def _faults(fields: Mapping[str, Any]) -> Iterator[str]:
         yield "class_names should be a list of names."
     if is_reference(str(fields.get("model", ""))) or fields.get("file_sha256"):
         yield (
-            f"model is {fields['model']!r}, a file with code. It was refused: published networks must be made by "
-            "aliasfree_jax by name."
+            f"model is {fields['model']!r}, a file with code. It was refused: published networks must be "
+            "made by aliasfree_jax by name."
         )

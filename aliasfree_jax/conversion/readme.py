@@ -27,7 +27,7 @@ WORDS: dict[str, dict[str, str]] = {
         "subsample": "strided: only one of every few values is kept",
         "blur": "a binomial filter blurs each feature map before it is subsampled (BlurPool)",
         "ideal": "an ideal low-pass filter is applied before subsampling",
-        "adaptive_blur": "feature maps are blurred before subsampling, by filters that depend on the map (DDAC)",
+        "adaptive_blur": "filters that depend on the map blur it before it is subsampled (DDAC)",
         "polyphase": "the polyphase component with the best score is kept (adaptive polyphase sampling, APS)",
         "learned_polyphase": "a small network chooses the polyphase component to keep (LPS)",
         "norm_preserving": "feature maps are filtered and subsampled, then scaled to their previous norm",
@@ -35,7 +35,7 @@ WORDS: dict[str, dict[str, str]] = {
     "upsampler": {
         "transposed": "transposed convolutions enlarge the feature maps",
         "bilinear": "bilinear interpolation enlarges the feature maps",
-        "polyphase": "values return to the polyphase component they were sampled from, with zeros between them",
+        "polyphase": "values return to the polyphase component that was kept, with zeros between them",
         "ideal": "ideal interpolation enlarges the feature maps",
     },
     "activation": {
@@ -45,7 +45,7 @@ WORDS: dict[str, dict[str, str]] = {
         "relu6": "ReLU6",
         "polynomial": "a learned polynomial for each channel",
         "up_polynomial": "a learned polynomial for each channel, on a finer grid",
-        "lowpass_polynomial": "a learned quadratic for each channel; one factor of its square is low-pass filtered",
+        "lowpass_polynomial": "a learned quadratic for each channel; its square has one low-passed factor",
         "up_self_gate": "the product of each channel with a learned mixture of all channels, on a finer grid",
         "gate": "the product of two channels",
         "up_gate": "the product of two channels, on a finer grid",
@@ -141,7 +141,7 @@ def _introduction(card: ModelCard, variables: PyTree) -> str:
     side, plural, told = card.image_size, "s" * (card.channels != 1), _TOLD[card.task]
     return (
         f"{told.network} of the Python package `{LIBRARY}` (JAX and Flax) with {count:,} parameters. "
-        f"It takes images of {side} x {side} pixels and {card.channels} channel{plural}, and outputs "
+        f"Its input is images of {side} x {side} pixels and {card.channels} channel{plural}. Its output is "
         f"{told.outputs.format(len(card.outputs()))}; `config.json` lists their names. The weights come from "
         f"`{card.origin}`{trained}."
     )
@@ -162,8 +162,8 @@ def _network(card: ModelCard, module: nn.Module) -> str:
     if card.shift_invariant:
         how = ", ".join(f"{name}={value!r}" for name, value in card.shift_invariant.items())
         text.append(
-            f"`{LIBRARY}.shift_invariant` transforms it with `{how}`: every strided operation runs at stride 1, "
-            "and its result is subsampled after the next non-linearity."
+            f"`{LIBRARY}.shift_invariant` transforms it with `{how}`: every strided operation runs at stride "
+            "1, and its result is subsampled after the next non-linearity."
         )
     return "\n\n".join(text)
 
@@ -224,11 +224,14 @@ def _images(card: ModelCard) -> str:
     if card.zero_pad:
         lines.append(f"Pad the image with {card.zero_pad} pixels of zeros on every side.")
     steps = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
-    return f"`preprocessor_config.json` states how images are prepared. `eval.py` does these steps:\n\n{steps}"
+    return f"`preprocessor_config.json` states how images are prepared. `eval.py` does this:\n\n{steps}"
 
 
 def _results(results: Results) -> str:
-    told = ["These results were measured with exactly these weights. No other quality is claimed.", format_markdown(results)]
+    told = [
+        "These results were measured with exactly these weights. No other quality is claimed.",
+        format_markdown(results),
+    ]
     facts = {"data": _data(results), "chosen as": results.get("chosen_as", "")}
     facts |= {name: results.get(name, "") for name in ("seed", "command", "time", "machine", "device")}
     facts["versions"] = ", ".join(

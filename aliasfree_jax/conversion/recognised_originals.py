@@ -2,13 +2,13 @@
 
 Sizes, activation and stem can be read. Other choices leave no trace in the weights:
 
-- scales of polynomials that are not learned, cutoffs and the kind of norm are taken from the published training
-  commands;
+- scales of polynomials that are not learned, cutoffs and the kind of norm are taken from the published
+  training commands;
 - the criterion of APS, and for LPS the padding and the map that samplers score, have the original's default,
   unless `undecided` finds them in the file.
 
-Pass the network and its options for weights with other choices. APS and BlurPool networks for CIFAR-10 have the
-same keys, so they must be named.
+Pass the network and its options for weights with other choices. APS and BlurPool networks for CIFAR-10 have
+the same keys, so they must be named.
 """
 
 import functools
@@ -40,10 +40,10 @@ def recognise_original(state_dict: State) -> Original:
 
     Raises:
       UndecidedError: Several networks have these keys and shapes.
-      KeyError: A needed key is missing. A missing shape raises the following three.
-      ValueError: See `KeyError`.
-      IndexError: See `KeyError`.
-      StopIteration: See `KeyError`.
+      KeyError: A needed key is missing.
+      ValueError: A shape does not fit.
+      IndexError: A shape has too few axes.
+      StopIteration: No key matches a needed pattern.
     """
     if "core.conv1.weight" in state_dict:
         other = _learned(state_dict, "core.")

@@ -46,7 +46,8 @@ def normalised(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
     - Prefixes such as DataParallel's "module." are removed (see `weights`).
     - The masks of ideal filters (`rect`) are left out. They are made for one image size.
-    - Blur filters of 2019 (`ds.1.weight`) and DenseNet layers of 2017 (`norm.1.weight`) get their present names.
+    - Blur filters of 2019 (`ds.1.weight`) and DenseNet layers of 2017 (`norm.1.weight`) get their present
+      names.
     """
     result: dict[str, np.ndarray] = {}
     arrays = {key: np.asarray(value) for key, value in state.items()}

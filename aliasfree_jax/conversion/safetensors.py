@@ -95,5 +95,5 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
 
 
 def safetensors_file(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """Returns the content of a file with `tensors`. Its metadata `{"format": "pt"}` lets PyTorch read it too."""
+    """Returns the content of a file with `tensors`. With `{"format": "pt"}`, PyTorch's tools read it too."""
     return save({name: np.asarray(array, order="C") for name, array in tensors.items()}, {"format": "pt"})

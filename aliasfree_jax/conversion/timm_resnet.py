@@ -1,7 +1,7 @@
 """The ResNets of timm: translation and recognition. Their keys are those of torchvision.
 
-The weights of resnet50, resnetblur50 and resnetaa50 have the same keys and shapes. Weights without the name of
-an architecture are read as torchvision's.
+The weights of resnet50, resnetblur50 and resnetaa50 have the same keys and shapes. Weights without the name
+of an architecture are read as torchvision's.
 """
 
 import fnmatch

@@ -1,8 +1,8 @@
 """Writes a network of this package as a file of weights that an original program loads.
 
-The file is a safetensors file, or a file that `torch.load(..., weights_only=True)` reads. PyTorch is not needed.
-Its format is the zip archive of PyTorch 1.6 and later: `data.pkl`, a pickle of protocol 2, describes the tensors,
-and `data/` holds their bytes.
+The file is a safetensors file, or a file that `torch.load(..., weights_only=True)` reads. PyTorch is not
+needed. Its format is the zip archive of PyTorch 1.6 and later: `data.pkl`, a pickle of protocol 2, describes
+the tensors, and `data/` holds their bytes.
 """
 
 import io
@@ -132,7 +132,9 @@ def write_original(source: str, run: str | Path, output: str | Path) -> tuple[st
     path = local_path(output, "the file to write")
     encode = next((encode for end, encode in FORMATS.items() if path.name.endswith(end)), None)
     if encode is None:
-        raise ConversionError(f"{path} must end in one of {', '.join(FORMATS)}: the ending chooses the format.")
+        raise ConversionError(
+            f"{path} must end in one of {', '.join(FORMATS)}: the ending chooses the format."
+        )
     if path.exists():
         raise ConversionError(f"{path} exists already. Choose another name, or remove it first.")
     if not path.parent.is_dir():

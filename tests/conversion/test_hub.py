@@ -1,4 +1,4 @@
-"""Weights by names on a hub: a real server, the real library, and all that can go wrong between them."""
+"""Weights on a hub: a real server, the real library, and failures between them."""
 
 import contextlib
 import sys
@@ -35,7 +35,7 @@ def endpoint():
 
 @pytest.fixture
 def hub(endpoint, tmp_path):
-    """The directory of the cache, for the server of all that goes well."""
+    """The directory of the cache, with a server that works."""
     with hub_at(endpoint, tmp_path) as cache:
         yield cache
 
@@ -140,7 +140,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the library waits before it tries again
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the library waits between two tries
     faults, said = FAULTS[name]
     faults = dict(faults)
     with (
@@ -152,7 +152,7 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(name, tmp_path, monk
         assert str(caught.value).startswith("hf://a/b: ") and said in str(caught.value)
         assert "\n" not in str(caught.value)
         assert set(kept(cache)) < {DATA, *CONFIG.values()}
-        faults.clear()  # and the next try is as if nothing had been
+        faults.clear()  # and the next try starts from scratch
         assert fetch("hf://a/b", pytest.fail).read_bytes() == DATA
         assert len(kept(cache)) == 2
 
@@ -170,7 +170,7 @@ def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", interrupt)  # in the second between two tries
+    monkeypatch.setattr(time, "sleep", interrupt)  # during the pause between two tries
     with (
         serving({"a/b": {"main": {"w.pth": DATA}}}, {"w.pth": CUT}) as endpoint,
         hub_at(endpoint, tmp_path) as cache,

@@ -1,4 +1,4 @@
-"""What the cache of a hub has: used without the hub, whole or damaged, from us or another program."""
+"""The cache of a hub: without network, complete or damaged, from this package or another program."""
 
 import pytest
 from hub_server import commit_of, hub_at, kept, serving
@@ -11,7 +11,7 @@ CONFIG = {"config.json": b'{"architecture": "resnet18"}'}
 
 
 def test_what_another_program_cached_may_be_a_part(tmp_path):
-    """The weights alone: what describes them is asked for, and missed if that is not possible."""
+    """The cache has only the weights. Their descriptions are requested, and reported if unreachable."""
     import huggingface_hub
 
     files, told = {"pytorch_model.bin": DATA, **CONFIG}, []
@@ -29,7 +29,7 @@ def test_what_another_program_cached_may_be_a_part(tmp_path):
 
 @pytest.mark.parametrize("why", ["stopped", "offline", "fault"])
 def test_without_the_hub(why, tmp_path):
-    """What is cached is used, and said unless it is of a commit; what is not is one sentence."""
+    """Cached files are used, with a note unless they belong to a commit. Other files are a one-line error."""
     seen, faults, told = [], {}, []
     files = {"pytorch_model.bin": DATA, **CONFIG}
     with serving({"a/b": {"main": files}}, faults, seen=seen) as endpoint:
@@ -61,14 +61,14 @@ def check_without(endpoint, home, path, told, environment):
 
 
 def test_a_copy_damaged_on_the_disk_is_removed_everywhere(tmp_path):
-    """Two revisions with one content: neither keeps a link to what is no more."""
+    """Two revisions share a damaged file. No link to the removed file is kept."""
     one = {"w.pth": DATA}
     repository = {"main": one, "next": {**one, "new.txt": b"n"}}
     with serving({"a/b": repository}) as endpoint, hub_at(endpoint, tmp_path) as cache:
         path, other = fetch("hf://a/b"), fetch("hf://a/b@next")
         assert path != other and path.samefile(other)
         path.resolve().write_bytes(DATA[::-1])
-        with pytest.raises(ConversionError, match="damaged on its way or on this disk"):
+        with pytest.raises(ConversionError, match="is damaged, so it was removed from the cache"):
             fetch(f"hf://a/b@{commit_of(one)}")
         assert kept(cache) == []
         assert fetch("hf://a/b@next").read_bytes() == DATA

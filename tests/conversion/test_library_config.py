@@ -1,4 +1,4 @@
-"""What lies beside weights: config.json of timm and transformers, and how images are prepared."""
+"""Files beside weights: config.json of timm and transformers, and the preparation of images."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from aliasfree_jax.conversion.library_config import CONFIG, PREPROCESSOR, read_library_config
 from aliasfree_jax.errors import ConversionError
 
-# As timm 1.0.31 and transformers 5.24.0 write them.
+# The form of timm 1.0.31 and transformers 5.24.0.
 TIMM = {
     "architecture": "resnetblur50",
     "num_classes": 3,
@@ -56,7 +56,7 @@ PREPARED = {
 
 @pytest.fixture
 def read(tmp_path):
-    """`read_library_config` of these files."""
+    """Writes the files and reads them with `read_library_config`."""
 
     def found(config, preprocessor=None):
         for name, content in ((CONFIG, config), (PREPROCESSOR, preprocessor)):
@@ -166,23 +166,31 @@ def test_no_network_is_named(read, config):
         ("{", None, "config.json cannot be read as JSON"),
         ("[" * 100_000, None, "config.json cannot be read as JSON"),
         ("[1]", None, "config.json is not a JSON object"),
-        ({**TIMM, "pretrained_cfg": [1]}, None, "makes no sense"),
-        ({**TIMM, "model_args": 3}, None, "makes no sense"),
-        ({**TIMM, "pretrained_cfg": {"input_size": [3, "x", "x"]}}, None, "makes no sense: .*'x'"),
-        ({**TIMM, "pretrained_cfg": {"crop_pct": -1}}, None, "makes no sense: .*positive"),
-        ({**TIMM, "pretrained_cfg": {"crop_pct": 1.5}}, None, "makes no sense: .*ratio of 1 or below"),
-        ({**TIMM, "pretrained_cfg": {"std": [0, 1, 1]}}, None, "makes no sense: .*positive"),
-        ({**TIMM, "pretrained_cfg": {"std": []}}, None, "makes no sense: .*one number a channel"),
-        ({**TIMM, "pretrained_cfg": {"mean": [float("nan")]}}, None, "no sense: .*one number a channel"),
-        ({**TRANSFORMERS, "architectures": ["A", "B"]}, None, "makes no sense"),
-        ({**TRANSFORMERS, "id2label": {"7": "cat"}}, None, "makes no sense"),
+        ({**TIMM, "pretrained_cfg": [1]}, None, "has an invalid value"),
+        ({**TIMM, "model_args": 3}, None, "has an invalid value"),
+        ({**TIMM, "pretrained_cfg": {"input_size": [3, "x", "x"]}}, None, "has an invalid value: .*'x'"),
+        ({**TIMM, "pretrained_cfg": {"crop_pct": -1}}, None, "has an invalid value: .*positive"),
+        ({**TIMM, "pretrained_cfg": {"crop_pct": 1.5}}, None, "has an invalid value: .*the ratio must be"),
+        ({**TIMM, "pretrained_cfg": {"std": [0, 1, 1]}}, None, "has an invalid value: .*positive"),
+        (
+            {**TIMM, "pretrained_cfg": {"std": []}},
+            None,
+            "has an invalid value: .*one finite number per channel",
+        ),
+        (
+            {**TIMM, "pretrained_cfg": {"mean": [float("nan")]}},
+            None,
+            "value: .*one finite number per channel",
+        ),
+        ({**TRANSFORMERS, "architectures": ["A", "B"]}, None, "has an invalid value"),
+        ({**TRANSFORMERS, "id2label": {"7": "cat"}}, None, "has an invalid value"),
         (TRANSFORMERS, {**PREPARED, "size": {"longest_edge": 5}}, None),
-        (TRANSFORMERS, {**PREPARED, "size": "large"}, "makes no sense"),
-        (TRANSFORMERS, {**PREPARED, "image_mean": 0.5}, "makes no sense"),
+        (TRANSFORMERS, {**PREPARED, "size": "large"}, "has an invalid value"),
+        (TRANSFORMERS, {**PREPARED, "image_mean": 0.5}, "has an invalid value"),
     ],
 )
 def test_unsound_files(read, config, preprocessor, fault):
-    if fault is None:  # only a note: the size is not stated
+    if fault is None:  # only a note that the size is not stated
         assert "image_size" in read(config, preprocessor).notes[0]
         return
     with pytest.raises(ConversionError, match=fault):

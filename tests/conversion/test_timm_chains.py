@@ -1,4 +1,4 @@
-"""timm's VGG, DenseNet and MobileNet-v2: golden cases, recognition, and what is refused."""
+"""timm's VGG, DenseNet and MobileNet-v2: golden cases, recognition and refusals."""
 
 import described
 import numpy as np
@@ -88,7 +88,7 @@ def test_other_widths_of_mobilenet_are_recognised_and_refused():
     assert model == "mobilenetv2_140"
     with pytest.raises(ConversionError, match="timm's mobilenetv2_140 has channels that are rounded"):
         TIMM_MOBILENET.translate(model, options)
-    # EfficientNets have the same names, and more.
+    # EfficientNets have these names and more.
     assert recognise_timm_mobilenet(wide | {"blocks.0.0.se.conv_reduce.weight": np.zeros(1)}) is None
 
 

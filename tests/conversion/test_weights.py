@@ -1,4 +1,4 @@
-"""Where programs put the weights: entries and prefixes of any name and nesting."""
+"""Weights in entries and behind prefixes of any name and nesting."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ AVERAGED = (
 @pytest.mark.parametrize("averaged", AVERAGED)
 @pytest.mark.parametrize("raw", ["state_dict", "model", "student", "net"])
 def test_averaged_weights_come_first_and_the_others_are_named(averaged, raw):
-    """As entries, and as prefixes within one."""
+    """Tests networks as entries, and as prefixes within one entry."""
     for content in (
         {raw: state(1.0), averaged: state(2.0, "module.")},
         {"state_dict": state(1.0, f"{raw}.") | state(2.0, f"{averaged}.")},
