@@ -206,8 +206,8 @@ def how_chosen(checkpoint: Path) -> str:
         metric, images, _ = _chosen(checkpoint)
     except (OSError, KeyError, TypeError, ValueError):
         return ""
-    warning = ", so results on these images are too good" if images == "test" else ""
-    return f"the best {metric} on {images} images{warning}"
+    warning = ", so results on them are too good" if images == "test" else ""
+    return f"the best {metric} of {images} images{warning}"
 
 
 def _make_way(best: Path, new: Path, old: Path, value: float, metric: str, images: str) -> bool:

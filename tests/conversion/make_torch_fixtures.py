@@ -1,7 +1,7 @@
 """Writes the small files in `data/` with PyTorch itself: `python make_torch_fixtures.py`.
 
-It is the only file of the repository that imports torch (2.13.0 was used). The tests never run it. They compare
-the reader's results with the rule in `filled`.
+It is the only file of the repository that imports torch (2.13.0 was used). The tests never run it. They
+compare the reader's results with the rule in `filled`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".sp
 
 
 def filled(*shape: int, start: float = 0.0) -> torch.Tensor:
-    """Fills a tensor with start, start + 1/4, start + 2/4, ... in C order: exact in every float dtype here."""
+    """Returns start, start + 1/4, start + 2/4, ... in C order: exact in every float dtype here."""
     count = int(np.prod(shape))
     return (torch.arange(count) / 4 + start).reshape(shape)
 
@@ -96,7 +96,7 @@ def parallel_checkpoint() -> dict[str, object]:
 
 
 def network_checkpoint() -> dict[str, object]:
-    """A training checkpoint of a small alias-free network. Its averaged weights are those of a golden case."""
+    """A training checkpoint of a small alias-free network, with a golden case as averaged weights."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
     import golden
 

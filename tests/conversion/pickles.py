@@ -52,7 +52,7 @@ def zip_file(path, content, entries=()):
 
 
 def legacy_file(path, content, storages=()):
-    """Writes a checkpoint of the older format. `storages`: (number of elements, bytes) of storage 0, 1, ..."""
+    """Writes a checkpoint of the older format. `storages`: (number of elements, bytes) of each."""
     pickles = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
     data = b"".join(pickle.dumps(value, 2) for value in pickles) + b"\x80\x02" + code(content) + b"."
     data += pickle.dumps([str(key) for key in range(len(storages))], 2)

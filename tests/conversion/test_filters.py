@@ -227,7 +227,7 @@ def test_commands_that_take_files_say_how_to_convert_them(monkeypatch, tmp_path,
 
 
 def test_a_network_that_timm_alone_has(load):
-    """Its resnet50c has a stem of three convolutions. Only the architecture's name states whether it blurs."""
+    """Its resnet50c has a stem of three convolutions. Only the architecture's name tells whether it blurs."""
     state = shapes_of("torchvision", "resnet50", {})
     state = {key: value for key, value in state.items() if key != "conv1.weight"}
     for number, shape in ((0, (32, 3, 3, 3)), (3, (32, 32, 3, 3)), (6, (64, 32, 3, 3))):
