@@ -82,6 +82,9 @@ class ModelCard:
         Args:
           fields: The dictionary.
 
+        Returns:
+          The card.
+
         Raises:
           CheckpointError: A field without a default is missing.
         """

@@ -35,6 +35,9 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
 
     Args:
       tree: The pytree, e.g. the variables of a network.
+
+    Returns:
+      Leaves by path.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
@@ -45,6 +48,9 @@ def leaf_shapes(tree: PyTree) -> Shapes:
 
     Args:
       tree: The pytree.
+
+    Returns:
+      Shapes by path.
     """
     return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}
 
@@ -115,6 +121,9 @@ def finished_steps(checkpoints: Path) -> list[int]:
 
     Args:
       checkpoints: The directory `<run>/checkpoints`. It may be missing.
+
+    Returns:
+      The steps. Empty if the directory is missing.
 
     Raises:
       UnreadableCheckpointError: The directory cannot be read.

@@ -117,6 +117,9 @@ def load_card(path: str | Path) -> ModelCard:
     Args:
       path: As in `load_model`.
 
+    Returns:
+      The card.
+
     Raises:
       CheckpointError: There is no checkpoint, or it is damaged.
     """

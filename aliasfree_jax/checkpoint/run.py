@@ -46,6 +46,10 @@ class RunCheckpoints:
 
     They are saved in the background. `close` waits for the last one.
 
+    Args:
+      run: The directory of the run.
+      keep: Number of checkpoints to keep.
+
     Attributes:
       directory: The directory of the checkpoints.
     """

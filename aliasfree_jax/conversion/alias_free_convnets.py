@@ -1,7 +1,7 @@
 """The ConvNeXts of github.com/hmichaeli/alias_free_convnets: options and state-dict keys.
 
 That code base contains the networks convnext, convnext_poly, convnext_circ, convnext_afc and
-convnext_aps. With its default arguments convnext_afc is the paper's circular baseline.
+convnext_aps. With its default arguments, convnext_afc is the paper's circular baseline.
 """
 
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ def _activation(name: str, kwargs: Options) -> dict[str, Any]:
     if part["name"] in ("gelu", "relu"):
         return part
     part |= {key: kwargs[key] for key in ("in_scale", "out_scale", "train_scale") if key in kwargs}
-    # The original evaluates a quadratic whatever the number of coefficients.
+    # The original evaluates a quadratic. It ignores further coefficients.
     part["initial"] = tuple(kwargs.get("coef", GELU_QUADRATIC))[:3]
     if part["name"] == "lowpass_polynomial":
         part["cutoff"] = kwargs.get("cutoff", 0.5)

@@ -161,7 +161,7 @@ def polynomial(kwargs: Options, prefix: str = "") -> ModuleEntries:
     def there(value: np.ndarray) -> np.ndarray:
         return np.pad(value, ((0, 0), (0, count - value.shape[1])))[..., None, None]
 
-    # The original evaluates a quadratic whatever the number of coefficients.
+    # The original evaluates a quadratic. It ignores further coefficients.
     coefficients = Layout(lambda value: value[:, :3, 0, 0], there)
 
     def entries(key: str, path: str) -> Iterator[Entry]:

@@ -22,7 +22,7 @@ _IRRELEVANT = {
 def described(part: Any) -> Any:
     """Describes a network or a part as nested dictionaries of its kind and its relevant fields.
 
-    Equal functions get equal descriptions, also if they were written in different ways.
+    Networks that compute the same function get equal descriptions.
     """
     if isinstance(part, tuple | list):
         return tuple(map(described, part))

@@ -1,8 +1,8 @@
 """Converts state dicts strictly, tensor by tensor. One table of entries serves both directions.
 
-An `Entry` states which variable here a tensor of the original becomes, and how its axes are reordered. Some
-buffers are constants here (blur filters, counters, temperatures). They have entries too: conversion checks
-them, and export writes them for programs that load strictly.
+An `Entry` maps one tensor of the original to one of our variables, and states how its axes are reordered.
+Some buffers are constants here (blur filters, counters, temperatures). They have entries too: conversion
+checks them, and export writes them for programs that load strictly.
 """
 
 import dataclasses
@@ -124,7 +124,7 @@ def batch_norm(key: str, path: str) -> Iterator[Entry]:
 
 
 def linear(key: str, path: str, layout: Layout = DENSE) -> Iterator[Entry]:
-    """Entries of a linear layer: weight and bias. With another layout: of a convolution."""
+    """Entries of a linear layer: weight and bias. With another layout: a convolution."""
     yield Entry(f"{key}.weight", f"params/{path}/kernel", layout)
     yield Entry(f"{key}.bias", f"params/{path}/bias")
 

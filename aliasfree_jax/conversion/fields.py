@@ -58,7 +58,7 @@ class Only:
 
     Attributes:
       values: The legal values. The library's default comes first.
-      others: What a network with another value has: the end of "resnet18 with this value has ...".
+      others: The end of the message "resnet18 with this value has ...".
     """
 
     values: tuple[Any, ...]

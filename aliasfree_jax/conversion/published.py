@@ -94,7 +94,7 @@ def fetch_published(reference: str, tell: Callable[[str], None] = print) -> Path
             tell(f"{reference}: {path} is damaged. It is downloaded again.")
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(address, path, digits)
-    except OSError as error:  # of the disk: `_chunks` handles network errors
+    except OSError as error:  # a disk error: `_chunks` handles network errors
         raise ConversionError(
             f"{reference}: {path} cannot be stored ({error.strerror}). Fix that, or set XDG_CACHE_HOME to a "
             "writable directory."
@@ -146,7 +146,7 @@ def _chunks(address: str, path: Path) -> Iterator[bytes]:
         OSError,
         ValueError,
         HTTPException,
-    ) as error:  # of HTTP, of a malformed address, or of a truncated download
+    ) as error:  # failed requests, malformed addresses and truncated downloads
         raise ConversionError(
             f"{address} cannot be downloaded ({error or type(error).__name__}). Check the network, name a "
             f"mirror in {MIRROR}, or save the file as {path}."

@@ -55,7 +55,7 @@ NAMES = {str: "a string", int: "a whole number", dict: "an object", list: "a lis
 
 
 def publish(run: str | Path, directory: str | Path, licence: str = "") -> Path:
-    """Writes a network with its measured results into a new directory. On failure, there is no directory.
+    """Writes a network with its measured results into a new directory. A failure leaves no directory.
 
     Args:
       run: A run or a saved network, as in `load_model`.

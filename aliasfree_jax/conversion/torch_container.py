@@ -86,7 +86,7 @@ class _Entries:
         self.checked = any(info.CRC for info in self.infos.values())
 
     def find(self, name: str, length: int | None = None) -> zipfile.ZipInfo:
-        """Returns the entry `name`. Raises `ConversionError` if it is missing or has not `length` bytes."""
+        """Returns the entry `name`. Raises `ConversionError` if it is missing or has another length."""
         info = self.infos.get(name)
         if info is None:
             raise ConversionError(f"the zip archive has no entry {name!r}. {AGAIN}")

@@ -128,7 +128,7 @@ def require_decision(original: Original, state: Collection[str], masks: bool) ->
 
 
 def assumption(original: Original, masks: bool) -> str:
-    """What is assumed about filters and paddings, and how to change it. "" without assumptions."""
+    """Describes assumptions about filters and paddings, and how to change them. "" without assumptions."""
     source, model, options = original
     if (source == PLAIN.source and model in SIZES) or (source == TIMM.source and model.startswith("resnet")):
         return (

@@ -110,7 +110,7 @@ class _Arrays:
         self.bytes_left = FREE_BYTES + BYTES_PER_BYTE * checkpoint.file_size
         self.storages: dict[str, np.ndarray] = {}
         self.given_away: set[str] = set()
-        # By identity. The replaced value is kept too, so that no new object gets its identity.
+        # Keys are identities. The replaced value is kept too, so that no new object gets its identity.
         self.done: dict[int, tuple[object, object]] = {}
 
     def put_into(self, value: Any) -> Any:

@@ -131,7 +131,7 @@ def _root(node: _Node) -> _Node:
 
 
 def _renamed(tensors: dict[str, object], others: Collection[str]) -> dict[str, object]:
-    """Restores dots in the names of `tensors` by those of `others`. Names of buffers cannot contain dots."""
+    """Restores the dots in names of buffers, which cannot contain dots, from the names in `others`."""
     names = {name.replace(".", ""): name for name in others if "." in name}
     found = {names[name]: tensor for name, tensor in tensors.items() if name in names}
     return found if 2 * len(found) > len(tensors) else tensors
