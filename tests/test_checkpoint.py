@@ -123,11 +123,11 @@ def test_card_survives_json():
 def test_cards_with_more_and_fewer_fields():
     """Cards of other versions with the same format."""
     fields = CARD.to_json()
-    with pytest.warns(UserWarning, match="does not know; they are ignored: average, newer"):
-        assert ModelCard.from_json(fields | {"average": 1, "newer": [1]}) == CARD
-    with pytest.raises(
-        CheckpointError, match="the model card lacks channels, mean: it was written by another"
+    with pytest.warns(
+        UserWarning, match="does not know these fields of the model card and ignores them: average, newer"
     ):
+        assert ModelCard.from_json(fields | {"average": 1, "newer": [1]}) == CARD
+    with pytest.raises(CheckpointError, match="the model card lacks channels, mean. Another version of"):
         ModelCard.from_json({k: v for k, v in fields.items() if k not in ("mean", "channels")})
 
     @dataclasses.dataclass(frozen=True)
@@ -179,12 +179,14 @@ def test_restore_another_network(run):
     wide = variables_of(card_at(0, options={"features": 5}))
     with pytest.raises(CheckpointError) as error:
         restore(run, wide)
-    assert "checkpoints/4 is of another model or optimizer" in str(error.value)
+    assert "checkpoints/4 has another model or optimizer" in str(error.value)
     assert (
         "wrong shape: variables/params/head/bias (3,) (expected (5,)), variables/params/head/kernel"
         in str(error.value)
     )
-    with pytest.raises(CheckpointError, match="of the model 'dense', the configuration asks for 'other'"):
+    with pytest.raises(
+        CheckpointError, match="has the model 'dense', but the configuration asks for 'other'"
+    ):
         restore(run, model="other")
 
 
@@ -192,7 +194,9 @@ def test_restore_a_network_whose_file_has_moved(tmp_path):
     with closing(RunCheckpoints(tmp_path, keep=1)) as checkpoints:
         checkpoints.save(card_at(2, model="a.py:make", file_sha256="ab"), variables_of(), state_of(2))
     assert restore(tmp_path, model="b.py:make", file_sha256="ab")[0] == 2
-    with pytest.raises(CheckpointError, match="of the model 'a.py:make', the configuration asks for 'b.py"):
+    with pytest.raises(
+        CheckpointError, match="has the model 'a.py:make', but the configuration asks for 'b.py"
+    ):
         restore(tmp_path, model="b.py:make", file_sha256="cd")
 
 
@@ -203,7 +207,7 @@ def test_variables_are_read_without_their_network(run, monkeypatch):
     assert_equal(variables, variables_of(seed=4))
     shutil.rmtree(run / "checkpoints/4/variables")
     with pytest.raises(
-        CheckpointError, match="checkpoints/4 is damaged or incomplete.*one before is of step 2"
+        CheckpointError, match="checkpoints/4 is damaged or incomplete.*previous one is step 2"
     ):
         load_variables(run)
 
@@ -229,7 +233,7 @@ def test_load_a_network_that_this_version_does_not_have(tmp_path, monkeypatch):
     save_model(tmp_path / "m", card, variables_of())
     monkeypatch.setattr(foreign, "create_model", create_model)
     with pytest.raises(
-        CheckpointError, match="network in .*m is none of this version: unknown option .*'blend'"
+        CheckpointError, match="this version cannot make the network in .*m: unknown option .*'blend'"
     ):
         load_model(tmp_path / "m")
 
@@ -266,7 +270,7 @@ def empty(step):
 @pytest.mark.parametrize("damage", [remove_arrays, truncate_arrays, remove_card, truncate_card, empty])
 def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(run, damage):
     damage(run / "checkpoints/4")
-    message = r"checkpoints/4 is damaged or incomplete: .* The one before is of step 2\."
+    message = r"checkpoints/4 is damaged or incomplete: .* The previous one is step 2\."
     with pytest.raises(CheckpointError, match=message):
         load_model(run)  # reading only a network raises, and the user decides
     with pytest.warns(UserWarning, match=message + r" Renamed it to .*/4.damaged. Continuing from step 2\."):
@@ -278,7 +282,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(run, damage
     with closing(RunCheckpoints(run, keep=2)) as checkpoints:
         checkpoints.save(card_at(4), variables_of(seed=4), state_of(4))
     damage(run / "checkpoints/4")
-    with pytest.warns(UserWarning, match=r"4.damaged2; going on from step 2"):
+    with pytest.warns(UserWarning, match=r"4.damaged2. Continuing from step 2"):
         restore(run)
 
 
@@ -343,7 +347,7 @@ def test_a_best_value_that_cannot_be_read_is_not_replaced(tmp_path):
 def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(run):
     for step in (2, 4):
         truncate_card(run / f"checkpoints/{step}")
-    with pytest.raises(CheckpointError, match=r"checkpoints/4 is damaged .* The one before is of step 2"):
+    with pytest.raises(CheckpointError, match=r"checkpoints/4 is damaged .* The previous one is step 2"):
         restore(run)
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
 

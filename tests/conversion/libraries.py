@@ -116,5 +116,5 @@ def check_strictness(base: CodeBase, name: str) -> None:
     state = {key: value for key, value in case.state_dict.items() if key != missing}
     with pytest.raises(ConversionError) as error:
         convert({**state, "extra.weight": np.zeros(3)}, table, shapes)
-    assert f"source keys that are missing:\n    {missing} " in str(error.value)
-    assert "source keys without a place:\n    extra.weight [3]" in str(error.value)
+    assert f"keys that are missing:\n    {missing} " in str(error.value)
+    assert "keys that the network does not have:\n    extra.weight [3]" in str(error.value)

@@ -210,7 +210,12 @@ def test_the_fields_of_transformers():
     [
         ("timm", "convnext_tny", {}, "unknown ConvNeXt of timm 'convnext_tny'. Did you mean 'convnext_tiny'"),
         ("timm", "convnextv2_tiny", {}, "timm's convnextv2_tiny with use_grn=True .* of ConvNeXt V2"),
-        ("timm", "convnext_atto_ols", {}, "a stem of overlapping patches, which no network here has"),
+        (
+            "timm",
+            "convnext_atto_ols",
+            {},
+            "a stem of overlapping patches. No network of this package has that",
+        ),
         ("timm", "convnext_atto_rms", {}, "has another norm"),
         ("timm", "convnext_large_mlp", {}, "has a hidden layer in its head"),
         ("timm", "test_convnext", {}, "act_layer='gelu_tanh' has another activation"),

@@ -136,10 +136,10 @@ def test_what_does_not_fit_is_listed(small):
     with pytest.raises(ConversionError) as error:
         from_original(source, model, options, wrong)
     for text in (
-        "source keys without a place:\n    layer1.0.bn9.bias [16]",
+        "keys that the network does not have:\n    layer1.0.bn9.bias [16]",
         "layer1.0.bn1.bias (for params/stage0_block0/norm1/norm/bias)",
         "fc.weight gives [63, 10], params/head/kernel has [64, 10]",
-        "layer2.0.conv2.0.filt [32, 1, 1, 1]: not the constant [32, 1, 1, 1] of this network",
+        "layer2.0.conv2.0.filt [32, 1, 1, 1]: differs from the constant [32, 1, 1, 1] of this network",
     ):
         assert text in str(error.value)
 
@@ -185,7 +185,9 @@ def test_alias_free_options_without_golden_cases_go_there_and_back(stem, kwargs,
     jax.tree.map(np.testing.assert_array_equal, again, variables)
     if stem == "activation":
         wrong = state | {"stages.0.0.mlp.act.in_scale": np.full(1, 6, np.float32)}
-        with pytest.raises(ConversionError, match=r"in_scale \[1\]: not the constant \[1\] of this network"):
+        with pytest.raises(
+            ConversionError, match=r"in_scale \[1\]: differs from the constant \[1\] of this network"
+        ):
             from_original(source, "convnext_afc", options, wrong)
 
 
@@ -329,5 +331,5 @@ def test_mixtures_of_evaluation_have_the_temperature_of_the_weights(option):
     logits = jax.jit(module.apply)(variables, images)  # without a random key
     assert np.isfinite(logits).all() and module.sampler().evaluation_temperature == 0.25
     several = state | {next(key for key in state if key.endswith("gumbel_tau")): np.float32(0.5)}
-    with pytest.raises(ConversionError, match=r"several temperatures gumbel_tau: \[0.25, 0.5\]"):
+    with pytest.raises(ConversionError, match=r"different temperatures gumbel_tau: \[0.25, 0.5\]"):
         from_original(SOURCES["lps"], "BasicClassifier", options, several)

@@ -22,7 +22,10 @@ def test_what_another_program_cached_may_be_a_part(tmp_path):
         with hub_at(endpoint, tmp_path, HF_HUB_OFFLINE="1"):
             for reference in ("hf://a/b", f"hf://a/b@{commit}", f"hf://a/b@{commit}/pytorch_model.bin"):
                 assert str(fetch(reference, told.append)) == path
-                assert "the cache has, which may lack config.json and preprocessor_config.json: " in told[-1]
+                assert (
+                    "The cached file is used (it may lack config.json and preprocessor_config.json): "
+                    in told[-1]
+                )
         with hub_at(endpoint, tmp_path):
             assert fetch(f"hf://a/b@{commit}", pytest.fail).with_name("config.json").exists()
 
@@ -47,7 +50,7 @@ def test_without_the_hub(why, tmp_path):
     if why != "fault":
         check_without(endpoint, tmp_path, path, told, {"HF_HUB_OFFLINE": "1"} if why == "offline" else {})
     assert said.get(why, "(status 502)") in told[0]
-    assert told[0].endswith(f" Used what the cache has: {path}.") and len(told) == 2
+    assert told[0].endswith(f" The cached file is used: {path}.") and len(told) == 2
 
 
 def check_without(endpoint, home, path, told, environment):

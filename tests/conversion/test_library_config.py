@@ -87,7 +87,7 @@ def test_older_files_of_timm_have_all_fields_at_the_top_and_may_lack_some(read):
     assert found.prepared["image_size"] == 288 and found.prepared["eval_crop_ratio"] == 0.875
     assert found.prepared["mean"] == (0.485, 0.456, 0.406) and found.class_names == ()
     assert found.notes == [
-        "the files beside the weights do not state eval_crop_ratio, mean; the defaults of timm are assumed"
+        "the files beside the weights do not state eval_crop_ratio, mean, so the defaults of timm are used"
     ]
 
 
@@ -97,8 +97,12 @@ def test_older_files_of_timm_have_all_fields_at_the_top_and_may_lack_some(read):
         ({"crop_mode": "squash", "crop_pct": 1.0}, "warp", None),
         ({"crop_mode": "squash"}, "warp", r"crop_mode 'squash' and crop_pct 0.95 are not available.*'warp'"),
         ({"crop_mode": "border"}, "crop", r"crop_mode 'border'.*eval_view 'crop'"),
-        ({"input_size": [3, 192, 256]}, "crop", r"images of 192 x 256 .* square ones of 192"),
-        ({"interpolation": "lanczos"}, "crop", "interpolation 'lanczos' is not available: bicubic is used"),
+        ({"input_size": [3, 192, 256]}, "crop", r"images of 192 x 256 .* square images of 192"),
+        (
+            {"interpolation": "lanczos"},
+            "crop",
+            "interpolation 'lanczos' is not available, so bicubic is used",
+        ),
     ],
 )
 def test_what_cannot_be_done_as_stated_is_noted(read, changes, view, note):
@@ -144,7 +148,7 @@ def test_other_processors_of_transformers(read):
     assert (found["image_size"], found["eval_view"], found["eval_crop_ratio"]) == (224, "crop", 0.875)
     for other in ({"size": {"height": 256, "width": 224}}, {"do_center_crop": True, "crop_size": 224}):
         (note,) = read(TRANSFORMERS, {**exact, **other}).notes
-        assert "is not available: images are warped to 256 x 256" in note
+        assert "is not available, so images are warped to 256 x 256" in note
     notes = read(TRANSFORMERS, {**PREPARED, "do_normalize": False}).notes
     assert notes and "do_normalize of preprocessor_config.json is not available" in notes[0]
 

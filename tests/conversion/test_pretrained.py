@@ -172,7 +172,7 @@ def test_what_leaves_no_trace_is_asked_for(saved, name, open_fields, capsys):
     given = {field: config[field] for field in error.value.arguments["options"] if field in config}
     options, notes = error.value.arguments["options"] | given, []
     _, module, variables = load_pretrained(file, options=options, tell=notes.append)
-    assert len(notes) == 1 and "no config.json beside it says how images are prepared" in notes[0]
+    assert len(notes) == 1 and "no config.json beside it states how images are prepared" in notes[0]
     assert agrees(REPOSITORIES[name][0], module, variables)
     assert main(["convert", str(file), str(file.parent / "converted")]) == 2
     assert "--source=transformers --options=" in capsys.readouterr().err
@@ -299,7 +299,7 @@ def test_directories_of_this_package(tmp_path):
     again, _, same = load_pretrained(tmp_path / "converted")
     assert again == card and jax.tree.all(jax.tree.map(np.array_equal, same, variables))
     assert is_checkpoint(str(tmp_path / "converted")) and not is_checkpoint(str(tmp_path / "w.pth"))
-    with pytest.raises(ConversionError, match="states itself what it holds: leave out model, image_size"):
+    with pytest.raises(ConversionError, match="states its network, so model, image_size cannot be given"):
         load_pretrained(tmp_path / "converted", model="resnet20", image_size=64)
     with pytest.raises(CheckpointError, match="no checkpoint at .*nowhere"):
         load_pretrained(tmp_path / "nowhere")

@@ -114,10 +114,16 @@ def test_a_cache_that_cannot_be_written(cache, monkeypatch, tmp_path):
     [
         (
             "vgg11_lpf4",
-            "vgg11_lpf4 was never published; of vgg11, only antialiased-cnns/vgg11_lpf4_finetune.",
+            "vgg11_lpf4 was never published. The files for vgg11: antialiased-cnns/vgg11_lpf4_finetune.",
         ),
-        ("resnet50", "resnet50 was never published; of resnet50, only antialiased-cnns/resnet50_lpf2, anti"),
-        ("resnet50_lpf6", "resnet50_lpf6 was never published; of resnet50, only .*/resnet50_lpf4_finetune."),
+        (
+            "resnet50",
+            "resnet50 was never published. The files for resnet50: antialiased-cnns/resnet50_lpf2, anti",
+        ),
+        (
+            "resnet50_lpf6",
+            "resnet50_lpf6 was never published. The files for resnet50: .*/resnet50_lpf4_finetune.",
+        ),
         ("resnet50_lpf5_finetune", "only .*/resnet50_lpf4, .*/resnet50_lpf5, .*/resnet50_lpf4_finetune."),
         ("restnet50_lpf4", "Did you mean 'resnet50' or"),
         ("", "unknown published name antialiased-cnns/: network ''. Known: alexnet, densenet121"),

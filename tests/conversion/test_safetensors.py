@@ -92,7 +92,7 @@ HOSTILE = [
     (file_of({"a": tensor(0, 8, ["F32"])}), "invalid JSON in header"),
     (
         file_of({"a": tensor(0, 8, "F4", [16])}),
-        "a tensor is of dtype 'F4', which numpy cannot hold",
+        "a tensor has the dtype 'F4', which numpy cannot hold",
     ),
     (file_of({"a": tensor(0, 8, shape=[3])}), "invalid shape, data type, or offset"),
     (file_of({"a": tensor(0, 8, shape=[-1, -2])}), "invalid value: integer `-1`"),

@@ -100,7 +100,12 @@ def test_other_widths_of_mobilenet_are_recognised_and_refused():
         (TIMM_VGG, "vgg11", {"global_pool": ""}, "global_pool='' has another pooling"),
         (TIMM_VGG, "vgg11", {"num_classes": "many"}, "num_classes='many': expected a value such as 1000"),
         (TIMM_DENSENET, "densenetblur121d", {}, "has a stem of three convolutions and blurs, which no"),
-        (TIMM_DENSENET, "densenet264d", {}, "has a stem of three convolutions, which no network here has"),
+        (
+            TIMM_DENSENET,
+            "densenet264d",
+            {},
+            "has a stem of three convolutions. No network of this package has that",
+        ),
         (TIMM_DENSENET, "densenet121", {"aa_layer": "blurpc"}, "aa_layer='blurpc' has blurs where timm"),
         (TIMM_MOBILENET, "mobilenetv2_100", {"pad_type": "same"}, "pad_type='same' has another padding"),
         (TIMM_MOBILENET, "mobilenetv2_100", {"drop": 0.1}, "unknown option of timm's mobilenetv2_100 'drop'"),

@@ -202,11 +202,11 @@ def test_every_part_of_a_run_can_be_named(tmp_path, run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["RUN", "weights.ckpt"], "weights.ckpt should end in .safetensors, .pth, .pth.tar"),
+        (["RUN", "weights.ckpt"], "weights.ckpt must end in one of .safetensors, .pth, .pth.tar"),
         (["RUN", "there.pth"], "there.pth exists already"),
-        (["RUN", "no/weights.pth"], "there is no directory"),
+        (["RUN", "no/weights.pth"], "cannot be written: the directory"),
         (["missing", "weights.pth"], "no checkpoint at .*missing"),
-        (["RUN", "weights.pth", "--model=resnet18"], "--model is for reading a file; with --to"),
+        (["RUN", "weights.pth", "--model=resnet18"], "--model cannot be used with --to"),
         (["RUN", "weights.pth", "--to=lps"], "unknown source 'lps'"),
     ],
 )

@@ -102,7 +102,7 @@ def test_declared_and_present_bytes_must_agree(total, tmp_path):
 
 def test_one_storage_with_two_descriptions(tmp_path):
     content = {"a": numbers(6), "b": numbers(3, "0", "DoubleStorage")}
-    with pytest.raises(ConversionError, match="describes its storage '0' in two ways"):
+    with pytest.raises(ConversionError, match="describes its storage '0' in two different ways"):
         read_torch_file(zip_file(tmp_path / "a.pth", content, [FLOATS]))
 
 
@@ -237,7 +237,7 @@ ARRAY = call(RECONSTRUCT, name("numpy", "ndarray"), (0,), "b")
         (tensor(numbers(1), 0, (1,), (1,), False, ORDERED, {"neg": True}), "the metadata .* not supported"),
         (tensor(numbers(1), 0, (1,), (1,), False, ORDERED, {}, 1), "the metadata"),
         (call(name("torch._utils", "_rebuild_tensor"), numbers(1)), "damaged .TypeError"),
-        (call(name("torch._utils", "_rebuild_parameter"), 5, True, ORDERED), "makes a parameter of a int"),
+        (call(name("torch._utils", "_rebuild_parameter"), 5, True, ORDERED), "makes a parameter from a int"),
         (numbers(-1), "storage length that is not"),
         (numbers(1, 5), "stored numbers of an unknown kind"),
     ],
@@ -266,10 +266,10 @@ def test_python_2_strings_and_ordered_dicts(tmp_path):
     ("content", "message"),
     [
         (code([1]), "holds a list, not a dictionary of weights"),
-        (code({}), "what it holds is an empty dictionary"),
+        (code({}), "its content is an empty dictionary"),
         (code({"model": {}}), "entry 'model' is an empty dictionary"),
-        (code({"a": 1, "b": "w"}), "not named tensors are 'a', 'b' of its 2"),
-        (code({5: tensor(numbers(6), 0, (6,), (1,))}), "not named tensors are 5 of its 1"),
+        (code({"a": 1, "b": "w"}), "Its 2 entries are 'a', 'b'"),
+        (code({5: tensor(numbers(6), 0, (6,), (1,))}), "Its 1 entries are 5"),
     ],
 )
 def test_what_is_no_state_dict(content, message, tmp_path):

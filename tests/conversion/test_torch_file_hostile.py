@@ -190,7 +190,7 @@ FLOAT64 = call(name("numpy", "dtype"), "f8", False, True)
         (build(NAMESPACE, {"__class__": name("collections", "OrderedDict")}), "the attribute '__class__'"),
         (build(NAMESPACE, {"__dict__": {}}), "the attribute '__dict__'"),
         (build(NAMESPACE, {1: 2}), "the attribute 1"),
-        (build(NAMESPACE, (None, {"__class__": 1})), "gets a tuple as its state"),
+        (build(NAMESPACE, (None, {"__class__": 1})), "is a tuple, expected a dictionary"),
         (build(ORDERED, (None, {"__class__": 1})), "attributes of a value of type OrderedDict"),
         (build(name("argparse", "Namespace"), {"set_state": 1}), "attributes of a value of type Constructor"),
         (build(name("torch._utils", "_rebuild_tensor"), {}), "attributes of a value of type Constructor"),

@@ -145,7 +145,7 @@ def test_ideal_filters_are_asked_for(tmp_path):
     file = tmp_path / "weights.pth"
     file.write_bytes(torch_file(state))
     with pytest.raises(
-        UndecidedError, match=r"from which they were left out, or one with none \(sinc_mode true"
+        UndecidedError, match=r"whose filters were not saved, or one without filters \(sinc_mode true"
     ):
         load_pretrained(file)
     for options, sampler in (({"sinc_mode": True}, "ideal"), ({"filter_size": 3}, "polyphase")):

@@ -64,7 +64,10 @@ def test_averaged_weights_come_first_and_the_others_are_named(averaged, raw):
 
 def test_averaged_model_of_torch():
     found = find_weights({"n_averaged": np.array(3), **state(1.0, "module.")})
-    assert value(found) == 1 and found.note() == "took its entry 'module', left aside 'n_averaged' (1 tensor)"
+    assert (
+        value(found) == 1
+        and found.note() == "loaded its entry 'module', did not load 'n_averaged' (1 tensor)"
+    )
 
 
 def test_averages_of_the_parameters_only_take_the_buffers_from_beside_them():
@@ -78,7 +81,7 @@ def test_averages_of_the_parameters_only_take_the_buffers_from_beside_them():
         assert {name: tensor[0] for name, tensor in found.tensors.items()} == {
             name: 1.0 if "running" in name else 2.0 for name in NAMES
         }
-        assert "the 1 tensors that it lacks" in found.place
+        assert "and 1 tensors from the entry beside it" in found.place
 
 
 def test_averages_without_names_are_left_aside_by_name():
