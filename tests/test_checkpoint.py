@@ -142,7 +142,7 @@ def test_save_and_load_a_model(tmp_path):
     card, module, variables = load_model(tmp_path / "model")
     assert card == CARD and module == Net(3)
     assert_equal(variables, variables_of())
-    with pytest.raises(CheckpointError, match="model exists already: choose another directory"):
+    with pytest.raises(CheckpointError, match="model exists already. Choose another directory"):
         save_model(tmp_path / "model", CARD, variables_of())
 
 

@@ -121,7 +121,7 @@ def original_of(source: str, card: ModelCard) -> tuple[str, dict[str, Any]]:
     ]
     elsewhere = f"Pass --to={' or --to='.join(having)}." if having else "No other source has it either."
     named = f". The nearest is {found.model} {json.dumps(found.options)}"
-    shown = listing("differences (ours, theirs)", found.lines)
+    shown = listing("differences", found.lines)
     raise ConversionError(
         f"{source} has no network like {card.model}{named if found.distance < _NONE else ''}.{shown}\n"
         f"  {elsewhere}"

@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_listed(small):
     for text in (
         "keys that the network does not have:\n    layer1.0.bn9.bias [16]",
         "layer1.0.bn1.bias (for params/stage0_block0/norm1/norm/bias)",
-        "fc.weight gives [63, 10], params/head/kernel has [64, 10]",
+        "fc.weight has the converted shape [63, 10], params/head/kernel needs [64, 10]",
         "layer2.0.conv2.0.filt [32, 1, 1, 1]: differs from the constant [32, 1, 1, 1] of this network",
     ):
         assert text in str(error.value)
@@ -155,7 +155,9 @@ def test_quantised_and_other_numbers_are_no_weights(small, dtype):
 
 def test_a_head_of_another_rank_is_refused(small):
     source, model, options, state = small
-    with pytest.raises(ConversionError, match=r"fc.weight gives \[64, 10\], .* has \[64, 1\]"):
+    with pytest.raises(
+        ConversionError, match=r"fc.weight has the converted shape \[64, 10\], .* needs \[64, 1\]"
+    ):
         from_original(source, model, options, state | {"fc.bias": np.zeros((), np.float32)})
 
 

@@ -73,7 +73,7 @@ def test_the_file_and_what_describes_it(hub, reference, file, companions):
     [
         (
             "hf://resnet18",
-            "no name on a hub. Expected hf://owner/name[@revision][/file], for instance hf://timm",
+            "does not name a repository on a hub. Expected hf://owner/name[@revision][/file], for instance hf://timm",
         ),
         ("hf://", "Expected hf://owner/name[@revision][/file]"),
         ("hf://timm/", "Expected hf://"),
@@ -85,8 +85,8 @@ def test_the_file_and_what_describes_it(hub, reference, file, companions):
         ("hf://timm/res net", "Expected hf://"),
         ("hf://timm/resnét", "Expected hf://"),
         ("hf:/timm/resnet18", "Expected hf://"),
-        ("hf://timm/a--b", "no name on a hub: Cannot have -- or .. in repo_id"),
-        (f"hf://-timm/x@{COMMIT}", "no name on a hub: Repo id must"),
+        ("hf://timm/a--b", "does not name a repository on a hub: Cannot have -- or .. in repo_id"),
+        (f"hf://-timm/x@{COMMIT}", "does not name a repository on a hub: Repo id must"),
         ("hf://timm/resnet19", "/timm/resnet19 does not exist or is private (status 401). Check the name"),
         ("hf://timm/resnet18.a1_in1k@v2", "/timm/resnet18.a1_in1k has no branch, tag or commit 'v2'"),
         (f"hf://timm/resnet18.a1_in1k@{'0' * 40}", f"has no branch, tag or commit '{'0' * 40}'"),
@@ -96,11 +96,11 @@ def test_the_file_and_what_describes_it(hub, reference, file, companions):
         ),
         (
             "hf://a/many",
-            "has no model.safetensors nor pytorch_model.bin; it has b.pth, c.safetensors. Form: hf",
+            "has no model.safetensors nor pytorch_model.bin. Files of weights: b.pth, c.safetensors. Form",
         ),
         (
             "hf://a/none",
-            "has no model.safetensors nor pytorch_model.bin; it has no file of weights. Form: hf",
+            "has no model.safetensors nor pytorch_model.bin. It has no file of weights. Form: hf",
         ),
         (
             "hf://a/parts",

@@ -156,7 +156,7 @@ def test_other_processors_of_transformers(read):
 def test_without_preprocessor_the_librarys_defaults_are_assumed_aloud(read):
     found = read(TRANSFORMERS)
     assert found.prepared["mean"] == (0.5, 0.5, 0.5) and found.prepared["image_size"] == 384
-    assert "do not state image_size, eval_crop_ratio, interpolation, mean, std;" in found.notes[0]
+    assert "do not state image_size, eval_crop_ratio, interpolation, mean, std, so" in found.notes[0]
 
 
 @pytest.mark.parametrize("config", [None, {}, {"model_type": "convnext"}, {"architectures": []}])

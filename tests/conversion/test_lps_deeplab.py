@@ -146,7 +146,7 @@ def test_our_own_variants_name_what_the_original_lacks():
     card = dataclasses.replace(card, options={})
     with pytest.raises(ConversionError) as error:
         original_of(SOURCE, card)
-    assert "last_rate_padding: 'CIRCULAR', there 'ZERO'" in str(error.value)
+    assert "last_rate_padding: ours 'CIRCULAR', theirs 'ZERO'" in str(error.value)
 
 
 def test_a_training_checkpoint_is_loaded_with_its_task(tmp_path):

@@ -161,7 +161,8 @@ def test_weights_of_something_else():
 def test_wrong_number_of_classes():
     case = golden.load("convnext_mini_64")
     with pytest.raises(
-        ConversionError, match=r"head.weight gives \[32, 10\], params/head/kernel has \[32, 5\]"
+        ConversionError,
+        match=r"head.weight has the converted shape \[32, 10\], params/head/kernel needs \[32, 5\]",
     ):
         from_original(SOURCE, "convnext", {**case.meta["options"], "num_classes": 5}, case.state_dict)
 

@@ -124,7 +124,10 @@ def test_a_cache_that_cannot_be_written(cache, monkeypatch, tmp_path):
             "resnet50_lpf6",
             "resnet50_lpf6 was never published. The files for resnet50: .*/resnet50_lpf4_finetune.",
         ),
-        ("resnet50_lpf5_finetune", "only .*/resnet50_lpf4, .*/resnet50_lpf5, .*/resnet50_lpf4_finetune."),
+        (
+            "resnet50_lpf5_finetune",
+            "The files for resnet50: .*/resnet50_lpf4, .*/resnet50_lpf5, .*/resnet50_lpf4_finetune.",
+        ),
         ("restnet50_lpf4", "Did you mean 'resnet50' or"),
         ("", "unknown published name antialiased-cnns/: network ''. Known: alexnet, densenet121"),
     ],

@@ -235,7 +235,7 @@ def test_without_a_licence_the_page_names_none(published):
         ({"options": {**OPTIONS, "sampler": {"name": "learned_polyphase", "inner": "blur"}}}, "(inner blur)"),
         ({"step": 0}, "The weights come from `configs/mine.py`.\n"),
         ({"task": "segmentation"}, "pipeline_tag: image-segmentation\ntags: [jax, flax, image-segmentation]"),
-        ({"task": "segmentation"}, "it makes the logits of 3 classes for every pixel; `config.json`"),
+        ({"task": "segmentation"}, "Its output is the logits of 3 classes for every pixel; `config.json`"),
         ({"task": "regression"}, "An image-to-image network of the Python package"),
     ],
 )
@@ -352,13 +352,16 @@ def test_nothing_is_left_of_what_could_not_be_written(model, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ({"library_name": "timm"}, r"config.json is of the library 'timm': expected 'aliasfree_jax'"),
+        ({"library_name": "timm"}, r"config.json belongs to the library 'timm'. Expected 'aliasfree_jax'"),
         (
             {"format": 2},
             "has format 2, but this version of aliasfree_jax reads format 1. Use the version that",
         ),
         ({"model": "os:system"}, "model is 'os:system', a file with code. It was refused"),
-        ({"model": "resnet20_cifar_blurr"}, "config.json: the network .* Did you mean 'resnet20_cifar_blur'"),
+        (
+            {"model": "resnet20_cifar_blurr"},
+            "config.json: this version cannot make the network .* Did you mean 'resnet20_cifar_blur'",
+        ),
         ({"model": ["basic"]}, r"model should be a string, got \['basic'\]"),
         (
             {"options": {"num_classes": 3, "depths": [1, 1], "widths": "xy"}},

@@ -99,7 +99,7 @@ def test_other_widths_of_mobilenet_are_recognised_and_refused():
         (TIMM_VGG, "vgg11", {"mlp_ratio": 0.5}, "mlp_ratio=0.5 has a hidden layer of another width"),
         (TIMM_VGG, "vgg11", {"global_pool": ""}, "global_pool='' has another pooling"),
         (TIMM_VGG, "vgg11", {"num_classes": "many"}, "num_classes='many': expected a value such as 1000"),
-        (TIMM_DENSENET, "densenetblur121d", {}, "has a stem of three convolutions and blurs, which no"),
+        (TIMM_DENSENET, "densenetblur121d", {}, "has a stem of three convolutions and blurs. No"),
         (
             TIMM_DENSENET,
             "densenet264d",

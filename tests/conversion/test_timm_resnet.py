@@ -93,7 +93,7 @@ REFUSED = [
     (
         "resnet50",
         {"output_stride": 16},
-        "timm's resnet50 with output_stride=16 has dilated convolutions, which",
+        "timm's resnet50 with output_stride=16 has dilated convolutions. No",
     ),
     (
         "resnet50",

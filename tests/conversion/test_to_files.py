@@ -149,7 +149,13 @@ def test_every_golden_network_is_named_as_it_was(meta):
     [
         (AFC, "convnext_afg_tiny", MINI, 3, "activation: ours UpGate.*theirs Gelu.*No other source has it"),
         (AFC, "convnext_afc_cifar", {}, 3, r"depths: ours \(2, 2, 2\), theirs \(3, 3, 9, 3\)"),
-        (AFC, "resnet18_aps", {}, 3, "network: ResNet.*there ConvNeXt.*--to=truly_shift_invariant_cnns"),
+        (
+            AFC,
+            "resnet18_aps",
+            {},
+            3,
+            "network: ours ResNet.*theirs ConvNeXt.*--to=truly_shift_invariant_cnns",
+        ),
         (
             BLUR,
             "resnet18_afc",
@@ -163,9 +169,9 @@ def test_every_golden_network_is_named_as_it_was(meta):
             "resnet18_blur",
             {"sampler": {"name": "blur", "kernel_size": 3, "padding": "ZERO"}},
             3,
-            "there 'REFLECT'",
+            "theirs 'REFLECT'",
         ),
-        (BLUR, "resnet18_blur", {}, 1, "channels of the images: 1, there 3"),
+        (BLUR, "resnet18_blur", {}, 1, "channels of the images: ours 1, theirs 3"),
         (VISION, "resnet18_blur", {}, 3, "sampler: ours BlurPool.*theirs Subsample.*--to=antialiased-cnns"),
         (APS, "resnet50_aps", {}, 3, "nearest is .*resnet.*differences"),
         (CIFAR, "resnet20_cifar_aps", {"filter_size": 3}, 3, "select_on: ours 'filtered', theirs 'raw'"),
@@ -174,9 +180,9 @@ def test_every_golden_network_is_named_as_it_was(meta):
             "resnet18_cifar_aps",
             {"depths": [1, 1, 1, 1]},
             3,
-            r"depths: \(1, 1, 1, 1\), there \(2, 2, 2, 2\)",
+            r"depths: ours \(1, 1, 1, 1\), theirs \(2, 2, 2, 2\)",
         ),
-        (LPS, "resnet18_lps", {"filter_size": 3}, 3, "first_sampler.inner: BlurPool.*there Subsample"),
+        (LPS, "resnet18_lps", {"filter_size": 3}, 3, "first_sampler.inner: ours BlurPool.*theirs Subsample"),
         ("timn", "resnet18", {}, 3, "unknown source 'timn'. Did you mean 'timm'"),
     ],
 )

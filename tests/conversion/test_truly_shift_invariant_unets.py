@@ -185,7 +185,7 @@ def test_filters_of_aps_that_were_left_out_are_asked_for(tmp_path):
         ("unet_4down_aps", {"bilinear": True}, "unknown option of unet_4down_aps of .* 'bilinear'"),
         ("unet_4down", {"filter_size": 3}, "unknown option of unet_4down of .* 'filter_size'"),
         ("unet_4down", {"padding_mode": "reflect"}, "unknown padding_mode of"),
-        ("unet_3down", SMALL, r"unet_3down has 4 widths, got inner_channels_list=\[1, 2, 4, 8, 16\]"),
+        ("unet_3down", SMALL, r"unet_3down needs 4 widths, got inner_channels_list=\[1, 2, 4, 8, 16\]"),
         (
             "unet_lpf",
             {"inner_channels_list": [4, 8, 12]},
@@ -204,11 +204,14 @@ def test_the_classes_names_are_taken_too():
 
 def test_our_own_networks_are_not_taken_for_theirs(tmp_path):
     """Errors list the differences: the gain of APS, ideal sampling."""
-    for name, lines in (("unet_aps", "upsampler.gain: None, there 1.0"), ("unet_afc", "activation: UpPoly")):
+    for name, lines in (
+        ("unet_aps", "upsampler.gain: ours None, theirs 1.0"),
+        ("unet_afc", "activation: ours UpPoly"),
+    ):
         with pytest.raises(ConversionError, match=re.escape(lines)):
             original_of(SOURCE, card_of(name))
     other = card_of("resnet18_aps", num_classes=1)
-    with pytest.raises(ConversionError, match="network: ResNet, there UNet"):
+    with pytest.raises(ConversionError, match="network: ours ResNet, theirs UNet"):
         original_of(SOURCE, other)
     # And these U-Nets do not match networks of other code bases.
     for source in ("torchvision", "timm", "learnable_polyphase_sampling", "alias_free_convnets"):

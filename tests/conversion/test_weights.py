@@ -119,7 +119,7 @@ def test_whole_modules_that_were_pickled():
 
 
 def test_networks_that_nothing_tells_apart_are_asked_for():
-    with pytest.raises(UndecidedError, match=r"several networks: 'netA', 'netB'. Say .* key='netA'"):
+    with pytest.raises(UndecidedError, match=r"several networks: 'netA', 'netB'. Name .* key='netA'"):
         find_weights({"netA": state(), "netB": state()})
     assert value(find_weights({"netA": state(1.0), "netB": state()}, "netA")) == 1
 
