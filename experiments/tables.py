@@ -1,4 +1,4 @@
-"""The tables of the README, docs/weights.md and docs/dense.md, from stored results."""
+"""Writes the tables of the README, docs/dense.md and docs/results from stored results."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from experiments.protocols import LONGER, PROTOCOLS, REDUCED
 from experiments.stored import ROOT, Store
 from experiments.summary import summarize
 
-README, WEIGHTS, DENSE = Path("README.md"), Path("docs/weights.md"), Path("docs/dense.md")
+README, DENSE = Path("README.md"), Path("docs/dense.md")
+WEIGHTS = Path("docs/results/transformed_public_weights.md")
 BEGIN = "<!-- measured: python -m experiments --page, {} -->"
 END = "<!-- end of the measured table -->"
 

@@ -102,7 +102,7 @@ def card_at(step, **changes):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run with checkpoints of steps 2 and 4; that of step 4 has seed 4."""
+    """A run with checkpoints of steps 2 and 4. Step 4 has seed 4."""
     with closing(RunCheckpoints(tmp_path / "run", keep=2)) as checkpoints:
         for step in (1, 2, 4):
             checkpoints.save(card_at(step), variables_of(seed=step), state_of(step))
@@ -121,13 +121,13 @@ def test_card_survives_json():
 
 
 def test_cards_with_more_and_fewer_fields():
-    """As other versions of the same format write them."""
+    """Cards of other versions with the same format."""
     fields = CARD.to_json()
-    with pytest.warns(UserWarning, match="does not know; they are ignored: average, newer"):
-        assert ModelCard.from_json(fields | {"average": 1, "newer": [1]}) == CARD
-    with pytest.raises(
-        CheckpointError, match="the model card lacks channels, mean: it was written by another"
+    with pytest.warns(
+        UserWarning, match="does not know these fields of the model card and ignores them: average, newer"
     ):
+        assert ModelCard.from_json(fields | {"average": 1, "newer": [1]}) == CARD
+    with pytest.raises(CheckpointError, match="the model card lacks channels, mean. Another version of"):
         ModelCard.from_json({k: v for k, v in fields.items() if k not in ("mean", "channels")})
 
     @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ def test_save_and_load_a_model(tmp_path):
     card, module, variables = load_model(tmp_path / "model")
     assert card == CARD and module == Net(3)
     assert_equal(variables, variables_of())
-    with pytest.raises(CheckpointError, match="model exists already: choose another directory"):
+    with pytest.raises(CheckpointError, match="model exists already. Choose another directory"):
         save_model(tmp_path / "model", CARD, variables_of())
 
 
@@ -166,7 +166,7 @@ def test_restore_gives_structure_and_placement(run):
 
 
 def test_arrays_may_be_deleted_after_save_returns(tmp_path):
-    # Donation deletes or overwrites the buffers while the checkpoint is still being written.
+    # Donation deletes or overwrites buffers during the write.
     with closing(RunCheckpoints(tmp_path, keep=1)) as checkpoints:
         variables, state = jax.tree.map(jnp.copy, (variables_of(), state_of(1)))
         checkpoints.save(card_at(1), variables, state)
@@ -179,12 +179,14 @@ def test_restore_another_network(run):
     wide = variables_of(card_at(0, options={"features": 5}))
     with pytest.raises(CheckpointError) as error:
         restore(run, wide)
-    assert "checkpoints/4 is of another model or optimizer" in str(error.value)
+    assert "checkpoints/4 has another model or optimizer" in str(error.value)
     assert (
         "wrong shape: variables/params/head/bias (3,) (expected (5,)), variables/params/head/kernel"
         in str(error.value)
     )
-    with pytest.raises(CheckpointError, match="of the model 'dense', the configuration asks for 'other'"):
+    with pytest.raises(
+        CheckpointError, match="has the model 'dense', but the configuration asks for 'other'"
+    ):
         restore(run, model="other")
 
 
@@ -192,7 +194,9 @@ def test_restore_a_network_whose_file_has_moved(tmp_path):
     with closing(RunCheckpoints(tmp_path, keep=1)) as checkpoints:
         checkpoints.save(card_at(2, model="a.py:make", file_sha256="ab"), variables_of(), state_of(2))
     assert restore(tmp_path, model="b.py:make", file_sha256="ab")[0] == 2
-    with pytest.raises(CheckpointError, match="of the model 'a.py:make', the configuration asks for 'b.py"):
+    with pytest.raises(
+        CheckpointError, match="has the model 'a.py:make', but the configuration asks for 'b.py"
+    ):
         restore(tmp_path, model="b.py:make", file_sha256="cd")
 
 
@@ -203,7 +207,7 @@ def test_variables_are_read_without_their_network(run, monkeypatch):
     assert_equal(variables, variables_of(seed=4))
     shutil.rmtree(run / "checkpoints/4/variables")
     with pytest.raises(
-        CheckpointError, match="checkpoints/4 is damaged or incomplete.*one before is of step 2"
+        CheckpointError, match="checkpoints/4 is damaged or incomplete.*previous one is step 2"
     ):
         load_variables(run)
 
@@ -224,12 +228,12 @@ def test_load_a_model_whose_card_names_another(tmp_path):
 
 
 def test_load_a_network_that_this_version_does_not_have(tmp_path, monkeypatch):
-    options = {"blend": {"start": "convnext", "share": 0.5}}  # an option that there was once
+    options = {"blend": {"start": "convnext", "share": 0.5}}  # an option of an older version
     card = dataclasses.replace(CARD, model="convnext_afc_micro", options=options)
     save_model(tmp_path / "m", card, variables_of())
     monkeypatch.setattr(foreign, "create_model", create_model)
     with pytest.raises(
-        CheckpointError, match="network in .*m is none of this version: unknown option .*'blend'"
+        CheckpointError, match="this version cannot make the network in .*m: unknown option .*'blend'"
     ):
         load_model(tmp_path / "m")
 
@@ -261,29 +265,29 @@ def empty(step):
     step.mkdir()
 
 
-# Orbax leaves the other reads of a failed restore to end by themselves.
+# After a failed restore, Orbax does not wait for its other reads.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [remove_arrays, truncate_arrays, remove_card, truncate_card, empty])
 def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(run, damage):
     damage(run / "checkpoints/4")
-    message = r"checkpoints/4 is damaged or incomplete: .* The one before is of step 2\."
+    message = r"checkpoints/4 is damaged or incomplete: .* The previous one is step 2\."
     with pytest.raises(CheckpointError, match=message):
-        load_model(run)  # who only reads a network is told, and chooses
-    with pytest.warns(UserWarning, match=message + r" It is now .*/4.damaged; going on from step 2\."):
+        load_model(run)  # reading only a network raises, and the user decides
+    with pytest.warns(UserWarning, match=message + r" Renamed it to .*/4.damaged. Continuing from step 2\."):
         step, variables, _ = restore(run)
     assert step == 2
     assert_equal(variables, variables_of(seed=2))
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4.damaged"]
-    # The same step can be written again, and damaged again.
+    # The same step can be written and damaged again.
     with closing(RunCheckpoints(run, keep=2)) as checkpoints:
         checkpoints.save(card_at(4), variables_of(seed=4), state_of(4))
     damage(run / "checkpoints/4")
-    with pytest.warns(UserWarning, match=r"4.damaged2; going on from step 2"):
+    with pytest.warns(UserWarning, match=r"4.damaged2. Continuing from step 2"):
         restore(run)
 
 
 def replace_by_a_loop(path):
-    """A link to itself: the system refuses to open it, to everybody."""
+    """A link to itself, which the system never opens."""
     path.unlink()
     path.symlink_to(path.name)
 
@@ -291,7 +295,7 @@ def replace_by_a_loop(path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("files", ["card/metadata", "variables/d/*", "variables/manifest.ocdbt"])
 def test_an_unreadable_checkpoint_is_left_as_it_is(run, files):
-    """For everything that reads it; training does not go on from older weights."""
+    """Every reader raises it, and training does not continue from older weights."""
     for path in list((run / "checkpoints/4").glob(files)):
         replace_by_a_loop(path)
     for read in (load_model, restore):
@@ -320,7 +324,7 @@ def test_whatever_the_system_refuses_is_unreadable(run, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(ocp.StandardCheckpointer, "restore", refuse)
-    with pytest.raises(UnreadableCheckpointError, match="checkpoints/4 cannot be read .*nothing is changed"):
+    with pytest.raises(UnreadableCheckpointError, match="checkpoints/4 cannot be read .*nothing was changed"):
         restore(run)
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
 
@@ -343,7 +347,7 @@ def test_a_best_value_that_cannot_be_read_is_not_replaced(tmp_path):
 def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(run):
     for step in (2, 4):
         truncate_card(run / f"checkpoints/{step}")
-    with pytest.raises(CheckpointError, match=r"checkpoints/4 is damaged .* The one before is of step 2"):
+    with pytest.raises(CheckpointError, match=r"checkpoints/4 is damaged .* The previous one is step 2"):
         restore(run)
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4"]
 
@@ -370,7 +374,7 @@ def test_the_best_network_says_how_it_was_chosen(tmp_path):
         return keep_best(tmp_path, card_at(step), variables_of(seed=step), results, metric, images)
 
     assert offer(1, 0.9, "accuracy", "test")
-    # What other images said, or of other weights, is nothing to compare with, however good.
+    # Results on other images or by another metric are not compared.
     assert offer(2, 0.5, "accuracy", "validation") and not offer(3, 0.4, "accuracy", "validation")
     stored = json.loads((tmp_path / "best/results.json").read_text())
     chosen = {"chosen_by": "accuracy", "chosen_on": "validation"}
@@ -385,7 +389,7 @@ def test_the_best_network_of_an_earlier_run_is_out_of_the_way(tmp_path):
     for name in ("best.earlier", "best.earlier2"):
         keep_best(tmp_path, card_at(1), variables_of(), {"accuracy": 0.9}, "accuracy", "test")
         (told,) = set_best_aside(tmp_path)
-        assert told.endswith(f"is of an earlier run; it is now {tmp_path}/{name}")
+        assert told.endswith(f"belongs to an earlier run; renamed to {tmp_path}/{name}")
         assert load_model(tmp_path / name)[0].step == 1
     assert keep_best(tmp_path, card_at(2), variables_of(), {"accuracy": 0.1}, "accuracy", "test")
 
@@ -404,7 +408,7 @@ def test_the_best_network_survives_a_death(tmp_path, moment):
         (tmp_path / "best").rename(tmp_path / "best.old")
     else:
         shutil.copytree(tmp_path / "best", tmp_path / "best.old")
-    assert not offer(2, 0.4)  # what was best is known
+    assert not offer(2, 0.4)  # the best network is known
     assert load_model(tmp_path / "best")[0].step == 1
     assert offer(3, 0.6)
     assert load_model(tmp_path / "best")[0].step == 3
@@ -436,7 +440,7 @@ def test_paths_that_hold_no_checkpoint(tmp_path):
     (tmp_path / "weights.pth").touch()
     with pytest.raises(CheckpointError, match="nowhere: there is no such file or directory"):
         load_model(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"weights.pth is a file.*convert original weights"):
+    with pytest.raises(CheckpointError, match=r"weights.pth is a file.*Convert original weights"):
         load_model(tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"no checkpoint in .*: expected a run"):
         load_model(tmp_path)

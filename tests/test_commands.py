@@ -63,8 +63,11 @@ def test_help_tells_the_default(capsys):
         (["convert", "a", "b", "--modle=x"], "Unknown command line flag 'modle'. Did you mean: model ?"),
         (["convert", "a", "b", "--image_size=x"], "flag --image_size=x: invalid literal for int"),
         (["convert", "a", "b", "--model"], "Missing value for flag --model"),
-        (["convert", "a"], "expected an input and an output, got ['a']: the original's file"),
-        (["convert", "--key=x", "a", "b", "c"], "expected an input and an output, got ['a', 'b', 'c']"),
+        (["convert", "a"], "expected two arguments, an input and an output, got ['a']. Pass a file"),
+        (
+            ["convert", "--key=x", "a", "b", "c"],
+            "expected two arguments, an input and an output, got ['a', 'b', 'c']",
+        ),
         (["prepare", "one"], "expected IMAGES and DIRECTORY"),
         (["prepare", "a", "b", "--verify"], "expected IMAGES and DIRECTORY"),
         (["prepare", "a", "b", "--images_per_shard=0"], "0 is not a positive integer"),

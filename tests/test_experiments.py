@@ -380,7 +380,7 @@ def test_the_page_tells_means_missing_and_stale_runs_and_exceptions(store, tmp_p
 def test_the_page_in_the_repository_is_that_of_its_results(tmp_path):
     page = write_page(page=tmp_path / PAGE.name)[0]
     assert PAGE.read_text() == page.read_text(), "run python -m experiments --page"
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/results").mkdir(parents=True)
     for name in (README, WEIGHTS, DENSE):
         shutil.copy(ROOT / name, tmp_path / name)
     assert write_tables(tmp_path) == [tmp_path / name for name in (README, DENSE, WEIGHTS)]
@@ -482,7 +482,7 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
     """The reduced protocol on a few images; in a copy, so that results do not fall among the repository's."""
     for package in ("experiments", "configs", "benchmarks"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("results"))
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/results").mkdir(parents=True)
     for name in (README, WEIGHTS, DENSE):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "experiments/results").mkdir()

@@ -1,22 +1,21 @@
-"""Networks and training states on disk (Orbax), each with a card that says how to rebuild the network.
+"""Saves networks and training states with Orbax, each with a card that describes how to rebuild the network.
 
-A run keeps `<run>/checkpoints/<step>/`; its best network in `<run>/best/`, like a converted or exported
-one, is one such step directory without `state`:
+A run keeps `<run>/checkpoints/<step>/`. Its best network is in `<run>/best/`. Like a converted or exported
+network, that is a step directory without `state`:
 
     card/metadata   JSON: the `ModelCard`, and name and shape of every stored array
-    variables/      what is evaluated: the averaged parameters if the run averages, else the live ones
+    variables/      the variables to evaluate: averaged parameters if the run averages, else the trained ones
     state/          the rest of the training state (runs only)
 
-In `best/`, `results.json` says what was found and how the network was chosen; where that was by a result of
-the raw weights, `variables` are these.
+`best/results.json` holds the results and how the network was chosen. If a result of the raw weights decided,
+`variables` holds the raw weights.
 
-Evaluation so reads only `variables`, and a checkpoint of another network is recognised from the card,
-before any array is read.
+Evaluation reads only `variables`. A checkpoint of another network is recognised from its card before any
+array is read.
 """
 
+from aliasfree_jax.checkpoint.card import PREPARATION, ModelCard
 from aliasfree_jax.checkpoint.directory import (
-    PREPARATION,
-    ModelCard,
     PyTree,
     Shapes,
     differences,

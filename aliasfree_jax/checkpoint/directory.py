@@ -1,29 +1,24 @@
-"""One step directory: a card, which tells how to rebuild the network, and arrays in one or more items."""
+"""Reads and writes one step directory: a card that describes the network, and items with arrays."""
 
-import dataclasses
 import errno
 import hashlib
 import json
 import os
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from aliasfree_jax.data.class_names import placeholders
+from aliasfree_jax.checkpoint.card import ModelCard
 from aliasfree_jax.errors import CheckpointError, listed
 
 PyTree = Any
 Shapes = dict[str, tuple[int, ...]]
-# The fields of `config.data` that a card has too: they decide how images for the network are prepared.
-PREPARATION = ("mean", "std", "zero_pad", "eval_view", "eval_crop_ratio", "interpolation", "exif")
 FORMAT = 1
-# What a file system says of files that may be sound: who may read them, or whether it works, can change.
+# Messages of a file system about files that may be sound: access rights and failures can change.
 TEMPORARY = [
     os.strerror(getattr(errno, name))
     for name in (
@@ -35,96 +30,40 @@ TEMPORARY = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelCard:
-    """What is needed to rebuild a network, to prepare its input and to name its classes."""
-
-    model: str  # name for `create_model`, or /path/to/my_file.py:make_network
-    options: dict[str, Any]  # keyword arguments of `create_model`, or of that function
-    class_names: tuple[str, ...]
-    image_size: int  # side of the square input, pixels; with a border of zero_pad
-    channels: int
-    mean: tuple[float, ...]  # per channel, of images in [0, 1]
-    std: tuple[float, ...]
-    eval_crop_ratio: float
-    step: int  # parameter updates so far; 0 for foreign weights
-    origin: str  # configuration or original file, for people to read
-    # As in `config.data`:
-    zero_pad: int = 0
-    eval_view: str = "auto"
-    interpolation: str = "bicubic"
-    exif: bool = False
-    task: str = "classification"  # as in the configuration: what the outputs are
-    # Arguments of `shift_invariant`, as in `config.model`; and the content of the file that `model` names.
-    shift_invariant: dict[str, Any] = dataclasses.field(default_factory=dict)
-    file_sha256: str = ""
-
-    def in_words(self) -> str:
-        """The network with its options."""
-        transformed = f", shift_invariant {self.shift_invariant}" if self.shift_invariant else ""
-        return f"{self.model} {self.options}{transformed}"
-
-    def preparation(self) -> dict[str, Any]:
-        """The fields of `config.data` that decide how images for this network are prepared."""
-        side = self.image_size - 2 * self.zero_pad
-        return {"image_size": side} | {name: getattr(self, name) for name in PREPARATION}
-
-    def outputs(self) -> tuple[str, ...]:
-        """The names of the classes that the network's outputs stand for; numbers where it has no names."""
-        count = int(self.options.get("num_classes", len(self.class_names)))
-        return self.class_names if len(self.class_names) == count else placeholders(count)
-
-    def to_json(self) -> dict[str, Any]:
-        """The card as a dictionary that `json` can write and `from_json` reads back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """The card that `to_json` described.
-
-        Unknown fields are ignored, with a warning; missing ones have their default.
-
-        Raises:
-          CheckpointError: a field without a default is missing.
-        """
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        missing = [
-            name
-            for name, field in known.items()
-            if name not in fields and field.default is field.default_factory is dataclasses.MISSING
-        ]
-        if missing:
-            raise CheckpointError(
-                f"the model card lacks {', '.join(missing)}: it was written by another version of "
-                "aliasfree_jax."
-            )
-        if others := [name for name in fields if name not in known]:
-            warnings.warn(
-                "the model card has fields that this version of aliasfree_jax does not know; they are "
-                f"ignored: {', '.join(others)}.",
-                stacklevel=2,
-            )
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in fields.items()
-            if name in known
-        }
-        return cls(**values)
-
-
 def named_leaves(tree: PyTree) -> dict[str, Any]:
-    """The leaves of `tree` under their paths, e.g. "params/stem/kernel"."""
+    """Returns the leaves of a pytree under their paths, e.g. "params/stem/kernel".
+
+    Args:
+      tree: The pytree, e.g. the variables of a network.
+
+    Returns:
+      Leaves by path.
+    """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
 
 
 def leaf_shapes(tree: PyTree) -> Shapes:
-    """The shapes of the leaves of `tree` under their paths."""
+    """Returns the shapes of the leaves of a pytree under their paths.
+
+    Args:
+      tree: The pytree.
+
+    Returns:
+      Shapes by path.
+    """
     return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}
 
 
 def weights_sha256(variables: PyTree) -> str:
-    """A SHA-256 by which weights are known again: of names, dtypes, shapes and values."""
+    """Returns a SHA-256 of the names, dtypes, shapes and values of variables. It identifies weights.
+
+    Args:
+      variables: The variables of a network.
+
+    Returns:
+      64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for name, leaf in sorted(named_leaves(variables).items()):
         array = np.asarray(leaf)
@@ -133,7 +72,15 @@ def weights_sha256(variables: PyTree) -> str:
 
 
 def differences(expected: Shapes, found: Shapes) -> str:
-    """Lists missing, unexpected and wrongly shaped leaves, one kind a line; "" if all agree."""
+    """Lists missing leaves, unexpected leaves and leaves with another shape.
+
+    Args:
+      expected: The expected shapes, from `leaf_shapes`.
+      found: The found shapes.
+
+    Returns:
+      One line for each kind of difference. "" if all shapes are equal.
+    """
     wrong = [n for n in expected if n in found and expected[n] != found[n]]
     kinds = {
         "missing": sorted(set(expected) - set(found)),
@@ -148,30 +95,38 @@ def differences(expected: Shapes, found: Shapes) -> str:
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint whose files are incomplete or have a wrong content; others of the run may be sound."""
+    """The files of a checkpoint are incomplete or damaged. Other checkpoints of the run may be sound."""
 
 
 class UnreadableCheckpointError(CheckpointError):
-    """A checkpoint that the file system does not give out, now or to this user; it may be sound."""
+    """A checkpoint cannot be read now or by this user. It may be sound."""
 
 
 def _nested(tree: PyTree) -> dict[str, Any]:
-    # Plain nested dictionaries on disk, so that no class of ours or of optax is part of the format.
+    # Plain nested dictionaries: no class of this package or of optax is part of the format.
     return unflatten_dict(named_leaves(tree), sep="/")
 
 
 def contents(card: ModelCard, items: dict[str, PyTree]) -> ocp.args.Composite:
-    """What Orbax is to write for a card and some items, e.g. {"variables": ..., "state": ...}."""
+    """Returns Orbax's arguments to write a card and items, e.g. `{"variables": ..., "state": ...}`."""
     stored = {"format": FORMAT, "card": card.to_json(), "arrays": leaf_shapes(items)}
     arrays = {name: ocp.args.StandardSave(_nested(tree)) for name, tree in items.items()}
     return ocp.args.Composite(card=ocp.args.JsonSave(stored), **arrays)
 
 
 def finished_steps(checkpoints: Path) -> list[int]:
-    """The steps that have a directory, in order; Orbax gives unfinished ones other names.
+    """Returns the finished steps in a directory of checkpoints, in order.
+
+    Directories of unfinished steps have other names.
+
+    Args:
+      checkpoints: The directory `<run>/checkpoints`. It may be missing.
+
+    Returns:
+      The steps. Empty if the directory is missing.
 
     Raises:
-      UnreadableCheckpointError: the file system does not tell.
+      UnreadableCheckpointError: The directory cannot be read.
     """
     try:
         return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
@@ -182,7 +137,7 @@ def finished_steps(checkpoints: Path) -> list[int]:
 
 
 def set_aside(directory: Path, word: str) -> Path:
-    """Renames a directory to <name>.<word>, with a number if there is one already."""
+    """Renames a directory to `<name>.<word>`, with a number if that exists. Returns the new path."""
     aside, number = directory.with_name(f"{directory.name}.{word}"), 1
     while aside.exists():
         number += 1
@@ -191,31 +146,34 @@ def set_aside(directory: Path, word: str) -> Path:
 
 
 def _faulty(directory: Path, error: Exception) -> CheckpointError:
-    """That a checkpoint is damaged, if `error` proves it; otherwise that it cannot be read."""
-    # Orbax and its libraries hand most of the system's errors on as ValueErrors.
+    """The error for a checkpoint: damaged if `error` proves it, else unreadable."""
+    # Orbax and its libraries turn most errors of the system into ValueErrors.
     reasons = [reason for reason in TEMPORARY if reason in str(error)]
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
         reasons.insert(0, error.strerror or str(error))
     if reasons:
         return UnreadableCheckpointError(
-            f"checkpoint {directory} cannot be read ({reasons[0]}): it may be sound, so nothing is changed. "
-            "Mend permissions or the file system, then start again."
+            f"checkpoint {directory} cannot be read ({reasons[0]}). It may be sound, so nothing was changed. "
+            "Fix the permissions or the file system, then start again."
         )
     cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
     text = f"checkpoint {directory} is damaged or incomplete: {cause}."
     if directory.name.isdigit():
         older = [step for step in finished_steps(directory.parent) if step < int(directory.name)]
-        text += f" The one before is of step {older[-1]}." if older else " There is no older one."
+        text += f" The previous one is step {older[-1]}." if older else " There is no older one."
     return DamagedCheckpointError(text)
 
 
 def read_card(directory: Path) -> tuple[ModelCard, Shapes]:
-    """The card of a step directory, and the shapes of all arrays, e.g. "variables/params/stem/kernel".
+    """Reads the card of a step directory and the shapes of its arrays.
+
+    Returns:
+      `(card, shapes)`. Shapes have names like "variables/params/stem/kernel".
 
     Raises:
-      DamagedCheckpointError: incomplete, or no card.
-      UnreadableCheckpointError: it may be sound, but the file system does not give it out.
-      CheckpointError: of another format.
+      DamagedCheckpointError: The card is missing or damaged.
+      UnreadableCheckpointError: The card cannot be read, but may be sound.
+      CheckpointError: The checkpoint has another format.
     """
     try:
         stored = json.loads((directory / "card" / "metadata").read_bytes())
@@ -225,31 +183,32 @@ def read_card(directory: Path) -> tuple[ModelCard, Shapes]:
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise _faulty(directory, error) from error
     raise CheckpointError(
-        f"checkpoint {directory} has format {stored['format']}, this version of aliasfree_jax reads format "
-        f"{FORMAT}: use the version that wrote it."
+        f"checkpoint {directory} has format {stored['format']}, but this version of aliasfree_jax reads "
+        f"format {FORMAT}. Use the version that wrote it."
     )
 
 
 def read_items(directory: Path, found: Shapes, items: dict[str, PyTree]) -> dict[str, PyTree]:
-    """Reads arrays in the structure, dtypes and shardings of the abstract arrays in `items`.
+    """Reads arrays with the structure, dtypes and shardings of abstract arrays.
 
     Args:
-      directory: a step directory.
-      found: the shapes that its card lists.
-      items: by name, abstract arrays; an item that is not named is not read.
+      directory: A step directory.
+      found: The shapes in its card.
+      items: Abstract arrays by item. Other items are not read.
 
     Raises:
-      DamagedCheckpointError: arrays are incomplete or corrupt.
-      UnreadableCheckpointError: they may be sound, but the file system does not give them out.
-      CheckpointError: the arrays there are not those asked for.
+      DamagedCheckpointError: Arrays are incomplete or damaged.
+      UnreadableCheckpointError: Arrays cannot be read, but may be sound.
+      CheckpointError: The stored arrays differ from those of `items`.
     """
-    for name, tree in items.items():  # one by one: the first, the network's, explains all others
+    # One by one: a fault in the first item, the network's, explains the others.
+    for name, tree in items.items():
         there = {path: shape for path, shape in found.items() if path.startswith(f"{name}/")}
         faults = differences(leaf_shapes({name: tree}), there)
         if faults:
             raise CheckpointError(
-                f"checkpoint {directory} is of another model or optimizer; compared with the one asked for:\n"
-                f"{faults}\nUse the model and options it was written with, or another directory."
+                f"checkpoint {directory} has another model or optimizer. Compared with the expected one:\n"
+                f"{faults}\nUse the model and options that wrote it, or another directory."
             )
     try:
         with ocp.StandardCheckpointer() as reader:
@@ -262,11 +221,15 @@ def read_items(directory: Path, found: Shapes, items: dict[str, PyTree]) -> dict
 
 
 def read_stored(directory: Path, item: str) -> PyTree:
-    """Reads all arrays of an item of a step directory, to the host, as nested dictionaries.
+    """Reads all arrays of an item to the host, as nested dictionaries.
+
+    Args:
+      directory: A step directory.
+      item: Name of the item, e.g. "variables".
 
     Raises:
-      DamagedCheckpointError: arrays are incomplete or corrupt.
-      UnreadableCheckpointError: they may be sound, but the file system does not give them out.
+      DamagedCheckpointError: Arrays are incomplete or damaged.
+      UnreadableCheckpointError: Arrays cannot be read, but may be sound.
     """
     place = directory.absolute() / item
     try:

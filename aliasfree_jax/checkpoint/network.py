@@ -1,4 +1,4 @@
-"""Networks without a training state: saving and loading them; and the best one of a run, in `<run>/best/`."""
+"""Saves and loads networks without a training state, among them the best network of a run."""
 
 import json
 import math
@@ -13,8 +13,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import linen as nn
 
+from aliasfree_jax.checkpoint.card import ModelCard
 from aliasfree_jax.checkpoint.directory import (
-    ModelCard,
     PyTree,
     contents,
     finished_steps,
@@ -29,15 +29,21 @@ from aliasfree_jax.foreign import build, check_unchanged
 from aliasfree_jax.processes import barrier, from_first, is_first
 
 RESULTS = "results.json"
-CHOSEN_BY, CHOSEN_ON = "chosen_by", "chosen_on"  # in it: the metric, and the images, "validation" or "test"
+CHOSEN_BY, CHOSEN_ON = "chosen_by", "chosen_on"  # its fields: a metric; "validation" or "test"
 
 
 def network_of(card: ModelCard) -> nn.Module:
-    """The network that a card describes.
+    """Makes the network that a card describes.
+
+    Args:
+      card: The card.
+
+    Returns:
+      A Flax module.
 
     Raises:
-      CheckpointError: the file that makes it has changed.
-      ConfigError: there is no such network, or it has no such option.
+      CheckpointError: The file that makes the network has changed.
+      ConfigError: The network or an option is unknown.
     """
     if card.file_sha256:
         check_unchanged(card.model, card.file_sha256)
@@ -45,36 +51,53 @@ def network_of(card: ModelCard) -> nn.Module:
 
 
 def abstract_variables(module: nn.Module, image_size: int, channels: int) -> PyTree:
-    """Shapes and dtypes of the variables of `module`, without computing them.
+    """Returns shapes and dtypes of a network's variables without computing them.
+
+    Args:
+      module: The network.
+      image_size: Side of its square input, pixels.
+      channels: Channels of its input.
+
+    Returns:
+      The variables as `jax.ShapeDtypeStruct`.
 
     Raises:
-      ShapeError: the network cannot take images of this size.
+      ShapeError: The network does not accept images of this size.
     """
     image = jnp.zeros((1, image_size, image_size, channels))
     return jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
 
 
 def save_model(directory: str | Path, card: ModelCard, variables: PyTree) -> Path:
-    """Writes a network that `load_model` can read, without a training state; returns its directory.
+    """Writes a network without a training state. `load_model` reads it.
+
+    Args:
+      directory: The new directory.
+      card: Card of the network.
+      variables: Its variables.
+
+    Returns:
+      The absolute path of the directory.
 
     Raises:
-      CheckpointError: `directory` exists already.
+      CheckpointError: The directory exists already.
     """
     directory = local_path(directory).absolute()
     if directory.exists():
-        raise CheckpointError(f"{directory} exists already: choose another directory, or remove it first.")
+        raise CheckpointError(f"{directory} exists already. Choose another directory, or remove it first.")
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
         writer.save(directory, contents(card, {"variables": variables}))
     return directory
 
 
 def _model_directory(path: Path) -> Path:
-    """The step directory that `path` stands for: itself, or the newest one of a run."""
+    """The step directory of `path`: itself, or the newest step of a run."""
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}: there is no such file or directory.")
     if path.is_file():
         raise CheckpointError(
-            f"{path} is a file, not the directory of a run or model; convert original weights (.pth) first."
+            f"{path} is a file. Expected the directory of a run or model. Convert original weights (.pth) "
+            "first."
         )
     if (path / "card").is_dir():
         return path
@@ -89,41 +112,58 @@ def _model_directory(path: Path) -> Path:
 
 
 def load_card(path: str | Path) -> ModelCard:
-    """The card alone of what `load_model` takes.
+    """Reads only the card of a network.
+
+    Args:
+      path: As in `load_model`.
+
+    Returns:
+      The card.
 
     Raises:
-      CheckpointError: nothing there, or damaged.
+      CheckpointError: There is no checkpoint, or it is damaged.
     """
     return read_card(_model_directory(local_path(path)))[0]
 
 
 def load_model(path: str | Path) -> tuple[ModelCard, nn.Module, PyTree]:
-    """Card, network and variables to evaluate (averaged ones if the run kept any).
+    """Loads a network with the variables to evaluate.
 
     Args:
-      path: a run's directory (its newest checkpoint), one step directory of it, or one of `save_model`.
+      path: A run (its newest checkpoint is loaded), one of its step directories, or a directory of
+        `save_model`.
+
+    Returns:
+      `(card, module, variables)`. The variables are the averaged ones if the run averages.
 
     Raises:
-      CheckpointError: nothing there, damaged, or the arrays do not fit the network that the card names.
+      CheckpointError: There is no checkpoint, it is damaged, or its arrays do not fit the network of the
+        card.
     """
     directory = _model_directory(local_path(path))
     card, found = read_card(directory)
     try:
         module = network_of(card)
     except ConfigError as error:
-        raise CheckpointError(f"the network in {directory} is none of this version: {error}") from error
+        raise CheckpointError(f"this version cannot make the network in {directory}: {error}") from error
     abstract = abstract_variables(module, card.image_size, card.channels)
     on_host = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), abstract)
     variables = read_items(directory, found, {"variables": on_host})["variables"]
-    # Not committed to a device: they may be used on a mesh of any size.
+    # Not committed to a device, so that a mesh of any size can use them.
     return card, module, jax.tree.map(jnp.asarray, variables)
 
 
 def load_variables(path: str | Path) -> tuple[ModelCard, PyTree]:
-    """Card and variables without the network, whatever has become of the file that makes it.
+    """Loads card and variables without making the network. The file that makes it is not needed.
+
+    Args:
+      path: As in `load_model`.
+
+    Returns:
+      `(card, variables)`.
 
     Raises:
-      CheckpointError: nothing there, or damaged.
+      CheckpointError: There is no checkpoint, or it is damaged.
     """
     directory = _model_directory(local_path(path))
     card, found = read_card(directory)
@@ -131,10 +171,16 @@ def load_variables(path: str | Path) -> tuple[ModelCard, PyTree]:
 
 
 def newest_run(root: str | Path = "runs") -> Path:
-    """The run directory under `root` that holds the newest checkpoint.
+    """Finds the run with the newest checkpoint.
+
+    Args:
+      root: The directory of all runs.
+
+    Returns:
+      The directory of the run.
 
     Raises:
-      CheckpointError: there is no checkpoint.
+      CheckpointError: There is no checkpoint.
     """
     steps = [step for step in Path(root).glob("*/checkpoints/*") if step.name.isdigit()]
     if not steps:
@@ -145,13 +191,20 @@ def newest_run(root: str | Path = "runs") -> Path:
 
 
 def _chosen(best: Path) -> tuple[str, str, float]:
-    """By which metric, on what images and with which value the network in `<run>/best/` was chosen."""
+    """The metric, the images and the value that chose the network in `<run>/best/`."""
     kept = json.loads((best / RESULTS).read_bytes())
     return kept[CHOSEN_BY], kept[CHOSEN_ON], float(kept[kept[CHOSEN_BY]])
 
 
 def how_chosen(checkpoint: Path) -> str:
-    """How the network in `<run>/best/` was chosen, in words; "" for any other checkpoint."""
+    """Describes how the network in `<run>/best/` was chosen.
+
+    Args:
+      checkpoint: The directory of the network.
+
+    Returns:
+      A phrase such as "the best top1 of validation images". "" for any other checkpoint.
+    """
     try:
         metric, images, _ = _chosen(checkpoint)
     except (OSError, KeyError, TypeError, ValueError):
@@ -161,18 +214,18 @@ def how_chosen(checkpoint: Path) -> str:
 
 
 def _make_way(best: Path, new: Path, old: Path, value: float, metric: str, images: str) -> bool:
-    """Whether `value` is better than what is kept; clears what an earlier process left behind, if so.
+    """Whether `value` is better than the kept network's. If so, removes leftovers of an earlier process.
 
     Raises:
-      OSError: it cannot be read now what is kept, which says nothing of the network.
+      OSError: The kept results cannot be read now.
     """
-    if old.exists() and not best.exists():  # it died between the two renamings of `keep_best`
+    if old.exists() and not best.exists():  # a process died between the two renamings in `keep_best`
         old.rename(best)
-    kept = -math.inf  # also if that was chosen otherwise, or is damaged
+    kept = -math.inf  # also if it was chosen by another metric, or is damaged
     with suppress(FileNotFoundError, KeyError, TypeError, ValueError):
         *how, found = _chosen(best)
         kept = found if how == [metric, images] else kept
-    if not value > kept:  # nor where it is not a number
+    if not value > kept:  # also if it is not a number
         return False
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
@@ -180,12 +233,20 @@ def _make_way(best: Path, new: Path, old: Path, value: float, metric: str, image
 
 
 def set_best_aside(run: Path) -> list[str]:
-    """Renames the best network of an earlier run that left no checkpoint: nothing says what run that was.
+    """Renames the best network of an earlier run that left no checkpoint.
 
-    To be called where a run begins; returns what to tell.
+    Call it when a run starts. Without a checkpoint, nothing states which run the network belongs to.
+
+    Args:
+      run: The directory of the run.
+
+    Returns:
+      Messages for the user. Empty if nothing was renamed.
     """
     best = run / "best"
-    return [f"{best} is of an earlier run; it is now {set_aside(best, 'earlier')}"] if best.exists() else []
+    if not best.exists():
+        return []
+    return [f"{best} belongs to an earlier run; renamed to {set_aside(best, 'earlier')}"]
 
 
 def keep_best(
@@ -196,14 +257,25 @@ def keep_best(
     metric: str,
     images: str,
 ) -> bool:
-    """Writes the network to `<run>/best/` if none there has as large a `metric`; tells whether it did.
+    """Writes the network to `<run>/best/` if its result is better than the kept network's.
 
-    Its `results.json` says by which metric and on what `images`: one chosen otherwise gives way.
-    `load_model(run / "best")` reads it. The one before stays until the new one is whole on disk, also if
-    the process dies in between. Of several processes the first decides and renames, all write.
+    `load_model(run / "best")` reads it. The previous network stays until the new one is complete on disk,
+    also if the process dies. With several processes, all write, and the first one decides and renames.
+
+    Args:
+      run: The directory of the run.
+      card: Card of the network.
+      variables: Its variables.
+      results: Its results. They are stored in `results.json`.
+      metric: The result that decides. Larger is better.
+      images: The measured images: "validation" or "test". A network that was chosen by another metric or on
+        other images is replaced.
+
+    Returns:
+      Whether the network was written.
 
     Raises:
-      CheckpointError: it cannot be written, or the one before not be read.
+      CheckpointError: The network cannot be written, or the previous one cannot be read.
     """
     best, new, old = (Path(run).absolute() / name for name in ("best", "best.new", "best.old"))
     try:

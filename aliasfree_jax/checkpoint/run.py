@@ -1,4 +1,4 @@
-"""The checkpoints of a run that trains."""
+"""Saves and restores the checkpoints of a training run."""
 
 import warnings
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import orbax.checkpoint as ocp
 
+from aliasfree_jax.checkpoint.card import ModelCard
 from aliasfree_jax.checkpoint.directory import (
     DamagedCheckpointError,
-    ModelCard,
     PyTree,
     UnreadableCheckpointError,
     contents,
@@ -23,10 +23,16 @@ from aliasfree_jax.processes import barrier, is_first, total
 
 
 def newest_card(run: str | Path) -> ModelCard | None:
-    """The card of the newest checkpoint of a run that is sound enough to have one; None if there is none.
+    """Reads the card of the newest checkpoint of a run whose card is not damaged.
+
+    Args:
+      run: The directory of the run.
+
+    Returns:
+      The card. None if there is none.
 
     Raises:
-      CheckpointError: of another format.
+      CheckpointError: The checkpoint has another format.
     """
     checkpoints = Path(run).absolute() / "checkpoints"
     for step in finished_steps(checkpoints)[::-1]:
@@ -36,9 +42,16 @@ def newest_card(run: str | Path) -> ModelCard | None:
 
 
 class RunCheckpoints:
-    """The checkpoints of one run, `<run>/checkpoints/<step>/`, the newest `keep` of them.
+    """The newest `keep` checkpoints of one run, in `<run>/checkpoints/<step>/`.
 
-    Saves in the background; `close` waits for the last one.
+    They are saved in the background. `close` waits for the last one.
+
+    Args:
+      run: The directory of the run.
+      keep: Number of checkpoints to keep.
+
+    Attributes:
+      directory: The directory of the checkpoints.
     """
 
     def __init__(self, run: str | Path, keep: int):
@@ -48,15 +61,20 @@ class RunCheckpoints:
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def latest_step(self) -> int | None:
-        """The step of the newest finished checkpoint; None if there is none."""
+        """Returns the step of the newest finished checkpoint. None if there is none."""
         steps = finished_steps(self.directory)
         return steps[-1] if steps else None
 
     def save(self, card: ModelCard, variables: PyTree, state: PyTree) -> None:
-        """Starts writing the checkpoint of `card.step`; the arrays may be donated or changed afterwards.
+        """Starts to write the checkpoint of `card.step`. The arrays may be donated or changed afterwards.
+
+        Args:
+          card: Card of the network.
+          variables: The variables to evaluate.
+          state: The rest of the training state.
 
         Raises:
-          CheckpointError: this or the previous checkpoint cannot be written.
+          CheckpointError: This or the previous checkpoint cannot be written.
         """
         try:
             self._manager.save(card.step, args=contents(card, {"variables": variables, "state": state}))
@@ -73,20 +91,24 @@ class RunCheckpoints:
         *,
         tell: Callable[[str], None] = warnings.warn,
     ) -> tuple[int, PyTree, PyTree]:
-        """The newest sound checkpoint: its step, and the arrays in the structure and shardings asked for.
+        """Restores the newest sound checkpoint.
 
-        A damaged newer one is renamed to `<step>.damaged`, so that it is out of the way and not lost.
+        Newer damaged checkpoints are renamed to `<step>.damaged`, so they are kept but not read again.
 
         Args:
-          card: of the network that is to be trained on; must name the same network.
-          variables: `jax.ShapeDtypeStruct`s with shardings.
-          state: likewise.
-          tell: called with a sentence on each damaged checkpoint.
+          card: Card of the network to train. The checkpoint must have the same network.
+          variables: The expected variables as `jax.ShapeDtypeStruct` with shardings.
+          state: The expected training state as `jax.ShapeDtypeStruct` with shardings.
+          tell: Called with a message about each damaged checkpoint.
+
+        Returns:
+          `(step, variables, state)` with the expected structure and shardings.
 
         Raises:
-          DamagedCheckpointError: all are damaged; nothing is renamed.
-          UnreadableCheckpointError: the newest that is not damaged cannot be read now; nothing is renamed.
-          CheckpointError: none there, or of another network or optimizer.
+          DamagedCheckpointError: All checkpoints are damaged. Nothing is renamed.
+          UnreadableCheckpointError: The newest checkpoint that is not damaged cannot be read now. Nothing is
+            renamed.
+          CheckpointError: There is no checkpoint, or it has another network or optimizer.
         """
         damaged: list[CheckpointError] = []
         steps = finished_steps(self.directory)[::-1]
@@ -107,14 +129,14 @@ class RunCheckpoints:
         raise damaged[0] if damaged else CheckpointError(f"no checkpoint in {self.directory}.")
 
     def _set_aside(self, damaged: dict[int, CheckpointError], good: int, tell: Callable[[str], None]) -> None:
-        """Renames the damaged steps, tells of each, and makes Orbax forget them."""
+        """Renames the damaged steps, reports each, and makes Orbax forget them."""
         if not damaged:
             return
-        barrier("damaged checkpoints found")  # by all, before they are gone
+        barrier("damaged checkpoints found")  # all processes must find them before they are renamed
         if is_first():
             for step, reason in damaged.items():
                 aside = set_aside(self.directory / str(step), "damaged")
-                tell(f"{reason} It is now {aside}; going on from step {good}.")
+                tell(f"{reason} Renamed it to {aside}. Continuing from step {good}.")
         barrier("damaged checkpoints set aside")
         self._manager.reload()
 
@@ -123,11 +145,12 @@ class RunCheckpoints:
     ) -> tuple[PyTree, PyTree]:
         directory = self.directory / str(step)
         stored, found = read_card(directory)
-        moved = stored.file_sha256 and stored.file_sha256 == card.file_sha256  # the same file elsewhere
+        # Equal sums: the same file in another place.
+        moved = stored.file_sha256 and stored.file_sha256 == card.file_sha256
         if stored.model != card.model and not moved:
             raise CheckpointError(
-                f"checkpoint {directory} is of the model {stored.model!r}, the configuration asks for "
-                f"{card.model!r}: use another --workdir, or start from its weights with --config.init_from."
+                f"checkpoint {directory} has the model {stored.model!r}, but the configuration asks for "
+                f"{card.model!r}. Use another --workdir, or start from its weights with --config.init_from."
             )
         items = read_items(directory, found, {"variables": variables, "state": state})
         return items["variables"], items["state"]
@@ -136,7 +159,7 @@ class RunCheckpoints:
         """Waits until the last checkpoint is on disk.
 
         Raises:
-          CheckpointError: it could not be written.
+          CheckpointError: The checkpoint cannot be written.
         """
         try:
             self._manager.close()

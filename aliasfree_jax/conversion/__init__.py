@@ -1,4 +1,4 @@
-"""Weights from wherever people keep them to this package's networks, and back, without PyTorch."""
+"""Converts weights of other code bases to this package's networks, and back. PyTorch is not needed."""
 
 from aliasfree_jax.conversion.originals import from_original, to_original
 from aliasfree_jax.conversion.pretrained import is_checkpoint, load_for_command, load_pretrained

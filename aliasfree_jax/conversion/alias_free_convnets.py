@@ -1,7 +1,7 @@
 """The ConvNeXts of github.com/hmichaeli/alias_free_convnets: options and state-dict keys.
 
 That code base contains the networks convnext, convnext_poly, convnext_circ, convnext_afc and
-convnext_aps. With its default arguments convnext_afc is the paper's circular baseline.
+convnext_aps. With its default arguments, convnext_afc is the paper's circular baseline.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ SOURCE = "alias_free_convnets"
 
 _TINY = {"depths": (3, 3, 9, 3), "dims": (96, 192, 384, 768)}
 
-# Arguments with a plain counterpart; the rest is translated below.
+# Arguments that are only renamed. All others are translated below.
 _RENAMED = {
     "num_classes": "num_classes",
     "depths": "depths",
@@ -37,7 +37,7 @@ _LEGAL = {
     "convnext_aps": _SAMPLED,
     "convnext_afc": {*_SAMPLED, *_STEM, "normalization_kwargs"},
 }
-# What the original's words are here: the name of the part, and the layer.
+# Original word -> the name of our part, and our layer class.
 _ACTIVATIONS = {
     "relu": ("relu", "Relu"),
     "gelu": ("gelu", "Gelu"),
@@ -68,7 +68,7 @@ def _activation(name: str, kwargs: Options) -> dict[str, Any]:
     if part["name"] in ("gelu", "relu"):
         return part
     part |= {key: kwargs[key] for key in ("in_scale", "out_scale", "train_scale") if key in kwargs}
-    # The original evaluates a quadratic whatever the number of coefficients.
+    # The original evaluates a quadratic. It ignores further coefficients.
     part["initial"] = tuple(kwargs.get("coef", GELU_QUADRATIC))[:3]
     if part["name"] == "lowpass_polynomial":
         part["cutoff"] = kwargs.get("cutoff", 0.5)
@@ -76,7 +76,7 @@ def _activation(name: str, kwargs: Options) -> dict[str, Any]:
 
 
 def _sampler(kwargs: Options) -> dict[str, Any]:
-    """The sampler of BlurPool's arguments."""
+    """Our sampler for the arguments of BlurPool."""
     if kwargs.get("filter_type", "basic") == "ideal":
         part: dict[str, Any] = {"name": "ideal"}
     elif kwargs.get("filt_size", 1) == 1:
@@ -88,7 +88,7 @@ def _sampler(kwargs: Options) -> dict[str, Any]:
 
 
 def _polyphase(kwargs: Options) -> dict[str, Any]:
-    """The sampler of ApsPool's arguments."""
+    """Our sampler for the arguments of ApsPool."""
     padding = chosen(f"padding of {SOURCE}", kwargs.get("pad_type", "circular"), _PADDINGS)
     return {
         "name": "polyphase",
@@ -119,10 +119,10 @@ def _stem(options: Options) -> dict[str, Any]:
 
 
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model` for a network of the original and its constructor options.
+    """Translates an original network and its constructor options to arguments of `create_model`.
 
     Raises:
-      ConversionError: unknown network, option or value.
+      ConversionError: The network, an option or a value is unknown.
     """
     check_options(f"{SOURCE} {model}", options, chosen(f"network of {SOURCE}", model, _LEGAL))
     ours = {_RENAMED[key]: value for key, value in {**_TINY, **options}.items() if key in _RENAMED}
@@ -144,22 +144,22 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
 
 
 def _name(family: str, ours: Options) -> str:
-    """The published size with these depths and widths; tiny, whose sizes are overridden, for others."""
+    """The published network with these depths and widths. For other sizes: tiny, with its sizes replaced."""
     return sized(family, ours["depths"], ours["widths"])[0]
 
 
 def _activation_there(part: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
-    """The original's name and arguments of an activation."""
+    """Name and arguments of an activation in the original."""
     part = part or {KIND: "Gelu"}
     names = ("in_scale", "out_scale", "train_scale", "cutoff")
     kwargs: dict[str, Any] = {name: part[name] for name in names if name in part}
     if kwargs.get("train_scale"):
-        kwargs |= {"in_scale": 1, "out_scale": 1}  # its initial values: the weights hold the learned ones
+        kwargs |= {"in_scale": 1, "out_scale": 1}  # initial values: the weights hold the learned scales
     return _word(_ACTIVATIONS, part, "gelu"), kwargs
 
 
 def _word(table: Mapping[str, tuple[str, str]], part: Mapping[str, Any], default: str) -> str:
-    """The original's word for a part of a network."""
+    """The original's word for one of our parts."""
     return next((theirs for theirs, (_, kind) in table.items() if kind == part[KIND]), default)
 
 
@@ -169,7 +169,7 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
         return
     activation, kwargs = _activation_there(network["activation"])
     sizes: dict[str, Any] = {} if network["layer_scale_init"] else {"layer_scale_init_value": 0}
-    if len(network["depths"]) == 4:  # its number of stages cannot be chosen
+    if len(network["depths"]) == 4:  # the original always has four stages
         sizes |= {"depths": list(network["depths"]), "dims": list(network["widths"])}
     common = sizes | {"activation": activation, "activation_kwargs": kwargs}
     yield "convnext", sizes

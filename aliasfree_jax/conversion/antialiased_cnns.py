@@ -1,7 +1,8 @@
-"""The networks of github.com/adobe/antialiased-cnns (BlurPool), and torchvision's, which they come from.
+"""The networks of github.com/adobe/antialiased-cnns (BlurPool) and of torchvision.
 
-Options are the constructors' arguments: filter_size (default 4), pool_only, num_classes. torchvision's
-networks are plain; a plain state dict also gives the anti-aliased network its starting weights.
+BlurPool's networks are built on torchvision's. Their options are the constructors' arguments: `filter_size`
+(default 4), `pool_only` and `num_classes`. torchvision's networks have no anti-aliasing. Their state dicts
+can also initialise the anti-aliased networks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,17 +39,17 @@ def _check(source: str, model: str) -> None:
 
 
 def default_pool_only(model: str) -> bool | None:
-    """The default of pool_only; None for networks without that option."""
+    """The default of `pool_only`. None for networks without that option."""
     if model == "alexnet":
         return False
     return True if model in SIZES or model.startswith("densenet") else None
 
 
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model` for an anti-aliased network.
+    """Translates an anti-aliased network and its options to arguments of `create_model`.
 
     Raises:
-      ConversionError: unknown network or option.
+      ConversionError: The network or an option is unknown.
     """
     _check(SOURCE, model)
     pool_only = default_pool_only(model)
@@ -60,7 +61,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
         ours = {"pool_only": pool_only, **ours}
     if model == "alexnet":
         ours["sample_first"] = not ours.pop("relu_first", True)
-        ours["activate_first"] = not ours["pool_only"]  # the original forgets it there
+        ours["activate_first"] = not ours["pool_only"]  # the original lacks the activation there
     return f"{model}_blur", ours
 
 
@@ -86,7 +87,7 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
 
 
 def translate_torchvision(model: str, options: Options) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model` for torchvision's network."""
+    """Translates a network of torchvision to arguments of `create_model`."""
     _check(TORCHVISION, model)
     check_options(f"{TORCHVISION} {model}", options, {"num_classes"})
     return model, {"num_classes": 1000, **options}

@@ -1,7 +1,8 @@
-"""State-dict tables of ResNets, AlexNet, VGG, DenseNet and MobileNet-v2: walks through the networks.
+"""State-dict tables of ResNets, AlexNet, VGG, DenseNet and MobileNet-v2.
 
-Each in the words of several code bases (`Style`). Outside of ResNets these number the modules of a sequence,
-in which a sampler (`Style.sampled`) takes a number of its own.
+Each function walks through a network and yields its tensors. `Style` holds the names that a code base uses.
+Except in ResNets, keys number the modules of a sequence. A sampler in the sequence (`Style.sampled`) counts
+as a module.
 """
 
 import dataclasses
@@ -30,15 +31,18 @@ from aliasfree_jax.models.resnet import ResNet
 
 @dataclasses.dataclass(frozen=True)
 class ResNetNames:
-    """Keys of a ResNet's modules: patterns of the numbers of a stage, block, convolution or layer.
+    """Key patterns of a ResNet's modules.
 
     Attributes:
-      stem_conv, stem_norm, head: of these modules.
-      deep_conv: of the layer `n` of a stem of several convolutions with their norms and activations.
-      block: of a block, of stages that count from 0 (`s`) or from 1 (`stage`).
-      conv, norm: within the block, of convolutions that count from 0 (`n`) or from 1 (`number`).
-      shortcut: of the projection's convolution and norm, which take the places `n` of a sequence that a
-        sampler may begin; None where shortcuts have no weights.
+      stem_conv: The stem's convolution.
+      stem_norm: The stem's norm.
+      deep_conv: Layer `n` of a stem that is a sequence of convolutions, norms and activations.
+      block: A block. `s` counts stages from 0, `stage` from 1.
+      conv: A convolution within a block. `n` counts from 0, `number` from 1.
+      norm: A norm within a block, counted like `conv`.
+      shortcut: Convolution and norm of the projection, at places `n` of a sequence. A sampler may be the
+        first module of that sequence. None for shortcuts without weights.
+      head: The last linear layer.
     """
 
     stem_conv: str = "conv1"
@@ -56,15 +60,15 @@ class Style:
     """How a code base names the tensors of its networks.
 
     Attributes:
-      prefix: of all keys.
-      names: of a ResNet's modules.
-      wrapped: whether 3 x 3 and 7 x 7 convolutions are the second module of a sequence, after a padding.
-      sampled: whether samplers are modules of the sequences that they stand in.
-      pool: entries of the samplers.
-      shortcut_pool: entries of those of shortcuts, where they are others.
-      pool_name: key of the sampler where it is no part of a sequence with the convolution; "" where it is.
-      first_pool: entries of the sampler behind the stem's convolution; None without it.
-      stem_pool: key of the sampler behind the stem's max pool; "" without it.
+      prefix: Start of all keys.
+      names: Keys of a ResNet's modules.
+      wrapped: Whether 3 x 3 and 7 x 7 convolutions are the second module of a sequence, after a padding.
+      sampled: Whether samplers are modules of the sequences around them.
+      pool: Entries of the samplers.
+      shortcut_pool: Entries of the shortcuts' samplers. None: as `pool`.
+      pool_name: Key of the sampler. "" if it is in one sequence with the convolution.
+      first_pool: Entries of the sampler after the stem's convolution. None if there is none.
+      stem_pool: Key of the sampler after the stem's max pool. "" if there is none.
     """
 
     prefix: str = ""
@@ -79,7 +83,7 @@ class Style:
 
 
 def resnet(network: ResNet, style: Style) -> Iterator[Entry]:
-    """All tensors of `network` in the code base's words."""
+    """Yields all tensors of a ResNet under the names of a code base."""
     prefix, names = style.prefix, style.names
     yield from _resnet_stem(network, style)
     channels = network.stem_width or network.widths[0]
@@ -142,7 +146,7 @@ def _resnet_block(
 
 
 def alexnet(network: AlexNet, style: Style) -> Iterator[Entry]:
-    """AlexNet: convolution, ReLU, (sampler), (max pool, (sampler)), ..."""
+    """Yields the tensors of AlexNet: convolution, ReLU, (sampler), (max pool, (sampler)), ..."""
     index = 0
     for number, width in enumerate((64, 192, 384, 256, 256), 1):
         yield from linear(f"features.{index}", f"conv{number}", CONV)
@@ -159,20 +163,20 @@ def alexnet(network: AlexNet, style: Style) -> Iterator[Entry]:
 
 
 def _classifier(side: int, numbers: tuple[int, int, int]) -> Iterator[Entry]:
-    """Three linear layers of these numbers behind a flattened map of `side` x `side`."""
+    """Three linear layers with these numbers. The first one reads a flattened map of `side` x `side`."""
     layouts = (flattened_map(side), DENSE, DENSE)
     for number, name, layout in zip(numbers, ("hidden1", "hidden2", "head"), layouts, strict=True):
         yield from linear(f"classifier.{number}", f"classifier/{name}", layout)
 
 
 def vgg(network: VGG, style: Style) -> Iterator[Entry]:
-    """VGG with the head of torchvision."""
+    """Yields the tensors of VGG with the head of torchvision."""
     yield from vgg_features(network, style)
     yield from _classifier(7, (0, 3, 6))
 
 
 def vgg_features(network: VGG, style: Style) -> Iterator[Entry]:
-    """VGG before its head: (convolution, (norm), ReLU) several times, max pool, (sampler), ..."""
+    """Yields the tensors before VGG's head: convolutions with (norm) and ReLU, max pool, (sampler), ..."""
     index = 0
     for stage, (depth, width) in enumerate(zip(network.depths, network.widths, strict=True)):
         for layer in range(depth):
@@ -187,7 +191,7 @@ def vgg_features(network: VGG, style: Style) -> Iterator[Entry]:
 
 
 def densenet(network: DenseNet, style: Style) -> Iterator[Entry]:
-    """DenseNet: every module has a name of its own."""
+    """Yields the tensors of DenseNet. Every module has its own name."""
     yield Entry("features.conv0.weight", "params/stem_conv/kernel", CONV)
     yield from batch_norm("features.norm0", "stem_norm")
     channels = network.width
@@ -215,7 +219,7 @@ def densenet(network: DenseNet, style: Style) -> Iterator[Entry]:
 
 
 def mobilenet(network: MobileNetV2, style: Style) -> Iterator[Entry]:
-    """MobileNet-v2: the modules of a block are a sequence, in which a sampler shifts those behind it."""
+    """Yields the tensors of MobileNet-v2. A sampler in a block raises the numbers of the modules after it."""
     yield from _convolved("features.0", "stem")
     index, channels = 1, int(32 * network.width_mult)
     for stage, (expansion, width, depth, stride) in enumerate(STAGES):
@@ -248,6 +252,6 @@ _WALKS = {ResNet: resnet, AlexNet: alexnet, VGG: vgg, DenseNet: densenet, Mobile
 
 
 def network_entries(network: nn.Module, style: Style) -> Iterator[Entry]:
-    """All tensors of a network in the words of `style`."""
+    """Yields all tensors of a network under the names of `style`."""
     walk: Any = _WALKS[type(network)]
     return walk(network, style)

@@ -1,4 +1,4 @@
-"""The code bases whose weights can be read and written, by name, and which of them have a network."""
+"""Lists the code bases whose weights can be read and written, and finds our networks in them."""
 
 import json
 from dataclasses import dataclass, field
@@ -52,37 +52,39 @@ SOURCES = {
 
 
 def code_base(source: str) -> CodeBase:
-    """The code base of that name; ConversionError if there is none."""
+    """Returns the code base with this name, else raises `ConversionError`."""
     return chosen("source", source, SOURCES)
 
 
 def table(source: str, model: str, options: Options) -> list[Entry]:
-    """The state dict of an original's network."""
+    """Returns the state-dict entries of an original network."""
     return code_base(source).table(model, options)
 
 
 @dataclass(frozen=True)
 class _Nearest:
-    """The network of a code base that is nearest to one of ours: `distance` 0 if it is the same."""
+    """The network of a code base that is nearest to one of ours. `distance` 0 means equal."""
 
     distance: int
-    lines: list[str]  # in what they differ
+    lines: list[str]  # the differences
     model: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
 
-_NONE = 1000  # a distance at which naming the nearest network would help nobody
+_NONE = 1000  # too far: the message does not name this network
 
 
 def _nearest(base: CodeBase, card: ModelCard) -> _Nearest:
     if card.shift_invariant or is_reference(card.model):
-        return _Nearest(_NONE, ["made by a function of others, or transformed: no original is either"])
+        return _Nearest(
+            _NONE, ["this network is transformed or made by a user's function; no original network is"]
+        )
     ours = described(create_model(card.model, **card.options))
     given = {base.classes: ours["num_classes"]}
     if base.channels:
         given[base.channels] = card.channels
     elif card.channels != 3:
-        return _Nearest(_NONE, [f"channels of the images: {card.channels}, there 3"])
+        return _Nearest(_NONE, [f"channels of the images: ours {card.channels}, theirs 3"])
     compared = []
     for model, read_off in base.candidates(ours):
         options = {**given, **read_off}
@@ -98,11 +100,18 @@ def _nearest(base: CodeBase, card: ModelCard) -> _Nearest:
 
 
 def original_of(source: str, card: ModelCard) -> tuple[str, dict[str, Any]]:
-    """Name and options, in the words of `source`, of the network that `card` describes.
+    """Finds the original network that computes the same function as the network of `card`.
+
+    Args:
+      source: Name of the code base.
+      card: Card of the network.
+
+    Returns:
+      Name and options of the network in `source`.
 
     Raises:
-      ConversionError: an unknown source; or it has no such network: in what the nearest one differs, and
-        which sources have it.
+      ConversionError: The source is unknown, or it has no such network. The message lists how the nearest
+        network differs and which sources have the network.
     """
     found = _nearest(code_base(source), card)
     if not found.distance:
@@ -110,10 +119,10 @@ def original_of(source: str, card: ModelCard) -> tuple[str, dict[str, Any]]:
     having = [
         other for other, base in SOURCES.items() if other != source and not _nearest(base, card).distance
     ]
-    elsewhere = f"Pass --to={' or --to='.join(having)}." if having else "No other original has it either."
-    named = f"; the nearest, {found.model} {json.dumps(found.options)}, differs"
-    shown = listing("ours and theirs", found.lines)
+    elsewhere = f"Pass --to={' or --to='.join(having)}." if having else "No other source has it either."
+    named = f". The nearest is {found.model} {json.dumps(found.options)}"
+    shown = listing("differences", found.lines)
     raise ConversionError(
-        f"{source} has no such network as {card.model}{named if found.distance < _NONE else ''}:{shown}\n"
+        f"{source} has no network like {card.model}{named if found.distance < _NONE else ''}.{shown}\n"
         f"  {elsewhere}"
     )

@@ -1,12 +1,14 @@
-"""Converts an original's file into a checkpoint that eval.py and train.py accept, or a run into such a file.
+"""Converts weights of another code base into a checkpoint of this package, or a run into such weights.
 
 python -m aliasfree_jax convert convnext_tiny_afc.pth converted/convnext_afc_tiny
 python -m aliasfree_jax convert --to=antialiased-cnns runs/resnet50_lpf4 weights.safetensors
 
-The network is recognised from the file (of torch.save, or .safetensors); --model and --options override
-that. Nothing in the file is executed, and PyTorch is not needed. With --to, the file gets the keys of
-that code base, whose programs load it strictly; its ending chooses the format: .safetensors, .pth (the
-state dict) or .pth.tar (an entry "state_dict", as --save_weights of the originals).
+The input is a file of torch.save or a .safetensors file. The network is recognised from the file. --model and
+--options override that. Nothing in the file is executed. PyTorch is not needed.
+
+With --to, the output file has the keys of that code base, and its programs load the file strictly. The ending
+chooses the format: .safetensors, .pth (the state dict) or .pth.tar (an entry "state_dict", like
+--save_weights of the originals).
 """
 
 import json
@@ -26,7 +28,7 @@ from aliasfree_jax.errors import ConfigError, ConversionError
 from aliasfree_jax.files import local_path
 
 FOR_FILES = ("source", "model", "options", "key", "image_size")
-# Configurations to evaluate with, for their data and not for their network; of classifiers by the size.
+# Configurations whose data settings fit a task. For classifiers, the image size decides.
 CONFIGS = {"segmentation": "deeplab_voc", "regression": "unet_denoise"}
 
 
@@ -43,22 +45,29 @@ def _options(text: str | None) -> dict[str, Any] | None:
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     for name, text in {
-        "to": f"write a file of this code base: {', '.join(SOURCES)}",
-        "source": "original code base, e.g. alias_free_convnets",
-        "model": "network of that code base, e.g. convnext_afc",
-        "options": "arguments of its constructor as JSON",
+        "to": f"write a file for this code base: {', '.join(SOURCES)}",
+        "source": "code base of the input, e.g. alias_free_convnets",
+        "model": "network in that code base, e.g. convnext_afc",
+        "options": "arguments of the network's constructor, as JSON",
         "key": "entry of a training checkpoint, e.g. model (default: averaged weights, if any)",
     }.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
-    flags.DEFINE_integer("image_size", None, "pixels (default 224; 32 for CIFAR-10)", flag_values=values)
+    flags.DEFINE_integer(
+        "image_size",
+        None,
+        "side of the input images, pixels (default 224; 32 for CIFAR-10)",
+        flag_values=values,
+    )
 
 
 def _to_original(values: flags.FlagValues, run: Path, output: Path) -> None:
     given = [name for name in FOR_FILES if values[name].value is not None]
     if given:
-        raise ConversionError(f"--{given[0]} is for reading a file; with --to, the run says what it holds.")
+        raise ConversionError(
+            f"--{given[0]} cannot be used with --to: the run states its network. Remove the flag."
+        )
     model, options, count = write_original(values.to, run, output)
     print(f"{values.to}: {model} {json.dumps(options)}")
     print(f"wrote {count:,} values to {output}")
@@ -68,8 +77,9 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     if len(arguments) != 2:
         raise ConfigError(
-            f"expected an input and an output, got {arguments}: the original's file and the directory to "
-            "write, or with --to=SOURCE a run (its best, a step, a converted directory) and the file."
+            f"expected two arguments, an input and an output, got {arguments}. Pass a file of weights and "
+            "the new directory. With --to=SOURCE, pass a run (or its best, a step, a converted directory) "
+            "and the new file."
         )
     given, output = arguments[0], local_path(arguments[1])
     if values.to is not None:

@@ -1,7 +1,7 @@
-"""The ConvNeXts of torchvision and transformers: their words, and which network some weights are of.
+"""The ConvNeXts of torchvision and transformers: translation, tensor names and recognition.
 
-They hold the same tensors, and so does timm (`timm_convnext`, which shares what is here). They differ in the
-final norm: transformers has an epsilon of its own for that norm alone, timm can norm the map before the
+torchvision, transformers and timm store the same tensors (`timm_convnext` shares code with this module). They
+differ in the final norm: transformers has a separate epsilon for it, and timm can apply it before the
 pooling.
 """
 
@@ -26,7 +26,7 @@ from aliasfree_jax.conversion.fields import (
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models.convnext import SIZES, ConvNeXt
 
-# Fields that leave no trace in the weights, with the defaults of transformers: only a configuration tells.
+# Fields that cannot be recognised from weights, with the defaults of transformers. config.json states them.
 UNTRACED: Options = {"layer_norm_eps": 1e-12, "hidden_act": "gelu"}
 
 EPSILON, LAYER_SCALE = 1e-6, 1e-6
@@ -73,13 +73,22 @@ def network_of(
     scaled: bool = True,
     **options: Any,
 ) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model`: what is as ConvNeXt's paper has it is left out.
+    """Returns name and options of `create_model` for a ConvNeXt.
+
+    Options that equal those of the ConvNeXt paper are left out.
 
     Args:
-      patch_size: kernel and stride of the stem.
-      epsilon, final_epsilon: of the norms, and of the last.
-      scaled: whether there are layer scales.
-      options: further ones.
+      depths: Blocks in each stage.
+      widths: Channels in each stage.
+      patch_size: Kernel size and stride of the stem.
+      activation: Name of the activation.
+      epsilon: Epsilon of all norms except the final one.
+      final_epsilon: Epsilon of the final norm.
+      scaled: Whether blocks have layer scales.
+      options: Further options of `create_model`.
+
+    Raises:
+      ConversionError: `patch_size` is below 1.
     """
     if patch_size < 1:
         raise ConversionError(f"patch_size={patch_size}: expected 1 pixel or more.")
@@ -97,7 +106,7 @@ def network_of(
 
 
 _TORCHVISION_MODELS = tuple(f"convnext_{size}" for size in ("tiny", "small", "base", "large"))
-_CLASS = "ConvNeXt"  # torchvision's, with the stages in "block_setting"
+_CLASS = "ConvNeXt"  # the class of torchvision; its argument "block_setting" lists the stages
 _TORCHVISION_FIELDS = Fields(
     translated={"num_classes": 1000},
     without_effect={"stochastic_depth_prob", "layer_scale", "weights", "progress"},
@@ -109,7 +118,7 @@ _TORCHVISION_FIELDS = Fields(
 
 
 def _blocks(setting: Any) -> tuple[list[int], list[int]]:
-    """Depths and widths of a "block_setting": [channels, those of the next stage or None, blocks] a stage."""
+    """Depths and widths of a "block_setting": per stage [channels, channels of the next stage, blocks]."""
     try:
         widths, following, depths = map(list, zip(*setting, strict=True))
     except (TypeError, ValueError):
@@ -118,7 +127,7 @@ def _blocks(setting: Any) -> tuple[list[int], list[int]]:
     if not widths or not whole or following != [*widths[1:], None]:
         raise ConversionError(
             f"torchvision's ConvNeXt has block_setting={setting!r}: expected [channels, channels of the next "
-            "stage, blocks] for every stage, with null for the channels behind the last."
+            "stage, blocks] for every stage. The next channels of the last stage are null."
         )
     return depths, widths
 
@@ -139,7 +148,7 @@ def _translate_torchvision(model: str, options: Options) -> tuple[str, dict[str,
 def _torchvision_model(
     depths: Sequence[int], widths: Sequence[int], classes: int
 ) -> tuple[str, dict[str, Any]]:
-    """A function of torchvision, or its class with these stages."""
+    """The function of torchvision with these sizes, or else its class and their "block_setting"."""
     name, other = sized("convnext", depths, widths)
     options = {} if classes == 1000 else {"num_classes": classes}
     if not other and name in _TORCHVISION_MODELS:
@@ -150,7 +159,11 @@ def _torchvision_model(
 
 
 def recognise_torchvision_convnext(state: State) -> tuple[str, dict[str, Any]] | None:
-    """torchvision's network and arguments, from keys and shapes; None for weights of another network."""
+    """Recognises a ConvNeXt of torchvision from keys and shapes.
+
+    Returns:
+      Name and arguments. None for weights of another network.
+    """
     found = read_off(state, _TORCHVISION)
     if found is None or not found["scaled"]:
         return None
@@ -185,7 +198,9 @@ _TRANSFORMERS_FIELDS = Fields(
 
 def _translate_transformers(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     if model.startswith("ConvNextV2"):
-        raise ConversionError(f"transformers' {model} has a global response norm, which no network here has.")
+        raise ConversionError(
+            f"transformers' {model} has a global response norm. No network of this package has one."
+        )
     if model != _CLASSIFIER:
         raise ConversionError(unknown("ConvNeXt of transformers", model, [_CLASSIFIER]))
     sides = options.get("patch_size", 4)
@@ -207,9 +222,10 @@ def _translate_transformers(model: str, options: Options) -> tuple[str, dict[str
 
 
 def recognise_transformers_convnext(state: State) -> tuple[str, dict[str, Any]] | None:
-    """The class and fields of the configuration, from keys and shapes; None for weights of another network.
+    """Recognises a ConvNeXt of transformers from keys and shapes.
 
-    Fields without a trace (`UNTRACED`) are left out.
+    Returns:
+      Class name and fields of config.json, without those in `UNTRACED`. None for weights of another network.
     """
     if any(re.match(r"convnextv2\.", key) for key in state):
         return "ConvNextV2ForImageClassification", {}

@@ -1,4 +1,4 @@
-"""State-dict tables of ConvNeXts: one walk through the network in the words of several code bases."""
+"""State-dict tables of ConvNeXts, shared by several code bases."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,14 +28,27 @@ State = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """How a code base calls the tensors of its ConvNeXts.
+    """The tensor names of a code base's ConvNeXts.
 
-    The names of a downsampling layer and a block have the places {stage} and {block}; {even} and {odd} are
-    twice the stage, and one more. The five after `block` are those within one.
+    Names may contain the places `{stage}` and `{block}`, `{even}` (twice the stage) and `{odd}` (`{even}` +
+    1). Keys within a block start with `block`.
 
     Attributes:
-      pointwise, scale: layouts of the MLP's kernels and of the layer scale.
-      norms: entries of all norms but the last.
+      stem: The stem's convolution.
+      stem_norm: The stem's norm.
+      downsample_norm: The norm before a downsampling convolution.
+      downsample: A downsampling convolution.
+      block: A block.
+      depthwise: The depthwise convolution, within a block.
+      norm: The norm, within a block.
+      expand: The first layer of the MLP, within a block.
+      project: The second layer of the MLP, within a block.
+      layer_scale: The layer scale, within a block.
+      final_norm: The last norm.
+      head: The last linear layer.
+      pointwise: Layout of the MLP's kernels.
+      scale: Layout of the layer scale.
+      norms: Entries of all norms except the last one.
     """
 
     stem: str
@@ -56,12 +69,12 @@ class Names:
 
 
 def placed(name: str, stage: int, block: int = 0) -> str:
-    """A name of `Names` for a stage and block."""
+    """Fills stage and block into a name of `Names`."""
     return name.format(stage=stage, block=block, even=2 * stage, odd=2 * stage + 1)
 
 
 def convnext(network: ConvNeXt, names: Names) -> Iterator[Entry]:
-    """All tensors of `network` but those of activations and samplers."""
+    """Yields all tensors of `network` except those of activations and samplers."""
     yield from linear(names.stem, "stem/conv", CONV)
     yield from names.norms(names.stem_norm, "stem_norm")
     for stage, depth in enumerate(network.depths):
@@ -82,14 +95,14 @@ def convnext(network: ConvNeXt, names: Names) -> Iterator[Entry]:
 
 
 def sized(variant: str, depths: Sequence[int], widths: Sequence[int]) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model`: a published size by its name, others as tiny with these sizes."""
+    """Returns name and options of `create_model`: a published size, or tiny with `depths` and `widths`."""
     sizes = {"depths": tuple(depths), "widths": tuple(widths)}
     name = next((name for name, size in SIZES.items() if size == sizes), None)
     return (f"{variant}_{name}", {}) if name else (f"{variant}_tiny", sizes)
 
 
 def _stages(state: State, names: Names) -> tuple[list[int], list[int]]:
-    """Depths and widths of the network with these tensors: stages and blocks that have any tensor."""
+    """Depths and widths of the network with these tensors. Every stage and block with a tensor counts."""
     depths: list[int] = []
     widths: list[int] = []
     while True:
@@ -108,12 +121,12 @@ def _stages(state: State, names: Names) -> tuple[list[int], list[int]]:
 
 
 def rank(state: State, key: str) -> int:
-    """The number of axes of a tensor; 0 where it is missing."""
+    """Returns the number of axes of a tensor. 0 if it is missing."""
     return state[key].ndim if key in state else 0
 
 
 def read_off(state: State, names: Names) -> dict[str, Any] | None:
-    """What every dialect shows in keys and shapes; None for weights of another network."""
+    """Reads the sizes of a ConvNeXt from keys and shapes. None for weights of another network."""
     stem = state.get(f"{names.stem}.weight")
     depths, widths = _stages(state, names)
     if stem is None or stem.ndim != 4 or not depths:
@@ -142,13 +155,13 @@ NORMS: dict[str, ModuleEntries] = {
 
 
 def polynomial(kwargs: Options, prefix: str = "") -> ModuleEntries:
-    """Entries of a polynomial activation with these constructor arguments."""
+    """Returns the entries of a polynomial activation with these constructor arguments."""
     count = len(kwargs.get("coef", (0, 0, 0)))
 
     def there(value: np.ndarray) -> np.ndarray:
         return np.pad(value, ((0, 0), (0, count - value.shape[1])))[..., None, None]
 
-    # The original evaluates a quadratic whatever the number of coefficients.
+    # The original evaluates a quadratic. It ignores further coefficients.
     coefficients = Layout(lambda value: value[:, :3, 0, 0], there)
 
     def entries(key: str, path: str) -> Iterator[Entry]:
@@ -164,7 +177,7 @@ def polynomial(kwargs: Options, prefix: str = "") -> ModuleEntries:
 
 
 def _filters(model: str, options: Options) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-    """Size and names of the blur filters: in the stem, and in each downsampling layer."""
+    """Size of the blur filters, their names in the stem, and their names in a downsampling layer."""
     kwargs = options.get("blurpool_kwargs", {})
     if model == "convnext_aps" and kwargs.get("filt_size", 3) > 1:
         return kwargs.get("filt_size", 3), ("1.filt", "2.filt"), ("2.filt",)
@@ -175,10 +188,10 @@ def _filters(model: str, options: Options) -> tuple[int, tuple[str, ...], tuple[
 
 
 def _activations(model: str, options: Options) -> tuple[ModuleEntries, ModuleEntries]:
-    """Entries of the activation of the blocks, and of that of the stem."""
+    """Entries of the blocks' activation and of the stem's activation."""
     name = options.get("activation", "poly_per_channel" if model == "convnext_poly" else "gelu")
     stem = (options.get("stem_activation") or name) if options.get("stem_mode") else "gelu"
-    # The MLP that upsamples as a whole holds the polynomial itself, others hold the activation module.
+    # An MLP that upsamples holds the polynomial directly. Other MLPs hold the activation module.
     whole = model == "convnext_afc" and name == "up_poly_per_channel"
     found: list[ModuleEntries] = []
     for activation, part in (("poly_per_channel" if whole else name, ""), (stem, "stem_")):
@@ -190,7 +203,7 @@ def _activations(model: str, options: Options) -> tuple[ModuleEntries, ModuleEnt
 
 def _names(model: str, options: Options) -> Names:
     afc, plain = model == "convnext_afc", model in ("convnext", "convnext_poly")
-    inner = "" if plain else ".1"  # convolutions are the second module of a sequence, after their padding
+    inner = "" if plain else ".1"  # the convolution follows its padding in a sequence
     mlp = "mlp." if afc else ""
     position = (3 if options.get("stem_mode") else 2) if afc else 3 if model == "convnext_aps" else 1
     return Names(
@@ -211,9 +224,9 @@ def _names(model: str, options: Options) -> Names:
 
 
 def convnext_entries(network: ConvNeXt, model: str, options: Options) -> Iterator[Entry]:
-    """The state dict of a network of alias_free_convnets, without the masks of its ideal filters.
+    """Yields the state dict of a network of alias_free_convnets.
 
-    These (`rect`) are made on first use.
+    The masks of ideal filters (`rect`) are left out: the original makes them on first use.
     """
     yield from convnext(network, _names(model, options))
     activation, stem_activation = _activations(model, options)

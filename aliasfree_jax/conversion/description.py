@@ -1,4 +1,4 @@
-"""What a network computes, as plain values that can be compared, and in what two networks differ."""
+"""Describes what a network computes as plain values, and compares two descriptions."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from aliasfree_jax.layers import Factory
 Description = dict[str, Any]
 
 KIND = "kind"
-# How a network starts, trains or is computed; not which function its weights make.
+# Fields about initialisation, training or speed. They do not change the function of trained weights.
 _IRRELEVANT = {
     *("parent", "name", "dtype", "param_dtype", "precision", "remat", "mlp_grid", "any_size", "strides"),
     *("drop_path_rate", "dropout_rate", "zero_init_residual", "init_std", "head_init_scale"),
@@ -20,9 +20,9 @@ _IRRELEVANT = {
 
 
 def described(part: Any) -> Any:
-    """A network or part of one as nested dictionaries: its kind, and the fields that matter.
+    """Describes a network or a part as nested dictionaries of its kind and its relevant fields.
 
-    Two ways to write the same function are described alike.
+    Networks that compute the same function get equal descriptions.
     """
     if isinstance(part, tuple | list):
         return tuple(map(described, part))
@@ -49,7 +49,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _simplified(part: Description) -> Description:
-    """`part` without what has no effect on it."""
+    """Removes fields without effect, and brings equal functions into one form."""
     if part[KIND] == "BlurPool" and part["kernel_size"] == 1:
         return {KIND: "Subsample"}
     if part.get("inner") == {KIND: "Subsample"} and "select_on" in part:
@@ -60,7 +60,7 @@ def _simplified(part: Description) -> Description:
         part = {**part, "layer_scale_init": part["layer_scale_init"] > 0}
     if part[KIND] == "ResNet":
         return _simplified_resnet(part)
-    if part[KIND] == "DeepLabV3Plus":  # where the candidates of originals look for the sampler
+    if part[KIND] == "DeepLabV3Plus":  # code bases look for the sampler here
         return {**part, "sampler": look(part, "backbone", "sampler"), **_last_padding(part)}
     return part
 
@@ -74,7 +74,7 @@ def _simplified_resnet(part: Description) -> Description:
     if stem[KIND] in ("ImageStem", "DeepStem"):
         stem["first_sampler"] = None if stem["strided"] else stem["first_sampler"] or part["sampler"]
         if stem["first_sampler"] == {KIND: "Subsample"}:
-            stem |= {"strided": True, "first_sampler": None}  # both convolve with stride 2
+            stem |= {"strided": True, "first_sampler": None}  # both are a convolution with stride 2
         if stem["pool_size"] == 1:
             stem["pool_padding"] = "VALID"
     if part["sampler"] == {KIND: "Subsample"} and part["sampler_position"] != "first":
@@ -94,7 +94,7 @@ def _simplified_resnet(part: Description) -> Description:
 
 
 def look(part: Any, *path: str, default: Any = None) -> Any:
-    """The value at `path` of a description; `default` where there is none."""
+    """Returns the value at `path` in a description, else `default`."""
     for name in path:
         if not isinstance(part, Mapping) or name not in part:
             return default
@@ -103,13 +103,19 @@ def look(part: Any, *path: str, default: Any = None) -> Any:
 
 
 def taps(sampler: Description) -> int:
-    """Taps of a sampler's blur, 1 if it has none."""
+    """Returns the number of taps of a sampler's blur filter. 1 without a filter."""
     return int(look(sampler, "inner", "kernel_size", default=look(sampler, "kernel_size", default=1)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A field, or a whole part if the kinds differ, in which two networks differ; path "" is all."""
+    """One difference between two networks.
+
+    Attributes:
+      path: The field that differs. "" if the networks have different kinds.
+      ours: Its description in our network.
+      theirs: Its description in the other network.
+    """
 
     path: str
     ours: Any
@@ -117,19 +123,19 @@ class Difference:
 
     def __str__(self) -> str:
         if not self.path:
-            return f"network: {self.ours[KIND]}, there {self.theirs[KIND]}"
-        return f"{self.path}: {_short(self.ours)}, there {_short(self.theirs)}"
+            return f"network: ours {self.ours[KIND]}, theirs {self.theirs[KIND]}"
+        return f"{self.path}: ours {_short(self.ours)}, theirs {_short(self.theirs)}"
 
     @property
     def weight(self) -> int:
-        """For comparisons of how far two networks are apart."""
+        """The contribution to the distance between two networks."""
         if not self.path:
             return 1000
         return 10 if isinstance(self.ours, Mapping) or isinstance(self.theirs, Mapping) else 1
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[Difference]:
-    """In what two descriptions differ; empty for the same network."""
+    """Lists the differences between two descriptions. Empty for equal networks."""
     if ours == theirs:
         return []
     if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping) or ours[KIND] != theirs[KIND]:
@@ -141,7 +147,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[Difference]:
 
 
 def _short(value: Any) -> str:
-    """A part in one line: its kind and its own numbers and words."""
+    """Formats a part in one line: its kind and its fields."""
     if not isinstance(value, Mapping):
         return repr(value)
     fields = {name: part[KIND] if isinstance(part, Mapping) else repr(part) for name, part in value.items()}

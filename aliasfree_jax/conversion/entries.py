@@ -1,8 +1,8 @@
-"""Original state dicts entry by entry, strictly: one table converts to this package and exports back.
+"""Converts state dicts strictly, tensor by tensor. One table of entries serves both directions.
 
-An `Entry` says where one tensor of the original lives here and how its axes are ordered there. Buffers
-that are constants here (blur filters, counters, temperatures) are entries too: they are checked on the
-way in, and made again on the way out, for programs that load strictly.
+An `Entry` maps one tensor of the original to one of our variables, and states how its axes are reordered.
+Some buffers are constants here (blur filters, counters, temperatures). They have entries too: conversion
+checks them, and export writes them for programs that load strictly.
 """
 
 import dataclasses
@@ -20,17 +20,22 @@ from aliasfree_jax.ops.blurring import binomial_taps
 
 Options = Mapping[str, Any]
 ModuleEntries = Callable[[str, str], "Iterator[Entry]"]
-"""Entries of a module, from its key there and its path here."""
+"""Entries of a module, from its key in the original and its path here."""
 Pool = Callable[[str, str, int], "Iterator[Entry]"]
-"""Entries of a sampler, from its key there, its path here and the number of channels."""
+"""Entries of a sampler, from its key in the original, its path here and its channels."""
 Candidates = Iterator[tuple[str, dict[str, Any]]]
-"""Names of networks of an original, and options that they may have."""
+"""Names and possible options of original networks."""
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Order of the axes of one kind of tensor, both ways."""
+    """How the axes of one kind of tensor are reordered.
+
+    Attributes:
+      here: Converts an original tensor to ours.
+      there: Converts our tensor to the original.
+    """
 
     here: Callable[[np.ndarray], np.ndarray]
     there: Callable[[np.ndarray], np.ndarray]
@@ -38,18 +43,21 @@ class Layout:
 
 VECTOR = Layout(lambda value: value, lambda value: value)
 CONV = Layout(lambda value: value.transpose(2, 3, 1, 0), lambda value: value.transpose(3, 2, 0, 1))
-# Of a transposed convolution: (input, output, rows, columns) there.
+# A transposed convolution. Original axes: (input, output, rows, columns).
 TRANSPOSED = Layout(lambda value: value.transpose(2, 3, 0, 1), lambda value: value.transpose(2, 3, 0, 1))
 DEPTHWISE = Layout(
     lambda value: value[:, 0].transpose(1, 2, 0), lambda value: value.transpose(2, 0, 1)[:, None]
 )
 DENSE = Layout(lambda value: value.T, lambda value: value.T)
-# A linear layer as a convolution of one pixel.
+# A 1 x 1 convolution that is a linear layer here.
 POINTWISE = Layout(lambda value: np.squeeze(value, (2, 3)).T, lambda value: value.T[:, :, None, None])
 
 
 def flattened_map(side: int) -> Layout:
-    """A linear layer after a flattened map of `side` x `side`: (channel, row, column) there."""
+    """Layout of a linear layer that reads a flattened map of `side` x `side`.
+
+    The original flattens (channel, row, column), this package (row, column, channel).
+    """
 
     def here(value: np.ndarray) -> np.ndarray:
         return value.reshape(len(value), -1, side, side).transpose(2, 3, 1, 0).reshape(-1, len(value))
@@ -66,11 +74,11 @@ class Entry:
     """One tensor of the original.
 
     Attributes:
-      key: in the original's state dict.
-      path: here, such as "params/stem/conv/kernel"; "" for a constant.
-      layout: of the tensor.
-      constant: the value of a constant; conversion refuses another one, unless `free`.
-      free: a constant that may have any value, or be missing (counters, temperatures).
+      key: Key in the original's state dict.
+      path: Path here, such as "params/stem/conv/kernel". "" for a constant.
+      layout: How its axes are reordered.
+      constant: The value of a constant. Conversion refuses other values, unless `free`.
+      free: Whether a constant may have any value or be missing (counters, temperatures).
     """
 
     key: str
@@ -81,14 +89,14 @@ class Entry:
 
 
 def blur_filter(key: str, channels: int, size: int) -> Entry:
-    """The buffer of a BlurPool: (channels, 1, size, size), float32; ones for size 1."""
+    """Entry of BlurPool's filter buffer: `[channels, 1, size, size]`, float32. Ones for size 1."""
     taps = binomial_taps(size)
     outer = np.outer(taps, taps).astype(np.float32)
     return Entry(key, constant=np.broadcast_to(outer, (channels, 1, size, size)))
 
 
 def blur_pool(size: int) -> Pool:
-    """Entries of samplers whose only tensor is their blur filter."""
+    """Entries of samplers whose only tensor is the blur filter."""
 
     def pool(key: str, path: str, channels: int) -> Iterator[Entry]:
         yield blur_filter(f"{key}.filt", channels, size)
@@ -97,18 +105,18 @@ def blur_pool(size: int) -> Pool:
 
 
 def no_entries(key: str, path: str, channels: int = 0) -> Iterator[Entry]:
-    """A module without tensors."""
+    """No entries: for a module without tensors."""
     return iter(())
 
 
 def affine(key: str, path: str) -> Iterator[Entry]:
-    """Weight and bias of a norm."""
+    """Entries of a norm: weight and bias."""
     yield Entry(f"{key}.weight", f"params/{path}/scale")
     yield Entry(f"{key}.bias", f"params/{path}/bias")
 
 
 def batch_norm(key: str, path: str) -> Iterator[Entry]:
-    """The five tensors of a BatchNorm2d, for `layers.normalization.BatchNorm` at `path`."""
+    """Entries of a BatchNorm2d (five tensors), for `layers.normalization.BatchNorm` at `path`."""
     yield from affine(key, f"{path}/norm")
     for theirs, ours in (("running_mean", "mean"), ("running_var", "var")):
         yield Entry(f"{key}.{theirs}", f"batch_stats/{path}/norm/{ours}")
@@ -116,27 +124,28 @@ def batch_norm(key: str, path: str) -> Iterator[Entry]:
 
 
 def linear(key: str, path: str, layout: Layout = DENSE) -> Iterator[Entry]:
-    """Weight and bias of a linear layer or, with another layout, of a convolution."""
+    """Entries of a linear layer: weight and bias. With another layout: a convolution."""
     yield Entry(f"{key}.weight", f"params/{path}/kernel", layout)
     yield Entry(f"{key}.bias", f"params/{path}/bias")
 
 
 @dataclasses.dataclass(frozen=True)
 class CodeBase:
-    """An original: its networks, by its own names and options.
+    """A code base with its networks, under its own names and options.
 
     Attributes:
-      source: how it is called.
-      translate: name and options of `create_model` for one of its networks; ConversionError for a network,
-        option or value that it does not have.
-      entries: the state dict of a network, made of what `translate` gives, without masks of ideal filters.
-      candidates: from a network's description (`description`) to what may be the same network there; the way
-        there, `translate`, decides whether one is.
-      filters: the option that states blur filters, or that there are none; "" without filters.
-      no_filters: the option that states that there are none, where it is another.
-      classes, channels: the options that state how many classes there are, and channels of the images; ""
-        where these are always 3.
-      task: of a network by its name, as a `ModelCard` has it.
+      source: Name of the code base.
+      translate: Translates a network and its options to arguments of `create_model`. Raises `ConversionError`
+        for unknown networks, options and values.
+      entries: The state dict of a network that was made from the result of `translate`. The masks of ideal
+        filters are left out.
+      candidates: Lists networks that may equal a described network (module `description`). `translate`
+        decides whether one is equal.
+      filters: The option that states blur filters or their absence. "" for code bases without filters.
+      no_filters: The option that states the absence of filters, if it is another one.
+      classes: The option that states the number of classes.
+      channels: The option that states the channels of the images. "" if they are always 3.
+      task: The task of a network, by its name. Same values as in `ModelCard`.
     """
 
     source: str
@@ -150,13 +159,19 @@ class CodeBase:
     task: Callable[[str], str] = lambda model: "classification"
 
     def table(self, model: str, options: Options) -> list[Entry]:
-        """The state dict of a network."""
+        """Returns the state-dict entries of a network."""
         name, ours = self.translate(model, options)
         return list(self.entries(create_model(name, **ours), model, options))
 
 
 def united(source: str, families: Mapping[str, CodeBase], **fields: str) -> CodeBase:
-    """One code base of several families of networks: each by a pattern of their names, "vgg*" say."""
+    """Joins several families of networks into one code base.
+
+    Args:
+      source: Name of the code base.
+      families: The family for each pattern of network names, such as "vgg*".
+      fields: Further fields of `CodeBase`.
+    """
 
     def family(model: str) -> CodeBase:
         found = next((base for pattern, base in families.items() if fnmatchcase(model, pattern)), None)
@@ -181,43 +196,43 @@ def united(source: str, families: Mapping[str, CodeBase], **fields: str) -> Code
 
 
 def chosen(what: str, name: str, table: Mapping[str, T]) -> T:
-    """What `name` stands for; ConversionError if the `table` lacks it."""
+    """Returns `table[name]`. Raises `ConversionError` if `table` lacks the name."""
     if name not in table:
         raise ConversionError(unknown(what, name, table))
     return table[name]
 
 
 def check_options(what: str, options: Options, legal: Collection[str]) -> None:
-    """Raises ConversionError for the first option that is not `legal`."""
+    """Raises `ConversionError` for the first option that is not `legal`."""
     for option in options:
         if option not in legal:
             raise ConversionError(unknown(f"option of {what}", option, legal))
 
 
 def listing(title: str, lines: Sequence[str]) -> str:
-    """A paragraph of a report: the first 20 lines, or nothing if there are none."""
+    """Formats a section of a report with its first 20 lines. "" without lines."""
     shown = "".join(f"\n    {line}" for line in lines[:20])
     more = f"\n    ... and {len(lines) - 20} more" if len(lines) > 20 else ""
     return f"\n  {title}:{shown}{more}" if lines else ""
 
 
-_NO_WEIGHTS = "biucOSU"  # kinds of numpy: integers are quantised weights, whose scale is stored elsewhere
+_NO_WEIGHTS = "biucOSU"  # numpy's kinds. Integers are quantised weights: their scales are stored elsewhere.
 
 
 def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], target: Any) -> Any:
-    """Fills the structure of `target` from `state_dict`.
+    """Converts `state_dict` to the structure of `target`.
 
     Args:
-      state_dict: the original's arrays, by its keys; constants may be missing.
-      entries: the original's table.
-      target: nested dictionary of shapes, from `checkpoint.abstract_variables`.
+      state_dict: Arrays of the original, under its keys. Constants may be missing.
+      entries: Table of the original's tensors.
+      target: Nested dictionary of shapes, from `checkpoint.abstract_variables`.
 
     Returns:
-      The same nesting with float32 arrays (float64 stays).
+      The same nesting with float32 arrays. float64 arrays keep their dtype.
 
     Raises:
-      ConversionError: keys left over or missing, shapes that differ, constants of another value, weights that
-        are no floating-point numbers.
+      ConversionError: Keys are left over or missing, shapes or constants differ, or weights are not
+        floating-point numbers.
     """
     shapes = {path: tuple(leaf.shape) for path, leaf in named_leaves(target).items()}
     left, filled = dict(state_dict), {}
@@ -227,7 +242,9 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
         if entry.constant is not None:
             if value is not None and not entry.free and not _equal(value, entry.constant):
                 shape = list(entry.constant.shape)
-                wrong.append(f"{entry.key} {list(value.shape)}: not the constant {shape} of this network")
+                wrong.append(
+                    f"{entry.key} {list(value.shape)}: differs from the constant {shape} of this network"
+                )
         elif value is None:
             missing.append(f"{entry.key} (for {entry.path})")
         elif (dtype := np.asarray(value).dtype).kind in _NO_WEIGHTS:
@@ -239,11 +256,14 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
             if expected is None:
                 wrong.append(f"{entry.key} {list(value.shape)}: the network has no {entry.path}")
             elif moved.shape != expected:
-                wrong.append(f"{entry.key} gives {list(moved.shape)}, {entry.path} has {list(expected)}")
+                wrong.append(
+                    f"{entry.key} has the converted shape {list(moved.shape)}, {entry.path} needs "
+                    f"{list(expected)}"
+                )
     report = (
-        listing("source keys without a place", [f"{k} {list(np.shape(v))}" for k, v in left.items()])
-        + listing("source keys that are missing", missing)
-        + listing("parameters without a source", [] if missing else list(shapes))
+        listing("keys that the network does not have", [f"{k} {list(np.shape(v))}" for k, v in left.items()])
+        + listing("keys that are missing", missing)
+        + listing("parameters that no key fills", [] if missing else list(shapes))
         + listing("shapes or values that differ", wrong)
     )
     if report:
@@ -256,7 +276,7 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
 
 
 def _equal(value: np.ndarray, constant: np.ndarray) -> bool:
-    # Half-precision files hold the filters too, exactly: their values are dyadic.
+    # Half-precision files store the filters exactly: their values are dyadic.
     return value.shape == constant.shape and bool((np.asarray(value, np.float32) == constant).all())
 
 
@@ -264,23 +284,23 @@ def _moved(entry: Entry, value: np.ndarray) -> np.ndarray:
     try:
         value = entry.layout.here(value)
     except (ValueError, IndexError):
-        pass  # a shape the layout cannot have: reported with the other shapes that differ
+        pass  # impossible shape for this layout: reported with the other shapes that differ
     return np.ascontiguousarray(value, np.float64 if value.dtype == np.float64 else np.float32)
 
 
 def export(variables: Any, entries: Sequence[Entry]) -> dict[str, np.ndarray]:
-    """The original's state dict, constants included, with the values of `variables`.
+    """Converts `variables` to the original's state dict, constants included.
 
     Raises:
-      ConversionError: variables that are not those of the table's network.
+      ConversionError: The variables belong to another network than the table.
     """
     flat = named_leaves(variables)
     paths = {entry.path for entry in entries if entry.constant is None}
-    report = listing("parameters without a place there", sorted(set(flat) - paths)) + listing(
-        "parameters missing here", sorted(paths - set(flat))
+    report = listing("parameters that the original does not have", sorted(set(flat) - paths)) + listing(
+        "parameters that are missing", sorted(paths - set(flat))
     )
     if report:
-        raise ConversionError(f"these variables are not those of the network to export to:{report}")
+        raise ConversionError(f"these variables do not belong to the network that was named:{report}")
     return {
         entry.key: np.array(entry.constant)
         if entry.constant is not None

@@ -1,7 +1,7 @@
-"""What becomes of the arguments of a library's constructor, or of the fields of its configuration.
+"""Translates the arguments of a library's constructor, or the fields of its configuration.
 
-Each is translated, has no effect on the function of the weights, or is refused by name where its value has
-no counterpart here. None is ignored.
+An argument is translated, or it has no effect on the function of the weights, or it is refused by name if its
+value has no counterpart here. No argument is ignored silently.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ from aliasfree_jax.conversion.description import KIND
 from aliasfree_jax.conversion.entries import Options, check_options
 from aliasfree_jax.errors import ConversionError
 
-ACTIVATIONS = {"relu": "Relu", "gelu": "Gelu", "relu6": "Relu6"}  # the same words in all; our layers
-GLOBAL_POOLS = {"avg": "mean", "max": "max", "": ""}  # timm's words, and ours
+ACTIVATIONS = {"relu": "Relu", "gelu": "Gelu", "relu6": "Relu6"}  # the libraries' word -> our layer
+GLOBAL_POOLS = {"avg": "mean", "max": "max", "": ""}  # timm's word -> ours
 
-# What the configuration of every network of transformers may hold besides.
+# Fields without effect that any configuration of transformers may contain.
 TRANSFORMERS_WITHOUT_EFFECT = frozenset(
     "architectures model_type id2label label2id problem_type finetuning_task task_specific_params "
     "transformers_version _name_or_path name_or_path _commit_hash dtype torch_dtype torchscript use_bfloat16 "
@@ -34,17 +34,17 @@ TRANSFORMERS_WITHOUT_EFFECT = frozenset(
 
 
 def activation_word(part: Mapping[str, Any]) -> str | None:
-    """The libraries' word for a described activation."""
+    """Returns the libraries' word for a described activation. None if they lack it."""
     return next((word for word, layer in ACTIVATIONS.items() if layer == part[KIND]), None)
 
 
 def pool_word(network: Mapping[str, Any]) -> str:
-    """timm's word for the pooling of a described network."""
+    """Returns timm's word for the pooling of a described network."""
     return next(word for word, ours in GLOBAL_POOLS.items() if ours == network["global_pool"])
 
 
 def number_of_labels(config: Options) -> int:
-    """The classes of a configuration of transformers: stated, or counted, or its default."""
+    """Returns the number of classes in a configuration of transformers: stated, counted or the default 2."""
     labels = config.get("id2label")
     count = config.get("num_labels", len(labels) if isinstance(labels, Mapping) else 2)
     if not isinstance(count, int):
@@ -54,11 +54,11 @@ def number_of_labels(config: Options) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Only:
-    """The values of a field that have a counterpart here; what a network with another value has.
+    """The values of a field that can be converted.
 
     Attributes:
-      values: the legal ones; the library's default comes first.
-      others: completes "resnet18 with this value has ...".
+      values: The legal values. The library's default comes first.
+      others: The end of the message "resnet18 with this value has ...".
     """
 
     values: tuple[Any, ...]
@@ -70,10 +70,10 @@ class Fields:
     """The fields of one family of networks.
 
     Attributes:
-      translated: those that `read` gives, with the library's defaults.
-      without_effect: how a network starts, trains or is described; not which function its weights make.
-      only: those of which not every value has a counterpart; among them may be translated ones.
-      optional: those translated ones that may be None.
+      translated: The fields that `read` returns, with the library's defaults.
+      without_effect: Fields about initialisation, training or metadata. They do not change the function.
+      only: Fields with some values that cannot be converted. They may be translated fields too.
+      optional: Translated fields that may be None.
     """
 
     translated: Options
@@ -82,13 +82,17 @@ class Fields:
     optional: Collection[str] = ()
 
     def read(self, what: str, options: Options) -> dict[str, Any]:
-        """The translated fields, defaults included, with tuples in place of lists.
+        """Reads the translated fields.
 
         Args:
-          what: the library and its network, for messages.
+          what: The library and its network, for messages.
+          options: The given fields.
+
+        Returns:
+          The translated fields, defaults included. Lists become tuples.
 
         Raises:
-          ConversionError: an unknown field, one of another type, a value without a counterpart.
+          ConversionError: A field is unknown, has a wrong type, or has a value that cannot be converted.
         """
         check_options(what, options, {*self.translated, *self.without_effect, *self.only})
         given = {name: _plain(value) for name, value in options.items()}
@@ -96,8 +100,8 @@ class Fields:
             if name in given and given[name] not in only.values:
                 known = " or ".join(map(repr, only.values))
                 raise ConversionError(
-                    f"{what} with {name}={options[name]!r} has {only.others}, which no network here has. "
-                    f"{name}={known} can be converted."
+                    f"{what} with {name}={options[name]!r} has {only.others}. No network of this package "
+                    f"has that. Only {name}={known} can be converted."
                 )
         read = dict(self.translated)
         for name in read.keys() & given.keys():
@@ -115,7 +119,7 @@ def _plain(value: Any) -> Any:
 
 
 def _alike(value: Any, default: Any) -> bool:
-    """Whether `value` is of the kind of `default`."""
+    """Whether `value` has the type of `default`."""
     if isinstance(default, tuple):
         return isinstance(value, tuple) and all(_alike(one, default[0]) and one > 0 for one in value)
     if isinstance(default, float):
@@ -124,9 +128,9 @@ def _alike(value: Any, default: Any) -> bool:
 
 
 def check_stages(what: str, stages: int | None, **sizes: Sequence[int]) -> None:
-    """Raises ConversionError unless the `sizes` of the stages are as many as each other, and as `stages`."""
+    """Raises `ConversionError` unless all `sizes` have equal lengths: `stages`, if that is given."""
     counts = {len(values) for values in sizes.values()} | ({stages} if stages is not None else set())
     if len(counts) > 1 or 0 in counts:
         shown = " and ".join(f"{name} {list(values)}" for name, values in sizes.items())
-        expected = f"{stages} stages" if stages is not None else "as many stages as each other"
+        expected = f"{stages} stages" if stages is not None else "the same number of stages in both"
         raise ConversionError(f"{what} has {shown}: expected {expected}.")

@@ -1,11 +1,15 @@
 """The ResNets of github.com/raymondyeh07/learnable_polyphase_sampling.
 
-Options are the choices of its command line, as its checkpoints' hyper-parameters name them: pool ("LPS",
-"max_2_norm"), logits, logits_channels, logits_pad, antialias (kind, size, padding, groups), padding_mode,
-swap_conv_pool, inc_conv1_support and apply_maxpool (both false: CIFAR), conv1_stride, maxpool_zpad,
-selection_noantialias, LPS_train_convex, LPS_convex and LPS_gumbel. The temperature of the last two,
-gumbel_tau, is read off the weights. The network there ends with a
-log-softmax, here with the logits.
+Options are the flags of its command line, under the names in its checkpoints' hyper-parameters:
+
+- `pool` ("LPS" or "max_2_norm"), `logits`, `logits_channels`, `logits_pad`;
+- `antialias`: kind, size, padding, groups;
+- `padding_mode`, `swap_conv_pool`, `conv1_stride`, `maxpool_zpad`, `selection_noantialias`;
+- `inc_conv1_support` and `apply_maxpool`: both false for CIFAR;
+- `LPS_train_convex`, `LPS_convex`, `LPS_gumbel`. The temperature of the last two, `gumbel_tau`, is read from
+  the weights.
+
+The original network ends with a log-softmax, this package's network with the logits.
 """
 
 from collections.abc import Iterator, Mapping
@@ -65,25 +69,27 @@ def _width_ratio(options: Options) -> float:
     ratios = {channels[name] / width for name, width in WIDTHS.items() if name in channels}
     if len(ratios) != 1:
         raise ConversionError(
-            f"logits_channels {channels} are no common multiple of the maps' channels {WIDTHS}."
+            f"logits_channels {channels} is not supported: expected the same multiple of all of {WIDTHS}."
         )
     return ratios.pop()
 
 
 def temperature(state_dict: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The option gumbel_tau, which all samplers share; empty if the weights lack it.
+    """Reads the option `gumbel_tau` from the weights. All samplers share it. Empty if the weights lack it.
 
     Raises:
-      ConversionError: they have several.
+      ConversionError: The samplers have different temperatures.
     """
     found = {float(value) for key, value in state_dict.items() if key.endswith(".gumbel_tau")}
     if len(found) > 1:
-        raise ConversionError(f"the samplers have several temperatures gumbel_tau: {sorted(found)}.")
+        raise ConversionError(
+            f"the samplers have different temperatures gumbel_tau: {sorted(found)}. Expected a single one."
+        )
     return {"gumbel_tau": found.pop()} if found else {}
 
 
 def filter_part(options: Options) -> dict[str, Any]:
-    """The filter that the option antialias describes, as a sampler's part."""
+    """Translates the option `antialias` to a sampler's filter."""
     antialias = options.get("antialias")
     if antialias is None:
         return {"name": "subsample"}
@@ -97,7 +103,7 @@ def filter_part(options: Options) -> dict[str, Any]:
 
 
 def sampler(options: Options, antialias: bool = True) -> dict[str, Any]:
-    """The part for `create_model` of the command line's choices."""
+    """Translates the command line's flags to a sampler for `create_model`."""
     pool = options.get("pool", "LPS")
     part: dict[str, Any] = {"inner": filter_part(options) if antialias else {"name": "subsample"}}
     if options.get("selection_noantialias"):
@@ -118,10 +124,10 @@ def sampler(options: Options, antialias: bool = True) -> dict[str, Any]:
 
 
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model` for a network and its command line's choices.
+    """Translates a network and its flags to arguments of `create_model`.
 
     Raises:
-      ConversionError: unknown network, option or value.
+      ConversionError: The network, an option or a value is unknown.
     """
     check_options(SOURCE, options, LEGAL)
     size = chosen(f"network of {SOURCE}", model, MODELS)
@@ -135,7 +141,9 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     ours["sampler_position"] = "after" if options.get("swap_conv_pool", True) else "before"
     if not options.get("inc_conv1_support", True):
         if options.get("apply_maxpool", False):
-            raise ConversionError("a CIFAR network with apply_maxpool is not supported.")
+            raise ConversionError(
+                "a CIFAR network (inc_conv1_support false) with apply_maxpool is not supported."
+            )
         return f"{size}_cifar_lps", ours
     ours["stem"] = {
         "name": "image",
@@ -147,7 +155,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
 
 
 def _logits(key: str, path: str, kind: str) -> Iterator[Entry]:
-    """The logits network at `key`, `path` = .../logits0."""
+    """Entries of the logits network at `key`. `path` ends in "logits0"."""
     if kind in ("LPSLogitLayers", "LPSLogitLayersSkip"):
         for name in ("conv1", "conv2"):
             yield from linear(f"{key}.{name}", f"{path}/{name}", CONV)
@@ -169,7 +177,13 @@ def _logits(key: str, path: str, kind: str) -> Iterator[Entry]:
 
 
 def pool_entries(options: Options, *, selects: bool, filters: bool) -> Any:
-    """Entries of a PolyphaseInvariantDown2D; shortcuts do not select, the first pool does not filter."""
+    """Entries of a `PolyphaseInvariantDown2D`.
+
+    Args:
+      options: Flags of the network.
+      selects: Whether it selects a phase. Shortcuts do not.
+      filters: Whether it filters. The first pool does not.
+    """
     antialias = options.get("antialias") if filters else None
 
     def pool(key: str, path: str, channels: int) -> Iterator[Entry]:
@@ -203,7 +217,7 @@ def _entries(network: nn.Module, model: str, options: Options) -> Iterator[Entry
 
 
 def style(options: Options, prefix: str) -> Style:
-    """How the ResNets name their tensors behind a prefix."""
+    """Returns the tensor names of the ResNets, after a prefix."""
     pool = pool_entries(options, selects=True, filters=True)
     shortcut = pool_entries(options, selects=False, filters=True)
     found = Style(prefix, pool=pool, shortcut_pool=shortcut)
@@ -215,7 +229,7 @@ def style(options: Options, prefix: str) -> Style:
 
 
 def zeros_word(padding: str, theirs: str = "zeros") -> str:
-    """The original's word for a padding: it has three for zeros."""
+    """Returns the original's word for a padding. It has three words for zeros: `theirs` chooses one."""
     return theirs if padding == "ZERO" else padding.lower()
 
 
@@ -234,7 +248,7 @@ def _logits_options(sampler: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options_of(network: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the network that the description of a classifier, or of a backbone, may be."""
+    """Returns the flags of the original network that may equal a described classifier or backbone."""
     sampler, stem = network["sampler"], look(network, "stem", default={})
     options: dict[str, Any] = {"padding_mode": zeros_word(network["padding"])}
     options["pool"] = "LPS" if sampler[KIND] == "LearnedPolyphase" else "max_2_norm"

@@ -1,7 +1,7 @@
-"""What timm and transformers write beside weights: which network they are of, and how to prepare images.
+"""Reads the files that timm and transformers save beside weights.
 
-A repository on the hub, or a directory that one of these libraries saved, holds `config.json` and, of
-transformers, `preprocessor_config.json`.
+`config.json` names the network. How images are prepared is in `config.json` too (timm), or in
+`preprocessor_config.json` (transformers).
 """
 
 import json
@@ -16,8 +16,15 @@ from aliasfree_jax.conversion.hub import CONFIG, PREPROCESSOR
 from aliasfree_jax.data.decode import FILTERS
 from aliasfree_jax.errors import ConversionError
 
-_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # PIL's
-# What the libraries do where a field is missing.
+_RESAMPLING = {
+    0: "nearest",
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+    4: "box",
+    5: "hamming",
+}  # PIL's numbers
+# The libraries' defaults for missing fields.
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     TIMM.source: {**_IMAGENET, "image_size": 224, "eval_crop_ratio": 0.875, "interpolation": "bicubic"},
@@ -33,10 +40,12 @@ class LibraryConfig:
     """The description of weights.
 
     Attributes:
-      source, model, options: of the network, as `from_original` takes them.
-      class_names: of its outputs; empty where none are stated.
-      prepared: fields of the `ModelCard`: how images are prepared.
-      notes: what is not stated, or cannot be done as stated.
+      source: The library.
+      model: Its name of the network.
+      options: Its options of the network.
+      class_names: Names of the outputs. Empty if the files state none.
+      prepared: Fields of the `ModelCard` on the preparation of images.
+      notes: Missing statements, and statements that cannot be followed.
     """
 
     source: str
@@ -47,17 +56,19 @@ class LibraryConfig:
     notes: list[str] = field(default_factory=list)
 
     def prepare(self, stated: Mapping[str, Any]) -> None:
-        """Sets `prepared` to what is `stated`, None where it is not, and notes what was done otherwise."""
+        """Sets `prepared` from `stated`, in which None means missing, and notes every deviation."""
         missing = [name for name, value in stated.items() if value is None]
         if missing:
             self.notes.append(
-                f"the files beside the weights do not state {', '.join(missing)}; the defaults of "
-                f"{self.source} are assumed"
+                f"the files beside the weights do not state {', '.join(missing)}, so the defaults of "
+                f"{self.source} are used"
             )
         known = {name: value for name, value in stated.items() if value is not None}
         found = {**_DEFAULTS[self.source], **known}
         if found["interpolation"] not in FILTERS:
-            self.notes.append(f"interpolation {found['interpolation']!r} is not available: bicubic is used")
+            self.notes.append(
+                f"interpolation {found['interpolation']!r} is not available, so bicubic is used"
+            )
             found["interpolation"] = "bicubic"
         for name in ("mean", "std"):
             found[name] = tuple(map(float, found[name]))
@@ -65,17 +76,22 @@ class LibraryConfig:
         found["eval_crop_ratio"] = float(found["eval_crop_ratio"])
         positive = (found["image_size"], *found["std"])
         if not all(0 < number < math.inf for number in positive) or not 0 < found["eval_crop_ratio"] <= 1:
-            raise ValueError(f"{found} are not positive numbers, with a ratio of 1 or below")
+            raise ValueError(f"in {found}, sizes and std must be positive, and the ratio must be in (0, 1]")
         if not (found["mean"] and found["std"] and all(map(math.isfinite, found["mean"]))):
-            raise ValueError(f"mean {found['mean']} and std {found['std']} are not one number a channel")
+            raise ValueError(
+                f"mean {found['mean']} and std {found['std']} must have one finite number per channel"
+            )
         self.prepared = found
 
 
 def read_library_config(weights: Path) -> LibraryConfig | None:
-    """The description beside a file of weights; None where no `config.json` names a network.
+    """Reads the description beside a file of weights.
+
+    Returns:
+      The description. None if no `config.json` names a network.
 
     Raises:
-      ConversionError: a file is not a JSON object, or a value of it makes no sense.
+      ConversionError: A file is not a JSON object, or a value in it is invalid.
     """
     config = _read(weights.with_name(CONFIG))
     reader = _reader(config)
@@ -87,19 +103,19 @@ def read_library_config(weights: Path) -> LibraryConfig | None:
         if isinstance(error, ConversionError):
             raise
         raise ConversionError(
-            f"a value in {CONFIG} or {PREPROCESSOR} of {weights.parent} makes no sense: {error}."
+            f"{CONFIG} or {PREPROCESSOR} in {weights.parent} has an invalid value: {error}."
         ) from error
 
 
 def _reader(config: Mapping[str, Any]) -> Callable[..., LibraryConfig] | None:
-    if isinstance(config.get("architecture"), str):  # also where transformers saved a network of timm
+    if isinstance(config.get("architecture"), str):  # also for networks of timm that transformers saved
         return _timm
     names = config.get("architectures")
     return _transformers if isinstance(names, list) and names else None
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no file."""
+    """Reads a JSON object. Empty if there is no file."""
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -115,15 +131,15 @@ def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Library
     arguments = config.get("model_args") or {}
     options = {"global_pool": config.get("global_pool") or "avg", **arguments}
     classes = options.pop("num_classes", config.get("num_classes"))
-    if classes == 0:  # a network without a head; how many classes a head has, the weights tell
+    if classes == 0:  # a network without a head. Otherwise the weights tell the number of classes.
         options["num_classes"] = classes
     if options["global_pool"] == "avg":
         del options["global_pool"]
-    names = config.get("label_names") or ()  # or by their numbers, with gaps
+    names = config.get("label_names") or ()  # a list, or a mapping from numbers that may have gaps
     if isinstance(names, Mapping):
         names = [names.get(str(number), number) for number in range(config.get("num_classes") or 0)]
     found = LibraryConfig(TIMM.source, config["architecture"], options, tuple(map(str, names)))
-    # Older files have the fields of `pretrained_cfg` beside the others.
+    # Older files have the fields of `pretrained_cfg` at the top level.
     stated = {**config, **(config.get("pretrained_cfg") or {})}
     *_, height, width = stated.get("input_size") or (None, None)
     found.prepare(
@@ -137,8 +153,8 @@ def _timm(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Library
     found.prepared["eval_view"] = view = "warp" if mode == "squash" else "crop"
     if height != width or mode == "border" or (mode == "squash" and ratio != 1):
         found.notes.append(
-            f"images of {height} x {width} with crop_mode {mode!r} and crop_pct {ratio:g} are not available: "
-            f"square ones of {height} are prepared by eval_view {view!r}"
+            f"images of {height} x {width} with crop_mode {mode!r} and crop_pct {ratio:g} are not available, "
+            f"so square images of {height} are prepared with eval_view {view!r}"
         )
     return found
 
@@ -165,22 +181,22 @@ def _transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) ->
             "std": preprocessor.get("image_std"),
         }
     )
-    # Without a crop of its own: cropped below 384 pixels, else warped.
+    # Without a stated crop, transformers crops below 384 pixels and warps from 384 on.
     found.prepared["eval_view"] = "warp" if exact else "crop" if crop else "auto"
     if exact and (crop not in (None, side) or preprocessor["size"].get("width") != side):
         found.notes.append(
-            f"size {size} with crop_size {preprocessor.get('crop_size')} is not available: images are warped "
-            f"to {side} x {side}"
+            f"size {size} with crop_size {preprocessor.get('crop_size')} is not available, so images are "
+            f"warped to {side} x {side}"
         )
     off = [name for name in ("do_resize", "do_rescale", "do_normalize") if preprocessor.get(name) is False]
     if off or abs(preprocessor.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
         found.notes.append(
-            f"{', '.join(off) or 'rescale_factor'} of {PREPROCESSOR} is not available: images are resized, "
-            "divided by 255 and normalised"
+            f"{', '.join(off) or 'rescale_factor'} of {PREPROCESSOR} is not available, so images are "
+            "resized, divided by 255 and normalised"
         )
     return found
 
 
 def _side(size: Any) -> Any:
-    """Of a square, or of the shorter side, as a processor states it."""
+    """The side of a square or the shorter side, from a processor's "size"."""
     return size.get("shortest_edge", size.get("height")) if isinstance(size, Mapping) else size

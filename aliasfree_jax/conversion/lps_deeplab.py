@@ -1,12 +1,14 @@
 """The DeepLabV3+ of github.com/raymondyeh07/learnable_polyphase_sampling, on its ResNets for ImageNet.
 
 A network is named "deeplabv3plus(ResNet18Custom)". Options are those of the backbone
-(`learnable_polyphase_sampling`), and
-- unpool: "LPS_u" or "max_p_norm_u", by default the one that takes the choices of the pool, or null for
-  bilinear interpolation ("deeplabv3plus_resnet_lps");
-- unpool_antialias_scale: factor by side of the filter behind the unpool (antialias_scale), 1 by default;
-- output_stride: 16 or 8. There it chooses the rates of ASPP only: the stride of the backbone is always 32;
-- classifier_padding_mode: of the head, "zeros" by default. The last rate is always padded by zeros.
+(`learnable_polyphase_sampling`) and:
+
+- `unpool`: "LPS_u" or "max_p_norm_u"; the default fits the pool. null is bilinear interpolation (the
+  original's "deeplabv3plus_resnet_lps");
+- `unpool_antialias_scale`: factor per axis of the filter after the unpool (`antialias_scale`), default 1;
+- `output_stride`: 16 or 8. In the original it only sets the rates of ASPP. The backbone's stride is always
+  32;
+- `classifier_padding_mode`: padding of the head, default "zeros". The last rate is always padded with zeros.
 """
 
 import dataclasses
@@ -46,11 +48,11 @@ from aliasfree_jax.models.deeplab import BILINEAR
 
 NAME = "deeplabv3plus({})"
 BACKBONES = {NAME.format(name): name for name in MODELS if name != "BasicClassifier"}
-UNPOOLS = {"LPS": "LPS_u", "max_2_norm": "max_p_norm_u"}  # by the pool whose choices they take
+UNPOOLS = {"LPS": "LPS_u", "max_2_norm": "max_p_norm_u"}  # pool -> the unpool that uses its choices
 RATES = {"16": (6, 12, 18), "8": (12, 24, 36)}
 _OWN = {"unpool", "unpool_antialias_scale", "output_stride", "classifier_padding_mode"}
 _OF_IMAGENET = ("inc_conv1_support", "apply_maxpool")
-# Options that leave no trace in the weights, with the original's defaults.
+# Options that cannot be recognised from weights, with the original's defaults.
 UNTRACED: Options = {"padding_mode": "circular", "classifier_padding_mode": "zeros", "output_stride": 16}
 
 
@@ -60,11 +62,13 @@ def _unpool(options: Options) -> str | None:
     unpool: str | None = options.get("unpool", fitting)
     if unpool not in (fitting, None):
         raise ConversionError(
-            unknown(f"unpool of {SOURCE} for the pool {pool}", unpool, (fitting,)) + " null is bilinear."
+            unknown(f"unpool of {SOURCE} for the pool {pool}", unpool, (fitting,))
+            + " null means bilinear interpolation."
         )
     if unpool and options.get("conv1_stride"):
         raise ConversionError(
-            f"a {SOURCE} network with conv1_stride has no unpool: its first step chooses no phase. Use null."
+            f"a {SOURCE} network with conv1_stride has no unpool, because its first step selects no phase. "
+            "Use unpool null."
         )
     return unpool
 
@@ -76,24 +80,25 @@ def _upsampler(options: Options) -> dict[str, Any]:
 
 
 def _gain(options: Options) -> float:
-    """Of the filter behind an unpool; without a filter there is none."""
+    """Gain of the filter after an unpool. 1 without a filter."""
     return float(options.get("unpool_antialias_scale", 1)) ** 2 if options.get("antialias") else 1.0
 
 
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model` for a network and its options.
+    """Translates a network and its options to arguments of `create_model`.
 
     Raises:
-      ConversionError: unknown network, option or value; a DeepLabV3, which has no decoder.
+      ConversionError: The network, an option or a value is unknown, or the network is a DeepLabV3, which has
+        no decoder.
     """
     if not model.startswith("deeplabv3plus"):
         raise ConversionError(
-            f"{model} of {SOURCE}: of its networks for segmentation only DeepLabV3+ is known."
+            f"{model} of {SOURCE} cannot be converted: the only segmentation network is DeepLabV3+."
         )
     check_options(SOURCE, options, LEGAL | _OWN)
     for name in _OF_IMAGENET:
         if not options.get(name, True):
-            raise ConversionError(f"the DeepLabs of {SOURCE} have ResNets for ImageNet, got {name} = false.")
+            raise ConversionError(f"the DeepLabs of {SOURCE} need ResNets for ImageNet, got {name} = false.")
     backbone = chosen(f"network of {SOURCE}", model, BACKBONES)
     of_backbone = {name: value for name, value in options.items() if name not in {*_OWN, "num_classes"}}
     name, fields = translate_backbone(backbone, of_backbone)
@@ -111,20 +116,20 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
 
 
 def _within(entries: Iterator[Entry], module: str) -> Iterator[Entry]:
-    """The same entries, of a module in ours."""
+    """The same entries with their paths inside `module`."""
     for entry in entries:
         collection, slash, path = entry.path.partition("/")
         yield dataclasses.replace(entry, path=f"{collection}/{module}/{path}") if slash else entry
 
 
 def _convolved(key: str, path: str, number: int = 0) -> Iterator[Entry]:
-    """A convolution, number so and so of a sequence, and the norm behind it."""
+    """A convolution, module `number` of a sequence, and the norm after it."""
     yield Entry(f"{key}.{number}.weight", f"params/{path}_conv/kernel", CONV)
     yield from batch_norm(f"{key}.{number + 1}", f"{path}_norm")
 
 
 def _unpools(key: str, path: str, channels: int, steps: int, options: Options) -> Iterator[Entry]:
-    """The LPUs of an upsampling, from the coarsest map on."""
+    """The unpools of an upsampling, from the coarsest map to the finest."""
     if _unpool(options) is None:
         return
     unpool = pool_entries(options, selects=False, filters=True)
@@ -160,7 +165,7 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
     options = options_of(network["backbone"])
     written_back = network["upsampler"][KIND] == "PolyphaseUpsample"
     options["unpool"] = UNPOOLS[options["pool"]] if written_back else None
-    # A gain that no filter has is that of all phases.
+    # Gain None means that of all phases: 4.
     gain = look(network, "upsampler", "gain") or 4.0
     options["unpool_antialias_scale"] = 2 if gain == 4.0 else 1
     options["classifier_padding_mode"] = zeros_word(network["padding"])

@@ -1,4 +1,4 @@
-"""From an original network's weights to a module and its variables, and back."""
+"""Converts an original network's weights to a module and its variables, and back."""
 
 import numbers
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from aliasfree_jax.data.segmentation_sets import VOC_CLASSES
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
-# How the originals prepare images for evaluation, as a `ModelCard` has it.
+# How the originals prepare images for evaluation: fields of `ModelCard`.
 _CONVNEXT: Options = {
     "image_size": 224,
     "mean": (0.485, 0.456, 0.406),
@@ -35,12 +35,12 @@ _CIFAR: Options = {
     "eval_crop_ratio": 1.0,
     "interpolation": "bicubic",
 }
-# Whole images, of a side that the strides divide; the original cuts 513 pixels of Pascal VOC.
+# Whole images whose side the strides divide. The original crops 513 pixels from Pascal VOC.
 _SEGMENTATION: Options = {**_IMAGENET, "image_size": 512, "eval_crop_ratio": 1.0}
-# MRI: of images that are normalised one by one, without a common mean.
+# MRI: the original normalises each image separately, so there is no common mean.
 _UNET: Options = {**_CIFAR, "image_size": 320, "mean": (0.0,), "std": (1.0,), "interpolation": "bilinear"}
 
-# Side to which torchvision resizes before its crop of 224 pixels, where it is not 256.
+# Shorter side, pixels, before torchvision's crop of 224, if it is not 256.
 _TORCHVISION_SHORTER = {
     "convnext_tiny": 236,
     "convnext_small": 230,
@@ -53,47 +53,60 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 def from_original(
     source: str, model: str, options: Mapping[str, Any], state_dict: Mapping[str, np.ndarray]
 ) -> tuple[nn.Module, Any]:
-    """Network and variables that compute what an original network computes.
+    """Makes the network and variables that compute the same function as an original network.
 
     Args:
-      source: the code base: "alias_free_convnets", "antialiased-cnns", "truly_shift_invariant_cnns", the same
-        with "/cifar10" or "/unet", "learnable_polyphase_sampling", "torchvision", "timm", "transformers" or
-        "pytorch_resnet_cifar10".
-      model: its network, e.g. "convnext_afc", "resnet50", "ResNet18Custom", "ConvNextForImageClassification".
-      options: arguments of the original's constructor or command line; the number of classes is read
-        off the weights.
-      state_dict: its parameters and buffers as arrays in PyTorch's layout. Filter buffers may be missing
-        if the options state their size.
+      source: The code base: "alias_free_convnets", "antialiased-cnns", "truly_shift_invariant_cnns",
+        "truly_shift_invariant_cnns/cifar10", "truly_shift_invariant_cnns/unet",
+        "learnable_polyphase_sampling", "torchvision", "timm", "transformers" or "pytorch_resnet_cifar10".
+      model: Name of the network there, e.g. "convnext_afc", "resnet50", "ResNet18Custom" or
+        "ConvNextForImageClassification".
+      options: Arguments of the original's constructor or command line. The number of classes is read from
+        the weights.
+      state_dict: Parameters and buffers as arrays in PyTorch's layout. Filter buffers may be missing if the
+        options state the filter size.
 
     Returns:
-      (module, variables): `module.apply(variables, images)` with NHWC images.
+      `(module, variables)`: `module.apply(variables, images)` with images `[N, H, W, C]`.
 
     Raises:
-      ConversionError: unknown source, network or option; weights that do not fit; or blur filters that are
-        missing, of which the options do not state the size.
+      ConversionError: The source, the network or an option is unknown, the weights do not fit, or blur
+        filters are missing and the options do not state their size.
     """
     _, module, variables = converted(source, model, options, normalised(state_dict), "arrays", {}, None)
     return module, variables
 
 
 def to_original(source: str, model: str, options: Options, variables: Any) -> dict[str, np.ndarray]:
-    """The original's state dict, buffers included, of a network that `from_original` gives.
+    """Converts variables back to the original's state dict, buffers included.
 
-    The way back: `torch.save({name: torch.from_numpy(array) for name, array in result.items()}, path)`
-    writes a file that the original program loads strictly.
+    `torch.save({name: torch.from_numpy(array) for name, array in result.items()}, path)` writes a file that
+    the original program loads strictly.
 
     Args:
-      source, model, options: as in `from_original`.
-      variables: of the network they name.
+      source: The code base, as in `from_original`.
+      model: Name of the network there.
+      options: Arguments of its constructor or command line.
+      variables: Variables of that network, as `from_original` returns them.
+
+    Returns:
+      Parameters and buffers under the original's keys, in PyTorch's layout.
 
     Raises:
-      ConversionError: unknown source, network or option; other variables.
+      ConversionError: The source, the network or an option is unknown, or the variables belong to another
+        network.
     """
     return export(variables, table(source, model, options))
 
 
 def class_names(cifar: bool, count: int, task: str = "classification") -> tuple[str, ...]:
-    """The classes of CIFAR-10, ImageNet or (of pixels) Pascal VOC; placeholders for another number."""
+    """Returns class names of CIFAR-10, ImageNet or Pascal VOC. Placeholders if `count` differs.
+
+    Args:
+      cifar: Whether images have the size of CIFAR-10.
+      count: Number of classes.
+      task: Task of the network.
+    """
     wnids = resources.files("aliasfree_jax.conversion") / "imagenet_wnids.txt"
     of_images = CIFAR10 if cifar else tuple(wnids.read_text().split())
     names = {"classification": of_images, "segmentation": VOC_CLASSES}.get(task, ())
@@ -103,7 +116,7 @@ def class_names(cifar: bool, count: int, task: str = "classification") -> tuple[
 def _completed(
     base: CodeBase, model: str, options: Options, state_dict: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """The options with what the weights say: the numbers of classes and of channels, and a temperature."""
+    """Adds options that the weights tell: the numbers of classes and channels, and a temperature."""
     entries = base.table(model, options)
     head = next((entry.key for entry in reversed(entries) if entry.path.endswith("head/bias")), "")
     found: dict[str, Any] = {base.classes: np.size(state_dict[head])} if head in state_dict else {}
@@ -116,7 +129,7 @@ def _completed(
 
 
 def _prepared(source: str, model: str, name: str) -> Options:
-    """How the original prepares images; of timm and transformers, where no file says it, as torchvision."""
+    """How the original prepares images. timm and transformers without a description: like torchvision."""
     if source == AFC.source:
         return _CONVNEXT
     if source == UNETS.source:
@@ -146,13 +159,22 @@ def converted(
     stated: Options,
     side: int | None,
 ) -> tuple[ModelCard, nn.Module, Any]:
-    """Card, network and variables of an original's network; `from_original` has the errors.
+    """Converts an original network to a card, a network and variables.
 
     Args:
-      source, model, options, state_dict: as in `from_original`, with the keys of `recognition.normalised`.
-      file: what the card names as the origin.
-      stated: fields of the card that are known: how images are prepared, and "class_names".
-      side: of the images to evaluate at, pixels; None: as stated, or the original's.
+      source: The code base, as in `from_original`.
+      model: Name of the network there.
+      options: Its options.
+      state_dict: Its arrays, with the keys of `recognition.normalised`.
+      file: Origin of the weights, for the card and for messages.
+      stated: Known fields of the card: the preparation of images, and "class_names".
+      side: Side of the images to evaluate, pixels. None: as stated, else the original's.
+
+    Returns:
+      `(card, module, variables)`.
+
+    Raises:
+      ConversionError: As `from_original`.
     """
     base = code_base(source)
     options = _completed(base, model, options, state_dict)
@@ -163,7 +185,7 @@ def converted(
     prepared = {**original, **stated}
     prepared["image_size"] = prepared["image_size"] if side is None else _positive("image_size", side)
     for field in ("mean", "std"):
-        if len(prepared[field]) != channels:  # stated for colours: their average, as in timm
+        if len(prepared[field]) != channels:  # stated for three colours: use their average, like timm
             prepared[field] = (sum(prepared[field]) / len(prepared[field]),) * channels
     names, count = prepared.pop("class_names", ()), module.num_classes
     if len(names) != count:

@@ -1,4 +1,4 @@
-"""Networks with their weights from wherever people keep them: `load_pretrained`."""
+"""Loads networks with weights from runs, files, directories and hubs: `load_pretrained`."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -32,8 +32,8 @@ from aliasfree_jax.files import HUB, elsewhere, local_path
 
 Loaded = tuple[ModelCard, nn.Module, Any]
 Original = tuple[str, str, Options]
-_OWN = ("card", "checkpoints")  # directories in one of this package
-# Sources that have networks of the same names, with the same tensors.
+_OWN = ("card", "checkpoints")  # directories of a run or a saved network
+# Sources with networks of equal names and tensors.
 _ALIKE = ({PLAIN.source, BLURPOOL.source}, {PLAIN.source, TIMM.source})
 
 
@@ -47,29 +47,39 @@ def load_pretrained(
     image_size: int | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Loaded:
-    """Card, network and variables: `module.apply(variables, images)` with NHWC images.
+    """Loads a network with its weights.
+
+    `module.apply(variables, images)` computes the outputs of images `[N, H, W, C]`, prepared as the card
+    states.
 
     Args:
-      reference: one of
-        - a run of this package, its `best`, one step of it, or a converted or published directory;
-        - a directory that timm or transformers saved (config.json beside the weights), or another one with
-          model.safetensors, pytorch_model.bin or a single file of weights;
-        - a file of weights, .safetensors or of `torch.save` (read without executing anything in it): of timm,
-          torchvision, transformers or an original of this package's networks, a raw state dict or a training
-          checkpoint. A config.json beside it that names a network is read too;
-        - "hf://owner/name[@revision][/file]", from the Hugging Face hub (`pip install 'aliasfree_jax[hub]'`);
-        - "antialiased-cnns/resnet50_lpf4_finetune": a file that BlurPool's authors published (`published`).
-      source, model, options: of the network in a file, as in `from_original`; by default recognised from the
-        weights and what lies beside them.
-      key: which entry of a training checkpoint to take; by default the averaged weights if there are any.
-      image_size: that the weights are to be evaluated at, pixels; by default what lies beside them says, else
-        224, and 32 for CIFAR-10.
-      tell: is called with what was assumed and what was left aside, if anything was; by default it warns.
+      reference: One of these:
+
+        - a run of this package, its `best`, one of its steps, or a converted or published directory;
+        - a directory that timm or transformers saved, with `config.json` beside the weights; or any directory
+          with `model.safetensors`, `pytorch_model.bin` or a single file of weights;
+        - a file of weights: `.safetensors`, or a file of `torch.save`. It holds a state dict or a training
+          checkpoint of timm, torchvision, transformers or an original of this package's networks. Nothing in
+          it is executed. A `config.json` beside it that names a network is read too;
+        - `hf://owner/name[@revision][/file]`: a file on the Hugging Face hub
+          (`pip install 'aliasfree_jax[hub]'`);
+        - `antialiased-cnns/resnet50_lpf4_finetune`: a file that BlurPool's authors published, by its name.
+      source: The code base of a file, as in `from_original`. Default: recognised.
+      model: The network in a file, as in `from_original`. Default: recognised.
+      options: Options of that network, as in `from_original`. Default: recognised.
+      key: The entry of a training checkpoint to load. Default: the averaged weights if there are any, else
+        the network's.
+      image_size: Side of the images to evaluate, pixels. Default: what `config.json` or
+        `preprocessor_config.json` states, else 224, and 32 for CIFAR-10.
+      tell: Called with each assumption, and with what was not loaded. Default: a warning.
+
+    Returns:
+      `(card, module, variables)`: a `ModelCard`, a Flax module, and its variables.
 
     Raises:
-      UndecidedError: the file could hold several networks; `source`, `model` or `options` decide.
-      ConversionError: not readable, not recognised, weights that do not fit, or a download that failed.
-      CheckpointError: as `load_model`, of a directory of this package.
+      UndecidedError: The file fits several networks. Pass `source`, `model` or `options` to decide.
+      ConversionError: The file cannot be read or recognised, the weights do not fit, or a download failed.
+      CheckpointError: As `load_model`, for a directory of this package.
     """
     notes: list[str] = []
     path = _on_disk(reference, notes.append)
@@ -80,7 +90,9 @@ def load_pretrained(
         name = str(reference) if elsewhere(reference) else path.name
         loaded = _from_file(path, name, notes=notes, **given)
     elif named := [name for name, value in given.items() if value is not None]:
-        raise ConversionError(f"{reference} states itself what it holds: leave out {', '.join(named)}.")
+        raise ConversionError(
+            f"{reference} states its network, so {', '.join(named)} cannot be given. Leave it out."
+        )
     else:
         loaded = read_published(directory) if is_published(directory) else load_model(directory)
     for note in notes:
@@ -89,10 +101,19 @@ def load_pretrained(
 
 
 def load_for_command(reference: str, flag: str) -> Loaded:
-    """`load_pretrained` for a command that takes the reference with `flag`; prints what was assumed.
+    """Calls `load_pretrained` for a command, and prints assumptions as notes.
+
+    Args:
+      reference: As in `load_pretrained`.
+      flag: The command's flag with the reference, for messages.
+
+    Returns:
+      `(card, module, variables)`, as `load_pretrained`.
 
     Raises:
-      ConversionError: also where a file leaves its network open: how to convert it.
+      ConversionError: As `load_pretrained`. If the file fits several networks, the message has the command
+        that converts it.
+      CheckpointError: As `load_pretrained`.
     """
     try:
         return load_pretrained(reference, tell=lambda note: print(f"note           {note}"))
@@ -101,13 +122,20 @@ def load_for_command(reference: str, flag: str) -> Loaded:
 
 
 def is_checkpoint(reference: str) -> bool:
-    """Whether a reference is a directory of `save_model` or of a run."""
+    """Whether a reference is a directory of `save_model` or of a run.
+
+    Args:
+      reference: As in `load_pretrained`.
+
+    Returns:
+      False for files, hub references, published directories and directories with files of weights.
+    """
     path = Path(reference)
     return not elsewhere(reference) and path.is_dir() and not is_published(path) and _weights_in(path) is None
 
 
 def _on_disk(reference: str | Path, tell: Callable[[str], None]) -> Path:
-    """The file of weights, or the directory of a network, that `reference` stands for."""
+    """The path of the file or directory that `reference` names, after a download if needed."""
     text = str(reference)
     if elsewhere(text):
         return (fetch if text.startswith(HUB) else fetch_published)(text, tell)
@@ -118,17 +146,19 @@ def _on_disk(reference: str | Path, tell: Callable[[str], None]) -> Path:
 
 
 def _weights_in(directory: Path) -> Path | None:
-    """The weights in a directory that is not of this package; None in one that may be.
+    """The file of weights in a directory. None if this package may have written the directory.
 
     Raises:
-      ConversionError: it has several files of weights, or a description of some and no file.
+      ConversionError: It has several files of weights, or only their description.
     """
     if directory.name == "checkpoints" or any((directory / own).is_dir() for own in _OWN):
         return None
     names = [path.name for path in directory.iterdir() if path.is_file()]
     if not any(map(is_weights, names)) and read_library_config(directory / STANDARD[0]) is None:
         return None
-    return directory / chosen(directory, "", names, "Expected one of these, or name the file of weights.")
+    return directory / chosen(
+        directory, "", names, "Expected one of these files. Or name the file of weights."
+    )
 
 
 def _from_file(
@@ -156,8 +186,8 @@ def _from_file(
             notes.append(f"{path}: {assumed}.")
     if not prepared and original[0] in (TIMM.source, TRANSFORMERS.source):
         notes.append(
-            f"{path}: no {CONFIG} beside it says how images are prepared; torchvision's way is assumed: 224 "
-            "pixels of 256, bilinear, ImageNet's mean and deviation."
+            f"{path}: no {CONFIG} beside it states how images are prepared, so torchvision's preparation is "
+            "used: 224 pixels of 256, bilinear, ImageNet's mean and standard deviation."
         )
     return converted(*original, state_dict, name, prepared, image_size)
 
@@ -170,7 +200,7 @@ def _named(
     model: str | None,
     options: Options,
 ) -> Original:
-    """Source, model and options: those given, completed by what lies beside the weights or is recognised."""
+    """Source, model and options: as given, else from config.json, else recognised."""
     if model is not None:
         return source or (config.source if config else AFC.source), model, options
     if config is not None and source in (None, config.source):
@@ -183,8 +213,8 @@ def _named(
     open_fields = {name: value for name, value in UNTRACED.get(model, {}).items() if name not in options}
     if open_fields:
         raise UndecidedError(
-            f"{path}: it is a {model} of {found}, without the {CONFIG} that {found} writes beside it; "
-            f"{' and '.join(open_fields)} leave no trace in the weights.",
+            f"{path} is a {model} of {found}, but the {CONFIG} that {found} saves is missing. "
+            f"{' and '.join(open_fields)} cannot be recognised from the weights.",
             {"source": found, "options": open_fields},
         )
     return source or found, model, {**recognised, **options}
@@ -197,7 +227,7 @@ def _decided(
     given: Options,
     masks: bool,
 ) -> Original:
-    """`original` with the filters that `given`, the weights or what lies beside them state."""
+    """`original` with the filters that `given`, the weights or the file's other entries state."""
     source, model, options = original
     base = code_base(source)
     if base.filters in given or base.no_filters in given:

@@ -1,15 +1,15 @@
-"""The weights that antialiased-cnns published, by names such as antialiased-cnns/resnet50_lpf4_finetune.
+"""Downloads the weights that antialiased-cnns published, such as antialiased-cnns/resnet50_lpf4_finetune.
 
-`lpf4` is a network with filters of 4 taps, trained from scratch. `lpf4_finetune` started from the weights of
-torchvision. The original's main.py chooses by flags; with -a resnet50_lpfN:
+`lpf4` is a network with filters of 4 taps, trained from scratch. `lpf4_finetune` was trained from
+torchvision's weights. The original's main.py chooses the file by flags. With -a resnet50_lpfN:
 
-  --pretrained                       resnet50_lpf4_finetune for 4 taps, resnet50_lpfN for 2, 3 and 5
-  --pretrained --force_nonfinetuned  resnet50_lpfN (it ignores the second flag for vgg16_bn, and for networks
-                                     of which only lpf4_finetune was published)
+    --pretrained                       resnet50_lpf4_finetune for 4 taps, resnet50_lpfN for 2, 3 and 5
+    --pretrained --force_nonfinetuned  resnet50_lpfN (ignored for vgg16_bn, and for networks with only a
+                                       lpf4_finetune file)
 
-The files are kept in $XDG_CACHE_HOME/aliasfree_jax/antialiased-cnns; without that variable, in
-~/.cache/aliasfree_jax/antialiased-cnns. The environment variable ALIASFREE_ANTIALIASED_CNNS_URL names the
-address of a mirror, https://... or file:///a/directory.
+The files are cached in $XDG_CACHE_HOME/aliasfree_jax/antialiased-cnns, by default in
+~/.cache/aliasfree_jax/antialiased-cnns. The environment variable ALIASFREE_ANTIALIASED_CNNS_URL names a
+mirror: https://... or file:///a/directory.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 20
 
 VARIANTS = ("lpf2", "lpf3", "lpf4", "lpf5", "lpf4_finetune")
-# The first digits of each file's SHA-256, which are part of its name.
+# The first digits of each file's SHA-256. They are part of its name.
 _DIGITS = {
     "alexnet": "da8aca74 f9bbc410 0114fe25 4fa3706a 20598a7a",
     "vgg16": "60268e0c e9b0ce42 de9267ac 1391f70c 79c9dff7",
@@ -41,7 +41,7 @@ _DIGITS = {
     "resnet101": "3d00941d 928f1444 f8a116ff 1f3745af 9280acb0",
     "densenet121": "7da7d4cd 0f267ad8 edeaab00 ebc7880c eceaa619",
     "mobilenet_v2": "f4379012 23b2e2ee 2e0b9cb9 ab8fe968 7eed94b1",
-    "vgg11": "35eab449",  # of this and the following, lpf4_finetune alone
+    "vgg11": "35eab449",  # from here on, only lpf4_finetune was published
     "vgg13": "d8ff02c4",
     "vgg19": "7ab2cf45",
     "vgg11_bn": "5d60b5e4",
@@ -64,17 +64,20 @@ PUBLISHED = {
 
 
 def fetch_published(reference: str, tell: Callable[[str], None] = print) -> Path:
-    """The file of published weights that a reference names, downloaded unless the cache has it.
+    """Returns the file of published weights that a reference names. Downloads it unless it is cached.
 
-    Its SHA-256 is compared with the published digits each time, and before the cache gets a new file.
+    The file's SHA-256 is compared with the published digits on every call, and before a new file is cached.
 
     Args:
-      reference: antialiased-cnns/ and a name of `PUBLISHED`.
-      tell: is called with a line if what the cache has is damaged.
+      reference: "antialiased-cnns/" and a name of `PUBLISHED`.
+      tell: Called with a message if the cached file is damaged.
+
+    Returns:
+      The path of the cached file.
 
     Raises:
-      ConversionError: there is no such file; it cannot be downloaded or stored; or its content is another.
-        Nothing is kept then.
+      ConversionError: The name was never published, the file cannot be downloaded or stored, or its content
+        is wrong. Nothing is cached then.
     """
     digits = PUBLISHED.get(reference.removeprefix(PREFIX))
     if digits is None:
@@ -88,13 +91,13 @@ def fetch_published(reference: str, tell: Callable[[str], None] = print) -> Path
             with path.open("rb") as content:
                 if hashlib.file_digest(content, "sha256").hexdigest().startswith(digits):
                     return path
-            tell(f"{reference}: {path} is damaged and will be replaced.")
+            tell(f"{reference}: {path} is damaged. It is downloaded again.")
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(address, path, digits)
-    except OSError as error:  # not of the network: `_chunks` has these
+    except OSError as error:  # a disk error: `_chunks` handles network errors
         raise ConversionError(
-            f"{reference}: {path} cannot be stored ({error.strerror}). Mend that, or set XDG_CACHE_HOME to a "
-            "directory that can be written."
+            f"{reference}: {path} cannot be stored ({error.strerror}). Fix that, or set XDG_CACHE_HOME to a "
+            "writable directory."
         ) from error
     return path
 
@@ -104,11 +107,11 @@ def _not_published(name: str) -> str:
     if model not in _DIGITS:
         return unknown(f"published name {PREFIX}{name}: network", model, _DIGITS)
     there = [PREFIX + other for other in PUBLISHED if other.partition("_lpf")[0] == model]
-    return f"{PREFIX}{name} was never published; of {model}, only {', '.join(there)}."
+    return f"{PREFIX}{name} was never published. The files for {model}: {', '.join(there)}."
 
 
 def _download(address: str, path: Path, digits: str) -> None:
-    """Gives `path` its content at once, after it was checked."""
+    """Downloads a file, checks it and then renames it to `path`."""
     new = path.with_name(f".{path.name}.{os.getpid()}.part")
     found = hashlib.sha256()
     try:
@@ -118,8 +121,8 @@ def _download(address: str, path: Path, digits: str) -> None:
                 file.write(chunk)
         if not found.hexdigest().startswith(digits):
             raise ConversionError(
-                f"{address} has a SHA-256 that begins with {found.hexdigest()[:8]}; {digits} was published: "
-                f"damaged on its way, or {MIRROR} has another file. Nothing of it is kept; try again."
+                f"{address} has a SHA-256 that begins with {found.hexdigest()[:8]}, expected {digits}. The "
+                f"download is damaged, or {MIRROR} has another file. No part of it is kept. Try again."
             )
         new.replace(path)
     finally:
@@ -127,7 +130,7 @@ def _download(address: str, path: Path, digits: str) -> None:
 
 
 def _chunks(address: str, path: Path) -> Iterator[bytes]:
-    """The content of `address`, with a progress bar."""
+    """Yields the content of `address` with a progress bar."""
     try:
         with urlopen(address, timeout=TIMEOUT) as answer:
             total, done = answer.headers["Content-Length"], 0
@@ -139,7 +142,11 @@ def _chunks(address: str, path: Path) -> Iterator[bytes]:
                     bar.update(len(chunk))
         if total and done != int(total):
             raise IncompleteRead(b"", int(total) - done)
-    except (OSError, ValueError, HTTPException) as error:  # of HTTP, of a malformed address, cut short
+    except (
+        OSError,
+        ValueError,
+        HTTPException,
+    ) as error:  # failed requests, malformed addresses and truncated downloads
         raise ConversionError(
             f"{address} cannot be downloaded ({error or type(error).__name__}). Check the network, name a "
             f"mirror in {MIRROR}, or save the file as {path}."

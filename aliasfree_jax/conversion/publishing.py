@@ -1,11 +1,11 @@
-"""A network as a directory for a model hub: weights, two descriptions and a page; and back, bit for bit.
+"""Writes a network as a directory for a model hub, and reads it back bit by bit.
 
-    model.safetensors         the variables by their names here, e.g. "params/stem/kernel"
+    model.safetensors         the variables under their paths here, e.g. "params/stem/kernel"
     config.json               the network: the fields of its `ModelCard` that do not concern images
     preprocessor_config.json  how its images are prepared: the other fields
-    README.md                 for people
+    README.md                 the page for people
 
-The reader trusts nothing in such a directory: nothing is executed, and every field and shape is checked.
+The reader does not trust the directory. It executes nothing, and it checks every field and shape.
 """
 
 import json
@@ -43,7 +43,7 @@ from aliasfree_jax.references import is_reference
 WEIGHTS, NETWORK, IMAGES, PAGE = STANDARD[0], CONFIG, PREPROCESSOR, "README.md"
 FORMAT = 1
 OF_IMAGES = ("image_size", *PREPARATION)  # fields of the card
-# What JSON has for fields of the card that are no fields of `config.data`; those have their own bounds.
+# JSON types of the card's fields. Fields of `config.data` have their own checks.
 KINDS = {
     **dict.fromkeys(("model", "origin"), str),
     **dict.fromkeys(("channels", "step"), int),
@@ -55,18 +55,21 @@ NAMES = {str: "a string", int: "a whole number", dict: "an object", list: "a lis
 
 
 def publish(run: str | Path, directory: str | Path, licence: str = "") -> Path:
-    """Writes a network with its measured results into a new directory, whole or not at all; returns it.
+    """Writes a network with its measured results into a new directory. A failure leaves no directory.
 
     Args:
-      run: what `load_model` takes.
-      directory: must not exist.
-      licence: for the page, as the hub calls it, e.g. "apache-2.0"; "" for none.
+      run: A run or a saved network, as in `load_model`.
+      directory: The new directory. It must not exist.
+      licence: License on the page, by the hub's name, e.g. "apache-2.0". "" for none.
+
+    Returns:
+      The directory.
 
     Raises:
-      ConfigError: the directory exists, or the network is made by a file of the user.
-      CheckpointError: there is no sound network at `run`.
-      DataError: no results of these weights are stored beside them.
-      UnwritableError: it cannot be written.
+      ConfigError: The directory exists, or a file of the user makes the network.
+      CheckpointError: There is no sound network at `run`.
+      DataError: No results of these weights are stored beside them.
+      UnwritableError: The directory cannot be written.
     """
     target, checkpoint = (
         local_path(path, name).absolute() for path, name in ((directory, "the directory"), (run, "the run"))
@@ -75,9 +78,9 @@ def publish(run: str | Path, directory: str | Path, licence: str = "") -> Path:
         raise ConfigError(f"{target} exists already: choose another directory, or remove it first.")
     if is_reference(model := load_card(checkpoint).model):
         raise ConfigError(
-            f"the network is made by {model}, a file of yours: to load it, others would have to execute that "
-            "file. Published are only networks that aliasfree_jax makes by their name; share the file and "
-            "the run instead."
+            f"the network is made by your file {model}. Others would have to execute that file to load it, "
+            "so it cannot be published. Only networks that aliasfree_jax makes by name can be. Share the "
+            "file and the run instead."
         )
     card, module, variables = load_model(checkpoint)
     results = stored_results(checkpoint, card, variables)
@@ -91,14 +94,14 @@ def publish(run: str | Path, directory: str | Path, licence: str = "") -> Path:
 
 
 def _network_fields(card: ModelCard) -> dict[str, Any]:
-    """What config.json holds: `num_classes` is for the hub's pages, the rest for `read_published`."""
+    """The fields of config.json. `num_classes` is for the hub's pages, the others for `read_published`."""
     fields = {name: value for name, value in card.to_json().items() if name not in OF_IMAGES}
-    del fields["file_sha256"]  # of networks that are not published
+    del fields["file_sha256"]  # only for networks of the user's files, which are not published
     return {"library_name": LIBRARY, "format": FORMAT, "num_classes": len(card.outputs()), **fields}
 
 
 def is_published(directory: str | Path) -> bool:
-    """Whether a directory says of itself that `publish` wrote it."""
+    """Whether the config.json of a directory states that `publish` wrote it."""
     try:
         return _read_json(Path(directory) / NETWORK).get("library_name") == LIBRARY
     except CheckpointError:
@@ -111,17 +114,20 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path} is no JSON object: expected the one that `publish` wrote.")
+        raise CheckpointError(f"{path} is not a JSON object. Expected the file that `publish` wrote.")
     return found
 
 
 def read_published(directory: str | Path) -> tuple[ModelCard, nn.Module, PyTree]:
-    """Card, network and variables of a directory that `publish` wrote, with the same bits.
+    """Reads a directory that `publish` wrote. The variables have the same bits.
+
+    Returns:
+      `(card, module, variables)`.
 
     Raises:
-      CheckpointError: a file is missing or damaged, of another library or format, or the arrays are not those
-        of the network.
-      ConversionError: the weights are no sound file of safetensors.
+      CheckpointError: A file is missing or damaged, has another library or format, or the arrays do not fit
+        the network.
+      ConversionError: The weights are not a sound safetensors file.
     """
     directory = Path(directory)
     if missing := [name for name in (NETWORK, IMAGES, WEIGHTS) if not (directory / name).is_file()]:
@@ -133,15 +139,15 @@ def read_published(directory: str | Path) -> tuple[ModelCard, nn.Module, PyTree]
     try:
         module = network_of(card)
         abstract = abstract_variables(module, card.image_size, card.channels)
-    except Exception as error:  # whatever options that others wrote make the network raise
+    except Exception as error:  # unknown options of others can raise any error in the network
         raise CheckpointError(
-            f"{directory / NETWORK}: the network {card.in_words()} is none of this version: {error}"
+            f"{directory / NETWORK}: this version cannot make the network {card.in_words()}: {error}"
         ) from error
     tensors = read_safetensors(directory / WEIGHTS)
     if faults := differences(leaf_shapes(abstract), leaf_shapes(tensors)):
         raise CheckpointError(
-            f"{directory / WEIGHTS} is of another network than {NETWORK} names; compared with that one:\n"
-            f"{faults}\nDownload both again, from the same revision."
+            f"{directory / WEIGHTS} does not fit the network in {NETWORK}. Compared with that network:\n"
+            f"{faults}\nDownload both files again, from the same revision."
         )
     names = named_leaves(abstract)
     leaves = [jnp.asarray(tensors[name]) for name in names]
@@ -149,23 +155,25 @@ def read_published(directory: str | Path) -> tuple[ModelCard, nn.Module, PyTree]
 
 
 def _read_card(directory: Path) -> ModelCard:
-    """The card of both descriptions.
+    """Reads the card from both descriptions.
 
     Raises:
-      CheckpointError: they are of another library or format, or make no card.
+      CheckpointError: They have another library or format, or invalid fields.
     """
     network, images = _read_json(directory / NETWORK), _read_json(directory / IMAGES)
     library, version, count = (network.pop(name, None) for name in ("library_name", "format", "num_classes"))
     if library != LIBRARY:
-        raise CheckpointError(f"{directory / NETWORK} is of the library {library!r}: expected {LIBRARY!r}.")
+        raise CheckpointError(
+            f"{directory / NETWORK} belongs to the library {library!r}. Expected {LIBRARY!r}."
+        )
     if version != FORMAT:
         raise CheckpointError(
-            f"{directory} has format {version}, this version of aliasfree_jax reads format {FORMAT}: use the "
-            "version that wrote it."
+            f"{directory} has format {version}, but this version of aliasfree_jax reads format {FORMAT}. Use "
+            "the version that wrote it."
         )
     if twice := sorted(set(network) & set(images)):
         raise CheckpointError(
-            f"{NETWORK} and {IMAGES} in {directory} both have {', '.join(twice)}: leave one of them."
+            f"{NETWORK} and {IMAGES} in {directory} both have {', '.join(twice)}. Remove it from one of them."
         )
     fields = network | images
     if faults := list(_faults(fields)):
@@ -186,7 +194,7 @@ def _read_card(directory: Path) -> ModelCard:
 
 
 def _faults(fields: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the fields of a card that others wrote."""
+    """Yields what is wrong with the fields of a card that others wrote."""
     for name, value in fields.items():
         kind = KINDS.get(name)
         if kind and type(value) is not kind:
@@ -198,6 +206,6 @@ def _faults(fields: Mapping[str, Any]) -> Iterator[str]:
         yield "class_names should be a list of names."
     if is_reference(str(fields.get("model", ""))) or fields.get("file_sha256"):
         yield (
-            f"model is {fields['model']!r}, code that would have to be executed: refused. A published "
-            "network is one that aliasfree_jax makes by its name."
+            f"model is {fields['model']!r}, a file with code. It was refused: published networks must be "
+            "made by aliasfree_jax by name."
         )

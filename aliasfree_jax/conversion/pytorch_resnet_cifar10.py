@@ -1,6 +1,6 @@
-"""The ResNets of github.com/akamaster/pytorch_resnet_cifar10: those of He et al. for CIFAR-10.
+"""The ResNets of github.com/akamaster/pytorch_resnet_cifar10: those of He et al. 2016 for CIFAR-10.
 
-Their shortcuts have no weights. There are no options; the keys of its files begin with "module.".
+Their shortcuts have no weights. The only option is `num_classes`. The keys in its files begin with "module.".
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,16 +21,16 @@ from aliasfree_jax.models.resnet import ResNet
 
 SOURCE = "pytorch_resnet_cifar10"
 
-# Blocks in each of the three stages; of the deepest there is no network by name here.
+# Blocks in each of the three stages. This package has no name for the deepest network.
 _DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18, "resnet1202": 200}
 _STYLE = Style(names=ResNetNames(shortcut=None, head="linear"), sampled=False)
 
 
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model` for a network.
+    """Translates a network to arguments of `create_model`.
 
     Raises:
-      ConversionError: unknown network or option.
+      ConversionError: The network or an option is unknown.
     """
     check_options(SOURCE, options, {"num_classes"})
     depth = chosen(f"network of {SOURCE}", model, _DEPTHS)
@@ -51,7 +51,11 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
 def recognise_pytorch_resnet_cifar10(
     state: Mapping[str, np.ndarray],
 ) -> tuple[str, dict[str, Any]] | None:
-    """The network and its options, read off the keys and shapes; None for weights of another code base."""
+    """Recognises a network from keys and shapes.
+
+    Returns:
+      Its name and options. None for weights of another code base.
+    """
     head, stages = state.get("linear.weight"), {key.split(".")[0] for key in state}
     if head is None or np.ndim(head) != 2 or "layer3" not in stages or "layer4" in stages:
         return None

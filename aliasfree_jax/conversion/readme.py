@@ -1,7 +1,6 @@
-"""The README.md of a published network: what it is, how it is loaded and fed, and what was measured.
+"""Writes the README.md of a published network: what it is, how to load it, and what was measured.
 
-It begins with the YAML that model hubs read. It says what a network is made of, and of its qualities no more
-than the table of results does.
+It begins with the YAML that model hubs read. It makes no claims about quality except the table of results.
 """
 
 import inspect
@@ -22,22 +21,22 @@ from aliasfree_jax.layers.layer import Factory
 from aliasfree_jax.models.parts import KIND_OF_OPTION, PARTS
 
 LIBRARY = "aliasfree_jax"
-# What each part does, by its kind and name; a test looks that none is missing.
+# What each part does, by its kind and name. A test checks that the list is complete.
 WORDS: dict[str, dict[str, str]] = {
     "sampler": {
-        "subsample": "strides: of every few values of a map one is kept",
-        "blur": "maps are blurred by a binomial filter before they are sampled (BlurPool)",
-        "ideal": "maps pass an ideal low-pass filter before they are sampled",
-        "adaptive_blur": "maps are blurred before they are sampled, by filters that depend on the map (DDAC)",
-        "polyphase": "maps are sampled at the phase with the best score (adaptive polyphase sampling, APS)",
-        "learned_polyphase": "maps are sampled at the phase that a small network chooses (LPS)",
-        "norm_preserving": "maps are filtered and sampled, then scaled back to the norm they had",
+        "subsample": "strided: only one of every few values is kept",
+        "blur": "a binomial filter blurs each feature map before it is subsampled (BlurPool)",
+        "ideal": "an ideal low-pass filter is applied before subsampling",
+        "adaptive_blur": "filters that depend on the map blur it before it is subsampled (DDAC)",
+        "polyphase": "the polyphase component with the best score is kept (adaptive polyphase sampling, APS)",
+        "learned_polyphase": "a small network chooses the polyphase component to keep (LPS)",
+        "norm_preserving": "feature maps are filtered and subsampled, then scaled to their previous norm",
     },
     "upsampler": {
-        "transposed": "transposed convolutions enlarge the maps",
-        "bilinear": "maps are enlarged by bilinear interpolation",
-        "polyphase": "values are written back at the phase that they were sampled at, with zeros between",
-        "ideal": "maps are enlarged by ideal interpolation",
+        "transposed": "transposed convolutions enlarge the feature maps",
+        "bilinear": "bilinear interpolation enlarges the feature maps",
+        "polyphase": "values return to the polyphase component that was kept, with zeros between them",
+        "ideal": "ideal interpolation enlarges the feature maps",
     },
     "activation": {
         "identity": "none",
@@ -46,11 +45,11 @@ WORDS: dict[str, dict[str, str]] = {
         "relu6": "ReLU6",
         "polynomial": "a learned polynomial for each channel",
         "up_polynomial": "a learned polynomial for each channel, on a finer grid",
-        "lowpass_polynomial": "a learned quadratic for each channel; one factor of its square is low-passed",
-        "up_self_gate": "the product of each map with a learned mixture of the maps, on a finer grid",
-        "gate": "the product of two maps",
-        "up_gate": "the product of two maps, on a finer grid",
-        "lowpass_gate": "the product of two maps, one of them low-passed",
+        "lowpass_polynomial": "a learned quadratic for each channel; its square has one low-passed factor",
+        "up_self_gate": "the product of each channel with a learned mixture of all channels, on a finer grid",
+        "gate": "the product of two channels",
+        "up_gate": "the product of two channels, on a finer grid",
+        "lowpass_gate": "the product of two channels, one of them low-pass filtered",
     },
     "norm": {
         "channel": "layer norm over the channels of each pixel",
@@ -60,19 +59,19 @@ WORDS: dict[str, dict[str, str]] = {
         "group": "group norm",
     },
     "stem": {
-        "image": "a 7 x 7 convolution and a max pool, both sampled by 2",
+        "image": "a 7 x 7 convolution and a max pool, each with stride 2",
         "deep": "three 3 x 3 convolutions and a max pool",
         "small": "a 3 x 3 convolution at full resolution",
     },
     "shortcut": {
         "projection": "a 1 x 1 convolution where the shape changes",
-        "zero_padded": "the map is sampled where the shape changes, and channels of zeros are added",
+        "zero_padded": "where the shape changes, the map is subsampled and channels of zeros are added",
     },
     "padding": {
-        "CIRCULAR": "a map continues with its opposite edge",
-        "ZERO": "a map continues with zeros",
-        "REFLECT": "a map continues with its mirror image",
-        "REPLICATE": "a map continues with the value at its edge",
+        "CIRCULAR": "circular: the map continues with its opposite edge",
+        "ZERO": "zeros",
+        "REFLECT": "the mirror image of the map",
+        "REPLICATE": "the values at the edge are repeated",
     },
 }
 
@@ -80,13 +79,15 @@ WORDS: dict[str, dict[str, str]] = {
 def readme(
     name: str, card: ModelCard, module: nn.Module, variables: PyTree, results: Results, licence: str
 ) -> str:
-    """The whole page.
+    """Writes the whole page.
 
     Args:
-      name: the title, e.g. that of the directory.
-      card, module, variables: as `load_model` gives them.
-      results: of these weights, as `stored_results` finds them.
-      licence: for the YAML, as the hub calls it; "" for none.
+      name: The title, e.g. the name of the directory.
+      card: Card of the network.
+      module: The network.
+      variables: Its variables.
+      results: Results of exactly these weights, from `stored_results`.
+      licence: License in the YAML, by the hub's name. "" for none.
     """
     sections = [
         [_header(licence, _TOLD[card.task]), f"# {name}", _introduction(card, variables)],
@@ -99,12 +100,12 @@ def readme(
 
 
 class _Told(NamedTuple):
-    """What is said of the networks of a task: the hub's words, and what they are, make and are used for."""
+    """Texts about the networks of a task: the hub's terms, what they are, what they output, a code line."""
 
     pipeline: str
     metric: str
     network: str
-    makes: str
+    outputs: str
     use: str
 
 
@@ -119,15 +120,15 @@ _TOLD = {
         "classes = logits.argmax(-1)  # int [N, rows, columns]; card.outputs() has their names",
     ),
     "regression": _Told(
-        *("image-to-image", "psnr", "A network that makes images from images"),
-        "maps of the same size, {} of them, normalised as the images are",
+        *("image-to-image", "psnr", "An image-to-image network"),
+        "{} maps of the same size, normalised like the images",
         "",
     ),
 }
 
 
 def _header(licence: str, told: _Told) -> str:
-    # What JSON writes is YAML, whatever the text holds.
+    # JSON strings are valid YAML.
     lines = [f"license: {json.dumps(licence)}"] if licence else []
     lines += [f"library_name: {LIBRARY}", f"pipeline_tag: {told.pipeline}"]
     lines += [f"tags: [jax, flax, {told.pipeline}]", f"metrics: [{told.metric}]"]
@@ -140,8 +141,8 @@ def _introduction(card: ModelCard, variables: PyTree) -> str:
     side, plural, told = card.image_size, "s" * (card.channels != 1), _TOLD[card.task]
     return (
         f"{told.network} of the Python package `{LIBRARY}` (JAX and Flax) with {count:,} parameters. "
-        f"From images of {side} x {side} pixels and {card.channels} channel{plural} it makes "
-        f"{told.makes.format(len(card.outputs()))}; `config.json` has their names. The weights come from "
+        f"Its input is images of {side} x {side} pixels and {card.channels} channel{plural}. Its output is "
+        f"{told.outputs.format(len(card.outputs()))}; `config.json` lists their names. The weights come from "
         f"`{card.origin}`{trained}."
     )
 
@@ -149,7 +150,7 @@ def _introduction(card: ModelCard, variables: PyTree) -> str:
 def _network(card: ModelCard, module: nn.Module) -> str:
     options = "".join(f", {option}={value!r}" for option, value in card.options.items())
     network = module.network if isinstance(module, Adapted) else module
-    rows = [["part", "of this network", "in words"]]
+    rows = [["part", "in this network", "what it does"]]
     for option in network.__dataclass_fields__:
         kind = "padding" if option == "padding" else KIND_OF_OPTION.get(option, "")
         if kind and getattr(network, option) is not None:
@@ -161,14 +162,14 @@ def _network(card: ModelCard, module: nn.Module) -> str:
     if card.shift_invariant:
         how = ", ".join(f"{name}={value!r}" for name, value in card.shift_invariant.items())
         text.append(
-            f"It is transformed by `{LIBRARY}.shift_invariant` with `{how}`: every strided operation runs at "
-            "stride 1, and its result is sampled behind the non-linearity that follows."
+            f"`{LIBRARY}.shift_invariant` transforms it with `{how}`: every strided operation runs at stride "
+            "1, and its result is subsampled after the next non-linearity."
         )
     return "\n\n".join(text)
 
 
 def _named(kind: str, part: Any) -> tuple[str, Mapping[str, Any]]:
-    """The name of a part, and the fields it is given with."""
+    """The name of a part, and its fields."""
     if isinstance(part, str):
         return part, {}
     module, fields = (part.module, dict(part.fields)) if isinstance(part, Factory) else (part, {})
@@ -176,7 +177,7 @@ def _named(kind: str, part: Any) -> tuple[str, Mapping[str, Any]]:
 
 
 def _listed(fields: Mapping[str, Any]) -> str:
-    """Fields of a part in words, parts within parts by name."""
+    """Formats the fields of a part. Inner parts are shown by name."""
     told = []
     for field, value in fields.items():
         if isinstance(value, Factory | type):
@@ -195,14 +196,14 @@ def _use(card: ModelCard) -> str:
         import jax
         import {LIBRARY}
 
-        # Or the path of a directory with these files.
+        # Or pass the path of a directory with these files.
         card, module, variables = {LIBRARY}.load_pretrained("hf://OWNER/NAME")
         {result} = jax.jit(module.apply)(variables, images)  # float [N, {side}, {side}, {card.channels}]
         {told.use}
         ```
 
-        `python eval.py --checkpoint=hf://OWNER/NAME --config=configs/....py` measures it on images of yours;
-        `python train.py --config.init_from=hf://OWNER/NAME ...` trains on from it.
+        `python eval.py --checkpoint=hf://OWNER/NAME --config=configs/....py` measures it on your images.
+        `python train.py --config.init_from=hf://OWNER/NAME ...` fine-tunes it.
     """)
 
 
@@ -211,23 +212,26 @@ def _images(card: ModelCard) -> str:
     square = f"{size} x {size} pixels ({card.interpolation}, antialiased)"
     lines = ["Turn the image upright by its EXIF orientation."] if card.exif else []
     if is_warped(size, card.eval_view):
-        lines.append(f"Resize the whole image to {square}; its aspect ratio is given up.")
+        lines.append(f"Resize the whole image to {square}. This changes its aspect ratio.")
     else:
         shorter = int(size / card.eval_crop_ratio)
         lines.append(
-            f"Resize the shorter side to {shorter} pixels ({card.interpolation}, antialiased) and take the "
-            f"centre of {size} x {size}. An image of just this size stays as it is."
+            f"Resize the shorter side to {shorter} pixels ({card.interpolation}, antialiased) and crop "
+            f"the centre to {size} x {size}. An image of exactly this size is not changed."
         )
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (card.mean, card.std))
-    lines.append(f"With values from 0 to 1, subtract {mean} and divide by {std} (a number for each channel).")
+    lines.append(f"Scale the values to 0 to 1, subtract {mean} and divide by {std} (one number per channel).")
     if card.zero_pad:
-        lines.append(f"Put {card.zero_pad} pixels of zeros around it.")
+        lines.append(f"Pad the image with {card.zero_pad} pixels of zeros on every side.")
     steps = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
-    return f"`preprocessor_config.json` says how they are prepared, and `eval.py` does it:\n\n{steps}"
+    return f"`preprocessor_config.json` states how images are prepared. `eval.py` does this:\n\n{steps}"
 
 
 def _results(results: Results) -> str:
-    told = ["Measured, of just these weights; nothing more is promised.", format_markdown(results)]
+    told = [
+        "These results were measured with exactly these weights. No other quality is claimed.",
+        format_markdown(results),
+    ]
     facts = {"data": _data(results), "chosen as": results.get("chosen_as", "")}
     facts |= {name: results.get(name, "") for name in ("seed", "command", "time", "machine", "device")}
     facts["versions"] = ", ".join(
@@ -239,7 +243,7 @@ def _results(results: Results) -> str:
 
 
 def _data(results: Results) -> str:
-    """The images of the results, without the directories of the machine that they were on."""
+    """Names the measured images without the machine's directories."""
     data = results.get("data")
     if data is None:
         return ""

@@ -1,10 +1,14 @@
-"""Which original's network a state dict belongs to, read off its keys and shapes.
+"""Recognises an original's network from the keys and shapes of a state dict.
 
-Sizes, activation and stem are there to read; what leaves no trace is taken from the published training
-commands (scales of polynomials that are not learned, cutoffs, the norm's kind) or has the original's default
-(the criterion of APS; of LPS the padding and what samplers look at, unless `undecided` finds them). Whoever
-trained something else passes the network and its options instead. APS and BlurPool networks for CIFAR-10 have
-the same keys; they must be named.
+Sizes, activation and stem can be read. Other choices leave no trace in the weights:
+
+- scales of polynomials that are not learned, cutoffs and the kind of norm are taken from the published
+  training commands;
+- the criterion of APS, and for LPS the padding and the map that samplers score, have the original's default,
+  unless `undecided` finds them in the file.
+
+Pass the network and its options for weights with other choices. APS and BlurPool networks for CIFAR-10 have
+the same keys, so they must be named.
 """
 
 import functools
@@ -32,11 +36,14 @@ _SCALES = {"in_scale": 7, "out_scale": 7, "train_scale": True}
 
 
 def recognise_original(state_dict: State) -> Original:
-    """Source, model and options of the original that has these keys and shapes.
+    """Returns source, model and options of the original with these keys and shapes.
 
     Raises:
-      UndecidedError: a network for CIFAR-10 that may be two.
-      KeyError, ValueError, IndexError, StopIteration: a key or shape that it needs is not there.
+      UndecidedError: Several networks have these keys and shapes.
+      KeyError: A needed key is missing.
+      ValueError: A shape does not fit.
+      IndexError: A shape has too few axes.
+      StopIteration: No key matches a needed pattern.
     """
     if "core.conv1.weight" in state_dict:
         other = _learned(state_dict, "core.")
@@ -75,7 +82,7 @@ def _stem_kernel(state: State) -> np.ndarray:
 
 
 def _convnext(state: State) -> tuple[str, dict[str, Any]]:
-    """Model and options beyond the sizes."""
+    """Model and options except the sizes."""
     if "downsample_layers.0.0.weight" in state:  # no padding module before the convolution
         if "stages.0.0.act.coef" not in state:
             return "convnext", {}
@@ -119,7 +126,7 @@ def _filter_size(state: State) -> int | None:
 
 
 def _size(state: State, prefix: str = "") -> str | None:
-    """The ResNet with these depths and shapes."""
+    """Name of the ResNet with these depths and shapes."""
 
     def shape(pattern: str) -> tuple[int, ...]:
         return next(value.shape for key, value in state.items() if re.fullmatch(pattern, key))
@@ -146,7 +153,7 @@ def _resnet(state: State) -> Original | None:
     size, taps = _size(state), _filter_size(state)
     wrapped = "conv1.1.weight" in state
     stem = state["conv1.1.weight" if wrapped else "conv1.weight"]
-    if size is None or stem.ndim != 4:  # conv1.1 is a norm in networks with a stem of three convolutions
+    if size is None or stem.ndim != 4:  # with a stem of three convolutions, conv1.1 is a norm
         return None
     if stem.shape[-1] == 3:
         return _cifar(size, taps, "circular" if wrapped else "zeros")
@@ -162,7 +169,7 @@ def _resnet(state: State) -> Original | None:
 
 
 def _timm_resnet(state: State) -> Original | None:
-    """timm's, of other sizes and stems than torchvision's."""
+    """A ResNet of timm with other sizes or stems than torchvision's."""
     found = recognise_timm_resnet(state)
     return found and (TIMM.source, *found)
 
@@ -171,8 +178,8 @@ def _cifar(size: str, taps: int | None, padding: str) -> Original:
     source = CIFAR_APS.source
     if taps is not None:
         raise UndecidedError(
-            f"this is a {size} for CIFAR-10 of {source}, with APS ({size}_aps) or BlurPool ({size}_lpf): "
-            "their files are alike.",
+            f"this is a {size} for CIFAR-10 of {source}, with APS ({size}_aps) or BlurPool ({size}_lpf). "
+            "Both have the same tensors.",
             {
                 "source": source,
                 "model": f"{size}_aps",
@@ -183,7 +190,7 @@ def _cifar(size: str, taps: int | None, padding: str) -> Original:
 
 
 def _chain(state: State) -> Original | None:
-    """AlexNet, VGG, DenseNet and MobileNet-v2: by the numbers of kernels and norms, and the first kernel."""
+    """AlexNet, VGG, DenseNet or MobileNet-v2, by the numbers of kernels and norms, and the first kernel."""
     keys = ("features.0.weight", "features.conv0.weight", "features.0.0.weight")
     first = next((state[key].shape for key in keys if key in state), None)
     if first is None:
@@ -206,7 +213,7 @@ def _chain(state: State) -> Original | None:
 
 @functools.cache
 def _chains() -> dict[tuple[int, int], str]:
-    """The networks by their numbers of kernels and norms, which differ."""
+    """The networks by their numbers of kernels and norms. No two are equal."""
     found = {}
     for name in MODELS:
         if name not in SIZES:
@@ -248,11 +255,11 @@ def _learned(state: State, prefix: str) -> Original | None:
 
 
 def _deeplab(state: State) -> Original | None:
-    """The DeepLabV3+ on such a ResNet."""
+    """A DeepLabV3+ of LPS."""
     if any(key.startswith("classifier.classifier.0.convs.") for key in state):
         raise ConversionError(
-            f"these are weights of a DeepLabV3, which has no decoder: of the networks for segmentation of "
-            f"{LPS.source} only DeepLabV3+ can be read."
+            f"these are weights of a DeepLabV3, which has no decoder. The only segmentation network of "
+            f"{LPS.source} that can be read is DeepLabV3+."
         )
     if (found := _learned(state, "backbone.")) is None:
         return None
@@ -262,8 +269,8 @@ def _deeplab(state: State) -> Original | None:
     traced = "antialias" in options or any(key.endswith("gumbel_tau") for key in state)
     if not written_back and not traced and not options["conv1_stride"]:
         raise UndecidedError(
-            f"this {model} of {source} leaves open how it enlarges its maps: by bilinear interpolation "
-            f"(unpool null), or back to the chosen phases (unpool {unpool!r}).",
+            f"this {model} of {source} does not show how it enlarges its maps: by bilinear interpolation "
+            f"(unpool null), or by the unpool {unpool!r}.",
             {"source": source, "model": model, "options": {**options, "unpool": unpool}},
         )
     options["unpool"] = unpool if written_back else None
@@ -273,7 +280,7 @@ def _deeplab(state: State) -> Original | None:
 
 
 def _logits(state: State, prefix: str) -> dict[str, Any]:
-    """Kind and widths of the logits networks; empty where there are none."""
+    """Kind and widths of the logits networks. Empty without them."""
     found = {
         key.split("get_logits.")[1]: value
         for key, value in state.items()

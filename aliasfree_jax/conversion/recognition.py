@@ -1,4 +1,4 @@
-"""Which network a state dict belongs to: of a library, by names that it alone has, or else of an original."""
+"""Recognises the network of a state dict: by a library's unique key names, else as an original."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from aliasfree_jax.conversion.truly_shift_invariant_unets import recognise_unet
 from aliasfree_jax.conversion.weights import find_weights
 from aliasfree_jax.errors import ConversionError
 
-# Dialects that are recognised by names that no other code base has. The first that fits is taken.
+# Functions that recognise networks by keys that no other code base has. The first match is used.
 _DIALECTS: tuple[tuple[str, Callable[[State], tuple[str, dict[str, Any]] | None]], ...] = (
     (TRANSFORMERS.source, recognise_transformers_convnext),
     (TRANSFORMERS.source, recognise_transformers_resnet),
@@ -34,7 +34,7 @@ _DIALECTS: tuple[tuple[str, Callable[[State], tuple[str, dict[str, Any]] | None]
     (AKAMASTER.source, recognise_pytorch_resnet_cifar10),
     (UNETS.source, recognise_unet),
 )
-# Options of what is recognised that leave no trace in the weights, with the library's defaults.
+# Options that cannot be recognised from the weights, with the library's defaults.
 UNTRACED: dict[str, Options] = {
     "ConvNextForImageClassification": CONVNEXT_UNTRACED,
     "ResNetForImageClassification": RESNET_UNTRACED,
@@ -42,11 +42,12 @@ UNTRACED: dict[str, Options] = {
 
 
 def normalised(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The state dict in today's words.
+    """Brings the keys of a state dict into the current form.
 
-    Without prefixes (`weights`), such as those of DataParallel, and without the masks of ideal filters
-    (`rect`), which are made for one size of images; blur filters of 2019 (`ds.1.weight`) and DenseNet layers
-    of 2017 (`norm.1.weight`) under their present names.
+    - Prefixes such as DataParallel's "module." are removed (see `weights`).
+    - The masks of ideal filters (`rect`) are left out. They are made for one image size.
+    - Blur filters of 2019 (`ds.1.weight`) and DenseNet layers of 2017 (`norm.1.weight`) get their present
+      names.
     """
     result: dict[str, np.ndarray] = {}
     arrays = {key: np.asarray(value) for key, value in state.items()}
@@ -61,24 +62,27 @@ def normalised(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def recognise(state_dict: State) -> Original:
-    """(source, model, options) for `from_original`, without the options in `UNTRACED`.
+    """Recognises a network from its keys and shapes.
+
+    Returns:
+      `(source, model, options)` for `from_original`, without the options in `UNTRACED`.
 
     Raises:
-      ConversionError: the keys belong to no network that can be recognised.
-      UndecidedError: a network for CIFAR-10 that may be two.
+      ConversionError: No known network has these keys and shapes.
+      UndecidedError: Several networks have these keys and shapes.
     """
     try:
         for source, recognised in _DIALECTS:
             if found := recognised(state_dict):
                 return source, *found
         return recognise_original(state_dict)
-    except (KeyError, ValueError, IndexError, StopIteration) as error:  # keys or shapes that are not there
+    except (KeyError, ValueError, IndexError, StopIteration) as error:  # missing keys or shapes
         if isinstance(error, ConversionError):
             raise
         shown = ", ".join(list(state_dict)[:5])
-        lacking = f": no {error.args[0]}" if isinstance(error, KeyError) else ""
+        lacking = f" (no {error.args[0]})" if isinstance(error, KeyError) else ""
         raise ConversionError(
-            f"these weights ({len(state_dict)} arrays: {shown}, ...) are none of the networks that can be "
-            f"recognised{lacking}. If it is one of them, name its source, model and options "
+            f"these weights ({len(state_dict)} arrays: {shown}, ...) are not those of a network that can be "
+            f"recognised{lacking}. If the network is supported, name its source, model and options "
             "(--source, --model and --options of python -m aliasfree_jax convert)."
         ) from error

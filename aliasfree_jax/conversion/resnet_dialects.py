@@ -1,7 +1,6 @@
-"""The ResNets of transformers: fields of their config, their words, and which network some weights are of.
+"""The ResNets of transformers: fields of config.json, tensor names and recognition.
 
-timm's are in `timm_resnet`, which shares what is here; torchvision's have the code base of the networks that
-come from them (`antialiased_cnns`).
+timm's are in `timm_resnet`, which shares code with this module. torchvision's are in `antialiased_cnns`.
 """
 
 import re
@@ -26,7 +25,7 @@ from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models.residual import EXPANSION
 from aliasfree_jax.models.resnet import SIZES, ResNet
 
-# Fields that leave no trace in the weights, with the defaults of transformers: only a configuration tells.
+# Fields that cannot be recognised from weights, with the defaults of transformers. config.json states them.
 UNTRACED: Options = {
     "hidden_act": "relu",
     "downsample_in_bottleneck": False,
@@ -37,7 +36,7 @@ WIDTHS = (64, 128, 256, 512)
 
 
 def sized(sizes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The nearest of our ResNets by name, and the fields in which `sizes` differ from it."""
+    """Returns the name of our nearest ResNet, and the fields of `sizes` that differ from it."""
 
     def differing(name: str) -> dict[str, Any]:
         named = {"widths": WIDTHS, "groups": 1, "group_width": 64, **SIZES[name]}
@@ -91,15 +90,15 @@ def _translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     check_stages(what, None, depths=depths, hidden_sizes=sizes)
     if any(size % EXPANSION[block] for size in sizes):
         raise ConversionError(
-            f"{what} has hidden_sizes {list(sizes)}: the inner convolutions of a bottleneck have a quarter "
-            "of its channels, so only multiples of 4 can be converted."
+            f"{what} has hidden_sizes {list(sizes)}, expected multiples of 4: the inner convolutions of a "
+            "bottleneck have a quarter of its channels."
         )
     widths = tuple(size // EXPANSION[block] for size in sizes)
     name, ours = sized({"block": block, "depths": depths, "widths": widths})
     if read["embedding_size"] != widths[0]:
         ours["stem_width"] = read["embedding_size"]
     if (hidden_act := read["hidden_act"]) != "relu":
-        # There the convolutions within a block have a ReLU, whatever the config says.
+        # In transformers, convolutions within a block always have a ReLU.
         ours |= {"stem_activation": hidden_act, "sum_activation": hidden_act}
     if read["downsample_in_bottleneck"] and block == "bottleneck":
         ours["sampler_position"] = "first"
@@ -130,9 +129,10 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
 
 
 def recognise_transformers_resnet(state: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]] | None:
-    """The class and fields of the config, from keys and shapes; None for weights of another network.
+    """Recognises a ResNet of transformers from keys and shapes.
 
-    Fields without a trace (`UNTRACED`) are left out.
+    Returns:
+      Class name and fields of config.json, without those in `UNTRACED`. None for weights of another network.
     """
     stem, layers = state.get(f"{_STEM}.convolution.weight"), {}
     for key, value in state.items():

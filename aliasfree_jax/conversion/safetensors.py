@@ -1,4 +1,4 @@
-"""Files of the safetensors format, through the library `safetensors`, as numpy arrays."""
+"""Reads and writes safetensors files as numpy arrays, with the library `safetensors`."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from aliasfree_jax.errors import ConversionError
 
-# The format has more: F4 and F6 pack several numbers into a byte.
+# The format also has F4 and F6, which pack several numbers into one byte.
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -35,12 +35,12 @@ DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-LENGTH = 8  # bytes that state the header's length
-LONGEST_REASON = 200  # a hostile file can make the library say much
+LENGTH = 8  # bytes with the header's length
+LONGEST_REASON = 200  # characters: a hostile file can cause very long messages
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is of this format: by its first bytes, not by its name; False if it cannot be opened."""
+    """Whether a file has this format, by its first bytes. False if it cannot be opened."""
     try:
         with Path(path).open("rb") as file:
             return file.read(LENGTH + 1)[LENGTH:] == b"{"
@@ -49,15 +49,18 @@ def is_safetensors(path: str | os.PathLike[str]) -> bool:
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The tensors of a file: name -> array in the stored dtype.
+    """Reads the tensors of a file.
+
+    Returns:
+      Arrays by name, in the stored dtype.
 
     Raises:
-      ConversionError: the file cannot be read, is damaged, or has tensors that numpy cannot hold.
+      ConversionError: The file cannot be read, is damaged, or has tensors that numpy cannot hold.
     """
     try:
         content = Path(path).read_bytes()
         stored = safetensors.deserialize(content)
-        # Of two tensors of one name, the library gives the last.
+        # The library silently returns the last of two tensors with the same name.
         header = content[LENGTH : LENGTH + int.from_bytes(content[:LENGTH], "little")]
         json.loads(header, object_pairs_hook=_once)
         tensors = {name: _array(fields) for name, fields in stored}
@@ -66,12 +69,12 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except (safetensors.SafetensorError, ValueError) as error:
         reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise ConversionError(
-            f"{path} is no sound safetensors file: {reason}. Download it again and compare its size with the "
-            "one that its source states."
+            f"{path} is not a sound safetensors file: {reason}. Download it again and compare its size "
+            "with the size that its source states."
         ) from error
     except KeyError as error:
         raise ConversionError(
-            f"{path}: a tensor is of dtype {error}, which numpy cannot hold. Expected: {', '.join(DTYPES)}."
+            f"{path}: a tensor has the dtype {error}, which numpy cannot hold. Expected: {', '.join(DTYPES)}."
         ) from error
     if not tensors:
         raise ConversionError(f"{path}: the file holds no tensors.")
@@ -80,7 +83,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def _array(fields: dict[str, Any]) -> np.ndarray:
     dtype = DTYPES[fields["dtype"]]
-    if dtype == np.bool_:  # other bytes than 0 and 1 would confuse numpy
+    if dtype == np.bool_:  # numpy misbehaves with bytes other than 0 and 1
         return np.ndarray(fields["shape"], np.uint8, fields["data"]) != 0
     return np.ndarray(fields["shape"], dtype, fields["data"])
 
@@ -92,5 +95,5 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
 
 
 def safetensors_file(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """`tensors` as the content of a file, which PyTorch's users read too (metadata {"format": "pt"})."""
+    """Returns the content of a file with `tensors`. With `{"format": "pt"}`, PyTorch's tools read it too."""
     return save({name: np.asarray(array, order="C") for name, array in tensors.items()}, {"format": "pt"})

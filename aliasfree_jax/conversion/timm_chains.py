@@ -1,6 +1,6 @@
-"""timm's VGG, DenseNet and MobileNet-v2: their words, and which of them some weights are of.
+"""timm's VGG, DenseNet and MobileNet-v2: translation, tensor names and recognition.
 
-DenseNet's tensors are torchvision's; a bare file of one is taken for torchvision's.
+DenseNet has the tensors of torchvision. A file without description is read as torchvision's.
 """
 
 import dataclasses
@@ -44,11 +44,11 @@ class _Family:
     """One family of architectures.
 
     Attributes:
-      title: for messages.
-      networks: our name of each architecture.
-      fields: of the constructor.
-      lacking: patterns of architectures that no network here can be, with what they have.
-      options: further options of `create_model`.
+      title: Name of the family, for messages.
+      networks: Our name of each architecture.
+      fields: Fields of the constructor.
+      lacking: Patterns of architectures that cannot be converted, with the unsupported part.
+      options: Further options of `create_model`.
     """
 
     title: str
@@ -58,15 +58,15 @@ class _Family:
     options: Options = dataclasses.field(default_factory=dict)
 
     def translate(self, model: str, options: Options) -> tuple[str, dict[str, Any]]:
-        """Name and options of `create_model`.
+        """Translates an architecture and its arguments to arguments of `create_model`.
 
         Raises:
-          ConversionError: an unknown architecture or argument, or one without a counterpart.
+          ConversionError: The architecture or an argument is unknown or cannot be converted.
         """
         if model not in self.networks:
             lacking = (what for pattern, what in self.lacking.items() if fnmatch.fnmatch(model, pattern))
             if what := next(lacking, None):
-                raise ConversionError(f"timm's {model} has {what}, which no network here has.")
+                raise ConversionError(f"timm's {model} has {what}. No network of this package has that.")
             raise ConversionError(unknown(f"{self.title} of timm", model, self.networks))
         read = self.fields.read(f"timm's {model}", options)
         ours = {"num_classes": read["num_classes"], **self.options}
@@ -75,14 +75,14 @@ class _Family:
         return self.networks[model], ours
 
     def candidates(self, network: Mapping[str, Any]) -> Candidates:
-        """Every architecture, with the classes and the pooling of `network`."""
+        """Lists every architecture with the classes and the pooling of `network`."""
         options = {"num_classes": network["num_classes"]}
         if (pool := pool_word(network)) != "avg":
             options["global_pool"] = pool
         yield from ((model, options) for model in self.networks)
 
     def code_base(self, entries: Callable[[Any, str, Options], Iterator[Entry]]) -> CodeBase:
-        """The family with its table of tensors."""
+        """Makes a code base of the family and its table of tensors."""
         return CodeBase("timm", self.translate, entries, self.candidates)
 
 
@@ -162,8 +162,8 @@ def _densenet_entries(network: Any, model: str, options: Options) -> Iterator[En
     return (entry for entry in entries if network.num_classes or not entry.path.startswith(head))
 
 
-# Our name of each convolution of a block with those of timm: in the first block, which does not expand, and
-# in the others. "conv_pw" expands in these and projects in that.
+# Our name of each convolution -> timm's names of it and its norm. The first block does not expand: there,
+# "conv_pw" projects. In the other blocks it expands.
 _FIRST = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
 _OTHERS = {
     "expand": ("conv_pw", "bn1"),
@@ -188,7 +188,7 @@ def _mobilenet_entries(network: MobileNetV2, model: str, options: Options) -> It
         yield from linear("classifier", "head")
 
 
-# By the channels of the stem and of the second stage, and by whether that has a third block.
+# Channels of the stem, channels of the second stage, whether that has a third block -> architecture.
 _MULTIPLIERS = {
     (16, 8, False): "mobilenetv2_035",
     (16, 16, False): "mobilenetv2_050",
@@ -206,7 +206,7 @@ def _head(state: State, module: str) -> dict[str, Any]:
 
 
 def recognise_timm_vgg(state: State) -> Recognised:
-    """timm's VGG by its numbers of kernels and norms; None for weights of another network."""
+    """Recognises a VGG of timm by its numbers of kernels and norms. None for another network."""
     if not _has_kernels(state, "features.0.weight", "pre_logits.fc1.weight"):
         return None
     kernels = sum(key.startswith("features.") and value.ndim == 4 for key, value in state.items())
@@ -218,9 +218,9 @@ def recognise_timm_vgg(state: State) -> Recognised:
 
 
 def recognise_timm_mobilenet(state: State) -> Recognised:
-    """timm's MobileNet-v2, by the widths of its first stages; None for weights of another network.
+    """Recognises a MobileNet-v2 of timm by the widths of its first stages. None for another network.
 
-    Those that no network here can be are named as well.
+    It also names architectures that cannot be converted. Their translation raises the error.
     """
     keys = ("conv_stem.weight", "blocks.0.0.conv_pw.weight", "blocks.1.0.conv_pwl.weight")
     if not _has_kernels(state, *keys) or any(".se." in key for key in state):

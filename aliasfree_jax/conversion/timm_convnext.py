@@ -1,4 +1,4 @@
-"""The ConvNeXts of timm: architectures and arguments, and which of them some weights are of."""
+"""The ConvNeXts of timm: translation, tensor names and recognition."""
 
 import dataclasses
 import fnmatch
@@ -69,14 +69,14 @@ _SIZES = {
     if name not in ("micro", "cifar")
 }
 _TINY = "convnext_tiny"
-# Arguments of the architectures; the others have the defaults.
+# Arguments of each architecture that differ from the defaults.
 _ARCHITECTURES: dict[str, Options] = {
     **{f"convnext_{size}": sizes for size, sizes in _SIZES.items()},
     **{f"convnext_{s}": _SIZES[s] | {"conv_mlp": True} for s in ("atto", "femto", "pico", "nano")},
     "convnext_tiny_hnf": {"head_norm_first": True, "conv_mlp": True},
     "convnext_xxlarge": _SIZES["xxlarge"] | {"norm_eps": 1e-5},
 }
-# Patterns of architectures that no network here can be, with an argument that says why.
+# Patterns of architectures that cannot be converted, with the argument that is refused.
 _LACKING: dict[str, Options] = {
     "convnextv2_*": {"use_grn": True},
     "convnext_*_ols": {"stem_type": "overlap"},
@@ -105,7 +105,7 @@ def _translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     if read["head_norm_first"]:
         options["final_norm_position"] = "map"
     if read["patch_size"] == 2:
-        options["downsampled_stages"] = "all"  # the first one too, on to a stride of 4
+        options["downsampled_stages"] = "all"  # also the first stage, which reaches stride 4
     return network_of(
         read["depths"],
         read["dims"],
@@ -125,7 +125,7 @@ def _entries(network: ConvNeXt, model: str, options: Options) -> Iterator[Entry]
 
 
 def _architecture(found: Options) -> tuple[str, dict[str, Any]]:
-    """The architecture with these arguments, and those in which they differ from its own; else tiny."""
+    """The architecture with these sizes (else tiny), and the arguments that differ from its defaults."""
     own = {name: {**_FIELDS.translated, **arguments} for name, arguments in _ARCHITECTURES.items()}
     same = [name for name in own if all(own[name][size] == found[size] for size in ("depths", "dims"))]
 
@@ -142,7 +142,11 @@ def _architecture(found: Options) -> tuple[str, dict[str, Any]]:
 
 
 def recognise_timm_convnext(state: State) -> tuple[str, dict[str, Any]] | None:
-    """timm's architecture and arguments, from keys and shapes; None for weights of another network."""
+    """Recognises a ConvNeXt of timm from keys and shapes.
+
+    Returns:
+      Architecture and arguments. None for weights of another network.
+    """
     found = read_off(state, _NAMES)
     if found is None or "stages.0.blocks.0.conv_dw.weight" not in state:
         return None

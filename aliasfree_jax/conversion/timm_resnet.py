@@ -1,7 +1,7 @@
-"""The ResNets of timm: architectures and arguments. Their keys are torchvision's.
+"""The ResNets of timm: translation and recognition. Their keys are those of torchvision.
 
-Nothing in a file tells resnet50, resnetblur50 and resnetaa50 apart: weights without an architecture's name
-are taken for torchvision's.
+The weights of resnet50, resnetblur50 and resnetaa50 have the same keys and shapes. Weights without the name
+of an architecture are read as torchvision's.
 """
 
 import fnmatch
@@ -27,7 +27,7 @@ from aliasfree_jax.conversion.resnet_dialects import WIDTHS, sized
 from aliasfree_jax.errors import ConversionError, unknown
 from aliasfree_jax.models.resnet import VARIANTS, ResNet
 
-# Blocks of each depth; what a letter behind it stands for.
+# The blocks of each depth, and the arguments of the letter after it.
 _DEPTHS = {
     "10": ("basic", (1, 1, 1, 1)),
     "14": ("bottleneck", (1, 1, 1, 1)),
@@ -56,7 +56,7 @@ resnetaa34d resnetaa50 resnetaa50d resnetaa101d
 """.split()
 _NAME = re.compile(r"(?:wide_)?res(net|next|netblur|netaa)(\d+)([cdst]?)(?:_(\d+)(?:x(\d+)d)?)?")
 _NORM = re.compile(r"layer(\d{1,4})\.(\d{1,4})\.bn([1-3])\.(?:weight|bias|running_mean|running_var)")
-# Patterns of architectures that no network here can be, and what they have.
+# Patterns of architectures that cannot be converted, with the unsupported part.
 _LACKING = {
     "resnetv2_*": "norms before its convolutions",
     "resnetrs*": "channel attention",
@@ -70,7 +70,7 @@ _LACKING = {
 
 
 def _arguments(name: str) -> dict[str, Any]:
-    """What an architecture's name stands for: its arguments, beside its "block" and its "antialias"."""
+    """Parses an architecture's name: its arguments, its "block" and its "antialias"."""
     match = _NAME.fullmatch(name)
     assert match is not None
     kind, depth, letter, first, second = match.groups()
@@ -98,11 +98,11 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 _IMAGE_STEM = VARIANTS[""]["stem"]
-# Full windows only, and pools that take what is left at the end of an odd map.
+# The first pool drops an incomplete window at the end of an odd map, the second one averages it.
 _AVERAGE, _WHOLE_AVERAGE = (
     {"name": "blur", "kernel_size": 2, "padding": padding} for padding in ("VALID", "REPLICATE")
 )
-# Of each way against aliasing: the sampler, the stem, and the argument `aa_layer` in words.
+# Anti-aliasing -> sampler, stem and the value of the argument `aa_layer`.
 _ANTIALIAS: dict[str, tuple[Options | None, Options, str | None]] = {
     "": (None, _IMAGE_STEM, None),
     "blur": ({"name": "blur", "kernel_size": 3, "padding": "REFLECT"}, _IMAGE_STEM, "blurpool"),
@@ -113,7 +113,7 @@ _ANTIALIAS: dict[str, tuple[Options | None, Options, str | None]] = {
 def _fields(model: str) -> Fields:
     lacking = next((what for pattern, what in _LACKING.items() if fnmatch.fnmatch(model, pattern)), None)
     if lacking is not None:
-        raise ConversionError(f"timm's {model} has {lacking}, which no network here has.")
+        raise ConversionError(f"timm's {model} has {lacking}. No network of this package has that.")
     if model not in _ARCHITECTURES:
         raise ConversionError(unknown("ResNet of timm", model, _ARCHITECTURES))
     named = _ARCHITECTURES[model]
@@ -144,14 +144,14 @@ def _translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     check_stages(what, 4, layers=read["layers"], channels=read["channels"])
     if block == "basic" and (read["cardinality"], read["base_width"]) != (1, 64):
         raise ConversionError(
-            f"{what} with cardinality={read['cardinality']} and base_width={read['base_width']}: its basic "
-            "blocks have neither. They are for bottlenecks, such as those of resnet50."
+            f"{what} with cardinality={read['cardinality']} and base_width={read['base_width']}: basic "
+            "blocks support neither. Only bottleneck blocks do, such as those of resnet50."
         )
     sizes = {"block": block, "depths": read["layers"], "widths": read["channels"]}
     name, ours = sized(sizes | {"groups": read["cardinality"], "group_width": read["base_width"]})
     sampler, pooling_stem, _ = _ANTIALIAS[antialias]
     stem, width = _stem(pooling_stem, read["stem_type"], read["stem_width"])
-    plain = "subsample" if sampler else None  # shortcuts are strided, unless they are averaged
+    plain = "subsample" if sampler else None  # shortcuts are strided unless they average
     parts = {
         "sampler": sampler,
         "shortcut_sampler": _WHOLE_AVERAGE if read["avg_down"] else plain,
@@ -165,7 +165,7 @@ def _translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
 
 
 def _stem(pooling: Options, kind: str, width: int) -> tuple[Options, int]:
-    """The stem, and the channels that it gives."""
+    """The stem and its output channels."""
     if not kind:
         return pooling, 64
     first = 3 * (width // 4) if kind == "deep_tiered" else width
@@ -174,13 +174,13 @@ def _stem(pooling: Options, kind: str, width: int) -> tuple[Options, int]:
 
 def _entries(network: ResNet, model: str, options: Options) -> Iterator[Entry]:
     averaged = _fields(model).read(model, options)["avg_down"]
-    # There a pool, or in its place a module without tensors, begins every shortcut.
+    # With avg_down, every shortcut begins with a pool or a module without tensors.
     names = ResNetNames(shortcut=("downsample.1", "downsample.2")) if averaged else ResNetNames()
     return resnet(network, Style(names=names, sampled=False))
 
 
 def _architectures(block: str, read: Options) -> list[tuple[str, dict[str, Any]]]:
-    """The architectures of these blocks with what `read` has beside them, the fewest arguments first."""
+    """The architectures with these blocks and their further arguments, the fewest arguments first."""
 
     def differing(model: str) -> dict[str, Any]:
         own = {**_DEFAULTS, **_ARCHITECTURES[model]}
@@ -191,7 +191,7 @@ def _architectures(block: str, read: Options) -> list[tuple[str, dict[str, Any]]
 
 
 def _stem_arguments(hidden: Sequence[int]) -> dict[str, Any]:
-    """Those of a stem whose convolutions before the last have these channels; none for one convolution."""
+    """Arguments of a stem. `hidden`: channels of all its convolutions except the last."""
     if not hidden:
         return {"stem_type": ""}
     return {"stem_type": "deep" if hidden[0] == hidden[-1] else "deep_tiered", "stem_width": hidden[-1]}
@@ -216,10 +216,13 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
 
 
 def recognise_timm_resnet(state: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]] | None:
-    """The architecture and its arguments, from keys and shapes; None for weights of another network.
+    """Recognises a ResNet of timm from keys and shapes.
 
-    Of the architectures with the same keys it is the one without blur or average pools. torchvision's
-    networks are recognised too: they are the same.
+    If several architectures have these keys, it returns the one without blur and average pools. It also
+    recognises the networks of torchvision, which are the same.
+
+    Returns:
+      Architecture and arguments. None for weights of another network.
     """
     shapes = {key: np.shape(value) for key, value in state.items()}
     norms = {

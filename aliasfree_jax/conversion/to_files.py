@@ -1,8 +1,8 @@
-"""A network of this package as a file of weights that an original program loads.
+"""Writes a network of this package as a file of weights that an original program loads.
 
-The file is of safetensors, or one that `torch.load(..., weights_only=True)` reads, made without PyTorch: the
-zip archive of PyTorch 1.6 and later, with `data.pkl`, a pickle of protocol 2 that describes the tensors, and
-the bytes of each under `data/`.
+The file is a safetensors file, or a file that `torch.load(..., weights_only=True)` reads. PyTorch is not
+needed. Its format is the zip archive of PyTorch 1.6 and later: `data.pkl`, a pickle of protocol 2, describes
+the tensors, and `data/` holds their bytes.
 """
 
 import io
@@ -24,23 +24,23 @@ from aliasfree_jax.conversion.torch_objects import STORAGES
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.files import local_path, write_whole
 
-# Several storages have one dtype: the first is the plain one.
+# Several storages have the same dtype. The first one is the standard one.
 _STORAGE_OF = {dtype: name for name, dtype in reversed(STORAGES.items())}
 ROOT = "archive"
 
 
 def torch_file(tensors: Mapping[str, np.ndarray], entry: str = "") -> bytes:
-    """The content of a file of `torch.save`.
+    """Returns the content of a file of `torch.save`.
 
     Args:
-      tensors: by name; of dtypes that `STORAGES` has.
-      entry: of the dictionary that holds them; "" for the state dict itself.
+      tensors: Tensors by name, with dtypes of `STORAGES`.
+      entry: Entry of the dictionary that holds the state dict. "": the file holds the state dict directly.
     """
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
 
         def add(name: str, data: bytes) -> None:
-            archive.writestr(zipfile.ZipInfo(f"{ROOT}/{name}"), data)  # with a constant date
+            archive.writestr(zipfile.ZipInfo(f"{ROOT}/{name}"), data)  # the date is constant
 
         add("data.pkl", _pickled(tensors, entry))
         add("byteorder", b"little")
@@ -51,14 +51,14 @@ def torch_file(tensors: Mapping[str, np.ndarray], entry: str = "") -> bytes:
 
 
 def little_endian(array: np.ndarray) -> bytes:
-    """The bytes of `array` in C order, the lowest of each element first."""
+    """Returns the bytes of `array` in C order and little-endian."""
     if sys.byteorder == "big":
         array = array.view(f"u{array.dtype.itemsize}").byteswap()
     return array.tobytes()
 
 
 def _pickled(tensors: Mapping[str, np.ndarray], entry: str) -> bytes:
-    """The description, operation by operation: `pickle` itself would have to import what it names."""
+    """The pickle, written operation by operation: `pickle` would have to import PyTorch."""
     items = [_text(name) + _tensor(str(n), array) for n, (name, array) in enumerate(tensors.items())]
     state = _ordered_dict() + pickle.MARK + b"".join(items) + pickle.SETITEMS
     if entry:
@@ -67,7 +67,7 @@ def _pickled(tensors: Mapping[str, np.ndarray], entry: str) -> bytes:
 
 
 def _tensor(key: str, array: np.ndarray) -> bytes:
-    """A call of `_rebuild_tensor_v2`: storage, offset, shape, strides, requires_grad, hooks."""
+    """A call of `_rebuild_tensor_v2` with storage, offset, shape, strides, requires_grad and hooks."""
     kind = _name("torch", _STORAGE_OF[array.dtype])
     storage = _tuple(_text("storage"), kind, _text(key), _text("cpu"), _number(array.size))
     strides = [int(np.prod(array.shape[axis + 1 :])) for axis in range(array.ndim)]
@@ -108,7 +108,7 @@ def _number(value: int) -> bytes:
 FORMATS: dict[str, Callable[[Mapping[str, np.ndarray]], bytes]] = {
     ".safetensors": safetensors_file,
     ".pth": torch_file,
-    # What --save_weights of antialiased-cnns and truly_shift_invariant_cnns writes, and --weights reads.
+    # The format of --save_weights and --weights of antialiased-cnns and truly_shift_invariant_cnns.
     ".pth.tar": lambda tensors: torch_file(tensors, "state_dict"),
 }
 
@@ -117,26 +117,28 @@ def write_original(source: str, run: str | Path, output: str | Path) -> tuple[st
     """Writes the weights of a run under the keys of an original, which loads them strictly.
 
     Args:
-      source: the original code base, as in `from_original`.
-      run: a run's directory, its `best`, one step, or a converted directory.
-      output: the file to write, which must not exist; its name ends in one of `FORMATS`.
+      source: The original code base, as in `from_original`.
+      run: A run, its `best`, one step, or a converted directory.
+      output: The new file. Its name ends in one of `FORMATS`.
 
     Returns:
       Name and constructor options of the network there, and the number of values written.
 
     Raises:
-      ConversionError: that code base has no such network; the file exists, cannot be written, or has
-        another ending.
-      CheckpointError: there is no sound network at `run`.
+      ConversionError: The code base has no such network, or the file exists, cannot be written or has an
+        unknown ending.
+      CheckpointError: There is no sound network at `run`.
     """
     path = local_path(output, "the file to write")
     encode = next((encode for end, encode in FORMATS.items() if path.name.endswith(end)), None)
     if encode is None:
-        raise ConversionError(f"{path} should end in {', '.join(FORMATS)}: that chooses the format.")
+        raise ConversionError(
+            f"{path} must end in one of {', '.join(FORMATS)}: the ending chooses the format."
+        )
     if path.exists():
-        raise ConversionError(f"{path} exists already: choose another name, or remove it first.")
+        raise ConversionError(f"{path} exists already. Choose another name, or remove it first.")
     if not path.parent.is_dir():
-        raise ConversionError(f"{path} cannot be written: there is no directory {path.parent}.")
+        raise ConversionError(f"{path} cannot be written: the directory {path.parent} does not exist.")
     card, _, variables = load_model(local_path(run, "the run"))
     model, options = original_of(source, card)
     tensors = to_original(source, model, options, variables)

@@ -1,7 +1,7 @@
-"""The two file formats of `torch.save`: a zip archive since PyTorch 1.6, a run of pickles before.
+"""Opens the two file formats of `torch.save`: a zip archive since PyTorch 1.6, a sequence of pickles before.
 
-Both hold one pickle that describes the saved object, and the bytes of its tensors apart. Opening a
-file reads the description only; the bytes of a storage are read when they are asked for.
+Both hold one pickle that describes the saved object, and separately the bytes of its tensors. Opening a file
+reads only the description. The bytes of a storage are read on request.
 """
 
 import io
@@ -24,24 +24,31 @@ from aliasfree_jax.pickles.unpickling import load_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-CHUNK = 1 << 22  # bytes read at a time, so that an archive's entry is never held twice
-AGAIN = "Download it again and compare its size with the one that its source states"
+CHUNK = 1 << 22  # bytes per read, so that memory never holds an entry twice
+AGAIN = "Download it again and compare its size with the size that its source states"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An open file: the saved object, with `Tensor` descriptions for its tensors, and its bytes."""
+    """An open file.
+
+    Attributes:
+      content: The saved object, with `Tensor` descriptions in place of tensors.
+      read_storage: Reads all bytes of a storage: `[n]`, uint8, in this machine's byte order.
+      file_size: Size of the file, bytes.
+    """
 
     content: object
-    read_storage: Callable[[Storage], np.ndarray]  # all bytes of a storage: (n,) uint8, this machine's order
+    read_storage: Callable[[Storage], np.ndarray]
     file_size: int
 
 
 @contextmanager
 def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Checkpoint]:
-    """The checkpoint at `path`, open for the duration of the `with` block.
+    """Opens the checkpoint at `path` for the duration of the `with` block.
 
-    Any failure, in the block too, is a ConversionError that begins with the path.
+    Raises:
+      ConversionError: Anything failed, also within the block. The message begins with the path.
     """
     try:
         with Path(path).open("rb") as file:
@@ -58,34 +65,35 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Iterator[Checkpoint]:
     except ConversionError as error:
         raise ConversionError(f"{path}: {error}.") from error
     except FileNotFoundError as error:
-        raise ConversionError(f"{path}: there is no such file.") from error
+        raise ConversionError(f"{path}: the file does not exist.") from error
     except OSError as error:
         raise ConversionError(f"{path}: the file cannot be read: {error.strerror}.") from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error, ValueError) as error:
-        # All of these are how `zipfile` reports archives that contradict themselves.
+        # `zipfile` raises all of these for inconsistent archives.
         raise ConversionError(
             f"{path}: the zip archive is cut short or damaged ({size} bytes; {error}). {AGAIN}."
         ) from error
 
 
 class _Entries:
-    """The entries of an archive, each checked before it is read."""
+    """The entries of an archive. Each is checked before it is read."""
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         self.archive = archive
         self.size = size
         self.infos = {info.filename: info for info in archive.infolist()}
-        # PyTorch can save without checksums, all of which are then 0.
+        # PyTorch can save without checksums. Then all of them are 0.
         self.checked = any(info.CRC for info in self.infos.values())
 
     def find(self, name: str, length: int | None = None) -> zipfile.ZipInfo:
-        """The entry `name`, of `length` bytes if that is given; else ConversionError."""
+        """Returns the entry `name`. Raises `ConversionError` if it is missing or has another length."""
         info = self.infos.get(name)
         if info is None:
             raise ConversionError(f"the zip archive has no entry {name!r}. {AGAIN}")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise ConversionError(
-                f"its entry {name!r} is compressed or encrypted, which torch.save never does; it was refused"
+                f"its entry {name!r} is compressed or encrypted. torch.save never does that, so the file was "
+                "refused"
             )
         if info.file_size > self.size or length not in (None, info.file_size):
             raise ConversionError(
@@ -94,10 +102,10 @@ class _Entries:
         return info
 
     def read(self, name: str, length: int | None = None) -> np.ndarray:
-        """The bytes of the entry `name`, a fresh array (n,) uint8; a checksum is verified if there is one."""
+        """Reads an entry into a new array `[n]`, uint8. Verifies its checksum if there is one."""
         info = self.find(name, length)
         if not self.checked and hasattr(info, "CRC"):
-            del info.CRC  # zipfile verifies what is there
+            del info.CRC  # zipfile verifies it if it is there
         data = np.empty(info.file_size, np.uint8)
         end = 0
         with self.archive.open(info) as source:
@@ -114,8 +122,8 @@ def _open_zip(archive: zipfile.ZipFile, size: int) -> Checkpoint:
     found = [name for name in entries.infos if name.count("/") <= 1 and name.split("/")[-1] == "data.pkl"]
     if len(found) != 1:
         raise ConversionError(
-            f"it is a zip archive, but not one of torch.save: it holds {len(found)} files data.pkl, not 1. "
-            f"Its entries: {', '.join(map(repr, list(entries.infos)[:5])) or 'none'}"
+            f"it is a zip archive, but torch.save did not write it: it holds {len(found)} files data.pkl, "
+            f"expected 1. Its entries: {', '.join(map(repr, list(entries.infos)[:5])) or 'none'}"
         )
     root = found[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in entries.infos:
@@ -139,16 +147,18 @@ def _open_zip(archive: zipfile.ZipFile, size: int) -> Checkpoint:
 
 
 def _open_legacy(file: BinaryIO, size: int) -> Checkpoint:
-    """Magic number, version, machine, object and list of storages, each a pickle; then the storages."""
+    """Reads five pickles (magic number, version, machine, object, list of storages), then the storages."""
 
     def value() -> object:
         return load_pickle(file, size, look_up, storage)
 
     if value() != LEGACY_MAGIC:
-        raise ConversionError("it is a pickle, but not one of torch.save: it lacks the magic number")
+        raise ConversionError("it is a pickle, but torch.save did not write it: the magic number is missing")
     if (version := value()) != LEGACY_PROTOCOL:
-        raise ConversionError(f"it is of version {reprlib.repr(version)} of PyTorch's old format, not 1001")
-    value()  # sizes of C types where it was written; the format fixes all that matter
+        raise ConversionError(
+            f"it has version {reprlib.repr(version)} of PyTorch's old format, expected 1001"
+        )
+    value()  # sizes of C types on the machine that wrote it, not needed
     declared: dict[str, Storage] = {}
     content = load_pickle(file, size, look_up, _collector(declared))
     keys = value()
@@ -160,9 +170,13 @@ def _open_legacy(file: BinaryIO, size: int) -> Checkpoint:
         length = declared[key].total * declared[key].dtype.itemsize
         positions[key] = file.tell()
         if len(count) < 8 or positions[key] + length > size:
-            raise ConversionError(f"it is cut short: {size} bytes end within its storage {key!r}. {AGAIN}")
+            raise ConversionError(
+                f"it is cut short: its {size} bytes end within the storage {key!r}. {AGAIN}"
+            )
         if count != struct.pack("<q", declared[key].total):
-            raise ConversionError(f"its storage {key!r} has not the stated {declared[key].total} elements")
+            raise ConversionError(
+                f"its storage {key!r} does not have the stated {declared[key].total} elements"
+            )
         file.seek(length, os.SEEK_CUR)
 
     def read_storage(wanted: Storage) -> np.ndarray:
@@ -174,27 +188,27 @@ def _open_legacy(file: BinaryIO, size: int) -> Checkpoint:
 
 
 def _collector(declared: dict[str, Storage]) -> Callable[[object], Storage]:
-    """A `load_persistent` that notes in `declared` each storage by its key."""
+    """A `load_persistent` that stores each storage in `declared`, by its key."""
 
     def load(identifier: object) -> Storage:
         wanted = storage(identifier)
         first = declared.setdefault(wanted.key, wanted)
         if (first.dtype, first.total) != (wanted.dtype, wanted.total):
-            raise ConversionError(f"it describes its storage {wanted.key!r} in two ways. {AGAIN}")
+            raise ConversionError(f"it describes its storage {wanted.key!r} in two different ways. {AGAIN}")
         return wanted
 
     return load
 
 
 def _native(data: np.ndarray, stored: Storage, order: str) -> np.ndarray:
-    """`data` (n,) uint8, elements of `stored` in the byte order `order`, in this machine's order."""
+    """Converts the bytes `data` of a storage from the byte order `order` to this machine's order."""
     if order == sys.byteorder:
         return data
     return data.view(f"u{stored.dtype.itemsize}").byteswap().view(np.uint8)
 
 
 def _what_else(head: bytes, size: int) -> str:
-    """What a file that begins with `head` is, and what to do."""
+    """Says what kind of file begins with `head`, and what to do."""
     if not size:
         return f"the file is empty. {AGAIN}"
     if head.lstrip().startswith(b"<"):
@@ -206,9 +220,9 @@ def _what_else(head: bytes, size: int) -> str:
         return "it is a Git LFS pointer, not the file. Fetch the file with `git lfs pull`"
     if head[257:262] == b"ustar":
         return (
-            "it is a tar archive. PyTorch's format before version 0.2 cannot be read: load the file with "
-            "PyTorch and save it again"
+            "it is a tar archive, the format of PyTorch before version 0.2, which cannot be read. Load the "
+            "file with PyTorch and save it again"
         )
     if head[8:9] == b"{":
-        return "it seems to be a safetensors file; read it with safetensors.numpy.load_file"
-    return f"it is not a file of torch.save ({size} bytes that begin with {head[:12]!r}). {AGAIN}"
+        return "it seems to be a safetensors file. Read it with safetensors.numpy.load_file"
+    return f"torch.save did not write it ({size} bytes that begin with {head[:12]!r}). {AGAIN}"

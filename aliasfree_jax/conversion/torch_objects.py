@@ -1,8 +1,7 @@
-"""The list of names that a checkpoint of PyTorch may use, and inert stand-ins for PyTorch's objects.
+"""The names that a PyTorch checkpoint may use, and harmless replacements for PyTorch's objects.
 
-Each name on the list maps to a constructor of our own or to a plain value. Descriptions
-of tensors are checked against their storage when they are made; their bytes are read later, by
-`torch_file`.
+Each name maps to a constructor of this package or to a plain value. A tensor's description is checked against
+its storage when it is made. `weight_files` reads the bytes later.
 """
 
 import math
@@ -44,7 +43,7 @@ _DTYPES = (
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """`size` elements from number `start` on of the stored bytes `key`, which hold `total` elements."""
+    """`size` elements from element `start` on. The stored bytes `key` hold `total` elements."""
 
     key: str
     dtype: np.dtype
@@ -55,7 +54,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A strided view of a storage that lies within it; `offset` and `strides` count elements."""
+    """A strided view within a storage. `offset` and `strides` count elements."""
 
     storage: Storage
     offset: int
@@ -64,10 +63,14 @@ class Tensor:
 
 
 def storage(identifier: object) -> Storage:
-    """The storage that a persistent id names; ConversionError if it is not one of `torch.save`.
+    """Returns the storage that a persistent id names.
 
-    `identifier`: ("storage", type, key, location, length), in the older format followed by None or
-    by (key of the view, offset, length).
+    Args:
+      identifier: ("storage", type, key, location, length). In the older format, None or (key of the view,
+        offset, length) follows.
+
+    Raises:
+      ConversionError: The id has another form.
     """
     if type(identifier) is not tuple or len(identifier) not in (5, 6) or identifier[0] != "storage":
         raise ConversionError(f"it refers to something other than stored numbers: {reprlib.repr(identifier)}")
@@ -87,12 +90,12 @@ def storage(identifier: object) -> Storage:
 
 
 def _tensor(source: object, offset: object, size: object, stride: object, *unused: object) -> Tensor:
-    """`torch._utils._rebuild_tensor` and `_v2`, which adds requires_grad, hooks and metadata."""
+    """`torch._utils._rebuild_tensor`, and `_v2` with requires_grad, hooks and metadata."""
     if type(source) is not Storage:
-        raise ConversionError(f"it makes a tensor of a {type(source).__name__}, not of stored numbers")
+        raise ConversionError(f"it makes a tensor from a {type(source).__name__}, expected stored numbers")
     if len(unused) > 3 or (len(unused) == 3 and unused[2]):
         raise ConversionError(
-            f"it has a tensor with the marks {reprlib.repr(unused[2:])}, which are not supported"
+            f"it has a tensor with the metadata {reprlib.repr(unused[2:])}, which is not supported"
         )
     (first,) = lengths("tensor offset", (offset,))
     shape, strides = lengths("tensor shape", size), lengths("tensor stride", stride)
@@ -102,14 +105,14 @@ def _tensor(source: object, offset: object, size: object, stride: object, *unuse
     if 0 not in shape and last >= source.size:
         raise ConversionError(
             f"it has a tensor of shape {shape}, strides {strides}, offset {first} that reaches outside its "
-            f"storage of {source.size} elements; the file is damaged or hostile"
+            f"storage of {source.size} elements. The file is damaged or hostile"
         )
     return Tensor(source, source.start + first, shape, strides)
 
 
 def _parameter(data: object, requires_grad: object, hooks: object) -> Tensor:
     if type(data) is not Tensor:
-        raise ConversionError(f"it makes a parameter of a {type(data).__name__}, not of a tensor")
+        raise ConversionError(f"it makes a parameter from a {type(data).__name__}, expected a tensor")
     return data
 
 
@@ -137,8 +140,8 @@ def _names() -> dict[tuple[str, str], object]:
 
 
 _NAMES = _names()
-# Of these packages, whose functions can do harm where they are called, only named parts are described; so
-# a file that was made to attack says so. Of all others, every object is: nothing is imported or called.
+# Functions of these packages can do harm, so only the listed parts are described: a file made to attack is
+# then refused. All objects of other packages are described. Nothing is ever imported or called.
 _GUARDED = {*sys.stdlib_module_names, "numpy", "torch", "aliasfree_jax"} - {"__main__"}
 _GUARDED |= {"", "__builtin__", "commands", "cPickle", "copy_reg", "popen2", "urllib2"}
 _DESCRIBED = (
@@ -173,7 +176,7 @@ _EXCEPTIONS = ("Error", "Exception", "Warning")
 
 
 def look_up(module: str, name: str) -> object | None:
-    """What a file gets for a name: a Constructor, a plain value, or None for a name off the list."""
+    """Returns the replacement for a name: a `Constructor` or a plain value. None if the name is refused."""
     if (module, name) in _NAMES:
         return _NAMES[module, name]
     exception = module in ("builtins", "exceptions") and name.isidentifier() and name.endswith(_EXCEPTIONS)

@@ -1,7 +1,8 @@
-"""The ResNets of github.com/achaman2/truly_shift_invariant_cnns: APS, and BlurPool on the circle.
+"""The ResNets of github.com/achaman2/truly_shift_invariant_cnns: APS, and BlurPool with circular padding.
 
-For ImageNet (`SOURCE`) resnet18_aps and resnet*_lpf, for CIFAR-10 (`CIFAR_SOURCE`) resnet18, 20, 34, 50
-and 56, plain, _lpf and _aps. Options are the programs' flags; the criterion leaves no trace in a file.
+For ImageNet (`SOURCE`): resnet18_aps and resnet*_lpf. For CIFAR-10 (`CIFAR_SOURCE`): resnet18, 20, 34, 50 and
+56, each plain, with _lpf and with _aps. Options are the programs' flags. The criterion of APS cannot be
+recognised from weights.
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,7 +52,7 @@ def _sampler(name: str, padding: str, options: Options, raw: bool) -> Any:
 
 
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model` for an ImageNet network and its flags."""
+    """Translates an ImageNet network and its flags to arguments of `create_model`."""
     check_options(SOURCE, options, {"filter_size", "apspool_criterion", "pool_only", "num_classes"})
     name = _name(SOURCE, model, IMAGENET)
     ours = {"num_classes": options.get("num_classes", 1000), "pool_only": options.get("pool_only", False)}
@@ -73,12 +74,12 @@ def _entries(network: ResNet, model: str, options: Options) -> Iterator[Entry]:
 
 
 def translate_cifar(model: str, options: Options) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model` for a CIFAR-10 network and its flags."""
+    """Translates a CIFAR-10 network and its flags to arguments of `create_model`."""
     legal = {"filter_size", "apspool_criterion", "conv_pad_type", "num_classes"}
     check_options(CIFAR_SOURCE, options, legal)
     name = _name(CIFAR_SOURCE, model, CIFAR)
     mode = options.get("conv_pad_type", "circular")
-    # There is replicate_pad too, whose maps grow with every convolution.
+    # The original's replicate_pad is left out: its maps grow with every convolution.
     padding = chosen(f"conv_pad_type of {CIFAR_SOURCE}", mode, _PADDINGS)
     ours = {"num_classes": options.get("num_classes", 10), "padding": padding}
     if name.endswith("_circular"):
@@ -96,7 +97,7 @@ def _entries_cifar(network: ResNet, model: str, options: Options) -> Iterator[En
 
 
 def _read_off(network: Mapping[str, Any]) -> dict[str, Any]:
-    """What the flags of both were, if the network is of one of them."""
+    """The flags that both programs share, for a described network."""
     sampler = network["sampler"]
     options: dict[str, Any] = {"filter_size": taps(sampler)}
     if "criterion" in sampler:

@@ -1,7 +1,7 @@
-"""The U-Nets of github.com/achaman2/truly_shift_invariant_cnns, for images from images (CT and MRI).
+"""The U-Nets of github.com/achaman2/truly_shift_invariant_cnns, for image-to-image tasks (CT and MRI).
 
-With APS, with BlurPool, with instance norm, and their baseline. Options are the arguments of the
-constructors; the criterion of APS leaves no trace in a file.
+There are U-Nets with APS, with BlurPool and with instance norm, and their baseline. Options are the arguments
+of the constructors. The criterion of APS cannot be recognised from weights.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ from aliasfree_jax.models.unet import UNet
 
 SOURCE = "truly_shift_invariant_cnns/unet"
 
-# Ours of each of theirs, and the options that it has besides those of all.
+# Original network -> our network, and its options besides `_COMMON`.
 _APS, _LPF = {"filter_size", "apspool_criterion"}, {"filter_size", "sinc_mode"}
 MODELS: dict[str, tuple[str, set[str]]] = {
     "unet_4down_aps": ("unet_aps", _APS),
@@ -44,29 +44,31 @@ _PADDINGS = {"circular": "CIRCULAR", "zeros": "ZERO"}
 
 
 def _widths(model: str, options: Options) -> tuple[int, ...]:
-    """Of each level; ConversionError for those that the original cannot join."""
+    """The width of each level. Raises `ConversionError` for widths that the original cannot join."""
     default = _WIDTHS[:-1] if "3down" in model else _WIDTHS
     widths = tuple(options.get("inner_channels_list", default))
     if "down" in model and len(widths) != len(default):
-        raise ConversionError(f"{model} has {len(default)} widths, got inner_channels_list={list(widths)}.")
+        raise ConversionError(f"{model} needs {len(default)} widths, got inner_channels_list={list(widths)}.")
     if any(2 * finer != coarser for finer, coarser in zip(widths, widths[1:], strict=False)):
         raise ConversionError(
-            f"the U-Nets of {SOURCE} halve the channels on the way back, so those of a level are twice those "
-            f"of the one before: got inner_channels_list={list(widths)}."
+            f"expected that each width is twice the width before, got inner_channels_list={list(widths)}: "
+            f"the decoders of {SOURCE} halve the channels at each level."
         )
     return widths
 
 
 def _named(model: str) -> str:
-    """Their name as `MODELS` has it; the classes have capitals: UNet_4down_InstanceNorm."""
+    """The name in `MODELS`. The original classes have capitals: UNet_4down_InstanceNorm."""
     if model.lower() == "unet_3down_aps":
-        raise ConversionError(f"{model} of {SOURCE} fails when it is built: there are no weights of it.")
+        raise ConversionError(
+            f"{model} of {SOURCE} cannot be converted: the original fails to build it, so no weights exist."
+        )
     chosen(f"network of {SOURCE}", model.lower(), MODELS)
     return model.lower()
 
 
 def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model` for a U-Net and the arguments of its constructor."""
+    """Translates a U-Net and its constructor's arguments to arguments of `create_model`."""
     model = _named(model)
     name, own = MODELS[model]
     check_options(f"{model} of {SOURCE}", options, _COMMON | own)
@@ -78,7 +80,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
         "widths": widths,
         "padding": padding,
     }
-    # Blurs reflect where convolutions pad with zeros, as those of the other networks there.
+    # If convolutions pad with zeros, blurs reflect, as in the original's other networks.
     blur = {
         "name": "blur",
         "kernel_size": options.get("filter_size", 1),
@@ -93,13 +95,13 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
         ours["sampler"] = {"name": "polyphase", "criterion": criterion, "inner": blur}
         ours["upsampler"] = {"name": "polyphase", "inner": blur, "gain": 1.0}
     elif options.get("bilinear", False):
-        # Without convolutions behind it: the last level has half the channels, as in milesial's U-Net.
+        # No convolution follows. The last level has half the channels, as in milesial's U-Net.
         ours |= {"upsampler": "bilinear", "up_conv": False, "widths": (*widths[:-1], widths[-1] // 2)}
     return name, ours
 
 
 def _convolutions(network: UNet, key: str, path: str) -> Iterator[Entry]:
-    """A double convolution; a module before each convolution pads, but for zeros."""
+    """A double convolution. A module before each convolution pads, except with zero padding."""
     with_norm = hasattr(network.norm(parent=None), "scale_init")
     before = 0 if network.padding == "ZERO" else 1
     for number in (1, 2):
@@ -168,7 +170,11 @@ UNETS = CodeBase(
 
 
 def recognise_unet(state: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]] | None:
-    """Name and options of the U-Net that has these keys and shapes; None if none has."""
+    """Recognises a U-Net from keys and shapes.
+
+    Returns:
+      Name and options. None for weights of another network.
+    """
     wrapped = "inc.double_conv.1.weight" in state and state["inc.double_conv.1.weight"].ndim == 4
     first = state.get(f"inc.double_conv.{int(wrapped)}.weight")
     if first is None or "outc.conv.weight" not in state:

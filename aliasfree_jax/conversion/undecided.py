@@ -1,10 +1,10 @@
-"""Files that leave open which network they hold: what is asked, and what they say besides the weights.
+"""Handles files whose weights fit several networks: finds other statements in the file, or asks the user.
 
-The originals save the filters of BlurPool as buffers. A file from which they were left out has the very keys
-of a network without filters, or of one whose filters have size 1; so what it holds is asked, not guessed.
-Beside the weights may be the name of the network, or, in Lightning checkpoints of
-learnable_polyphase_sampling, Python objects of the training program. These are read as descriptions, of which
-the choices are taken that leave no trace in the weights.
+The originals save the filters of BlurPool as buffers. A file without them has the same keys as a network
+without filters, or with filters of size 1. So the network is asked for, not guessed. The file may hold more
+than weights: the network's name, or, in Lightning checkpoints of learnable_polyphase_sampling, Python objects
+of the training program. These are read as descriptions. They state choices that cannot be recognised from the
+weights.
 """
 
 import json
@@ -33,15 +33,14 @@ from aliasfree_jax.pickles.inert import Description
 COMMAND = "python -m aliasfree_jax convert"
 Original = tuple[str, str, Options]
 
-# What the option of filters is where there are none to save, by source or network.
+# The value of the filter option for a network without saved filters, by source or network.
 _NONE: Options = {
     "convnext_aps": {"filt_size": 1},
     "convnext_afc": {"filter_type": "ideal"},
     IMAGENET_APS.source: 1,
     LPS.source: None,
 }
-# Of Lightning's hyper-parameters: the entries beside the polyphase layer, and that layer's keywords with the
-# options of the command line that set them.
+# Lightning's hyper-parameters: entries beside the polyphase layer, and that layer's keywords -> our options.
 _EXTRAS = ("maxpool_zpad", "conv1_stride", "swap_conv_pool", "inc_conv1_support", "apply_maxpool")
 _KEYWORDS = {
     "logits_pad": "logits_pad",
@@ -53,62 +52,63 @@ _KEYWORDS = {
 
 
 class UndecidedError(ConversionError):
-    """A file that leaves open which network it holds; arguments of `load_pretrained` decide.
+    """The file fits several networks. Arguments of `load_pretrained` decide.
 
     Attributes:
-      reason: what is open.
-      arguments: of `load_pretrained`, an example of what decides.
+      reason: What the file does not state.
+      arguments: An example of arguments of `load_pretrained` that decide.
     """
 
     def __init__(self, reason: str, arguments: Mapping[str, Any]) -> None:
-        """With the arguments as a call in Python has them."""
+        """Writes the arguments as in a Python call."""
         self.reason, self.arguments = reason, arguments
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        super().__init__(f"{reason} Say which it is, for instance {given}.")
+        super().__init__(f"{reason} Name the network, for instance: {given}.")
 
     def flags(self) -> str:
-        """The arguments as flags of the conversion's command line."""
+        """The arguments as flags of the `convert` command."""
         return " ".join(
             f"--{name}={value}" if isinstance(value, str) else f"--{name}='{json.dumps(value)}'"
             for name, value in self.arguments.items()
         )
 
     def for_conversion(self) -> ConversionError:
-        """The same error for users of the conversion's command."""
-        return ConversionError(f"{self.reason} Say which it is, for instance {self.flags()}.")
+        """The same error for users of the `convert` command."""
+        return ConversionError(f"{self.reason} Name the network, for instance: {self.flags()}.")
 
     def for_command(self, path: object, flag: str) -> ConversionError:
-        """The same error for users of a command that takes a file or a directory with `flag`."""
+        """The same error for users of another command, which accepts a checkpoint with `flag`."""
         return ConversionError(
-            f"{self.reason} Convert the file first and say which it is, for instance\n"
+            f"{self.reason} Convert the file first and name the network, for instance:\n"
             f"  {COMMAND} {path} converted {self.flags()}\nThen pass {flag}=converted."
         )
 
 
 def require_filters(original: Original, state: Collection[str]) -> None:
-    """Raises `UndecidedError` if `state` lacks filters of the network, of which no option states the size."""
+    """Raises `UndecidedError` if the network's filters are missing and no option states their size."""
     source, model, options = original
     lost = [entry.key for entry in table(*original) if _is_filter(entry) and entry.key not in state]
     if lost:
         raise UndecidedError(
-            f"the blur filters {listed(lost, 3)} are not there, which {source} always saves with a {model}; "
-            "without them its network is not known.",
+            f"the blur filters {listed(lost, 3)} are missing. {source} always saves them with a {model}. "
+            "Without them, the network is not known.",
             {"source": source, "model": model, "options": _example(source, options)},
         )
 
 
 def require_decision(original: Original, state: Collection[str], masks: bool) -> None:
-    """Raises `UndecidedError` if `state` is as well a network with blur filters that were left out.
+    """Raises `UndecidedError` if `state` also fits a network whose blur filters were not saved.
 
     Args:
-      original: source, model and options, where nothing but the weights states the filters.
-      masks: whether the file has masks of ideal filters, which rule blur filters out.
+      original: Source, model and options. Only the weights state the filters.
+      state: The keys of the weights.
+      masks: Whether the file has masks of ideal filters. Then it has no blur filters.
     """
     source, model, options = original
     if masks or any(_is_filter(entry) for entry in table(*original)):
         return
     if source == AFC.source and options.get("activation") == "up_poly_per_channel":
-        return  # no published network has this activation and a blur: `assumption` tells
+        return  # no published network has this activation and a blur: `assumption` notes it
     for other in _with_filters(*original):
         if not _fits(other, set(state)):
             continue
@@ -118,33 +118,33 @@ def require_decision(original: Original, state: Collection[str], masks: bool) ->
             otherwise = ""
         elif other[:2] == original[:2]:
             none = "true" if off else json.dumps(_NONE[model if theirs == AFC.source else theirs])
-            otherwise = f", or one with none ({off or option} {none})"
+            otherwise = f", or one without filters ({off or option} {none})"
         else:
-            otherwise = f", or {source}'s {model}, which has none (source {source!r})"
+            otherwise = f", or {source}'s {model}, which has no filters (source {source!r})"
         raise UndecidedError(
-            f"it has no blur filters: it is a {name} of {theirs} from which they were left out{otherwise}.",
+            f"it has no blur filters. It is a {name} of {theirs} whose filters were not saved{otherwise}.",
             {"source": theirs, "model": name, "options": {option: chosen[option]}},
         )
 
 
 def assumption(original: Original, masks: bool) -> str:
-    """What is assumed of filters and paddings that no file has, and how to say otherwise; "" for nothing."""
+    """Describes assumptions about filters and paddings, and how to change them. "" without assumptions."""
     source, model, options = original
     if (source == PLAIN.source and model in SIZES) or (source == TIMM.source and model.startswith("resnet")):
         return (
-            f"assumed to be {source}'s {model}, without blur filters: timm's resnetblur and resnetaa "
-            "networks have the same names of weights, keep their filters out of the file, and are other "
-            "networks: for these say source 'timm' and the model, for BlurPool's source 'antialiased-cnns'"
+            f"assumed to be {source}'s {model}, without blur filters. timm's resnetblur and resnetaa "
+            "networks have the same names of weights and do not save their filters. For these, pass source "
+            "'timm' and the model. For BlurPool's networks, pass source 'antialiased-cnns'"
         )
     if source == LPS.source and model.startswith("deeplab"):
         left = {name: value for name, value in DEEPLAB_UNTRACED.items() if name not in options}
-        told = f"assumed to have {json.dumps(left)}, the defaults there: these leave no trace in the weights"
-        return f"{told}, options say otherwise" if left else ""
+        told = f"assumed to have the original's defaults {json.dumps(left)}, which the weights do not show"
+        return f"{told}. Pass options to change them" if left else ""
     ideal = source == AFC.source and options.get("blurpool_kwargs", {}).get("filter_type") == "ideal"
     if ideal and not masks:
         return (
-            "assumed to have ideal filters, as published: they are not in the file, and neither are blur "
-            f"filters. The option blurpool_kwargs of {source} says otherwise"
+            "assumed to have ideal filters, like the published networks: the file has no blur filters. Pass "
+            f"the option blurpool_kwargs of {source} to change this"
         )
     return ""
 
@@ -154,14 +154,14 @@ def _is_filter(entry: Entry) -> bool:
 
 
 def _example(source: str, options: Options) -> dict[str, Any]:
-    """The option that states filters."""
+    """An example of the option that states filters."""
     option = code_base(source).filters
     size = options.get(option) or {"filt_size": 3} if source == AFC.source else options.get(option, 3)
     return {option: size}
 
 
 def _with_filters(source: str, model: str, options: Options) -> Iterator[Original]:
-    """The networks with filters whose other tensors may be named like those of this one without."""
+    """Networks with filters whose other tensors may have the same keys as this network."""
     if source == PLAIN.source and model in MODELS:
         layouts = [{"pool_only": p, "relu_first": r} for p in (False, True) for r in (False, True)]
         for extra in layouts if model == "alexnet" else [{}]:
@@ -181,16 +181,16 @@ def _with_filters(source: str, model: str, options: Options) -> Iterator[Origina
 
 
 def _fits(original: Original, state: set[str]) -> bool:
-    """Whether `state` has the tensors of a network, apart from constants, and no others."""
+    """Whether `state` has exactly the tensors of a network, ignoring constants."""
     entries = table(*original)
     constants = {entry.key for entry in entries if entry.constant is not None}
     return {entry.key for entry in entries} - constants == state - constants
 
 
 def with_hyper_parameters(recognised: Options, hyper_parameters: object) -> dict[str, Any]:
-    """The options read off the weights, completed by the file's hyper-parameters.
+    """Adds the file's hyper-parameters to the options that were recognised from the weights.
 
-    What both say is taken from the weights; what is not of the expected form is passed over.
+    The weights win if both state an option. Hyper-parameters of unexpected form are ignored.
     """
     options = dict(recognised)
     if not isinstance(hyper_parameters, Mapping):
@@ -207,7 +207,7 @@ def with_hyper_parameters(recognised: Options, hyper_parameters: object) -> dict
     options |= {ours: keywords[name] for name, ours in _KEYWORDS.items() if name in keywords}
     logits, _ = _call(keywords.get("get_logits"))
     if logits and "logits" in recognised:
-        options["logits"] = logits  # weights do not tell LPSLogitLayers from LPSLogitLayersSkip
+        options["logits"] = logits  # LPSLogitLayers and LPSLogitLayersSkip have the same weights
     _, filter_keywords = _call(keywords.get("antialias_layer"))
     padding = filter_keywords.get("padding_mode", filter_keywords.get("pad_type"))
     if padding and "antialias" in recognised:
@@ -217,14 +217,14 @@ def with_hyper_parameters(recognised: Options, hyper_parameters: object) -> dict
 
 
 def states_no_filter(hyper_parameters: object) -> bool:
-    """Whether the hyper-parameters describe the pooling layer, and no filter in it."""
+    """Whether the hyper-parameters describe a pooling layer without a filter."""
     layer = hyper_parameters.get("pooling_layer") if isinstance(hyper_parameters, Mapping) else None
     name, keywords = _call(layer)
     return bool(name) and keywords.get("antialias_layer") is None
 
 
 def _call(value: object) -> tuple[str, Options]:
-    """Name, without its module, and keywords of a class or of a `functools.partial` of one."""
+    """Name (without module) and keywords of a class or of a `functools.partial` of a class."""
     keywords: Options = {}
     while isinstance(value, Description) and value.name == "functools.partial":
         state = value.state
@@ -235,11 +235,12 @@ def _call(value: object) -> tuple[str, Options]:
 
 
 def stated(source: str, arch: object, args: object) -> dict[str, Any]:
-    """What the file itself says of its filters beside the weights: the option, or nothing.
+    """Returns the filter option that other entries of the file state. Empty if they state none.
 
     Args:
-      arch: its entry of that name, such as "resnet18_aps3".
-      args: the arguments of the training command, as a mapping or record.
+      source: The code base.
+      arch: The file's entry "arch", such as "resnet18_aps3".
+      args: The file's entry "args": a mapping or record of the training command's arguments.
     """
     if (
         source in (IMAGENET_APS.source, BLURPOOL.source)

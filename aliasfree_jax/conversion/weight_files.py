@@ -1,8 +1,8 @@
-"""Weights in files of `torch.save` or safetensors, as numpy arrays and plain values, without PyTorch.
+"""Reads weights from files of `torch.save` or safetensors as numpy arrays and plain values, without PyTorch.
 
-Published weights are pickles, and a pickle can run any program when PyTorch or `pickle` opens it.
-Here nothing of a file is ever executed (see `unpickling`), and every length it states is checked
-against the bytes that are there, so files from strangers can be read.
+Published weights are pickles. A pickle can run any program when PyTorch or `pickle` opens it. Here nothing in
+a file is executed (see `unpickling`). Every stated length is checked against the file's bytes. So untrusted
+files can be read.
 """
 
 import math
@@ -21,14 +21,14 @@ from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.pickles.inert import Constructor, Description, NumpyArray, NumpyDtype, Record
 from aliasfree_jax.pickles.unpickling import refused
 
-# A tensor may repeat its elements (stride 0) and many may share one storage. Arrays of more bytes
-# than these in all, the second for each byte of the file, are an attack on the memory.
+# Tensors may repeat elements (stride 0) and share storages. Arrays with more bytes in total are an attack on
+# the memory. The limit is FREE_BYTES plus BYTES_PER_BYTE for each byte of the file.
 FREE_BYTES, BYTES_PER_BYTE = 1 << 26, 8
 
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[object, Callable[[Any], Any]]]:
-    """What a file of either kind holds, and what makes arrays of a part of it."""
+    """The content of a file, and a function that makes arrays of parts of it."""
     if is_safetensors(path):
         yield read_safetensors(path), lambda part: part
     else:
@@ -39,19 +39,26 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[object, Callable[[An
 def read_state_dict(
     path: str | os.PathLike[str], *, key: str | None = None, tell: Callable[[str], None] | None = None
 ) -> dict[str, np.ndarray]:
-    """The weights in a file: name -> array in PyTorch's layout and the stored dtype.
+    """Reads the weights in a file.
 
-    The file holds a state dict, or one in entries and behind prefixes of any nesting (`weights`): averaged
-    weights are preferred; `key` names another entry. Of a file of `torch.save`, only the chosen arrays are
-    read. `tell` is called with what was taken and what left aside, if anything was.
+    The file holds a state dict, or one inside entries and prefixes of any nesting (see `weights`). Only the
+    chosen arrays of a file of `torch.save` are read.
+
+    Args:
+      path: The file.
+      key: The entry to read. Default: averaged weights if there are any, else the network's.
+      tell: Called with the chosen entry and the entries that were left out, if there are any.
+
+    Returns:
+      Arrays by name, in PyTorch's layout and the stored dtype.
 
     Raises:
-      ConversionError: as `read_torch_file`; also for an unknown `key`, or one for a safetensors file, or if
-        there are no named tensors.
+      ConversionError: As `read_torch_file`. Or `key` is unknown, or it was given for a safetensors file, or
+        the file has no named tensors.
     """
     if key is not None and is_safetensors(path):
         raise ConversionError(
-            f"{path} is a safetensors file, which holds tensors and no entries: leave out `key` ({key!r})."
+            f"{path} is a safetensors file, which has tensors but no entries. Leave out `key` ({key!r})."
         )
     with _opened(path) as (content, arrays):
         found = find_weights(content, key)
@@ -61,7 +68,7 @@ def read_state_dict(
 
 
 def read_entry(path: str | os.PathLike[str], key: str) -> object:
-    """One entry of the dictionary in a file, as `read_torch_file` gives it; None if there is none."""
+    """Reads one entry of the dictionary in a file, like `read_torch_file`. None if it is missing."""
     if is_safetensors(path):
         return None
     with _opened(path) as (content, arrays):
@@ -69,19 +76,22 @@ def read_entry(path: str | os.PathLike[str], key: str) -> object:
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> object:
-    """All that a file of `torch.save` holds, as numpy arrays and plain values.
+    """Reads the whole content of a file of `torch.save` as numpy arrays and plain values.
 
-    Reads the zip format and the older one of a run of pickles. Tensors and parameters of any strides
-    become arrays that share no memory with one another (a tensor that the file holds in two places
-    is one array in both); bfloat16 is that of ml_dtypes. `argparse.Namespace` becomes a `Record`
-    with the same attributes, torch.Size a tuple, torch.dtype and torch.device strings such as
-    "torch.float32" and "cuda:0"; numpy's numbers and arrays of them stay as they are; sets become lists,
-    counters and default dictionaries plain ones, paths strings. Objects of the training program's own
-    classes become a `Description`, the classes themselves their names.
+    It reads the zip format and the older sequence of pickles. These types change:
+
+    - Tensors and parameters become arrays that share no memory. A tensor that occurs twice is one array.
+      bfloat16 is the dtype of ml_dtypes.
+    - `argparse.Namespace` becomes a `Record` with the same attributes, `torch.Size` a tuple, `torch.dtype`
+      and `torch.device` strings such as "torch.float32" and "cuda:0".
+    - Sets become lists. Counters and default dictionaries become dictionaries, paths become strings.
+    - Objects of the training program's classes become a `Description`. The classes become their names.
+
+    numpy's numbers and numeric arrays do not change.
 
     Raises:
-      ConversionError: the file is missing, damaged, of another format, or asks for anything that is
-        not on the list of harmless names; nothing of it is executed in any case.
+      ConversionError: The file is missing or damaged, has another format, or asks for a name that is not on
+        the list of harmless names. Nothing in it is ever executed.
     """
     with open_checkpoint(path) as checkpoint:
         try:
@@ -89,22 +99,22 @@ def read_torch_file(path: str | os.PathLike[str]) -> object:
                 raise ConversionError(refused(checkpoint.content.name))
             return _Arrays(checkpoint).put_into(checkpoint.content)
         except RecursionError as error:
-            raise ConversionError("its values are nested too deeply; refused") from error
+            raise ConversionError("its values are nested too deeply, so it was refused") from error
 
 
 class _Arrays:
-    """Reads the storages of one checkpoint, each once, and makes arrays of its tensors."""
+    """Makes arrays of the tensors of one checkpoint. Each storage is read once."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.bytes_left = FREE_BYTES + BYTES_PER_BYTE * checkpoint.file_size
         self.storages: dict[str, np.ndarray] = {}
         self.given_away: set[str] = set()
-        # By identity; the value replaced is kept too, lest another object gets its identity.
+        # Keys are identities. The replaced value is kept too, so that no new object gets its identity.
         self.done: dict[int, tuple[object, object]] = {}
 
     def put_into(self, value: Any) -> Any:
-        """`value` with arrays for its tensors; what can be changed in place is."""
+        """Replaces the tensors in `value` by arrays, in place where possible."""
         if id(value) in self.done:
             return self.done[id(value)][1]
         result: object = value
@@ -121,7 +131,7 @@ class _Arrays:
         elif type(value) is tuple:
             result = tuple(self.put_into(part) for part in value)
         elif type(value) is list:
-            self.done[id(value)] = value, value  # first, for it may contain itself
+            self.done[id(value)] = value, value  # before its parts: it may contain itself
             value[:] = [self.put_into(part) for part in value]
         elif type(value) is Description:
             self.done[id(value)] = value, value
@@ -137,14 +147,14 @@ class _Arrays:
         return result
 
     def array(self, tensor: Tensor) -> np.ndarray:
-        """The elements of `tensor` in C order, in memory of their own."""
+        """The elements of `tensor` in C order, in separate memory."""
         stored = tensor.storage
         size = stored.dtype.itemsize
         self.bytes_left -= math.prod(tensor.shape) * size
         if self.bytes_left < 0:
             raise ConversionError(
-                f"its tensors repeat so many elements that they would take over {BYTES_PER_BYTE} times the "
-                f"{self.checkpoint.file_size} bytes of the file; refused"
+                f"its tensors repeat elements and would need over {BYTES_PER_BYTE} times the "
+                f"{self.checkpoint.file_size} bytes of the file, so it was refused"
             )
         if 0 in tensor.shape:
             return np.empty(tensor.shape, stored.dtype)
@@ -154,7 +164,7 @@ class _Arrays:
         strides = [step * size for step in tensor.strides]
         view = np.ndarray(tensor.shape, stored.dtype, data, tensor.offset * size, strides)
         if view.dtype == np.bool_:
-            return view.view(np.uint8) != 0  # other bytes than 0 and 1 would confuse numpy
+            return view.view(np.uint8) != 0  # numpy misbehaves with bytes other than 0 and 1
         if view.nbytes == data.nbytes and view.flags.c_contiguous and stored.key not in self.given_away:
             self.given_away.add(stored.key)
             return view

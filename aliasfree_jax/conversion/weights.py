@@ -1,8 +1,8 @@
-"""Where the weights of one network are in what a training program saved: by entries and by prefixes.
+"""Finds the weights of one network in a training checkpoint, by the names of entries and prefixes.
 
-Programs put weights into entries (`state_dict`, `model_ema`) and names behind prefixes (`module.`,
-`_orig_mod.`), nested in any order. Both are steps down the same tree; each step takes the averaged weights
-where there are some, else the network, and notes what it leaves aside.
+Training programs put weights into entries (`state_dict`, `model_ema`) and behind prefixes (`module.`,
+`_orig_mod.`), nested in any order. Both are steps down the same tree. Each step chooses the averaged weights
+if there are any, else the network, and notes what it leaves out.
 """
 
 import re
@@ -19,8 +19,8 @@ from aliasfree_jax.errors import ConversionError, listed
 from aliasfree_jax.pickles.inert import Description, NumpyArray
 
 SHOWN = 10  # names in an error
-MAX_NODES = 1_000_000  # one dictionary in many places multiplies: an attack on the clock
-# Words that make up the names of entries and prefixes; a name has the rank of its best word.
+MAX_NODES = 1_000_000  # a dictionary that occurs in many places multiplies: an attack on the run time
+# Words in the names of entries and prefixes. A name has the rank of its best word.
 _AVERAGED = "ema swa averaged average avg polyak shadow teacher target momentum".split()
 _NETWORK = "model module state net network weights params backbone mod student encoder core trunk".split()
 _OTHER = set(
@@ -28,15 +28,22 @@ _OTHER = set(
     "discriminator callbacks loops hyper args rng grad gradients history queue prototypes decoder".split()
 )
 _RANKS = {word: rank for rank, word in enumerate((*_AVERAGED, *_NETWORK))}
-# The networks of LPS have a prefix of this name themselves.
-# ... and their DeepLabs keep a backbone beside the rest.
+# "core" is a prefix in LPS's own networks, so it is not a step down. LPS's DeepLabs have a backbone beside
+# the other parts.
 _LPS_DEEPLAB = re.compile(r"classifier\.(aspp|classifier\.0)\.convs\.")
 _LPS = re.compile(r"layer2\.0\.conv[23]\.[01]\.(weight|component_selection\..*)")
 
 
 @dataclass
 class _Node:
-    """A dictionary: tensors by name, further dictionaries, all names, and how many tensors a list has."""
+    """A dictionary of a file.
+
+    Attributes:
+      tensors: Its tensors by name.
+      children: Its dictionaries by name.
+      names: All its names.
+      unnamed: Number of tensors, if it is a list.
+    """
 
     tensors: dict[str, object] = field(default_factory=dict)
     children: dict[str, "_Node"] = field(default_factory=dict)
@@ -55,9 +62,9 @@ class Weights:
     """The tensors of one network.
 
     Attributes:
-      place: how to call where they were.
-      tensors: by the names that the network gives them.
-      aside: other places with tensors, and how many each has.
+      place: Where they were found, for messages.
+      tensors: Tensors under the network's names.
+      aside: Other places with tensors, and their numbers of tensors.
     """
 
     place: str
@@ -65,18 +72,22 @@ class Weights:
     aside: tuple[str, ...]
 
     def note(self) -> str:
-        """What was taken and what was left aside; "" if that is nothing."""
-        return f"took {self.place}, left aside {', '.join(self.aside)}" if self.aside else ""
+        """What was loaded and what was not. "" if everything was loaded."""
+        return f"loaded {self.place}, did not load {', '.join(self.aside)}" if self.aside else ""
 
 
 def find_weights(content: object, key: str | None = None) -> Weights:
-    """The weights of the network in `content`, the whole of a file or its entry `key`.
+    """Finds the weights of the network in a file.
+
+    Args:
+      content: The content of the file.
+      key: The entry to search. None: the whole file.
 
     Raises:
-      ConversionError: there are none, or there is no such entry.
-      UndecidedError: several entries are as good as one another.
+      ConversionError: There are no weights, or there is no such entry.
+      UndecidedError: Several entries fit equally well.
     """
-    place = "what it holds"
+    place = "its content"
     if key is not None:
         content, place = _entry(content, key), f"its entry {key!r}"
     elif not _is_group(content):
@@ -85,7 +96,7 @@ def find_weights(content: object, key: str | None = None) -> Weights:
     path: list[str] = [] if key is None else [key]
     aside: list[str] = []
     beside: list[_Node] = []
-    if key is not None and _words(key) & _OTHER:  # an optimizer's tensors are no weights
+    if key is not None and _words(key) & _OTHER:  # tensors of an optimizer are not weights
         node.children.clear()
     while step := _step(node, path):
         node, name, left = step
@@ -98,8 +109,8 @@ def find_weights(content: object, key: str | None = None) -> Weights:
         if not node.names or len(empty) == len(node.names):
             raise ConversionError(f"{(empty or [place])[0]} is an empty dictionary, not weights")
         raise ConversionError(
-            f"{place} is not a state dict: not named tensors are {listing(node.names)} of its "
-            f"{len(node.names)} entries. If another entry of the file holds the weights, name it with `key`"
+            f"{place} is not a state dict of named tensors. Its {len(node.names)} entries are "
+            f"{listing(node.names)}. If another entry of the file holds the weights, name it with `key`"
         )
     aside += [
         _counted(".".join([*path, name]), child) for name, child in node.children.items() if child.size()
@@ -108,7 +119,7 @@ def find_weights(content: object, key: str | None = None) -> Weights:
     for other in map(_root, beside):
         tensors = _renamed(tensors, other.tensors)
         if set(tensors) < set(other.tensors):
-            place += f" and the {len(other.tensors) - len(tensors)} tensors that it lacks from beside it"
+            place += f" and {len(other.tensors) - len(tensors)} tensors from the entry beside it"
             tensors = {**other.tensors, **tensors}
     return Weights(place, tensors, tuple(aside))
 
@@ -120,14 +131,14 @@ def _root(node: _Node) -> _Node:
 
 
 def _renamed(tensors: dict[str, object], others: Collection[str]) -> dict[str, object]:
-    """`tensors` under the names of `others`, if they are those without dots, as buffers must be named."""
+    """Restores the dots in names of buffers, which cannot contain dots, from the names in `others`."""
     names = {name.replace(".", ""): name for name in others if "." in name}
     found = {names[name]: tensor for name, tensor in tensors.items() if name in names}
     return found if 2 * len(found) > len(tensors) else tensors
 
 
 def listing(names: Collection[object]) -> str:
-    """The first names, and how many there are in all if that is more."""
+    """Lists the first names, and the total number if there are more."""
     return listed([reprlib.repr(name) for name in names], SHOWN)
 
 
@@ -137,7 +148,7 @@ def _entry(content: object, key: str) -> object:
     if key not in content:
         raise ConversionError(
             f"it has no entry {key!r}; the entries are {listing(content)}. Without `key`, averaged weights "
-            "are taken if there are some, else the network's"
+            "are loaded if there are any, else the network's"
         )
     if not _is_group(content[key]):
         kind = type(content[key]).__name__
@@ -155,7 +166,7 @@ def _is_group(value: object) -> bool:
 
 
 def _entries(value: object) -> Mapping[Any, object]:
-    """What a dictionary holds; or a described object, in its attributes or by its keys."""
+    """The entries of a dictionary, or the attributes and items of a described object."""
     if type(value) is not Description:
         return value if isinstance(value, Mapping) else {}
     pairs = [pair for pair in value.items if type(pair) is tuple and len(pair) == 2 and type(pair[0]) is str]
@@ -178,7 +189,7 @@ def _module(value: object) -> dict[Any, object] | None:
 
 
 class _Reader:
-    """Makes nodes of what a file holds."""
+    """Makes a tree of nodes of the content of a file."""
 
     def __init__(self) -> None:
         self.left = MAX_NODES
@@ -192,7 +203,7 @@ class _Reader:
         for name, part in _entries(value).items():
             self.left -= 1
             if self.left < 0:
-                raise ConversionError(f"it has more than {MAX_NODES:,} values; refused")
+                raise ConversionError(f"it has more than {MAX_NODES:,} values, so it was refused")
             found.names.append(name)
             if type(name) is str and _is_tensor(part):
                 found.tensors[name] = part
@@ -202,14 +213,14 @@ class _Reader:
                 child = self.node(part)
                 if _module(part) is None or _module(value) is None:
                     found.children[str(name)] = child
-                else:  # a module within a module: one state dict
+                else:  # a module within a module: both have one state dict
                     found.tensors |= {f"{name}.{inner}": tensor for inner, tensor in child.tensors.items()}
         self.open.discard(id(value))
         return found
 
 
 def _step(node: _Node, path: list[str]) -> tuple[_Node, str, dict[str, _Node]] | None:
-    """The part of `node` that holds the network, its name, and what is left aside; None if it is `node`."""
+    """The part of `node` with the network, its name, and what is left out. None if it is `node`."""
     if any(map(_LPS_DEEPLAB.match, node.tensors)):
         return None
     groups = _groups(node)
@@ -217,7 +228,7 @@ def _step(node: _Node, path: list[str]) -> tuple[_Node, str, dict[str, _Node]] |
     ranks = {name: rank for name in groups if sizes[name] and (rank := _rank(name, groups[name])) is not None}
     largest = max((sizes[name] for name in ranks), default=0)
     ranks = {name: rank for name, rank in ranks.items() if 2 * sizes[name] >= largest}
-    # Names at this level that belong to nothing known: if they are the most, this is the network.
+    # Tensors at this level under unknown names. If they are the majority, this is the network.
     own = sum("." not in name or _is_own(name.split(".")[0], ranks) for name in node.tensors)
     if not ranks and not node.tensors:
         ranks = {name: 0 for name, size in sizes.items() if size and not _words(name) & _OTHER}
@@ -229,7 +240,7 @@ def _step(node: _Node, path: list[str]) -> tuple[_Node, str, dict[str, _Node]] |
     if len(best) > 1 and ranks[best[0]] == ranks[best[1]]:
         entries = [".".join([*path, name]) for name in best]
         if path:
-            raise ConversionError(f"it has several networks: {listing(entries)}. Save one of them alone")
+            raise ConversionError(f"it has several networks: {listing(entries)}. Save only one of them")
         raise UndecidedError(f"it has several networks: {listing(entries)}.", {"key": best[0]})
     told = {n: g for n, g in groups.items() if n != best[0] and (n in ranks or _told(n, g))}
     told |= {n: _Node({n: t}) for n, t in node.tensors.items() if "." not in n}
@@ -237,7 +248,7 @@ def _step(node: _Node, path: list[str]) -> tuple[_Node, str, dict[str, _Node]] |
 
 
 def _told(name: str, group: _Node) -> bool:
-    """Whether a part that is left aside is worth a word: not what optimizers keep."""
+    """Whether to mention a part that is left out. Tensors of optimizers are not mentioned."""
     if not group.size():
         return bool(group.in_lists()) and _rank(name, group) is not None
     return not _words(name) & {"optimizer", "optimizers", "optim", "opt", "scheduler", "schedulers", "scaler"}
@@ -248,7 +259,7 @@ def _is_own(first: str, ranks: Collection[str]) -> bool:
 
 
 def _groups(node: _Node) -> dict[str, _Node]:
-    """The dictionaries in `node`, and its tensors by the first part of their names."""
+    """The dictionaries in `node`, and its tensors grouped by the first part of their names."""
     groups = dict(node.children)
     for name, tensor in node.tensors.items():
         first, dot, rest = name.partition(".")
@@ -265,7 +276,7 @@ def _words(name: str) -> set[str]:
 
 
 def _rank(name: str, group: _Node) -> int | None:
-    """The rank of the best word in a name, averaged weights first; None for no such word, or another's."""
+    """The rank of the best word in a name: averaged weights first. None if no word is in the list."""
     words = _words(name)
     if words & _OTHER or (name == "core" and any(map(_LPS.fullmatch, group.tensors))):
         return None

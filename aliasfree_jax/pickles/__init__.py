@@ -1,1 +1,1 @@
-"""Pickles of others read as plain data: nothing in them is ever executed."""
+"""Reads untrusted pickles as plain data. Nothing in them is ever executed."""

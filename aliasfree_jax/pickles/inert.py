@@ -1,7 +1,7 @@
-"""Inert stand-ins for what a pickle may hold besides plain data: records, descriptions, numpy's numbers.
+"""Harmless replacements for objects in a pickle: records, descriptions, numpy's numbers.
 
-Each is made by a constructor of our own from data that it checks, so a file can describe values but
-reach neither NumPy's constructors nor Python's.
+This package's own constructors make each object from checked data. So a file can describe values, but it
+cannot call constructors of numpy or Python.
 """
 
 import math
@@ -16,40 +16,42 @@ import numpy as np
 
 from aliasfree_jax.errors import ConversionError
 
-REFUSED = "this was refused, and nothing of the file has been executed"
-MAX_DIMENSIONS = 32  # what every version of numpy can hold
-MAX_LENGTH = sys.maxsize // 16  # elements of up to 16 bytes whose bytes numpy can still count
+REFUSED = "this was refused, and nothing in the file was executed"
+MAX_DIMENSIONS = 32  # the limit of all versions of numpy
+MAX_LENGTH = sys.maxsize // 16  # of elements with up to 16 bytes, so that numpy can count their bytes
 _NUMPY_DTYPES = "f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1 c8 c16".split()
 
 
 @dataclass(frozen=True, slots=True)
 class Constructor:
-    """What a name in the file stands for: our own function, to be called with data from the file."""
+    """The replacement for a name in the file: our own function, which is called with data from the file."""
 
     name: str
     build: Callable[..., object]
 
 
 class Stateful:
-    """Base of our objects that the file completes after making them (pickle's BUILD)."""
+    """Base class of objects that the file completes after it made them (pickle's BUILD)."""
 
     __slots__ = ()
 
     def set_state(self, state: object) -> None:
-        """Take over `state`, data of the file; ConversionError if it does not fit."""
-        raise ConversionError(f"a {type(self).__name__} of the file gets a state; {REFUSED}")
+        """Sets the state from data of the file. Raises `ConversionError` if it does not fit."""
+        raise ConversionError(f"the file sets the state of a {type(self).__name__}; {REFUSED}")
 
 
 class Record(Stateful):
-    """The attributes of an `argparse.Namespace` of the file; `vars(record)` is their dictionary."""
+    """The attributes of an `argparse.Namespace` in the file. `vars(record)` is their dictionary."""
 
     def set_state(self, state: object) -> None:
-        """Take the attributes from a dictionary; names of Python's own (`__...`) are refused."""
+        """Sets the attributes from a dictionary. Python's special names (`__...`) are refused."""
         if type(state) is not dict:
-            raise ConversionError(f"a Namespace of the file gets a {type(state).__name__} as its state")
+            raise ConversionError(
+                f"the state of a Namespace in the file is a {type(state).__name__}, expected a dictionary"
+            )
         if bad := [key for key in state if type(key) is not str or key.startswith("__")]:
             raise ConversionError(
-                f"a Namespace of the file sets the attribute {reprlib.repr(bad[0])}; {REFUSED}"
+                f"a Namespace in the file sets the attribute {reprlib.repr(bad[0])}; {REFUSED}"
             )
         vars(self).update(state)
 
@@ -59,26 +61,26 @@ class Record(Stateful):
 
 
 class Description(Stateful):
-    """An object of the training program's own classes: what it was to be made of, never made.
+    """A description of an object of the training program's classes. The object is never made.
 
     Attributes:
-      name: of the class or function, with its module.
-      arguments: of its call.
-      state: what pickle would have set on the object, or None. That of a `functools.partial` is
-        (function, arguments, keywords, attributes).
-      items: what pickle would have put into the object: values, or pairs of key and value.
+      name: Name of the class or function, with its module.
+      arguments: Arguments of its call.
+      state: State that pickle would have set on the object, or None. For a `functools.partial`: (function,
+        arguments, keywords, attributes).
+      items: Items that pickle would have put into the object: values, or pairs of key and value.
     """
 
     __slots__ = ("arguments", "items", "name", "state")
 
     def __init__(self, name: str, arguments: tuple[object, ...]) -> None:
-        """Before its state has arrived."""
+        """The state follows later in the file."""
         self.name, self.arguments = name, arguments
         self.state: object = None
         self.items: list[object] = []
 
     def set_state(self, state: object) -> None:
-        """Keep `state` as it is."""
+        """Keeps `state` unchanged."""
         self.state = state
 
     def __repr__(self) -> str:
@@ -87,13 +89,13 @@ class Description(Stateful):
 
 
 def described(module: str, name: str) -> Constructor:
-    """A class of the training program: calling it makes a `Description`."""
+    """Returns the replacement for a class of the training program. Calling it makes a `Description`."""
     full = f"{module}.{name}"
     return Constructor(full, lambda *arguments: Description(full, arguments))
 
 
 def lengths(what: str, value: object) -> tuple[int, ...]:
-    """`value`, a `what`, if it is a tuple of at most 32 integers >= 0, else ConversionError."""
+    """Returns `value` if it is a tuple of at most 32 integers >= 0, else raises `ConversionError`."""
     if type(value) is not tuple or any(type(n) is not int or n < 0 for n in value):
         raise ConversionError(
             f"it holds a {what} that is not a tuple of integers >= 0: {reprlib.repr(value)}"
@@ -104,31 +106,31 @@ def lengths(what: str, value: object) -> tuple[int, ...]:
 
 
 class NumpyDtype(Stateful):
-    """A numeric numpy dtype; its byte order arrives as its state."""
+    """A numeric numpy dtype. Its state is the byte order."""
 
     __slots__ = ("_dtype", "code")
 
     def __init__(self, code: object, align: object = False, copy: object = True) -> None:
-        """As numpy pickles it: `code` without byte order, and two flags without effect."""
+        """Has numpy's pickled arguments: `code` without byte order, and two flags without effect."""
         self.code = code
         self._dtype = np.dtype(code) if type(code) is str and code in _NUMPY_DTYPES else None
 
     @property
     def dtype(self) -> np.dtype:
-        """The dtype; ConversionError if its values are no numbers."""
+        """The dtype. Raises `ConversionError` if its values are not numbers."""
         if self._dtype is None:
             raise ConversionError(
-                f"it holds a numpy value of dtype {reprlib.repr(self.code)}, none of "
+                f"it holds a numpy value of dtype {reprlib.repr(self.code)}, expected one of "
                 f"{' '.join(_NUMPY_DTYPES)}; {REFUSED}"
             )
         return self._dtype
 
     def is_numeric(self) -> bool:
-        """Whether arrays of this dtype hold numbers; others are described."""
+        """Whether arrays of this dtype hold numbers. Others become descriptions."""
         return self._dtype is not None
 
     def set_state(self, state: object) -> None:
-        """`state`: numpy's tuple (version, byte order, ...)."""
+        """Sets the byte order from numpy's tuple (version, byte order, ...)."""
         if self._dtype is None:
             return
         if type(state) is not tuple or state[1:2] not in (("<",), (">",), ("|",), ("=",)):
@@ -137,17 +139,17 @@ class NumpyDtype(Stateful):
 
 
 class NumpyArray(Stateful):
-    """An array; `value` is empty until its state has arrived, a description if that holds no numbers."""
+    """An array. `value` is empty before the state is set, and a description if the array is not numeric."""
 
     __slots__ = ("value",)
     value: "np.ndarray | Description"
 
     def __init__(self) -> None:
-        """An array without elements."""
+        """Starts without elements."""
         self.value = np.empty(0, np.float64)
 
     def set_state(self, state: object) -> None:
-        """`state`: numpy's tuple (version, shape, dtype, is Fortran order, bytes)."""
+        """Sets the array from numpy's tuple (version, shape, dtype, is Fortran order, bytes)."""
         if type(state) is not tuple or len(state) != 5:
             raise ConversionError("it holds a damaged numpy array. Download the file again")
         _, shape, dtype, fortran, data = state
@@ -158,11 +160,11 @@ class NumpyArray(Stateful):
 
 
 def _numbers(dtype: object, data: object, shape: tuple[int, ...], fortran: bool = False) -> np.ndarray:
-    """`data` as an array in this machine's byte order; ConversionError unless it fits exactly."""
-    if type(data) is str:  # of Python 2, whose numbers happen to be UTF-8
+    """Converts bytes to an array in this machine's byte order. The number of bytes must fit exactly."""
+    if type(data) is str:  # bytes of Python 2 that happen to be UTF-8
         data = data.encode("utf-8", "surrogatepass")
     if type(dtype) is not NumpyDtype or type(data) is not bytes:
-        raise ConversionError("it holds a numpy value that is not made of numbers")
+        raise ConversionError("it holds a numpy value that is not numeric")
     if math.prod(shape) * dtype.dtype.itemsize != len(data):
         raise ConversionError(f"it holds a numpy array of shape {shape} with {len(data)} bytes of data")
     flat = np.frombuffer(data, dtype.dtype)
@@ -171,7 +173,7 @@ def _numbers(dtype: object, data: object, shape: tuple[int, ...], fortran: bool 
 
 
 def _ordered_dict(pairs: object = ()) -> OrderedDict[object, object]:
-    """Empty, to be filled by the file; Python 2 passed a list of [name, value] instead."""
+    """Makes an empty dictionary, which the file fills. Python 2 passed a list of [name, value]."""
     result: OrderedDict[object, object] = OrderedDict()
     for pair in pairs if type(pairs) is list else ():
         if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str:
@@ -181,15 +183,15 @@ def _ordered_dict(pairs: object = ()) -> OrderedDict[object, object]:
 
 
 def _latin1(text: object, encoding: object) -> bytes:
-    """`_codecs.encode`, which pickle writes for bytes, as far as pickle uses it."""
+    """`_codecs.encode`, which pickle uses for bytes."""
     if type(text) is not str or encoding != "latin1":
         raise ConversionError(f"the file calls for the text encoding {reprlib.repr(encoding)}; {REFUSED}")
     return text.encode("latin-1")
 
 
 def _array(kind: object, shape: object, code: object) -> Stateful:
-    """`_reconstruct`: always an empty array of the plain class, completed by its state."""
-    if type(kind) is Constructor and kind.name.startswith("numpy."):  # a subclass of numpy's
+    """`_reconstruct`: makes an empty array, which the state completes."""
+    if type(kind) is Constructor and kind.name.startswith("numpy."):  # a subclass of numpy
         return Description(kind.name, (shape, code))
     if kind != "numpy.ndarray":
         raise ConversionError(f"it holds a numpy array of the class {reprlib.repr(kind)}; {REFUSED}")
@@ -203,7 +205,7 @@ def _complex(real: object, imaginary: object) -> complex:
 
 
 def _bytes(content: object = b"", encoding: object = "latin-1") -> bytes:
-    """`bytearray`, made of bytes or, before protocol 3, of text."""
+    """`bytearray` of bytes, or of text before protocol 3."""
     if type(content) is str and encoding == "latin-1":
         return content.encode("latin-1")
     if type(content) is not bytes:
@@ -212,7 +214,7 @@ def _bytes(content: object = b"", encoding: object = "latin-1") -> bytes:
 
 
 def _container(kind: type, what: str) -> Callable[..., Any]:
-    """What a `what` of the file becomes: the plain `kind` it was made of."""
+    """Returns a constructor that replaces a `what` in the file by its plain `kind`."""
 
     def build(content: object = None) -> object:
         if content is not None and type(content) is not kind:
@@ -223,7 +225,7 @@ def _container(kind: type, what: str) -> Callable[..., Any]:
 
 
 def _buffer_array(data: object, dtype: object, shape: object, order: object) -> object:
-    """`numpy._core.numeric._frombuffer`, by which protocol 5 writes arrays."""
+    """`numpy._core.numeric._frombuffer`, which protocol 5 uses for arrays."""
     if type(dtype) is NumpyDtype and not dtype.is_numeric():
         return Description("numpy.ndarray", (shape, dtype.code))
     made = NumpyArray()
@@ -232,14 +234,14 @@ def _buffer_array(data: object, dtype: object, shape: object, order: object) -> 
 
 
 def _attribute(owner: object, name: object) -> Constructor:
-    """`getattr`, by which protocol 2 refers to a class within a class."""
+    """`getattr`, which protocol 2 uses for a class within a class."""
     if type(owner) is not Constructor or type(name) is not str or not name.isidentifier():
         raise ConversionError(f"the file tries to run code: it asks for an attribute {name!r}; {REFUSED}")
     return described(owner.name, name)
 
 
 def _object(kind: object, base: object = None, state: object = None) -> object:
-    """`copyreg._reconstructor`, by which protocols 0 and 1 make objects of Python classes."""
+    """`copyreg._reconstructor`, which protocols 0 and 1 use for objects of Python classes."""
     if type(kind) is not Constructor:
         raise ConversionError(f"the file makes an object of a {type(kind).__name__}; {REFUSED}")
     return kind.build() if state is None else kind.build(state)
@@ -258,7 +260,7 @@ def _scalar(dtype: object, data: object) -> object:
 
 
 def plain_names() -> dict[tuple[str, str], object]:
-    """(module, name) -> what the file gets for it: a Constructor, or a plain value."""
+    """Returns the replacement for each (module, name): a `Constructor` or a plain value."""
     calls: dict[tuple[str, str], Callable[..., object]] = {
         ("collections", "OrderedDict"): _ordered_dict,
         ("argparse", "Namespace"): Record,
@@ -270,12 +272,12 @@ def plain_names() -> dict[tuple[str, str], object]:
         ("collections", "Counter"): _container(dict, "Counter"),
         ("collections", "defaultdict"): lambda factory=None: {},
         ("pytorch_lightning.utilities.parsing", "AttributeDict"): lambda: {},
-        ("__builtin__", "bytes"): lambda: b"",  # how pickle writes empty bytes
+        ("__builtin__", "bytes"): lambda: b"",  # pickle's form of empty bytes
     }
     for module in ("builtins", "__builtin__"):
         calls[module, "complex"] = _complex
         calls[module, "bytearray"] = _bytes
-        calls[module, "set"] = _container(list, "set")  # a list: what the file calls hashable need not be
+        calls[module, "set"] = _container(list, "set")  # a list: the file's elements may not be hashable
         calls[module, "frozenset"] = lambda content=(): tuple(_container(list, "set")(content or None))
     for module in ("pathlib", "pathlib._local"):
         calls |= {(module, f"{kind}Path"): _path for kind in ("Posix", "Windows", "PurePosix", "PureWindows")}
@@ -288,5 +290,5 @@ def plain_names() -> dict[tuple[str, str], object]:
 
 
 def constructors(calls: Mapping[tuple[str, str], Callable[..., object]]) -> dict[tuple[str, str], object]:
-    """Each function of `calls` as a Constructor that knows its name."""
+    """Wraps each function of `calls` in a `Constructor` with its name."""
     return {pair: Constructor(".".join(pair), build) for pair, build in calls.items()}

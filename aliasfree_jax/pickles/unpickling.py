@@ -1,11 +1,10 @@
-"""A pickle reader that can build plain data and nothing else.
+"""Reads pickles that hold plain data only.
 
-A pickle is a program, and `pickle.Unpickler` is a generous machine for it: even with its look-up of
-names restricted it calls `__setstate__`, `append` or `setattr` on whatever the program points at,
-takes objects from a process-wide extension cache, and allocates what a length field demands. This
-machine knows only the instructions that `pickle` writes for data, of protocols 1 to 5. It never imports,
-never looks up an attribute of an object that the file made, and calls nothing but the constructors it was
-handed.
+A pickle is a program. `pickle.Unpickler` is not safe, even with restricted names: it calls `__setstate__`,
+`append` or `setattr` on any object that the program names, uses a process-wide extension cache, and allocates
+the memory that a length field demands. The machine here knows only the instructions that `pickle` writes for
+data, in protocols 1 to 5. It never imports anything and never reads attributes of the file's objects. It
+calls only the constructors that it was given.
 """
 
 import pickle
@@ -21,8 +20,8 @@ import numpy as np
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.pickles.inert import REFUSED, Constructor, Description, Stateful
 
-# Each instruction makes at most one small object, so this bounds the memory that a hostile pickle
-# can turn its bytes into; a checkpoint of 10,000 tensors needs about 300,000.
+# Each instruction makes at most one small object, so this limits the memory that a hostile pickle can use. A
+# checkpoint of 10,000 tensors needs about 300,000.
 MAX_INSTRUCTIONS = 10_000_000
 MAX_NAME_LENGTH = 500
 MAX_KEY_PARTS = 1000
@@ -35,19 +34,27 @@ def load_pickle(
     look_up: Callable[[str, str], object | None],
     load_persistent: Callable[[object], object],
 ) -> object:
-    """The value of the one pickle at the position of `stream`, which is left behind its end.
+    """Reads one pickle at the position of `stream`. Afterwards the position is after its end.
 
-    `size` is the length of the whole stream in bytes. `look_up` gives what the file gets for a module
-    and a name: a `Constructor`, an inert value, or None for a name off the list; `load_persistent` turns
-    a persistent id into a value. ConversionError if the pickle asks for a name off the list, is damaged
-    or cut short.
+    Args:
+      stream: The stream.
+      size: Length of the whole stream, bytes.
+      look_up: Returns the replacement for a module and a name: a `Constructor` or a harmless value. None
+        refuses the name.
+      load_persistent: Converts a persistent id to a value.
+
+    Returns:
+      The value of the pickle.
+
+    Raises:
+      ConversionError: The pickle asks for a refused name, is damaged or is cut short.
     """
     try:
         return _Machine(stream, size, look_up, load_persistent).run()
     except ConversionError:
         raise
     except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
-        # What a stack machine and the constructors run into when the bytes are not those once written.
+        # A stack machine and the constructors raise these errors for damaged bytes.
         raise ConversionError(
             f"its pickle is damaged ({type(error).__name__}: {error}). Download the file again"
         ) from error
@@ -55,7 +62,7 @@ def load_pickle(
 
 @dataclass
 class _Machine:
-    """The stack machine: `stack` holds values since the last mark, `marks` the stacks below it."""
+    """The stack machine. `stack` holds the values since the last mark, `marks` the stacks below."""
 
     stream: BinaryIO
     size: int
@@ -66,7 +73,7 @@ class _Machine:
     memo: dict[int, object] = field(default_factory=dict)
 
     def run(self) -> object:
-        """Execute instructions up to STOP; the value on top of the stack."""
+        """Executes instructions up to STOP, and returns the value on top of the stack."""
         for _ in range(MAX_INSTRUCTIONS):
             code = self.read(1)
             if code == pickle.STOP:
@@ -75,14 +82,16 @@ class _Machine:
             if instruction is None:
                 raise ConversionError(_unsupported(code))
             instruction(self)
-        raise ConversionError(f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions; refused")
+        raise ConversionError(
+            f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions, so it was refused"
+        )
 
     def read(self, count: int) -> bytes:
-        """The next `count` bytes; none is allocated for a count that the file cannot hold."""
+        """Returns the next `count` bytes. Allocates nothing if the file is too short."""
         data = self.stream.read(count) if 0 <= count <= self.size else b""
         if len(data) != count:
             raise ConversionError(
-                f"its pickle is cut short or damaged: {count} bytes wanted, {len(data)} left. "
+                f"its pickle is cut short or damaged: expected {count} bytes, found {len(data)}. "
                 "Download the file again"
             )
         return data
@@ -117,17 +126,18 @@ class _Machine:
         keywords = self.stack.pop()
         if type(keywords) is not dict:
             raise TypeError(f"keywords of type {type(keywords).__name__}")
-        if keywords:  # the constructors take none; a described class keeps them
+        if keywords:  # our constructors have no keywords; a described class keeps them
             self.stack[-1] = (*self.stack[-1], keywords)  # type: ignore[misc]
         self.construct()
 
     def set_state(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Stateful):
-            # By way of the class: a Record may have an attribute of any name.
+            # Called on the class, because a Record may have an attribute "set_state".
             type(target).set_state(target, state)
         elif not (type(target) is OrderedDict and type(state) is dict):
-            # The state of an OrderedDict is the state dict's `_metadata`: version numbers, unused.
+            # The state of an OrderedDict is the state dict's `_metadata`: version numbers, which are not
+            # needed.
             raise ConversionError(
                 f"the file tries to set attributes of a value of type {type(target).__name__}; {REFUSED}"
             )
@@ -173,9 +183,11 @@ class _Machine:
 
 
 def _checked_key(key: object) -> object:
-    """`key` if hashing it ends: a scalar, a description or tuples of them; the name of a class.
+    """Returns `key` if it can be hashed in bounded time.
 
-    Tuples that hold one tuple twice, a hundred levels deep, take for ever to hash.
+    Legal keys are scalars, descriptions, class names and tuples of them.
+
+    Hashing nested tuples that each contain one tuple twice needs exponential time.
     """
     if type(key) is Constructor:
         return key.name
@@ -188,22 +200,22 @@ def _checked_key(key: object) -> object:
             parts.extend(part)
         elif part is not None and not isinstance(part, _KEYS):
             break
-    raise ConversionError(f"its pickle has a dictionary key of {type(key)}; refused")
+    raise ConversionError(f"its pickle has a dictionary key of {type(key)}, so it was refused")
 
 
 def refused(name: str) -> str:
-    """The message for a file that asks for `name`, of a module's function or class."""
+    """Returns the message for a file that asks for a refused function or class."""
     return (
-        f"the file tries to run code: it asks for {name[:MAX_NAME_LENGTH]!r}, not one of the few names that "
-        f"plain data need; {REFUSED}. If you trust its origin, load it in a sandbox with the program that "
-        "wrote it and save plain data only; of a model, its state_dict()"
+        f"the file tries to run code: it asks for {name[:MAX_NAME_LENGTH]!r}, which plain data does not "
+        f"need; {REFUSED}. If you trust its origin, load it in a sandbox with the program that wrote it, and "
+        "save plain data only. For a model, save its state_dict()"
     )
 
 
 def _unsupported(code: bytes) -> str:
     known = {op.code: op.name for op in pickletools.opcodes}
     name = known.get(code.decode("latin-1"), repr(code))
-    return f"its pickle has the instruction {name}, which plain data never need; {REFUSED}"
+    return f"its pickle has the instruction {name}, which plain data does not need; {REFUSED}"
 
 
 def _truth_or_integer(line: str) -> object:
@@ -215,7 +227,7 @@ def _text(data: bytes) -> str:
 
 
 def _text_or_bytes(data: bytes) -> str | bytes:
-    """A `str` of Python 2, which is text, or bytes such as the numbers of an array."""
+    """Decodes a `str` of Python 2: text, or bytes such as the numbers of an array."""
     try:
         return _text(data)
     except UnicodeDecodeError:
@@ -235,7 +247,9 @@ def _push_counted(layout: str, convert: Callable[[bytes], object]) -> Callable[[
 
 
 _NUMBERS = {pickle.BININT: "<i", pickle.BININT1: "<B", pickle.BININT2: "<H", pickle.BINFLOAT: ">d"}
-_COUNTED: dict[bytes, tuple[str, Callable[[bytes], object]]] = {  # layout of the count, value of the bytes
+_COUNTED: dict[
+    bytes, tuple[str, Callable[[bytes], object]]
+] = {  # layout of the count, conversion of the bytes
     pickle.LONG1: ("<B", _integer),
     pickle.LONG4: ("<I", _integer),
     pickle.BYTEARRAY8: ("<Q", bytes),
@@ -250,7 +264,7 @@ _COUNTED: dict[bytes, tuple[str, Callable[[bytes], object]]] = {  # layout of th
 }
 
 
-# Instruction byte -> what it does to the machine.
+# Instruction byte -> its effect on the machine.
 _INSTRUCTIONS: dict[bytes, Callable[[_Machine], object]] = {
     pickle.PROTO: lambda m: m.read(1),
     pickle.FRAME: lambda m: m.read(8),
@@ -260,7 +274,7 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], object]] = {
     pickle.NEWFALSE: lambda m: m.push(False),
     pickle.EMPTY_DICT: lambda m: m.push({}),
     pickle.EMPTY_LIST: lambda m: m.push([]),
-    pickle.EMPTY_SET: lambda m: m.push([]),  # a list: what the file calls hashable need not be
+    pickle.EMPTY_SET: lambda m: m.push([]),  # a list: the file's elements may not be hashable
     pickle.EMPTY_TUPLE: lambda m: m.push(()),
     pickle.TUPLE: lambda m: m.push(tuple(m.pop_mark())),
     pickle.LIST: lambda m: m.push(m.pop_mark()),

@@ -1,4 +1,4 @@
-"""What tests of every library's dialect check with its golden cases."""
+"""Shared checks of each library's networks against golden cases."""
 
 import functools
 import pathlib
@@ -18,16 +18,16 @@ from aliasfree_jax.conversion.entries import CodeBase, convert, export
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
-# Relative to the largest output. The libraries in float32 differ by 1e-7 to 1e-6 from their float64 output;
-# ours by at most 1.1e-6.
+# Relative to the largest output. In float32, the libraries differ by 1e-7 to 1e-6 from their float64 outputs,
+# this package by at most 1.1e-6.
 SINGLE = 1e-5
-# Float64 rounding through up to 60 layers; measured 3e-15.
+# Float64 rounding through up to 60 layers. Measured: 3e-15.
 DOUBLE = 1e-10
-# Maps are stored in float32, whose rounding is 6e-8.
+# Feature maps are stored in float32, which rounds to 6e-8.
 DOUBLE_OF_MAPS = 1e-6
 
 
-# Outputs of the libraries made for these tests, in the format of the golden cases.
+# Outputs of the libraries for these tests, in the format of the golden cases.
 OWN = pathlib.Path(__file__).parent / "data"
 
 
@@ -43,7 +43,7 @@ def converted(base: CodeBase, name: str) -> tuple[golden.Case, Any, Any]:
 
 
 def logits(case: golden.Case, module: Any, variables: Any, dtype: str = "float32") -> np.ndarray:
-    """Of the case's images; maps as the original has them, [N, C, H, W]."""
+    """Outputs for the case's images. Feature maps are [N, C, H, W], as in the original."""
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables)
     images = jnp.asarray(case.inputs.transpose(0, 2, 3, 1), dtype)
     result = np.asarray(jax.jit(module.apply)(variables, images))
@@ -52,7 +52,7 @@ def logits(case: golden.Case, module: Any, variables: Any, dtype: str = "float32
 
 
 def check_output(base: CodeBase, name: str, dtype: str) -> None:
-    """The logits of a case are its output."""
+    """Checks that the network's logits equal the case's output."""
     case, module, variables = converted(base, name)
     with jax.enable_x64(dtype == "float64"):
         result = logits(case, module, variables, dtype)
@@ -63,7 +63,7 @@ def check_output(base: CodeBase, name: str, dtype: str) -> None:
 
 
 def check_way_back(base: CodeBase, name: str) -> None:
-    """The state dict comes back bit for bit, and the network is found again."""
+    """Checks that export returns the same state dict and finds the same network."""
     case, module, variables = converted(base, name)
     state = export(variables, base.table(case.meta["model"], case.meta["options"]))
     assert set(state) == set(case.state_dict)
@@ -76,7 +76,7 @@ def check_way_back(base: CodeBase, name: str) -> None:
 
 
 def unused_keys(base: CodeBase, name: str, least: float = 1e-4) -> Iterator[str]:
-    """Keys of a case that can be changed, as a whole, without changing the logits by this much."""
+    """Keys of a case whose change alters the logits by less than this."""
     case, module, variables = converted(base, name)
     flat = {path: jnp.asarray(leaf) for path, leaf in traverse_util.flatten_dict(variables, sep="/").items()}
     images = jnp.asarray(case.inputs[:1].transpose(0, 2, 3, 1))
@@ -89,7 +89,7 @@ def unused_keys(base: CodeBase, name: str, least: float = 1e-4) -> Iterator[str]
     random = np.random.default_rng(0)
     for entry in base.table(case.meta["model"], case.meta["options"]):
         if entry.constant is None:
-            # Upwards, for variances stay positive.
+            # Increased, so that variances stay positive.
             noise = random.uniform(0.1, 1, flat[entry.path].shape).astype(np.float32)
             after = apply({**flat, entry.path: flat[entry.path] + noise})
             # Rounding alone changes logits of order 1 by 1e-6.
@@ -98,7 +98,7 @@ def unused_keys(base: CodeBase, name: str, least: float = 1e-4) -> Iterator[str]
 
 
 def named(base: CodeBase, module: Any) -> tuple[str, dict[str, Any]]:
-    """Name and options there of one of our networks: those of the first candidate that is the same."""
+    """Original name and options of one of our networks: those of the first equal candidate."""
     ours = described(module)
     for model, options in base.candidates(ours):
         name, translated = base.translate(model, options)
@@ -108,7 +108,7 @@ def named(base: CodeBase, module: Any) -> tuple[str, dict[str, Any]]:
 
 
 def check_strictness(base: CodeBase, name: str) -> None:
-    """A missing key and one too many are named."""
+    """Checks that errors name a missing key and an extra key."""
     case, module, _ = converted(base, name)
     table = base.table(case.meta["model"], case.meta["options"])
     shapes = abstract_variables(module, case.inputs.shape[-1], case.inputs.shape[1])
@@ -116,5 +116,5 @@ def check_strictness(base: CodeBase, name: str) -> None:
     state = {key: value for key, value in case.state_dict.items() if key != missing}
     with pytest.raises(ConversionError) as error:
         convert({**state, "extra.weight": np.zeros(3)}, table, shapes)
-    assert f"source keys that are missing:\n    {missing} " in str(error.value)
-    assert "source keys without a place:\n    extra.weight [3]" in str(error.value)
+    assert f"keys that are missing:\n    {missing} " in str(error.value)
+    assert "keys that the network does not have:\n    extra.weight [3]" in str(error.value)

@@ -1,7 +1,7 @@
 """Writes the small files in `data/` with PyTorch itself: `python make_torch_fixtures.py`.
 
-The only file of the repository that imports torch (2.13.0 was used), and never run by the tests:
-they compare what the reader makes of the stored files with the rule in `filled`.
+It is the only file of the repository that imports torch (2.13.0 was used). The tests never run it. They
+compare the reader's results with the rule in `filled`.
 """
 
 import argparse
@@ -20,13 +20,13 @@ DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".sp
 
 
 def filled(*shape: int, start: float = 0.0) -> torch.Tensor:
-    """start, start + 1/4, start + 2/4, ... in C order: exact in every float dtype used here."""
+    """Returns start, start + 1/4, start + 2/4, ... in C order: exact in every float dtype here."""
     count = int(np.prod(shape))
     return (torch.arange(count) / 4 + start).reshape(shape)
 
 
 def tensors() -> dict[str, object]:
-    """Every dtype, layout and kind of tensor that the reader has to know."""
+    """Every dtype, layout and kind of tensor that the reader must support."""
     shared = filled(12)
     content: dict[str, object] = {f"dtype.{name}": filled(3, 4).to(getattr(torch, name)) for name in DTYPES}
     return content | {
@@ -43,7 +43,7 @@ def tensors() -> dict[str, object]:
 
 
 def weights(start: float) -> "OrderedDict[str, torch.Tensor]":
-    """A state dict with the names of a tiny ConvNeXt-AFC, in a module so that it has `_metadata`."""
+    """A state dict with the names of a tiny ConvNeXt-AFC. A module makes it, so it has `_metadata`."""
     module = torch.nn.Module()
     module.gamma = torch.nn.Parameter(filled(4, start=start))
     module.act = torch.nn.Module()
@@ -56,7 +56,7 @@ def weights(start: float) -> "OrderedDict[str, torch.Tensor]":
 
 
 def training_checkpoint() -> dict[str, object]:
-    """What the training program of the alias-free code base saves."""
+    """A checkpoint in the form of the alias-free code base."""
     parameters = [torch.nn.Parameter(filled(2, 4)), torch.nn.Parameter(filled(2))]
     optimizer = torch.optim.AdamW(
         [{"params": parameters[:1], "lr_scale": 1.0}, {"params": parameters[1:], "weight_decay": 0.0}]
@@ -83,7 +83,7 @@ def training_checkpoint() -> dict[str, object]:
 
 
 def parallel_checkpoint() -> dict[str, object]:
-    """What programs for several GPUs save: a prefix before each name, numpy values beside them."""
+    """A checkpoint in the form of multi-GPU programs: prefixed names, and numpy values."""
     return {
         "epoch": 90,
         "arch": "resnet50",
@@ -96,7 +96,7 @@ def parallel_checkpoint() -> dict[str, object]:
 
 
 def network_checkpoint() -> dict[str, object]:
-    """A training checkpoint of a small alias-free network: the weights of a golden case, averaged."""
+    """A training checkpoint of a small alias-free network, with a golden case as averaged weights."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
     import golden
 
@@ -108,7 +108,7 @@ def network_checkpoint() -> dict[str, object]:
 
 
 def stand_in(module: str, name: str) -> type:
-    """A class of the training program, so that pickle can refer to it."""
+    """A class of the training program, for pickle to refer to."""
     for parent in (module.split(".")[0], module):
         sys.modules.setdefault(parent, types.ModuleType(parent))
     made = type(name, (), {"__module__": module})
@@ -117,9 +117,9 @@ def stand_in(module: str, name: str) -> type:
 
 
 def lightning_checkpoint() -> dict[str, object]:
-    """What LPS saves: a ResNet-18 with zero padding, logits with a skip and a reflecting low-pass filter.
+    """A checkpoint in the form of LPS: zero padding, logits with a skip, and a reflecting low-pass filter.
 
-    The numbers in the weights are one repeated element, so that the file stays small.
+    It is a ResNet-18. Each weight repeats one element, so that the file is small.
     """
     sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
     import golden
@@ -166,7 +166,7 @@ def lightning_checkpoint() -> dict[str, object]:
 
 
 def main() -> None:
-    """Write all files."""
+    """Writes all files."""
     DATA.mkdir(exist_ok=True)
     contents = {
         "tensors": tensors(),

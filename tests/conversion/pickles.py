@@ -1,4 +1,4 @@
-"""Checkpoint files made by hand, pickle instruction by instruction."""
+"""Writes checkpoint files by hand, pickle instruction by pickle instruction."""
 
 import pickle
 import struct
@@ -10,7 +10,7 @@ class Code(bytes):
 
 
 def code(value):
-    """Instructions that push `value`; containers may hold `Code`."""
+    """Returns instructions that push `value`. Containers may hold `Code`."""
     if isinstance(value, Code):
         return value
     if type(value) is tuple:
@@ -43,7 +43,7 @@ def tensor(source, offset, shape, strides, *more):
 
 
 def zip_file(path, content, entries=()):
-    """A zip checkpoint of `content` (Code) and the bytes of storages 0, 1, ..."""
+    """Writes a zip checkpoint of `content` (Code) and the bytes of storages 0, 1, ..."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02" + code(content) + b".")
         for key, data in enumerate(entries):
@@ -52,7 +52,7 @@ def zip_file(path, content, entries=()):
 
 
 def legacy_file(path, content, storages=()):
-    """A checkpoint of the older format; `storages`: (number of elements, bytes) of 0, 1, ..."""
+    """Writes a checkpoint of the older format. `storages`: (number of elements, bytes) of each."""
     pickles = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
     data = b"".join(pickle.dumps(value, 2) for value in pickles) + b"\x80\x02" + code(content) + b"."
     data += pickle.dumps([str(key) for key in range(len(storages))], 2)

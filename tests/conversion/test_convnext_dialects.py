@@ -1,4 +1,4 @@
-"""ConvNeXts of timm, torchvision and transformers: golden cases, recognition, and what is refused."""
+"""ConvNeXts of timm, torchvision and transformers: golden cases, recognition and refusals."""
 
 import described
 import golden
@@ -43,7 +43,7 @@ def with_others_slow(names, quick):
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-# In float64 all small cases are compared, below.
+# All small cases are compared in float64 below.
 @pytest.mark.parametrize("name", with_others_slow([*SMALLEST.values(), *LARGE], SMALLEST.values()))
 def test_float32(name):
     check_output(BASES[SOURCES[name]], name, "float32")
@@ -70,7 +70,7 @@ def test_missing_and_further_keys_are_named(source):
 
 
 def test_the_final_norms_place_and_epsilon_can_be_seen():
-    """The weights do not show them: the same ones give another output."""
+    """The weights do not show these fields: equal weights have another output."""
     for base, one, other in (
         (TIMM_CONVNEXT, "timm_convnext_mini_64", "timm_convnext_mini_head_norm_first_64"),
         (
@@ -85,7 +85,7 @@ def test_the_final_norms_place_and_epsilon_can_be_seen():
 
 
 def known(source, model, options):
-    """Without what leaves no trace, and what is the library's default."""
+    """The fields without UNTRACED fields and without the library's defaults."""
     defaults = {"model_type": "convnext", "num_stages": 4}
     defaults |= dict.fromkeys(("patch_size",), 4) if source == "transformers" else {}
     left = {key: value for key, value in {**defaults, **options}.items() if key not in UNTRACED}
@@ -120,7 +120,7 @@ def test_damaged_files_are_recognised_or_not_without_an_error(source):
             assert found is None or found[0] == RECOGNISE[source](state)[0]
 
 
-# Parameters and keys that timm 1.0.31 counts.
+# Numbers of parameters and keys in timm 1.0.31.
 PARAMETERS = {
     "atto": (3_695_520, 128),
     "femto": (5_217_784, 128),
@@ -148,7 +148,7 @@ def test_architectures_of_timm(size):
 
 @pytest.mark.parametrize(("patch", "total"), [(1, 8), (2, 32), (3, 24), (7, 56)])
 def test_patches_of_timm(patch, total):
-    """With patches of 2 pixels the first stage is downsampled as well."""
+    """With patches of 2 pixels, the first stage is downsampled too."""
     options = {"patch_size": patch, **STAGES}
     name, ours = TIMM_CONVNEXT.translate("convnext_atto", options)
     network = create_model(name, **ours)
@@ -158,7 +158,7 @@ def test_patches_of_timm(patch, total):
 
 
 def test_what_the_weights_show_is_recognised():
-    """Of timm's smallest case: heads, layer scales, patches; and what no network here has."""
+    """Variants of timm's smallest case: heads, layer scales, patches, and unsupported parts."""
     state = described.shapes("timm_convnext_mini_64")
 
     def found(changes, without=()):
@@ -192,7 +192,7 @@ def test_fields_without_effect_are_taken():
 
 
 def test_the_fields_of_transformers():
-    """Missing ones have the library's defaults; classes are counted."""
+    """Missing fields get the library's defaults. Classes are counted."""
     name, options = TRANSFORMERS_CONVNEXT.translate(CLASSIFIER, {})
     assert (name, options["num_classes"]) == ("convnext_tiny", 2)
     assert create_model(name, **options).final_norm().epsilon == 1e-12
@@ -210,7 +210,12 @@ def test_the_fields_of_transformers():
     [
         ("timm", "convnext_tny", {}, "unknown ConvNeXt of timm 'convnext_tny'. Did you mean 'convnext_tiny'"),
         ("timm", "convnextv2_tiny", {}, "timm's convnextv2_tiny with use_grn=True .* of ConvNeXt V2"),
-        ("timm", "convnext_atto_ols", {}, "a stem of overlapping patches, which no network here has"),
+        (
+            "timm",
+            "convnext_atto_ols",
+            {},
+            "a stem of overlapping patches. No network of this package has that",
+        ),
         ("timm", "convnext_atto_rms", {}, "has another norm"),
         ("timm", "convnext_large_mlp", {}, "has a hidden layer in its head"),
         ("timm", "test_convnext", {}, "act_layer='gelu_tanh' has another activation"),
@@ -228,7 +233,12 @@ def test_the_fields_of_transformers():
         ("torchvision", "convnext_tiny", {"norm_layer": "batch"}, "norm_layer='batch' has another norm"),
         ("torchvision", "convnext_tiny", {"block_setting": []}, "unknown option .* 'block_setting'"),
         ("torchvision", "ConvNeXt", {}, "block_setting=None: expected .* for every stage"),
-        ("torchvision", "ConvNeXt", {"block_setting": [[8, 8, 1]]}, "with null for the channels behind"),
+        (
+            "torchvision",
+            "ConvNeXt",
+            {"block_setting": [[8, 8, 1]]},
+            "The next channels of the last stage are null",
+        ),
         ("torchvision", "ConvNeXt", {"block_setting": [[8, 9, 1], [8, None, 1]]}, "expected .channels, chan"),
         ("transformers", "ConvNextModel", {}, f"unknown ConvNeXt of transformers .* Known: {CLASSIFIER}"),
         ("transformers", "ConvNextV2ForImageClassification", {}, "has a global response norm"),

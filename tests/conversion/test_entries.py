@@ -1,4 +1,4 @@
-"""State dicts of the four code bases and of torchvision: tables, refusals, and the way back."""
+"""State dicts of the four code bases and of torchvision: tables, refusals and export."""
 
 import described
 import golden
@@ -18,7 +18,7 @@ from aliasfree_jax.conversion.undecided import UndecidedError
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 
-# Parameters, keys of BlurPool's state dict and of torchvision's.
+# Numbers of parameters, of keys in BlurPool and of keys in torchvision.
 NETWORKS = {
     "alexnet": (61100840, 20, 16),
     "vgg11": (132863336, 27, 22),
@@ -51,7 +51,7 @@ def parameters(name: str, **options) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-# One of each kind is enough for the fast tests: the others have more layers.
+# One of each kind is enough for the fast tests. The others only have more layers.
 DEEP = {"resnet101", "resnet152", "resnext101_32x8d", "wide_resnet101_2", "ResNet101Custom"}
 DEEP |= {"vgg16", "vgg19", "vgg16_bn", "vgg19_bn", "densenet169", "densenet201", "densenet161"}
 
@@ -67,7 +67,7 @@ def test_parameters_and_keys_of_all_23_networks(name):
     assert (len(table(SOURCE, name, {})), len(table(TORCHVISION, name, {}))) == (keys, plain)
 
 
-# Keys and parameters.
+# Numbers of keys and parameters.
 OTHERS = {
     ("aps", "resnet18_aps", ()): (122, 11689512),
     ("aps", "resnet18_aps", (("filter_size", 3),)): (130, 11689512),
@@ -103,7 +103,7 @@ def test_parameters_and_keys_of_the_others(case):
     entries = table(SOURCES[family], model, {**dict(options), **classes})
     keys, count = OTHERS[case]
     assert len(entries) == keys == len({entry.key for entry in entries})
-    # Shapes both ways: zeros of the network's own shapes, exported and converted again.
+    # Shapes both ways: zeros with the network's shapes are exported and converted back.
     name, ours = code_base(SOURCES[family]).translate(model, {**dict(options), **classes})
     shapes = abstract_variables(create_model(name, **ours), 64, 3)
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
@@ -136,10 +136,10 @@ def test_what_does_not_fit_is_listed(small):
     with pytest.raises(ConversionError) as error:
         from_original(source, model, options, wrong)
     for text in (
-        "source keys without a place:\n    layer1.0.bn9.bias [16]",
+        "keys that the network does not have:\n    layer1.0.bn9.bias [16]",
         "layer1.0.bn1.bias (for params/stage0_block0/norm1/norm/bias)",
-        "fc.weight gives [63, 10], params/head/kernel has [64, 10]",
-        "layer2.0.conv2.0.filt [32, 1, 1, 1]: not the constant [32, 1, 1, 1] of this network",
+        "fc.weight has the converted shape [63, 10], params/head/kernel needs [64, 10]",
+        "layer2.0.conv2.0.filt [32, 1, 1, 1]: differs from the constant [32, 1, 1, 1] of this network",
     ):
         assert text in str(error.value)
 
@@ -150,12 +150,14 @@ def test_quantised_and_other_numbers_are_no_weights(small, dtype):
     with pytest.raises(ConversionError) as error:
         from_original(source, model, options, state | {"fc.bias": state["fc.bias"].astype(dtype)})
     assert f"fc.bias [10]: {np.dtype(dtype)}, expected floating-point numbers" in str(error.value)
-    assert "parameters without a source" not in str(error.value)
+    assert "parameters that no key fills" not in str(error.value)
 
 
 def test_a_head_of_another_rank_is_refused(small):
     source, model, options, state = small
-    with pytest.raises(ConversionError, match=r"fc.weight gives \[64, 10\], .* has \[64, 1\]"):
+    with pytest.raises(
+        ConversionError, match=r"fc.weight has the converted shape \[64, 10\], .* needs \[64, 1\]"
+    ):
         from_original(source, model, options, state | {"fc.bias": np.zeros((), np.float32)})
 
 
@@ -179,19 +181,21 @@ def test_alias_free_options_without_golden_cases_go_there_and_back(stem, kwargs,
     source = alias_free_convnets.SOURCE
     state = to_original(source, "convnext_afc", options, variables)
     scaled = {key for key in state if key.endswith("scale")}
-    assert len(scaled) == (0 if stem is None else 6)  # two blocks and the stem, in and out
+    assert len(scaled) == (0 if stem is None else 6)  # two blocks and the stem, each with two scales
     assert not stem or f"downsample_layers.0.1{'.residual.0' * ('residual' in stem)}.pact.coef" in state
     _, again = from_original(source, "convnext_afc", options, state)
     jax.tree.map(np.testing.assert_array_equal, again, variables)
     if stem == "activation":
         wrong = state | {"stages.0.0.mlp.act.in_scale": np.full(1, 6, np.float32)}
-        with pytest.raises(ConversionError, match=r"in_scale \[1\]: not the constant \[1\] of this network"):
+        with pytest.raises(
+            ConversionError, match=r"in_scale \[1\]: differs from the constant \[1\] of this network"
+        ):
             from_original(source, "convnext_afc", options, wrong)
 
 
 def test_filters_of_another_size_do_not_fit(small):
     source, model, options, state = small
-    with pytest.raises(ConversionError, match="not the constant"):
+    with pytest.raises(ConversionError, match="differs from the constant"):
         from_original(source, model, {**options, "filter_size": 3}, state)
 
 
@@ -214,7 +218,7 @@ def test_filters_are_binomials():
             SOURCES["lps"],
             "ResNet18Custom",
             {"logits_channels": {"maxpool": 8, "layer2": 8}},
-            "no common multiple",
+            "expected the same multiple",
         ),
         ("torchvison", "resnet50", {}, "unknown source 'torchvison'. Did you mean 'torchvision'"),
     ],
@@ -225,7 +229,7 @@ def test_unknown_names_are_shown_with_near_ones(source, model, options, message)
 
 
 def test_plain_weights_start_the_antialiased_network():
-    """torchvision's parameters have the same shapes: "finetune from baseline" of BlurPool."""
+    """torchvision's parameters have the same shapes. BlurPool's "finetune from baseline" relies on it."""
     entries = table(TORCHVISION, "resnet18", {"num_classes": 10})
     shapes = abstract_variables(create_model("resnet18", num_classes=10), 64, 3)
     variables = jax.tree.map(lambda leaf: make_array("x", leaf.shape), shapes)
@@ -249,7 +253,7 @@ def test_networks_are_recognised_by_their_keys(name):
             recognise(shapes)
         return
     if model == "BasicClassifier":
-        with pytest.raises(ConversionError, match="are none of the networks that can be recognised"):
+        with pytest.raises(ConversionError, match="are not those of a network that can be recognised"):
             recognise(shapes)
         return
     source, found, options = recognise(shapes)
@@ -281,7 +285,7 @@ def test_a_converted_network_is_evaluated_as_by_its_original(source, monkeypatch
     )
     data = card.preparation()
     if source.endswith("cifar10") or "cifar" in card.model or card.model == "basic":
-        expected = (32, 1.0, "bicubic")  # they do not resize
+        expected = (32, 1.0, "bicubic")  # these sets are not resized
     else:
         expected = (224, 0.875, "bicubic" if source == "alias_free_convnets" else "bilinear")
     assert (data["image_size"], data["eval_crop_ratio"], data["interpolation"]) == expected
@@ -329,5 +333,5 @@ def test_mixtures_of_evaluation_have_the_temperature_of_the_weights(option):
     logits = jax.jit(module.apply)(variables, images)  # without a random key
     assert np.isfinite(logits).all() and module.sampler().evaluation_temperature == 0.25
     several = state | {next(key for key in state if key.endswith("gumbel_tau")): np.float32(0.5)}
-    with pytest.raises(ConversionError, match=r"several temperatures gumbel_tau: \[0.25, 0.5\]"):
+    with pytest.raises(ConversionError, match=r"different temperatures gumbel_tau: \[0.25, 0.5\]"):
         from_original(SOURCES["lps"], "BasicClassifier", options, several)

@@ -1,4 +1,4 @@
-"""Files without their blur filters: never another network without a word."""
+"""Files without their blur filters are never silently read as another network."""
 
 import functools
 import json
@@ -26,7 +26,7 @@ AFC, BLUR, APS, LPS = (
 )
 CIFAR = f"{APS}/cifar10"
 SMALL = {"depths": [1, 1], "dims": [8, 16], "num_classes": 3}
-# Each with filters that its original saves.
+# Each network has filters that its original saves.
 SAVED = {
     "convnext_aps": (AFC, "convnext_aps", {**SMALL, "blurpool_kwargs": {"filt_size": 3}}),
     "convnext_afc blur": (AFC, "convnext_afc", {**SMALL, "blurpool_kwargs": {"filt_size": 3}}),
@@ -55,7 +55,7 @@ SAVED = {
 
 
 def shapes_of(source, model, options):
-    """A state dict of zeros that take no memory, filters with their values."""
+    """A state dict of zeros without memory. Filters have their values."""
     return dict(made_of(source, model, json.dumps(options)))
 
 
@@ -80,7 +80,7 @@ def made_of(source, model, text):
 
 @pytest.fixture
 def load(monkeypatch, tmp_path):
-    """`load_pretrained` of a state dict, without a file's reading and the arrays' conversion."""
+    """`load_pretrained` for a state dict. It does not read a file or convert arrays."""
 
     def loaded(state, beside=(), **keywords):
         path = zip_file(tmp_path / "weights.pth", dict(beside))
@@ -118,8 +118,8 @@ def test_a_file_without_some_of_its_filters_is_refused(case, load):
             found, name, chosen = load(kept, **given)
         except UndecidedError:
             continue
-        # Recognised as another form: its table says that filters are left over.
-        with pytest.raises(ConversionError, match="without a place|not there"):
+        # Recognised as another form: the error lists filters that are left over.
+        with pytest.raises(ConversionError, match="keys that the network does not have|are missing"):
             entries.convert(kept, table(found, name, {"num_classes": 10, **chosen}), {})
 
 
@@ -136,7 +136,7 @@ def test_filters_of_another_size_are_refused():
     state = shapes_of(source, model, options)
     state["layer3.0.aps_down.filt"] = np.ones((256, 1, 2, 2), np.float32) / 4
     _, name, chosen = recognise(state)
-    with pytest.raises(ConversionError, match="layer3.0.aps_down.filt .*: not the constant"):
+    with pytest.raises(ConversionError, match="layer3.0.aps_down.filt .*: differs from the constant"):
         from_original(source, name, chosen, state)
 
 
@@ -170,7 +170,7 @@ def test_what_is_assumed_of_plain_networks_is_told(load):
 
 
 def test_dense_networks_of_two_libraries_are_told_apart(load):
-    """torchvision's DenseNets have the keys of BlurPool's, less the filters."""
+    """torchvision's DenseNets have the keys of BlurPool's, except the filters."""
     state = shapes_of("torchvision", "densenet121", {})
     with pytest.raises(UndecidedError, match=r"torchvision's densenet121, .*source 'torchvision'"):
         load(state)
@@ -227,7 +227,7 @@ def test_commands_that_take_files_say_how_to_convert_them(monkeypatch, tmp_path,
 
 
 def test_a_network_that_timm_alone_has(load):
-    """Its resnet50c has a stem of three convolutions. Whether it blurs, only the architecture's name says."""
+    """Its resnet50c has a stem of three convolutions. Only the architecture's name tells whether it blurs."""
     state = shapes_of("torchvision", "resnet50", {})
     state = {key: value for key, value in state.items() if key != "conv1.weight"}
     for number, shape in ((0, (32, 3, 3, 3)), (3, (32, 32, 3, 3)), (6, (64, 32, 3, 3))):
@@ -239,7 +239,7 @@ def test_a_network_that_timm_alone_has(load):
 
 
 def test_a_plain_network_around_which_core_is_a_prefix(load):
-    """Lightning modules call theirs `core`, as the ResNets of LPS do."""
+    """Lightning modules have a prefix `core`, like the ResNets of LPS."""
     plain = shapes_of("torchvision", "resnet18", {})
     state = normalised({f"core.{key}": value for key, value in plain.items()})
     assert load(state, source="torchvision")[:2] == ("torchvision", "resnet18")

@@ -1,4 +1,4 @@
-"""Sound files with anything beside the weights: what is not asked for need be nothing that is known."""
+"""Sound files with unknown objects beside the weights: entries that are not needed may hold anything."""
 
 import argparse
 import collections
@@ -29,7 +29,7 @@ class Mode(enum.Enum):
     FAST = 1
 
 
-class Kind(str, enum.Enum):  # noqa: UP042, as programs of Python 3.10 have it
+class Kind(str, enum.Enum):  # noqa: UP042, the form of Python 3.10
     A = "a"
 
 
@@ -129,10 +129,10 @@ OBJECTS = {
 
 
 def file_with(path, value, protocol):
-    """{"state_dict": weights, "other": value}, as pickle writes `value` with this protocol."""
+    """Writes {"state_dict": weights, "other": value} with this pickle protocol."""
     dumped = pickle.dumps(value, protocol)
     start = 2 if protocol >= 2 else 0
-    # First, as MEMOIZE counts what was noted before.
+    # First, because MEMOIZE counts the entries before it.
     content = b"}(X\x05\0\0\0other" + dumped[start:-1] + code("state_dict") + code({"w": WEIGHT}) + b"u"
     return zip_file(path, Code(content), [FLOATS])
 
@@ -189,7 +189,7 @@ def test_names_that_training_programs_leave(pair, tmp_path):
 
 
 def without_checksums(path):
-    """Sets every CRC-32 of a zip archive to 0, as torch.serialization.set_crc32_options(False) does."""
+    """Sets every CRC-32 of a zip archive to 0, like torch.serialization.set_crc32_options(False)."""
     data = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\x01\x02", 16), (b"PK\x03\x04", 14)):
         start = -1
@@ -202,7 +202,7 @@ def without_checksums(path):
 def test_files_without_checksums(tmp_path):
     path = without_checksums(zip_file(tmp_path / "a.pth", {"w": WEIGHT}, [FLOATS]))
     with zipfile.ZipFile(path) as archive:
-        assert archive.testzip() is not None  # the checksums are wrong for zipfile
+        assert archive.testzip() is not None  # for zipfile, the checksums are wrong
     assert list(read_state_dict(path)) == ["w"]
     assert list(read_torch_file(path)) == ["w"]
 
@@ -219,7 +219,7 @@ def test_one_checksum_of_zero_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("rounds", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_mutated_files_with_foreign_objects(rounds, tmp_path):
-    """Any byte of the pickle changed, dropped or doubled: an answer or a clean error."""
+    """Any byte of the pickle is changed, dropped or doubled: the result is a value or a clean error."""
     random = np.random.default_rng(0)
     made = {(kind, protocol): None for kind in OBJECTS for protocol in (2, 4, 5) if kind != "keywords"}
     bodies = [pickle.dumps(OBJECTS[kind], protocol)[2:-1] for kind, protocol in made]

@@ -1,4 +1,4 @@
-"""Weights by names on a hub: a real server, the real library, and all that can go wrong between them."""
+"""Weights on a hub: a real server, the real library, and failures between them."""
 
 import contextlib
 import sys
@@ -35,7 +35,7 @@ def endpoint():
 
 @pytest.fixture
 def hub(endpoint, tmp_path):
-    """The directory of the cache, for the server of all that goes well."""
+    """The directory of the cache, with a server that works."""
     with hub_at(endpoint, tmp_path) as cache:
         yield cache
 
@@ -73,7 +73,7 @@ def test_the_file_and_what_describes_it(hub, reference, file, companions):
     [
         (
             "hf://resnet18",
-            "no name on a hub. Expected hf://owner/name[@revision][/file], for instance hf://timm",
+            "does not name a repository on a hub. Expected hf://owner/name[@revision][/file], for instance hf://timm",
         ),
         ("hf://", "Expected hf://owner/name[@revision][/file]"),
         ("hf://timm/", "Expected hf://"),
@@ -85,30 +85,30 @@ def test_the_file_and_what_describes_it(hub, reference, file, companions):
         ("hf://timm/res net", "Expected hf://"),
         ("hf://timm/resnét", "Expected hf://"),
         ("hf:/timm/resnet18", "Expected hf://"),
-        ("hf://timm/a--b", "no name on a hub: Cannot have -- or .. in repo_id"),
-        (f"hf://-timm/x@{COMMIT}", "no name on a hub: Repo id must"),
-        ("hf://timm/resnet19", "/timm/resnet19, or it is private (status 401). Check the name"),
+        ("hf://timm/a--b", "does not name a repository on a hub: Cannot have -- or .. in repo_id"),
+        (f"hf://-timm/x@{COMMIT}", "does not name a repository on a hub: Repo id must"),
+        ("hf://timm/resnet19", "/timm/resnet19 does not exist or is private (status 401). Check the name"),
         ("hf://timm/resnet18.a1_in1k@v2", "/timm/resnet18.a1_in1k has no branch, tag or commit 'v2'"),
         (f"hf://timm/resnet18.a1_in1k@{'0' * 40}", f"has no branch, tag or commit '{'0' * 40}'"),
         (
             "hf://timm/resnet18.a1_in1k/x.pth",
-            "has no x.pth; it has model.safetensors, pytorch_model.bin. Form",
+            "has no x.pth. Files of weights: model.safetensors, pytorch_model.bin. Form",
         ),
         (
             "hf://a/many",
-            "has no model.safetensors nor pytorch_model.bin; it has b.pth, c.safetensors. Form: hf",
+            "has no model.safetensors nor pytorch_model.bin. Files of weights: b.pth, c.safetensors. Form",
         ),
         (
             "hf://a/none",
-            "has no model.safetensors nor pytorch_model.bin; it has no file of weights. Form: hf",
+            "has no model.safetensors nor pytorch_model.bin. It has no file of weights. Form: hf",
         ),
         (
             "hf://a/parts",
-            "its weights are in several files, listed in model.safetensors.index.json. That is not",
+            "its weights are split over several files, listed in model.safetensors.index.json. That is not",
         ),
         (
             "hf://a/parts/model.safetensors.index.json",
-            "in several files, listed in model.safetensors.index.json",
+            "over several files, listed in model.safetensors.index.json",
         ),
     ],
 )
@@ -120,19 +120,25 @@ def test_names_of_nothing(hub, reference, said):
 
 
 FAULTS = {
-    "private": ({"a/b": "401"}, "/a/b, or it is private (status 401). Check the name; to read a private"),
-    "forbidden": ({"a/b": "403"}, "or it is private (status 403)"),
-    "gone": ({"a/b": "404"}, "or it is private (status 404)"),
-    "gated": ({"a/b": GATED}, "/a/b admits each reader. Ask there, then log in: hf auth login."),
-    "overload": ({"a/b": "503"}, "/a/b cannot be read at present (status 503). Try again later."),
-    "fault": ({"a/b": "500"}, "/a/b cannot be read at present (status 500). Try again later."),
+    "private": (
+        {"a/b": "401"},
+        "/a/b does not exist or is private (status 401). Check the name. To read a private",
+    ),
+    "forbidden": ({"a/b": "403"}, "does not exist or is private (status 403)"),
+    "gone": ({"a/b": "404"}, "does not exist or is private (status 404)"),
+    "gated": (
+        {"a/b": GATED},
+        "/a/b needs its owner's permission. Ask for it there, then log in: hf auth login.",
+    ),
+    "overload": ({"a/b": "503"}, "/a/b cannot be read now (status 503). Try again later."),
+    "fault": ({"a/b": "500"}, "/a/b cannot be read now (status 500). Try again later."),
     "closed": ({"a/b": CLOSED}, "/a/b cannot be reached (Server disconnected"),
-    "short": ({"w.pth": SHORT}, "w.pth: the download broke off (Consistency check failed"),
-    "cut": ({"w.pth": CUT}, "w.pth: the download broke off (peer closed connection"),
+    "short": ({"w.pth": SHORT}, "w.pth: the download failed (Consistency check failed"),
+    "cut": ({"w.pth": CUT}, "w.pth: the download failed (peer closed connection"),
     "wrong": ({"w.pth": WRONG}, "w.pth has the checksum 261ba979d2fc, the hub states 596978f46685: damaged"),
     "wrong note": ({"config.json": WRONG}, "config.json has the checksum"),
     "file 403": ({"w.pth": "403"}, "w.pth: there is no"),
-    "file 404": ({"w.pth": "404"}, "w.pth is listed there, but cannot be read (status 404)"),
+    "file 404": ({"w.pth": "404"}, "the hub lists w.pth but does not return it (status 404)"),
     "file 500": ({"w.pth": "500"}, "w.pth: http://127.0.0.1:"),
     "note 500": ({"config.json": "500"}, "config.json: http://127.0.0.1:"),
 }
@@ -140,7 +146,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the library waits before it tries again
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the library waits between two tries
     faults, said = FAULTS[name]
     faults = dict(faults)
     with (
@@ -152,7 +158,7 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(name, tmp_path, monk
         assert str(caught.value).startswith("hf://a/b: ") and said in str(caught.value)
         assert "\n" not in str(caught.value)
         assert set(kept(cache)) < {DATA, *CONFIG.values()}
-        faults.clear()  # and the next try is as if nothing had been
+        faults.clear()  # and the next try starts from scratch
         assert fetch("hf://a/b", pytest.fail).read_bytes() == DATA
         assert len(kept(cache)) == 2
 
@@ -170,7 +176,7 @@ def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", interrupt)  # in the second between two tries
+    monkeypatch.setattr(time, "sleep", interrupt)  # during the pause between two tries
     with (
         serving({"a/b": {"main": {"w.pth": DATA}}}, {"w.pth": CUT}) as endpoint,
         hub_at(endpoint, tmp_path) as cache,
@@ -186,7 +192,7 @@ def test_a_mirror_that_has_files_alone(tmp_path):
     with serving({"a/b": repository}, faults) as endpoint, hub_at(endpoint, tmp_path):
         assert fetch("hf://a/b").with_name("config.json").exists()
         assert fetch("hf://a/b@other/w.pth").read_bytes() == DATA
-        with pytest.raises(ConversionError, match=r"/a/b, or it is private \(status 404\)"):
+        with pytest.raises(ConversionError, match=r"/a/b does not exist or is private \(status 404\)"):
             fetch("hf://a/b@other")
 
 

@@ -1,4 +1,4 @@
-"""What the cache of a hub has: used without the hub, whole or damaged, from us or another program."""
+"""The cache of a hub: without network, complete or damaged, from this package or another program."""
 
 import pytest
 from hub_server import commit_of, hub_at, kept, serving
@@ -11,7 +11,7 @@ CONFIG = {"config.json": b'{"architecture": "resnet18"}'}
 
 
 def test_what_another_program_cached_may_be_a_part(tmp_path):
-    """The weights alone: what describes them is asked for, and missed if that is not possible."""
+    """The cache has only the weights. Their descriptions are requested, and reported if unreachable."""
     import huggingface_hub
 
     files, told = {"pytorch_model.bin": DATA, **CONFIG}, []
@@ -22,14 +22,17 @@ def test_what_another_program_cached_may_be_a_part(tmp_path):
         with hub_at(endpoint, tmp_path, HF_HUB_OFFLINE="1"):
             for reference in ("hf://a/b", f"hf://a/b@{commit}", f"hf://a/b@{commit}/pytorch_model.bin"):
                 assert str(fetch(reference, told.append)) == path
-                assert "the cache has, which may lack config.json and preprocessor_config.json: " in told[-1]
+                assert (
+                    "The cached file is used (it may lack config.json and preprocessor_config.json): "
+                    in told[-1]
+                )
         with hub_at(endpoint, tmp_path):
             assert fetch(f"hf://a/b@{commit}", pytest.fail).with_name("config.json").exists()
 
 
 @pytest.mark.parametrize("why", ["stopped", "offline", "fault"])
 def test_without_the_hub(why, tmp_path):
-    """What is cached is used, and said unless it is of a commit; what is not is one sentence."""
+    """Cached files are used, with a note unless they belong to a commit. Other files are a one-line error."""
     seen, faults, told = [], {}, []
     files = {"pytorch_model.bin": DATA, **CONFIG}
     with serving({"a/b": {"main": files}}, faults, seen=seen) as endpoint:
@@ -47,7 +50,7 @@ def test_without_the_hub(why, tmp_path):
     if why != "fault":
         check_without(endpoint, tmp_path, path, told, {"HF_HUB_OFFLINE": "1"} if why == "offline" else {})
     assert said.get(why, "(status 502)") in told[0]
-    assert told[0].endswith(f" Used what the cache has: {path}.") and len(told) == 2
+    assert told[0].endswith(f" The cached file is used: {path}.") and len(told) == 2
 
 
 def check_without(endpoint, home, path, told, environment):
@@ -61,14 +64,14 @@ def check_without(endpoint, home, path, told, environment):
 
 
 def test_a_copy_damaged_on_the_disk_is_removed_everywhere(tmp_path):
-    """Two revisions with one content: neither keeps a link to what is no more."""
+    """Two revisions share a damaged file. No link to the removed file is kept."""
     one = {"w.pth": DATA}
     repository = {"main": one, "next": {**one, "new.txt": b"n"}}
     with serving({"a/b": repository}) as endpoint, hub_at(endpoint, tmp_path) as cache:
         path, other = fetch("hf://a/b"), fetch("hf://a/b@next")
         assert path != other and path.samefile(other)
         path.resolve().write_bytes(DATA[::-1])
-        with pytest.raises(ConversionError, match="damaged on its way or on this disk"):
+        with pytest.raises(ConversionError, match="is damaged, so it was removed from the cache"):
             fetch(f"hf://a/b@{commit_of(one)}")
         assert kept(cache) == []
         assert fetch("hf://a/b@next").read_bytes() == DATA

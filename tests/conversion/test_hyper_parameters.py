@@ -1,4 +1,4 @@
-"""Checkpoints of Lightning: objects of the training program as descriptions, and what they tell."""
+"""Lightning checkpoints: objects of the training program are described, and their choices are used."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from aliasfree_jax.conversion.weight_files import read_entry, read_torch_file
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.pickles.inert import Description
 
-FILE = Path(__file__).parent / "data" / "lps_resnet18.ckpt"  # written by torch: make_torch_fixtures.py
+FILE = Path(__file__).parent / "data" / "lps_resnet18.ckpt"  # make_torch_fixtures.py writes it with torch
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_damaged_partial_is_passed_over(state):
 
 
 def test_a_description_may_hold_itself(tmp_path):
-    """A loop must neither hang nor overflow: memo 7, whose state refers to memo 7."""
+    """A cycle must not hang or overflow. The state of memo 7 refers to memo 7."""
     looped = Code(call(name("layers.a", "B"), 1) + b"q\x07}" + code("me") + b"h\x07sb")
     content = read_torch_file(zip_file(tmp_path / "odd.pth", looped))
     assert (content.name, content.arguments) == ("layers.a.B", (1,))

@@ -1,4 +1,4 @@
-"""What lies beside weights: config.json of timm and transformers, and how images are prepared."""
+"""Files beside weights: config.json of timm and transformers, and the preparation of images."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from aliasfree_jax.conversion.library_config import CONFIG, PREPROCESSOR, read_library_config
 from aliasfree_jax.errors import ConversionError
 
-# As timm 1.0.31 and transformers 5.24.0 write them.
+# The form of timm 1.0.31 and transformers 5.24.0.
 TIMM = {
     "architecture": "resnetblur50",
     "num_classes": 3,
@@ -56,7 +56,7 @@ PREPARED = {
 
 @pytest.fixture
 def read(tmp_path):
-    """`read_library_config` of these files."""
+    """Writes the files and reads them with `read_library_config`."""
 
     def found(config, preprocessor=None):
         for name, content in ((CONFIG, config), (PREPROCESSOR, preprocessor)):
@@ -87,7 +87,7 @@ def test_older_files_of_timm_have_all_fields_at_the_top_and_may_lack_some(read):
     assert found.prepared["image_size"] == 288 and found.prepared["eval_crop_ratio"] == 0.875
     assert found.prepared["mean"] == (0.485, 0.456, 0.406) and found.class_names == ()
     assert found.notes == [
-        "the files beside the weights do not state eval_crop_ratio, mean; the defaults of timm are assumed"
+        "the files beside the weights do not state eval_crop_ratio, mean, so the defaults of timm are used"
     ]
 
 
@@ -97,8 +97,12 @@ def test_older_files_of_timm_have_all_fields_at_the_top_and_may_lack_some(read):
         ({"crop_mode": "squash", "crop_pct": 1.0}, "warp", None),
         ({"crop_mode": "squash"}, "warp", r"crop_mode 'squash' and crop_pct 0.95 are not available.*'warp'"),
         ({"crop_mode": "border"}, "crop", r"crop_mode 'border'.*eval_view 'crop'"),
-        ({"input_size": [3, 192, 256]}, "crop", r"images of 192 x 256 .* square ones of 192"),
-        ({"interpolation": "lanczos"}, "crop", "interpolation 'lanczos' is not available: bicubic is used"),
+        ({"input_size": [3, 192, 256]}, "crop", r"images of 192 x 256 .* square images of 192"),
+        (
+            {"interpolation": "lanczos"},
+            "crop",
+            "interpolation 'lanczos' is not available, so bicubic is used",
+        ),
     ],
 )
 def test_what_cannot_be_done_as_stated_is_noted(read, changes, view, note):
@@ -144,7 +148,7 @@ def test_other_processors_of_transformers(read):
     assert (found["image_size"], found["eval_view"], found["eval_crop_ratio"]) == (224, "crop", 0.875)
     for other in ({"size": {"height": 256, "width": 224}}, {"do_center_crop": True, "crop_size": 224}):
         (note,) = read(TRANSFORMERS, {**exact, **other}).notes
-        assert "is not available: images are warped to 256 x 256" in note
+        assert "is not available, so images are warped to 256 x 256" in note
     notes = read(TRANSFORMERS, {**PREPARED, "do_normalize": False}).notes
     assert notes and "do_normalize of preprocessor_config.json is not available" in notes[0]
 
@@ -152,7 +156,7 @@ def test_other_processors_of_transformers(read):
 def test_without_preprocessor_the_librarys_defaults_are_assumed_aloud(read):
     found = read(TRANSFORMERS)
     assert found.prepared["mean"] == (0.5, 0.5, 0.5) and found.prepared["image_size"] == 384
-    assert "do not state image_size, eval_crop_ratio, interpolation, mean, std;" in found.notes[0]
+    assert "do not state image_size, eval_crop_ratio, interpolation, mean, std, so" in found.notes[0]
 
 
 @pytest.mark.parametrize("config", [None, {}, {"model_type": "convnext"}, {"architectures": []}])
@@ -166,23 +170,31 @@ def test_no_network_is_named(read, config):
         ("{", None, "config.json cannot be read as JSON"),
         ("[" * 100_000, None, "config.json cannot be read as JSON"),
         ("[1]", None, "config.json is not a JSON object"),
-        ({**TIMM, "pretrained_cfg": [1]}, None, "makes no sense"),
-        ({**TIMM, "model_args": 3}, None, "makes no sense"),
-        ({**TIMM, "pretrained_cfg": {"input_size": [3, "x", "x"]}}, None, "makes no sense: .*'x'"),
-        ({**TIMM, "pretrained_cfg": {"crop_pct": -1}}, None, "makes no sense: .*positive"),
-        ({**TIMM, "pretrained_cfg": {"crop_pct": 1.5}}, None, "makes no sense: .*ratio of 1 or below"),
-        ({**TIMM, "pretrained_cfg": {"std": [0, 1, 1]}}, None, "makes no sense: .*positive"),
-        ({**TIMM, "pretrained_cfg": {"std": []}}, None, "makes no sense: .*one number a channel"),
-        ({**TIMM, "pretrained_cfg": {"mean": [float("nan")]}}, None, "no sense: .*one number a channel"),
-        ({**TRANSFORMERS, "architectures": ["A", "B"]}, None, "makes no sense"),
-        ({**TRANSFORMERS, "id2label": {"7": "cat"}}, None, "makes no sense"),
+        ({**TIMM, "pretrained_cfg": [1]}, None, "has an invalid value"),
+        ({**TIMM, "model_args": 3}, None, "has an invalid value"),
+        ({**TIMM, "pretrained_cfg": {"input_size": [3, "x", "x"]}}, None, "has an invalid value: .*'x'"),
+        ({**TIMM, "pretrained_cfg": {"crop_pct": -1}}, None, "has an invalid value: .*positive"),
+        ({**TIMM, "pretrained_cfg": {"crop_pct": 1.5}}, None, "has an invalid value: .*the ratio must be"),
+        ({**TIMM, "pretrained_cfg": {"std": [0, 1, 1]}}, None, "has an invalid value: .*positive"),
+        (
+            {**TIMM, "pretrained_cfg": {"std": []}},
+            None,
+            "has an invalid value: .*one finite number per channel",
+        ),
+        (
+            {**TIMM, "pretrained_cfg": {"mean": [float("nan")]}},
+            None,
+            "value: .*one finite number per channel",
+        ),
+        ({**TRANSFORMERS, "architectures": ["A", "B"]}, None, "has an invalid value"),
+        ({**TRANSFORMERS, "id2label": {"7": "cat"}}, None, "has an invalid value"),
         (TRANSFORMERS, {**PREPARED, "size": {"longest_edge": 5}}, None),
-        (TRANSFORMERS, {**PREPARED, "size": "large"}, "makes no sense"),
-        (TRANSFORMERS, {**PREPARED, "image_mean": 0.5}, "makes no sense"),
+        (TRANSFORMERS, {**PREPARED, "size": "large"}, "has an invalid value"),
+        (TRANSFORMERS, {**PREPARED, "image_mean": 0.5}, "has an invalid value"),
     ],
 )
 def test_unsound_files(read, config, preprocessor, fault):
-    if fault is None:  # only a note: the size is not stated
+    if fault is None:  # only a note that the size is not stated
         assert "image_size" in read(config, preprocessor).notes[0]
         return
     with pytest.raises(ConversionError, match=fault):

@@ -1,4 +1,4 @@
-"""DeepLabs of learnable_polyphase_sampling: golden cases, every form there and back, and what is refused."""
+"""DeepLabs of learnable_polyphase_sampling: golden cases, conversion and export of every form, refusals."""
 
 import dataclasses
 import re
@@ -23,7 +23,7 @@ from aliasfree_jax.models import create_model
 
 SOURCE, MODEL = LPS.source, "deeplabv3plus(ResNet18Custom)"
 PLAIN, FILTERED, LARGE = (f"lps_deeplabv3plus_resnet18_{kind}" for kind in ("64", "lpf3_64", "circular_576"))
-# The original in float32 differs by 1e-6 from its float64 output, which is stored in float32.
+# The float64 output is stored in float32. The original's float32 output differs from it by 1e-6.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-6}
 
 
@@ -55,7 +55,7 @@ def test_the_way_back_and_strictness(name):
 
 @pytest.mark.slow
 def test_the_keys_beside_the_backbone_are_used():
-    """Those of the backbone are a ResNet's, which the classifiers' cases check; of it a few."""
+    """The keys to check. The backbone is a ResNet, which the classifiers' cases check: a few are enough."""
     case, module, variables = converted(LPS, FILTERED)
     flat = traverse_util.flatten_dict(variables, sep="/")
     images = case.inputs.transpose(0, 2, 3, 1)
@@ -108,7 +108,7 @@ FORMS = [
 
 
 def state_of(model: str, options: dict) -> tuple[dict[str, np.ndarray], ModelCard]:
-    """A state dict of zeros, and the card of the network that it is of."""
+    """A state dict of zeros and the card of its network."""
     name, ours = LPS.translate(model, options)
     module = create_model(name, **ours)
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), abstract_variables(module, 64, 3))
@@ -146,7 +146,7 @@ def test_our_own_variants_name_what_the_original_lacks():
     card = dataclasses.replace(card, options={})
     with pytest.raises(ConversionError) as error:
         original_of(SOURCE, card)
-    assert "last_rate_padding: 'CIRCULAR', there 'ZERO'" in str(error.value)
+    assert "last_rate_padding: ours 'CIRCULAR', theirs 'ZERO'" in str(error.value)
 
 
 def test_a_training_checkpoint_is_loaded_with_its_task(tmp_path):
@@ -184,17 +184,17 @@ def test_the_command_writes_every_key_bit_for_bit(tmp_path, capsys):
 def test_hyper_parameters_complete_what_leaves_no_trace():
     stated = {"classifier_padding_mode": "circular", "output_stride": 8, "padding_mode": "zeros"}
     assert with_hyper_parameters({"unpool": None}, stated) == {"unpool": None, **stated}
-    assert with_hyper_parameters({}, stated) == {"padding_mode": "zeros"}  # of a classifier
+    assert with_hyper_parameters({}, stated) == {"padding_mode": "zeros"}  # an option of classifiers
 
 
 REFUSED = [
-    ("deeplabv3(ResNet18Custom)", {}, r"only DeepLabV3\+ is known"),
+    ("deeplabv3(ResNet18Custom)", {}, r"the only segmentation network is DeepLabV3\+"),
     ("deeplabv3plus(ResNet19Custom)", {}, "unknown network .* Did you mean 'deeplabv3plus.ResNet18Custom.'"),
-    (MODEL, {"unpool": "LPS"}, "unknown unpool .* for the pool LPS 'LPS'.*null is bilinear"),
-    (MODEL, {"conv1_stride": True}, "its first step chooses no phase. Use null"),
+    (MODEL, {"unpool": "LPS"}, "unknown unpool .* for the pool LPS 'LPS'.*null means bilinear"),
+    (MODEL, {"conv1_stride": True}, "its first step selects no phase. Use unpool null"),
     (MODEL, {"output_stride": 4}, "unknown output_stride"),
     (MODEL, {"classifier_padding_mode": "circle"}, "unknown classifier_padding_mode"),
-    (MODEL, {"inc_conv1_support": False}, "have ResNets for ImageNet, got inc_conv1_support"),
+    (MODEL, {"inc_conv1_support": False}, "need ResNets for ImageNet, got inc_conv1_support"),
     (MODEL, {"unpol": None}, "unknown option .*'unpol'. Did you mean 'unpool'"),
 ]
 
@@ -218,6 +218,6 @@ def test_the_network_without_decoder_is_refused_by_name():
 
 def test_an_upsampling_without_trace_is_asked_for():
     state, _ = state_of(MODEL, {"pool": "max_2_norm"})
-    with pytest.raises(UndecidedError, match="leaves open how it enlarges its maps") as error:
+    with pytest.raises(UndecidedError, match="does not show how it enlarges its maps") as error:
         recognise(normalised(state))
     assert error.value.arguments["options"]["unpool"] == "max_p_norm_u"

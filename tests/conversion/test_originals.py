@@ -1,4 +1,4 @@
-"""From the originals' files and options to networks: options, recognition, command, checkpoint."""
+"""Conversion of the originals' files: options, recognition, command, checkpoint."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ from aliasfree_jax.errors import ConversionError
 
 FILE = Path(__file__).parent / "data" / "convnext_afc_mini.pth"
 SOURCE = "alias_free_convnets"
-# Options that leave no trace in the weights: recognised as the published networks have them.
+# Options that the weights do not show. Recognition assumes those of the published networks.
 TRACELESS = {"afc_mini_ideal_scale_l2_128", "afc_mini_poly_128"}
 CASES = [name for name in golden.cases() if described.meta(name)["source"] == SOURCE]
 
@@ -43,10 +43,10 @@ def test_networks_are_recognised(name):
 
 
 def test_training_checkpoint_of_the_original():
-    """The averaged weights are taken, filter buffers ignored, and the logits are the original's."""
+    """Averaged weights are loaded, filter buffers are ignored, and the logits equal the original's."""
     case = golden.load("afc_mini_128")
     card, module, variables = load_pretrained(FILE, image_size=128)
-    # float32 against the original in float64, as in the golden tests
+    # float32 against the original in float64, like the golden tests
     assert relative_error(logits(module, variables, case.inputs), case.output) < 1e-5
     assert (card.image_size, card.channels, len(card.class_names)) == (128, 3, 10)
     assert "convnext_afc_mini.pth" in card.origin
@@ -56,9 +56,9 @@ def test_imagenets_classes_are_shipped():
     names = originals.class_names(False, 1000)
     assert list(names) == sorted(set(names)) and len(names) == 1000
     assert all(re.fullmatch(r"n\d{8}", name) for name in names)
-    folder = Path(importlib.util.find_spec("tensorflow_datasets").origin).parent  # a list of others
+    folder = Path(importlib.util.find_spec("tensorflow_datasets").origin).parent  # a list of other values
     assert names == tuple((folder / "datasets/imagenet2012/labels.txt").read_text().split())
-    # The classes that everybody knows by number.
+    # Classes with well-known numbers.
     assert (names[0], names[1], names[207], names[281], names[999]) == (
         *("n01440764", "n01443537", "n02099601", "n02123045", "n15075141"),
     )
@@ -89,7 +89,7 @@ def test_classes_of_other_data_are_numbered(cifar, count, expected):
     ],
 )
 def test_converted_networks_name_their_classes(name, first):
-    """One of every code base and data set."""
+    """One network of every code base and data set."""
     meta = described.meta(name)
     source, model, options = (meta[key] for key in ("source", "model", "options"))
     state = {key: value for key, value in described.shapes(name).items() if not key.endswith("filt")}
@@ -112,7 +112,7 @@ def test_command_writes_a_checkpoint(tmp_path, capsys):
     assert "33,375 parameters" in printed
     assert f"at 128 x 128, ratio 0.875, bicubic: python eval.py --checkpoint={target} --config" in printed
     _, module, variables = load_model(target)
-    _, expected, weights = load_pretrained(FILE, image_size=128)  # whose logits are the original's, see above
+    _, expected, weights = load_pretrained(FILE, image_size=128)  # its logits equal the original's, see above
     assert module == expected
     jax.tree.map(np.testing.assert_array_equal, variables, weights)
 
@@ -123,7 +123,10 @@ def test_command_writes_a_checkpoint(tmp_path, capsys):
         (["missing.pth"], "missing.pth"),
         ([str(FILE), "--options={"], "not JSON"),
         ([str(FILE), "--options=[1]"], "JSON object"),
-        ([str(FILE), "--options", json.dumps({"depths": [1, 1, 1, 1]})], "source keys without a place"),
+        (
+            [str(FILE), "--options", json.dumps({"depths": [1, 1, 1, 1]})],
+            "keys that the network does not have",
+        ),
         ([str(FILE), "--model=convnext_acf"], "convnext_afc"),
         ([str(FILE), "--source=timm"], SOURCE),
     ],
@@ -151,14 +154,15 @@ def test_unknown_options_and_values():
 
 
 def test_weights_of_something_else():
-    with pytest.raises(ConversionError, match="none of the networks.*--model"):
+    with pytest.raises(ConversionError, match="not those of a network.*--model"):
         recognise({"layer1.0.conv1.weight": np.ones(3)})
 
 
 def test_wrong_number_of_classes():
     case = golden.load("convnext_mini_64")
     with pytest.raises(
-        ConversionError, match=r"head.weight gives \[32, 10\], params/head/kernel has \[32, 5\]"
+        ConversionError,
+        match=r"head.weight has the converted shape \[32, 10\], params/head/kernel needs \[32, 5\]",
     ):
         from_original(SOURCE, "convnext", {**case.meta["options"], "num_classes": 5}, case.state_dict)
 
@@ -166,7 +170,7 @@ def test_wrong_number_of_classes():
 @pytest.mark.parametrize(
     ("keys", "shape"),
     [
-        ("layer1.0.bn1.weight layer1.0.bn3.weight", (8,)),  # of Res2Net: no second convolution
+        ("layer1.0.bn1.weight layer1.0.bn3.weight", (8,)),  # Res2Net: no second convolution
         ("layer1.0.bn1.weight layer1.0.conv1.weight", (8, 8, 3, 3)),  # no stem
         ("core.conv1.weight core.layer1.0.bn3.weight", ()),
         ("features.0.weight", ()),
@@ -174,5 +178,5 @@ def test_wrong_number_of_classes():
     ],
 )
 def test_what_resembles_a_network_without_being_one(keys, shape):
-    with pytest.raises(ConversionError, match="none of the networks that can be recognised"):
+    with pytest.raises(ConversionError, match="not those of a network that can be recognised"):
         recognise({key: np.zeros(shape, np.float32) for key in keys.split()})

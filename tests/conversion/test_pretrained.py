@@ -1,4 +1,4 @@
-"""`load_pretrained`: every kind of reference, also over a local server; and what leaves a network open."""
+"""`load_pretrained`: every kind of reference, also from a local server, and undecided networks."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def of_timm(architecture, **arguments):
     return {"architecture": architecture, "num_classes": 10, "model_args": arguments, "pretrained_cfg": CFG}
 
 
-# A repository of each dialect: a golden case, its descriptions, and what the card then says.
+# A repository of each library: a golden case, its descriptions, and the expected fields of the card.
 REPOSITORIES = {
     "timm/convnext": (CONVNEXT, of_timm("convnext_tiny", **SIZE), None),
     "timm/head-norm-first": (
@@ -82,7 +82,7 @@ REPOSITORIES = {
 
 
 def agrees(name, module, variables):
-    """Whether the network computes what the case holds; float32 rounding, as in tests/golden."""
+    """Whether the network's output equals the case's, up to float32 rounding, like tests/golden."""
     case = golden.load(name)
     logits = jax.jit(module.apply)(variables, case.inputs.transpose(0, 2, 3, 1))
     return np.abs(logits - case.output).max() < 1e-5 * np.abs(case.output).max()
@@ -90,7 +90,7 @@ def agrees(name, module, variables):
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A hub with `REPOSITORIES`; gives the repositories, which may be changed."""
+    """A hub with `REPOSITORIES`. Returns the repositories, which tests may change."""
     weights = {"akamaster/resnet20": "resnet20.th", "hmichaeli/convnext-afc": "convnext_mini_afc.pth"}
     held = {
         name: {"main": files_of(*case, weights.get(name, "model.safetensors"))}
@@ -134,7 +134,7 @@ def test_a_file_and_a_revision_can_be_named(hub):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A directory with the files of a repository, by its name."""
+    """Returns a function that makes a directory with the files of a repository."""
 
     def made(name, *, without=()):
         directory = tmp_path / name.replace("/", "-")
@@ -165,14 +165,16 @@ def test_a_directory_and_the_file_in_it(saved):
 )
 def test_what_leaves_no_trace_is_asked_for(saved, name, open_fields, capsys):
     file = saved(name, without=("config.json",)) / "model.safetensors"
-    with pytest.raises(UndecidedError, match="without the config.json .*no trace in the weights") as error:
+    with pytest.raises(
+        UndecidedError, match="but the config.json .* cannot be recognised from the weights"
+    ) as error:
         load_pretrained(file)
     assert set(error.value.arguments["options"]) >= open_fields
     config = REPOSITORIES[name][1]
     given = {field: config[field] for field in error.value.arguments["options"] if field in config}
     options, notes = error.value.arguments["options"] | given, []
     _, module, variables = load_pretrained(file, options=options, tell=notes.append)
-    assert len(notes) == 1 and "no config.json beside it says how images are prepared" in notes[0]
+    assert len(notes) == 1 and "no config.json beside it states how images are prepared" in notes[0]
     assert agrees(REPOSITORIES[name][0], module, variables)
     assert main(["convert", str(file), str(file.parent / "converted")]) == 2
     assert "--source=transformers --options=" in capsys.readouterr().err
@@ -198,7 +200,7 @@ def test_a_configuration_of_another_network_is_refused(saved):
 
 
 def rewritten(directory, arguments, change):
-    """The directory with `change` applied to its weights, and these arguments of the constructor."""
+    """Applies `change` to the weights of a directory and sets arguments of the constructor."""
     state = {key: np.asarray(value, order="C") for key, value in golden.load(CONVNEXT).state_dict.items()}
     change(state)
     (directory / "model.safetensors").write_bytes(safetensors_file(state))
@@ -217,7 +219,7 @@ def test_a_network_that_was_saved_without_its_head(saved):
     card, module, variables = load_pretrained(directory)
     case = golden.load(CONVNEXT)
     features = jax.jit(module.apply)(variables, case.inputs.transpose(0, 2, 3, 1))
-    logits = features @ head["weight"].T + head["bias"]  # float32 rounding, as in `agrees`
+    logits = features @ head["weight"].T + head["bias"]  # float32 rounding, like `agrees`
     assert np.abs(logits - case.output).max() < 1e-5 * np.abs(case.output).max() and card.outputs() == ()
     rewritten(directory, {}, behead)
     with pytest.raises(
@@ -249,9 +251,11 @@ def test_a_directory_with_other_files(saved, tmp_path):
     (directory / "model.safetensors").rename(directory / "weights.safetensors")  # alone, without config.json
     assert load_pretrained(directory)[0].origin.startswith("weights.safetensors: torchvision ConvNeXt")
     (directory / "more.pth").touch()
-    with pytest.raises(ConversionError, match="it has more.pth, weights.safetensors. .* name the file"):
+    with pytest.raises(
+        ConversionError, match="Files of weights: more.pth, weights.safetensors. .* name the file"
+    ):
         load_pretrained(directory)
-    (directory / "card").mkdir()  # of a run or a converted network, beside which files were put
+    (directory / "card").mkdir()  # a run or a converted network with other files beside it
     assert is_checkpoint(str(directory))
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -260,7 +264,7 @@ def test_a_directory_with_other_files(saved, tmp_path):
     with pytest.raises(ConversionError, match="has no model.safetensors .*; it has no file of weights"):
         load_pretrained(empty)
     (empty / "model.safetensors.index.json").touch()
-    with pytest.raises(ConversionError, match="its weights are in several files"):
+    with pytest.raises(ConversionError, match="its weights are split over several files"):
         load_pretrained(empty)
 
 
@@ -299,14 +303,14 @@ def test_directories_of_this_package(tmp_path):
     again, _, same = load_pretrained(tmp_path / "converted")
     assert again == card and jax.tree.all(jax.tree.map(np.array_equal, same, variables))
     assert is_checkpoint(str(tmp_path / "converted")) and not is_checkpoint(str(tmp_path / "w.pth"))
-    with pytest.raises(ConversionError, match="states itself what it holds: leave out model, image_size"):
+    with pytest.raises(ConversionError, match="states its network, so model, image_size cannot be given"):
         load_pretrained(tmp_path / "converted", model="resnet20", image_size=64)
     with pytest.raises(CheckpointError, match="no checkpoint at .*nowhere"):
         load_pretrained(tmp_path / "nowhere")
 
 
 def test_published_names(tmp_path, monkeypatch):
-    """BlurPool's: over HTTP, with the checksum in the name."""
+    """BlurPool's files: over HTTP, with the checksum in the name."""
     import hashlib
 
     state = golden.load("blurpool_mobilenet_v2_lpf4_64").state_dict
@@ -323,7 +327,7 @@ def test_published_names(tmp_path, monkeypatch):
 
 
 def test_the_page_says_what_runs(hub, tmp_path):
-    """The blocks of docs/weights.md, with a small network under the name that it uses."""
+    """Runs the code of docs/weights.md, with a small network under the page's name."""
     page = (ROOT / "docs" / "weights.md").read_text()
     hub["timm/convnext_tiny.fb_in1k"] = hub["timm/convnext"]
     (first, *_) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -1,4 +1,4 @@
-"""The published weights of antialiased-cnns: a real server that has them under their names."""
+"""The published weights of antialiased-cnns, from a real server with the published file names."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ FILE = f"resnet50_lpf4_finetune-{DIGITS}.pth"
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The directory of the files, with `DATA` as those of `NAME`: the true ones have 98 MB."""
+    """The directory of the files. `DATA` replaces the file of `NAME`, which has 98 MB."""
     monkeypatch.setitem(PUBLISHED, "resnet50_lpf4_finetune", DIGITS)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -47,7 +47,7 @@ def test_a_file_is_downloaded_once(cache, monkeypatch, slash):
         assert told == []  # a progress bar is enough
         path.write_bytes(DATA[:-1])  # damaged on the disk
         assert fetch_published(NAME, told.append).read_bytes() == DATA
-        assert told[0] == f"{NAME}: {path} is damaged and will be replaced." and len(seen) == 2
+        assert told[0] == f"{NAME}: {path} is damaged. It is downloaded again." and len(seen) == 2
     assert fetch_published(NAME, pytest.fail) == path  # without a network
     assert list(cache.iterdir()) == [path]
 
@@ -66,8 +66,8 @@ def test_a_directory_can_be_the_mirror(cache, monkeypatch, tmp_path):
         ("500", r"cannot be downloaded \(HTTP Error 500"),
         (CLOSED, r"cannot be downloaded \(Remote end closed connection"),
         (CUT, r"cannot be downloaded \(IncompleteRead\(0 bytes read, 51200 more expected\)\)"),
-        (SHORT, f"has a SHA-256 that begins with [0-9a-f]{{8}}; {DIGITS} was published: damaged"),
-        (WRONG, f"has a SHA-256 that begins with [0-9a-f]{{8}}; {DIGITS} was published: damaged"),
+        (SHORT, f"has a SHA-256 that begins with [0-9a-f]{{8}}, expected {DIGITS}. The download is damaged"),
+        (WRONG, f"has a SHA-256 that begins with [0-9a-f]{{8}}, expected {DIGITS}. The download is damaged"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(cache, monkeypatch, fault, said):
@@ -105,7 +105,7 @@ def test_ctrl_c_leaves_nothing(cache, monkeypatch):
 
 def test_a_cache_that_cannot_be_written(cache, monkeypatch, tmp_path):
     (tmp_path / "aliasfree_jax").write_text("a file where the directory should be")
-    with pytest.raises(ConversionError, match=r"cannot be stored \(.*\). Mend that, or set XDG_CACHE_HOME"):
+    with pytest.raises(ConversionError, match=r"cannot be stored \(.*\). Fix that, or set XDG_CACHE_HOME"):
         fetch_published(NAME, str)
 
 
@@ -114,11 +114,20 @@ def test_a_cache_that_cannot_be_written(cache, monkeypatch, tmp_path):
     [
         (
             "vgg11_lpf4",
-            "vgg11_lpf4 was never published; of vgg11, only antialiased-cnns/vgg11_lpf4_finetune.",
+            "vgg11_lpf4 was never published. The files for vgg11: antialiased-cnns/vgg11_lpf4_finetune.",
         ),
-        ("resnet50", "resnet50 was never published; of resnet50, only antialiased-cnns/resnet50_lpf2, anti"),
-        ("resnet50_lpf6", "resnet50_lpf6 was never published; of resnet50, only .*/resnet50_lpf4_finetune."),
-        ("resnet50_lpf5_finetune", "only .*/resnet50_lpf4, .*/resnet50_lpf5, .*/resnet50_lpf4_finetune."),
+        (
+            "resnet50",
+            "resnet50 was never published. The files for resnet50: antialiased-cnns/resnet50_lpf2, anti",
+        ),
+        (
+            "resnet50_lpf6",
+            "resnet50_lpf6 was never published. The files for resnet50: .*/resnet50_lpf4_finetune.",
+        ),
+        (
+            "resnet50_lpf5_finetune",
+            "The files for resnet50: .*/resnet50_lpf4, .*/resnet50_lpf5, .*/resnet50_lpf4_finetune.",
+        ),
         ("restnet50_lpf4", "Did you mean 'resnet50' or"),
         ("", "unknown published name antialiased-cnns/: network ''. Known: alexnet, densenet121"),
     ],

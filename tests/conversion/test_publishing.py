@@ -1,4 +1,4 @@
-"""Networks as directories for a hub: what is written, what is read back, and whose results count."""
+"""Published directories: the written files, reading them back, and which results are shown."""
 
 import functools
 import json
@@ -73,7 +73,7 @@ def variables_of(card=CARD, seed=0):
 
 
 def of(card, variables=None, **results):
-    """What eval.py writes of a network; without variables, what train.py does."""
+    """Results in the form of eval.py. Without variables: in the form of train.py."""
     about = {"card": card.to_json()} | ({"weights": weights_sha256(variables)} if variables else {})
     config = base_config()
     config.data.path = "/home/someone/secret/pets"
@@ -82,7 +82,7 @@ def of(card, variables=None, **results):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A converted network with its results, not to be changed."""
+    """A converted network with its results. Tests must not change it."""
     model = save_model(tmp_path_factory.mktemp("weights") / "pets.v2", CARD, variables_of())
     write_json(model.with_name("pets.v2.eval.json"), of(CARD, variables_of()))
     return model
@@ -113,7 +113,7 @@ def run_once(tmp_path_factory):
 
 @pytest.fixture
 def run(run_once, tmp_path):
-    """A run with a checkpoint of step 7, and a best network of the same step with other values."""
+    """A run with a checkpoint of step 7 and a best network of step 7 with other values."""
     return shutil.copytree(run_once, tmp_path / "run")
 
 
@@ -159,7 +159,7 @@ def test_a_hub_gives_the_same_bits_back(published, tmp_path):
 
 
 def test_the_guide_loads_what_was_published(published_once, tmp_path, monkeypatch):
-    """docs/weights.md, of a network with the classes that it has there."""
+    """Runs the code of docs/weights.md with a network that has the page's classes."""
     change(shutil.copytree(published_once, tmp_path / "published/mine"), class_names=["0", "1", "2"])
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs/weights.md").read_text()
@@ -196,14 +196,14 @@ def test_the_page_has_what_hubs_and_people_read(model, tmp_path):
     }
     for told in (
         "\n# pets\n",
-        "images of 8 x 8 pixels and 1 channel it makes the logits of 3 classes",
+        "images of 8 x 8 pixels and 1 channel. Its output is the logits of 3 classes",
         "The weights come from `configs/mine.py`, after 7 updates.",
         "`aliasfree_jax.create_model('resnet20_cifar_blur', num_classes=3, depths=[1, 1], widths=[2, 4])`",
-        "| sampler | `blur` (kernel size 4, padding REFLECT) | maps are blurred by a binomial filter",
+        "| sampler | `blur` (kernel size 4, padding REFLECT) | a binomial filter blurs each feature map",
         'aliasfree_jax.load_pretrained("hf://OWNER/NAME")',
         "1. Turn the image upright by its EXIF orientation.",
-        "2. Resize the shorter side to 9 pixels (bicubic, antialiased) and take the centre of 8 x 8.",
-        "3. With values from 0 to 1, subtract 0.3 and divide by 0.35 (a number for each channel).",
+        "2. Resize the shorter side to 9 pixels (bicubic, antialiased) and crop the centre to 8 x 8.",
+        "3. Scale the values to 0 to 1, subtract 0.3 and divide by 0.35 (one number per channel).",
         "20 images, accuracy 71.25%",
         "| integer | 40 | 97.25% | 75.00% |",
         "- data: digits pets, split 'val', 20 images\n",
@@ -224,19 +224,19 @@ def test_without_a_licence_the_page_names_none(published):
     [
         (
             {"image_size": 384},
-            "Resize the whole image to 384 x 384 pixels (bicubic, antialiased); its aspect",
+            "Resize the whole image to 384 x 384 pixels (bicubic, antialiased). This changes its aspect",
         ),
         ({"eval_view": "warp"}, "Resize the whole image to 8 x 8 pixels"),
-        ({"image_size": 12, "zero_pad": 2}, "Put 2 pixels of zeros around it."),
+        ({"image_size": 12, "zero_pad": 2}, "Pad the image with 2 pixels of zeros on every side."),
         (
             {"shift_invariant": {"sampler": "polyphase"}},
-            "`aliasfree_jax.shift_invariant` with `sampler='poly",
+            "`aliasfree_jax.shift_invariant` transforms it with `sampler='poly",
         ),
         ({"options": {**OPTIONS, "sampler": {"name": "learned_polyphase", "inner": "blur"}}}, "(inner blur)"),
         ({"step": 0}, "The weights come from `configs/mine.py`.\n"),
         ({"task": "segmentation"}, "pipeline_tag: image-segmentation\ntags: [jax, flax, image-segmentation]"),
-        ({"task": "segmentation"}, "it makes the logits of 3 classes for every pixel; `config.json`"),
-        ({"task": "regression"}, "A network that makes images from images of the Python package"),
+        ({"task": "segmentation"}, "Its output is the logits of 3 classes for every pixel; `config.json`"),
+        ({"task": "regression"}, "An image-to-image network of the Python package"),
     ],
 )
 def test_the_page_says_what_is_particular(fields, told):
@@ -248,7 +248,7 @@ def test_every_part_of_networks_has_words():
     assert {*KIND_OF_OPTION.values()} <= {*WORDS}
     for kind, words in WORDS.items():
         ours = {name for name, part in PARTS.get(kind, {}).items() if part.__module__.startswith("aliasfree")}
-        assert ours <= set(words)  # beside what other tests register
+        assert ours <= set(words)  # besides the modules that other tests register
 
 
 def accuracy_of(directory):
@@ -301,7 +301,7 @@ def test_outside_of_runs_the_command_needs_a_configuration(tmp_path):
 
 
 def test_the_best_network_has_the_results_that_chose_it(run, tmp_path):
-    write_json(run / "results.json", of(CARD))  # of the last weights, which have the same card
+    write_json(run / "results.json", of(CARD))  # results of the last weights, whose card is equal
     write_json(run / "eval.json", of(CARD, variables_of()))
     written = publish(run / "best", tmp_path / "published")
     page = (written / "README.md").read_text()
@@ -329,7 +329,9 @@ def test_an_existing_directory_is_left_alone(model, tmp_path):
 def test_networks_of_user_files_stay_at_home(tmp_path):
     card = ModelCard.from_json(CARD.to_json() | {"model": "/gone/mine.py:make", "file_sha256": "0" * 64})
     save_model(tmp_path / "model", card, variables_of())
-    with pytest.raises(ConfigError, match=r"made by /gone/mine.py:make, .* others would have to execute"):
+    with pytest.raises(
+        ConfigError, match=r"made by your file /gone/mine.py:make. Others would have to execute"
+    ):
         publish(tmp_path / "model", tmp_path / "published")
 
 
@@ -350,21 +352,27 @@ def test_nothing_is_left_of_what_could_not_be_written(model, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ({"library_name": "timm"}, r"config.json is of the library 'timm': expected 'aliasfree_jax'"),
-        ({"format": 2}, "has format 2, this version of aliasfree_jax reads format 1: use the version that"),
-        ({"model": "os:system"}, "model is 'os:system', code that would have to be executed: refused"),
-        ({"model": "resnet20_cifar_blurr"}, "config.json: the network .* Did you mean 'resnet20_cifar_blur'"),
+        ({"library_name": "timm"}, r"config.json belongs to the library 'timm'. Expected 'aliasfree_jax'"),
+        (
+            {"format": 2},
+            "has format 2, but this version of aliasfree_jax reads format 1. Use the version that",
+        ),
+        ({"model": "os:system"}, "model is 'os:system', a file with code. It was refused"),
+        (
+            {"model": "resnet20_cifar_blurr"},
+            "config.json: this version cannot make the network .* Did you mean 'resnet20_cifar_blur'",
+        ),
         ({"model": ["basic"]}, r"model should be a string, got \['basic'\]"),
         (
             {"options": {"num_classes": 3, "depths": [1, 1], "widths": "xy"}},
-            "config.json: the network .* is none of this version",
+            "config.json: this version cannot make the network",
         ),
         ({"options": None}, "options should be an object, got None"),
         ({"channels": True}, "channels should be a whole number, got True"),
         ({"class_names": ["a", 2, "c"]}, "class_names should be a list of names"),
         ({"num_classes": 4}, "published: num_classes is 4, expected 3"),
-        ({"mean": [0.3]}, "both have mean: leave one of them"),
-        ({"file_sha256": "0" * 64}, "code that would have to be executed: refused"),
+        ({"mean": [0.3]}, "both have mean. Remove it from one of them"),
+        ({"file_sha256": "0" * 64}, "a file with code. It was refused"),
     ],
 )
 def test_a_wrong_description_is_refused(published, fields, fault):
@@ -381,7 +389,7 @@ def test_a_wrong_description_is_refused(published, fields, fault):
         ({"eval_crop_ratio": 0}, "eval_crop_ratio must lie in"),
         ({"interpolation": "cubic"}, "unknown interpolation 'cubic'"),
         ({"exif": 1}, "exif should be true or false, got 1"),
-        ({"image_size": 1}, "is none of this version: images of 1 x 1 are too small"),
+        ({"image_size": 1}, "this version cannot make the network .*: images of 1 x 1 are too small"),
         ({"zero_pad": 4}, "image_size is 8, expected 9"),
         ({"std": [1, 1]}, "the number of deviations .std. is 2, expected 1"),
     ],
@@ -427,7 +435,7 @@ def test_a_missing_file_is_named(published, name):
 def test_what_is_no_description_is_refused(published, content):
     data = content if isinstance(content, bytes) else content.encode()
     (published / "config.json").write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"config.json (cannot be read|is no JSON object)"):
+    with pytest.raises(CheckpointError, match=r"config.json (cannot be read|is not a JSON object)"):
         read_published(published)
     assert not is_published(published)
 
@@ -446,5 +454,7 @@ def test_the_command(model, tmp_path, capsys):
     assert main(["publish", str(model), str(target)]) == 2
     assert main(["publish", str(model)]) == 2
     exists, arguments = capsys.readouterr().err.splitlines()
-    assert "pets exists already" in exists and "expected RUN and DIRECTORY, the one to write" in arguments
+    assert (
+        "pets exists already" in exists and "expected two arguments, RUN and the new DIRECTORY" in arguments
+    )
     assert Path(target).is_dir()

@@ -1,4 +1,4 @@
-"""akamaster's ResNets for CIFAR-10: golden cases, what files leave out, and which weights are theirs."""
+"""akamaster's ResNets for CIFAR-10: golden cases, missing keys and recognition."""
 
 import jax
 import numpy as np
@@ -48,7 +48,7 @@ def test_every_depth_is_recognised(depth):
 
 
 def state_of(model, options):
-    """Keys alone, but for the head, the one array whose shape matters."""
+    """Only keys, except for the head: recognition reads its shape."""
     state = {entry.key: np.zeros(1) for entry in AKAMASTER.table(model, options)}
     return {**state, "linear.weight": np.zeros((options.get("num_classes", 10), 64))}
 

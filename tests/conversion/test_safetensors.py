@@ -1,4 +1,4 @@
-"""Files of safetensors and of `torch.save` as this package writes them, and hostile headers."""
+"""Files of safetensors and `torch.save` that this package writes, and hostile headers."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ def test_all_dtypes_go_through_both_formats(tmp_path):
     file.write_bytes(safetensors_file(tensors))
     assert_same(read_state_dict(file), tensors)
     tensors = some_tensors({str(dtype): dtype for dtype in STORAGES.values()})
-    file.write_bytes(torch_file(tensors))  # recognised by its content, whatever its name
+    file.write_bytes(torch_file(tensors))  # recognised by its content, not by its name
     assert_same(read_state_dict(file), tensors)
     file.write_bytes(torch_file(tensors, "state_dict"))
     assert_same(read_torch_file(file)["state_dict"], tensors)
@@ -52,7 +52,7 @@ def test_the_header_is_that_of_the_format(tmp_path):
     length = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + length])
     assert header["__metadata__"] == {"format": "pt"} and length % 8 == 0
-    assert header["n"] == {"dtype": "I64", "shape": [], "data_offsets": [0, 8]}  # the widest first
+    assert header["n"] == {"dtype": "I64", "shape": [], "data_offsets": [0, 8]}  # the widest dtype first
     assert header["w"] == {"dtype": "F32", "shape": [2, 2], "data_offsets": [8, 24]}
     assert len(content) == 8 + length + 24
 
@@ -92,7 +92,7 @@ HOSTILE = [
     (file_of({"a": tensor(0, 8, ["F32"])}), "invalid JSON in header"),
     (
         file_of({"a": tensor(0, 8, "F4", [16])}),
-        "a tensor is of dtype 'F4', which numpy cannot hold",
+        "a tensor has the dtype 'F4', which numpy cannot hold",
     ),
     (file_of({"a": tensor(0, 8, shape=[3])}), "invalid shape, data type, or offset"),
     (file_of({"a": tensor(0, 8, shape=[-1, -2])}), "invalid value: integer `-1`"),
@@ -140,7 +140,7 @@ def test_what_is_hardly_a_file_is_refused(tmp_path, content):
 
 
 def mutations(seed: int) -> Iterator[bytes]:
-    """Files in which a few bytes are other ones, or a few values of a header that is JSON nevertheless."""
+    """Files with a few changed bytes, or a header with a few changed values that is still JSON."""
     draw = random.Random(seed)
     arrays = {"a": np.ones(3, np.float32), "b": np.zeros((1, 2), ml_dtypes.bfloat16), "c": np.array(7)}
     sound = safetensors_file(arrays)
@@ -165,7 +165,7 @@ def mutations(seed: int) -> Iterator[bytes]:
 
 
 def test_mutated_files_are_read_or_refused(tmp_path):
-    """10,000 of them; the file is kept open, for making and truncating it takes longer than all else."""
+    """Tries 10,000 files. The file stays open, because making and truncating it is the slowest part."""
     path, refused = tmp_path / "w.safetensors", 0
     with path.open("wb", buffering=0) as file:
         for content in itertools.islice(mutations(0), 10_000):
@@ -179,4 +179,4 @@ def test_mutated_files_are_read_or_refused(tmp_path):
             else:
                 assert 0 < sum(array.nbytes for array in tensors.values()) <= len(content)
                 assert {array.dtype for array in tensors.values()} <= {*DTYPES.values()}
-    assert 9000 < refused < 9990  # most change something that matters, and not all
+    assert 9000 < refused < 9990  # most changes matter, but not all

@@ -1,4 +1,4 @@
-"""timm's VGG, DenseNet and MobileNet-v2: golden cases, recognition, and what is refused."""
+"""timm's VGG, DenseNet and MobileNet-v2: golden cases, recognition and refusals."""
 
 import described
 import numpy as np
@@ -88,7 +88,7 @@ def test_other_widths_of_mobilenet_are_recognised_and_refused():
     assert model == "mobilenetv2_140"
     with pytest.raises(ConversionError, match="timm's mobilenetv2_140 has channels that are rounded"):
         TIMM_MOBILENET.translate(model, options)
-    # EfficientNets have the same names, and more.
+    # EfficientNets have these names and more.
     assert recognise_timm_mobilenet(wide | {"blocks.0.0.se.conv_reduce.weight": np.zeros(1)}) is None
 
 
@@ -99,8 +99,13 @@ def test_other_widths_of_mobilenet_are_recognised_and_refused():
         (TIMM_VGG, "vgg11", {"mlp_ratio": 0.5}, "mlp_ratio=0.5 has a hidden layer of another width"),
         (TIMM_VGG, "vgg11", {"global_pool": ""}, "global_pool='' has another pooling"),
         (TIMM_VGG, "vgg11", {"num_classes": "many"}, "num_classes='many': expected a value such as 1000"),
-        (TIMM_DENSENET, "densenetblur121d", {}, "has a stem of three convolutions and blurs, which no"),
-        (TIMM_DENSENET, "densenet264d", {}, "has a stem of three convolutions, which no network here has"),
+        (TIMM_DENSENET, "densenetblur121d", {}, "has a stem of three convolutions and blurs. No"),
+        (
+            TIMM_DENSENET,
+            "densenet264d",
+            {},
+            "has a stem of three convolutions. No network of this package has that",
+        ),
         (TIMM_DENSENET, "densenet121", {"aa_layer": "blurpc"}, "aa_layer='blurpc' has blurs where timm"),
         (TIMM_MOBILENET, "mobilenetv2_100", {"pad_type": "same"}, "pad_type='same' has another padding"),
         (TIMM_MOBILENET, "mobilenetv2_100", {"drop": 0.1}, "unknown option of timm's mobilenetv2_100 'drop'"),

@@ -1,4 +1,4 @@
-"""timm's ResNets: golden cases, architectures by name, and every argument translated or refused."""
+"""timm's ResNets: golden cases, architectures, and every argument: translated or refused."""
 
 import described as described_cases
 import jax
@@ -19,7 +19,7 @@ from aliasfree_jax.conversion.timm_resnet import TIMM_RESNET, recognise_timm_res
 from aliasfree_jax.errors import ConversionError, ShapeError
 from aliasfree_jax.models import create_model
 
-# Of timm 1.0.31: deep stems, averages in shortcuts, odd maps.
+# timm 1.0.31: deep stems, averages in shortcuts, maps of odd size.
 MINI = ["timm_resnetaa50d_mini_65", "timm_resnetblur50d_mini_70"]
 LARGE = ["resnet18", "resnetblur18", "resnet50", "resnetaa50", "resnext50_32x4d", "wide_resnet50_2"]
 
@@ -44,7 +44,7 @@ def test_every_key_is_used_and_none_is_left_over():
 def test_the_golden_cases(model):
     name = f"timm_{model}_64"
     check_output(TIMM_RESNET, name, "float32")
-    if model in ("resnet18", "resnetblur18", "resnetaa50"):  # the others differ in sizes alone
+    if model in ("resnet18", "resnetblur18", "resnetaa50"):  # the others differ only in sizes
         check_output(TIMM_RESNET, name, "float64")
     check_way_back(TIMM_RESNET, name)
 
@@ -93,7 +93,7 @@ REFUSED = [
     (
         "resnet50",
         {"output_stride": 16},
-        "timm's resnet50 with output_stride=16 has dilated convolutions, which",
+        "timm's resnet50 with output_stride=16 has dilated convolutions. No",
     ),
     (
         "resnet50",
@@ -120,9 +120,9 @@ REFUSED = [
     ),
     ("resnet50", {"layers": [3, 4, 6]}, r"has layers \[3, 4, 6\] and channels .*: expected 4 stages"),
     ("resnet50", {"layers": "3463"}, "has layers='3463': expected a value such as"),
-    ("resnet18", {"cardinality": 32}, "cardinality=32 and base_width=64: its basic blocks have neither"),
+    ("resnet18", {"cardinality": 32}, "cardinality=32 and base_width=64: basic blocks support neither"),
     ("resnet51", {}, "unknown ResNet of timm 'resnet51'. Did you mean 'resnet50"),
-    ("seresnet50", {}, "timm's seresnet50 has channel attention, which no network here has"),
+    ("seresnet50", {}, "timm's seresnet50 has channel attention. No network of this package has that"),
     ("resnetv2_50", {}, "timm's resnetv2_50 has norms before its convolutions"),
     ("resnet50_gn", {}, "timm's resnet50_gn has group norms"),
     ("resnetrs50", {}, "timm's resnetrs50 has channel attention"),
@@ -136,7 +136,7 @@ def test_what_has_no_counterpart_is_refused_by_name(model, options, message):
 
 
 def test_averages_of_whole_windows_and_odd_maps():
-    """timm fails there too: the branch has lost a row that the shortcut has."""
+    """timm fails too: the branch has one row less than the shortcut."""
     name, options = TIMM_RESNET.translate("resnetaa34d", {"layers": [1] * 4, "channels": [8] * 4})
     module = create_model(name, **options)
     with pytest.raises(ShapeError, match="to 8 x 8, the shortcut to 9 x 9: a pool of full windows drops"):
@@ -144,7 +144,7 @@ def test_averages_of_whole_windows_and_odd_maps():
 
 
 def shapes_of(model, options):
-    """The state dict of one of timm's networks, with zeros that take no memory."""
+    """A state dict of a network of timm, with zeros without memory."""
     name, ours = TIMM_RESNET.translate(model, options)
     leaves = named_leaves(abstract_variables(create_model(name, **ours), 64, 3))
     state = {}

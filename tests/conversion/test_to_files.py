@@ -1,4 +1,4 @@
-"""From a run to a file of weights of the originals and back, and safetensors files."""
+"""Writes runs as files of the originals and reads them back. Also safetensors files."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def card_of(model, image_size=32, channels=3, **options):
 
 
 def numbered(shapes):
-    """Variables of their own value each, so that none can be taken for another."""
+    """Variables with different values, so that tests notice swapped variables."""
     leaves, structure = jax.tree.flatten(shapes)
     return jax.tree.unflatten(
         structure, [np.full(leaf.shape, n / 8 + 1, np.float32) for n, leaf in enumerate(leaves)]
@@ -57,7 +57,7 @@ def numbered(shapes):
 
 @pytest.fixture
 def run(tmp_path):
-    """A function that stores a network and returns its directory and variables."""
+    """Returns a function that stores a network and returns its directory and variables."""
 
     def store(model, image_size=32, channels=3, **options):
         card = card_of(model, image_size, channels, **options)
@@ -72,12 +72,12 @@ def flat(variables):
 
 
 def network(source, name, side, options, suffix=".pth", slow=False, **ambiguous):
-    """A case; `ambiguous` is what must be said of a file that could be another network's."""
+    """A test case. `ambiguous`: the error for a file that fits several networks."""
     marks = [pytest.mark.slow] * slow
     return pytest.param(source, name, side, options, suffix, ambiguous, marks=marks, id=f"{name}{suffix}")
 
 
-NONE = {"stated": {"antialias": None}}  # a file without filters may have lost them
+NONE = {"stated": {"antialias": None}}  # the file may have lost its filters
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ NONE = {"stated": {"antialias": None}}  # a file without filters may have lost t
         network(BLUR, "resnet18_blur", 32, {"num_classes": 10, "filter_size": 3}),
         network(VISION, "resnet18", 32, {"num_classes": 10}, slow=True),
         network(APS, "resnet18_aps", 32, {"num_classes": 10, "filter_size": 2}, ".pth.tar"),
-        network(APS, "resnet18_circular", 32, {"num_classes": 10}, slow=True),  # their resnet18_lpf1
+        network(APS, "resnet18_circular", 32, {"num_classes": 10}, slow=True),  # the original's resnet18_lpf1
         network(CIFAR, "resnet20_cifar_circular", 32, {"num_classes": 10}),
         network(CIFAR, "resnet20_cifar_aps", 32, {"num_classes": 10}, slow=True, model="resnet20_aps"),
         network(
@@ -111,11 +111,11 @@ def test_a_run_goes_to_a_file_and_back(tmp_path, capsys, run, source, name, side
     printed = capsys.readouterr().out
     model, given = printed.split(": ", 1)[1].split("\n")[0].split(" ", 1)
     assert printed.startswith(f"{source}: ") and f"values to {output}" in printed
-    # By the name and options that were printed, and strictly: every key and filter has its place.
+    # Loads it strictly with the printed name and options.
     module, back = from_original(source, model, json.loads(given), read_state_dict(output))
     assert described(module) == described(create_model(name, **options))
     _equal(flat(back), flat(variables))
-    # Recognised from the file alone, but for networks whose files are alike.
+    # Recognised from the file, except networks with equal files.
     stated = {**json.loads(given), **ambiguous.get("stated", {})}
     known = {key: value for key, value in ambiguous.items() if key != "stated"}
     extra = {**known, "source": source, "options": stated} if ambiguous else {}
@@ -136,8 +136,7 @@ def test_every_golden_network_is_named_as_it_was(meta):
     name, options = code_base(meta["source"]).translate(meta["model"], meta["options"])
     model, found = original_of(meta["source"], card_of(name, **options))
     assert model == meta["model"].removesuffix(" (circular)")
-    # Where it is trained, a scale's initial value is not the network's; the way there
-    # is stated, not left out.
+    # The initial value of a trained scale is not part of the network. Export still states the option.
     nested = ("activation_kwargs", "stem_activation_kwargs", "blurpool_kwargs", "apply_maxpool")
     asked = {
         key: value for key, value in meta["options"].items() if key not in (*nested, "forward_pool_method")
@@ -148,30 +147,42 @@ def test_every_golden_network_is_named_as_it_was(meta):
 @pytest.mark.parametrize(
     ("source", "name", "options", "channels", "message"),
     [
-        (AFC, "convnext_afg_tiny", MINI, 3, "activation: UpGate.*there Gelu.*No other original has it"),
-        (AFC, "convnext_afc_cifar", {}, 3, r"depths: \(2, 2, 2\), there \(3, 3, 9, 3\)"),
-        (AFC, "resnet18_aps", {}, 3, "network: ResNet.*there ConvNeXt.*--to=truly_shift_invariant_cnns"),
-        (BLUR, "resnet18_afc", {}, 3, "nearest, resnet18 .*padding: 'CIRCULAR', there 'ZERO'.*No other"),
+        (AFC, "convnext_afg_tiny", MINI, 3, "activation: ours UpGate.*theirs Gelu.*No other source has it"),
+        (AFC, "convnext_afc_cifar", {}, 3, r"depths: ours \(2, 2, 2\), theirs \(3, 3, 9, 3\)"),
+        (
+            AFC,
+            "resnet18_aps",
+            {},
+            3,
+            "network: ours ResNet.*theirs ConvNeXt.*--to=truly_shift_invariant_cnns",
+        ),
+        (
+            BLUR,
+            "resnet18_afc",
+            {},
+            3,
+            "nearest is resnet18 .*padding: ours 'CIRCULAR', theirs 'ZERO'.*No other",
+        ),
         (BLUR, "resnet18_circular_blur", {}, 3, "padding: .*--to=truly_shift_invariant_cnns"),
         (
             BLUR,
             "resnet18_blur",
             {"sampler": {"name": "blur", "kernel_size": 3, "padding": "ZERO"}},
             3,
-            "there 'REFLECT'",
+            "theirs 'REFLECT'",
         ),
-        (BLUR, "resnet18_blur", {}, 1, "channels of the images: 1, there 3"),
-        (VISION, "resnet18_blur", {}, 3, "sampler: BlurPool.*there Subsample.*--to=antialiased-cnns"),
-        (APS, "resnet50_aps", {}, 3, "nearest, .*resnet.*differs"),
-        (CIFAR, "resnet20_cifar_aps", {"filter_size": 3}, 3, "select_on: 'filtered', there 'raw'"),
+        (BLUR, "resnet18_blur", {}, 1, "channels of the images: ours 1, theirs 3"),
+        (VISION, "resnet18_blur", {}, 3, "sampler: ours BlurPool.*theirs Subsample.*--to=antialiased-cnns"),
+        (APS, "resnet50_aps", {}, 3, "nearest is .*resnet.*differences"),
+        (CIFAR, "resnet20_cifar_aps", {"filter_size": 3}, 3, "select_on: ours 'filtered', theirs 'raw'"),
         (
             CIFAR,
             "resnet18_cifar_aps",
             {"depths": [1, 1, 1, 1]},
             3,
-            r"depths: \(1, 1, 1, 1\), there \(2, 2, 2, 2\)",
+            r"depths: ours \(1, 1, 1, 1\), theirs \(2, 2, 2, 2\)",
         ),
-        (LPS, "resnet18_lps", {"filter_size": 3}, 3, "first_sampler.inner: BlurPool.*there Subsample"),
+        (LPS, "resnet18_lps", {"filter_size": 3}, 3, "first_sampler.inner: ours BlurPool.*theirs Subsample"),
         ("timn", "resnet18", {}, 3, "unknown source 'timn'. Did you mean 'timm'"),
     ],
 )
@@ -197,11 +208,11 @@ def test_every_part_of_a_run_can_be_named(tmp_path, run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["RUN", "weights.ckpt"], "weights.ckpt should end in .safetensors, .pth, .pth.tar"),
+        (["RUN", "weights.ckpt"], "weights.ckpt must end in one of .safetensors, .pth, .pth.tar"),
         (["RUN", "there.pth"], "there.pth exists already"),
-        (["RUN", "no/weights.pth"], "there is no directory"),
+        (["RUN", "no/weights.pth"], "cannot be written: the directory"),
         (["missing", "weights.pth"], "no checkpoint at .*missing"),
-        (["RUN", "weights.pth", "--model=resnet18"], "--model is for reading a file; with --to"),
+        (["RUN", "weights.pth", "--model=resnet18"], "--model cannot be used with --to"),
         (["RUN", "weights.pth", "--to=lps"], "unknown source 'lps'"),
     ],
 )
@@ -223,7 +234,7 @@ def test_an_address_is_refused_before_anything_is_read(capsys):
 
 
 def torch_basic_classifier(torch):
-    """The modules of LPS's BasicClassifier that have tensors, under its names."""
+    """The modules with tensors of LPS's BasicClassifier, under its names."""
     nn = torch.nn
 
     def holder(**parts):
@@ -265,7 +276,7 @@ def test_a_safetensors_file_is_taken_wherever_a_file_is(tmp_path, capsys):
     _, module, variables = load_model(tmp_path / "converted")
     _, expected = from_original(CIFAR, "resnet20", case.meta["options"], case.state_dict)
     _equal(flat(variables), flat(expected))
-    with pytest.raises(ConversionError, match="safetensors file, which holds tensors and no entries"):
+    with pytest.raises(ConversionError, match="safetensors file, which has tensors but no entries"):
         load_pretrained(file, key="model")
     with pytest.raises(CheckpointError, match="no such file"):
         load_pretrained(tmp_path / "missing.safetensors")

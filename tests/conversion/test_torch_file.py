@@ -1,4 +1,4 @@
-"""Files of real PyTorch against the rule they were filled by; damaged and foreign files."""
+"""Files of real PyTorch with known values, damaged files, and files of other formats."""
 
 import io
 import zipfile
@@ -20,12 +20,12 @@ FILES = sorted(DATA.glob("*.pth"))
 
 
 def filled(*shape, start=0.0):
-    """The rule of make_torch_fixtures.py: quarters, exact in every float dtype of the files."""
+    """The values of make_torch_fixtures.py: quarters, exact in every float dtype of the files."""
     return (np.arange(np.prod(shape)) / 4 + start).astype(np.float32).reshape(shape)
 
 
 def rezipped(source, target, change):
-    """Copies a zip checkpoint; `change(name, data)` gives each entry's new bytes, None drops it."""
+    """Copies a zip checkpoint. `change(name, data)` returns each entry's new bytes. None drops it."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             if (data := change(name, old.read(name))) is not None:
@@ -99,7 +99,7 @@ def test_training_checkpoint(container):
     assert decay["betas"] == (0.9, 0.999)
     first = content["optimizer"]["state"][0]
     assert first["step"] == 1
-    # Gradients of one: the first moment is 1 - 0.9, rounded to float32.
+    # All gradients are 1, so the first moment is 1 - 0.9, rounded to float32.
     np.testing.assert_allclose(first["exp_avg"], np.full((2, 4), 0.1), rtol=1e-6)
     assert content["scaler"]["scale"] == 65536.0
 
@@ -206,13 +206,17 @@ def test_state_dict_keeps_half_precision():
         (
             "training",
             "optimizer",
-            r"entry 'optimizer' is not a state dict: .* 'state', 'param_groups' of its 2",
+            r"entry 'optimizer' is not a state dict of named .* 2 entries are 'state', 'param_groups'",
         ),
-        ("training", "scaler", r"entry 'scaler' is not a state dict: not named tensors are 'scale', "),
+        (
+            "training",
+            "scaler",
+            r"entry 'scaler' is not a state dict of named tensors. Its .* entries are 'scale', ",
+        ),
         (
             "tensors",
             "model",
-            r"no entry 'model'; .*'dtype.float64'.* \(19 in all\).* averaged weights are taken",
+            r"no entry 'model'; .*'dtype.float64'.* \(19 in all\).* averaged weights are loaded",
         ),
     ],
 )
@@ -222,7 +226,7 @@ def test_wrong_key(name, key, message):
 
 
 def test_unread_storages_are_not_needed(tmp_path):
-    """Only the chosen weights are read: damage in the optimizer's numbers goes unnoticed."""
+    """Only the chosen weights are read, so damage in the optimizer's numbers does no harm."""
     with zipfile.ZipFile(DATA / "training_zip.pth") as archive:
         last = max((n for n in archive.namelist() if "/data/" in n), key=lambda n: int(n.split("/")[-1]))
         offset = archive.getinfo(last).header_offset
@@ -260,7 +264,7 @@ def test_flipped_bytes_give_an_answer_or_a_conversion_error(path, tmp_path):
             read_torch_file(flipped)
         except ConversionError:
             failures += 1
-    assert failures > 20  # the flips did hit what matters
+    assert failures > 20  # some flips caused errors
 
 
 @pytest.mark.parametrize(
@@ -272,9 +276,9 @@ def test_flipped_bytes_give_an_answer_or_a_conversion_error(path, tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\0" * 257 + b"ustar\0", "a tar archive"),
         (b"\x10\0\0\0\0\0\0\0{}", "a safetensors file"),
-        (b"garbage", r"not a file of torch.save \(7 bytes that begin with b'garbage'\)"),
+        (b"garbage", r"torch.save did not write it \(7 bytes that begin with b'garbage'\)"),
         (b"PK\x03\x04garbage", "the zip archive is cut short or damaged"),
-        (b"\x80\x02K\x01.", "not one of torch.save: it lacks the magic number"),
+        (b"\x80\x02K\x01.", "torch.save did not write it: the magic number is missing"),
     ],
 )
 def test_foreign_files(data, message, tmp_path):
@@ -286,7 +290,7 @@ def test_foreign_files(data, message, tmp_path):
 
 
 def test_missing_file_and_directory(tmp_path):
-    with pytest.raises(ConversionError, match="no.pth: there is no such file"):
+    with pytest.raises(ConversionError, match="no.pth: the file does not exist"):
         read_torch_file(tmp_path / "no.pth")
     with pytest.raises(ConversionError, match="cannot be read: Is a directory"):
         read_torch_file(tmp_path)
@@ -294,7 +298,7 @@ def test_missing_file_and_directory(tmp_path):
 
 def test_other_zip_files(tmp_path):
     np.savez(tmp_path / "arrays.npz", a=np.ones(2))
-    with pytest.raises(ConversionError, match=r"not one of torch.save.* Its entries: 'a.npy'"):
+    with pytest.raises(ConversionError, match=r"torch.save did not write it.* Its entries: 'a.npy'"):
         read_torch_file(tmp_path / "arrays.npz")
     script = rezipped(DATA / "weights_zip.pth", tmp_path / "script.pt", lambda name, data: data)
     with zipfile.ZipFile(script, "a") as archive:

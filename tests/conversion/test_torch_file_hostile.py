@@ -1,7 +1,7 @@
-"""Files that try to run code, to reach outside their bytes or to exhaust the memory or the clock.
+"""Files that try to run code.
 
-Each is made by hand, from pickle instructions. Those that would do harm make a directory when they
-are opened by `pickle`; `test_the_attacks_work_on_pickle` shows that they are live.
+Each is written by hand from pickle instructions. Harmful ones make a directory when `pickle` opens them.
+`test_the_attacks_work_on_pickle` shows that the attacks work.
 """
 
 import copyreg
@@ -18,14 +18,14 @@ from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.pickles.inert import Record
 
 EXTENSION = 0x7A
-NOT_EXECUTED = "refused, and nothing of the file has been executed"
+NOT_EXECUTED = "refused, and nothing in the file was executed"
 
 
 MKDIR = name("os", "mkdir")
 GETATTR = name("builtins", "getattr")
 
 
-# Each takes the path of the directory to make. The second member: what the message must name.
+# Functions of the directory to make, and the name in the error message.
 ATTACKS = {
     "os.system": (lambda t: call(name("os", "system"), f"mkdir {t}"), "'os.system'"),
     "posix.system": (lambda t: call(name("posix", "system"), f"mkdir {t}"), "'posix.system'"),
@@ -114,7 +114,7 @@ def test_attack_in_the_magic_number(tmp_path):
 
 
 def test_extension_registry_is_not_consulted(tmp_path):
-    """EXT1 takes what any library has registered, and once cached it by-passes `find_class`."""
+    """EXT1 uses objects that any library has registered. Cached ones bypass `find_class`."""
     target = tmp_path / "harm"
     attack = Code(pickle.EXT1 + bytes([EXTENSION]) + code((str(target),)) + pickle.REDUCE)
     copyreg.add_extension("os", "mkdir", EXTENSION)
@@ -190,7 +190,7 @@ FLOAT64 = call(name("numpy", "dtype"), "f8", False, True)
         (build(NAMESPACE, {"__class__": name("collections", "OrderedDict")}), "the attribute '__class__'"),
         (build(NAMESPACE, {"__dict__": {}}), "the attribute '__dict__'"),
         (build(NAMESPACE, {1: 2}), "the attribute 1"),
-        (build(NAMESPACE, (None, {"__class__": 1})), "gets a tuple as its state"),
+        (build(NAMESPACE, (None, {"__class__": 1})), "is a tuple, expected a dictionary"),
         (build(ORDERED, (None, {"__class__": 1})), "attributes of a value of type OrderedDict"),
         (build(name("argparse", "Namespace"), {"set_state": 1}), "attributes of a value of type Constructor"),
         (build(name("torch._utils", "_rebuild_tensor"), {}), "attributes of a value of type Constructor"),
@@ -209,7 +209,7 @@ def test_states_cannot_change_objects(content, message, tmp_path):
 
 
 def test_attributes_of_a_record_do_not_shadow_its_class(tmp_path):
-    """A second BUILD must not run what the first has put under the method's name."""
+    """A second BUILD must not call an object that the first BUILD stored under the method's name."""
     content = build(build(NAMESPACE, {"set_state": name("torch", "Size")}), {"a": 1})
     args = read_torch_file(zip_file(tmp_path / "odd.pth", content))
     assert vars(args) == {"set_state": "torch.Size", "a": 1}

@@ -1,4 +1,4 @@
-"""U-Nets of truly_shift_invariant_cnns: golden cases, every form there and back, and what is refused."""
+"""U-Nets of truly_shift_invariant_cnns: golden cases, conversion and export of every form, refusals."""
 
 import re
 
@@ -41,7 +41,7 @@ def test_the_golden_cases_in_float32(name):
 
 @pytest.mark.slow
 def test_the_comparison_can_fail():
-    """APS is right to the letter only with the original's gain, by which constants lose three quarters."""
+    """Equal outputs of APS need the original's gain, which reduces constants to a quarter."""
     case, module, variables = converted(UNETS, CASES[0])
     sane = module.clone(upsampler=create_model("unet_aps").upsampler)
     output = jax.jit(sane.apply)(variables, case.inputs.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
@@ -51,7 +51,7 @@ def test_the_comparison_can_fail():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_key_is_used(name):
-    # The gain of APS leaves a 256th of what the coarsest level gives; measured 7e-5.
+    # The gain of APS reduces the coarsest level's output to 1/256. Measured: 7e-5.
     assert list(unused_keys(UNETS, name, least=2e-5)) == []
 
 
@@ -61,7 +61,7 @@ def card_of(model: str, channels: int = 1, **options) -> ModelCard:
 
 
 def state_of(model: str, options: dict) -> tuple[dict[str, np.ndarray], object]:
-    """A state dict with values by rule, and the network that it is of."""
+    """A state dict with computed values, and its network."""
     name, ours = UNETS.translate(model, options)
     module = create_model(name, **ours)
     shapes = abstract_variables(module, 32, options.get("in_channels", 1))
@@ -99,7 +99,7 @@ def test_every_form_is_recognised_and_written_again(model, options):
         np.testing.assert_array_equal(again[key], value, err_msg=key)
 
 
-# Of the originals' default widths.
+# Numbers for the original's default widths.
 @pytest.mark.parametrize(
     ("model", "keys", "count"),
     [
@@ -140,12 +140,12 @@ def test_the_command_writes_every_key_bit_for_bit(tmp_path, capsys):
 
 
 def test_ideal_filters_are_asked_for(tmp_path):
-    """sinc_mode has no filters in its file: as little as a file that lost them."""
+    """A file with sinc_mode has no filters, like a file that lost them."""
     state, module = state_of("unet_lpf", {**SMALL, "sinc_mode": True})
     file = tmp_path / "weights.pth"
     file.write_bytes(torch_file(state))
     with pytest.raises(
-        UndecidedError, match=r"from which they were left out, or one with none \(sinc_mode true"
+        UndecidedError, match=r"whose filters were not saved, or one without filters \(sinc_mode true"
     ):
         load_pretrained(file)
     for options, sampler in (({"sinc_mode": True}, "ideal"), ({"filter_size": 3}, "polyphase")):
@@ -156,7 +156,7 @@ def test_ideal_filters_are_asked_for(tmp_path):
 
 @pytest.mark.parametrize("side", [8, 9, 10, 12, 15, 22])
 def test_sinc_mode_is_the_ideal_filter_of_square_maps(side, draw):
-    """The original clears these rows and columns of the spectrum; of rectangles by the height alone."""
+    """The original clears these rows and columns of the spectrum. For rectangles, only the height decides."""
     x = np.asarray(draw(1, side, side, 2))
     first = -(-side // 4)
     spectrum = np.fft.fft2(x, axes=(1, 2))
@@ -181,15 +181,15 @@ def test_filters_of_aps_that_were_left_out_are_asked_for(tmp_path):
     ("model", "options", "message"),
     [
         ("unet_4down_abs", {}, "unknown network of .*/unet 'unet_4down_abs'. Did you mean 'unet_4down_aps'"),
-        ("UNet_3down_aps", {}, "UNet_3down_aps of .* fails when it is built: there are no weights of it"),
+        ("UNet_3down_aps", {}, "UNet_3down_aps of .* cannot be converted: the original fails to build it"),
         ("unet_4down_aps", {"bilinear": True}, "unknown option of unet_4down_aps of .* 'bilinear'"),
         ("unet_4down", {"filter_size": 3}, "unknown option of unet_4down of .* 'filter_size'"),
         ("unet_4down", {"padding_mode": "reflect"}, "unknown padding_mode of"),
-        ("unet_3down", SMALL, r"unet_3down has 4 widths, got inner_channels_list=\[1, 2, 4, 8, 16\]"),
+        ("unet_3down", SMALL, r"unet_3down needs 4 widths, got inner_channels_list=\[1, 2, 4, 8, 16\]"),
         (
             "unet_lpf",
             {"inner_channels_list": [4, 8, 12]},
-            r"those of the one before: got .*\[4, 8, 12\]",
+            r"twice the width before, got .*\[4, 8, 12\]",
         ),
     ],
 )
@@ -203,14 +203,17 @@ def test_the_classes_names_are_taken_too():
 
 
 def test_our_own_networks_are_not_taken_for_theirs(tmp_path):
-    """What differs is said: the gain of APS, ideal sampling."""
-    for name, lines in (("unet_aps", "upsampler.gain: None, there 1.0"), ("unet_afc", "activation: UpPoly")):
+    """Errors list the differences: the gain of APS, ideal sampling."""
+    for name, lines in (
+        ("unet_aps", "upsampler.gain: ours None, theirs 1.0"),
+        ("unet_afc", "activation: ours UpPoly"),
+    ):
         with pytest.raises(ConversionError, match=re.escape(lines)):
             original_of(SOURCE, card_of(name))
     other = card_of("resnet18_aps", num_classes=1)
-    with pytest.raises(ConversionError, match="network: ResNet, there UNet"):
+    with pytest.raises(ConversionError, match="network: ours ResNet, theirs UNet"):
         original_of(SOURCE, other)
-    # ... nor theirs for networks of other code bases.
+    # And these U-Nets do not match networks of other code bases.
     for source in ("torchvision", "timm", "learnable_polyphase_sampling", "alias_free_convnets"):
         with pytest.raises(ConversionError, match=re.escape(f"Pass --to={SOURCE}")):
             original_of(source, card_of("unet_circular"))

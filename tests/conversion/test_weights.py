@@ -1,4 +1,4 @@
-"""Where programs put the weights: entries and prefixes of any name and nesting."""
+"""Weights in entries and behind prefixes of any name and nesting."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ AVERAGED = (
 @pytest.mark.parametrize("averaged", AVERAGED)
 @pytest.mark.parametrize("raw", ["state_dict", "model", "student", "net"])
 def test_averaged_weights_come_first_and_the_others_are_named(averaged, raw):
-    """As entries, and as prefixes within one."""
+    """Tests networks as entries, and as prefixes within one entry."""
     for content in (
         {raw: state(1.0), averaged: state(2.0, "module.")},
         {"state_dict": state(1.0, f"{raw}.") | state(2.0, f"{averaged}.")},
@@ -64,7 +64,10 @@ def test_averaged_weights_come_first_and_the_others_are_named(averaged, raw):
 
 def test_averaged_model_of_torch():
     found = find_weights({"n_averaged": np.array(3), **state(1.0, "module.")})
-    assert value(found) == 1 and found.note() == "took its entry 'module', left aside 'n_averaged' (1 tensor)"
+    assert (
+        value(found) == 1
+        and found.note() == "loaded its entry 'module', did not load 'n_averaged' (1 tensor)"
+    )
 
 
 def test_averages_of_the_parameters_only_take_the_buffers_from_beside_them():
@@ -78,7 +81,7 @@ def test_averages_of_the_parameters_only_take_the_buffers_from_beside_them():
         assert {name: tensor[0] for name, tensor in found.tensors.items()} == {
             name: 1.0 if "running" in name else 2.0 for name in NAMES
         }
-        assert "the 1 tensors that it lacks" in found.place
+        assert "and 1 tensors from the entry beside it" in found.place
 
 
 def test_averages_without_names_are_left_aside_by_name():
@@ -116,7 +119,7 @@ def test_whole_modules_that_were_pickled():
 
 
 def test_networks_that_nothing_tells_apart_are_asked_for():
-    with pytest.raises(UndecidedError, match=r"several networks: 'netA', 'netB'. Say .* key='netA'"):
+    with pytest.raises(UndecidedError, match=r"several networks: 'netA', 'netB'. Name .* key='netA'"):
         find_weights({"netA": state(), "netB": state()})
     assert value(find_weights({"netA": state(1.0), "netB": state()}, "netA")) == 1
 

@@ -1,4 +1,4 @@
-"""From our variables back to the file of the original: what tests of conversion and golden cases check."""
+"""Shared check of export, for tests of conversion and golden cases."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from aliasfree_jax.conversion import to_original
 
 
 def check_way_back(case: golden.Case, module: Any, variables: Any) -> None:
-    """The way back gives the same file, bit for bit."""
+    """Checks that export returns the same state dict bit by bit."""
     options = {**case.meta["options"], "num_classes": module.num_classes}
     state = to_original(case.meta["source"], case.meta["model"], options, variables)
-    # Masks of ideal filters belong to one size of images; the original makes them anew.
+    # Masks of ideal filters are made for one image size. The original makes them again.
     expected = {key: value for key, value in case.state_dict.items() if not key.endswith(".rect")}
     assert set(state) == set(expected)
     for key, value in expected.items():

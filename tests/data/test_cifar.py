@@ -159,11 +159,11 @@ class Hostile:
 
 HOSTILE = {
     "system": (pickle.dumps({"data": Hostile()}, 2), "tries to run code: it asks for '(posix|nt).system'"),
-    "instance": (b"(S'touch HACKED'\nios\nsystem\n.", "which plain data never need|tries to run code"),
+    "instance": (b"(S'touch HACKED'\nios\nsystem\n.", "which plain data does not need|tries to run code"),
     "inst": (b"(ios\nsystem\n.", "tries to run code"),
     "object": (b"\x80\x02cos\nsystem\nU\x0ctouch HACKED\x85R.", "tries to run code"),
     "builtin": (b"\x80\x02c__builtin__\neval\nU\x011\x85R.", "tries to run code"),
-    "extension": (b"\x80\x02\x82\x01.", "the instruction EXT1, which plain data never need"),
+    "extension": (b"\x80\x02\x82\x01.", "the instruction EXT1, which plain data does not need"),
     "state": (b"\x80\x02}}U\x01aK\x01sb.", "tries to set attributes of a value of type dict"),
     "persistent": (b"\x80\x02U\x01aQ.", "refers to values outside the file"),
     "list": (pickle.dumps([1], 2), "holds a list, not a dictionary"),

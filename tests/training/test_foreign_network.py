@@ -625,5 +625,7 @@ def test_misspelt_options_are_found_on_the_command_line():
 @pytest.mark.parametrize(("model", "how"), [("nets.py:plain", {}), ("resnet18", {"sampler": "polyphase"})])
 def test_no_original_has_the_network(nets, model, how):
     card = setup.make_card(configured(model, how), "ab", "")
-    with pytest.raises(ConversionError, match="(?s)no such network.*by a function of others, or transformed"):
+    with pytest.raises(
+        ConversionError, match="(?s)no network like.*transformed or made by a user's function"
+    ):
         original_of("torchvision", card)

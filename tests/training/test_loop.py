@@ -141,7 +141,7 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_only(world, config, tmp_pat
     again = loop.run(config, tmp_path)
     assert_equal(whole.variables, again.variables)
     told = capfd.readouterr().err
-    assert "is damaged or incomplete" in told and "4.damaged; going on from step 2" in told
+    assert "is damaged or incomplete" in told and "4.damaged. Continuing from step 2" in told
     assert [event["step"] for event in events(tmp_path, "train")] == [1, 2, 3, 4]
 
 
@@ -259,7 +259,7 @@ def test_accepted_changes_that_the_arrays_do_not_allow(world, config, tmp_path):
         loop.run(config, tmp_path, accept_changes=accept)
     stored = (tmp_path / "config.json").read_text()
     config.model.name = "other"
-    with pytest.raises(CheckpointError, match="is of the model 'tiny', the configuration asks for 'other'"):
+    with pytest.raises(CheckpointError, match="has the model 'tiny', but the configuration asks for 'other'"):
         loop.run(config, tmp_path, accept_changes=accept)
     assert (tmp_path / "config.json").read_text() == stored  # the run can still go on
 
