@@ -171,7 +171,7 @@ def test_weights_may_be_elsewhere_but_nothing_else(parse, path_flag, name, tmp_p
 @pytest.mark.parametrize("address", ["gs://bucket/x", "s3://bucket/x", "https://host/x"])
 @pytest.mark.parametrize("name", ["place", "config.data.path", "config.init_from", "config"])
 def test_addresses_are_refused_before_anything_starts(parse, path_flag, name, address):
-    with pytest.raises(ConfigError, match=f"{name}.* is not supported. Pass a path of this machine"):
+    with pytest.raises(ConfigError, match=f"{name}.* is not supported. Pass a path on this machine"):
         parse(*([] if name == "config" else ["--config=configs/own.py"]), f"--{name}={address}")
     assert not list(Path().glob("*:"))
 

@@ -119,7 +119,7 @@ def test_a_run_that_gives_maps_is_audited(task, tmp_path, capsys):
         (["no_such_package.file:make"], "there is no module 'no_such_package.file'"),
         (["nowhere.py:make"], "there is no file nowhere.py"),
         (["{}:make_networks"], "unknown function 'make_networks'. Did you mean 'make_network'?"),
-        (["{}:number"], "is no function but int"),
+        (["{}:number"], "is not a function but int"),
         (["{}:nothing"], "nothing() returned dict: expected a flax.linen.Module"),
         (["{}:badly"], "returned variables of type list"),
         (["{}:wrong_arguments"], "returned arguments of type int"),

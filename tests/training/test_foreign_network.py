@@ -539,8 +539,8 @@ number = 3
 @pytest.mark.parametrize(
     ("model", "transformation", "options", "error", "said"),
     [
-        ("nets.py", {}, {}, ConfigError, "'nets.py' is no target: expected my_package.my_file:make_network"),
-        ("nets.py:", {}, {}, ConfigError, "is no target"),
+        ("nets.py", {}, {}, ConfigError, "'nets.py' is not a reference to a function: expected my_"),
+        ("nets.py:", {}, {}, ConfigError, "is not a reference to a function"),
         ("net.py:plain", {}, {}, ConfigError, r"there is no file .*/net\.py\."),
         ("no_such.nets:plain", {}, {}, ConfigError, "there is no module 'no_such.nets'"),
         ("nets.py:plian", {}, {}, ConfigError, "unknown function 'plian'. Did you mean 'plain'"),
@@ -549,7 +549,7 @@ number = 3
             {},
             {},
             ConfigError,
-            "no function but int: expected one that returns a flax.linen",
+            "not a function but int: expected a function that returns a flax.linen",
         ),
         (
             "nets.py:needs",
