@@ -116,7 +116,7 @@ def _linen_module(model: str, options: Mapping[str, Any]) -> nn.Module:
     _, network = made_by(model, EXPECTED, **given)
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"{model} returned {type(network).__name__}: expected only {EXPECTED}. Training initializes its "
+            f"{model} returned {type(network).__name__}: expected {EXPECTED} alone. Training initializes its "
             "variables. To start from other weights, pass --config.init_from."
         )
     return network

@@ -78,7 +78,7 @@ def _read(path: Path) -> dict[str, Any]:
     written = stored.pop(FORMAT_KEY, 1)
     if written != FORMAT:
         raise ConfigError(
-            f"the stored configuration {path} has format {written}, but this version of aliasfree_jax reads "
+            f"the stored configuration {path} has format {written}, this version of aliasfree_jax reads "
             f"format {FORMAT}: use the version that wrote it."
         )
     return stored

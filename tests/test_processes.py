@@ -119,7 +119,7 @@ def test_what_cannot_work_is_refused(joined, monkeypatch):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", fails)
-    with pytest.raises(ConfigError, match="could not join the others .launcher tpu.*Give --coordinator="):
+    with pytest.raises(ConfigError, match="could not join the others .launcher tpu.*Pass --coordinator="):
         connect("tpu")
 
 
