@@ -77,7 +77,7 @@ def test_the_stride_is_found(draw):
     names = [("conv1", CONV), ("", "relu"), ("conv2", CONV), ("", "relu"), ("head", "dot_general")]
     assert [(layer.path, layer.operation) for layer in found.layers] == names  # the order of execution
     assert found.finding.startswith(f"conv2 ({CONV}) at ")
-    assert "is the first to break under a shift by (1, 1): its input moves along" in found.finding
+    assert "is the first to break under a shift by (1, 1): its input is equivariant" in found.finding
     assert "Reason: a strided convolution by 2 keeps frequencies that alias. Sample by" in found.finding
 
 
@@ -177,7 +177,7 @@ def test_a_nonlinearity_breaks_fractions_of_a_pixel_only(draw):
     found, layers = report(Pointwise(), draw, (0.5, 0.5))
     assert broken(found) == [""] and found.first_break.startswith("relu (")  # of the network itself: its line
     assert "Reason: a non-linearity of unbounded band. Use layers.UpPolynomial" in found.finding
-    assert layers["next"].note == "broken before it, in relu"
+    assert layers["next"].note == "broken earlier, in relu"
 
 
 class Polyphase(nn.Module):
@@ -307,7 +307,7 @@ def test_zeros_hide_nothing_that_can_be_seen(draw):
     (found,) = audited(Zeros(), Zeros().init(jax.random.key(0), x), x, [(1, 1)])
     layers = {layer.path: layer for layer in found.layers}
     assert layers["head"].note == "only zeros" and broken(found) == ["conv"]
-    assert any("head" in note and "only zeros come out" in note for note in found.notes)
+    assert any("head" in note and "all outputs are zero" in note for note in found.notes)
 
 
 class Body(nn.Module):

@@ -67,7 +67,7 @@ def test_the_command_tells_the_first_layer_and_writes_what_it_found(module, tmp_
     run(command, *targets, *options)
     text = capsys.readouterr().out
     assert "make_network, image shifted by (1, 0)" in text and "down (conv_general_dilated)" in text
-    lines = [line for line in text.splitlines() if line.endswith("breaks, the first")]
+    lines = [line for line in text.splitlines() if line.endswith("breaks first")]
     assert len(lines) == 1 and lines[0].startswith("down")  # the mean of sums over ones is exact: mended
     assert "make_network: down (conv_general_dilated) at " in text
     assert "with_variables: Nothing breaks under a shift by (1, 0)." in text
