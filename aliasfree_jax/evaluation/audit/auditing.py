@@ -273,8 +273,8 @@ def _notes(run: Run, layers: Sequence[LayerError]) -> tuple[str, ...]:
             limit = run.limit(row.last)
             errors = f"errors below {limit:.0e}" if limit < DECIDABLE else "all errors"
             notes.append(
-                f"{layer.name} computes with constants of a narrower type than float64: {errors} after it may "
-                "be rounding errors."
+                f"{layer.name} computes with constants of a narrower type than float64: {errors} after it "
+                "may be rounding errors."
             )
             break
     return tuple(notes)

@@ -58,11 +58,11 @@ class Call:
         for shift in shifts:
             if np.shape(shift) != (2,) or not np.isfinite(shift).all():
                 raise ConfigError(
-                    f"shifts must be pairs (rows, columns) in pixels, e.g. [(1, 1), (0.5, 0.5)], got {shift!r}."
+                    f"shifts must be pairs (rows, columns) in pixels, [(1, 1), (0.5, 0.5)], got {shift!r}."
                 )
             if not any(s % side for s, side in zip(shift, sides, strict=True)):
                 raise ConfigError(
-                    f"a circular shift by {pair(shift)} does not change images of {sides}: use another shift."
+                    f"a circular shift by {pair(shift)} does not change images of {sides}: use another."
                 )
 
     def run(self, shift: Shift) -> Run:

@@ -98,7 +98,7 @@ def output(results: Iterable[tuple[Both, Map | Plain]], shift: Shift, image: tup
 
 
 def _laid(array: np.ndarray, value: Map | Plain | None, image: tuple[int, ...]) -> np.ndarray | None:
-    """The array as maps `[N, h, w, C]`, or as a vector that must not change; None if its layout is unknown."""
+    """The array as maps `[N, h, w, C]`, or as a vector that must not change; None: unknown layout."""
     if isinstance(value, Map):
         return as_images(array, value)
     if value is None or value.refused:  # decide by its shape

@@ -41,7 +41,7 @@ class Row:
 
 
 class Run:
-    """Receives the steps of a run and compares the last step of each row, or every step if the last is broken.
+    """Receives the steps of a run. Compares the last step of each row, and if it is broken, every step.
 
     Attributes:
       rows: The rows in the order of execution.

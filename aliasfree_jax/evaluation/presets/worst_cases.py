@@ -127,7 +127,8 @@ def spatial_grid(name: str, rotations: int, translations: int, config: PresetCon
     The original adds 16 black pixels around the image, samples it as `Warp.stretched`, and reports
     `ATTACKED_ACCURACY`.
 
-    Source: Engstrom et al. 2019 (arXiv 1712.02779), as in the code of Michaeli et al. 2023 (arXiv 2303.08085).
+    Source: Engstrom et al. 2019 (arXiv 1712.02779), as in the code of Michaeli et al. 2023 (arXiv
+    2303.08085).
 
     Args:
       name: Name of the measurement.
