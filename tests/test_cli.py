@@ -219,7 +219,9 @@ def test_a_full_disk_is_one_sentence(tmp_path, capsys):
     path = tmp_path / "results.json"
     path.with_name(f".results.json.{os.getpid()}.new").symlink_to("/dev/full")
     assert command(lambda _: write_json(path, {"a": 1}))([]) == 2
-    said = f"error: cannot write {path}: No space left on device. Free disk space or repair the file system.\n"
+    said = (
+        f"error: cannot write {path}: No space left on device. Free disk space or repair the file system.\n"
+    )
     assert capsys.readouterr().err == said and not list(tmp_path.iterdir())
 
 

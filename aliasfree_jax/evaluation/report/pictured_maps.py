@@ -29,7 +29,7 @@ NO_CHANGE, LARGEST_CHANGE = 128, 127  # grey value of no difference, and largest
 
 
 def voc_palette() -> np.ndarray:
-    """Colours of Pascal VOC's classes, uint8 `[256, 3]`: the bits of the number go to the channels in turn."""
+    """Colours of Pascal VOC's classes, uint8 `[256, 3]`: the bits of the class number set the channels."""
     numbers, colours = np.arange(256), np.zeros((256, 3), int)
     for place in range(8):
         for channel in range(3):

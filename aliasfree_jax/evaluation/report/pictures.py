@@ -228,7 +228,7 @@ def frames(networks: Sequence[Evaluated]) -> Iterator[np.ndarray]:
 def gif(shown: Iterable[np.ndarray]) -> bytes:
     """Encodes frames `[h, w, 3]` as an animated GIF."""
     pictures = [Image.fromarray(frame) for frame in shown]
-    # All frames use the palette of the last one: unchanged parts are then equal in all frames and need no space.
+    # All frames use the palette of the last one: unchanged parts are then equal and need no space.
     palette = pictures[-1].quantize(256)
     colours = np.asarray(palette.getpalette()).reshape(-1, 3)
     colours[colours.min(axis=1) >= 248] = 255  # Pillow's lookup is coarse: white would become one of these
