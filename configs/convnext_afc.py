@@ -63,7 +63,7 @@ def recipe(model: str) -> ConfigDict:
 
 
 def gelu_like(name: str) -> dict[str, Any]:
-    """Options of a polynomial activation with the paper's scales that starts as the quadratic closest to GELU.
+    """Options of a polynomial activation with the paper's scales that starts as the best quadratic for GELU.
 
     The paper's networks, trained from scratch, start with 7 times this quadratic of 7 times the input.
     """

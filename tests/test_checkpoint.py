@@ -102,7 +102,7 @@ def card_at(step, **changes):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run with checkpoints of steps 2 and 4; that of step 4 has seed 4."""
+    """A run with checkpoints of steps 2 and 4. Their variables have seeds 2 and 4."""
     with closing(RunCheckpoints(tmp_path / "run", keep=2)) as checkpoints:
         for step in (1, 2, 4):
             checkpoints.save(card_at(step), variables_of(seed=step), state_of(step))
@@ -121,7 +121,7 @@ def test_card_survives_json():
 
 
 def test_cards_with_more_and_fewer_fields():
-    """As other versions of the same format write them."""
+    """Other versions of the same format write such cards."""
     fields = CARD.to_json()
     with pytest.warns(UserWarning, match="does not know; they are ignored: average, newer"):
         assert ModelCard.from_json(fields | {"average": 1, "newer": [1]}) == CARD
@@ -224,7 +224,7 @@ def test_load_a_model_whose_card_names_another(tmp_path):
 
 
 def test_load_a_network_that_this_version_does_not_have(tmp_path, monkeypatch):
-    options = {"blend": {"start": "convnext", "share": 0.5}}  # an option that there was once
+    options = {"blend": {"start": "convnext", "share": 0.5}}  # a removed option
     card = dataclasses.replace(CARD, model="convnext_afc_micro", options=options)
     save_model(tmp_path / "m", card, variables_of())
     monkeypatch.setattr(foreign, "create_model", create_model)
@@ -261,14 +261,14 @@ def empty(step):
     step.mkdir()
 
 
-# Orbax leaves the other reads of a failed restore to end by themselves.
+# Orbax does not wait for the other reads of a failed restore.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [remove_arrays, truncate_arrays, remove_card, truncate_card, empty])
 def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(run, damage):
     damage(run / "checkpoints/4")
     message = r"checkpoints/4 is damaged or incomplete: .* The one before is of step 2\."
     with pytest.raises(CheckpointError, match=message):
-        load_model(run)  # who only reads a network is told, and chooses
+        load_model(run)  # reading only raises an error: the user decides
     with pytest.warns(UserWarning, match=message + r" It is now .*/4.damaged; going on from step 2\."):
         step, variables, _ = restore(run)
     assert step == 2
@@ -283,7 +283,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(run, damage
 
 
 def replace_by_a_loop(path):
-    """A link to itself: the system refuses to open it, to everybody."""
+    """Replaces a file by a link to itself, which no user can open."""
     path.unlink()
     path.symlink_to(path.name)
 
@@ -291,7 +291,7 @@ def replace_by_a_loop(path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("files", ["card/metadata", "variables/d/*", "variables/manifest.ocdbt"])
 def test_an_unreadable_checkpoint_is_left_as_it_is(run, files):
-    """For everything that reads it; training does not go on from older weights."""
+    """All readers raise an error; training does not continue from older weights."""
     for path in list((run / "checkpoints/4").glob(files)):
         replace_by_a_loop(path)
     for read in (load_model, restore):
@@ -370,7 +370,7 @@ def test_the_best_network_says_how_it_was_chosen(tmp_path):
         return keep_best(tmp_path, card_at(step), variables_of(seed=step), results, metric, images)
 
     assert offer(1, 0.9, "accuracy", "test")
-    # What other images said, or of other weights, is nothing to compare with, however good.
+    # Results of other images or other weights are not compared, even if they are better.
     assert offer(2, 0.5, "accuracy", "validation") and not offer(3, 0.4, "accuracy", "validation")
     stored = json.loads((tmp_path / "best/results.json").read_text())
     chosen = {"chosen_by": "accuracy", "chosen_on": "validation"}
@@ -404,7 +404,7 @@ def test_the_best_network_survives_a_death(tmp_path, moment):
         (tmp_path / "best").rename(tmp_path / "best.old")
     else:
         shutil.copytree(tmp_path / "best", tmp_path / "best.old")
-    assert not offer(2, 0.4)  # what was best is known
+    assert not offer(2, 0.4)  # the best result is still known
     assert load_model(tmp_path / "best")[0].step == 1
     assert offer(3, 0.6)
     assert load_model(tmp_path / "best")[0].step == 3

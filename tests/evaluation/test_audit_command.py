@@ -128,7 +128,7 @@ def test_a_run_that_gives_maps_is_audited(task, tmp_path, capsys):
         (["{}:make_network", "--shift=1"], "--shift=1: expected rows,columns in pixels"),
         (
             ["{}:make_network", "--image=8,8,1", "--shift=8,0"],
-            "a shift by (8, 0) moves images of (8, 8) round",
+            "a circular shift by (8, 0) does not change images of (8, 8)",
         ),
     ],
 )

@@ -35,7 +35,7 @@ def evaluate(predict, batches, *, integer=False, fractional=False, **draws):
     measurements = [make(SIDE, **draws) for make in wanted]
     results = evaluator.evaluate(predict, batches, measurements)
     for measurement in measurements:
-        assert results[measurement.name].pop("about").startswith(f"{draws['shifts']} random shifts an image")
+        assert results[measurement.name].pop("about").startswith(f"{draws['shifts']} random shifts per image")
     return results
 
 
@@ -372,7 +372,7 @@ def test_feature_maps_are_moved_back():
         assert "accuracy" not in found
         error, change = (found["it"][name] for name in ("feature_error", "feature_change"))
         assert least <= error["mean"] <= error["max"] < most and change["max"] >= change["mean"] >= 0
-    with pytest.raises(ConfigError, match="compare logits, not features"):
+    with pytest.raises(ConfigError, match="use CompareLogits, not features"):
         reduced(jnp.asarray, [batch(images)], grid, WORST_CASE, compare=CompareFeatures(SIDE))
     with pytest.raises(ConfigError, match="no 'correct' to reduce"):
         reduced(jnp.asarray, [batch(images)], grid, ACCURACY, compare=CompareFeatures(SIDE))
@@ -411,7 +411,7 @@ def test_unusable_networks_and_data_are_refused():
         evaluator.evaluate(global_mean, [batch(images)], [reduced_crop])
     with pytest.raises(ConfigError, match="a shift of 9 pixels is too large"):
         reduced(global_mean, [batch(images)], Grid([[0, 9]]), CONSISTENCY)
-    with pytest.raises(ConfigError, match="Circular takes 2 numbers a shift, got 3"):
+    with pytest.raises(ConfigError, match="Circular needs 2 numbers per shift, got 3"):
         reduced(global_mean, [batch(images)], Grid([[0, 9, 1]]), CONSISTENCY)
     with pytest.raises(ConfigError, match="two measurements have the same name: a, a"):
         evaluator.evaluate(global_mean, [], [Measurement("a", square(1))] * 2)

@@ -116,7 +116,7 @@ def test_every_severity_is_measured(directory):
     assert (results["mean_error"], results["mce"]) == (pytest.approx(0.15), None)
     table = format_table({"images": 4, "accuracy": 1.0, "imagenet_c": results})
     assert "mean of 2" in table and "15.00%" in table and "mCE" not in table
-    assert "not there, so not in the mean: gaussian_noise, shot_noise, impulse_noise" in table
+    assert "missing, so not in the mean: gaussian_noise, shot_noise, impulse_noise" in table
     assert len(results["missing"]) == 17
 
 
@@ -137,17 +137,17 @@ def test_both_means_by_hand():
 
 
 def test_directories_that_are_something_else_are_explained(directory, tmp_path):
-    with pytest.raises(DataError, match="no corruption in .*the first corruption is 'gaussian_noise'"):
+    with pytest.raises(DataError, match="no corruption in .*for example, 'gaussian_noise'"):
         corruptions_in(tmp_path)
     (tmp_path / "blur.tar").touch()
-    with pytest.raises(DataError, match="Unpack what is there: blur.tar."):
+    with pytest.raises(DataError, match="Unpack these archives: blur.tar."):
         corruptions_in(tmp_path)
     for severity in "1235":
         (tmp_path / "frost" / severity).mkdir(parents=True)
     with pytest.raises(DataError, match="is incomplete: .*/frost/4 missing"):
         corruptions_in(tmp_path)
     (tmp_path / "weather" / "frost").mkdir(parents=True)
-    with pytest.raises(DataError, match="frost is there twice: .*/frost and .*/weather/frost. Move one"):
+    with pytest.raises(DataError, match="frost exists twice: .*/frost and .*/weather/frost. Remove one"):
         corruptions_in(tmp_path)
     other = tmp_path / "other"
     write(other / "val", 0)

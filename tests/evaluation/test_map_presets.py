@@ -93,7 +93,7 @@ def test_massc_with_shifts_of_each_image():
         for name in ("lps_massc_circular", "lps_massc_linear"):  # whatever the batches
             assert parts[name]["consistency"] == pytest.approx(whole[name]["consistency"], rel=1e-6)
             assert whole[name]["worst_consistency"] <= whole[name]["consistency"]
-            assert "each axis up to 15 pixels" in whole[name]["about"]  # a roll by 16 would be none
+            assert "up to 15 pixels on each axis" in whole[name]["about"]  # a roll by 16 would be none
 
 
 def unit(x):

@@ -73,7 +73,7 @@ def test_tables_say_what_the_numbers_are():
     row = next(line for line in text.splitlines() if line.startswith("integer "))
     # Rounded to 100% only where there is no exception, and no difference at all is no number of dB.
     assert row.split() == "integer 2048 100.00% 99.99% 93.00% 90.00% 71.00% none -123.5 dB".split()
-    assert "consistency: share of pixels whose class" in text and "(image, shift) pairs" not in text
+    assert "consistency: share of pixels with the class" in text and "(image, shift) pairs" not in text
     assert "cat     does not occur" in text and "ground          90.00%" in text
     text = format_markdown(REGRESSION)
     assert text.startswith("10 images, PSNR 31.2 dB, SSIM 0.9123, NMSE 0.0123\n")
@@ -192,7 +192,7 @@ def test_an_animation_shows_one_image():
     first = pictured(classes, "segmentation", "a")
     other = json.loads(json.dumps(first.results))
     other[IMAGE]["png"] = encoded(np.zeros((SIDE, SIDE, 3), np.uint8))
-    with pytest.raises(DataError, match="a and b saw another image or other shifts"):
+    with pytest.raises(DataError, match="a and b were evaluated with different images or shifts"):
         list(map_frames([first, Evaluated("b", other)]))
     assert [picture.of_maps for picture in pictures_of([first])] == [True, True]
 

@@ -82,7 +82,7 @@ def test_what_ignored_pixels_hold_changes_nothing():
     # Moved back, they are where they were, and the network commutes with rolls.
     assert found["it"]["accuracy"] == pytest.approx(expected, rel=1e-12)
     assert found["it"]["consistency"] == 1  # of all pixels
-    with pytest.raises(DataError, match="no pixel of the images has a label: all are 255"):
+    with pytest.raises(DataError, match="no pixel has a label: all have the value 255"):
         run(classes, [batch(images, np.full_like(label, IGNORED))], [(1, 0)])
 
 
@@ -256,7 +256,7 @@ def test_images_of_one_colour_have_no_psnr():
     compare = CompareImages(MEAN, STD)
     both, first = (run(shrink, [batch(x, x)], [(0, 1)], compare=compare) for x in (images, images[:1]))
     assert both["psnr"] == pytest.approx(first["psnr"], abs=1e-3) and both["nmse"] != first["nmse"]
-    with pytest.raises(DataError, match="no target has values that differ, so there is no psnr"):
+    with pytest.raises(DataError, match="every target is constant, so psnr is not defined"):
         run(shrink, [batch(images[1:], images[1:])], [(0, 1)], compare=compare)
 
 
@@ -311,12 +311,19 @@ def test_outputs_and_labels_that_do_not_fit():
             label,
             None,
             ShapeError,
-            "maps of 8 x 16 pixels for labels of",
+            "output has 8 x 16 pixels, but the labels have",
         ),
         (classes, images, label + 1, None, DataError, "labels of pixels reach from .* the network has 3"),
         (lambda x: classes(x) / 0, images, label, None, AliasFreeError, "logits of 1 of 1 images are not"),
         (smoothing, pictures, label, of_images, ShapeError, "expected images .* as targets"),
-        (lambda x: x[..., :1], pictures, pictures, of_images, ShapeError, "16 x 16 x 1 for targets of 16 x"),
+        (
+            lambda x: x[..., :1],
+            pictures,
+            pictures,
+            of_images,
+            ShapeError,
+            "16 x 16 x 1, but the target has 16 x",
+        ),
         (
             smoothing,
             pictures,
@@ -377,7 +384,7 @@ def test_what_is_not_for_maps_is_refused_by_name():
     text = str(told.value)
     assert text.startswith(
         "--bilinear_shifts, --adversarial=continuous, --spatial_attack, --presets=aps_consistency: not for a "
-        "network of segmentation. What can be measured: --integer_shifts"
+        "not available for task = 'segmentation'. Available: --integer_shifts"
     )
     assert text.endswith("--presets=lps_massc.")
     for name in PRESETS_OF["regression"]:

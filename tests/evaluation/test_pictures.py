@@ -99,7 +99,7 @@ def test_shifts_that_are_no_grid_are_refused():
     network = known()
     for values in network.results["shift_plane"]["per_shift"].values():
         values.pop()
-    with pytest.raises(DataError, match="the shifts of known are no full grid"):
+    with pytest.raises(DataError, match="the shifts of known are not a full grid"):
         shift_plane(network, "accuracy")
 
 
@@ -165,7 +165,7 @@ def test_the_animation_has_a_frame_a_shift():
 
 
 def test_an_animation_shows_one_image_only():
-    with pytest.raises(DataError, match="a and b saw another image or other shifts"):
+    with pytest.raises(DataError, match="a and b were evaluated with different images or shifts"):
         gif(frames([known("a"), known("b", pixel=100)]))
 
 
@@ -226,7 +226,7 @@ def test_the_page_compares_in_one_table_and_tells_what_is_not_alike():
     words = read_page(page([first, second], drawn)).words
     at = words.index("accuracy, no shift")
     assert words[at : at + 3] == ["accuracy, no shift", "50.00%", "25.00%"]
-    assert not any("not measured alike" in word for word in words)
+    assert not any("Do not compare" in word for word in words)
     # A part is that of its measurement: others may have one of the same name.
     part = {"pairs": 8, "worst_case_accuracy": 0.125}
     for name in ("fractional", "adversarial_fraction"):
@@ -238,7 +238,7 @@ def test_the_page_compares_in_one_table_and_tells_what_is_not_alike():
     second.results["images"] = 9
     second.results["shift_plane"]["about"] = "all 24 shifts"
     words = read_page(page([first, second], drawn)).words
-    assert "first and second were not measured alike: images, shift_plane differ." in words
+    assert "Do not compare first with second: these settings differ: images, shift_plane." in words
 
 
 def test_what_was_not_measured_is_told_where_its_picture_would_be():
@@ -284,7 +284,9 @@ def test_what_the_command_refuses(tmp_path, monkeypatch):
     file.write_text(json.dumps(known().results))
     with pytest.raises(ConfigError, match="--names has 2 names for 1 files"):
         run(command, str(file), "--names=x,y")
-    with pytest.raises(ConfigError, match="two networks have the same name: a, a. Name them by --names."):
+    with pytest.raises(
+        ConfigError, match="two networks have the same name: a, a. Pass different names with --names."
+    ):
         run(command, str(file), str(file))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingPackageError, match="a picture needs matplotlib.*'aliasfree_jax.figures.'"):
@@ -369,7 +371,9 @@ def test_an_image_that_is_not_there():
     config = base_config()
     config.eval.pictured_image = 2
     source = ArraySource(np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2, int), ("a",))
-    with pytest.raises(ConfigError, match="pictured_image = 2, but there are 2 images: 0 to 1"):
+    with pytest.raises(
+        ConfigError, match="pictured_image = 2, but there are 2 images: choose one from 0 to 1"
+    ):
         image_results(Striding(), {}, strided, source, config)
     config.eval.pictured_image = -1
     with pytest.raises(ConfigError, match="eval.pictured_image must not be negative, got -1"):

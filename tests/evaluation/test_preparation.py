@@ -74,7 +74,7 @@ def test_the_header_says_what_was_used():
     results = {"images": 2, "accuracy": 0.5, "preparation": preparation}
     expected = (
         "prepared for 48 x 48, ratio 0.75, bicubic; overridden: mean (network: (0.5, 0.4, 0.3)); "
-        "afc_grid: bilinear, as the original"
+        "afc_grid: bilinear, as in the original"
     )
     assert format_table(results).splitlines() == ["2 images, accuracy 50.00%", expected]
     assert format_markdown(results).splitlines()[-1] == expected
@@ -84,7 +84,7 @@ def test_another_number_of_channels_is_explained():
     data = base_config().data
     data.std = (0.5,)
     with pytest.raises(
-        ConfigError, match="data.std has 1 numbers, but the network takes 3 channels: give one"
+        ConfigError, match="data.std has 1 numbers, but the network has 3 input channels: set one"
     ):
         prepare(data, CARD, {"data.std"})
     grey = ArraySource(np.zeros((1, 8, 8, 1), np.uint8), [0])
@@ -190,7 +190,7 @@ def test_windows_and_presets_are_prepared_for_the_weights(evaluate, images):
     margin = "--config.eval.crop_margin=8"
     chosen = ["--presets=blurpool_consistency,aps_cifar_circular", "--paper", "--crop_shifts", margin]
     results, printed, passes = evaluate(images, *chosen)
-    assert "ratio 0.75, bicubic; blurpool_consistency: bilinear, as the original\n" in printed
+    assert "ratio 0.75, bicubic; blurpool_consistency: bilinear, as in the original\n" in printed
     assert results["preparation"]["presets"] == {"blurpool_consistency": "bilinear"}
     assert [names for names, _ in passes] == [["aps_cifar_circular"], ["crop"], ["blurpool_consistency"]]
     for (_, found), expected in zip(

@@ -471,7 +471,7 @@ def test_every_preset_runs_and_finds_nothing_in_a_constant_network(name, paper):
 def test_unknown_presets_and_impossible_ones():
     with pytest.raises(ConfigError, match="unknown preset 'afc_fractions'. Did you mean 'afc_fraction'"):
         preset("afc_fractions", PresetConfig(SIDE))
-    with pytest.raises(ConfigError, match="1/2 of a pixel or finer"):
+    with pytest.raises(ConfigError, match="eval.finest_fraction must be at least 2"):
         preset("afc_rand_shift", PresetConfig(SIDE, finest=1), paper=True)
     small = {"image": np.zeros((1, 16, 16, 1)), "label": np.zeros(1, int), "mask": np.ones(1)}
     with pytest.raises(ConfigError, match="a shift of 31 pixels is too large: the shorter side .* is 16"):

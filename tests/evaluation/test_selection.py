@@ -109,7 +109,7 @@ def test_windows_see_the_image_at_the_usual_scale():
     wide = View(3, "bicubic").data(config)
     assert wide.image_size == 230 and int(wide.image_size / wide.eval_crop_ratio) == 256
     assert wide.eval_view == "crop" and config.data.eval_crop_ratio == 0.875
-    with pytest.raises(ConfigError, match="need images of 258 pixels .* resized to 256 .* is at most 16"):
+    with pytest.raises(ConfigError, match="need images of 258 pixels .* resized to 256 .* to at most 16"):
         View(17, "bicubic").data(config)
     config.data.zero_pad = 8
     with pytest.raises(ConfigError, match="border of zeros .data.zero_pad = 8"):

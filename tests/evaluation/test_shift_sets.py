@@ -118,7 +118,7 @@ def test_impossible_draws_are_explained():
         random_fraction(1, -1, 2, KEY)
     with pytest.raises(ConfigError, match="grid >= 2, got 0 and 1"):
         random_fraction(1, 0, 1, KEY)
-    with pytest.raises(ConfigError, match="shifts must be at least 1 an image, got 0"):
+    with pytest.raises(ConfigError, match="shifts must be at least 1 per image, got 0"):
         random_integer(0, 1, KEY)
     with pytest.raises(ConfigError, match="radius .* at least 1 pixel, got 0"):
         square(0)

@@ -77,13 +77,13 @@ def test_bilinear_shifts_average_neighbours():
 @pytest.mark.parametrize(
     ("shifting", "where", "message"),
     [
-        (Circular(), [[9, 0]], "shift of 9 pixels is too large: the shorter side of the images is 8"),
-        (ZeroFilled(), [[0, -8]], "nothing of an image with a side of 8 would be left"),
-        (ZeroFilled(), [[0.5, 0]], "ZeroFilled moves by whole pixels only, got float"),
-        (Crop(2), [[3, 0]], "shift of 3 pixels is too large: the images reach 2 pixels beyond"),
-        (Crop(2), [[0.5, 0]], "Crop moves by whole pixels only"),
+        (Circular(), [[9, 0]], "shift of 9 pixels is too large: the shorter side of the images has 8"),
+        (ZeroFilled(), [[0, -8]], "nothing of an image with a side of 8 pixels would be left"),
+        (ZeroFilled(), [[0.5, 0]], "ZeroFilled needs whole pixels, got float"),
+        (Crop(2), [[3, 0]], "shift of 3 pixels is too large: the images extend 2 pixels beyond"),
+        (Crop(2), [[0.5, 0]], "Crop needs whole pixels"),
         (Bilinear(2), [[0, 2.5]], "shift of 2.5 pixels is too large"),
-        (Bilinear(), [[0, 8.5]], "nothing of an image with a side of 8 would be left"),
+        (Bilinear(), [[0, 8.5]], "nothing of an image with a side of 8 pixels would be left"),
     ],
 )
 def test_impossible_shifts_are_explained(shifting, where, message):

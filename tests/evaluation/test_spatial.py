@@ -75,7 +75,9 @@ def test_the_attack_finds_more_in_a_larger_space():
 
 
 def test_impossible_warps_are_explained():
-    with pytest.raises(ConfigError, match="a shift of 9 pixels is too large: nothing is left of a side of 8"):
+    with pytest.raises(
+        ConfigError, match="a shift of 9 pixels is too large: nothing of an image with a side of 8"
+    ):
         Warp().check((1, 8, 8, 1), np.array([[[9, 0, 0, 0]]]))
     with pytest.raises(ShapeError, match=r"rows and columns \[2, h, w\], got \[1, 4, 4\]"):
         bilinear_sample(np.zeros((2, 4, 4, 1), np.float32), np.zeros((1, 4, 4)), np.zeros((1, 4, 4)))
