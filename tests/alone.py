@@ -1,4 +1,4 @@
-"""Blocks imports: only jax, flax, numpy and their dependencies are allowed. Import this first in a new process.
+"""Import this first in a new process: it allows only jax, flax, numpy and their dependencies.
 
 `allow("optax")` also allows one more package with its dependencies.
 """

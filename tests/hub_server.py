@@ -4,8 +4,8 @@
         with hub_at(endpoint, tmp_path):
             fetch("hf://owner/name")
 
-As on huggingface.co, files of weights are stored on another server (a redirect; their ETag is a SHA-256). Other
-files are in the repository; their ETag is the SHA-1 of a git blob. A commit is a hash of its contents.
+As on huggingface.co, files of weights are stored on another server (a redirect; their ETag is a SHA-256).
+Other files are in the repository; their ETag is the SHA-1 of a git blob. A commit is a hash of its contents.
 """
 
 import contextlib

@@ -5,8 +5,8 @@
     python tests/recording.py after.json
     python tests/recording.py --compare before.json after.json
 
-Of every array, the shape, the type and a hash of the bytes are stored. So equal means bit for bit equal, on one
-machine with one version of jax. `RENAMED` lists names that changed on purpose.
+Of every array, the shape, the type and a hash of the bytes are stored. So equal means bit for bit equal, on
+one machine with one version of jax. `RENAMED` lists names that changed on purpose.
 """
 
 import hashlib
@@ -92,7 +92,7 @@ def _values(name: str, module: Any) -> Recording:
 
 
 def record_networks() -> Iterator[Recording]:
-    """Variables of every network; and values of networks with one block per stage, once for equal networks."""
+    """Variables of every network; values of networks with one block per stage, once for equal networks."""
     seen = set()
     for name in list_models():
         yield _shapes(name)

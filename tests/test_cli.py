@@ -31,7 +31,7 @@ def get_config(name="digits"):
 
 @pytest.fixture
 def parse(tmp_path, monkeypatch):
-    """Returns a function that parses arguments like a program. Makes configs/own.py; removes --config later."""
+    """Makes configs/own.py and returns a function that parses arguments. Removes --config afterwards."""
     monkeypatch.chdir(tmp_path)
     Path("configs").mkdir()
     Path("configs/own.py").write_text(CONFIG)

@@ -1,7 +1,7 @@
 """Tests of docs/changing_your_network.md: its code blocks, commands and tables are correct.
 
-Exact means an error below 1e-5 of the result: float32 rounding of at most a few hundred sums. Layers that break
-equivariance have errors above 1e-3.
+Exact means an error below 1e-5 of the result: float32 rounding of at most a few hundred sums. Layers that
+break equivariance have errors above 1e-3.
 """
 
 import json
@@ -283,7 +283,7 @@ def test_a_row_holds(row):
 
 
 def test_blurpools_own_table():
-    """The layers of the last and the middle column give equal results, with the filter named below the table."""
+    """The layers of the last and the middle column are equal, with the filter named below the table."""
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 8, 8, 4)), jnp.float32)
     blur = Factory(BlurPool, kernel_size=4, padding="REFLECT")
     pooled = nn.max_pool(x, (2, 2), (1, 1))

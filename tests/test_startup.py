@@ -271,7 +271,7 @@ def test_where_the_system_refuses_the_program_goes_on(telling, tmp_path):
 @glibc
 @pytest.mark.skipif(not startup._on_request(), reason="this kernel does not give huge pages on request")
 def test_huge_pages_save_page_faults(telling):
-    """Strings of 32 MiB, one after the other: 8192 faults each with pages of 4 KiB, 16 with pages of 2 MiB."""
+    """Strings of 32 MiB in turn: 8192 faults each with pages of 4 KiB, 16 with pages of 2 MiB."""
     code = "\n".join(
         (
             "import resource",
