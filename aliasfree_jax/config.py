@@ -80,7 +80,7 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "model.options": ({}, None),
     # Keyword arguments of `aliasfree_jax.shift_invariant`; {}: the network is not transformed.
     "model.shift_invariant": ({}, None),
-    # Data: where the images are, and how they become inputs.
+    # -- Data: where the images are, and how they become inputs --
     # Kind of data set. "arrays" can be used only from Python.
     "data.source": ("digits", SOURCES),
     # folder: a directory, .tar* or .zip file; records: a directory; tfds: the data_dir.
@@ -115,10 +115,10 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "data.erase_probability": (0.0, SHARE),
     # Smallest and largest factor by which both sides are scaled before the crop, for crop = random_scaled.
     "data.scale_range": ((0.5, 2.0), Several(POSITIVE, fewest=2, longest=2, ascending=True)),
-    # `noise` and `reduction` are for task = regression. They change the input; the target stays unchanged.
-    # Standard deviation of the normal noise that is added to images in [0, 1].
+    # For task = regression: standard deviation of the normal noise that is added to input images in [0, 1].
     "data.noise": (0.0, NOT_NEGATIVE),
-    # The input is downsampled by this factor with an ideal filter, then upsampled to its old size; 1: off.
+    # For task = regression: the input is downsampled by this factor with an ideal filter, then upsampled to
+    # its old size; 1: off. The target stays unchanged.
     "data.reduction": (1, POSITIVE_COUNT),
     # Training images are shifted circularly by up to this many pixels along each axis.
     "data.circular_shift": (0, COUNT),
@@ -143,7 +143,7 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "data.eval_limit": (0, COUNT),
     # Share of each class's training images that is held out. Evaluations during training use these images.
     "data.validation": (0.0, Range(0, 1, below=True)),
-    # Training.
+    # -- Training --
     # Examples per parameter update, over all devices and processes.
     "train.batch_size": (64, POSITIVE_COUNT),
     # Micro-batches per parameter update.
@@ -154,7 +154,6 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "train.loss": ("cross_entropy", tuple(sorted({name for of in LOSSES.values() for name in of}))),
     # Share of the label that is spread over all classes.
     "train.label_smoothing": (0.0, DECAY),
-    # Mixing of images and labels, on the device.
     # MixUp: parameter alpha of its Beta distribution; 0: off.
     "train.mixing.mixup": (0.0, NOT_NEGATIVE),
     # CutMix: parameter alpha of its Beta distribution; 0: off.
@@ -175,8 +174,8 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "train.devices": (0, COUNT),
     # Number of devices that share one copy of the parameters and the optimizer state.
     "train.parameter_shards": (1, POSITIVE_COUNT),
-    # Temperature of learned polyphase samplers as a function of the epoch. It starts at 1.
-    # decay: multiplied by `factor` every `every_epochs`, down to `least`; linear: see `at_epochs`.
+    # Temperature of learned polyphase samplers as a function of the epoch. It starts at 1. decay:
+    # multiplied by `factor` every `every_epochs`, down to `least`; linear: see `at_epochs`.
     "train.temperature.schedule": ("constant", TEMPERATURES),
     # Interval between two multiplications, for schedule = decay.
     "train.temperature.every_epochs": (10.0, POSITIVE),
@@ -188,7 +187,8 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "train.temperature.at_epochs": ((), Several(NOT_NEGATIVE, ascending=True)),
     # Temperatures at the epochs in `at_epochs`.
     "train.temperature.targets": ((), Several(PART)),
-    # Optimizer.
+    # -- Optimizer: from gradients to updates --
+    # Name of the optimizer.
     "optimizer.name": ("adamw", OPTIMIZERS),
     # Largest learning rate, reached at the end of the warm-up.
     "optimizer.learning_rate": (4e-3, POSITIVE),
@@ -223,7 +223,7 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "optimizer.layer_decay": (1.0, PART),
     # Factor of the backbone's learning rate, for DeepLab.
     "optimizer.backbone_factor": (1.0, PART),
-    # Evaluation, during training and by eval.py.
+    # -- Evaluation, during training and by eval.py --
     # Images per batch.
     "eval.batch_size": (100, POSITIVE_COUNT),
     # Interval between evaluations during training.
@@ -234,7 +234,8 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "eval.shifts": (8, POSITIVE_COUNT),
     # Largest whole-pixel part of those shifts, in pixels. It is limited to the image's side minus 1.
     "eval.max_shift": (32, POSITIVE_COUNT),
-    # Pixels around the input that windows may reach, for eval.py --crop_shifts and --bilinear_shifts.
+    # Pixels around the input that windows may reach, for eval.py --crop_shifts and --bilinear_shifts. Also the
+    # largest shift of --zero_filled_shifts.
     "eval.crop_margin": (16, POSITIVE_COUNT),
     # Largest shift in pixels along each axis, for eval.py --adversarial=integer, half or continuous.
     "eval.worst_case_radius": (16, POSITIVE_COUNT),
@@ -244,13 +245,15 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "eval.pictured_image": (0, COUNT),
     # Path of the layer whose feature map is shown; "": the last one with a map of at least 8 x 8.
     "eval.pictured_layer": ("", None),
-    # Ranges of eval.py --spatial_attack, in both directions.
-    # Degrees. The presets afc_*_grid use the original's constraint.
+    # eval.py --spatial_attack: largest rotation in degrees. In the presets afc_*_grid: the original's
+    # constraint.
     "eval.attack.rotation": (30.0, NOT_NEGATIVE),
-    # Share of the image's side. The default is the original's value for 30 degrees.
+    # eval.py --spatial_attack: largest translation as a share of the image's side. The default is the
+    # original's value for 30 degrees.
     "eval.attack.translation": (30 / 280, SHARE),
-    # Factor; 1: no scaling.
+    # eval.py --spatial_attack: largest factor of enlargement; 1: no scaling.
     "eval.attack.enlargement": (1.0, Range(1)),
+    # -- Checkpoints and logs --
     # Interval between checkpoints.
     "checkpoint.every_epochs": (1.0, NOT_NEGATIVE),
     # Number of checkpoints that are kept.
