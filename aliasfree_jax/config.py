@@ -234,8 +234,8 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "eval.shifts": (8, POSITIVE_COUNT),
     # Largest whole-pixel part of those shifts, in pixels. It is limited to the image's side minus 1.
     "eval.max_shift": (32, POSITIVE_COUNT),
-    # Pixels around the input that windows may reach, for eval.py --crop_shifts and --bilinear_shifts. Also the
-    # largest shift of --zero_filled_shifts.
+    # Pixels around the input that windows may reach, for eval.py --crop_shifts and --bilinear_shifts. Also
+    # the largest shift of --zero_filled_shifts.
     "eval.crop_margin": (16, POSITIVE_COUNT),
     # Largest shift in pixels along each axis, for eval.py --adversarial=integer, half or continuous.
     "eval.worst_case_radius": (16, POSITIVE_COUNT),
