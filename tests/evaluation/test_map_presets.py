@@ -121,8 +121,8 @@ def test_aps_equivariance(name, peak):
         assert 0 < found["SSIM"] < 1
     exact = run(name, smoothing, batches_of(images, images), compare, config)
     assert exact == {"NMSE": 0, "PSNR": 400, "SSIM": pytest.approx(1, abs=1e-6)}
-    sane = run(name, network, batches_of(images, images), compare, config, paper=False)[name]
-    assert sane["pairs"] == 3 and sane["mean_moved_nmse"] > 1e-3
+    improved = run(name, network, batches_of(images, images), compare, config, paper=False)[name]
+    assert improved["pairs"] == 3 and improved["mean_moved_nmse"] > 1e-3
 
 
 def test_aps_psnr_shift():

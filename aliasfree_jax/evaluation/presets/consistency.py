@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation import measurements as sane
+from aliasfree_jax.evaluation import measurements
 from aliasfree_jax.evaluation.evaluator import Measurement
 from aliasfree_jax.evaluation.presets import (
     Figure,
@@ -183,7 +183,9 @@ def afc_evaluate(config: PresetConfig, paper: bool) -> Preset:
     """
     name = "afc_evaluate"
     if not paper:
-        return Preset((sane.integer_shifts(config.side, shifts=_SHIFTS, max_shift=32, seed=config.seed),))
+        return Preset(
+            (measurements.integer_shifts(config.side, shifts=_SHIFTS, max_shift=32, seed=config.seed),)
+        )
     shifts = draws(np.random.RandomState(config.seed), -32, 32, 1)
     reductions = (CONSISTENCY, *UNSHIFTED, *map(MeanOfBatches, UNSHIFTED))
     figures = accuracies(name) | {
@@ -208,7 +210,12 @@ def alias_free_consistency(family: str, config: PresetConfig, paper: bool) -> Pr
     """
     if not paper:
         draw = {"shifts": _SHIFTS, "max_shift": 32, "seed": config.seed}
-        return Preset((sane.integer_shifts(config.side, **draw), sane.fractional_shifts(config.side, **draw)))
+        return Preset(
+            (
+                measurements.integer_shifts(config.side, **draw),
+                measurements.fractional_shifts(config.side, **draw),
+            )
+        )
     whole, half = f"{family}_shift", f"{family}_sub_pix_shift"
     roll = np.random.RandomState(config.seed).randint(-32, 32, size=2)[None]
     more = () if family == "afc" else tuple(map(MeanOfBatches, UNSHIFTED))
@@ -248,7 +255,9 @@ def afc_rand_shift(config: PresetConfig, paper: bool) -> Preset:
             f"afc_rand_shift: eval.finest_fraction must be at least 2 (1/2 of a pixel), got {up}."
         )
     if not paper:
-        return Preset((sane.fractional_shifts(config.side, shifts=_SHIFTS, max_shift=31, seed=config.seed),))
+        return Preset(
+            (measurements.fractional_shifts(config.side, shifts=_SHIFTS, max_shift=31, seed=config.seed),)
+        )
     stream = np.random.RandomState(config.seed)
 
     def next_shift() -> np.ndarray:

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from aliasfree_jax.evaluation import measurements as sane
+from aliasfree_jax.evaluation import measurements
 from aliasfree_jax.evaluation.evaluator import Measurement
 from aliasfree_jax.evaluation.presets import MakePreset, Preset, PresetConfig, accuracies, draws, figure
 from aliasfree_jax.evaluation.reductions import (
@@ -38,9 +38,9 @@ def fraction(config: PresetConfig, paper: bool) -> Preset:
     Source: Michaeli et al. 2023 (arXiv 2303.08085).
     """
     if not paper:
-        return Preset((sane.adversarial_fraction(config.finest),))
+        return Preset((measurements.adversarial_fraction(config.finest),))
     sets = {}
-    for n in sane.distinct_factors(config.finest):
+    for n in measurements.distinct_factors(config.finest):
         part = np.arange(1, n)
         sets[f"1/{n}"] = Grid(-product(part, part) / n)
     return _worst_case("afc_fraction", sets, "sub_shift_robust_score")
@@ -52,7 +52,7 @@ def integer(config: PresetConfig, paper: bool) -> Preset:
     Source: Michaeli et al. 2023 (arXiv 2303.08085).
     """
     if not paper:
-        return Preset((sane.adversarial_integer(config.side, config.radius),))
+        return Preset((measurements.adversarial_integer(config.side, config.radius),))
     return _worst_case("afc_integer", Grid(product(WHOLE, WHOLE)), "full_adversarial_shift_robust_score")
 
 
@@ -65,7 +65,9 @@ def full(config: PresetConfig, paper: bool) -> Preset:
     """
     side, radius, name = config.side, config.radius, "afc_full"
     if not paper:
-        return Preset((sane.adversarial_integer(side, radius), sane.adversarial_half(side, radius)))
+        return Preset(
+            (measurements.adversarial_integer(side, radius), measurements.adversarial_half(side, radius))
+        )
     rolls = product(WHOLE, WHOLE)
     sets = {"integer": Grid(rolls), "half": Grid(-(rolls - 0.5))}
     figures = {
@@ -82,7 +84,7 @@ def integer_rand10(config: PresetConfig, paper: bool) -> Preset:
     Source: Michaeli et al. 2023 (arXiv 2303.08085).
     """
     ten = draws(np.random.RandomState(config.seed), 1, 32, 10)
-    own = random_integer(10, sane.largest_shift(31, config.side), jax.random.key(config.seed))
+    own = random_integer(10, measurements.largest_shift(31, config.side), jax.random.key(config.seed))
     shifts = ten if paper else own
     return _worst_case("afc_integer_rand10", shifts, "full_adversarial_shift_robust_score")
 
