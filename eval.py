@@ -4,12 +4,12 @@ python eval.py --integer_shifts --fractional_shifts                   the newest
 python eval.py --workdir=runs/afc --adversarial=integer,half,continuous
 python eval.py --checkpoint=model.pth --config=configs/....py --crop_shifts --imagenet_c=DIR
 python eval.py --integer_shifts --pictures                            eval.html: maps, curves, an animation
-python eval.py --presets=afc_fraction,aps_consistency --paper         the papers' metrics to the letter
+python eval.py --presets=afc_fraction,aps_consistency --paper         the papers' metrics, exactly as there
 
-What to evaluate on comes from the run's own configuration, or from --config (its sections data and
-eval); any field can be overridden: --config.data.path=..., --config.eval.shifts=16. How images are prepared
-belongs to the weights, whatever --config has: size, view, crop ratio, interpolation, normalisation, EXIF.
-Only an override by name changes it, e.g. --config.data.image_size=256; the table says so.
+The data and the settings come from the run's configuration, or from the sections data and eval of --config.
+Any field can be overridden: --config.data.path=..., --config.eval.shifts=16. The preparation of images
+belongs to the weights, not to --config: size, view, crop ratio, interpolation, normalisation, EXIF. Only an
+override of the field changes it, e.g. --config.data.image_size=256. The output then lists the override.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ from pathlib import Path
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.startup import begin
 
-if __name__ == "__main__":  # before what may be missing is imported
+if __name__ == "__main__":  # before imports that may fail
     begin()
 
 from absl import flags
@@ -55,19 +55,23 @@ _RANDOM = {
     ),
     "zero_filled": flags.DEFINE_bool("zero_filled_shifts", False, "random shifts with zeros at the border"),
     "crop": flags.DEFINE_bool("crop_shifts", False, "random windows of a larger image"),
-    "bilinear": flags.DEFINE_bool("bilinear_shifts", False, "random windows at real-valued places, bilinear"),
+    "bilinear": flags.DEFINE_bool(
+        "bilinear_shifts", False, "random windows at real-valued positions, bilinear interpolation"
+    ),
 }
 _ADVERSARIAL = flags.DEFINE_list(
     "adversarial", [], f"worst cases over circular shifts: {', '.join(ADVERSARIAL)}"
 )
-_SPATIAL = flags.DEFINE_bool("spatial_attack", False, "worst case over rotations, translations, scalings")
+_SPATIAL = flags.DEFINE_bool("spatial_attack", False, "worst case over rotations, translations and scalings")
 _IMAGENET_C = flags.DEFINE(
     cli.LocalPath(), "imagenet_c", "", "directory of ImageNet-C: [blur/]<corruption>/<severity>/<class>/"
 )
 _PRESETS = flags.DEFINE_list("presets", [], f"metrics of the papers: {', '.join(PRESETS)}")
-_PAPER = flags.DEFINE_bool("paper", False, "presets to the letter: shared shifts, ranges, names and units")
+_PAPER = flags.DEFINE_bool(
+    "paper", False, "presets exactly as in the papers' programs: their shifts, ranges, names and units"
+)
 _PICTURES = flags.DEFINE_bool(
-    "pictures", False, "all that pictures need, drawn in one HTML page beside the JSON file"
+    "pictures", False, "measure the data of the pictures, and draw them in an HTML page next to the JSON file"
 )
 _WORKDIR = flags.DEFINE(
     cli.LocalPath(), "workdir", "", "run to evaluate; default: the newest one under runs/"
@@ -76,19 +80,22 @@ _CHECKPOINT = flags.DEFINE(
     cli.Weights(), "checkpoint", "", "run, directory, file of weights, hf://owner/name, or a published name"
 )
 _OUTPUT = flags.DEFINE(
-    cli.LocalPath(), "output", "", "JSON file of the results, .md beside it; default: eval.json in the run"
+    cli.LocalPath(),
+    "output",
+    "",
+    "JSON file for the results; also writes the same as .md; default: eval.json in the run",
 )
 
 
 def checkpoint() -> str:
-    """What the flags ask to evaluate, a reference for `load_pretrained`."""
+    """The checkpoint to evaluate: a reference for `load_pretrained`."""
     if _WORKDIR.value and _CHECKPOINT.value:
         raise ConfigError("pass either --workdir or --checkpoint, not both.")
     return str(_CHECKPOINT.value or _WORKDIR.value or newest_run("runs"))
 
 
 def output_path(reference: str) -> Path:
-    """Where the results go; its directory is made now, so that no evaluation is lost for a typing error."""
+    """Output file. Its directory is made now, so that a typing error does not lose a finished evaluation."""
     output = Path(_OUTPUT.value) if _OUTPUT.value else results_path(reference)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -98,10 +105,10 @@ def output_path(reference: str) -> Path:
 
 
 def check_fits(card: ModelCard, source: Source) -> Source:
-    """The images with labels that number the network's outputs.
+    """Maps the labels of the images to the network's outputs.
 
     Raises:
-      AliasFreeError: they are no images, or labels, for the network.
+      AliasFreeError: The images or labels do not fit the network.
     """
     check_channels(source, card)
     accept = cli.ACCEPT_CLASS_NAMES.value
@@ -111,12 +118,12 @@ def check_fits(card: ModelCard, source: Source) -> Source:
 def measured(
     config: ConfigDict, predict: Predict, source: Source, chosen: Selection, compare: Comparison
 ) -> Results:
-    """Results of all measurements: a pass over the images in each of their views."""
+    """Results of all measurements, with one pass over the images per view."""
     views = [(view.data(config), measurements) for view, measurements in chosen.views.items()]
     results: Results = {}
     for data, measurements in views:
         batches = own_eval_batches(source, data, config.eval.batch_size)
-        # The first pass is that of the usual view, whose accuracy is the network's.
+        # The first pass uses the network's usual view, so its accuracy is reported.
         how = {"compare": compare, "images": len(source), "devices": config.train.devices}
         report = shift_report(predict, batches, measurements, **how)
         results = report | results
@@ -125,12 +132,12 @@ def measured(
 
 
 def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
-    """ImageNet-C, every severity with the random circular shifts that are asked for."""
+    """Results of ImageNet-C; every severity is measured with the selected random circular shifts."""
     kinds = [kind for kind in ("integer", "fractional") if _RANDOM[kind].value]
     chosen = select(config, Preprocessing.from_config(config.data, config.task).input_size, random=kinds)
-    (measurements,) = chosen.views.values()  # of the usual view
+    (measurements,) = chosen.views.values()  # only the usual view
     data = ConfigDict(config.data)
-    data.eval_crop_ratio = 1.0  # its images have been cropped already
+    data.eval_crop_ratio = 1.0  # the images of ImageNet-C are already cropped
 
     def measure(source: Source) -> Results:
         batches = own_eval_batches(source, data, config.eval.batch_size)
@@ -145,7 +152,7 @@ def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
 
 
 def write(output: Path, results: Results) -> list[Path]:
-    """Writes the results, their tables and, if asked for, the page with pictures; returns the files."""
+    """Writes the results, their tables and, with --pictures, the page; returns the written files."""
     written = [output, output.with_suffix(".md")]
     write_json(output, results)
     write_whole(written[1], f"# {results['checkpoint']}\n\n{format_markdown(results)}\n")
@@ -160,8 +167,8 @@ def main(config: ConfigDict) -> None:
     validate(config)
     if others := sorted(field for field in cli.overridden() if field.startswith("model.")):
         raise ConfigError(
-            f"{', '.join(others)}: the network that is evaluated is the checkpoint's, as it was trained. "
-            "Another one can start from its weights: python train.py --config.init_from=CHECKPOINT"
+            f"{', '.join(others)}: the network of a checkpoint cannot be changed by overrides. To train "
+            "another network from its weights: python train.py --config.init_from=CHECKPOINT"
         )
     reference = checkpoint()
     output = output_path(reference)
@@ -185,7 +192,7 @@ def main(config: ConfigDict) -> None:
         overridden=cli.overridden(),
     )
     preparation["presets"] = dict(chosen.resized)
-    # Before anything is measured:
+    # Report missing corruptions and packages before measuring.
     if _IMAGENET_C.value:
         check_task(card.task, ["--imagenet_c"])
         corruptions_in(_IMAGENET_C.value)
@@ -194,7 +201,7 @@ def main(config: ConfigDict) -> None:
     where = " ".join(filter(None, (config.data.source, config.data.name, config.data.path)))
     print(f"data           {where}, {len(source)} images\n{in_words(preparation)}", flush=True)
     predict = predictor(module, variables, config.train.devices)
-    # First, as it fails soonest.
+    # Pictures are measured first, because they are the most likely to fail.
     pictured = image_results(module, variables, predict, source, config) if _PICTURES.value else None
     results = measured(config, predict, source, chosen, comparison(config, source.class_names))
     if _IMAGENET_C.value:

@@ -1,15 +1,15 @@
 """Trains a network, then reports its accuracy and how shifts of the image change its predictions.
 
-python train.py                                              the quickstart: digits, minutes on a CPU
+python train.py                                              the quick start: digits, minutes on a CPU
 python train.py --config=configs/convnext_afc.py --config.data.path=/data/imagenet
-python train.py --workdir=runs/mine                          a new run there, or goes on with that one
-python train.py --workdir=runs/mine --config.seed=1 --accept_changes=seed     ... although it differs
-srun python train.py --config=...                            one process a task (Open MPI: mpirun)
+python train.py --workdir=runs/mine                          starts or resumes the run in this directory
+python train.py --workdir=runs/mine --config.seed=1 --accept_changes=seed     resumes with a changed field
+srun python train.py --config=...                            one process per task (Open MPI: mpirun)
 
 Any field can be overridden: --config.train.batch_size=32, or --config.init_from=PATH (run or .pth).
-A network of your own: --config.model.name=my_file.py:make_network (docs/training.md).
---config.dry_run=true runs a recipe in miniature first, in minutes: data, network, evaluation, checkpoints.
-It has a directory of its own, <workdir>-dry-run.
+To train your network: --config.model.name=my_file.py:make_network (docs/training.md).
+--config.dry_run=true tests a recipe in minutes: data, network, evaluation and checkpoints, with few images.
+It writes to the separate directory <workdir>-dry-run.
 """
 
 import sys
@@ -20,7 +20,7 @@ from pathlib import Path
 from aliasfree_jax.errors import EXIT_INTERRUPTED, AliasFreeError, ConfigError
 from aliasfree_jax.startup import begin
 
-if __name__ == "__main__":  # before what may be missing is imported
+if __name__ == "__main__":  # before imports that may fail
     begin()
 
 from absl import flags, logging
@@ -51,38 +51,38 @@ _WORKDIR = flags.DEFINE(
     cli.LocalPath(), "workdir", "", "directory of the run; default: runs/<configuration>-<time>"
 )
 _ACCEPT = flags.DEFINE_list(
-    "accept_changes", [], "fields that may differ from those of the run that goes on: data.path,seed"
+    "accept_changes", [], "fields that may differ from the resumed run's, e.g. data.path,seed"
 )
-TERMINATED = 143  # ... by SIGTERM: the run is to be started again
+TERMINATED = 143  # exit status after SIGTERM: the run can be resumed
 
 
 def default_config() -> ConfigDict:
-    """The configuration where none is passed: that of the run to go on with, else the quickstart."""
+    """Default configuration: that of the run to resume, otherwise the quick start."""
     stored = Path(_WORKDIR.value) / CONFIG
     return read_config(stored) if _WORKDIR.value and stored.is_file() else quickstart.get_config()
 
 
 def config_file() -> str:
-    """The file passed as --config, or the quickstart's."""
-    passed = config_flags.get_config_filename(flags.FLAGS["config"])  # no string without --config
+    """File passed as --config, or that of the quick start."""
+    passed = config_flags.get_config_filename(flags.FLAGS["config"])  # not a string without --config
     return passed if isinstance(passed, str) else "configs/quickstart.py"
 
 
 def pretrained_weights(config: ConfigDict, workdir: Path) -> Pretrained | None:
-    """What to start from; None for scratch, and for a run that has checkpoints of its own."""
+    """Weights to start from; None: random weights, or the run already has checkpoints."""
     if not config.init_from or finished_steps(workdir / "checkpoints"):
         return None
     if is_checkpoint(config.init_from):
-        return Pretrained(*load_variables(config.init_from))  # the network that had them may be gone
+        return Pretrained(*load_variables(config.init_from))  # the code of their network may no longer exist
     card, _, variables = load_for_command(config.init_from, "--config.init_from")
     return Pretrained(card, variables)
 
 
 def fresh_directory(path: Path) -> Path:
-    """Makes `path`, or `path-2` and so on where it exists; of several processes the first does, for all.
+    """Makes `path`, or `path-2` and so on if it exists. The first of several processes makes it for all.
 
     Raises:
-      ConfigError: it cannot be made.
+      ConfigError: The directory cannot be made.
     """
 
     def make() -> str:
@@ -108,7 +108,7 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
     )
     with watch_for_termination() as stop_requested:
         source = open_source(config.data, train=False, task=config.task)
-        # What there is to say of it, the run has said.
+        # The run has already printed these messages.
         source = fit_classes(source, summary.card.outputs(), tell=lambda _: None, subset=True, accept=accept)
         draws = {"shifts": config.eval.shifts, "max_shift": config.eval.max_shift, "seed": config.seed}
         batches = own_eval_batches(source, config.data, config.eval.batch_size)
@@ -130,13 +130,13 @@ def train_and_report(config: ConfigDict, workdir: Path) -> None:
     try:
         draw_curves([workdir], workdir / CURVES)
         print(f"curves         {workdir / CURVES}")
-    except AliasFreeError as error:  # no matplotlib: a picture less is no reason to fail
+    except AliasFreeError as error:  # without matplotlib there is no picture, but training has succeeded
         print(error)
     print(f"results        {output}\nevaluate again python eval.py --workdir={workdir}")
 
 
 def perform(config: ConfigDict, workdir: Path) -> None:
-    """Trains in the directory; Ctrl-C and SIGTERM end the program with a word on how to go on."""
+    """Trains in the directory. After Ctrl-C or SIGTERM it prints the command that resumes the run."""
     print(f"run            {workdir}", flush=True)
     try:
         train_and_report(config, workdir)
@@ -151,12 +151,12 @@ def perform(config: ConfigDict, workdir: Path) -> None:
 
 
 def main(config: ConfigDict) -> None:
-    """Trains, in miniature if the configuration says so."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells all it does at the level INFO
+    """Trains, or tests the recipe if the configuration is a dry run."""
+    logging.set_verbosity(logging.WARNING)  # Orbax logs each of its steps at the level INFO
     named = Path(f"{Path(config_file().split(':')[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     workdir = Path(_WORKDIR.value or Path("runs") / named)
     fresh = not _WORKDIR.value
-    if config.dry_run:  # its weights must never become those of the run itself
+    if config.dry_run:  # a separate directory: its weights must never be mixed up with those of the run
         config = shortened(config, make_mesh(config.train.devices, config.train.parameter_shards).size)
         workdir, fresh = Path(f"{workdir.resolve()}-dry-run"), True
     if fresh:
@@ -165,8 +165,8 @@ def main(config: ConfigDict) -> None:
         perform(config, workdir)
     except AliasFreeError:
         if fresh and is_first():
-            with suppress(OSError):  # it is not empty
-                workdir.rmdir()  # nothing came of the run
+            with suppress(OSError):  # a directory with files is kept
+                workdir.rmdir()
         raise
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def command(readme: str, name: str) -> str:
-    """The contents of the block, as it stands there."""
+    """Returns the unchanged content of the block."""
     match = re.search(rf"<!-- ci: {re.escape(name)} -->\s*```sh\n(.*?)```", readme, re.DOTALL)
     if match is None:
         raise SystemExit(f"README.md has no shell block after '<!-- ci: {name} -->'")

@@ -1,4 +1,4 @@
-"""The package's own programs: python -m aliasfree_jax COMMAND [--flags] [arguments]."""
+"""The commands of the package: python -m aliasfree_jax COMMAND [--flags] [arguments]."""
 
 import ast
 import importlib
@@ -8,7 +8,7 @@ from pathlib import Path
 from aliasfree_jax.errors import ConfigError, command, unknown
 from aliasfree_jax.startup import begin
 
-# A command's module, as aliasfree_jax.commands describes it. Imported when it is asked for.
+# The module of each command (see aliasfree_jax.commands). It is imported only when the command runs.
 COMMANDS = {
     "convert": "aliasfree_jax.conversion.command",
     "publish": "aliasfree_jax.conversion.publish_command",
@@ -22,23 +22,24 @@ COMMANDS = {
 
 
 def _first_line(module: str) -> str:
-    """Of the module's docstring, without importing it: a package that it needs may be missing."""
+    """First line of a module's docstring. The module is not imported: its dependencies may be missing."""
     path = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
     return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 
 
 def overview() -> str:
-    """The commands, a line each."""
+    """Lists the commands, one per line."""
     lines = [f"  {name:<10}{_first_line(module)}" for name, module in COMMANDS.items()]
     ending = (
-        "python -m aliasfree_jax COMMAND --help lists a command's flags; train.py and eval.py have their own."
+        "python -m aliasfree_jax COMMAND --help lists the flags of a command.\n"
+        "See also python train.py --help and python eval.py --help."
     )
     return "\n".join([__doc__ or "", "", *lines, "", ending])
 
 
 @command
 def main(typed: list[str]) -> None:
-    """Performs the command that `typed` begins with; the rest is for that command."""
+    """Runs the command named by the first word of `typed`; the other words are its arguments."""
     if not typed or typed[0] in ("--help", "-h"):
         print(overview())
         return

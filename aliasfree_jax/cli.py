@@ -1,10 +1,9 @@
-"""What train.py and eval.py share: parsing `--config`, and errors as one message instead of a traceback.
+"""Shared by train.py and eval.py: parses `--config`, and shows user errors as one message without traceback.
 
-`run(main)` replaces `absl.app.run(main)`. It defines the flag `--config`, checks the names of all
-`--config.field=value` overrides against the fields that there are and ends with exit status 2 and a single
-message on stderr when the user can mend what went wrong; Ctrl-C is one line and status 130. Errors of the
-program itself keep their traceback. Where several processes run the program as one
-(`aliasfree_jax.processes`), the first speaks.
+`run(main)` replaces `absl.app.run(main)`. It defines the flag `--config` and checks the field names of all
+`--config.field=value` overrides. An error that the user can correct prints one message on stderr and exits
+with status 2. Ctrl-C prints one line and exits with status 130. Errors of the program keep their traceback.
+If several processes run the program together (`aliasfree_jax.processes`), only the first one prints.
 """
 
 import functools
@@ -31,48 +30,49 @@ PATHS = ("init_from", "data.path")  # fields of a configuration
 
 
 class LocalPath(flags.ArgumentParser[str]):
-    """Parses the value of a flag that is a path of this machine: `flags.DEFINE(LocalPath(), ...)`."""
+    """Parses a flag whose value is a path on this machine: `flags.DEFINE(LocalPath(), ...)`."""
 
     syntactic_help = "a path"
 
     def parse(self, argument: str) -> str:
-        """With `~` expanded; an address is refused."""
+        """Expands `~` and refuses addresses such as gs://bucket."""
         return str(local_path(argument)) if argument else ""
 
 
 class Weights(LocalPath):
-    """Parses the value of a flag that is a path, or names weights that are downloaded."""
+    """Parses a flag whose value is a path or the name of weights to download."""
 
     syntactic_help = "a path or hf://owner/name"
 
     def parse(self, argument: str) -> str:
-        """A path as `LocalPath` has it."""
+        """Returns names of weights unchanged, and paths as `LocalPath` does."""
         return argument if elsewhere(argument) else super().parse(argument)
 
 
 _LAUNCHER = flags.DEFINE_enum(
-    "launcher", "auto", LAUNCHERS, "what started this process as one of several; auto: look for traces"
+    "launcher", "auto", LAUNCHERS, "launcher that started several processes; auto: detect it"
 )
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of the first of several processes")
-_PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "number of processes that no launcher started")
-_PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "of this one of them, from 0")
+_PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "number of processes, if no launcher started them")
+_PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "index of this process, from 0")
 ACCEPT_CLASS_NAMES = flags.DEFINE_bool(
-    "accept_class_names", False, "take labels by position where the data's classes have other names"
+    "accept_class_names", False, "match classes by position if the data's class names differ"
 )
 
 
 def stored_config(reference: str) -> ConfigDict:
-    """The configuration of the run that a checkpoint belongs to.
+    """Reads the configuration of the run that a checkpoint belongs to.
 
     Raises:
-      ConfigError: it belongs to no run, or the run's configuration is missing or unreadable.
+      ConfigError: The checkpoint is not part of a run, or the run's configuration is missing or unreadable.
+      CheckpointError: The checkpoint does not exist.
     """
     checkpoint = Path(reference)
     run = run_directory(checkpoint)
     if run is None and (elsewhere(reference) or checkpoint.exists()):
         raise ConfigError(
-            f"{reference} is not part of a run, so no stored configuration says what to evaluate on: "
-            "pass one with --config=configs/....py, and --config.data.path=... for images of your own."
+            f"{reference} is not part of a run, so there is no stored configuration that names the data. "
+            "Pass a configuration: --config=configs/....py, and --config.data.path=... for your images."
         )
     if run is None:
         raise CheckpointError(f"no checkpoint at {checkpoint}: there is no such file or directory.")
@@ -80,7 +80,7 @@ def stored_config(reference: str) -> ConfigDict:
 
 
 def check_overrides(argv: Sequence[str]) -> None:
-    """Raises one `ConfigError` for all `--config.field` in `argv` that no configuration has."""
+    """Raises one `ConfigError` that lists every unknown `--config.field` in `argv`."""
     names = [m[1] for m in (re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv) if m]
     faults = [fault for fault in map(field_fault, names) if fault]
     if faults:
@@ -88,12 +88,12 @@ def check_overrides(argv: Sequence[str]) -> None:
 
 
 def overridden() -> frozenset[str]:
-    """The fields that the command line names, e.g. "data.image_size", whatever value it gives them."""
+    """Fields that the command line sets, e.g. "data.image_size"."""
     return frozenset(config_flags.get_override_values(flags.FLAGS["config"]))
 
 
 def _find_config(argv: Sequence[str]) -> tuple[slice, str] | None:
-    """Where `--config` and its value stand, and the value, "" without one; None if the flag is not given."""
+    """Position of `--config` with its value, and the value ("" if missing); None if the flag is not given."""
     for i, argument in enumerate(argv):
         if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
             following = argv[i + 1] if i + 1 < len(argv) else ""
@@ -102,13 +102,14 @@ def _find_config(argv: Sequence[str]) -> tuple[slice, str] | None:
 
 
 def _expand_paths(config: ConfigDict) -> None:
-    """Expands `~` in the fields that are paths, refuses addresses, and completes the path of a network."""
+    """Expands `~` in fields that are paths, refuses addresses, and makes the path of a network absolute."""
     for field in PATHS:
         *sections, name = field.split(".")
         section = functools.reduce(getattr, sections, config)
         if section[name] and not (field == "init_from" and elsewhere(section[name])):
             section[name] = str(local_path(section[name], f"--config.{field}"))
-    config.model.name = located(config.model.name)  # the run may go on, and is evaluated, from elsewhere
+    # The run may be resumed or evaluated from another directory.
+    config.model.name = located(config.model.name)
 
 
 def _check_file(value: str) -> None:
@@ -126,7 +127,7 @@ def _check_file(value: str) -> None:
 
 def _define_config(argv: list[str], value: str | None, default: Callable[[], ConfigDict] | None) -> None:
     wants_help = any(re.fullmatch(r"--?help\w*", argument) for argument in argv)
-    # Overrides of model.options may name new keys; check_overrides has refused all other new ones.
+    # Overrides may add new keys to model.options. check_overrides has refused all other unknown keys.
     options = {"lock_config": False, "accept_new_attributes": True, "sys_argv": argv}
     if value is None and not wants_help:
         if default is None:
@@ -146,16 +147,16 @@ def _define_config(argv: list[str], value: str | None, default: Callable[[], Con
 
 
 def _mistake_in(path: str, error: Exception) -> ConfigError:
-    """Says where in the configuration file at `path` the `error` of running it arose."""
+    """Adds the line of the configuration file at `path` that raised `error` to its message."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     text = reason(error)
     return ConfigError(f"{path}:{lines[-1]}: {text}" if lines else f"{path}: {text}")
 
 
 def _own(error: BaseException) -> AliasFreeError | None:
-    """The error that a configuration file raised, which ml_collections and absl wrap with a traceback.
+    """Returns the error of this package that a configuration file raised and ml_collections or absl wrapped.
 
-    A flag's own, of a path, is not meant: absl's message names the flag.
+    Errors of path flags are left out: absl's message names the flag.
     """
     found: AliasFreeError | None = None
     inner = error.__cause__ or error.__context__
@@ -170,22 +171,22 @@ def parse(argv: list[str], default: Callable[[], ConfigDict] | None = None) -> l
     """Defines `--config`, parses all absl flags and returns the positional arguments.
 
     Args:
-      argv: command line, the program's name first.
-      default: gives the configuration where `--config` is not passed; it may read the other flags.
+      argv: Command line, beginning with the program's name.
+      default: Returns the configuration if `--config` is not passed. It may read the other flags.
 
     Raises:
-      ConfigError: anything the user mistyped.
+      ConfigError: The command line has a mistake.
     """
     check_overrides(argv)
     argv, found = list(argv), _find_config(argv)
     value = found[1] if found else None
-    if found and value:  # `~` in it, which the shell leaves as it is
+    if found and value:  # the shell does not expand a `~` after "="
         value = str(local_path(value, "--config"))
         argv[found[0]] = [f"--config={value}"]
     try:
         _define_config(argv, value, default)
         positional = flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:  # a field that the configuration file misspells
+    except (AttributeError, KeyError) as error:  # a misspelt field in the configuration file
         raise _mistake_in((value or "").split(":", 1)[0], error) from error
     except flags.Error as error:
         raise _own(error) or mistake(error) from error
@@ -195,16 +196,16 @@ def parse(argv: list[str], default: Callable[[], ConfigDict] | None = None) -> l
 
 
 def run(main: Callable[[ConfigDict], None], *, default: Callable[[], ConfigDict] | None = None) -> None:
-    """Parses the command line, calls `main(config)` and exits; user errors become one message, status 2.
+    """Parses the command line, calls `main(config)` and exits. User errors: one message and status 2.
 
     Args:
-      main: receives the configuration with its overrides applied, not yet validated.
-      default: gives the configuration where `--config` is not passed; None: the flag is required.
+      main: Receives the configuration. Overrides are applied, but it is not validated yet.
+      default: Returns the configuration if `--config` is not passed; None: the flag is required.
     """
 
     def quietly(_: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax tells all it does at the level INFO
+            logging.set_verbosity(logging.WARNING)  # Orbax logs each of its steps at the level INFO
         connect(
             _LAUNCHER.value,
             coordinator=_COORDINATOR.value,

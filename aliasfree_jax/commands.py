@@ -1,8 +1,8 @@
-"""One kind of command line: absl's flags before, between or after positional arguments.
+"""Runs commands, whose absl flags may come before, between or after the positional arguments.
 
-A command is a module: its docstring is the help, `define(values)` defines its flags, and
-`main(values, arguments)` runs it. `python -m aliasfree_jax COMMAND` performs those of the package;
-`experiments` and `benchmarks` are programs of their own.
+A command is a module. Its docstring is the help text, `define(values)` defines its flags, and
+`main(values, arguments)` runs it. `python -m aliasfree_jax COMMAND` runs the commands of the package;
+`experiments` and `benchmarks` are separate programs.
 """
 
 import inspect
@@ -22,12 +22,12 @@ Main = Callable[[flags.FlagValues, list[str]], None]
 
 
 def mistake(error: flags.Error) -> ConfigError:
-    """What is wrong with the flags that were typed."""
+    """Converts an error of absl's flags, and points to --help."""
     return ConfigError(f"{error} (--help lists the flags)")
 
 
 def _help(text: str | None, values: flags.FlagValues) -> str:
-    """The docstring, then every flag with its meaning and its default."""
+    """Help text: the docstring, then every flag with its meaning and its default."""
     lines = [(text or "").strip(), "", "Flags:"]
     for flag in (values[name] for name in values if name == values[name].name):
         default = "" if flag.default in (None, "", False, []) else f" (default: {flag.default_as_str})"
@@ -39,26 +39,26 @@ def _help(text: str | None, values: flags.FlagValues) -> str:
 
 
 def refuse(arguments: list[str]) -> None:
-    """Raises `ConfigError` for a command that takes flags alone."""
+    """Raises `ConfigError` if there are `arguments`: the command accepts only flags."""
     if arguments:
         raise ConfigError(f"unexpected argument {arguments[0]!r}: every argument is a flag, --name=value.")
 
 
 def perform(define: Define, main: Main, text: str | None, typed: list[str]) -> None:
-    """Runs a command, or tells its help.
+    """Runs a command, or prints its help.
 
     Args:
-      define: defines the command's flags.
-      main: receives their values and the positional arguments.
-      text: the command's docstring, for --help.
-      typed: what stands behind the command's name.
+      define: Defines the command's flags.
+      main: Receives the values of the flags and the positional arguments.
+      text: Docstring of the command, for --help.
+      typed: Words of the command line after the command's name.
 
     Raises:
-      ConfigError: a flag that there is not, or a value that is none of it.
+      ConfigError: A flag is unknown, or its value is not legal.
     """
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # flags may follow arguments
-    flags.DEFINE_bool("help", False, "tell all this, and end", short_name="h", flag_values=values)
+    flags.DEFINE_bool("help", False, "print this help", short_name="h", flag_values=values)
     define(values)
     if {"-h", "--help", "-help"} & set(typed):
         print(_help(text, values))
@@ -71,44 +71,49 @@ def perform(define: Define, main: Main, text: str | None, typed: list[str]) -> N
 
 
 def program(define: Define, main: Main, text: str | None) -> Callable[[list[str]], int]:
-    """A command as a program: takes what is typed and returns the exit status, as `errors.command`."""
+    """Returns a command as a program: a function from typed words to the exit status (`errors.command`)."""
     return command(partial(perform, define, main, text))
 
 
 def takes(make: Callable[..., Any], argument: str) -> bool:
-    """Whether a function has an argument of this name, or takes arguments of all names."""
+    """Whether a function accepts an argument of this name."""
     parameters = inspect.signature(make).parameters
     return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def made_by(target: str, expected: str, **options: Any) -> tuple[str, Any]:
-    """The name of the function of "my_package.my_file:make_network", and what it returns for `options`.
+    """Calls the function of a reference with `options`.
 
     Args:
-      expected: what it is to return, for messages.
+      target: Reference, such as "my_package.my_file:make_network".
+      expected: Description of what the function should return, for messages.
+      **options: Arguments of the function.
+
+    Returns:
+      The function's name and its result.
 
     Raises:
-      ConfigError: no such module, file or function, or one that takes other arguments.
+      ConfigError: The module, file or function does not exist, or it does not accept these arguments.
     """
     make = function_of(target, expected)
     for option in options:
         if not takes(make, option):
             raise ConfigError(
                 unknown(f"argument of {target}", option, inspect.signature(make).parameters)
-                + " What is passed comes from model.options, train.precision and train.remat."
+                + " The arguments come from model.options, train.precision and train.remat."
             )
     try:
         inspect.signature(make).bind(**options)
     except TypeError as error:
         raise ConfigError(
-            f"{target} is called with {', '.join(options) or 'no arguments'}, but takes "
-            f"{inspect.signature(make)}: {error}. Give each argument a default, or in training its value: "
-            "--config.model.options.NAME=VALUE."
+            f"{target} is called with {', '.join(options) or 'no arguments'}, but its signature is "
+            f"{inspect.signature(make)}: {error}. Write a default for each argument, or in training pass its "
+            "value: --config.model.options.NAME=VALUE."
         ) from error
     return target.rpartition(":")[2], make(**options)
 
 
-# Arguments by which calls of networks are told that they train, and what they are told.
+# Arguments that tell a network's call whether it trains, with their value in training.
 TRAINING = {
     "train": True,
     "training": True,
@@ -119,16 +124,16 @@ TRAINING = {
 
 
 def mode(network: Any, *, train: bool) -> dict[str, bool]:
-    """The arguments of the call of a Linen module that say whether it trains; {} if it has none of them."""
+    """Arguments that tell a Linen module's call whether it trains; {} if the call has no such argument."""
     parameters = inspect.signature(type(network).__call__).parameters
     return {name: value == train for name, value in TRAINING.items() if name in parameters}
 
 
 def call_arguments(target: str, arguments: Any) -> Mapping[str, Any] | None:
-    """The further arguments of a network's call, as the function of `target` returned them.
+    """Checks the further arguments of a network's call, which the function `target` returned.
 
     Raises:
-      ConfigError: no mapping.
+      ConfigError: They are not a mapping.
     """
     if not isinstance(arguments or {}, Mapping):
         raise ConfigError(
@@ -140,21 +145,26 @@ def call_arguments(target: str, arguments: Any) -> Mapping[str, Any] | None:
 
 
 _PASSED = (
-    "Pass the rows, columns and channels it takes as --image=224,224,3; variables and further arguments of "
-    "its call are what its function returns behind the module."
+    "Pass the rows, columns and channels of its input as --image=224,224,3. Its function may return "
+    "variables and further arguments of the call after the module."
 )
 
 
 @contextmanager
 def running(name: str, sides: Sequence[int], remedy: str = _PASSED) -> Iterator[None]:
-    """Within it, the user's network of this name runs on images of `sides`: rows, columns, channels.
+    """Context in which a user's network runs: turns every exception into a `ShapeError`.
+
+    Args:
+      name: Name of the network, for the message.
+      sides: Rows, columns and channels of the images.
+      remedy: Advice for the message.
 
     Raises:
-      ShapeError: it does not.
+      ShapeError: The network does not run on these images.
     """
     try:
         yield
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # the user's code may raise anything
         given = ",".join(map(str, sides))
         raise ShapeError(
             f"{name} does not run on images of {given} ({type(error).__name__}: {error}). {remedy}"
@@ -162,10 +172,10 @@ def running(name: str, sides: Sequence[int], remedy: str = _PASSED) -> Iterator[
 
 
 def image_sides(text: str) -> tuple[int, ...]:
-    """Rows, columns and channels of the flag --image.
+    """Parses rows, columns and channels from the flag --image.
 
     Raises:
-      ConfigError: it has none.
+      ConfigError: The text does not have this form.
     """
     sides = text.split(",")
     if len(sides) != 3 or not all(s.isdecimal() and int(s) for s in sides):

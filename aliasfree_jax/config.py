@@ -1,8 +1,8 @@
-"""Every field of a training configuration, with its default and what it may be; the check of a whole one.
+"""Defines the fields of training configurations, with defaults and legal values; validates configurations.
 
 A file in `configs/` calls `base_config()`, overrides fields and returns the result. The dictionary
-is locked, so a misspelt field is an error where it is written. Durations carry their unit in the
-name. `validate` reports all faults of a configuration at once, before any device is touched.
+is locked: a misspelt field raises an error at the line that sets it. The names of durations end with
+their unit. `validate` reports all faults of a configuration at once, before any device is used.
 """
 
 import functools
@@ -27,14 +27,15 @@ from aliasfree_jax.legal_values import (
     fault,
 )
 
-# What a network gives for an image: one class, a class for each pixel, or another image.
+# A network's output for an image: one class, one class per pixel, or another image.
 TASKS = ("classification", "segmentation", "regression")
 SOURCES = ("digits", "digit_scenes", "folder", "voc", "cityscapes", "records", "tfds", "arrays")
-# Options of the network for each `train.precision`; what they cost in exactness: docs/benchmarks.md.
+# Options of the network for each `train.precision`. docs/benchmarks.md lists their speed and their errors.
 PRECISIONS: dict[str, dict[str, str]] = {
-    "default": {},  # the network's own: exact where its promise rests on it, else JAX's
+    "default": {},  # the network decides: exact where shift invariance depends on it, else JAX's default
     "float32": {"precision": "highest"},
-    # Float32 maps; products of 10 mantissa bits on NVIDIA GPUs, of three bfloat16 passes on TPUs.
+    # Feature maps are float32. Products have 10 mantissa bits on NVIDIA GPUs, and take three bfloat16
+    # passes on TPUs.
     "tf32": {"precision": "high"},
     "bfloat16": {"dtype": "bfloat16", "precision": "default"},
 }
@@ -46,149 +47,230 @@ SHIFTS_DURING = ("integer", "fractional", "zero_filled")  # random shifts that n
 REMATS = ("auto", "none", "mlp", "block")
 OPTIMIZERS = ("adamw", "sgd", "lamb")
 LEARNING_RATES = ("cosine", "step", "poly")
-# Of pixels, those of segmentation leave ignored ones out, but for the mean over all of them (LPS's default).
+# The mean loss of segmentation leaves out ignored pixels. Exception: cross_entropy_of_all counts them as
+# zeros, which is the default of LPS.
 LOSSES = {
     "classification": ("cross_entropy",),
     "segmentation": ("cross_entropy", "cross_entropy_of_all"),
     "regression": ("l1", "l2"),
 }
-# What an evaluation while training finds, and what it finds of each kind of shift in eval.during.
+# Results of an evaluation during training, and the result for each kind of shift in eval.during.
 RESULTS = {
     "classification": (("accuracy",), "{}_consistency"),
     "segmentation": (("mean_iou", "pixel_accuracy"), "{}_consistency"),
     "regression": (("psnr", "ssim", "nmse"), "{}_equivariance_db"),
 }
-SMALLER_IS_BETTER = ("nmse", "equivariance_db")  # such results choose no best network
+SMALLER_IS_BETTER = ("nmse", "equivariance_db")  # these results cannot choose the best network
 TEMPERATURES = ("constant", "decay", "linear")
-RAW = "raw_"  # before the names of results of weights that are not averaged
+RAW = "raw_"  # prefix of the names of results of the raw weights, which are not averaged
 
-# Every field: its default, and what it may be.
+# Every field: its default and its legal values. The comment above each field explains it.
 FIELDS: dict[str, tuple[Any, Legal]] = {
-    "seed": (0, Range(0, 2**32 - 1, whole=True)),  # as numpy takes it
-    # train.py: three updates of a few images with all components, to see that it runs
+    # Seed of all random numbers. The range is numpy's.
+    "seed": (0, Range(0, 2**32 - 1, whole=True)),
+    # True: train.py makes only three updates, with few images and all components, to test that it runs.
     "dry_run": (False, None),
-    "task": ("classification", TASKS),  # segmentation: a class a pixel; regression: image to image
-    "init_from": (
-        "",
-        None,
-    ),  # run, directory, file, hf://owner/name, as `load_pretrained`; "" = scratch
-    "model.name": ("convnext_afc_micro", None),  # see list_models(); or my_file.py:make_network
-    # keyword arguments of create_model, or of that function; number of classes: from data
+    # classification: one class per image; segmentation: one class per pixel; regression: image to image.
+    "task": ("classification", TASKS),
+    # Initial weights: a run, directory, file or hf://owner/name (see `load_pretrained`); "": random.
+    "init_from": ("", None),
+    # Name of a network (see `list_models`), or a function: my_file.py:make_network.
+    "model.name": ("convnext_afc_micro", None),
+    # Keyword arguments of `create_model`, or of that function. The data set the number of classes.
     "model.options": ({}, None),
-    "model.shift_invariant": ({}, None),  # those of aliasfree_jax.shift_invariant; {} = as written
-    # Images: where they are, and how they become inputs
-    "data.source": ("digits", SOURCES),  # arrays: from Python only
-    "data.path": ("", None),  # folder: directory, .tar* or .zip; records: directory; tfds: the data_dir
-    "data.name": ("", None),  # tfds: the data set, e.g. "imagenet2012"
+    # Keyword arguments of `aliasfree_jax.shift_invariant`; {}: the network is not transformed.
+    "model.shift_invariant": ({}, None),
+    # -- Data: where the images are, and how they become inputs --
+    # Kind of data set. "arrays" can be used only from Python.
+    "data.source": ("digits", SOURCES),
+    # folder: a directory, .tar* or .zip file; records: a directory; tfds: the data_dir.
+    "data.path": ("", None),
+    # tfds: name of the data set, e.g. "imagenet2012".
+    "data.name": ("", None),
+    # Name of the split that is used for training.
     "data.train_split": ("train", None),
+    # Name of the split that is used for evaluation.
     "data.eval_split": ("val", None),
-    "data.image_size": (32, POSITIVE_COUNT),  # side of the square images, pixels; see zero_pad
-    # pixels of zeros around them, normalised: the network's input is that much larger
+    # Height and width of the square images in pixels, without the border of `zero_pad`.
+    "data.image_size": (32, POSITIVE_COUNT),
+    # Width in pixels of a border of zeros, added after normalisation. It makes the network's input larger.
     "data.zero_pad": (0, COUNT),
-    "data.mean": ((0.485, 0.456, 0.406), Several(NUMBER, fewest=1)),  # per channel, of images in [0, 1]
+    # Mean per channel of images in [0, 1], subtracted by the normalisation.
+    "data.mean": ((0.485, 0.456, 0.406), Several(NUMBER, fewest=1)),
+    # Standard deviation per channel of images in [0, 1]: the normalisation divides by it.
     "data.std": ((0.229, 0.224, 0.225), Several(POSITIVE, fewest=1)),
-    "data.crop": ("none", CROPS),  # padded: zero-pad, then random crop
-    "data.crop_padding": (4, COUNT),  # pixels, for crop = padded
-    # share of the image's area, for crop = random_resized
+    # Crop of training images. padded: pad with zeros, then crop at a random place.
+    "data.crop": ("none", CROPS),
+    # Width of the padding in pixels, for crop = padded.
+    "data.crop_padding": (4, COUNT),
+    # Smallest and largest share of the image's area, for crop = random_resized.
     "data.crop_scale": ((0.08, 1.0), Several(PART, fewest=2, longest=2, ascending=True)),
-    "data.flip": (False, None),  # horizontal flip with probability 1/2
-    "data.rand_augment": ("", None),  # in timm's notation, e.g. "rand-m9-mstd0.5-inc1"; "" = off
-    # brightness, contrast, saturation by 1 +- so much; without rand_augment
+    # Flip training images horizontally with probability 1/2.
+    "data.flip": (False, None),
+    # RandAugment in timm's notation, e.g. "rand-m9-mstd0.5-inc1"; "": off.
+    "data.rand_augment": ("", None),
+    # Brightness, contrast and saturation change by factors in 1 +- this value. Not with rand_augment.
     "data.color_jitter": (0.0, NOT_NEGATIVE),
-    "data.erase_probability": (0.0, SHARE),  # of random erasing
-    # factor of the image's sides before the crop, for crop = random_scaled
+    # Probability of random erasing.
+    "data.erase_probability": (0.0, SHARE),
+    # Smallest and largest factor by which both sides are scaled before the crop, for crop = random_scaled.
     "data.scale_range": ((0.5, 2.0), Several(POSITIVE, fewest=2, longest=2, ascending=True)),
-    # task = regression: what is done to the image that the network gets; its target is the image as it was
-    "data.noise": (0.0, NOT_NEGATIVE),  # standard deviation of normal noise, of images in [0, 1]
-    "data.reduction": (1, POSITIVE_COUNT),  # factor by which it is sampled, ideally, and enlarged again
-    "data.circular_shift": (0, COUNT),  # training images are rolled by up to so many pixels each way
-    "data.eval_view": ("auto", EVAL_VIEWS),  # the centre; or all, squeezed; auto: warp from 384 pixels on
-    # Centre crop = this share of the resized shorter side. Images of just image_size are taken as they are.
+    # For task = regression: standard deviation of the normal noise that is added to input images in [0, 1].
+    "data.noise": (0.0, NOT_NEGATIVE),
+    # For task = regression: the input is downsampled by this factor with an ideal filter, then upsampled to
+    # its old size; 1: off. The target stays unchanged.
+    "data.reduction": (1, POSITIVE_COUNT),
+    # Training images are shifted circularly by up to this many pixels along each axis.
+    "data.circular_shift": (0, COUNT),
+    # crop: centre crop; warp: the whole image, resized to a square; auto: warp from 384 pixels on.
+    "data.eval_view": ("auto", EVAL_VIEWS),
+    # Side of the centre crop divided by the shorter side of the resized image. Images that have exactly
+    # `image_size` are neither resized nor cropped.
     "data.eval_crop_ratio": (0.875, PART),
-    "data.interpolation": ("bicubic", INTERPOLATIONS),  # of every resizing, antialiased as by Pillow
-    # turn images upright by their EXIF orientation; the original programs ignore it
+    # Interpolation of every resizing. It is antialiased as in Pillow.
+    "data.interpolation": ("bicubic", INTERPOLATIONS),
+    # Rotate images upright by their EXIF orientation. The original programs ignore it.
     "data.exif": (False, None),
-    # of training images; fast: pip install 'aliasfree_jax[fast]'
+    # Decoder of training images. fast: needs pip install 'aliasfree_jax[fast]'.
     "data.image_backend": ("pillow", IMAGE_BACKENDS),
-    "data.corrupt": ("raise", ("raise", "skip")),  # unreadable training images; skipped ones are counted
-    "data.workers": (0, COUNT),  # processes that decode and augment; 0 = threads of this process
-    "data.train_limit": (0, COUNT),  # use only this many training examples (evenly spread); 0 = all
+    # Reaction to unreadable training images. skip: skip and count them.
+    "data.corrupt": ("raise", ("raise", "skip")),
+    # Number of processes that decode and augment images; 0: threads of the main process do.
+    "data.workers": (0, COUNT),
+    # Use only this many training examples, spread evenly over the split; 0: all.
+    "data.train_limit": (0, COUNT),
+    # The same limit for evaluation examples.
     "data.eval_limit": (0, COUNT),
-    # share of each class's training images that evaluations while training look at: it is held out
+    # Share of each class's training images that is held out. Evaluations during training use these images.
     "data.validation": (0.0, Range(0, 1, below=True)),
-    # One update, and how many
-    "train.batch_size": (64, POSITIVE_COUNT),  # examples a parameter update, over all devices and processes
-    "train.accumulation_steps": (1, POSITIVE_COUNT),  # micro-batches a parameter update
+    # -- Training --
+    # Examples per parameter update, over all devices and processes.
+    "train.batch_size": (64, POSITIVE_COUNT),
+    # Micro-batches per parameter update.
+    "train.accumulation_steps": (1, POSITIVE_COUNT),
+    # Length of the training.
     "train.total_epochs": (10.0, POSITIVE),
+    # Loss function: one of `LOSSES` for the task.
     "train.loss": ("cross_entropy", tuple(sorted({name for of in LOSSES.values() for name in of}))),
+    # Share of the label that is spread over all classes.
     "train.label_smoothing": (0.0, DECAY),
-    # ... mixing of images and labels on the device
-    "train.mixing.mixup": (0.0, NOT_NEGATIVE),  # its Beta distribution's alpha; 0 = off
-    "train.mixing.cutmix": (0.0, NOT_NEGATIVE),  # the same
+    # MixUp: parameter alpha of its Beta distribution; 0: off.
+    "train.mixing.mixup": (0.0, NOT_NEGATIVE),
+    # CutMix: parameter alpha of its Beta distribution; 0: off.
+    "train.mixing.cutmix": (0.0, NOT_NEGATIVE),
+    # Probability that a group of images is mixed.
     "train.mixing.probability": (1.0, SHARE),
-    "train.mixing.switch": (0.5, SHARE),  # share of CutMix where both are on
-    # consecutive images that are mixed among themselves, with one draw
+    # Probability of CutMix if MixUp and CutMix are both on.
+    "train.mixing.switch": (0.5, SHARE),
+    # Number of consecutive images that are mixed with each other. They share one random draw.
     "train.mixing.group": (32, POSITIVE_COUNT),
-    "train.ema_decay": (0.0, DECAY),  # decay of the averaged parameters that are evaluated; 0 = off
-    "train.precision": ("default", tuple(PRECISIONS)),  # of all layers; default: the network's own
-    "train.remat": ("auto", REMATS),  # computed again in the gradient
-    "train.devices": (0, COUNT),  # that a batch is divided over; 0 = all
-    # devices that share one copy of parameters and optimizer state
+    # Decay of the averaged parameters (EMA). If it is not 0, evaluations use the averages.
+    "train.ema_decay": (0.0, DECAY),
+    # Precision of all layers, one of `PRECISIONS`. default: the network's precision.
+    "train.precision": ("default", tuple(PRECISIONS)),
+    # Layers whose output is computed again for the gradient, which saves memory.
+    "train.remat": ("auto", REMATS),
+    # Number of devices that share each batch; 0: all.
+    "train.devices": (0, COUNT),
+    # Number of devices that share one copy of the parameters and the optimizer state.
     "train.parameter_shards": (1, POSITIVE_COUNT),
-    # ... temperature of learned polyphase samplers, over epochs; it starts at 1
+    # Temperature of learned polyphase samplers as a function of the epoch. It starts at 1. decay:
+    # multiplied by `factor` every `every_epochs`, down to `least`; linear: see `at_epochs`.
     "train.temperature.schedule": ("constant", TEMPERATURES),
-    # decay: multiply by `factor` so often, down to `least`
+    # Interval between two multiplications, for schedule = decay.
     "train.temperature.every_epochs": (10.0, POSITIVE),
-    "train.temperature.factor": (0.85, PART),  # temperatures start at 1, and fall
+    # Factor of each multiplication, for schedule = decay.
+    "train.temperature.factor": (0.85, PART),
+    # Smallest temperature, for schedule = decay.
     "train.temperature.least": (0.5, PART),
-    # linear: from 1 through `targets`, reached `at_epochs`
+    # Epochs at which the temperature reaches each of `targets`; linear in between, for schedule = linear.
     "train.temperature.at_epochs": ((), Several(NOT_NEGATIVE, ascending=True)),
+    # Temperatures at the epochs in `at_epochs`.
     "train.temperature.targets": ((), Several(PART)),
-    # From gradients to updates
+    # -- Optimizer: from gradients to updates --
+    # Name of the optimizer.
     "optimizer.name": ("adamw", OPTIMIZERS),
-    "optimizer.learning_rate": (4e-3, POSITIVE),  # peak
-    "optimizer.schedule": ("cosine", LEARNING_RATES),  # step: constant, times step_factor at step_epochs
+    # Largest learning rate, reached at the end of the warm-up.
+    "optimizer.learning_rate": (4e-3, POSITIVE),
+    # step: constant, multiplied by `step_factor` at each of `step_epochs`.
+    "optimizer.schedule": ("cosine", LEARNING_RATES),
+    # Epochs at which the rate changes, for schedule = step.
     "optimizer.step_epochs": ((30.0, 60.0), Several(NOT_NEGATIVE, ascending=True)),
+    # Factor of each change, for schedule = step.
     "optimizer.step_factor": (0.1, POSITIVE),
-    "optimizer.poly_power": (0.9, POSITIVE),  # poly: the rate falls as (share of steps left)^power
-    "optimizer.momentum": (0.9, DECAY),  # sgd
-    "optimizer.nesterov": (False, None),  # sgd
+    # Exponent, for schedule = poly: the rate is proportional to (share of steps left)^power.
+    "optimizer.poly_power": (0.9, POSITIVE),
+    # Momentum, for sgd.
+    "optimizer.momentum": (0.9, DECAY),
+    # Nesterov momentum, for sgd.
+    "optimizer.nesterov": (False, None),
+    # Smallest learning rate of the schedule.
     "optimizer.min_learning_rate": (1e-6, NOT_NEGATIVE),
+    # Epochs in which the learning rate grows to its largest value.
     "optimizer.warmup_epochs": (0.0, NOT_NEGATIVE),
-    "optimizer.weight_decay": (0.05, NOT_NEGATIVE),  # adamw: decoupled, of kernels; sgd: of all parameters
+    # adamw and lamb: decoupled, for kernels and activation coefficients; sgd: for all parameters except
+    # those that score polyphase components.
+    "optimizer.weight_decay": (0.05, NOT_NEGATIVE),
+    # Decay of the first moment, for adamw and lamb.
     "optimizer.b1": (0.9, DECAY),
+    # Decay of the second moment, for adamw and lamb.
     "optimizer.b2": (0.999, DECAY),
+    # Constant added to the denominator, for adamw and lamb.
     "optimizer.eps": (1e-8, POSITIVE),
-    "optimizer.clip_norm": (0.0, NOT_NEGATIVE),  # of the global gradient; 0 = off
-    "optimizer.layer_decay": (1.0, PART),  # of the learning rate from depth to depth (ConvNeXts); 1 = off
-    "optimizer.backbone_factor": (1.0, PART),  # of the learning rate of the backbone (DeepLab)
+    # Largest norm of the global gradient; 0: no clipping.
+    "optimizer.clip_norm": (0.0, NOT_NEGATIVE),
+    # Factor of the learning rate per depth, counted from the head, for ConvNeXts; 1: off.
+    "optimizer.layer_decay": (1.0, PART),
+    # Factor of the backbone's learning rate, for DeepLab.
+    "optimizer.backbone_factor": (1.0, PART),
+    # -- Evaluation, during training and by eval.py --
+    # Images per batch.
     "eval.batch_size": (100, POSITIVE_COUNT),
+    # Interval between evaluations during training.
     "eval.every_epochs": (1.0, NOT_NEGATIVE),
-    "eval.during": ((), None),  # consistency while training, under integer, fractional, zero_filled shifts
-    "eval.shifts": (8, POSITIVE_COUNT),  # random shifts an image in the consistency metrics
-    "eval.max_shift": (32, POSITIVE_COUNT),  # pixels, integer part of those shifts; at most the image's side
-    # pixels around the input that windows may reach (eval.py --crop_shifts)
+    # Random shifts under which evaluations during training measure consistency: some of `SHIFTS_DURING`.
+    "eval.during": ((), None),
+    # Random shifts per image in the consistency metrics.
+    "eval.shifts": (8, POSITIVE_COUNT),
+    # Largest whole-pixel part of those shifts, in pixels. It is limited to the image's side minus 1.
+    "eval.max_shift": (32, POSITIVE_COUNT),
+    # Pixels around the input that windows may reach, for eval.py --crop_shifts and --bilinear_shifts. Also
+    # the largest shift of --zero_filled_shifts.
     "eval.crop_margin": (16, POSITIVE_COUNT),
-    # pixels each way of --adversarial=integer, half, continuous
+    # Largest shift in pixels along each axis, for eval.py --adversarial=integer, half or continuous.
     "eval.worst_case_radius": (16, POSITIVE_COUNT),
-    # --adversarial=fraction: multiples of 1/2 ... 1/so much of a pixel
+    # --adversarial=fraction tries multiples of 1/2, 1/3, ... 1/finest_fraction of a pixel.
     "eval.finest_fraction": (4, Range(2, whole=True)),
-    "eval.pictured_image": (0, COUNT),  # eval.py --pictures: place in the data set of the image that slides
-    "eval.pictured_layer": ("", None),  # path of the layer whose map is shown; "" = last one of 8 x 8 or more
-    # ... --spatial_attack: each way
-    "eval.attack.rotation": (30.0, NOT_NEGATIVE),  # degrees; presets afc_*_grid: the original's constraint
-    "eval.attack.translation": (30 / 280, SHARE),  # share of the side, as the original has it for 30 degrees
-    "eval.attack.enlargement": (1.0, Range(1)),  # factor; 1 = none
+    # Index of the image that eval.py --pictures shifts.
+    "eval.pictured_image": (0, COUNT),
+    # Path of the layer whose feature map is shown; "": the last one with a map of at least 8 x 8.
+    "eval.pictured_layer": ("", None),
+    # eval.py --spatial_attack: largest rotation in degrees. In the presets afc_*_grid: the original's
+    # constraint.
+    "eval.attack.rotation": (30.0, NOT_NEGATIVE),
+    # eval.py --spatial_attack: largest translation as a share of the image's side. The default is the
+    # original's value for 30 degrees.
+    "eval.attack.translation": (30 / 280, SHARE),
+    # eval.py --spatial_attack: largest factor of enlargement; 1: no scaling.
+    "eval.attack.enlargement": (1.0, Range(1)),
+    # -- Checkpoints and logs --
+    # Interval between checkpoints.
     "checkpoint.every_epochs": (1.0, NOT_NEGATIVE),
+    # Number of checkpoints that are kept.
     "checkpoint.keep": (2, POSITIVE_COUNT),
-    "checkpoint.best": ("accuracy", None),  # of `result_names`: the best is kept in <run>/best; "" = none
+    # The result (see `result_names`) by which the best network is chosen for <run>/best; "": none is.
+    "checkpoint.best": ("accuracy", None),
+    # Interval between log entries.
     "log.every_steps": (50, POSITIVE_COUNT),
-    "log.tensorboard": (False, None),  # event files in <run>/tensorboard (pip install tensorboardX)
-    "log.wandb": ("", None),  # Weights & Biases: the project (pip install wandb); "" = off
-    "log.profile_steps": ((), Several(POSITIVE_COUNT)),  # (first, last) steps of a profile in <run>/profile
+    # Write event files to <run>/tensorboard. Needs pip install tensorboardX.
+    "log.tensorboard": (False, None),
+    # Project of Weights & Biases; "": off. Needs pip install wandb.
+    "log.wandb": ("", None),
+    # First and last step of a profile, written to <run>/profile; (): none.
+    "log.profile_steps": ((), Several(POSITIVE_COUNT)),
 }
 
-# Sections without defaults: what may stand in them; None: whatever the network's constructor takes.
+# Sections without defaults: their legal keys; None: every argument of the network's constructor.
 OPEN: dict[str, tuple[str, ...] | None] = {
     "model.options": None,
     "model.shift_invariant": ("sampler", "padding", "activations"),
@@ -196,7 +278,7 @@ OPEN: dict[str, tuple[str, ...] | None] = {
 
 
 def base_config() -> ConfigDict:
-    """A locked configuration in which every field has its default."""
+    """Returns a locked configuration with the default of every field."""
     config = ConfigDict(nested({field: default for field, (default, _) in FIELDS.items()}))
     config.lock()
     for section in OPEN:
@@ -205,14 +287,17 @@ def base_config() -> ConfigDict:
 
 
 def result_names(config: ConfigDict) -> list[str]:
-    """What an evaluation while training finds: of the averaged weights if there are any, and of the raw."""
+    """Names of the results of an evaluation during training.
+
+    If weights are averaged, these are the results of the averages, then those of the raw weights.
+    """
     metrics, of_shifts = RESULTS[config.task]
     names = [*metrics, *(of_shifts.format(kind) for kind in config.eval.during)]
     return names + [f"{RAW}{name}" for name in names if config.train.ema_decay > 0]
 
 
 def fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values in nested dictionaries by their field, such as "data.path"."""
+    """Flattens nested dictionaries: returns the values by field, such as "data.path"."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -221,7 +306,7 @@ def fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Undoes `fields`."""
+    """Inverse of `fields`: returns nested dictionaries."""
     tree: dict[str, Any] = {}
     for field, value in values.items():
         *sections, name = field.split(".")
@@ -230,12 +315,12 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _below(section: str) -> list[str]:
-    """The fields of a section, such as "data."."""
+    """Fields of a section, such as "data."."""
     return [field for field in FIELDS if field.startswith(section)]
 
 
 def field_fault(name: str) -> str | None:
-    """What is wrong with the name of a field or section, such as "data.pth"; None if nothing is."""
+    """Describes the fault in the name of a field or section, such as "data.pth"; None if there is none."""
     if name in FIELDS or _below(f"{name}."):
         return None
     for section, legal in OPEN.items():
@@ -255,22 +340,22 @@ def _shift_faults(config: ConfigDict) -> Iterator[str]:
     during = config.eval.during
     for kind in during:
         if kind not in SHIFTS_DURING:
-            several = " Several are written \"('integer', 'fractional')\"."
+            several = " Write several kinds as \"('integer', 'fractional')\"."
             yield unknown("eval.during", kind, SHIFTS_DURING) + several
     if len(set(during)) < len(during):
         yield f"eval.during names a kind of shifts twice: {', '.join(during)}."
 
 
 def _cross_faults(config: ConfigDict) -> Iterator[str]:
-    """What fields demand of each other, where each by itself is in its range."""
+    """Faults of combinations of fields. Each single field is in its range."""
     data, train, mixing = config.data, config.train, config.train.mixing
     if data.circular_shift > data.image_size // 2:
         yield (
-            f"data.circular_shift is the largest shift in pixels, 0 (none) to {data.image_size // 2} "
-            f"(half the image), got {data.circular_shift}."
+            f"data.circular_shift must be 0 (no shifts) to {data.image_size // 2} pixels (half the image), "
+            f"got {data.circular_shift}."
         )
     if data.rand_augment and data.color_jitter:
-        yield "data.rand_augment replaces data.color_jitter: set one of them only."
+        yield "data.rand_augment and data.color_jitter cannot be combined: set only one of them."
     if config.task != "classification" and (data.rand_augment or max(mixing.mixup, mixing.cutmix) > 0):
         yield (
             f"data.rand_augment and train.mixing are for task = 'classification', not for {config.task!r}: "
@@ -281,7 +366,10 @@ def _cross_faults(config: ConfigDict) -> Iterator[str]:
     if config.task != "regression" and (data.noise or data.reduction > 1):
         yield f"data.noise and data.reduction are for task = 'regression', not for {config.task!r}."
     if len(data.mean) != len(data.std):
-        yield f"data.mean has {len(data.mean)} channels, data.std {len(data.std)}."
+        yield (
+            f"data.mean has {len(data.mean)} channels and data.std has {len(data.std)}: they must have the "
+            "same number."
+        )
     micro, left = divmod(train.batch_size, train.accumulation_steps)
     if left:
         yield (
@@ -297,19 +385,22 @@ def _cross_faults(config: ConfigDict) -> Iterator[str]:
         yield f"optimizer.warmup_epochs = {warmup} exceeds train.total_epochs = {train.total_epochs}."
     epochs, targets = tuple(train.temperature.at_epochs), tuple(train.temperature.targets)
     if len(epochs) != len(targets):
-        yield f"train.temperature needs as many targets as at_epochs, got {epochs} and {targets}."
+        yield (
+            "train.temperature.at_epochs and train.temperature.targets must have the same length, got "
+            f"{epochs} and {targets}."
+        )
     if train.loss not in LOSSES[config.task]:
         yield f"train.loss of task = {config.task!r}: " + unknown("loss", train.loss, LOSSES[config.task])
     names = [name for name in result_names(config) if not name.endswith(SMALLER_IS_BETTER)]
     if config.checkpoint.best not in ("", *names):
         yield (
             unknown("checkpoint.best", config.checkpoint.best, names)
-            + " Consistencies are there for the shifts in eval.during, raw_ ones if train.ema_decay > 0."
+            + " Consistencies exist for the shifts in eval.during, raw_ ones if train.ema_decay > 0."
         )
     profiled = tuple(config.log.profile_steps)
     if profiled and not (len(profiled) == 2 and 1 < profiled[0] <= profiled[1]):
         yield (
-            "log.profile_steps must be (first, last) steps, from 2 on, since the first one compiles; got "
+            "log.profile_steps must be (first, last) steps, from 2 on, because step 1 compiles; got "
             f"{profiled}."
         )
 
@@ -317,7 +408,7 @@ def _cross_faults(config: ConfigDict) -> Iterator[str]:
 def validate(config: ConfigDict) -> None:
     """Raises one `ConfigError` that lists every fault of `config`.
 
-    What fields demand of each other is looked at when each number is in its range.
+    Combinations of fields are checked only if each number is in its range.
     """
     values = fields(config.to_dict())
     faults = [text for text in map(field_fault, values) if text]

@@ -1,4 +1,4 @@
-"""The errors this package promises: what was wrong, what was expected, the likely fix."""
+"""Error classes of the package and their messages: what was wrong, what was expected, the likely fix."""
 
 import difflib
 import functools
@@ -13,8 +13,8 @@ from types import ModuleType, TracebackType
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # by Ctrl-C
 
-# The modules of other projects that this one imports, and what pip installs for each: first the dependencies
-# in pyproject.toml, then what single functions need.
+# Imported modules of other projects, with the name of each for pip. REQUIRED: the dependencies in
+# pyproject.toml. OPTIONAL: needed only by single functions.
 REQUIRED = {
     "PIL": "pillow",
     "absl": "absl-py",
@@ -45,7 +45,7 @@ OPTIONAL = {
 
 
 class AliasFreeError(Exception):
-    """Base class of every error raised on purpose by this package."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class ConfigError(AliasFreeError, ValueError):
@@ -53,11 +53,11 @@ class ConfigError(AliasFreeError, ValueError):
 
 
 class ShapeError(AliasFreeError, ValueError):
-    """An array or image whose shape an operation or network cannot take."""
+    """An array or image with a shape that an operation or network cannot use."""
 
 
 class DataError(AliasFreeError):
-    """Data that is missing, unreadable or not what its source promised."""
+    """Data that is missing, unreadable or different from its description."""
 
 
 class CheckpointError(AliasFreeError):
@@ -69,11 +69,11 @@ class ConversionError(AliasFreeError, ValueError):
 
 
 class MissingPackageError(AliasFreeError, ImportError):
-    """A package that is not installed, or cannot be imported."""
+    """A package that is not installed or cannot be imported."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """Text for an unknown `name` of some `kind`: the near names first, then all known ones."""
+    """Message for an unknown `name` of some `kind`: lists similar names first, then all known names."""
     known = sorted(known)
     words = {word.lower(): word for word in known}
     near = [words[word] for word in difflib.get_close_matches(str(name).lower(), words, n=3)]
@@ -82,7 +82,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 def listed(names: Sequence[str], most: int) -> str:
-    """The first names, and how many there are in all if that is more than `most`."""
+    """Joins the first `most` names; if there are more, adds the total number."""
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 
@@ -94,7 +94,7 @@ def _installed(module: str) -> bool:
 
 
 def _missing(purpose: str, module: str, reason: ImportError) -> MissingPackageError:
-    """Says that `purpose` needs `module`; if that is a dependency, names all others that are missing too."""
+    """Error: `purpose` needs `module`. If that is a dependency, all other missing ones are listed too."""
     others = [m for m in REQUIRED if m != module and not _installed(m)] if module in REQUIRED else []
     asked = [(REQUIRED | OPTIONAL)[module]]
     if others:  # the package itself: pip completes it
@@ -105,10 +105,14 @@ def _missing(purpose: str, module: str, reason: ImportError) -> MissingPackageEr
 
 
 def needed(module: str, purpose: str) -> ModuleType:
-    """Imports `module`, of a package that only `purpose` needs, e.g. "data.source = 'tfds'".
+    """Imports a module of an optional package.
+
+    Args:
+      module: Dotted name of the module.
+      purpose: The feature that needs it, for the message, e.g. "data.source = 'tfds'".
 
     Raises:
-      MissingPackageError: it is missing; the message has the line for pip.
+      MissingPackageError: The package is missing. The message contains the pip command.
     """
     try:
         return importlib.import_module(module)
@@ -117,12 +121,12 @@ def needed(module: str, purpose: str) -> ModuleType:
 
 
 def typed_start() -> list[str]:
-    """What was typed between `python` and the program's arguments: Python's options and the program."""
+    """The words typed between `python` and the program's arguments: Python's options and the program."""
     return sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
 
 
 def _tell(error: BaseException) -> int | None:
-    """Says on stderr what the user can do about `error`; returns the exit status, None for a bug."""
+    """Prints the message of `error` on stderr. Returns the exit status, or None for a bug."""
     if isinstance(error, KeyboardInterrupt):
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -137,9 +141,10 @@ def _tell(error: BaseException) -> int | None:
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[list[str]], int]:
-    """`main(arguments)` as a program: returns 0, or 2 and says why on stderr, if the user can mend it.
+    """Makes a program of `main(arguments)` that returns the exit status.
 
-    Ctrl-C is one line on stderr and 130.
+    The status is 0, or 2 for an error that the user can correct, which is printed on stderr. Ctrl-C prints
+    one line and returns 130.
     """
 
     @functools.wraps(main)
@@ -157,7 +162,7 @@ def command(main: Callable[[list[str]], None]) -> Callable[[list[str]], int]:
 
 
 def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """`sys.excepthook` of programs: what their imports raise ends them as `command` ends them."""
+    """`sys.excepthook` of programs: reports errors of their imports in the same way as `command`."""
     status = _tell(error)
     if status is not None:
         sys.exit(status)

@@ -1,4 +1,4 @@
-"""Files that others rely on: paths as people write them, whole files or none, and one writer a directory."""
+"""Paths as users type them, files that are written completely or not at all, and locks of directories."""
 
 import json
 import os
@@ -17,45 +17,45 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# Weights that are downloaded: from the Hugging Face hub, and under their authors' names.
+# Weights that are downloaded: references to the Hugging Face hub, and names given by the authors.
 HUB = "hf://"
 _PUBLISHED = re.compile(r"antialiased-cnns/\w+_lpf\d\w*")
-LOCK = "lock"  # in a directory that one process at a time may write to
+LOCK = "lock"  # lock file of a directory that only one process at a time may write to
 
 
 class PathError(ConfigError):
-    """No path of this machine."""
+    """A text that is not a path on this machine."""
 
 
 class UnwritableError(AliasFreeError, OSError):
-    """A file cannot be written, for instance because the disk is full."""
+    """A file that cannot be written, for instance because the disk is full."""
 
 
 class OccupiedError(ConfigError):
-    """Another live process writes to the directory."""
+    """A directory that another running process writes to."""
 
 
 def elsewhere(reference: str | Path) -> bool:
-    """Whether `reference` names weights that are downloaded, and no path of this machine."""
+    """Whether `reference` names weights to download and is not a path on this machine."""
     text = str(reference)
     return text.startswith(HUB) or bool(_PUBLISHED.fullmatch(text) and not Path(text).exists())
 
 
 def local_path(text: str | Path, name: str = "the path") -> Path:
-    """`text` as a path on this machine: `~` is expanded, as a shell does it.
+    """Converts `text` to a path on this machine and expands `~`, like a shell.
 
     Args:
-      text: what the user wrote.
-      name: of the flag or field, for the message.
+      text: The path as the user typed it.
+      name: Name of the flag or field, for the message.
 
     Raises:
-      PathError: an address such as gs://bucket/run.
+      PathError: The text is an address such as gs://bucket/run.
     """
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(text))
     if scheme:
         raise PathError(
-            f"{name} is {str(text)!r}, an address: {scheme[1]}:// is not supported. Pass a path of this "
-            "machine, for instance where the bucket is mounted."
+            f"{name} is {str(text)!r}, an address: {scheme[1]}:// is not supported. Pass a path on this "
+            "machine, for instance the directory where the bucket is mounted."
         )
     try:
         return Path(text).expanduser()
@@ -64,10 +64,10 @@ def local_path(text: str | Path, name: str = "the path") -> Path:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file so that at any moment, also after a crash, it is the old one or the new one, whole.
+    """Writes a file atomically: at any moment, even after a crash, it is the complete old or new file.
 
     Raises:
-      UnwritableError: it cannot be written; the old one is still there.
+      UnwritableError: The file cannot be written. The old file is unchanged.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -78,7 +78,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         new.replace(path)
     except OSError as error:
         raise UnwritableError(
-            f"cannot write {path}: {error.strerror or error}. Make room or mend the file system."
+            f"cannot write {path}: {error.strerror or error}. Free disk space or repair the file system."
         ) from error
     finally:
         with suppress(OSError):
@@ -87,10 +87,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
-    """Within the block, a directory to fill: it becomes `path` at the end; after an error nothing is left.
+    """Context that yields a new directory to fill; it becomes `path` at the end, or is deleted on an error.
 
     Raises:
-      UnwritableError: it cannot be made, or `path` is there already and not empty.
+      UnwritableError: The directory cannot be made, or `path` exists and is not empty.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -98,26 +98,28 @@ def whole_directory(path: Path) -> Iterator[Path]:
         new.mkdir()
         yield new
         new.rename(path)
-    except UnwritableError:  # of a file in it, which says all
+    except UnwritableError:  # of a file in the directory: its message is complete
         raise
     except OSError as error:
         raise UnwritableError(
-            f"cannot write {path}: {error.strerror or error}. Make room or mend the file system."
+            f"cannot write {path}: {error.strerror or error}. Free disk space or repair the file system."
         ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """`value` as JSON, by `write_whole`."""
+    """Writes `value` as JSON, with `write_whole`."""
     write_whole(path, json.dumps(value, indent=indent) + "\n")
 
 
 def new_directory(path: Path) -> Path:
-    """Makes `path`, or `path-2`, `path-3`, ...: the first that no other process made before; returns it.
+    """Makes `path`, or the first of `path-2`, `path-3`, ... that does not exist, and returns it.
+
+    Two processes never get the same directory.
 
     Raises:
-      OSError: it cannot be made.
+      OSError: The directory cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     made, number = path, 1
@@ -132,15 +134,15 @@ def new_directory(path: Path) -> Path:
 
 @contextmanager
 def sole_writer(directory: Path) -> Iterator[None]:
-    """Within the block, no other process that asks for the same is let into `directory`, which exists.
+    """Context that locks an existing directory: only one process at a time can enter it.
 
-    The lock is the operating system's (flock): it ends with the process, however that ends. On a shared file
-    system it holds between machines as far as that file system passes such locks on (NFS 4 and Lustre with
-    `flock` do), and between the processes of one machine always.
+    The lock is a `flock` of the operating system, so it ends when the process ends for any reason. It always
+    works between processes of one machine. On a shared file system it works between machines if the file
+    system supports such locks, as NFS 4 and Lustre with `flock` do.
 
     Raises:
-      OccupiedError: another live process is in.
-      OSError: the lock file cannot be made.
+      OccupiedError: Another running process holds the lock.
+      OSError: The lock file cannot be made.
     """
     with (directory / LOCK).open("a+") as file:
         if fcntl is not None:
@@ -150,9 +152,9 @@ def sole_writer(directory: Path) -> Iterator[None]:
                 file.seek(0)
                 raise OccupiedError(
                     f"another process writes to {directory} ({file.read().strip()}): wait until it has "
-                    "ended, or take another directory."
+                    "ended, or use another directory."
                 ) from error
-            except OSError:  # a file system without locks: nothing is promised there
+            except OSError:  # a file system without locks: continue without protection
                 pass
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")

@@ -1,8 +1,8 @@
-"""The network that a name stands for: this package's own or others', as it is written or transformed.
+"""Builds the network of a name or a reference, and transforms it if the configuration asks for it.
 
-A reference is my_file.py:make_network or my_package.my_file:make_network: a function that returns a Linen
-module. `build` gives it the call of this package's networks, so that training, evaluation and checkpoints see
-one kind of network.
+A reference is my_file.py:make_network or my_package.my_file:make_network. It names a function that returns a
+Linen module. `build` wraps this module so that it is called like this package's networks. Training,
+evaluation and checkpoints then handle only one kind of network.
 """
 
 import functools
@@ -23,18 +23,18 @@ EXPECTED = "a flax.linen.Module"
 
 
 def as_written(apply: Apply) -> Apply:
-    """The function itself."""
+    """Returns the function unchanged."""
     return apply
 
 
 class Adapted(nn.Module):
-    """A Linen module, perhaps transformed, with the call of this package's networks.
+    """Wraps a user's Linen module so that it is called like this package's networks.
 
-    Variables and random streams are those of the module itself, with its names.
+    The variables and random streams keep the names that they have in the module.
 
     Attributes:
-      network: the module.
-      transform: of its `apply`, whose argument 1 is the images; `as_written` for none.
+      network: The module.
+      transform: Transformation of the module's `apply`, whose argument 1 is the images; `as_written`: none.
     """
 
     network: nn.Module
@@ -42,14 +42,23 @@ class Adapted(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, **more: Any) -> Any:
-        """What the module gives for images [N, H, W, C]; `more` are further arguments of its call."""
+        """Applies the module to images `[N, H, W, C]`.
+
+        Args:
+          images: The input.
+          train: Whether the module trains.
+          **more: Further arguments of the module's call.
+
+        Returns:
+          The module's output.
+        """
         assert self.scope is not None
-        # A program of its own: as a submodule its names would begin with "network".
+        # The module is applied separately. As a submodule, its variables would have names with "network".
         network, _ = self.network.unbind()
         how = {**mode(network, train=train), **more, "mutable": self.scope.mutable}
         how["capture_intermediates"] = self.is_mutable_collection("intermediates")
         rngs = {name: stream.as_jax_rng() for name, stream in self.scope.rngs.items()}
-        if self.is_initializing():  # as written: the shapes of parameters are the same
+        if self.is_initializing():  # not transformed: the shapes of the parameters are the same
             result, changed = network.init_with_output(rngs, images, **how)
         else:
             apply = self.transform(functools.partial(network.apply, **how))
@@ -62,22 +71,26 @@ class Adapted(nn.Module):
 
 
 def file_sha256(model: str) -> str:
-    """The SHA-256 of the file that a reference names; "" for this package's own networks.
+    """SHA-256 of the file that a reference names; "" for this package's networks.
 
     Raises:
-      ConfigError: there is no such file.
+      ConfigError: The file does not exist.
     """
     return fingerprint(source_file(model)) if is_reference(model) else ""
 
 
 def check_unchanged(model: str, sha256: str) -> None:
-    """Refuses a reference whose file is no longer the one with which the network was trained.
+    """Checks that the file of a reference has not changed since the network was trained.
+
+    Args:
+      model: Name of a network, or a reference.
+      sha256: SHA-256 of the file at the time of training.
 
     Raises:
-      CheckpointError: it is missing, or has changed.
+      CheckpointError: The file is missing or has changed.
     """
     again = (
-        "Put the file back as it was; or train on from these weights with another file, as another run: "
+        "Put the file back as it was; or start another run from these weights with the new file: pass "
         "another --workdir with --config.init_from=RUN, where RUN is the directory of the weights."
     )
     try:
@@ -87,15 +100,15 @@ def check_unchanged(model: str, sha256: str) -> None:
     if now != sha256:
         raise CheckpointError(
             f"{source_file(model)} has changed since the network was trained (SHA-256 {sha256[:12]}..., now "
-            f"{now[:12]}...), so its weights may compute something else. {again}"
+            f"{now[:12]}...), so the network may compute something else with these weights. {again}"
         )
 
 
 def _linen_module(model: str, options: Mapping[str, Any]) -> nn.Module:
-    """What the function of a reference makes.
+    """Calls the function of a reference and checks that it returns a Linen module.
 
     Raises:
-      ConfigError: no function there, one that takes other arguments, or no Linen module.
+      ConfigError: The function does not exist, has other arguments, or does not return a Linen module.
     """
     given = dict(options)
     if not takes(function_of(model, EXPECTED), "num_classes"):
@@ -103,17 +116,17 @@ def _linen_module(model: str, options: Mapping[str, Any]) -> nn.Module:
     _, network = made_by(model, EXPECTED, **given)
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"{model} returned {type(network).__name__}: expected {EXPECTED} alone. Training draws its "
-            "variables; weights to start from are passed by --config.init_from."
+            f"{model} returned {type(network).__name__}: expected {EXPECTED} alone. Training initializes its "
+            "variables. To start from other weights, pass --config.init_from."
         )
     return network
 
 
 def transform_of(options: Mapping[str, Any]) -> Callable[[Apply], Apply]:
-    """`shift_invariant` with options as JSON has them.
+    """Returns `shift_invariant` with these options, which come from JSON.
 
     Raises:
-      ConfigError: one of them has a wrong value.
+      ConfigError: An option has a wrong value.
     """
     how = dict(options)
     match options.get("activations"):
@@ -123,25 +136,28 @@ def transform_of(options: Mapping[str, Any]) -> Callable[[Apply], Apply]:
             how["activations"] = Oversample(factor)
         case other:
             raise ConfigError(
-                'model.shift_invariant.activations is None, "polynomial" or {"oversample": 2}, got '
+                'model.shift_invariant.activations must be None, "polynomial" or {"oversample": 2}, got '
                 f"{other!r}."
             )
     transform: Callable[[Apply], Apply] = functools.partial(shift_invariant, argnums=1, **how)
-    transform(as_written)  # tells what is wrong with the options now, not at the first call
+    transform(as_written)  # reports wrong options now, not at the first call
     return transform
 
 
 def build(model: str, options: Mapping[str, Any], transformation: Mapping[str, Any]) -> nn.Module:
-    """The network, with `apply(variables, images, train=...)`.
+    """Builds a network with `apply(variables, images, train=...)`.
 
     Args:
-      model: name for `create_model`, or a reference.
-      options: keyword arguments of `create_model`, or of the function. It need not take num_classes.
-      transformation: keyword arguments of `shift_invariant`, sampler, padding and activations, the latter as
-        None, "polynomial" or {"oversample": k}; {} for the network as it is written.
+      model: Name for `create_model`, or a reference.
+      options: Keyword arguments of `create_model`, or of the function. The function may lack num_classes.
+      transformation: Keyword arguments of `shift_invariant`: sampler, padding and activations. Activations
+        are None, "polynomial" or {"oversample": k}. {}: the network is not transformed.
+
+    Returns:
+      The Linen module.
 
     Raises:
-      ConfigError: unknown network, function or option.
+      ConfigError: The network, the function or an option is unknown.
     """
     network = _linen_module(model, options) if is_reference(model) else create_model(model, **options)
     if transformation:

@@ -1,4 +1,4 @@
-"""What a field of a configuration may be: a number in a range, a list of such, or one of some words."""
+"""Legal values of the fields of a configuration: numbers in a range, lists of numbers, or words."""
 
 import dataclasses
 import math
@@ -10,12 +10,14 @@ from aliasfree_jax.errors import unknown
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a field may have.
+    """A range of numbers.
 
     Attributes:
-      least, most: the bounds; infinity itself is never legal.
-      above, below: the bound itself is left out.
-      whole: no fractions, and no float either.
+      least: Lower bound. Infinite values are never legal.
+      most: Upper bound.
+      above: The lower bound is not legal.
+      below: The upper bound is not legal.
+      whole: Only integers are legal. Floats are not, even without a fraction.
     """
 
     least: float = -math.inf
@@ -25,7 +27,10 @@ class Range:
     whole: bool = False
 
     def fault(self, value: Any) -> str | None:
-        """What is wrong with `value`, behind "must"; None if nothing is. True and False are no numbers."""
+        """Returns the words that follow "must" in the message, or None if `value` is legal.
+
+        True and False do not count as numbers.
+        """
         kind: Any = numbers.Integral if self.whole else numbers.Real
         if isinstance(value, bool) or not isinstance(value, kind):
             return "be a whole number" if self.whole else "be a number"
@@ -46,12 +51,13 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Several:
-    """A list whose elements all lie in one range.
+    """A list of numbers that all lie in one range.
 
     Attributes:
-      each: that range.
-      fewest, longest: how many there may be.
-      ascending: none is smaller than the one before.
+      each: Range of the elements.
+      fewest: Smallest number of elements.
+      longest: Largest number of elements.
+      ascending: Each element is at least the element before it.
     """
 
     each: Range
@@ -74,15 +80,15 @@ class Several:
 
 COUNT, POSITIVE_COUNT = Range(0, whole=True), Range(1, whole=True)
 NUMBER, POSITIVE, NOT_NEGATIVE = Range(), Range(0, above=True), Range(0)
-SHARE, PART = Range(0, 1), Range(0, 1, above=True)  # 0 is none; a part is some
-DECAY = Range(0, 1, below=True)  # of an average: 1 would never change it
+SHARE, PART = Range(0, 1), Range(0, 1, above=True)  # a share may be 0, a part may not
+DECAY = Range(0, 1, below=True)  # decay of an average: with 1 the average would never change
 
-# A tuple: one of these words. None: anything of the default's type.
+# A tuple: one of these words. None: any value of the default's type.
 Legal = Range | Several | tuple[str, ...] | None
 
 
 def fault(field: str, value: Any, legal: Legal) -> str | None:
-    """What is wrong with the value of a field, as a sentence; None if nothing is."""
+    """Returns a sentence about the fault in a field's value, or None if the value is legal."""
     if isinstance(legal, tuple):
         return None if value in legal else unknown(field, value, legal)
     must = legal and legal.fault(value)

@@ -1,7 +1,7 @@
-"""Several processes that train or evaluate as one: joining them, and what they agree upon.
+"""Connects several processes that train or evaluate together, and exchanges values between them.
 
-Every process runs the same program on the same arguments; arrays that span all devices are computed by all
-of them together. Files are written by the first process. With one process all functions here are trivial.
+Every process runs the same program with the same arguments. All processes together compute the arrays that
+span all devices. The first process writes the files. With only one process all functions here are trivial.
 """
 
 import json
@@ -19,18 +19,18 @@ from aliasfree_jax.startup import LAUNCHER_COUNTS, TPU_HOSTS
 
 LAUNCHERS = ("auto", "none", *LAUNCHER_COUNTS, "tpu")
 
-# Where the GPUs are listed that a process may use, and what in such a list is none.
+# Variables that list the GPUs a process may use, and the entries of such a list that mean "no GPU".
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 _NO_DEVICE = ("", "-1", "NoDevFiles")
-# Numbers in SLURM's environment, and what counts where they are missing.
+# Numbers in SLURM's environment, with the value to use if one is missing.
 _SLURM_NUMBERS = {"STEP_NUM_TASKS": 1, "STEP_NUM_NODES": 1, "GPUS_ON_NODE": 0, "GPUS_PER_TASK": 0}
 
 
 def detect(environment: Mapping[str, str]) -> str:
-    """The launcher that started this process as one of several; "none" if it runs alone.
+    """Detects the launcher that started this process as one of several; "none" if it runs alone.
 
-    A TPU virtual machine is recognised where its environment lists several workers (GKE, queued resources
-    with that variable set); elsewhere ask for "tpu".
+    A TPU virtual machine is detected if its environment lists several workers (GKE, queued resources
+    with that variable set). Otherwise the user has to pass "tpu".
     """
     for launcher, variable in LAUNCHER_COUNTS.items():
         if int(environment.get(variable, "1")) > 1:
@@ -39,18 +39,18 @@ def detect(environment: Mapping[str, str]) -> str:
 
 
 def _visible(environment: Mapping[str, str]) -> int | None:
-    """How many GPUs this process is shown; None if nothing limits them."""
+    """Number of GPUs visible to this process; None if nothing limits them."""
     lists = [environment[name].split(",") for name in _VISIBLE if name in environment]
-    # As CUDA reads it: the list ends at the first name of no device.
+    # Like CUDA: the list ends at the first entry that is not a device.
     counts = [len([*takewhile(lambda name: name.strip() not in _NO_DEVICE, names)]) for names in lists]
     return min(counts, default=None)
 
 
 def _own_devices(visible: int, tasks: int, rank: int, on_node: int) -> list[int]:
-    """Which of the visible GPUs are those of the task `rank` of so many on a node that has `on_node`.
+    """Indices of the visible GPUs that belong to one task on a node with `on_node` GPUs.
 
-    Either the launcher shows every task its own ones, which it numbers from 0, or all tasks see the same
-    ones and share them out.
+    Some launchers show each task only its GPUs, numbered from 0. With others all tasks see the same GPUs and
+    divide them.
     """
     if visible < tasks or visible * tasks <= on_node:
         return list(range(visible))
@@ -59,7 +59,7 @@ def _own_devices(visible: int, tasks: int, rank: int, on_node: int) -> list[int]
 
 
 def _initialize_arguments(launcher: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """What `jax.distributed.initialize` does not find out by itself under a launcher."""
+    """Arguments of `jax.distributed.initialize` that JAX does not detect under a launcher."""
     visible = _visible(environment)
     if launcher == "slurm":
         number = {
@@ -69,10 +69,11 @@ def _initialize_arguments(launcher: str, environment: Mapping[str, str]) -> dict
         on_node = max(number["GPUS_ON_NODE"], tasks * number["GPUS_PER_TASK"])
         if visible is None and tasks == 1:
             visible = number["GPUS_ON_NODE"]
-        # JAX gives a task the GPU of its number on the node, also if it sees one only or is alone.
+        # JAX would assign each task the GPU with the task's number on the node. This is wrong if the task
+        # sees only one GPU, or if it is the only task of the node.
         rank = int(environment["SLURM_LOCALID"]) if visible and tasks > 1 else 0
         return {"local_device_ids": _own_devices(visible, tasks, rank, on_node)} if visible else {}
-    if launcher == "openmpi":  # not through JAX, which looks for variables that Open MPI 5 no longer sets
+    if launcher == "openmpi":  # JAX looks for variables that Open MPI 5 no longer sets
         ranks = [int(environment[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK", "LOCAL_RANK")]
         here = int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", ranks[2] + 1))
         own = _own_devices(visible, here, ranks[2], on_node=0) if visible else [ranks[2]]
@@ -81,19 +82,20 @@ def _initialize_arguments(launcher: str, environment: Mapping[str, str]) -> dict
 
 
 def connect(launcher: str = "auto", *, coordinator: str = "", count: int = 0, index: int = -1) -> None:
-    """Joins the processes of this job; to be called before anything else touches a device.
+    """Joins the processes of this job. Call it before anything else uses a device.
 
-    Either a launcher tells everything (SLURM: `srun python train.py ...`; Open MPI: `mpirun`; TPU pods), or
-    the arguments do, the same for all processes but `index`. Open MPI 5 needs `coordinator` besides.
+    A launcher provides all values (SLURM: `srun python train.py ...`; Open MPI: `mpirun`; TPU pods).
+    Without a launcher, pass them as arguments. All processes pass the same values, except `index`.
+    Open MPI 5 also needs `coordinator`.
 
     Args:
-      launcher: one of `LAUNCHERS`; "auto" looks for traces of one, "none" ignores them.
-      coordinator: host:port of process 0, reachable by all, with a free port.
-      count: number of processes.
-      index: of this one, 0 to count - 1.
+      launcher: One of `LAUNCHERS`. "auto" detects it, "none" ignores launchers.
+      coordinator: host:port of process 0. All processes must reach it, and the port must be free.
+      count: Number of processes.
+      index: Index of this process, 0 to count - 1.
 
     Raises:
-      ConfigError: incomplete or contradictory arguments, or the processes do not find each other.
+      ConfigError: Arguments are missing or contradictory, or the processes cannot connect.
     """
     if launcher not in LAUNCHERS:
         raise ConfigError(unknown("launcher", launcher, LAUNCHERS))
@@ -105,13 +107,13 @@ def connect(launcher: str = "auto", *, coordinator: str = "", count: int = 0, in
         arguments = _initialize_arguments(launcher, os.environ)
     except (KeyError, ValueError) as error:
         raise ConfigError(
-            f"--launcher={launcher}, but its environment variable {error} is missing or no number: start the "
-            "program by that launcher, or give --coordinator, --process_count and --process_index."
+            f"--launcher={launcher}, but its environment variable {error} is missing or not a number: start "
+            "the program with that launcher, or pass --coordinator, --process_count and --process_index."
         ) from error
     if launcher == "none":
         if not (coordinator and count > 0 and 0 <= index < count):
             raise ConfigError(
-                "processes that no launcher starts need --coordinator=HOST:PORT, --process_count=N and "
+                "several processes without a launcher need --coordinator=HOST:PORT, --process_count=N and "
                 f"--process_index=0..N-1, got {coordinator!r}, {count} and {index}."
             )
         arguments = {"num_processes": count, "process_id": index}
@@ -122,23 +124,23 @@ def connect(launcher: str = "auto", *, coordinator: str = "", count: int = 0, in
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"this process could not join the others (launcher {launcher}, {arguments}): {error}. "
-            "Give --coordinator=HOST:PORT of the first process's machine, or --launcher=none to run alone."
+            "Pass --coordinator=HOST:PORT of the first process's machine, or --launcher=none to run alone."
         ) from error
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and speaks."""
+    """Whether this is the process that writes files and prints."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Waits until all processes have come here; `name` is the same for all."""
+    """Waits until all processes have reached the barrier of this name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def from_first(value: Any) -> Any:
-    """The first process's `value`, which JSON can write, in all of them; numbers are exact."""
+    """Returns the first process's `value` in all processes. It must be valid JSON; numbers stay exact."""
     if jax.process_count() == 1:
         return value
     content = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -148,10 +150,10 @@ def from_first(value: Any) -> Any:
 
 
 def of_first(act: Callable[[], Any]) -> Any:
-    """What `act`, which the first process alone calls, gives there: `from_first`, in all of them.
+    """Calls `act` only in the first process and returns its result in all processes.
 
     Raises:
-      AliasFreeError: what it raises in the first process; in the others a `ConfigError` that says the same.
+      AliasFreeError: `act` raised it in the first process. The others raise a `ConfigError` with its text.
     """
     result, fault = None, None
     if is_first():
@@ -166,14 +168,14 @@ def of_first(act: Callable[[], Any]) -> Any:
 
 
 def total(number: int) -> int:
-    """The sum of the processes' numbers, below 2**31, in all of them."""
+    """Returns the sum of all processes' numbers in every process. The sum must be below 2**31."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).sum())
 
 
 def gathered(array: Any) -> np.ndarray:
-    """The whole of an array whose first axis is divided over the processes, in all of them."""
+    """Returns a whole array, whose first axis is divided over the processes, in every process."""
     if jax.process_count() == 1:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -1,4 +1,4 @@
-"""Functions of users by reference: my_file.py:make_network, or my_package.my_file:make_network."""
+"""Finds users' functions by reference: my_file.py:make_network, or my_package.my_file:make_network."""
 
 import hashlib
 import importlib
@@ -17,28 +17,28 @@ from aliasfree_jax.files import local_path
 
 
 def is_reference(name: str) -> bool:
-    """Whether a network's name is that of a function which makes it."""
+    """Whether a network's name is a reference to a function that makes it."""
     return ":" in name or name.endswith(".py")
 
 
 def located(target: str) -> str:
-    """The same target, from every directory: "my_file.py:make_network" with the whole path of the file."""
+    """Makes the path in "my_file.py:make_network" absolute, so that it is valid in every directory."""
     place, _, name = target.rpartition(":")
     return f"{local_path(place).resolve()}:{name}" if place.endswith(".py") else target
 
 
 def _spec(place: str) -> ModuleSpec:
-    """Where the module of a dotted name, or of a .py file, is; the module itself is not run.
+    """Finds the module of a dotted name or of a .py file without running it.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: There is no such module or file.
     """
     is_file, found, cause = place.endswith(".py"), None, None
     if is_file and not Path(place).is_file():
         raise ConfigError(f"there is no file {place}.")
     beside = str(Path(place).resolve().parent if is_file else Path.cwd())
     if beside not in sys.path:
-        sys.path.append(beside)  # as Python does for a program, which may import the files beside it
+        sys.path.append(beside)  # like Python: a program may import files from its directory
     try:
         found = None if is_file else importlib.util.find_spec(place)
     except (ImportError, ValueError) as error:
@@ -46,46 +46,48 @@ def _spec(place: str) -> ModuleSpec:
         if missing is None or not f"{place}.".startswith(f"{missing}."):
             raise  # an import inside the package
         cause = error
-    if is_file:  # run once, unless it changes: what it registers is registered once
+    if is_file:  # a file runs once unless it changes, so that it registers its objects only once
         file = Path(place).resolve()
         state = hashlib.sha256(f"{file} {fingerprint(file)}".encode()).hexdigest()
         found = importlib.util.spec_from_file_location(f"{file.stem}_{state[:16]}", file)
     if found is None or found.loader is None or not found.has_location:
         raise ConfigError(
-            f"there is no module {place!r}: name one as in an import statement, from the directory it is "
-            "in, or a file: path/to/my_file.py:make_network"
+            f"there is no module {place!r}: write the name as in an import statement and start from the "
+            "directory of the module, or pass a file: path/to/my_file.py:make_network"
         ) from cause
     return found
 
 
 def fingerprint(file: Path) -> str:
-    """The SHA-256 of a file's content."""
+    """SHA-256 of a file's content."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _parts(target: str) -> tuple[str, str]:
-    """Module or file, and function, of a target.
+    """Splits a target into the module or file and the function.
 
     Raises:
-      ConfigError: it has not both.
+      ConfigError: One of them is missing.
     """
     place, _, name = target.rpartition(":")
     if not place or not name:
-        raise ConfigError(f"{target!r} is no target: expected my_package.my_file:make_network.")
+        raise ConfigError(
+            f"{target!r} is not a reference to a function: expected my_package.my_file:make_network."
+        )
     return place, name
 
 
 def source_file(target: str) -> Path:
-    """The file that the function of "my_package.my_file:make_network" is written in; it is not run.
+    """File with the function of "my_package.my_file:make_network"; the file is not run.
 
     Raises:
-      ConfigError: no such module or file.
+      ConfigError: There is no such module or file.
     """
     return Path(str(_spec(_parts(target)[0]).origin))
 
 
 def _imported(place: str) -> ModuleType:
-    """The module of a dotted name, or of a .py file."""
+    """Imports the module of a dotted name or of a .py file."""
     spec = _spec(place)
     if not place.endswith(".py"):
         return importlib.import_module(place)
@@ -101,13 +103,14 @@ def _imported(place: str) -> ModuleType:
 
 
 def function_of(target: str, expected: str) -> Callable[..., Any]:
-    """The function that "my_package.my_file:make_network" names.
+    """Imports the function of a reference such as "my_package.my_file:make_network".
 
     Args:
-      expected: what it is to return, for messages.
+      target: The reference.
+      expected: Description of what the function should return, for messages.
 
     Raises:
-      ConfigError: no such module, file or function.
+      ConfigError: There is no such module, file or function.
     """
     place, name = _parts(target)
     module = _imported(place)
@@ -117,6 +120,7 @@ def function_of(target: str, expected: str) -> Callable[..., Any]:
     make: Callable[..., Any] = getattr(module, name)
     if not (inspect.isroutine(make) or isinstance(make, type | partial)):
         raise ConfigError(
-            f"{target} is no function but {type(make).__name__}: expected one that returns {expected}."
+            f"{target} is not a function but {type(make).__name__}: expected a function that returns "
+            f"{expected}."
         )
     return make

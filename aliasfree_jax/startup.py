@@ -1,9 +1,9 @@
-"""What a program does first: memory in huge pages, XLA's quicker convolutions, errors without a traceback.
+"""Prepares a program before its imports: huge pages, XLA's faster convolutions, errors without a traceback.
 
-A training step on a CPU allocates hundreds of megabytes and frees them again. glibc returns them to the
-system, and the next step gets them back in pages of 4 KiB, each of which costs a fault: a third of the step's
-time. With the tunable `glibc.malloc.hugetlb=1` glibc asks for transparent huge pages of 2 MiB. glibc reads
-the tunable before Python starts, so the program executes itself again with it, as the same process.
+A training step on a CPU allocates and frees hundreds of megabytes. glibc returns this memory to the system,
+and the next step gets it back in pages of 4 KiB. Each page costs a page fault. The faults take a third of the
+step's time. With the tunable `glibc.malloc.hugetlb=1` glibc asks for transparent huge pages of 2 MiB. glibc
+reads the tunable before Python starts, so the program executes itself again with it, in the same process.
 """
 
 import importlib.metadata
@@ -17,25 +17,25 @@ from aliasfree_jax.errors import excepthook, typed_start
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 _TUNABLES = "GLIBC_TUNABLES"
-_RESTARTED = "ALIASFREE_JAX_RESTARTED"  # number of the process that did, in case the tunable gets lost
+_RESTARTED = "ALIASFREE_JAX_RESTARTED"  # id of the restarted process, in case the tunable gets lost
 _MODES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
-# Where each launcher tells a process how many there are.
+# The variable in which each launcher sets the number of processes.
 LAUNCHER_COUNTS = {"slurm": "SLURM_STEP_NUM_TASKS", "openmpi": "OMPI_COMM_WORLD_SIZE"}
-TPU_HOSTS = "TPU_WORKER_HOSTNAMES"  # ... and a TPU pod which they are
+TPU_HOSTS = "TPU_WORKER_HOSTNAMES"  # the variable in which a TPU pod lists its hosts
 
-# Flags for XLA by the series of jaxlib: in 0.10 YNNPACK's convolutions take twice the time of Eigen's.
+# XLA flags by jaxlib series. In 0.10, YNNPACK's convolutions take twice the time of Eigen's.
 _XLA_FLAGS = {"0.10": "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"}
 
 
 def xla_flags(given: str, jaxlib: str) -> str:
-    """The flags for XLA: those that are `given`, and ours for this version of jaxlib; the given ones win."""
+    """Adds our XLA flags for this version of jaxlib to the `given` ones, which have priority."""
     own = _XLA_FLAGS.get(".".join(jaxlib.split(".")[:2]), "")
     return given if own.partition("=")[0] in given else f"{given} {own}".strip()
 
 
 def _is_glibc() -> bool:
-    """Whether this is glibc from 2.35 on, the first with the tunable; musl and macOS have no such name."""
+    """Whether the C library is glibc 2.35 or newer, which has the tunable. musl and macOS lack the name."""
     try:
         version = re.fullmatch(r"glibc (\d+)\.(\d+).*", os.confstr("CS_GNU_LIBC_VERSION") or "")
     except (AttributeError, ValueError, OSError):
@@ -44,7 +44,7 @@ def _is_glibc() -> bool:
 
 
 def _on_request() -> bool:
-    """Whether the kernel gives huge pages to those who ask: always and never need no asking."""
+    """Whether the kernel provides huge pages only on request (mode madvise)."""
     try:
         return "[madvise]" in _MODES.read_text()
     except OSError:
@@ -52,16 +52,16 @@ def _on_request() -> bool:
 
 
 def _debugged() -> bool:
-    """Whether a debugger would lose the program."""
+    """Whether a debugger is attached: it would lose the program after the restart."""
     monitored = sys.version_info >= (3, 12) and sys.monitoring.get_tool(sys.monitoring.DEBUGGER_ID)
     return bool(sys.gettrace() or monitored)
 
 
 def _is_command() -> bool:
-    """Whether this process was started for this program: `python FILE ...` or `python -m NAME ...`.
+    """Whether this process was started only for this program: `python FILE ...` or `python -m NAME ...`.
 
-    Not so for what reads a program from standard input, runs it within another (`runpy`, a worker of
-    pytest-xdist) or embeds Python.
+    False if the program comes from standard input, runs inside another program (`runpy`, a worker of
+    pytest-xdist), or if Python is embedded.
     """
     start = typed_start()
     same = sys.orig_argv[1 + len(start) :] == sys.argv[1:]
@@ -71,8 +71,9 @@ def _is_command() -> bool:
 def wants_restart(environment: Mapping[str, str]) -> bool:
     """Whether the program should execute itself again to get huge pages.
 
-    It does so once, where that makes a difference and nothing else controls the process: no launcher of
-    several processes, no debugger. Where a tunable of malloc is set already, it stays as it is.
+    It restarts only once, only if huge pages need it, and not if a launcher of several processes or a
+    debugger controls the process. If a malloc tunable is already set, the program keeps it and does not
+    restart.
     """
     return (
         _is_glibc()
@@ -86,17 +87,17 @@ def wants_restart(environment: Mapping[str, str]) -> bool:
 
 
 def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for the second start; tunables of other kinds are kept."""
+    """Environment for the restart. Other tunables are kept."""
     tunables = ":".join(filter(None, [environment.get(_TUNABLES, ""), HUGE_PAGES]))
     return {**environment, _TUNABLES: tunables, _RESTARTED: str(os.getpid())}
 
 
 def begin() -> None:
-    """Prepares this process for a program of the package; called before anything else is imported.
+    """Prepares this process for a program of the package. Call it before all other imports.
 
-    Imports that fail become one message and status 2 (`errors.excepthook`). XLA reads its flags when it
-    first runs. The second start keeps process number, standard streams, ignored signals and arguments, and
-    what this process starts inherits all of it. Where the system refuses it, the program goes on as it is.
+    A failed import prints one message and exits with status 2 (`errors.excepthook`). XLA reads its flags at
+    its first use. The restart keeps process id, standard streams, ignored signals and arguments, and child
+    processes inherit the environment. If the system refuses the restart, the program continues without it.
     """
     sys.excepthook = excepthook
     try:
@@ -104,7 +105,7 @@ def begin() -> None:
             os.environ.get("XLA_FLAGS", ""), importlib.metadata.version("jaxlib")
         )
     except importlib.metadata.PackageNotFoundError:
-        return  # the program ends with its first import
+        return  # jaxlib is missing: the first import will end the program
     if wants_restart(os.environ):
         try:
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], with_huge_pages(os.environ))

@@ -1,4 +1,4 @@
-"""Configurations as runs and results keep them: reading one back, and in what two differ."""
+"""Reads and writes the configuration of a run as JSON, and compares two configurations."""
 
 import json
 import re
@@ -12,16 +12,16 @@ from ml_collections import ConfigDict
 from aliasfree_jax.config import FIELDS, OPEN, base_config, fields, nested
 from aliasfree_jax.errors import ConfigError
 
-CONFIG = "config.json"  # in a run's directory
-ACCEPTED = "accepted"  # key beside the fields: the changes that a run went on with
-FORMAT_KEY, FORMAT = "format", 1  # another one beside them; a file without is of the first format
-NOT_SET = "(not set)"  # stands for the value of an option of a network that is not named
-# Fields that earlier versions had, with the default that they had: it is what every run does today.
+CONFIG = "config.json"  # file name in a run's directory
+ACCEPTED = "accepted"  # additional key: the changes with which the run was resumed
+FORMAT_KEY, FORMAT = "format", 1  # additional key; files without it have format 1
+NOT_SET = "(not set)"  # placeholder for the value of a network option that is not set
+# Fields of earlier versions, with their defaults. Today every run behaves as with these defaults.
 REMOVED = {"train.blend.epochs": 0.0, "train.blend.start": "convnext"}
 
 
 def run_directory(checkpoint: Path) -> Path | None:
-    """The run that a path (of a run, its checkpoints or one of them) belongs to; None if to no run."""
+    """Run that contains a path (of the run, its checkpoints or one of them); None: no run contains it."""
     for path in (checkpoint, checkpoint.parent, checkpoint.parent.parent):
         if (path / "checkpoints").is_dir() and checkpoint in (
             path,
@@ -34,7 +34,7 @@ def run_directory(checkpoint: Path) -> Path | None:
 
 
 def reason(error: BaseException) -> str:
-    """The text of an error of ml_collections, which wraps one in the other and lists whole sections."""
+    """Shortens an error of ml_collections, which wraps errors in each other and lists whole sections."""
     while error.args and isinstance(error.args[0], BaseException):
         error = error.args[0]
     text = str(error.args[0] if error.args else error)
@@ -42,7 +42,7 @@ def reason(error: BaseException) -> str:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON as a configuration holds it: sequences are tuples, the only ones that flags can override."""
+    """Converts lists from JSON to tuples: flags can override only tuples."""
     if isinstance(value, dict):
         return {key: _tuples(inner) for key, inner in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
@@ -51,7 +51,7 @@ def _tuples(value: Any) -> Any:
 def _known(
     stored: Mapping[str, Any], base: ConfigDict, prefix: str = ""
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The stored fields that `base` has too, nested, and the others by their names."""
+    """Splits stored fields into those that `base` has (nested) and the others (by name)."""
     known: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for key, value in stored.items():
@@ -74,7 +74,7 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"cannot read the stored configuration {path}: {error}.") from error
     if not isinstance(stored, dict):
-        raise ConfigError(f"cannot read the stored configuration {path}: it is no JSON object.")
+        raise ConfigError(f"cannot read the stored configuration {path}: it is not a JSON object.")
     written = stored.pop(FORMAT_KEY, 1)
     if written != FORMAT:
         raise ConfigError(
@@ -85,13 +85,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> ConfigDict:
-    """The configuration stored as JSON at `path`, as a run writes it.
+    """Reads the configuration that a run stored as JSON at `path`.
 
-    Fields that are missing have their default. Unknown ones are left out, with a warning unless they are
-    `REMOVED` and hold their default.
+    Missing fields get their default. Unknown fields are ignored with a warning; `REMOVED` fields with their
+    old default are ignored without one.
 
     Raises:
-      ConfigError: unreadable, not JSON, or a field has a value of another kind.
+      ConfigError: The file is unreadable or not JSON, or a field has a value of another type.
     """
     config = base_config()
     stored = _read(path)
@@ -114,35 +114,37 @@ def read_config(path: Path) -> ConfigDict:
 
 
 def read_accepted(path: Path) -> list[dict[str, Any]]:
-    """The changes that the run whose configuration is at `path` went on with so far."""
+    """Changes with which the run of the configuration at `path` was resumed so far."""
     accepted = _read(path).get(ACCEPTED)
     return accepted if isinstance(accepted, list) else []
 
 
 def read_removed(path: Path) -> dict[str, Any]:
-    """The fields that the configuration at `path` sets to what this version can no longer do."""
+    """Fields of the configuration at `path` that this version no longer supports, with their values."""
     return {n: v for n, v in fields(_read(path)).items() if n in REMOVED and v != REMOVED[n]}
 
 
 def defaults() -> dict[str, Any]:
-    """The defaults of all fields, those that are gone too: what counts where a configuration lacks one."""
+    """Defaults of all fields, including removed ones, as nested dictionaries."""
     return nested({field: default for field, (default, _) in FIELDS.items()} | REMOVED)
 
 
 def to_store(config: ConfigDict, accepted: list[dict[str, Any]]) -> dict[str, Any]:
-    """What `read_config` and `read_accepted` read back, as nested dictionaries."""
+    """Returns the nested dictionaries to store, for `read_config` and `read_accepted`."""
     return {FORMAT_KEY: FORMAT} | config.to_dict() | ({ACCEPTED: accepted} if accepted else {})
 
 
 def differences(
     stored: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two nested dictionaries differ, with both values.
+    """Compares two nested dictionaries and returns the fields that differ, with both values.
 
-    Tuples and lists, 1 and 1.0 are the same.
+    Tuples equal lists, and 1 equals 1.0.
 
     Args:
-      defaults: what counts where one of them lacks a field (`defaults()`); where it lacks it too, `NOT_SET`.
+      stored: The first dictionary.
+      now: The second dictionary.
+      defaults: Values for missing fields (`defaults()`). Fields that are missing here too are `NOT_SET`.
     """
     old, new, default = (fields(json.loads(json.dumps(tree))) for tree in (stored, now, defaults))
     pairs = {

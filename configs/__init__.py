@@ -1,6 +1,7 @@
 """Training configurations: `python train.py --config=configs/<name>.py`.
 
-Here: how those that offer a choice read the words behind the colon, `configs/<name>.py:word,word`.
+Some configurations have variants: `configs/<name>.py:word,word`. This module parses the words after the
+colon.
 """
 
 import difflib
@@ -11,20 +12,24 @@ from typing import Any
 from aliasfree_jax.errors import ConfigError
 
 Words = Mapping[str, Any]
-"""Words, in any case, and what each means."""
+"""Words (upper or lower case) with their meanings."""
 
 
 def choices(argument: str, slots: Mapping[str, Words], grammar: str) -> dict[str, Any]:
-    """What the words of `argument` mean, by slot.
+    """Parses words that are separated by commas.
 
-    Commas separate them. Names such as ResNet50_LPS_LPF3_zero are taken apart where the whole is no word.
+    A name such as ResNet50_LPS_LPF3_zero is split at its underscores if the whole name is not a word.
 
     Args:
-      slots: each takes one word of its own at most.
-      grammar: for the message, what can be written.
+      argument: The words.
+      slots: The legal words of each slot. Each slot accepts at most one word.
+      grammar: Description of the legal words, for messages.
+
+    Returns:
+      The meaning of the word in each slot that is used.
 
     Raises:
-      ConfigError: an unknown word, with the near ones; two for one slot.
+      ConfigError: A word is unknown, or two words belong to one slot.
     """
     meanings = {word.lower(): (slot, value) for slot, words in slots.items() for word, value in words.items()}
     spelling = {word.lower(): word for words in slots.values() for word in words}
@@ -34,10 +39,10 @@ def choices(argument: str, slots: Mapping[str, Words], grammar: str) -> dict[str
         if word not in meanings:
             near = [spelling[name] for name in difflib.get_close_matches(word, meanings, n=3)]
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise ConfigError(f"unknown word {word!r} behind the colon.{hint} Expected {grammar}")
+            raise ConfigError(f"unknown word {word!r} after the colon.{hint} Expected {grammar}")
         slot, value = meanings[word]
         if slot in found:
-            raise ConfigError(f"{said[slot]!r} and {word!r} are two {slot}s, choose one. Expected {grammar}")
+            raise ConfigError(f"{said[slot]!r} and {word!r} are two {slot}s: choose one. Expected {grammar}")
         found[slot], said[slot] = value, word
     return found
 
@@ -51,4 +56,4 @@ def _taken_apart(argument: str, meanings: Words) -> list[str]:
 
 
 SIZES = range(1, 8)
-"""Taps of the originals' blur filters."""
+"""Numbers of taps of the original blur filters."""

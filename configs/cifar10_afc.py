@@ -2,7 +2,8 @@
 
 python train.py --config=configs/cifar10_afc.py --config.data.path=/data/cifar10
 
-The path holds train/<class>/*.png and val/<class>/*.png. The recipe is ours, not a paper's.
+The path contains train/<class>/*.png and val/<class>/*.png. The recipe is from this package, not from a
+paper.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +12,7 @@ from aliasfree_jax.config import base_config
 
 
 def recipe(model: str) -> ConfigDict:
-    """Training on CIFAR-10, the same for all five networks."""
+    """Training on CIFAR-10, equal for all five networks."""
     config = base_config()
     config.model.name = model
     config.model.options.drop_path_rate = 0.1
@@ -23,7 +24,7 @@ def recipe(model: str) -> ConfigDict:
     config.data.crop = "padded"
     config.data.flip = True
     config.data.eval_crop_ratio = 1.0
-    config.data.validation = 0.1  # 5,000 images choose the best network, the test images never
+    config.data.validation = 0.1  # 5,000 training images choose the best network; test images never do
 
     config.train.batch_size = 128
     config.train.total_epochs = 100.0
@@ -42,5 +43,5 @@ def recipe(model: str) -> ConfigDict:
 
 
 def get_config() -> ConfigDict:
-    """The configuration."""
+    """Returns the configuration."""
     return recipe("convnext_afc_cifar")

@@ -2,7 +2,7 @@
 
 python train.py --config=configs/cifar10_afg.py --config.data.path=/data/cifar10
 
-Training is that of `configs/cifar10_afc.py`, so that the five networks can be compared.
+The training equals that of `configs/cifar10_afc.py`, so that the five networks can be compared.
 """
 
 from ml_collections import ConfigDict
@@ -11,5 +11,5 @@ from configs.cifar10_afc import recipe
 
 
 def get_config() -> ConfigDict:
-    """The configuration."""
+    """Returns the configuration."""
     return recipe("convnext_afg_cifar")

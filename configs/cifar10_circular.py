@@ -1,8 +1,8 @@
-"""Small ConvNeXt with circular padding on CIFAR-10, the aliasing baseline.
+"""Small ConvNeXt with circular padding on CIFAR-10: the baseline, which aliases.
 
 python train.py --config=configs/cifar10_circular.py --config.data.path=/data/cifar10
 
-Training is that of `configs/cifar10_afc.py`, so that the five networks can be compared.
+The training equals that of `configs/cifar10_afc.py`, so that the five networks can be compared.
 """
 
 from ml_collections import ConfigDict
@@ -11,5 +11,5 @@ from configs.cifar10_afc import recipe
 
 
 def get_config() -> ConfigDict:
-    """The configuration."""
+    """Returns the configuration."""
     return recipe("convnext_circular_cifar")

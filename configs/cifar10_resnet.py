@@ -1,17 +1,21 @@
-"""ResNets for CIFAR-10 with four samplers, by the recipe of APS (Chaman and Dokmanic, arXiv 2011.14214).
+"""ResNets for CIFAR-10 with four samplers, with the recipe of APS (Chaman and Dokmanic, arXiv 2011.14214).
 
 python train.py --config=configs/cifar10_resnet.py --config.data.path=/data/cifar10
 python train.py --config=configs/cifar10_resnet.py:resnet20,aps,5 --config.data.path=/data/cifar10
 python train.py --config=configs/cifar10_resnet.py:resnet18_lpf,3,zeros --config.data.path=/data/cifar10
 
-Behind the colon are words in any order (`GRAMMAR`): the network; its sampler, none for strided
-convolutions, `lpf` for BlurPool, `aps`, or `lps`; taps of the filter, 1 (none) to 7; the padding of
-convolutions, `circular` if left out; `shifts` for the original's data_augmentation_flag, shifts by up to
-3 pixels: circular ones, or with `zeros` crops of the padded image. All train alike: SGD, 250 epochs.
---config.eval.during=integer logs the consistency while training (APS: --validate_consistency).
+The words after the colon have any order (`GRAMMAR`):
+- the network;
+- its sampler: `lpf` (BlurPool), `aps` or `lps`; without a sampler, convolutions are strided;
+- taps of the filter, 1 (no filter) to 7;
+- the padding of convolutions, default `circular`;
+- `shifts`, the original's data_augmentation_flag: training images are shifted by up to 3 pixels. The shifts
+  are circular, or with `zeros` crops of the padded image.
+All networks have the same training: SGD, 250 epochs. --config.eval.during=integer logs the consistency during
+training (APS: --validate_consistency).
 
-lps is of another code base, learnable_polyphase_sampling, which chooses its best networks on test images;
-here none does. Its temperature falls as in the one full recipe there:
+lps is from another code base, learnable_polyphase_sampling, which chooses its best networks on test images.
+No configuration here does so. Its temperature falls as in that code base's only complete recipe:
 `resnet18,lps,ComponentPerceptron,zeros` with --config.data.circular_shift=3.
 """
 
@@ -34,23 +38,24 @@ WORDS: dict[str, dict[str, Any]] = {
     "logits network": {name: name for name in learnable_polyphase_sampling.LOGITS},
 }
 GRAMMAR = (
-    "one word at most of each, between commas, such as resnet20,aps,5:\n"
+    "at most one word of each kind, separated by commas, such as resnet20,aps,5:\n"
     + "\n".join(f"  {slot}: {', '.join(words)}" for slot, words in WORDS.items())
-    + "\n  (without a sampler convolutions are strided; lps: resnet18 only; logits networks: lps only)"
+    + "\n  (without a sampler convolutions are strided; lps: only resnet18; logits networks: only lps)"
 )
 
 
 def recipe(model: str, *, learned: bool) -> ConfigDict:
-    """Training on CIFAR-10, the same for all; of `learned` samplers the temperature falls."""
+    """Training on CIFAR-10, equal for all networks. With `learned` samplers the temperature falls."""
     config = sgd_recipe(model)
 
     config.data.image_size = 32
-    config.data.interpolation = "bicubic"  # of no effect: nothing is resized
+    config.data.interpolation = "bicubic"  # has no effect: nothing is resized
     config.data.mean = (0.49141738, 0.48219556, 0.44662726)
     config.data.std = (0.24703224, 0.24348514, 0.26158786)
     config.data.crop = "none"
     config.data.eval_crop_ratio = 1.0
-    # As in APS, 45,000 images are trained on and 5,000 choose the best network; here of every class alike.
+    # As in APS, 45,000 images train the network and 5,000 choose the best one. Here these have equal numbers
+    # of each class.
     config.data.validation = 0.1
 
     config.train.total_epochs = 250.0
@@ -66,21 +71,23 @@ def recipe(model: str, *, learned: bool) -> ConfigDict:
 
 
 def _network(chosen: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and options of `create_model`."""
+    """Name and options for `create_model`."""
     network, sampler = chosen.get("network", "resnet18"), chosen.get("sampler")
     size, padding = chosen.get("filter size"), chosen.get("padding", "circular")
     if sampler == "lps":
         if network != "resnet18":
-            raise ConfigError(f"lps for CIFAR-10 is of resnet18, not of {network}. Expected {GRAMMAR}")
+            raise ConfigError(
+                f"lps for CIFAR-10 exists only for resnet18, not for {network}. Expected {GRAMMAR}"
+            )
         filtered = {"filter": ("LowPassFilter", size, ())} if size and size > 1 else {}
         options = network_options({**filtered, **chosen, "sampler": "LPS"})
         return learnable_polyphase_sampling.translate(
             "ResNet18Custom", {**options, "inc_conv1_support": False}
         )
     if "logits network" in chosen:
-        raise ConfigError(f"a logits network is of the sampler lps. Expected {GRAMMAR}")
+        raise ConfigError(f"a logits network needs the sampler lps. Expected {GRAMMAR}")
     if size and not sampler:
-        raise ConfigError(f"a filter size is of a sampler: lpf, aps or lps. Expected {GRAMMAR}")
+        raise ConfigError(f"a filter size needs a sampler: lpf, aps or lps. Expected {GRAMMAR}")
     name = f"{network}_{sampler}" if sampler else network
     return truly_shift_invariant_cnns.translate_cifar(
         name, {"filter_size": size or 1, "conv_pad_type": padding}
@@ -88,7 +95,7 @@ def _network(chosen: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def get_config(words: str = "resnet18,aps,3") -> ConfigDict:
-    """The configuration for words of `GRAMMAR`."""
+    """Returns the configuration for words of `GRAMMAR`."""
     chosen = choices(words, WORDS, GRAMMAR)
     config = recipe("", learned=chosen.get("sampler") == "lps")
     original(config, *_network(chosen))

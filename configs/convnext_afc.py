@@ -2,15 +2,16 @@
 
 python train.py --config=configs/convnext_afc.py --config.data.path=/data/imagenet
 
-The path holds train/<class>/*.JPEG and val/<class>/*.JPEG. 4096 images an update are 16 micro-batches
-of 256, divided over all GPUs; with less memory, raise train.accumulation_steps. As in the original, every
-32 images are mixed among themselves.
+The path contains train/<class>/*.JPEG and val/<class>/*.JPEG. An update uses 4096 images: 16 micro-batches of
+256, divided over all GPUs. With less memory, increase train.accumulation_steps. As in the original, images
+are mixed in groups of 32.
 
 python train.py --config=configs/convnext_afc.py:from_plain --config.init_from=convnext_tiny.pth \
   --config.data.path=/data/imagenet
 
 fine-tunes a plain or circular ConvNeXt-Tiny: a file of ConvNeXt or alias_free_convnets, or a run. This recipe
-is ours, never run on ImageNet: a tenth of the epochs, and ConvNeXt's fine-tuning rate for larger batches.
+is from this package and was never run on ImageNet. It has a tenth of the epochs, and ConvNeXt's learning rate
+for fine-tuning, adapted to larger batches.
 """
 
 from typing import Any
@@ -21,11 +22,11 @@ from aliasfree_jax.config import base_config
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from configs import choices
 
-SCALE = 7.0  # the paper's: the coefficients move so much the faster
+SCALE = 7.0  # from the paper: the coefficients change faster by this factor
 
 
 def recipe(model: str) -> ConfigDict:
-    """The paper's training on ImageNet, the same for the four networks that it compares and the gated one."""
+    """The paper's training on ImageNet, equal for its four networks and the gated network."""
     config = base_config()
     config.model.name = model
     config.model.options.drop_path_rate = 0.1
@@ -50,9 +51,9 @@ def recipe(model: str) -> ConfigDict:
     config.optimizer.warmup_epochs = 20.0
     config.optimizer.weight_decay = 0.05
 
-    # As in the original the best network is chosen on the split that it is reported on (there once by the
-    # averages, once by the raw weights: checkpoint.best = "raw_accuracy"). data.validation = 0.02 would hold
-    # 25,000 training images out for it.
+    # As in the original, the best network is chosen on the split of the reported results. The original does
+    # so once for the averages and once for the raw weights (checkpoint.best = "raw_accuracy").
+    # data.validation = 0.02 would hold out 25,000 training images for this choice.
     config.data.validation = 0.0
     config.checkpoint.best = "accuracy"
 
@@ -62,16 +63,16 @@ def recipe(model: str) -> ConfigDict:
 
 
 def gelu_like(name: str) -> dict[str, Any]:
-    """A polynomial activation with the paper's scales that starts as the quadratic nearest to GELU.
+    """Options of a polynomial activation with the paper's scales that starts as the best quadratic for GELU.
 
-    The paper's networks, trained from scratch, start with 7 times that quadratic of 7 times the input.
+    The paper's networks, trained from scratch, start with 7 times this quadratic of 7 times the input.
     """
     initial = [c / SCALE ** (power + 1) for power, c in enumerate(GELU_QUADRATIC)]
     return {"name": name, "in_scale": SCALE, "out_scale": SCALE, "train_scale": True, "initial": initial}
 
 
 def get_config(start: str = "") -> ConfigDict:
-    """The configuration from scratch, or `from_plain` weights."""
+    """Returns the configuration for training from scratch, or for fine-tuning (`from_plain`)."""
     config = recipe("convnext_afc_tiny")
     if start and choices(start, {"start": {"from_plain": True}}, "from_plain, or no colon."):
         config.model.options.activation = gelu_like("up_polynomial")

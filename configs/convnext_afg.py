@@ -2,7 +2,7 @@
 
 python train.py --config=configs/convnext_afg.py --config.data.path=/data/imagenet
 
-Training is that of `configs/convnext_afc.py`. Nobody has trained this network on ImageNet yet.
+The training equals that of `configs/convnext_afc.py`. This network has not been trained on ImageNet yet.
 """
 
 from ml_collections import ConfigDict
@@ -11,5 +11,5 @@ from configs.convnext_afc import recipe
 
 
 def get_config() -> ConfigDict:
-    """The configuration."""
+    """Returns the configuration."""
     return recipe("convnext_afg_tiny")

@@ -1,8 +1,8 @@
-"""ConvNeXt-Tiny with circular padding on ImageNet-1k, the aliasing baseline of arXiv 2303.08085.
+"""ConvNeXt-Tiny with circular padding on ImageNet-1k: the baseline of arXiv 2303.08085, which aliases.
 
 python train.py --config=configs/convnext_circular.py --config.data.path=/data/imagenet
 
-Training is that of `configs/convnext_afc.py`, which says what of the paper's is missing.
+The training equals that of `configs/convnext_afc.py`.
 """
 
 from ml_collections import ConfigDict
@@ -11,5 +11,5 @@ from configs.convnext_afc import recipe
 
 
 def get_config() -> ConfigDict:
-    """The configuration."""
+    """Returns the configuration."""
     return recipe("convnext_circular_tiny")

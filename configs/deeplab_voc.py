@@ -1,13 +1,13 @@
-"""DeepLabV3+ on Pascal VOC 2012 by the recipe of LPS (Rojas-Gomez et al. 2022, arXiv 2210.08001).
+"""DeepLabV3+ on Pascal VOC 2012 with the recipe of LPS (Rojas-Gomez et al. 2022, arXiv 2210.08001).
 
 python train.py --config=configs/deeplab_voc.py --config.data.path=/data/VOCdevkit/VOC2012
 python train.py --config=configs/deeplab_voc.py:resnet50_afc --config.data.path=/data/VOCdevkit/VOC2012
 python train.py --config=configs/deeplab_voc.py --config.init_from=runs/resnet18_lps ...
 
-Behind the colon stands the backbone, resnet18_lps if left out. It learns at a tenth of the rate, and starts
-from the weights of a classifier if `init_from` names one. Crops have 512 pixels, which 32 divides, where the
-original's default has 513. The original states neither batch nor epochs, nor which file of temperatures its
-checkpoints used; those here are our reading.
+The word after the colon is the backbone, by default resnet18_lps. Its learning rate is a tenth of the other
+layers'. Pass `init_from` to start from the weights of a classifier. Crops have 512 pixels, which is divisible
+by 32; the original's default is 513. The original does not state the batch size, the number of epochs and
+the file of temperatures of its checkpoints. The values here are our interpretation.
 """
 
 from ml_collections import ConfigDict
@@ -16,10 +16,10 @@ from configs.imagenet_blur import sgd_recipe
 
 
 def get_config(backbone: str = "resnet18_lps") -> ConfigDict:
-    """The configuration for a backbone."""
+    """Returns the configuration for a backbone."""
     config = sgd_recipe(f"deeplabv3plus_{backbone}")
     config.task = "segmentation"
-    # The original's backbone is not dilated, and its statistics are slower.
+    # The original's backbone is not dilated, and its running statistics have a larger momentum.
     norm = {"name": "batch", "momentum": 0.99}
     config.model.options = {"backbone": {"name": backbone, "output_stride": 32, "norm": norm}}
 
@@ -33,7 +33,7 @@ def get_config(backbone: str = "resnet18_lps") -> ConfigDict:
     config.data.eval_crop_ratio = 1.0
     config.data.eval_view = "crop"
 
-    # The mean over all pixels, ignored ones as zeros: the original's default ("focal" with gamma 0).
+    # Mean over all pixels; ignored pixels count as zeros: the original's default ("focal" with gamma 0).
     config.train.loss = "cross_entropy_of_all"
     config.train.batch_size = 16
     config.train.total_epochs = 125.0
@@ -48,5 +48,5 @@ def get_config(backbone: str = "resnet18_lps") -> ConfigDict:
     config.optimizer.min_learning_rate = 1e-6
 
     config.eval.batch_size = 16
-    config.checkpoint.best = ""  # the evaluation split is the test set: the last network is reported
+    config.checkpoint.best = ""  # the evaluation split is the test set, so the last network is reported
     return config

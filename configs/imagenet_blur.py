@@ -1,17 +1,17 @@
-"""Networks with BlurPool on ImageNet-1k (Zhang 2019, arXiv 1904.11486), by the original's recipe.
+"""Networks with BlurPool on ImageNet-1k (Zhang 2019, arXiv 1904.11486), with the original's recipe.
 
 python train.py --config=configs/imagenet_blur.py --config.data.path=/data/imagenet
 python train.py --config=configs/imagenet_blur.py:vgg16_bn_lpf3 --config.data.path=/data/imagenet
 python train.py --config=configs/imagenet_blur.py:resnet50_lpf4,finetune --config.init_from=resnet50.pth ...
 
-Behind the colon is an architecture of the original's main.py: the name of a network and `_lpf` with the
-size of its filters, 1 to 7; without `_lpf`, torchvision's network, the baseline. `,finetune` starts from
-weights of that one (torchvision's file, or a run's directory) with a tenth of its learning rate for 60
-epochs.
+The word after the colon is an architecture of the original's main.py: the name of a network and `_lpf` with
+the size of its filters, 1 to 7. Without `_lpf` it is torchvision's network, the baseline. `,finetune` trains
+weights of the baseline (torchvision's file, or a run's directory) for 60 epochs, with a tenth of its learning
+rate.
 
-For VGG the original adds up the gradients of two batches of 128 images without dividing by two. Their
-mean, which is what this package takes, moves as far at twice the learning rate and half the weight decay.
-MobileNet's cosine falls once an epoch there, with every step here.
+For VGG the original adds the gradients of two batches of 128 images without dividing by two. This package
+uses their mean, with twice the learning rate and half the weight decay, which gives the same updates.
+MobileNet's cosine schedule falls once per epoch in the original, and with every step here.
 """
 
 from typing import Any
@@ -27,17 +27,17 @@ ARCHITECTURES = {name: (name, 0) for name in MODELS} | {
     f"{name}_lpf{size}": (name, size) for name in MODELS for size in SIZES
 }
 GRAMMAR = (
-    "NETWORK_lpf1 to NETWORK_lpf7, or NETWORK (torchvision's), such as resnet50_lpf4; with ',finetune' from "
-    f"weights. Networks: {', '.join(MODELS)}."
+    "NETWORK_lpf1 to NETWORK_lpf7, or NETWORK (torchvision's), such as resnet50_lpf4; ',finetune' starts "
+    f"from weights. Networks: {', '.join(MODELS)}."
 )
-# Peak learning rates of the original's README, 0.1 for all others; VGG's are those of 16 layers.
+# Peak learning rates of the original's README; all others have 0.1. All VGGs have the rates of 16 layers.
 LEARNING_RATES = {"alexnet": 0.01, "vgg11": 0.01, "vgg13": 0.01, "vgg16": 0.01, "vgg19": 0.01} | {
     f"vgg{depth}_bn": 0.05 for depth in (11, 13, 16, 19)
 }
 
 
 def sgd_recipe(model: str) -> ConfigDict:
-    """SGD with a tenth of the learning rate every 30 epochs, random crops and flips; resized bilinearly."""
+    """SGD with a tenth of the learning rate every 30 epochs, random crops, flips, bilinear resizing."""
     config = base_config()
     config.model.name = model
 
@@ -56,8 +56,8 @@ def sgd_recipe(model: str) -> ConfigDict:
     config.optimizer.step_epochs = (30.0, 60.0)
     config.optimizer.weight_decay = 1e-4
 
-    # As in the originals the best network is chosen on the split that it is reported on.
-    # data.validation = 0.02 would hold 25,000 training images out for it.
+    # As in the originals, the best network is chosen on the split of the reported results.
+    # data.validation = 0.02 would hold out 25,000 training images for this choice.
     config.data.validation = 0.0
     config.checkpoint.best = "accuracy"
 
@@ -66,21 +66,23 @@ def sgd_recipe(model: str) -> ConfigDict:
 
 
 def original(config: ConfigDict, model: str, options: dict[str, Any]) -> ConfigDict:
-    """`config` with the network that a code base's `translate` names; the data tell its classes."""
+    """Sets the network in `config` as returned by `translate`. The data set the number of classes."""
     config.model.name = model
     config.model.options.update({name: value for name, value in options.items() if name != "num_classes"})
     return config
 
 
 def get_config(architecture: str = "resnet50_lpf4") -> ConfigDict:
-    """The configuration for an architecture of `GRAMMAR`."""
+    """Returns the configuration for an architecture of `GRAMMAR`."""
     words: dict[str, Words] = {"architecture": ARCHITECTURES, "start": {"finetune": True}}
     chosen = choices(architecture, words, GRAMMAR)
     if "architecture" not in chosen:
-        raise ConfigError(f"no architecture behind the colon. Expected {GRAMMAR}")
+        raise ConfigError(f"no architecture after the colon. Expected {GRAMMAR}")
     network, size = chosen["architecture"]
     if "start" in chosen and not size:
-        raise ConfigError(f"finetune makes an anti-aliased network of {network}: {network}_lpf4,finetune.")
+        raise ConfigError(
+            f"finetune needs an anti-aliased network, such as {network}_lpf4,finetune; got {network}."
+        )
     translated = translate(network, {"filter_size": size}) if size else translate_torchvision(network, {})
     config = original(sgd_recipe(network), *translated)
     config.optimizer.learning_rate = LEARNING_RATES.get(network, 0.1)

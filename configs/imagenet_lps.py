@@ -4,15 +4,19 @@ python train.py --config=configs/imagenet_lps.py:resnet18 --config.data.path=/da
 python train.py --config=configs/imagenet_lps.py:resnet50,lpf3,zero --config.data.path=/data/imagenet
 python train.py --config=configs/imagenet_lps.py:ResNet101_LPS_DDAC3_zero_randomresized ...
 
-Behind the colon are words in any order (`GRAMMAR`), or the name of a checkpoint of the original's: the
-network; what filters before the choice, a blur (`lpf3`) or learned (`ddac3`, in 8 groups); `aps` where
-the norm chooses; the padding; how training images are cut (with `zero` `randomresized` if left out, else
-`basic`); the network that scores the components; and the temperature, one of the original's files
-tau_imagenet_*.cfg.
+The words after the colon have any order (`GRAMMAR`), or they are the name of an original checkpoint:
+- the network;
+- the filter before the sampler: a blur (`lpf3`), or a learned filter with 8 groups (`ddac3`);
+- the sampler: `lps`, or `aps` if the norm chooses the component;
+- the padding;
+- the crop of training images, by default `randomresized` with `zero`, otherwise `basic`;
+- the logits network, which scores the components;
+- the temperature: one of the original's files tau_imagenet_*.cfg.
 
-In training the samplers mix all components, with less noise and harder weights as the temperature falls;
-evaluation picks one component. The original states neither batch, rate nor epochs, nor which file its
-checkpoints used: SGD for 90 epochs is our reading.
+During training the samplers mix all components. As the temperature falls, the noise decreases and the weights
+concentrate on one component. Evaluation selects one component. The original does not state the batch size,
+the learning rate, the number of epochs, and the file of temperatures of its checkpoints. SGD for 90 epochs is
+our interpretation.
 """
 
 from typing import Any
@@ -24,12 +28,12 @@ from aliasfree_jax.errors import ConfigError
 from configs import SIZES, choices
 from configs.imagenet_blur import original, sgd_recipe
 
-LINEAR = {  # epochs, and the temperatures reached there
+LINEAR = {  # epochs, and the temperatures at these epochs
     "multistep": ((62.0, 82.0, 90.0), (0.5, 0.05, 0.01)),
     "multistep02": ((65.0, 85.0, 90.0), (0.75, 0.1, 0.05)),
     "multistep03": ((62.0, 90.0), (0.5, 0.25)),
 }
-DECAY = {  # epochs between steps, factor, least temperature
+DECAY = {  # epochs between steps, factor, smallest temperature
     "stepdecay_limit": (10.0, 0.825, 0.025),
     "stepdecay_limit_1e": (1.0, 0.97, 0.1),
 }
@@ -46,13 +50,13 @@ WORDS: dict[str, dict[str, Any]] = {
     "logits network": {name: name for name in LOGITS},
     "temperature": {name: name for name in (*LINEAR, *DECAY)},
 }
-GRAMMAR = "one word at most of each, between commas, such as resnet50,lpf3,zero:\n" + "\n".join(
+GRAMMAR = "at most one word of each kind, separated by commas, such as resnet50,lpf3,zero:\n" + "\n".join(
     f"  {slot}: {', '.join(words)}" for slot, words in WORDS.items()
 )
 
 
 def network_options(chosen: dict[str, Any]) -> dict[str, Any]:
-    """The original's options for these choices; zero padding is that of filters, pools and logits too."""
+    """The original's options for these words. Filters, pools and logits networks have the same padding."""
     padding = chosen.get("padding", "circular")
     options = {
         "pool": chosen.get("sampler", "LPS"),
@@ -68,7 +72,7 @@ def network_options(chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 def get_config(words: str = "resnet18") -> ConfigDict:
-    """The configuration for words of `GRAMMAR`."""
+    """Returns the configuration for words of `GRAMMAR`."""
     chosen = choices(words, WORDS, GRAMMAR)
     network = chosen.get("network", "ResNet18Custom")
     options = {**network_options(chosen), "maxpool_zpad": chosen.get("padding") == "zeros"}
@@ -77,9 +81,7 @@ def get_config(words: str = "resnet18") -> ConfigDict:
     config.data.crop, config.data.circular_shift = chosen.get("augmentation", usual)
     if chosen.get("sampler") == "max_2_norm":
         if {"logits network", "temperature"} & set(chosen):
-            raise ConfigError(
-                f"a logits network and a temperature are of lps, not of aps. Expected {GRAMMAR}"
-            )
+            raise ConfigError(f"a logits network and a temperature need lps, not aps. Expected {GRAMMAR}")
         return config
     schedule, temperature = config.train.temperature, chosen.get("temperature", "multistep")
     if temperature in LINEAR:

@@ -1,8 +1,8 @@
-"""Alias-free ConvNeXt on the handwritten digits that scikit-learn brings: no download, no GPU.
+"""Alias-free ConvNeXt on the handwritten digits of scikit-learn: no download, no GPU.
 
 python train.py
 
-Trains for minutes on two CPU cores and ends with accuracy and consistency under shifts.
+Training takes minutes on two CPU cores. At the end it prints accuracy and consistency under shifts.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from aliasfree_jax.config import base_config
 
 
 def get_config() -> ConfigDict:
-    """The configuration."""
+    """Returns the configuration."""
     config = base_config()
     config.model.name = "convnext_afc_micro"
 
@@ -29,6 +29,6 @@ def get_config() -> ConfigDict:
 
     config.eval.every_epochs = 2.0
     config.checkpoint.every_epochs = 5.0
-    config.checkpoint.best = ""  # all training images are trained on; the last network is reported
+    config.checkpoint.best = ""  # no images are held out to choose a network, so the last one is reported
     config.log.every_steps = 20
     return config

@@ -1,12 +1,13 @@
-"""A U-Net finds the handwritten digits in scenes: the class of every pixel. No download, no GPU.
+"""U-Net that segments scenes of handwritten digits: one class per pixel. No download, no GPU.
 
 python train.py --config=configs/segment_digits.py
 python train.py --config=configs/segment_digits.py:lps
 
-Behind the colon stands the variant: afc (alias-free) if left out, else circular, blur, aps or lps. All train
-alike; the alias-free one has instance norms, the others batch norms. The scenes are made on the fly: some of
-scikit-learn's digits at real-valued places on textured ground. Trains for minutes on two CPU cores and ends
-with mean IoU and consistency under shifts.
+The word after the colon is the variant: afc (alias-free, the default), circular, blur, aps or lps. All
+variants have the same training. The alias-free network has instance norms, the others have batch norms. The
+scenes are generated during training: some of scikit-learn's digits at real-valued positions on a textured
+background.
+Training takes minutes on two CPU cores. At the end it prints mean IoU and consistency under shifts.
 """
 
 from typing import Any
@@ -23,12 +24,12 @@ GRAMMAR = f"one of {', '.join(WORDS['variant'])}"
 
 
 def get_config(words: str = "afc") -> ConfigDict:
-    """The configuration of a variant."""
+    """Returns the configuration of a variant."""
     config = base_config()
     config.task = "segmentation"
     variant = choices(words, WORDS, GRAMMAR)["variant"]
     config.model.name = f"unet_micro_{variant}"
-    if variant == "afc":  # learns classes faster than by the statistics of all channels together
+    if variant == "afc":  # learns faster than with a norm over all channels together
         config.model.options.norm = "instance"
 
     config.data.source = "digit_scenes"
@@ -47,6 +48,6 @@ def get_config(words: str = "afc") -> ConfigDict:
     config.eval.every_epochs = 1.0
     config.eval.shifts = 4
     config.checkpoint.every_epochs = 1.0
-    config.checkpoint.best = ""  # all scenes are trained on; the last network is reported
+    config.checkpoint.best = ""  # no scenes are held out to choose a network, so the last one is reported
     config.log.every_steps = 20
     return config

@@ -1,11 +1,11 @@
-"""A U-Net takes the noise out of images, of CIFAR-10 or of any folder.
+"""U-Net that removes noise from images of CIFAR-10 or of any folder.
 
 python train.py --config=configs/unet_denoise.py --config.data.path=/data/cifar10
 python train.py --config=configs/unet_denoise.py:aps --config.data.path=/data/photographs
 
-Behind the colon stands the variant: afc (alias-free) if left out, else circular, blur, instance, aps or lps.
-All train alike. The network gets the image with normal noise and gives the image without it. Photographs need
-a size: --config.data.image_size=128.
+The word after the colon is the variant: afc (alias-free, the default), circular, blur, instance, aps or lps.
+All variants have the same training. The network's input is the image with normal noise, its target is the
+image without noise. For photographs, set a size: --config.data.image_size=128.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ GRAMMAR = f"one of {', '.join(WORDS['variant'])}"
 
 
 def get_config(words: str = "afc") -> ConfigDict:
-    """The configuration of a variant."""
+    """Returns the configuration of a variant."""
     config = base_config()
     config.task = "regression"
     config.model.name = f"unet_micro_{choices(words, WORDS, GRAMMAR)['variant']}"

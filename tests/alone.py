@@ -1,6 +1,6 @@
-"""Imported first in a process of its own: from then on jax, flax, numpy and what they need are all there is.
+"""Import this first in a new process: it allows only jax, flax, numpy and their dependencies.
 
-`allow("optax")` lets one more package through, with what it needs.
+`allow("optax")` also allows one more package with its dependencies.
 """
 
 import sys
@@ -8,25 +8,25 @@ import sys
 from aliasfree_jax.errors import OPTIONAL, REQUIRED
 
 OWN = {"jax", "numpy", "flax", "aliasfree_jax"}
-# jax imports ml_dtypes and, for few functions, scipy; flax.linen imports absl.
+# jax imports ml_dtypes, and scipy for a few functions. flax.linen imports absl.
 THEIRS = {"ml_dtypes", "scipy", "absl"}
 
 
 class Refusal:
-    """Stands before all that finds modules."""
+    """First entry of `sys.meta_path`; refuses packages."""
 
     refused = {*REQUIRED, *OPTIONAL, "tensorstore", "torch", "tensorflow"} - OWN - THEIRS
-    allowed: set[str] | None = None  # None: all that is not refused
+    allowed: set[str] | None = None  # None: all packages that are not refused
 
     def find_spec(self, name: str, *_: object) -> None:
-        """Raises as Python does for what is not installed."""
+        """Raises the same error as Python for packages that are not installed."""
         package = name.partition(".")[0]
         if package in self.refused or (self.allowed is not None and package not in self.allowed):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def allow(package: str) -> None:
-    """Lets one of the refused through, and what is not named here."""
+    """Allows one of the refused packages, and all packages that are not listed here."""
     _refusal.refused.remove(package)
     _refusal.allowed = None
 

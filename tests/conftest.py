@@ -1,4 +1,4 @@
-"""Devices, compiler and cache of every test, set before anything runs on jax; fixtures that all share."""
+"""Sets devices, compiler and cache of all tests before jax runs; defines shared fixtures."""
 
 import os
 import sys
@@ -11,7 +11,8 @@ if str(ROOT) not in sys.path:  # train.py, eval.py and configs/ are not part of 
     sys.path.append(str(ROOT))
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# What is compiled is kept for the next run and for the processes that tests start: two thirds of the time.
+# Compiled programs are stored for the next run and for the processes that tests start. This saves two thirds
+# of the time.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -26,22 +27,22 @@ from aliasfree_jax.startup import xla_flags  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--devices", type=int, default=4, help="virtual CPU devices; 1: all as users have it")
+    parser.addoption("--devices", type=int, default=4, help="virtual CPU devices; 1: compile as users do")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """How XLA compiles, here and in processes that tests start; it reads its flags with the first program.
+    """Sets how XLA compiles, here and in processes that tests start. XLA reads its flags at its first use.
 
-    Most of the tests' time is optimisation, which few of them are about. With one device they run what users
-    run, with all of it.
+    Optimisation would take most of the tests' time, and few tests need it. With one device, tests compile
+    with all optimisation, like users.
     """
     flags = [f"--xla_force_host_platform_device_count={config.option.devices}"]
     if config.option.devices > 1:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update("jax_disable_most_optimizations", True)
-        # Threads that compile parts of one program cost more work, and the tests take every core.
+        # Compiling parts of one program in parallel needs more work, and the tests already use all cores.
         flags.append("--xla_cpu_parallel_codegen_split_count=1")
-        # These compile twice as slowly as the code generator before them, which jax 0.10 has too.
+        # Fusion emitters compile twice as slowly as the older code generator, which jax 0.10 still has.
         if jaxlib.__version__.startswith("0.10."):
             flags.append("--xla_cpu_use_fusion_emitters=false")
     given = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
@@ -50,14 +51,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def x64() -> Iterator[None]:
-    """Float64 within the test."""
+    """Enables float64 within the test."""
     with jax.enable_x64(True):
         yield
 
 
 @pytest.fixture
 def draw() -> Callable[..., jax.Array]:
-    """Normal random numbers of a shape, the same in every run; float64 under x64."""
+    """Returns a function that draws normal random numbers: equal in every run; float64 with `x64`."""
 
     def normal(*shape: int, seed: int = 0, dtype: str | None = None) -> jax.Array:
         wanted = dtype or ("float64" if jax.config.jax_enable_x64 else "float32")
@@ -72,9 +73,9 @@ def _floats() -> str:
 
 @pytest.fixture
 def randomised() -> Callable[..., Any]:
-    """Variables of a network with every parameter moved off its initial value.
+    """Returns a function that makes random variables of a network.
 
-    Zero biases and gains, and layer scales of 1e-6, would hide most of a network from its output.
+    Initial values would hide most of a network from its output: biases and gains are zero, layer scales 1e-6.
     """
 
     def variables(network: Any, *image_shape: int) -> Any:

@@ -1,11 +1,11 @@
-"""A real HTTP server on this machine that speaks the file protocol of huggingface.co.
+"""A real local HTTP server with the file protocol of huggingface.co.
 
     with serving({"owner/name": {"main": {"config.json": b"{}", "model.safetensors": data}}}) as endpoint:
         with hub_at(endpoint, tmp_path):
             fetch("hf://owner/name")
 
-As there, files of weights are kept elsewhere (a redirect; their ETag is a SHA-256), others are in the
-repository itself (their ETag is the SHA-1 of a blob of git), and a commit is a hash of what it holds.
+As on huggingface.co, files of weights are stored on another server (a redirect; their ETag is a SHA-256).
+Other files are in the repository; their ETag is the SHA-1 of a git blob. A commit is a hash of its contents.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ import pytest
 
 Files = Mapping[str, bytes]
 HELD_ELSEWHERE = (".safetensors", ".bin", ".pth", ".pt", ".th", ".ckpt", ".tar")
-# What can be ordered for a file, a repository or a path: a status such as "500", or
-GATED = "gated"  # the owner has to admit each reader
+# Possible faults of a file, a repository or a path: a status such as "500", or one of these.
+GATED = "gated"  # the owner has to grant access to each reader
 CLOSED = "closed"  # the connection ends without an answer
-SHORT = "short"  # the answer is whole, but the file lost its second half
-CUT = "cut"  # the connection ends after half of the file, and sends no more when asked for the rest
-CUT_ONCE = "cut once"  # the same, but only the first time
-WRONG = "wrong"  # as many bytes, but others
+SHORT = "short"  # the answer is complete, but the file has lost its second half
+CUT = "cut"  # the connection ends after half of the file; a request for the rest gets nothing
+CUT_ONCE = "cut once"  # like CUT, but only the first time
+WRONG = "wrong"  # the same number of bytes with other values
 
 
 @functools.cache
@@ -41,14 +41,14 @@ def etag_of(name: str, content: bytes) -> str:
 
 
 def commit_of(files: Files) -> str:
-    """The commit of a revision that holds `files`."""
+    """Commit of a revision that contains `files`."""
     held = sorted((name, etag_of(name, content)) for name, content in files.items())
     return hashlib.sha1(repr(held).encode()).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Of each server, by `serving`:
+    # `serving` sets these for each server.
     repositories: Mapping[str, Mapping[str, Files]]
     elsewhere: dict[str, bytes]
     faults: dict[str, str]
@@ -75,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.failed(404)
 
     def files(self, repository: str, revision: str) -> Files | None:
-        """The files of a revision, by its name or commit; None if the answer was an error."""
+        """Files of a revision, by name or commit; None if an error was sent."""
         fault = self.faults.get(repository)
         if fault == CLOSED:
             self.close_connection = True
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             etag = etag_of(name, files[name])
             path = f"elsewhere/{repository}/{etag}/{name}"
             self.elsewhere[path] = files[name]
-            port = self.server.server_address[1]  # localhost: to the client, another server
+            port = self.server.server_address[1]  # for the client, localhost is another server
             location = f"http://localhost:{port}/{path}"
             linked = {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(files[name]))}
             self.answer(302, b"", commit | linked | {"Location": location})
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.content(name, files[name], commit | {"ETag": f'"{etag_of(name, files[name])}"'})
 
     def content(self, name: str, content: bytes, headers: dict[str, str]) -> None:
-        """A file, or what is asked for of it."""
+        """Sends a file or the requested part of it, with its fault."""
         fault = self.faults.get(Path(name).name, "") if self.command == "GET" else ""
         if fault.isdigit():
             return self.failed(int(fault))
@@ -162,14 +162,14 @@ def serving(
     others: Files | None = None,
     seen: list[str] | None = None,
 ) -> Iterator[str]:
-    """Serves within the block; gives the address.
+    """Context in which the server runs; yields its address.
 
     Args:
-      repositories: repository -> revision -> file -> content. It may be changed meanwhile.
-      faults: file or repository -> what goes wrong with it, of this module's words; or path -> status. It may
-        be changed too.
-      others: path -> content, of files outside repositories.
-      seen: takes the requests, such as "GET /api/models/owner/name".
+      repositories: Repository -> revision -> file -> content. It may change during the context.
+      faults: File or repository -> fault (one of this module's constants); or path -> status. It may change
+        too.
+      others: Path -> content, for files outside repositories.
+      seen: List to which requests are appended, such as "GET /api/models/owner/name".
     """
     of_this = {
         "repositories": repositories,
@@ -191,9 +191,9 @@ def serving(
 
 @contextlib.contextmanager
 def hub_at(endpoint: str, home: Path, **environment: str) -> Iterator[Path]:
-    """Within the block, huggingface_hub uses the server at `endpoint`, and a cache in `home`, which it gives.
+    """Context in which huggingface_hub uses the server at `endpoint` and a cache in `home`; yields the cache.
 
-    The library reads its environment when it is imported: so its constants are read again.
+    The library reads its environment at its import, so its constants are reloaded.
     """
     import huggingface_hub
 
@@ -213,7 +213,7 @@ def hub_at(endpoint: str, home: Path, **environment: str) -> Iterator[Path]:
 
 
 def kept(cache: Path) -> list[bytes]:
-    """The contents in the cache, none of them half written, and no link to what is not there."""
+    """Contents of the cache. Checks that no file is incomplete and no link is broken."""
     assert not list(cache.rglob("*.incomplete"))
     assert [path for path in cache.rglob("*") if path.is_symlink() and not path.exists()] == []
     return [path.read_bytes() for path in cache.rglob("blobs/*")]

@@ -1,12 +1,12 @@
-"""Records what the package computes, so that a redesign can prove that it changed nothing.
+"""Records the results of the package, to prove that a redesign changes no result.
 
     python tests/recording.py before.json          # half an hour on two cores
     ... the redesign ...
     python tests/recording.py after.json
     python tests/recording.py --compare before.json after.json
 
-Every array is stored as its shape, type and a hash of its bytes: equal means bit for bit equal, on one
-machine with one version of jax. `RENAMED` says which names changed on purpose.
+Of every array, the shape, the type and a hash of the bytes are stored. So equal means bit for bit equal, on
+one machine with one version of jax. `RENAMED` lists names that changed on purpose.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from aliasfree_jax.training.optimizer import make_optimizer  # noqa: E402
 from aliasfree_jax.training.schedules import learning_rate, make_plan, temperature  # noqa: E402
 from configs import quickstart  # noqa: E402
 
-# (pattern, replacement) of names of an older recording, e.g. (r"^logits/(\w+)_old", r"logits/\1_new").
+# (pattern, replacement) for names of an older recording, e.g. (r"^logits/(\w+)_old", r"logits/\1_new").
 RENAMED: list[tuple[str, str]] = []
 
 Recording = dict[str, str]
@@ -65,7 +65,7 @@ def _images(name: str, count: int) -> jax.Array:
 
 
 def _shapes(name: str) -> Recording:
-    """Names and shapes of the variables of the whole network."""
+    """Names and shapes of all variables of the network."""
     variables = jax.eval_shape(create_model(name).init, jax.random.key(0), _images(name, 1))
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
     text = "\n".join(f"{jax.tree_util.keystr(path)} {leaf.dtype}{leaf.shape}" for path, leaf in leaves)
@@ -73,7 +73,7 @@ def _shapes(name: str) -> Recording:
 
 
 def _values(name: str, module: Any) -> Recording:
-    """Logits, and all gradients of a step of training."""
+    """Logits, and all gradients of a training step."""
     images = _images(name, 2)
     variables = jax.jit(module.init)(jax.random.key(0), images)
     rest = {kind: values for kind, values in variables.items() if kind != "params"}
@@ -92,7 +92,7 @@ def _values(name: str, module: Any) -> Recording:
 
 
 def record_networks() -> Iterator[Recording]:
-    """Every name: its variables; and values with a single block a stage, once for equal networks."""
+    """Variables of every network; values of networks with one block per stage, once for equal networks."""
     seen = set()
     for name in list_models():
         yield _shapes(name)
@@ -107,7 +107,7 @@ def record_networks() -> Iterator[Recording]:
 
 
 def _parameters() -> dict[str, Any]:
-    """Of a network whose names and axes are all that the decay and the depth of layers look at."""
+    """Parameters of small networks: weight decay and layer decay depend only on names and axes."""
     options = {"depths": (1, 1, 4, 1), "widths": (4, 4, 8, 8), "num_classes": 3}
     lps = create_model("resnet18_cifar_lps", **options | {"depths": (1, 1, 1), "widths": (4, 4, 8)})
     networks = {"lps": lps, "afc": create_model("convnext_afc_tiny", **options)}
@@ -116,9 +116,9 @@ def _parameters() -> dict[str, Any]:
 
 
 def record_recipes() -> Iterator[Recording]:
-    """Every configuration: learning rates and temperatures at ten steps, and updates by two gradients.
+    """Every configuration: learning rates and temperatures at ten steps, and updates for two gradients.
 
-    The update by zeros is the weight decay, which shows the mask.
+    The update for a zero gradient is the weight decay, which shows its mask.
     """
     parameters = _parameters()
     for path in sorted((ROOT / "configs").glob("[a-z]*.py")):
@@ -140,7 +140,7 @@ def record_recipes() -> Iterator[Recording]:
 
 
 def inside(config: ConfigDict) -> tuple[optax.Schedule, optax.Schedule | None, Any, int]:
-    """Learning rate, temperature, optimizer and number of steps of a configuration over 50,000 images."""
+    """Learning rate, temperature, optimizer and number of steps of a configuration for 50,000 images."""
     plan = make_plan(config, 50_000)
     rate = learning_rate(config.optimizer, plan)
     return (
@@ -160,7 +160,7 @@ def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def _runs() -> dict[str, ConfigDict]:
-    """Short runs that use most of what a configuration can ask for."""
+    """Short runs that use most features of a configuration."""
     plain = quickstart.get_config()
     plain.model.options = {"depths": (1, 1), "widths": (8, 16)}
     plain.data.train_limit, plain.data.eval_limit = 64, 20
@@ -184,7 +184,8 @@ def _runs() -> dict[str, ConfigDict]:
     large.train.precision, large.train.remat = "bfloat16", "block"
     start = plain.copy_and_resolve_references()
     start.model.name = "convnext_micro"
-    return {"plain": plain, "rich": rich, "large": large, "start": start, "tuned": plain}  # from `start`
+    # "tuned" starts from the weights of "start".
+    return {"plain": plain, "rich": rich, "large": large, "start": start, "tuned": plain}
 
 
 class _InterruptedError(Exception):
@@ -192,7 +193,7 @@ class _InterruptedError(Exception):
 
 
 def record_runs(directory: Path) -> Iterator[Recording]:
-    """Eight steps of each run, interrupted in the evaluation after four: losses and last variables."""
+    """Losses and last variables of each run, after eight steps. The evaluation after four is interrupted."""
     evaluations = 0
     summary = None
 
@@ -221,7 +222,7 @@ def record_runs(directory: Path) -> Iterator[Recording]:
 
 
 def record_evaluation(run: Path) -> Iterator[Recording]:
-    """`eval.json` of a run, under every kind of shift that the command knows without further data."""
+    """`eval.json` of a run, with every kind of shifts that needs no further data."""
     flags = ["--integer_shifts", "--fractional_shifts", "--zero_filled_shifts", "--adversarial=integer"]
     small = ["--config.eval.shifts=2", "--config.eval.max_shift=3", "--config.eval.worst_case_radius=1"]
     command = [sys.executable, "eval.py", f"--workdir={run}", *flags, *small]
@@ -233,7 +234,7 @@ def record_evaluation(run: Path) -> Iterator[Recording]:
 
 
 def record() -> Recording:
-    """All of it; progress goes to stderr."""
+    """Records everything; prints progress to stderr."""
     jax.config.update("jax_disable_most_optimizations", True)
     found: Recording = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -249,7 +250,7 @@ def record() -> Recording:
 
 
 def compare(before: Recording, after: Recording) -> list[str]:
-    """What differs, a line each, once names of `before` are those of today."""
+    """Lists the differences, one per line, after renaming old names of `before`."""
     for pattern, replacement in RENAMED:
         before = {re.sub(pattern, replacement, name): value for name, value in before.items()}
     missing = [f"missing: {name}" for name in before if name not in after]
@@ -259,7 +260,7 @@ def compare(before: Recording, after: Recording) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """See the top of this file."""
+    """Records or compares; see the docstring of this file."""
     if arguments[:1] == ["--compare"]:
         before, after = (json.loads(Path(path).read_text()) for path in arguments[1:])
         found = compare(before, after)

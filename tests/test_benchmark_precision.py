@@ -1,4 +1,4 @@
-"""The precision benchmark: emulated TF32 rounds every product it should, and the rows are as expected."""
+"""Tests of the precision benchmark: emulated TF32 rounds the right products, and the rows are correct."""
 
 import functools
 
@@ -34,7 +34,7 @@ def by_hand(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def close(result: jax.Array, expected: np.ndarray) -> bool:
-    # Float32 sums of 8 products of order 1; rounding to 10 bits moves them by 1e-3.
+    # Float32 sums of 8 products of order 1. Rounding to 10 bits changes them by 1e-3.
     return bool(np.abs(np.asarray(result) - expected).max() < 1e-5)
 
 
@@ -119,7 +119,7 @@ def test_shifts_by_whole_pixels_roll():
     rolls = [np.roll(images, (i, j), (1, 2)) for i in range(12) for j in range(12)]
     moved = shifted_images(images)
     for batch in moved["integer"]:
-        # The rounding of an FFT in float64, and of its result.
+        # Tolerance: rounding of an FFT in float64, and of its result.
         assert min(np.abs(batch - roll).max() for roll in rolls) < 1e-6
     for batch in moved["half_pixel"] + moved["fractional"]:
         assert min(np.abs(batch - roll).max() for roll in rolls) > 1e-2
@@ -127,7 +127,7 @@ def test_shifts_by_whole_pixels_roll():
 
 def test_equivariance_errors_grow_with_coarser_precision(monkeypatch):
     monkeypatch.setattr(precision, "FAMILIES", ("convnext_afc",))
-    smaller = functools.partial(create_model, depths=(1, 1), widths=(8, 16))  # compiles in half of the time
+    smaller = functools.partial(create_model, depths=(1, 1), widths=(8, 16))  # compiles in half the time
     monkeypatch.setattr(precision, "create_model", smaller)
     rows = {row["precision"]: row for row in measure(quick=True)}
     assert list(rows) == ["float32", "tf32", "bfloat16"]

@@ -1,4 +1,4 @@
-"""What the command line accepts, and what it says to what it does not."""
+"""Tests of the command line: accepted arguments and messages for mistakes."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def get_config(name="digits"):
 
 @pytest.fixture
 def parse(tmp_path, monkeypatch):
-    """Parses arguments as a program does; there is a configs/own.py. Undoes the definition of --config."""
+    """Makes configs/own.py and returns a function that parses arguments. Removes --config afterwards."""
     monkeypatch.chdir(tmp_path)
     Path("configs").mkdir()
     Path("configs/own.py").write_text(CONFIG)
@@ -63,7 +63,7 @@ def test_overrides_reach_the_configuration(parse):
 
 
 def test_the_fields_that_are_overridden_by_name_are_known(parse):
-    """Also those that repeat the configuration's value, and flags without one."""
+    """Includes fields that repeat the configuration's value, and flags without a value."""
     size = base_config().data.image_size
     given = [
         f"--config.data.image_size={size}",
@@ -136,7 +136,7 @@ def test_all_misspelt_fields_are_named_at_once():
 
 @pytest.fixture
 def path_flag():
-    """A flag that is a path."""
+    """Name of a flag that is a path."""
     flags.DEFINE(cli.LocalPath(), "place", "", "of a thing")
     yield "place"
     delattr(flags.FLAGS, "place")
@@ -163,7 +163,7 @@ def test_weights_may_be_elsewhere_but_nothing_else(parse, path_flag, name, tmp_p
             with pytest.raises(ConfigError, match=f"{field}.* is not supported"):
                 parse("--config=configs/own.py", f"--{field}={name}")
     monkeypatch.chdir(tmp_path)
-    Path(name).mkdir(parents=True)  # a clone of the original, say
+    Path(name).mkdir(parents=True)  # for example a clone of the original repository
     assert elsewhere(name) == name.startswith("hf:")
     assert str(results_path("hf://owner/name@main/w.pth")) == "owner-name-main-w.pth.eval.json"
 
@@ -171,7 +171,7 @@ def test_weights_may_be_elsewhere_but_nothing_else(parse, path_flag, name, tmp_p
 @pytest.mark.parametrize("address", ["gs://bucket/x", "s3://bucket/x", "https://host/x"])
 @pytest.mark.parametrize("name", ["place", "config.data.path", "config.init_from", "config"])
 def test_addresses_are_refused_before_anything_starts(parse, path_flag, name, address):
-    with pytest.raises(ConfigError, match=f"{name}.* is not supported. Pass a path of this machine"):
+    with pytest.raises(ConfigError, match=f"{name}.* is not supported. Pass a path on this machine"):
         parse(*([] if name == "config" else ["--config=configs/own.py"]), f"--{name}={address}")
     assert not list(Path().glob("*:"))
 
@@ -215,11 +215,13 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, capsys):
-    """/dev/full fails every write as a full disk does."""
+    """Every write to /dev/full fails like a write to a full disk."""
     path = tmp_path / "results.json"
     path.with_name(f".results.json.{os.getpid()}.new").symlink_to("/dev/full")
     assert command(lambda _: write_json(path, {"a": 1}))([]) == 2
-    said = f"error: cannot write {path}: No space left on device. Make room or mend the file system.\n"
+    said = (
+        f"error: cannot write {path}: No space left on device. Free disk space or repair the file system.\n"
+    )
     assert capsys.readouterr().err == said and not list(tmp_path.iterdir())
 
 

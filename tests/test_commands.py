@@ -1,4 +1,4 @@
-"""The one kind of command line: help, mistakes and paths of every command, by the same rules."""
+"""Tests of help, mistakes and paths of every command."""
 
 import importlib
 import subprocess
@@ -19,7 +19,7 @@ def module_of(name):
 
 
 def typed(name, *arguments):
-    """The exit status of a command, also of those outside of the package."""
+    """Runs a command of the package, or another one, and returns its exit status."""
     if name in COMMANDS:
         return main([name, *arguments])
     module = module_of(name)
@@ -106,7 +106,7 @@ def test_what_an_import_raises_is_one_line(raised, status, told, monkeypatch, ca
 
 
 def test_the_program_starts():
-    """As people type it; the other tests call functions."""
+    """Runs the program in a new process; the other tests call functions."""
     run = subprocess.run(
         [sys.executable, "-m", "aliasfree_jax", "convert", "--hlep"],
         cwd=ROOT,
@@ -118,7 +118,7 @@ def test_the_program_starts():
     assert run.stderr.startswith("error: Unknown command line flag 'hlep'. Did you mean: help ?")
 
 
-# Paths are of this machine: `~` is expanded, and addresses are refused before a command starts.
+# All commands expand `~` in paths and refuse addresses before they start.
 
 PATHS = {
     "convert": [["PATH", "out"], ["w.pth", "PATH"]],
@@ -154,5 +154,5 @@ def test_an_address_is_refused(name, arguments, monkeypatch, tmp_path, capsys):
 )
 def test_the_home_directory_is_found(name, arguments, told, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert typed(name, *arguments) == 2  # there is nothing
+    assert typed(name, *arguments) == 2  # these files do not exist
     assert told.replace("HOME", str(tmp_path)) in capsys.readouterr().err

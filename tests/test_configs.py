@@ -44,7 +44,7 @@ def test_config_is_valid_and_says_how_to_run_it(name):
 
 @pytest.mark.parametrize(
     "name", ["quickstart", *CIFAR10, "convnext_afc", *SGD]
-)  # the other large ones: same recipe
+)  # the other large networks have the same recipe
 def test_network_takes_the_images(name):
     config = load(name)
     module = create_model(config.model.name, **model_options(config, num_classes=10))
@@ -54,7 +54,7 @@ def test_network_takes_the_images(name):
 
 @pytest.mark.parametrize("name", DENSE)
 def test_recipes_of_dense_prediction(name):
-    """Every word behind the colon: its network takes the images, and nothing else differs."""
+    """Every word after the colon: its network fits the images, and only the network differs."""
     words = getattr(importlib.import_module(f"configs.{name}"), "WORDS", None)
     names = list(words["variant"]) if words else ["resnet18_lps", "resnet50", "resnet18_afc"]
     recipes = [load(name, word) for word in names]
@@ -79,7 +79,7 @@ def test_the_networks_of_a_comparison_differ_in_nothing_else(names):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_are_resized_as_by_the_original(name):
-    """BlurPool, APS and LPS on photographs bilinearly; small images are not resized at all."""
+    """BlurPool, APS and LPS resize photographs bilinearly. Small images are not resized."""
     data = load(name).data
     assert data.interpolation == (
         "bilinear" if name in ("imagenet_blur", "imagenet_aps", "imagenet_lps", "deeplab_voc") else "bicubic"
@@ -113,7 +113,7 @@ def test_fine_tuning_starts_with_the_quadratic_nearest_to_gelu():
     ],
 )
 def test_every_legal_word_is_one_of_its_table(field, table):
-    """The others are read from the configuration's tuple where they are used."""
+    """Other fields have no table: their users read the tuple of the configuration."""
     assert set(FIELDS[field][1]) == set(table)
 
 
@@ -129,11 +129,11 @@ def test_imagenet_recipe_has_the_papers_lengths():
         ("data.zero_pad", True, "data.zero_pad must be a whole number, got True"),
         ("data.eval_view", "crops", "unknown data.eval_view 'crops'.*Did you mean 'crop'"),
         ("data.image_backend", "PIL", "unknown data.image_backend 'PIL'"),
-        ("data.circular_shift", 17, r"circular_shift is the largest shift in pixels, 0 \(none\) to 16"),
+        ("data.circular_shift", 17, r"circular_shift must be 0 \(no shifts\) to 16 pixels"),
         ("data.circular_shift", True, "circular_shift must be a whole number, got True"),
         ("data.erase_probability", 1.5, r"data.erase_probability must lie in \[0, 1\], got 1.5"),
         ("data.color_jitter", -0.1, "data.color_jitter must not be negative"),
-        ("data.color_jitter", 0.4, "data.rand_augment replaces data.color_jitter"),
+        ("data.color_jitter", 0.4, "data.rand_augment and data.color_jitter cannot be combined"),
         ("train.mixing.cutmix", -1.0, "train.mixing.cutmix must not be negative"),
         ("train.mixing.switch", 2.0, "train.mixing.switch must lie in"),
         ("train.mixing.group", 7, "train.mixing.group = 7 images .* divide the 16 images of a micro-batch"),
@@ -160,7 +160,7 @@ def test_faults_of_the_augmentation_are_named(field, value, message):
         ("eval.during", ("crop",), "unknown eval.during 'crop'.* Known: fractional, integer, zero_filled"),
         ("eval.during", ("integer",) * 2, "eval.during names a kind of shifts twice: integer, integer"),
         ("checkpoint.best", "acuracy", "unknown checkpoint.best 'acuracy'. .*Known: accuracy, integer_"),
-        ("checkpoint.best", "fractional_consistency", "Consistencies are there for the shifts in eval"),
+        ("checkpoint.best", "fractional_consistency", "Consistencies exist for the shifts in eval"),
         ("checkpoint.best", "raw_accuracy", "raw_ ones if train.ema_decay > 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The examples of the README and of two pages run, with all that only training needs blocked."""
+"""Runs the examples of README and docs pages with all packages blocked that only training needs."""
 
 import re
 import subprocess
@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "layers.md").read_text()
 FOR_TRAINING = (
     *("grain", "orbax", "tensorflow_datasets", "ml_collections", "optax"),
-    *("PIL", "sklearn", "tqdm", "matplotlib"),  # absl is what flax itself imports
+    *("PIL", "sklearn", "tqdm", "matplotlib"),  # absl is not in the list, because flax imports it
 )
-MOST_LINES = 8  # besides imports and the frame of a class
+MOST_LINES = 8  # without imports, class lines and decorators
 
 RUNNER = """
 import sys
@@ -29,7 +29,7 @@ class Blocker(MetaPathFinder):
             raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
 
 sys.meta_path.insert(0, Blocker())
-one_program = {{"__name__": "example"}}  # the blocks of docs/transform.md build on its first
+one_program = {{"__name__": "example"}}  # the blocks of docs/transform.md need the first one
 for place, block in blocks:
     names = one_program if "transform" in place else {{"__name__": "example"}}
     exec(compile(block, place, "exec"), names)
@@ -38,7 +38,7 @@ print(len(blocks))
 
 
 def blocks(text, place):
-    """The Python blocks of a page, and where they stand."""
+    """The Python blocks of a page with their positions."""
     found = re.finditer(r"```python\n(.*?)```", text, re.DOTALL)
     return [(f"{place}:{text[: match.start()].count(chr(10)) + 1}", match[1]) for match in found]
 

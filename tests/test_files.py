@@ -1,4 +1,4 @@
-"""Paths, whole files and the lock on a directory."""
+"""Tests of paths, atomic files and the lock of a directory."""
 
 import json
 import multiprocessing
@@ -84,5 +84,5 @@ def test_one_writer_at_a_time_and_none_after_its_death(tmp_path, holder):
     holder.join()
     with sole_writer(tmp_path):
         pass
-    with sole_writer(tmp_path):  # and after a proper end
+    with sole_writer(tmp_path):  # also after a normal end
         pass

@@ -1,6 +1,7 @@
-"""docs/changing_your_network.md: its blocks run as one program, its commands are there, its tables hold.
+"""Tests of docs/changing_your_network.md: its code blocks, commands and tables are correct.
 
-Exact is 1e-5 of the result: float32's rounding of at most some hundred sums. What breaks is above 1e-3.
+Exact means an error below 1e-5 of the result: float32 rounding of at most a few hundred sums. Layers that
+break equivariance have errors above 1e-3.
 """
 
 import json
@@ -62,7 +63,7 @@ SMALL = (
 
 
 def run(numbers):
-    """The names that these blocks leave."""
+    """Runs these blocks and returns the names they define."""
     names = {"__name__": "guide"}
     for number in numbers:
         exec(compile(BLOCKS[number], f"{GUIDE.name}, block {number}", "exec"), names)
@@ -87,7 +88,7 @@ def test_the_page_checks_and_transforms(capsys):
 def test_all_blocks_are_one_program(capsys):
     run(range(len(BLOCKS)))
     said = capsys.readouterr().out
-    assert len(re.findall(r"^conv1 .* breaks, the first$", said, re.MULTILINE)) == 2
+    assert len(re.findall(r"^conv1 .* breaks first$", said, re.MULTILINE)) == 2
     assert "conv1 (conv_general_dilated)" in said and "a strided convolution by 2" in said
 
 
@@ -154,14 +155,14 @@ def test_an_exact_sampler_alone_is_not_enough():
     assert 0.05 < jnp.abs(moved - logits).max() / jnp.abs(logits).max() < 0.2  # "by 10 %"
 
 
-# The table by hand: layers in the place of each row's, without the column's own words where it has none.
+# The layers in the rows of the table; [] if a cell names no layer.
 
 RELU, MEAN = nn.relu, lambda x: x.mean((1, 2))
 FLAT = lambda x: x.reshape(len(x), -1)  # noqa: E731
 
 
 class WithPhase(nn.Module):
-    """Sampled, and up again by the sampler's phase."""
+    """Downsampling, then upsampling with the sampler's phase."""
 
     @nn.compact
     def __call__(self, x):
@@ -169,7 +170,7 @@ class WithPhase(nn.Module):
         return PolyphaseUpsample(2, BlurPool)(y, phase)
 
 
-OF_ROW = {  # instead of, to be better, exact for whole pixels, exact for fractions
+OF_ROW = {  # columns: instead of, better, exact for whole pixels, exact for fractions
     "strided convolution": (
         [nn.Conv(8, (3, 3), strides=2, padding="CIRCULAR"), RELU],
         [[Conv(8, 3), RELU, BlurPool(2)]],
@@ -233,7 +234,7 @@ OF_ROW = {  # instead of, to be better, exact for whole pixels, exact for fracti
 
 
 def change(parts, shift):
-    """How much the power of a network's maps, over all places, changes; relative to that power."""
+    """Relative change of the power of a network's maps, summed over all positions, under a shift."""
     network = nn.Sequential(parts)
 
     @jax.jit
@@ -272,7 +273,9 @@ def test_a_row_holds(row):
             assert hasattr(layers, name), name
     shift = (1.0, 3.0) if better or whole else (0.5, 1.3)
     before = change(instead, shift)
-    if not row[0].startswith(("global average", "upsampling")):  # which break nothing; fractions only
+    if not row[0].startswith(
+        ("global average", "upsampling")
+    ):  # the first breaks nothing, the second only fractions
         assert before > 1e-3
     assert all(change(parts, (1.0, 3.0)) < before for parts in better if "upsampling" not in row[0])
     assert all(change(parts, (1.0, 3.0)) < 1e-5 for parts in whole)
@@ -280,7 +283,7 @@ def test_a_row_holds(row):
 
 
 def test_blurpools_own_table():
-    """The layers of the last column compute what those of the middle one do, with the filter named below."""
+    """The layers of the last and the middle column are equal, with the filter named below the table."""
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 8, 8, 4)), jnp.float32)
     blur = Factory(BlurPool, kernel_size=4, padding="REFLECT")
     pooled = nn.max_pool(x, (2, 2), (1, 1))

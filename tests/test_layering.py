@@ -1,6 +1,6 @@
-"""The package's layers: who may import whom, and which foreign packages where.
+"""Tests of the package's layers: which part may import which other part, and which external packages.
 
-Read from the source by `ast`, so that imports inside functions count as well.
+Imports are read from the source with `ast`, so imports inside functions count too.
 """
 
 import ast
@@ -17,7 +17,7 @@ from aliasfree_jax.errors import OPTIONAL, REQUIRED
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "aliasfree_jax"
 
-# A module may import modules of a lower rank, and those of its own part of the package.
+# A module may import modules of a lower rank, and modules of the same part.
 RANKS = {
     "errors": 0,
     "legal_values": 1,
@@ -42,9 +42,9 @@ RANKS = {
     "conversion": 10,
     "__main__": 11,
 }
-FACADE = "conversion"  # `aliasfree_jax` itself offers create_model to load_pretrained, and counts as this
+FACADE = "conversion"  # `aliasfree_jax` exports functions up to load_pretrained, so it has this rank
 OFFERED = {name: home.split(".")[1] for name, home in aliasfree_jax._HOMES.items()}
-OFFERED["__version__"] = "errors"  # needs nothing
+OFFERED["__version__"] = "errors"  # has no imports
 
 FORBIDDEN_EVERYWHERE = {"torch", "torchvision", "timm", "tensorflow"}
 NOT_OF_NETWORKS = {*REQUIRED, *OPTIONAL} - {"jax", "flax", "numpy", "ml_dtypes"}
@@ -57,7 +57,7 @@ FORBIDDEN = {
 
 
 def imports(source: str) -> Iterator[tuple[str, int]]:
-    """The modules that `source` imports, with their lines; "." marks a relative one."""
+    """Modules that `source` imports, with their lines; "." marks relative imports."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -70,7 +70,7 @@ def imports(source: str) -> Iterator[tuple[str, int]]:
 
 
 def violations(part: str, source: str) -> list[str]:
-    """What is wrong with the imports of a module of `part` of the package ("" for a script outside)."""
+    """Forbidden imports of a module of a part of the package ("": a script outside the package)."""
     faults = []
     for name, line in imports(source):
         top, _, rest = name.partition(".")
@@ -87,7 +87,7 @@ def violations(part: str, source: str) -> list[str]:
 
 
 def part_of(path: Path) -> str:
-    """The part of the package that a file belongs to; the package's own __init__ counts as conversion."""
+    """Part of the package that contains a file. The package's __init__ counts as conversion."""
     first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     return FACADE if first == "__init__" else first
 
@@ -107,7 +107,7 @@ def test_every_part_has_a_rank():
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_modules_import_lower_layers_only(path):
     found = violations(part_of(path), path.read_text())
-    if path.name == "command.py":  # a command line, which no other module imports, reads its flags by absl
+    if path.name == "command.py":  # commands need absl for their flags; no other module imports them
         found = [fault for fault in found if not fault.endswith("imports absl")]
     assert found == []
 
@@ -167,7 +167,7 @@ def test_the_checker_allows(part, source):
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The top-level modules that a fresh interpreter has after `statement`."""
+    """Top-level modules that a new interpreter has loaded after `statement`."""
     code = f"import sys\n{statement}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(run.stdout.split())

@@ -1,4 +1,4 @@
-"""What is imported: declared in pyproject.toml, little for the networks, a sentence where it is missing."""
+"""Tests of imports: pyproject.toml declares them, networks need few, and missing ones give clear messages."""
 
 import ast
 import os
@@ -31,7 +31,7 @@ from aliasfree_jax import layers, models, ops
 
 for part in (ops, layers, models):
     for module in pkgutil.iter_modules(part.__path__, f"{part.__name__}."):
-        if not module.name.endswith(".command"):  # of the command line, which absl reads
+        if not module.name.endswith(".command"):  # commands need absl for their flags
             importlib.import_module(module.name)
 
 import jax, jax.numpy as jnp
@@ -44,7 +44,7 @@ for name in ("convnext_afc_cifar", "resnet20_cifar_lps"):
     other = aliasfree_jax.create_model(name)
     jax.eval_shape(other.init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
 
-for missing in ("optax", "grain", "orbax.checkpoint", "requests"):  # the test can fail
+for missing in ("optax", "grain", "orbax.checkpoint", "requests"):  # checks that imports are blocked
     try:
         importlib.import_module(missing)
     except ModuleNotFoundError:
@@ -67,7 +67,7 @@ def test_networks_need_jax_flax_and_numpy_alone():
 
 
 def imports(tree: ast.AST, inside: bool = False) -> Iterator[tuple[str, bool]]:
-    """The packages that are imported, and whether inside of a function or a `try`, or by `needed`."""
+    """Imported packages, and whether the import is inside a function or a `try`, or by `needed`."""
     for node in ast.iter_child_nodes(tree):
         names: list[str] = []
         match node:
@@ -82,14 +82,14 @@ def imports(tree: ast.AST, inside: bool = False) -> Iterator[tuple[str, bool]]:
 
 
 def undeclared(source: str) -> set[str]:
-    """The packages that `source` imports although pyproject.toml does not say so, at that place."""
+    """Packages that `source` imports, but pyproject.toml does not declare for this place."""
     own = {*sys.stdlib_module_names, "aliasfree_jax", "configs"}
     found = {(name, inside) for name, inside in imports(ast.parse(source)) if name not in own}
     return {name for name, inside in found if name not in REQUIRED and not (inside and name in OPTIONAL)}
 
 
 def names_of(requirements: list[str]) -> set[str]:
-    """The distributions of a list in pyproject.toml."""
+    """Names of the distributions in a list of pyproject.toml."""
     return {re.split(r"[\s\[<>=;]", text)[0] for text in requirements}
 
 
@@ -133,7 +133,7 @@ def test_every_declared_package_is_imported_or_has_a_reason():
     lines = {re.split(r"[<>=\[]", line.strip(' "'))[0]: line for line in TEXT.splitlines()}
     idle = [module for module in REQUIRED | OPTIONAL if module not in used]
     assert [m for m in idle if m in OPTIONAL or "#" not in lines[REQUIRED[m]]] == []
-    assert idle == ["importlib_resources"]  # else this test finds nothing
+    assert idle == ["importlib_resources"]  # shows that the test finds unused packages
 
 
 PROGRAMS = [["train.py"], ["eval.py"], *(["-m", "aliasfree_jax", name] for name in COMMANDS)]
@@ -142,7 +142,7 @@ PROGRAMS += [["-m", name] for name in ("experiments", "experiments.worker", "ben
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
 def test_commands_say_what_is_missing(program, tmp_path):
-    """By numpy, which every command imports early: the test is quick."""
+    """Uses numpy, which every command imports early, so that the test is fast."""
     (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError('No module named numpy', name='numpy')")
     run = start(program, tmp_path)
     typed = " ".join(["python", *program[:2]])
@@ -166,7 +166,7 @@ def test_other_imports_keep_their_traceback(program, tmp_path):
 
 
 def start(program: list[str], first: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command for which modules in the directory `first` hide those that are installed."""
+    """Runs a command; modules in the directory `first` hide installed ones."""
     variables = os.environ | {"PYTHONPATH": str(first), "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
         [sys.executable, *program], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60
@@ -174,7 +174,7 @@ def start(program: list[str], first: Path) -> subprocess.CompletedProcess[str]:
 
 
 def importing(module: str, monkeypatch: pytest.MonkeyPatch, *typed: str) -> int:
-    """The exit status of a program that imports what is not installed."""
+    """Exit status of a program that imports a module that is not installed."""
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(sys, "orig_argv", ["/venv/bin/python", *typed, "--flag"])
     monkeypatch.setattr(sys, "argv", ["program", "--flag"])
@@ -203,7 +203,7 @@ def test_a_module_of_a_namespace_counts_as_its_package(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("place", "line"), [(ROOT, f"-e {ROOT}"), (Path("/site-packages"), "aliasfree_jax")])
 def test_all_that_is_missing_is_named_at_once(place, line, monkeypatch, capsys):
-    """In a checkout, and installed."""
+    """The message for a checkout, and for an installed package."""
     monkeypatch.setattr(errors, "__file__", str(place / "aliasfree_jax/errors.py"))
     for module in ("PIL", "tqdm"):
         monkeypatch.setitem(sys.modules, module, None)
@@ -216,7 +216,7 @@ def test_all_that_is_missing_is_named_at_once(place, line, monkeypatch, capsys):
 def test_what_one_option_needs(monkeypatch):
     assert needed("numpy.linalg", "x").__name__ == "numpy.linalg"
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setitem(sys.modules, "tqdm", None)  # no part of the sentence: drawing does not need it
+    monkeypatch.setitem(sys.modules, "tqdm", None)  # not in the message: drawing does not need it
     with pytest.raises(
         MissingPackageError, match=r"^a picture needs matplotlib \(.*\): pip install 'al.*figures\]'$"
     ):

@@ -1,4 +1,4 @@
-"""The public ResNets: what is stored of them, and the command on made-up files."""
+"""Tests of the public ResNets: the stored results, and the command with generated files."""
 
 import json
 
@@ -13,7 +13,7 @@ from aliasfree_jax.errors import DataError
 from experiments import public_resnet
 from experiments.public_resnet import ROLLS, WAYS, define, main, stored, table
 
-# Measured with PyTorch on the same images: accuracy, and shares of equal predictions after `ROLLS`.
+# Results of PyTorch on the same images: accuracy, and shares of equal predictions after `ROLLS`.
 PYTORCH = {
     "ResNet-20": (0.8103, (0.9050, 0.9040, 0.7935, 0.7700)),
     "ResNet-56": (0.8320, (0.9280, 0.9370, 0.8345, 0.7970)),
@@ -23,7 +23,7 @@ PYTORCH = {
 @pytest.mark.parametrize("network", PYTORCH)
 def test_accuracy_and_rolls_are_pytorchs(network):
     found, (accuracy, shares) = stored()[network]["all images"], PYTORCH[network]
-    # One image of 10,000, and one of the 2,000 that were rolled: their logits may be equal but for rounding.
+    # Tolerance: one image of 10,000, or of the 2,000 that are rolled. Two logits may differ only by rounding.
     assert found["images"] == 10_000 and found["accuracy"] == pytest.approx(accuracy, abs=1.5e-4)
     assert list(found["rolls"]) == list(map(str, ROLLS))
     assert list(found["rolls"].values()) == pytest.approx(shares, abs=7.5e-4)

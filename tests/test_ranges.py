@@ -1,4 +1,4 @@
-"""Every number of a configuration has a range, and is refused outside of it before anything starts."""
+"""Tests that every number of a configuration has a range, and that values outside it are refused."""
 
 import importlib
 import math
@@ -18,7 +18,7 @@ CONFIGS = sorted(
 
 
 def numeric_fields(config, prefix=""):
-    """The fields that hold numbers; a list without elements might, but for the names in `eval.during`."""
+    """Fields with numbers. Empty lists count too, except `eval.during`, which has names."""
     for name, value in config.items():
         if isinstance(value, ConfigDict):
             yield from () if name == "options" else numeric_fields(value, f"{prefix}{name}.")
@@ -30,7 +30,7 @@ def numeric_fields(config, prefix=""):
 
 
 def changed(field, value, base=None):
-    """A whole configuration with a field of any type: as it may come from a file."""
+    """A whole configuration with one changed field of any type, as a file may contain it."""
     config = (base or base_config()).to_dict()
     *sections, name = field.split(".")
     section = config

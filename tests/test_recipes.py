@@ -1,4 +1,4 @@
-"""Recipes of the originals by name: their words, their networks, their hyper-parameters."""
+"""Tests of the originals' recipes: words, networks and hyperparameters."""
 
 import importlib
 
@@ -15,7 +15,7 @@ def load(name, *argument):
 
 
 def every_name():
-    """(file, words): of the two that take architectures all of them, else each word once."""
+    """(file, words): all architectures of the two files that have them, and each word of the others."""
     for name in ("imagenet_blur", "imagenet_aps"):
         yield from ((name, words) for words in importlib.import_module(f"configs.{name}").ARCHITECTURES)
     for name, suffix in (("imagenet_lps", ""), ("cifar10_resnet", ",lpf"), ("cifar10_resnet", ",aps")):
@@ -40,10 +40,12 @@ def test_every_recipe_name_is_valid_and_builds_its_network():
 BLUR, APS = (importlib.import_module(f"configs.{name}") for name in ("imagenet_blur", "imagenet_aps"))
 LOGITS = list(importlib.import_module("configs.imagenet_lps").WORDS["logits network"])
 LARGE = ("densenet", "mobilenet", "resnext", "wide", "resnet50_lpf", "resnet56")
-# More of the same blocks; tests of conversion count their parameters.
+# Deeper networks have more of the same blocks. Tests of conversion count their parameters.
 DEEPER = ("101", "152", "161", "169", "201")
 TAKEN = [
-    *(("imagenet_blur", f"{network}_lpf4") for network in BLUR.MODELS),  # a filter's size changes no shape
+    *(
+        ("imagenet_blur", f"{network}_lpf4") for network in BLUR.MODELS
+    ),  # the size of a filter does not change shapes
     *(("imagenet_aps", f"{network}4") for network in APS.IMAGENET),
     *(("imagenet_lps", f"resnet18,{logits}") for logits in LOGITS),
     *(("imagenet_lps", words) for words in ("resnet50,lpf3,zero", "resnet18,ddac3")),
@@ -60,7 +62,7 @@ TAKEN = [
         if not any(word in case[1] for word in DEEPER)
     ],
 )
-# As the original has it, and told so: zeros around the maps of an exact sampler.
+# As in the original, exact samplers have zero padding here. The package warns about it.
 @pytest.mark.filterwarnings("ignore:.*_lps with these options is not invariant:UserWarning")
 def test_the_named_networks_take_their_images(name, words):
     check_network(load(name, words))
@@ -80,7 +82,7 @@ CROP = ("random_resized", 0)
 @pytest.mark.parametrize(
     ("name", "words", "expected"),
     [
-        # Of antialiased-cnns. For VGG: the sum of two gradients as twice their mean.
+        # antialiased-cnns. For VGG, the sum of two gradients is twice their mean.
         ("imagenet_blur", "resnet50_lpf4", (0.1, STEPS, 1e-4, 90, 256, *CROP)),
         ("imagenet_blur", "resnet50", (0.1, STEPS, 1e-4, 90, 256, *CROP)),
         ("imagenet_blur", "densenet121_lpf2", (0.1, STEPS, 1e-4, 90, 256, *CROP)),
@@ -89,13 +91,13 @@ CROP = ("random_resized", 0)
         ("imagenet_blur", "vgg16_bn_lpf4", (0.1, STEPS, 5e-5, 90, 256, *CROP)),
         ("imagenet_blur", "mobilenet_v2_lpf4", (0.05, "cosine", 4e-5, 150, 256, *CROP)),
         ("imagenet_blur", "resnet50_lpf4,finetune", (0.01, STEPS, 1e-4, 60, 256, *CROP)),
-        # Of truly_shift_invariant_cnns, sections A5 and A6.
+        # truly_shift_invariant_cnns, sections A5 and A6.
         ("imagenet_aps", "resnet18_aps1", (0.1, STEPS, 1e-4, 90, 256, "none", 0)),
         ("imagenet_aps", "resnet101_lpf7,shifts", (0.1, STEPS, 1e-4, 90, 256, "none", 32)),
         ("cifar10_resnet", "resnet20,aps,5", (0.1, (100, 200), 5e-4, 250, 256, "none", 0)),
         ("cifar10_resnet", "resnet18_aps,shifts", (0.1, (100, 200), 5e-4, 250, 256, "none", 3)),
         ("cifar10_resnet", "resnet18,zeros,shifts", (0.1, (100, 200), 5e-4, 250, 256, "padded", 0)),
-        # Of learnable_polyphase_sampling, sections B7 and B8.
+        # learnable_polyphase_sampling, sections B7 and B8.
         ("imagenet_lps", "resnet18", (0.1, STEPS, 1e-4, 90, 256, "none", 0)),
         ("imagenet_lps", "resnet18,lpf2,shifts", (0.1, STEPS, 1e-4, 90, 256, "none", 32)),
         ("imagenet_lps", "ResNet50_LPS_LPF3_zero_randomresized", (0.1, STEPS, 1e-4, 90, 256, *CROP)),
@@ -120,7 +122,7 @@ def built(name, words):
 
 
 def sampler_of(network):
-    """The sampler with its parts built, so that they compare."""
+    """The sampler of a network, built so that its parts can be compared."""
     return network.sampler(parent=None)
 
 
@@ -170,21 +172,21 @@ def test_what_chooses_is_the_originals():
         ("imagenet_blur", "resnet50_lpf8", "Did you mean 'resnet50_lpf"),
         ("imagenet_blur", "resnet50,finetune", "resnet50_lpf4,finetune"),
         ("imagenet_blur", "resnet50_lpf4,tune", "unknown word 'tune'.*Did you mean 'finetune'"),
-        ("imagenet_blur", "finetune", "no architecture behind the colon"),
+        ("imagenet_blur", "finetune", "no architecture after the colon"),
         ("imagenet_blur", "resnet50_lpf4,resnet18", "'resnet50_lpf4' and 'resnet18' are two architectures"),
         ("imagenet_aps", "resnet50_aps3", "Did you mean .*'resnet50_lpf3'"),
         ("imagenet_aps", "", "unknown word ''.*NETWORK and 1 to 7"),
         ("imagenet_lps", "resnet34", "unknown word 'resnet34'"),
         ("imagenet_lps", "steps", "unknown word 'steps'"),
-        ("imagenet_lps", "lpf3,DDAC3", "'lpf3' and 'ddac3' are two filters, choose one"),
-        ("imagenet_lps", "aps,SAInner", "are of lps, not of aps"),
+        ("imagenet_lps", "lpf3,DDAC3", "'lpf3' and 'ddac3' are two filters: choose one"),
+        ("imagenet_lps", "aps,SAInner", "need lps, not aps"),
         ("imagenet_lps", "ddac4", "unknown word 'ddac4'.*Did you mean 'ddac"),
         ("cifar10_resnet", "resnet20,asp,5", "unknown word 'asp'.*Did you mean 'aps'"),
         ("cifar10_resnet", "plain", "unknown word 'plain'"),
         ("cifar10_resnet", "resnet20,aps,8", "unknown word '8'"),
-        ("cifar10_resnet", "resnet20,lps", "lps for CIFAR-10 is of resnet18"),
-        ("cifar10_resnet", "resnet20,5", "a filter size is of a sampler"),
-        ("cifar10_resnet", "resnet18,aps,SAInner", "a logits network is of the sampler lps"),
+        ("cifar10_resnet", "resnet20,lps", "lps for CIFAR-10 exists only for resnet18"),
+        ("cifar10_resnet", "resnet20,5", "a filter size needs a sampler"),
+        ("cifar10_resnet", "resnet18,aps,SAInner", "a logits network needs the sampler lps"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_near_ones_and_the_grammar(name, words, message):

@@ -1,4 +1,4 @@
-"""The recording that redesigns are compared with: whatever changes in an array or a name is told."""
+"""Tests of the recording: every change of an array or a name is reported."""
 
 import jax.numpy as jnp
 import numpy as np

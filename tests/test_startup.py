@@ -1,4 +1,4 @@
-"""How programs begin: huge pages by executing themselves once more, and flags for XLA."""
+"""Tests of the start of programs: the restart for huge pages, and XLA flags."""
 
 import ast
 import os
@@ -17,12 +17,12 @@ from aliasfree_jax.processes import LAUNCHERS
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("train.py", "eval.py", "aliasfree_jax/__main__.py", "benchmarks/__main__.py")
 PROGRAMS += ("experiments/__main__.py", "experiments/worker.py")
-glibc = pytest.mark.skipif(not startup._is_glibc(), reason="the tunable is of glibc 2.35 and later")
+glibc = pytest.mark.skipif(not startup._is_glibc(), reason="the tunable needs glibc 2.35 or later")
 
 
 @pytest.fixture
 def fit(monkeypatch, tmp_path):
-    """A process that restarts: each test takes one of the reasons away. Gives the kernel's file of modes."""
+    """Makes a process that restarts; each test removes one condition. Yields the kernel's file of modes."""
     modes = tmp_path / "enabled"
     modes.write_text("always [madvise] never\n")
     monkeypatch.setattr(startup, "_MODES", modes)
@@ -57,7 +57,7 @@ def test_a_process_restarts_once_even_if_its_tunables_are_taken_away(fit):
     marked = startup.with_huge_pages({})
     del marked["GLIBC_TUNABLES"]
     assert not startup.wants_restart(marked)
-    assert startup.wants_restart({**marked, "ALIASFREE_JAX_RESTARTED": "1"})  # of another process
+    assert startup.wants_restart({**marked, "ALIASFREE_JAX_RESTARTED": "1"})  # the mark of another process
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,11 @@ def test_a_monitoring_debugger_keeps_its_program(fit):
         (["python", "train.py"], ["train.py"], True),
         (["python", "-X", "dev", "a/train.py", "x"], ["a/train.py", "x"], True),
         (["python", "-m", "benchmarks", "--quick"], ["/here/benchmarks/__main__.py", "--quick"], True),
-        (["python", "-"], ["train.py"], False),  # read from standard input, which is used up
+        (["python", "-"], ["train.py"], False),  # standard input is already used up
         (["python"], [""], False),
         (["python", "-c", "import runpy; ..."], ["train.py", "x"], False),
         (["python", "-c", "from execnet ..."], ["/venv/bin/pytest"], False),  # a worker of xdist
-        (["python", "other.py", "x"], ["train.py", "x"], False),  # runpy within another program
+        (["python", "other.py", "x"], ["train.py", "x"], False),  # runpy inside another program
         (["python", "train.py", "x"], ["train.py", "y"], False),
         (["python", "train.py", "x"], ["train.py", "x", "y"], False),
     ],
@@ -149,12 +149,12 @@ def test_flags_for_xla():
     assert startup.xla_flags("--xla_dump_to=x", "0.10.2") == f"--xla_dump_to=x {own}"
     chosen = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
     assert startup.xla_flags(chosen, "0.10.2") == chosen
-    for later in ("0.11.2", "0.12.0.1", "1.0", "0.100.1"):  # XLA ends a process for a flag that it lacks
+    for later in ("0.11.2", "0.12.0.1", "1.0", "0.100.1"):  # XLA ends a process that has an unknown flag
         assert startup.xla_flags("--a=b", later) == "--a=b"
 
 
 def test_xla_of_this_version_knows_the_flags():
-    """conftest.py gives this process the same flags, and XLA would have ended it."""
+    """conftest.py sets the same flags; XLA would have ended this process if it did not know them."""
     given = os.environ["XLA_FLAGS"]
     assert given == startup.xla_flags(given, jaxlib.__version__)
     assert jnp.ones(3).sum() == 3
@@ -174,7 +174,7 @@ def test_programs_begin_before_they_import_anything_slow(program):
     raise AssertionError("the program has no beginning")
 
 
-# A program that tells what it sees at every start, and whose kernel gives huge pages on request.
+# A program that logs every start; it assumes a kernel with huge pages on request.
 TELLING = """
 import os, sys
 from pathlib import Path
@@ -190,7 +190,7 @@ assert sys.excepthook is startup.excepthook
 
 @pytest.fixture
 def telling(tmp_path):
-    """Starts a program that begins and then runs `code`; gives the process. `starts` is a line a start."""
+    """Returns a function that starts a program with `code`. The file `starts` gets one line per start."""
     (tmp_path / "enabled").write_text("always [madvise] never\n")
 
     def start(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -210,7 +210,7 @@ def telling(tmp_path):
 
 @glibc
 def test_a_process_restarts_as_itself(telling, tmp_path):
-    """The same process number and arguments, the second time with the tunable; status and input kept."""
+    """The restart has the same process id and arguments, and the tunable. Status and input are kept."""
     process = telling("print(sys.stdin.read().upper()); sys.exit(41)", "a b", "--flag")
     out, err = process.communicate("typed\n" * 10_000)
     assert (out, err, process.returncode) == ("TYPED\n" * 10_000 + "\n", "", 41)
@@ -238,7 +238,7 @@ def test_signals_reach_the_restarted_process(telling):
 
 @glibc
 def test_ignored_signals_stay_ignored(telling):
-    """As `nohup` starts a program."""
+    """`nohup` starts programs in this way."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         process = telling("import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)")
@@ -271,7 +271,7 @@ def test_where_the_system_refuses_the_program_goes_on(telling, tmp_path):
 @glibc
 @pytest.mark.skipif(not startup._on_request(), reason="this kernel does not give huge pages on request")
 def test_huge_pages_save_page_faults(telling):
-    """Strings of 32 MiB, one after the other: 8192 faults each in pages of 4 KiB, 16 in pages of 2 MiB."""
+    """Strings of 32 MiB in turn: 8192 faults each with pages of 4 KiB, 16 with pages of 2 MiB."""
     code = "\n".join(
         (
             "import resource",
@@ -284,4 +284,4 @@ def test_huge_pages_save_page_faults(telling):
     few = int(telling(code).communicate()[0])
     many = int(telling(code, GLIBC_TUNABLES="glibc.malloc.hugetlb=0").communicate()[0])
     assert many > 8000  # the negative control
-    assert few < many / 4  # where memory is too scattered for huge pages, some come in small ones
+    assert few < many / 4  # if memory is fragmented, some pages are small

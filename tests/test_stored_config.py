@@ -1,4 +1,4 @@
-"""Configurations on disk: of other versions, damaged, and compared."""
+"""Tests of stored configurations: other versions, damaged files, and comparison."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_defaults_are_those_of_all_fields_that_there_are_or_were():
 
 def test_accepted_changes_are_no_field(tmp_path):
     path = stored(tmp_path, accepted=[{"field": "seed"}])
-    assert read_config(path).to_dict() == base_config().to_dict()  # and no warning, which would be an error
+    assert read_config(path).to_dict() == base_config().to_dict()  # a warning would be an error
     assert read_accepted(path) == [{"field": "seed"}] and read_accepted(stored(tmp_path)) == []
 
 

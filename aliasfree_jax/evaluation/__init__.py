@@ -1,1 +1,1 @@
-"""How well a classifier keeps its prediction when the image is shifted."""
+"""Measures how shifts of the image change the output of a network."""

@@ -1,4 +1,4 @@
-"""How far a feature map is from itself, moved along with the image."""
+"""Equivariance error of a feature map: compares the map of a shifted image with the shifted map."""
 
 import math
 from typing import Any
@@ -10,32 +10,34 @@ Shift = tuple[float, float]
 
 
 def pair(shift: Shift) -> str:
-    """The shift as text: (0.5, 1)."""
+    """Formats a shift, e.g. (0.5, 1)."""
     return f"({shift[0]:g}, {shift[1]:g})"
 
 
 def tolerance(dtype: Any) -> float:
     """The error above which a layer that computes in `dtype` breaks equivariance.
 
-    In float64 1e-9. Rounding stays below: a path of 200 layers that sum 10^4 values each would have to
-    round each time in the worst direction to reach 200 * 10^4 * 2.2e-16 = 4e-10 (exact networks measure
-    1e-16 to 1e-14). Aliasing is above: at its weakest 5e-7, of GELUs behind a new ConvNeXt's layer scale of
-    1e-6 and ideal samplers. Float32 cannot tell that from its rounding; narrower types than float64 decide
-    only where a network's code allows nothing wider: 1000 roundings, 1e-4 in float32.
+    The tolerance is 1e-9 in float64. Rounding errors are smaller: 200 layers that each sum 10^4 values reach
+    at most 200 * 10^4 * 2.2e-16 = 4e-10, if all roundings have the worst direction. Exact networks measure
+    1e-16 to 1e-14. Aliasing is larger: the weakest case is 5e-7, for GELUs with ideal samplers and the
+    initial layer scale of a ConvNeXt, 1e-6. Float32 cannot separate 5e-7 from its rounding errors. Therefore
+    narrower types than float64 are used only if the network's code requires them. Their tolerance is 1000
+    roundings: 1e-4 in float32.
     """
     epsilon = float(jnp.finfo(dtype).eps)
     return 1e-9 if epsilon < 1e-12 else 1000 * epsilon
 
 
 def displacements(shift: float, side: int, full: int) -> np.ndarray:
-    """By how many samples a map of `side` samples may have moved, the image of `full` pixels by `shift`.
+    """Possible displacements of a map of `side` samples, in samples, if the image (`full` pixels) is shifted.
 
-    First in proportion; where the map is coarser by q, also as if the image had moved by k pixels more,
-    |k| < q: an adaptive sampler begins its grid on any of q pixels, for the moved image on another one.
+    The first is proportional to `shift`. If the map is coarser by a factor q, the others are those of an
+    image shifted by k more pixels, |k| < q. Reason: the grid of an adaptive sampler starts at any of q
+    pixels, and the start may differ for the shifted image.
     """
     if side >= full:
         return np.array([shift * side / full])
-    if full % side:  # padded on the way: whole samples are the only moves that need no exact period
+    if full % side:  # the map was padded: only moves by whole samples do not need an exact period
         proportional = shift * side / full
         return np.array([proportional, math.floor(proportional), math.ceil(proportional)])
     q = full // side
@@ -43,10 +45,10 @@ def displacements(shift: float, side: int, full: int) -> np.ndarray:
 
 
 def _closest(product: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """For each image the displacement [N, 2] among rows x columns of the largest correlation.
+    """For each image, the displacement `[N, 2]` in rows x columns that has the largest correlation.
 
-    For a map that did move by one of them, that is this one (Cauchy-Schwarz). `product` [N, h, w] is the
-    spectrum of the correlation.
+    If the map moved by one of them, this is the displacement found (Cauchy-Schwarz). `product` `[N, h, w]`
+    is the spectrum of the correlation.
     """
     waves = [
         np.exp(2j * np.pi * np.outer(d, np.fft.fftfreq(side)))
@@ -58,15 +60,23 @@ def _closest(product: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.n
 
 
 def moved_along(spectrum: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """The maps [N, h, w, C] of this spectrum, each shifted by its row of `by` [N, 2].
+    """Shifts maps by ideal interpolation.
 
-    `ops.shift.fractional_shift` in NumPy: an audit meets dozens of shapes once, and this compiles for none.
+    This is `ops.shift.fractional_shift` in NumPy. An audit uses dozens of shapes only once each, and NumPy
+    needs no compilation.
+
+    Args:
+      spectrum: Fourier transform of the maps, `[N, h, w, C]`.
+      by: Shift of each map in samples, `[N, 2]`.
+
+    Returns:
+      The shifted maps `[N, h, w, C]`.
     """
     for axis in (1, 2):
         side = spectrum.shape[axis]
         phase = np.exp(-2j * np.pi * np.outer(by[:, axis - 1], np.fft.fftfreq(side)))
         if side % 2 == 0:
-            phase[:, side // 2] = phase[:, side // 2].real  # the Nyquist frequency has no direction
+            phase[:, side // 2] = phase[:, side // 2].real  # keeps the Nyquist frequency real
         spectrum = spectrum * np.expand_dims(phase, (3 - axis, 3))
     return np.fft.ifft2(spectrum, axes=(1, 2)).real
 
@@ -74,12 +84,16 @@ def moved_along(spectrum: np.ndarray, by: np.ndarray) -> np.ndarray:
 def candidates(
     still: np.ndarray, moved: np.ndarray, shift: Shift, image: tuple[int, ...]
 ) -> list[np.ndarray]:
-    """The displacements [N, 2] that may fit maps [N, h, w, C]: the proportional, then the closest of all.
+    """Displacements to compare: the one proportional to the shift, then the one that fits the maps best.
 
     Args:
-      still, moved: of the image and the moved one.
-      shift: of the image, rows and columns, in pixels.
-      image: its shape, [N, H, W, C].
+      still: Maps of the image, `[N, h, w, C]`.
+      moved: Maps of the shifted image, `[N, h, w, C]`.
+      shift: Shift of the image in pixels: rows and columns.
+      image: Shape of the image, `[N, H, W, C]`.
+
+    Returns:
+      One or two arrays `[N, 2]`.
     """
     rows, columns = (
         displacements(s, side, full)
@@ -95,17 +109,22 @@ def candidates(
 def equivariance_error(
     still: np.ndarray, moved: np.ndarray, shift: Shift, image: tuple[int, ...], exact: float
 ) -> tuple[float, bool]:
-    """The largest |moved - still, moved along|, relative to the largest |still|.
+    """Largest difference between the map of the shifted image and the shifted map.
+
+    The error is relative to the largest absolute value of the map. Vectors should not change at all.
+
+    Source: this package.
 
     Args:
-      still, moved: maps [N, h, w, C], or vectors [N, C], which are to stay, of the image and the moved one.
-      shift: of the image, rows and columns, in pixels.
-      image: its shape, [N, H, W, C].
-      exact: error up to which a map counts as moved in proportion, whatever fits better.
+      still: Maps `[N, h, w, C]` or vectors `[N, C]` of the image.
+      moved: The same for the shifted image.
+      shift: Shift of the image in pixels: rows and columns.
+      image: Shape of the image, `[N, H, W, C]`.
+      exact: Largest error for which the proportional displacement is accepted, even if another fits better.
 
     Returns:
-      The error, nan if both are zero everywhere, inf if not all numbers are finite; True if the map is off
-      the proportional place by pixels of the image, as adaptive sampling leaves it.
+      The error: nan if both maps are zero everywhere, inf if a number is not finite. And a boolean: True if
+      the map is displaced by additional pixels of the image, which is the effect of adaptive sampling.
     """
     still, moved = still.astype(np.float64), moved.astype(np.float64)
     if not (np.isfinite(still).all() and np.isfinite(moved).all()):

@@ -1,7 +1,7 @@
-"""What a shift changed, pair by pair: outputs of shifted images beside those of the unshifted ones.
+"""Compares the outputs for shifted images with the outputs for unshifted images.
 
-Logits and features are compared on the host in float64, so that changes of the size of float32 rounding are
-seen as such. Outputs that are maps: `pixel_classes`, `image_pairs`.
+Logits and features are compared on the host in float64, so that changes as small as float32 rounding are
+measured correctly. For networks whose outputs are maps see `pixel_classes` and `image_pairs`.
 """
 
 from dataclasses import dataclass
@@ -20,44 +20,58 @@ from aliasfree_jax.ops.shift import fractional_shift
 
 
 class Reference(NamedTuple):
-    """What the outputs for shifted images are compared with: outputs and labels of the unshifted [B, ...]."""
+    """Reference of a comparison.
+
+    Attributes:
+      outputs: Outputs for the unshifted images, `[B, ...]`.
+      label: Labels of the images, `[B, ...]`.
+    """
 
     outputs: Any
     label: Any
 
 
 class Comparison:
-    """What is asked of the outputs of a network; injected into `evaluator.evaluate`.
+    """Base class of all comparisons of outputs; passed to `evaluator.evaluate`.
 
     Attributes:
-      overall: results of the unshifted images.
-      of_shifts: what shifts are measured by where nothing else is asked for.
+      overall: Reductions for the unshifted images.
+      of_shifts: Default reductions for shifts.
     """
 
     overall: tuple[Reduction, ...] = ()
     of_shifts: tuple[Reduction, ...] = ()
 
     def reference(self, outputs: Any, label: np.ndarray, shifting: Shifting) -> Reference:
-        """From the outputs for the unshifted view of a batch, and the batch's labels."""
+        """Makes the reference of a batch.
+
+        Args:
+          outputs: Outputs for the unshifted view of the batch, `[B, ...]`.
+          label: Labels of the batch, `[B, ...]`.
+          shifting: The kind of shifts.
+        """
         return Reference(np.asarray(outputs, np.float64), label)
 
     def __call__(
         self, reference: Reference, rows: np.ndarray, outputs: Any, where: np.ndarray, shifting: Shifting
     ) -> Columns:
-        """Compares pairs of image and shift.
+        """Compares n pairs of image and shift.
 
         Args:
-          reference: of the batch.
-          rows: [n], the pairs' images, as positions in the batch.
-          outputs: [B, ...] for the shifted images: the first n are those of the pairs.
-          where: [n, parameters], the shifts.
-          shifting: how images moved.
+          reference: Reference of the batch.
+          rows: Position of each pair's image in the batch, `[n]`.
+          outputs: Outputs for the shifted images, `[B, ...]`. The first n belong to the pairs.
+          where: The shifts, `[n, parameters]`.
+          shifting: The kind of shifts.
+
+        Returns:
+          Columns with one value per pair.
         """
         raise NotImplementedError
 
 
 def filled(rows: np.ndarray, where: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """`rows` [n] and shifts `where` [n, parameters], both filled up with zeros to `size`."""
+    """Pads `rows` `[n]` and shifts `where` `[n, parameters]` with zeros to `size`."""
     filling = size - len(rows)
     rows = np.concatenate([rows, np.zeros(filling, rows.dtype)]).astype(np.int32)
     return rows, np.concatenate([where, np.zeros((filling, where.shape[1]), where.dtype)])
@@ -69,11 +83,11 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def check_logits(raw: Any, batch: int) -> np.ndarray:
-    """`raw` as float64 [batch, K].
+    """Converts logits to a float64 array `[batch, K]`.
 
     Raises:
-      ShapeError: another shape.
-      AliasFreeError: numbers that are not finite.
+      ShapeError: The logits have another shape.
+      AliasFreeError: A number is not finite.
     """
     logits = np.asarray(raw, np.float64)
     if logits.ndim != 2 or logits.shape[0] != batch:
@@ -87,32 +101,52 @@ def _finite(outputs: np.ndarray) -> np.ndarray:
 
 
 def check_finite(finite: np.ndarray, name: str) -> None:
-    """Raises `AliasFreeError` unless the outputs of all images are finite, [n]; `name` says what they are."""
+    """Raises `AliasFreeError` unless the outputs of all images are finite.
+
+    Args:
+      finite: Whether each image's output is finite, `[n]`.
+      name: Name of the outputs, for the message.
+    """
     if not finite.all():
         raise AliasFreeError(
             f"the {name} of {int((~finite).sum())} of {len(finite)} images are not finite: "
-            "the network is unusable."
+            "the network cannot be evaluated."
         )
 
 
 def compare_logits(reference: np.ndarray, logits: np.ndarray, label: np.ndarray) -> Columns:
-    """Compares logits [n, K] of shifted images with those of the unshifted ones, [n, K].
+    """Compares the logits of shifted images with those of the unshifted images.
+
+    The columns of the result:
+
+    - `predicted`: class of the shifted image;
+    - `unchanged`: whether it equals the class of the unshifted image;
+    - `correct` and `in_top5`: whether the label is the first class, or one of the first five;
+    - `probability_change`: |p(shifted) - p|, where p is the probability of the unshifted image's class;
+    - `logit_change`: max |z(shifted) - z| / max |z| over classes;
+    - `true_probability` and `loss`: probability and cross-entropy of the label, for the shifted image;
+    - `margin`: logit of the label minus the largest other logit.
+
+    Source: this package.
+
+    Args:
+      reference: Logits of the unshifted images, `[n, K]`.
+      logits: Logits of the shifted images, `[n, K]`.
+      label: Labels, `[n]`.
 
     Returns:
-      predicted: class of the shifted image; unchanged: it is that of the unshifted one; correct, in_top5:
-      the label is the first, one of the first five; probability_change: |p(shifted) - p|, p the probability
-      of the unshifted image's class; logit_change: max |z(shifted) - z| / max |z| over classes;
-      true_probability and loss: of the label, shifted; margin: its logit less the largest other one.
+      Columns `[n]`.
 
     Raises:
-      ShapeError, AliasFreeError: see `check_logits`.
-      DataError: a label that the network has no logit for.
+      ShapeError: The logits have another shape.
+      AliasFreeError: A logit is not finite.
+      DataError: The network has no logit for a label.
     """
     logits, rows = check_logits(logits, len(label)), np.arange(len(label))
     if label.size and not 0 <= label.min() <= label.max() < logits.shape[1]:
         raise DataError(
             f"labels reach from {label.min()} to {label.max()}, but the network has {logits.shape[1]} "
-            "classes: check that the class folders or the label file are those that it was trained on."
+            "classes: use the class folders or the label file with which it was trained."
         )
     predicted, before = logits.argmax(-1), reference.argmax(-1)
     probability = _softmax(logits)
@@ -135,7 +169,10 @@ def compare_logits(reference: np.ndarray, logits: np.ndarray, label: np.ndarray)
 
 
 class CompareLogits(Comparison):
-    """Classes of images, see `compare_logits`."""
+    """Compares classes of images, see `compare_logits`. The result of the unshifted images is `accuracy`.
+
+    Source: this package.
+    """
 
     overall = (Mean("accuracy", lambda table: table.still["correct"]),)
     of_shifts = STABILITY
@@ -150,14 +187,19 @@ class CompareLogits(Comparison):
 
 @dataclass(frozen=True)
 class CompareFeatures(Comparison):
-    """Compares feature maps [n, h, w, C] after undoing the shift, or feature vectors [n, C] as they are.
+    """Compares feature maps `[n, h, w, C]` after undoing the shift, or feature vectors `[n, C]` directly.
 
-    As in the demonstration of alias_free_convnets: maps are enlarged to the image's `side` by ideal
-    interpolation, moved back, and compared there. Not for polyphase networks, whose maps move by the
-    nearest whole pixels: `audit` knows both.
+    Maps are enlarged to the image's side by ideal interpolation, shifted back, and compared there. Do not use
+    this for polyphase networks: their maps move by whole samples. `audit` supports both kinds of networks.
 
-    Columns: feature_error, the mean absolute difference; feature_change, the largest relative to the largest
-    feature.
+    Columns: `feature_error` is the mean absolute difference. `feature_change` is the largest absolute
+    difference, divided by the largest absolute feature.
+
+    Source: demonstration in the code of Michaeli et al. 2023 (arXiv 2303.08085).
+
+    Attributes:
+      side: Side of the images in pixels.
+      of_shifts: See `Comparison`.
     """
 
     side: int
@@ -177,7 +219,10 @@ class CompareFeatures(Comparison):
         moved = features
         if features.ndim == 4:
             if where.shape[1] != 2:
-                raise ConfigError("feature maps can be moved back for shifts only, not for other warps.")
+                raise ConfigError(
+                    "feature maps can be moved back only after shifts, not after other warps: use another "
+                    "kind of shifts."
+                )
             back = fractional_shift(self._enlarged(features), -jnp.asarray(where, jnp.float32))
             still, moved = np.asarray(self._enlarged(still)), np.asarray(back)
         still, moved = (x.astype(np.float64).reshape(len(rows), -1) for x in (still, moved))

@@ -1,4 +1,4 @@
-"""How far a network's map of a shifted image is from the shifted map, in decibels."""
+"""Equivariance error of a network whose output is a map, in decibels."""
 
 from typing import Any
 
@@ -7,20 +7,22 @@ import numpy as np
 from aliasfree_jax.evaluation.reductions import Counts, Reduction
 from aliasfree_jax.evaluation.table import Table
 
-NO_DIFFERENCE = -400.0  # dB; nothing that is computed comes near: float64's rounding is at -313
+NO_DIFFERENCE = -400.0  # dB; below every computed value, because float64 rounding is at -313
 
 
 def decibels(ratio: float | np.ndarray) -> Any:
-    """10 log10 of a ratio of energies, within +-400 dB: no difference at all is -400."""
+    """Converts a ratio of energies to decibels, 10 log10, limited to +-400 dB. A ratio of 0 is -400 dB."""
     limit = 10 ** (NO_DIFFERENCE / 10)
     return 10 * np.log10(np.clip(np.asarray(ratio, np.float64), limit, 1 / limit))
 
 
 class EquivarianceError(Reduction):
-    """10 log10 of sum |f(shift x) - shift f(x)|^2 / sum |f(x)|^2, from the columns error and energy.
+    """Equivariance error in dB: 10 log10 of sum |f(shift x) - shift f(x)|^2 / sum |f(x)|^2.
 
-    Results: equivariance_db, of the sums over all pairs of image and shift; worst_equivariance_db, the
-    largest of a pair. More negative is better.
+    Results: `equivariance_db` uses the sums over all pairs of image and shift. `worst_equivariance_db` is the
+    largest value of one pair. Smaller (more negative) is better.
+
+    Source: this package.
     """
 
     def count(self, table: Table) -> Counts:

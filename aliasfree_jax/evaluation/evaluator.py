@@ -1,7 +1,7 @@
-"""The evaluator: any function images -> logits, or maps, measured under shifts.
+"""Evaluates any function from images to logits, or to maps, under shifts.
 
-A `Measurement` joins three choices: how images are moved, over which shifts, and what their answers are
-reduced to. Padding (mask 0) never counts.
+A `Measurement` combines three choices: how images are moved (`shifting`), by which shifts (`shift_sets`), and
+how the outputs are reduced to results (`reductions`). Padding images (mask 0) never count.
 """
 
 import sys
@@ -33,16 +33,20 @@ _CLASSES = CompareLogits()
 
 @dataclass(frozen=True)
 class Measurement:
-    """One thing to know.
+    """One measurement of an evaluation.
+
+    Source: this package.
 
     Attributes:
-      name: key of the results.
-      shifts: one set, or several by name: all are reduced together, and each for itself as "parts".
-      shifting: how images are moved.
-      reductions: what the answers are reduced to; by default as the comparison has it. If none of them needs
-        further shifts of an image that is fooled already, those are left out.
-      refine: looks for worse shifts after those of the sets.
-      about: which shifts, in words; goes with the results.
+      name: Key of the results.
+      shifts: One set of shifts, or several by name. Several sets are reduced together, and each alone as
+        "parts".
+      shifting: How images are moved.
+      reductions: How the outputs are reduced to results. Default: those of the comparison. If all of them
+        have `until_fooled`, the evaluation skips the remaining shifts of an image after its first wrong
+        class.
+      refine: Searches for worse shifts, starting from the results of `shifts`.
+      about: Description of the shifts, stored with the results.
     """
 
     name: str
@@ -54,22 +58,22 @@ class Measurement:
 
     @property
     def sets(self) -> Mapping[str, ShiftSet]:
-        """The sets by name; one without a name is "", as all together are."""
+        """The sets by name. A single set has the name ""."""
         return self.shifts if isinstance(self.shifts, Mapping) else {"": self.shifts}
 
     @property
     def count(self) -> int:
-        """Passes of an image through the network: its shifts, and those of `refine`."""
+        """Forward passes per image: the number of shifts, including those of `refine`."""
         return sum(part.count for part in self.sets.values()) + (self.refine.count if self.refine else 0)
 
     @property
     def until_fooled(self) -> bool:
-        """Whether the further shifts of fooled images can be left out."""
+        """Whether the remaining shifts of an image can be skipped after its first wrong class."""
         return bool(self.reductions) and all(reduction.until_fooled for reduction in self.reductions)
 
 
 class _Sums:
-    """The counts of one measurement over all batches: of each set by its name, and of all together, ""."""
+    """Counts of one measurement over all batches: for each set by name, and "" for all sets together."""
 
     def __init__(self, measurement: Measurement) -> None:
         self.measurement = measurement
@@ -77,14 +81,14 @@ class _Sums:
         self.pairs = dict.fromkeys(self.counts, 0)
 
     def add(self, trial: Trial) -> None:
-        """Visits all shifts of a batch."""
+        """Evaluates a batch under all shifts and adds its counts."""
         tables: dict[str, Table] = {}
         for name, shifts in self.measurement.sets.items():
             where = shifts.draw(trial.numbers)
             if where.shape[2] != trial.shifting.parameters:
                 raise ConfigError(
-                    f"{self.measurement.name}: {type(trial.shifting).__name__} takes "
-                    f"{trial.shifting.parameters} numbers a shift, got {where.shape[2]}."
+                    f"{self.measurement.name}: {type(trial.shifting).__name__} needs "
+                    f"{trial.shifting.parameters} numbers per shift, got {where.shape[2]}."
                 )
             tables[name] = trial.run(where)
         whole = reduce(Table.joined, tables.values())
@@ -92,12 +96,12 @@ class _Sums:
             whole = whole.joined(self.measurement.refine(trial, whole))
         for name, table in (tables | {"": whole}).items():
             self.pairs[name] += int(table.visited.sum())
-            images = table.of_images()  # filling must not change even the order of a sum
+            images = table.of_images()  # padding must not even change the order of a sum
             for counts, reduction in zip(self.counts[name], self.measurement.reductions, strict=True):
                 counts.add(reduction.count(images))
 
     def result(self) -> Results:
-        """Results over all sets, then by set."""
+        """Results over all sets, and by set in "parts"."""
         parts: dict[str, Results] = {}
         for name, sums in self.counts.items():
             parts[name] = {"pairs": self.pairs[name]}
@@ -115,11 +119,11 @@ def _trials(
     compare: Comparison,
     advance: Callable[[int], None],
 ) -> tuple[Columns, list[Trial]]:
-    """Columns of the unshifted images, and a trial for each measurement."""
+    """Columns of the unshifted images, and one trial per measurement."""
     images, label = batch["image"], np.asarray(batch["label"])
     mask = np.asarray(batch["mask"]) > 0
     whole = everywhere(images, mesh_of(images))
-    # The first way is where the accuracy comes from: of the images without what a way puts around them.
+    # The overall results come from the first way: from the images without borders added by a measurement.
     ways = [Circular(m.shifting.margin) for m in measurements[:1]] or [Circular()]
     views: dict[Hashable, tuple[Reference, Columns]] = {}
     for way in [*ways, *(m.shifting for m in measurements)]:
@@ -138,7 +142,7 @@ def _trials(
             still=views[m.shifting.view][1],
             label=label,
             mask=mask,
-            # Filling has no place in the data set: its amount and position depend on devices and processes.
+            # Padding has no index in the data set: its amount and position depend on devices and processes.
             numbers=first + np.cumsum(mask) - mask,
             until_fooled=m.until_fooled,
             advance=advance,
@@ -156,28 +160,32 @@ def evaluate(
     compare: Comparison = _CLASSES,
     advance: Callable[[int], None] = tell_nobody,
 ) -> Results:
-    """Measures accuracy, and what shifts change.
+    """Measures the accuracy of a network and how shifts change its outputs.
+
+    Source: this package.
 
     Args:
-      predict: images [B, H, W, C] to logits [B, K], or what `compare` takes; compile it beforehand
-        (`jax.jit`). It may also be a function of another library that takes and returns numpy arrays.
-      batches: dictionaries image [B, H, W, C], label [B, ...], mask [B] (0 = padding); read once. Where
-        images lie on several devices (`training.mesh.evaluated_batches`), the work is divided over them.
-      measurements: what to measure; their names are the keys of the results.
-      compare: what is asked of the outputs: by default classes of images; for maps see `tasks`,
-        and `CompareFeatures` where `predict` gives features.
-      advance: called with the number of (image, shift) pairs that were done, for a progress bar.
+      predict: Function from images `[B, H, W, C]` to logits `[B, K]`, or to the outputs that `compare`
+        expects. Compile it first (`jax.jit`). It may also be a function of another library with NumPy arrays.
+      batches: Dictionaries with image `[B, H, W, C]`, label `[B, ...]` and mask `[B]` (0: padding). They are
+        read once. If the images lie on several devices (`training.mesh.evaluated_batches`), the work is
+        divided over them.
+      measurements: What to measure. Their names are the keys of the results.
+      compare: How outputs are compared. Default: as logits of image classes. For maps see `tasks`; for
+        features see `CompareFeatures`.
+      advance: Called with the number of (image, shift) pairs that were completed, for a progress bar.
 
     Returns:
-      {"images", and of the unshifted images "accuracy" or what `compare.overall` says} and for each
-      measurement {"pairs": those looked at, its reductions' results; "parts": the same by set, where they
-      have names}. Proportions are in [0, 1].
+      A dictionary with "images" (their number), the results of `compare.overall` for the unshifted images
+      (by default "accuracy"), and one dictionary per measurement. The latter has "pairs" (their number), the
+      results of its reductions, and "parts" (the same by set) if the sets have names. Proportions are in
+      [0, 1].
 
     Raises:
-      AliasFreeError: logits that are not finite.
-      ConfigError: shifts that the images cannot undergo; two measurements of the same name.
-      DataError: no image in `batches`, or labels that the network does not know.
-      ShapeError: logits of another shape, or images smaller than their margins.
+      AliasFreeError: An output is not finite.
+      ConfigError: The images cannot be moved by these shifts, or two measurements have the same name.
+      DataError: `batches` has no image, or the network has no logit for a label.
+      ShapeError: The outputs have the wrong shape, or images are smaller than their margins.
     """
     if len({m.name for m in measurements}) < len(measurements):
         raise ConfigError(f"two measurements have the same name: {', '.join(m.name for m in measurements)}.")
@@ -207,9 +215,18 @@ def evaluate(
 def predictor(
     module: nn.Module, variables: Mapping[str, Any], devices: int = 0
 ) -> Callable[[Any], jax.Array]:
-    """The compiled function images [B, H, W, C] -> logits [B, K] of a network, on `devices` (0 = all).
+    """Compiles a network to a function from images `[B, H, W, C]` to outputs.
 
-    Each computes its part of images that are divided over them, and the whole of others.
+    If the images are divided over the devices, each device computes its part. Otherwise each device computes
+    all of them.
+
+    Args:
+      module: The network.
+      variables: Its variables.
+      devices: Number of devices; 0: all.
+
+    Returns:
+      The compiled function.
     """
     mesh = make_mesh(devices)
     predict, weights = make_predict(module, mesh), replicate(variables, mesh)
@@ -226,20 +243,25 @@ def shift_report(
     devices: int = 0,
     progress: bool = True,
 ) -> Results:
-    """`evaluate` on several devices, with a progress bar on stderr.
+    """Runs `evaluate` on several devices, with a progress bar on stderr.
+
+    Source: this package.
 
     Args:
-      predict: images to logits, e.g. `predictor(module, variables)`.
-      batches: read once. With several processes, each gives its part of every batch.
-      measurements: what to measure.
-      images: how many there are, for the progress bar.
-      compare: see `evaluate`.
-      devices: that the work is divided over, the same as of `predict`; 0 = all. Results do not depend on it.
-      progress: show it.
+      predict: Function from images to outputs, e.g. `predictor(module, variables)`.
+      batches: See `evaluate`. With several processes, each process provides its part of every batch.
+      measurements: What to measure.
+      images: Number of images, for the progress bar.
+      compare: See `evaluate`.
+      devices: Number of devices, the same as for `predict`; 0: all. Results do not depend on it.
+      progress: Whether to show the progress bar.
+
+    Returns:
+      The results of `evaluate`.
     """
     pairs = images * (1 + sum(m.count for m in measurements))
     hidden = not (progress and is_first())
-    # A terminal redraws one line; in a log file every refresh is a new line, so make them rare.
+    # A terminal redraws one line. In a log file every refresh is a new line, so refresh rarely.
     interval = 0.5 if sys.stderr.isatty() else 10.0
     with tqdm(
         total=pairs, desc="evaluating", unit=" images", unit_scale=True, disable=hidden, mininterval=interval

@@ -1,8 +1,8 @@
-"""Networks that give an image for an image, under shifts.
+"""Measures networks from images to images under shifts.
 
-Images are measured as they were before their normalisation, in [0, 1], so that PSNR and NMSE are what people
-mean by them. An output for a shifted image is compared with the shifted output, and, moved back, with the
-target. Where something of the image left at a border, the overlap counts.
+The normalisation is undone first, so that PSNR and NMSE have their usual meaning for images in [0, 1]. The
+output for a shifted image is compared with the shifted output. It is also moved back and compared with the
+target. If a shift moves part of the image outside, only the overlap counts.
 """
 
 from collections.abc import Sequence
@@ -60,16 +60,24 @@ def _compared(
 
 
 class CompareImages(Comparison):
-    """Compares images. Results of the unshifted ones: the means over them of psnr, ssim and nmse.
+    """Compares images. The results of the unshifted images are the means of `psnr`, `ssim` and `nmse`.
 
-    Columns, of the target and the shifted image's output, moved back: psnr and ssim, whose range is the
-    largest value of the target less the smallest; psnr_of_max and ssim_of_max, whose range is the largest
-    value; nmse, |target - output|^2 / |target|^2. With moved_ before the name: the same of the shifted
-    output, in the target's place, and the shifted image's. error and energy: see `EquivarianceError`. Where
-    a range is 0, psnr and ssim are nan.
+    The columns compare the target with the output for the shifted image, moved back:
+
+    - `psnr` and `ssim`: their range is the largest minus the smallest value of the target;
+    - `psnr_of_max` and `ssim_of_max`: their range is the largest value of the target;
+    - `nmse`: |target - output|^2 / |target|^2;
+    - `moved_psnr` and so on: the same, but they compare the shifted output of the unshifted image with the
+      output for the shifted image;
+    - `error` and `energy`: see `EquivarianceError`.
+
+    PSNR and SSIM are nan if their range is 0.
+
+    Source: PSNR and SSIM as in `image_quality`; the comparison under shifts is from this package.
 
     Args:
-      mean, std: of the normalisation of outputs and targets, one number a channel.
+      mean: Mean per channel of the normalisation of outputs and targets.
+      std: Standard deviation per channel of this normalisation.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
@@ -78,11 +86,11 @@ class CompareImages(Comparison):
         self.of_shifts = STABILITY
 
     def reference(self, outputs: Any, label: np.ndarray, shifting: Shifting) -> Reference:
-        """See `Comparison`; labels are images with their margin.
+        """See `Comparison`. The labels are images with their margin.
 
         Raises:
-          ShapeError: outputs or labels that are no images of one size, or of another number of channels than
-            there are means; images too small for SSIM.
+          ShapeError: Outputs and labels are not images of the same size, their number of channels differs
+            from the number of means, or the images are too small for SSIM.
         """
         if outputs.ndim != 4 or label.ndim != 4:
             raise ShapeError(
@@ -92,16 +100,20 @@ class CompareImages(Comparison):
         target = centre(label, shifting.margin)
         if outputs.shape != target.shape:
             raise ShapeError(
-                f"the network gives images of {_size(outputs)} for targets of {_size(target)} (height x "
-                "width x channels)."
+                f"the network's output has {_size(outputs)}, but the target has {_size(target)} (height x "
+                "width x channels): they must be equal."
             )
         if outputs.shape[-1] != len(self.mean):
             raise ShapeError(
-                f"the network gives {outputs.shape[-1]} channels, but data.mean and data.std have "
-                f"{len(self.mean)} numbers: images are measured as they were before their normalisation."
+                f"the network has {outputs.shape[-1]} output channels, but data.mean and data.std have "
+                f"{len(self.mean)} numbers: the normalisation is undone before the images are measured, so "
+                "set one number per channel."
             )
         if min(outputs.shape[1:3]) < WINDOW:
-            raise ShapeError(f"SSIM compares windows of {WINDOW} x {WINDOW} pixels, got {_size(outputs)}.")
+            raise ShapeError(
+                f"SSIM compares windows of {WINDOW} x {WINDOW} pixels, got images of {_size(outputs)}: use "
+                "larger images."
+            )
         mesh = mesh_of(outputs)
         return Reference(jnp.asarray(outputs), everywhere(target, mesh))
 
@@ -118,17 +130,19 @@ def _size(images: Any) -> str:
 
 
 def bounded(values: np.ndarray) -> np.ndarray:
-    """PSNRs in dB of at most 400, that of no error at all; nan stays."""
+    """Limits PSNRs to +-400 dB, the value for no error; nan stays nan."""
     return np.clip(values.astype(np.float64), NO_DIFFERENCE, -NO_DIFFERENCE)
 
 
 class MeanOf(Reduction):
-    """The mean of a column over all pairs, or of the unshifted images; nan is left out.
+    """Mean of a column over all pairs of image and shift, without nan.
+
+    Source: this package.
 
     Args:
-      column: its name; a psnr counts as 400 dB at most.
-      name: of the result; by default the column's.
-      unshifted: of the unshifted images.
+      column: Name of the column. A PSNR counts as at most 400 dB.
+      name: Name of the result; default: the column's name.
+      unshifted: Average over the unshifted images instead.
     """
 
     def __init__(self, column: str, name: str = "", *, unshifted: bool = False):
@@ -143,18 +157,21 @@ class MeanOf(Reduction):
         """See `Reduction.result`.
 
         Raises:
-          DataError: there is no image whose values differ.
+          DataError: Every image is constant.
         """
         number = counts.total["number"]
         if not number:
-            raise DataError(f"no target has values that differ, so there is no {self.column}.")
+            raise DataError(f"every target is constant, so {self.column} is not defined: check data.path.")
         return {self.name: counts.total["sum"] / number}
 
 
 class MovedPsnr(Reduction):
-    """moved_psnr: the PSNR of the mean over all pairs of the squared errors, each relative to its range.
+    """Result `moved_psnr`: PSNR of the mean squared error over all pairs, each relative to its range.
 
-    The mean of the PSNRs themselves would tell little: a single pair without an error is infinite.
+    It compares the output for the shifted image with the shifted output. The errors are averaged, not the
+    PSNRs: a single pair without an error would make the mean PSNR infinite.
+
+    Source: this package.
     """
 
     def count(self, table: Table) -> Counts:
@@ -168,10 +185,14 @@ class MovedPsnr(Reduction):
 
 
 class PsnrChange(Reduction):
-    """psnr_change: the largest |PSNR(shifted) - PSNR| of an image over its shifts; mean and max over images.
+    """Result `psnr_change`: largest |PSNR(shifted) - PSNR| over the shifts of an image.
+
+    The result has the mean and the maximum over images.
+
+    Source: this package.
 
     Args:
-      column: the PSNR's.
+      column: Name of the column with the PSNR.
     """
 
     def __init__(self, column: str = "psnr"):
@@ -191,7 +212,7 @@ class PsnrChange(Reduction):
         return {"psnr_change": {"mean": mean, "max": counts.largest["max"]}}
 
 
-# What every kind of shift is measured by.
+# Default reductions for every kind of shift.
 STABILITY: tuple[Reduction, ...] = (
     EquivarianceError(),
     MovedPsnr(),

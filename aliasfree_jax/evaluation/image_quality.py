@@ -1,36 +1,54 @@
-"""How close images are to others: mean squared errors, and SSIM as scikit-image computes it by default.
-
-Wang et al., *Image quality assessment* (IEEE TIP 2004), with the uniform windows of 7 x 7 pixels, sample
-variances and constants of `skimage.metrics.structural_similarity`, which fastMRI and the programs of APS use.
-"""
+"""Similarity of two images: mean squared error, PSNR, and SSIM with the defaults of scikit-image."""
 
 import jax
 import jax.numpy as jnp
 
-WINDOW = 7  # pixels; images of SSIM are no smaller
+WINDOW = 7  # pixels; images must be at least this large for SSIM
 K1, K2 = 0.01, 0.03
-SMALLEST_PEAK = 1e-6  # a smaller range is rounding, of an image of one grey value in [0, 1]
+SMALLEST_PEAK = 1e-6  # a smaller range is only rounding: the image has one grey value in [0, 1]
 
 
 def spread(images: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Largest value, and that less the smallest, of images [N, H, W, C] where `inside` [N, H, W]; [N]."""
+    """Largest value of each image, and the largest minus the smallest value.
+
+    Args:
+      images: `[N, H, W, C]`.
+      inside: Pixels that count, `[N, H, W]`.
+
+    Returns:
+      Both values, each `[N]`.
+    """
     inside = inside[..., None]
     largest = jnp.where(inside, images, -jnp.inf).max((1, 2, 3))
     return largest, largest - jnp.where(inside, images, jnp.inf).min((1, 2, 3))
 
 
 def energy(images: jax.Array, inside: jax.Array) -> jax.Array:
-    """The sum of squares of images [N, H, W, C] where `inside` [N, H, W]; [N]."""
+    """Sum of squares of each image.
+
+    Args:
+      images: `[N, H, W, C]`.
+      inside: Pixels that count, `[N, H, W]`.
+
+    Returns:
+      The sums, `[N]`.
+    """
     return jnp.square(jnp.where(inside[..., None], images, 0)).sum((1, 2, 3))
 
 
 def psnr(target: jax.Array, found: jax.Array, peak: jax.Array, inside: jax.Array) -> jax.Array:
-    """10 log10 of peak^2 / mean squared error, dB, [N]; inf without an error, nan without a range.
+    """Peak signal-to-noise ratio in dB: 10 log10 of peak^2 / mean squared error.
+
+    Source: the usual definition.
 
     Args:
-      target, found: [N, H, W, C].
-      peak: the range of the target's values, [N].
-      inside: which pixels count, [N, H, W].
+      target: Images `[N, H, W, C]`.
+      found: Images to compare with them, `[N, H, W, C]`.
+      peak: Range of the target's values, `[N]`.
+      inside: Pixels that count, `[N, H, W]`.
+
+    Returns:
+      PSNR `[N]`: inf if there is no error, nan if the range is 0.
     """
     error = energy(found - target, inside) / (inside.sum((1, 2)) * target.shape[-1])
     decibels = 20 * jnp.log10(peak) - 10 * jnp.log10(error)
@@ -38,7 +56,7 @@ def psnr(target: jax.Array, found: jax.Array, peak: jax.Array, inside: jax.Array
 
 
 def _window_means(images: jax.Array) -> jax.Array:
-    """Means over all windows that lie within the images, [N, H - 6, W - 6, C]."""
+    """Means over all windows inside the images, `[N, H - 6, W - 6, C]`."""
     sums = jax.lax.optimization_barrier(images)  # XLA takes seconds to fold windows of constants
     for window in ((1, WINDOW, 1, 1), (1, 1, WINDOW, 1)):
         sums = jax.lax.reduce_window(sums, jnp.zeros((), sums.dtype), jax.lax.add, window, (1,) * 4, "VALID")
@@ -46,11 +64,24 @@ def _window_means(images: jax.Array) -> jax.Array:
 
 
 def ssim(target: jax.Array, found: jax.Array, peak: jax.Array, inside: jax.Array) -> jax.Array:
-    """The mean structural similarity over windows of pixels that all count, and channels; [N].
+    """Mean structural similarity over windows and channels.
 
-    Arguments as of `psnr`; nan without a range, and where no window counts.
+    Windows of 7 x 7 pixels with equal weights, sample variances and constants are the defaults of
+    `skimage.metrics.structural_similarity`, which fastMRI and the programs of APS use. A window counts only
+    if all its pixels count.
+
+    Source: Wang et al. 2004, Image quality assessment (IEEE Transactions on Image Processing 13).
+
+    Args:
+      target: Images `[N, H, W, C]`.
+      found: Images to compare with them, `[N, H, W, C]`.
+      peak: Range of the target's values, `[N]`.
+      inside: Pixels that count, `[N, H, W]`.
+
+    Returns:
+      SSIM `[N]`: nan if the range is 0 or no window counts.
     """
-    # About the mean of each image: variances are then no differences of large numbers.
+    # Subtract the mean of each image first, so that variances are not differences of large numbers.
     middle = target.mean((1, 2), keepdims=True)
     x, y = target - middle, found - middle
     mean_x, mean_y = _window_means(x), _window_means(y)

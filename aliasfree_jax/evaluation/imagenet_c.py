@@ -1,7 +1,8 @@
 """ImageNet-C: error under 19 corruptions at 5 severities (Hendrycks and Dietterich, ICLR 2019).
 
-Two figures, under names of their own: the plain mean error over all corruptions there are, as the alias-free
-paper's authors have it (19, each as it is); and the benchmark's mCE over its 15, each divided by AlexNet's.
+There are two figures. `mean_error` is the mean error over all available corruptions, as in the code of the
+alias-free paper (which uses 19). `mce` is the benchmark's mean corruption error: each of its 15 errors is
+divided by AlexNet's error before averaging.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +20,7 @@ from aliasfree_jax.files import local_path
 
 SEVERITIES = ("1", "2", "3", "4", "5")
 
-# Mean error of AlexNet over the severities, as published with the benchmark.
+# AlexNet's mean error over the severities, published with the benchmark.
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886428,
     "shot_noise": 0.894468,
@@ -37,18 +38,24 @@ ALEXNET_ERRORS = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")  # of the benchmark, but not of its mCE
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")  # in the benchmark, but not in its mCE
 CORRUPTIONS = (*ALEXNET_ERRORS, *EXTRA)
 
 
 def corruptions_in(directory: str | Path) -> dict[str, Path]:
-    """The corruptions that are there with their folders, in usual order.
+    """Finds the corruptions in a directory.
 
-    A corruption is DIR/<corruption>/<severity>/<class>/*.JPEG, or the same one folder down, by the archives'
-    names: DIR/blur/defocus_blur/...
+    A corruption is DIR/<corruption>/<severity>/<class>/*.JPEG. It may also lie one folder deeper, in a folder
+    named like its archive: DIR/blur/defocus_blur/...
+
+    Args:
+      directory: Directory of the benchmark.
+
+    Returns:
+      The folder of each corruption, in the usual order.
 
     Raises:
-      DataError: there are none, or one is there twice or lacks a severity.
+      DataError: There is no corruption, one exists twice, or a severity is missing.
     """
     root = local_path(directory, "--imagenet_c")
     if not root.is_dir():
@@ -59,15 +66,15 @@ def corruptions_in(directory: str | Path) -> dict[str, Path]:
     for name in CORRUPTIONS:
         places = [parent / name for parent in parents if (parent / name).is_dir()]
         if len(places) > 1:
-            raise DataError(f"{name} is there twice: {places[0]} and {places[1]}. Move one of them away.")
+            raise DataError(f"{name} exists twice: {places[0]} and {places[1]}. Remove one of them.")
         if places:
             found[name] = places[0]
     if not found:
         packed = ", ".join(path.name for path in sorted(root.glob("*.tar")))
         raise DataError(
-            f"no corruption in {root}: expected {root}/<corruption>/<severity>/<class>/*.JPEG, as the "
-            f"archives of ImageNet-C unpack; the first corruption is {CORRUPTIONS[0]!r}."
-            + (f" Unpack what is there: {packed}." if packed else "")
+            f"no corruption in {root}: expected {root}/<corruption>/<severity>/<class>/*.JPEG, as in the "
+            f"archives of ImageNet-C. A corruption is, for example, {CORRUPTIONS[0]!r}."
+            + (f" Unpack these archives: {packed}." if packed else "")
         )
     missing = [f"{path}/{s}" for path in found.values() for s in SEVERITIES if not (path / s).is_dir()]
     if missing:
@@ -78,7 +85,7 @@ def corruptions_in(directory: str | Path) -> dict[str, Path]:
 
 
 def _opened(path: Path, severity: str, clean: Source, **how: Any) -> Source:
-    """The images of one severity of the corruption in a folder, with the labels of the `clean` source."""
+    """Images of one corruption and severity, with the labels of the `clean` source."""
     source = FolderSource(path, severity)
     try:
         fitted = fit_classes(source, clean.class_names, subset=True, **how)
@@ -88,7 +95,7 @@ def _opened(path: Path, severity: str, clean: Source, **how: Any) -> Source:
     if lacking := sorted(clean.class_names[k] for k in known[0] - known[1]):
         raise DataError(
             f"{path}/{severity} has no images of {len(lacking)} classes that the clean data has: "
-            f"{', '.join(lacking[:5])}{', ...' if lacking[5:] else ''}. Is it unpacked whole?"
+            f"{', '.join(lacking[:5])}{', ...' if lacking[5:] else ''}. Was the archive unpacked completely?"
         )
     return fitted
 
@@ -104,24 +111,25 @@ def evaluate_corruptions(
 ) -> dict[str, Any]:
     """Measures every corruption and severity in a directory.
 
+    Source: Hendrycks and Dietterich 2019 (arXiv 1903.12261).
+
     Args:
-      directory: of the benchmark.
-      clean: the source of uncorrupted images, for their classes.
-      measure: results, with "accuracy", on a source; e.g. `evaluator.evaluate` over its batches.
-      tell: wraps the list of (corruption, severity), for a progress bar.
-      accept_class_names: see `data.class_names`.
-      note: called once with each line on the classes' names.
+      directory: Directory of the benchmark.
+      clean: Source of the clean images, for their classes.
+      measure: Returns the results, with "accuracy", for a source, e.g. `evaluator.evaluate` for its batches.
+      tell: Wraps the list of (corruption, severity), for a progress bar.
+      accept_class_names: See `data.class_names`.
+      note: Called once with each message about class names.
 
     Returns:
-      See `summarise`; "corruptions" has the results of every severity besides.
+      See `summarise`.
 
     Raises:
-      DataError: a folder is unreadable, its classes are not those of the `clean` source, or some of these are
-        missing.
+      DataError: A folder is unreadable, or its classes differ from those of the `clean` source.
     """
     folders = corruptions_in(directory)
     results: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in folders}
-    # Every severity has the same to tell: once is enough.
+    # All severities have the same messages, so each message is shown only once.
     how: dict[str, Any] = {"accept": accept_class_names, "tell": cache(note)}
     how |= {"owner": "the clean data", "data": "ImageNet-C"}
     for name, severity in tell([(name, severity) for name in folders for severity in SEVERITIES]):
@@ -130,13 +138,23 @@ def evaluate_corruptions(
 
 
 def summarise(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Mean errors from the results of every corruption and severity.
+    """Computes mean errors from the results of every corruption and severity.
+
+    Source: Hendrycks and Dietterich 2019 (arXiv 1903.12261) for `mce`; `mean_error` as in the code of
+    Michaeli et al. 2023 (arXiv 2303.08085).
+
+    Args:
+      results: Results with "accuracy", by corruption and severity.
 
     Returns:
-      {"mean_error": over all corruptions, shares; "mce": over the benchmark's 15 relative to AlexNet, None if
-      one is missing; "missing": those of the 19 that were not measured; "corruptions": {name: {"error": mean
-      over severities, "relative_error": to AlexNet's, where that is published, "severities": the results as
-      they were}}}. 1 is 100 %.
+      A dictionary. All errors are proportions; 1 is 100 %.
+
+        - "mean_error": mean over all measured corruptions.
+        - "mce": mean over the benchmark's 15 corruptions of the errors divided by AlexNet's; None if one is
+          missing.
+        - "missing": the corruptions of the 19 that were not measured.
+        - "corruptions": for each one its "error" (mean over severities), "relative_error" (divided by
+          AlexNet's, if that is published) and "severities" (the given results).
     """
     corruptions: dict[str, dict[str, Any]] = {}
     for name, severities in results.items():

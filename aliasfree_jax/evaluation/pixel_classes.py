@@ -1,8 +1,9 @@
-"""Networks that give a class for each pixel, under shifts.
+"""Measures networks that output one class per pixel under shifts.
 
-Maps of classes are the argmax of logits that are moved first: by whole pixels bit for bit, else by ideal
-interpolation. The class for a shifted image is compared with that of the moved logits of the unshifted one,
-and, moved back, with the labels. Where something of the image left at a border, the overlap counts.
+Logits are moved first, then their argmax is the map of classes. Moves by whole pixels are exact; other moves
+use ideal interpolation. The classes for a shifted image are compared with those of the moved logits of the
+unshifted image. They are also moved back and compared with the labels. If a shift moves part of the image
+outside, only the overlap counts.
 """
 
 from functools import partial
@@ -42,7 +43,7 @@ def _compared(
     areas = jnp.stack([(right & given).sum((1, 2)), right.sum((1, 2)), given.sum((1, 2))], axis=1)
     columns = {
         "areas": areas,
-        # Not of maps moved back: there and back loses what lies at the Nyquist frequency.
+        # Maps that are moved back are not used here: moving twice loses the Nyquist frequency.
         "unchanged": (known & (outputs.argmax(-1) == moved.argmax(-1))).sum((1, 2)) / known.sum((1, 2)),
         "accuracy": areas[:, 0].sum(-1) / areas[:, 1].sum(-1),
         "error": jnp.square(jnp.where(known[..., None], outputs - moved, 0)).sum((1, 2, 3)),
@@ -53,43 +54,47 @@ def _compared(
 
 
 class CompareClasses(Comparison):
-    """Compares maps of classes. The results of unshifted images: see `Overlap`, with the classes' names.
+    """Compares maps of classes. For the results of unshifted images see `Overlap`.
 
-    Columns: areas [n, 3, K], for each class the labelled pixels that are found, all labelled and all found
-    ones; accuracy, the share of labelled pixels that are right (nan without any); unchanged, the share of all
-    pixels of the overlap whose class is that of the unshifted image; error and energy of the logits, see
-    `EquivarianceError`.
+    Columns:
+
+    - `areas` `[n, 3, K]`: for each class the number of correctly predicted, labelled, and predicted pixels;
+    - `accuracy`: share of labelled pixels with the correct class; nan if no pixel is labelled;
+    - `unchanged`: share of the overlap's pixels that have the class of the unshifted image, moved along;
+    - `error` and `energy` of the logits: see `EquivarianceError`.
+
+    Source: this package.
 
     Args:
-      class_names: in the order of the logits; by default their numbers.
+      class_names: Names in the order of the logits; default: their numbers.
     """
 
     def __init__(self, class_names: tuple[str, ...] = ()):
         self.overall, self.of_shifts = (Overlap(class_names),), STABILITY
 
     def reference(self, outputs: Any, label: np.ndarray, shifting: Shifting) -> Reference:
-        """See `Comparison`; labels are of the images with their margin.
+        """See `Comparison`. The labels belong to the images with their margin.
 
         Raises:
-          ShapeError: outputs or labels that are no maps of the image's size.
-          DataError: labels that the network has no logits for.
+          ShapeError: Outputs or labels are not maps of the image's size.
+          DataError: The network has no logit for a label.
         """
         if outputs.ndim != 4:
             raise ShapeError(f"expected a map of logits [N, H, W, classes], got {list(outputs.shape)}.")
         if label.ndim != 3:
-            raise ShapeError(f"expected a class for each pixel, [N, H, W], got labels {list(label.shape)}.")
+            raise ShapeError(f"expected one class per pixel, [N, H, W], got labels {list(label.shape)}.")
         label = centre(label[..., None], shifting.margin)[..., 0]
         if label.shape != outputs.shape[:3]:
             raise ShapeError(
-                f"the network gives maps of {outputs.shape[1]} x {outputs.shape[2]} pixels for labels of "
-                f"{label.shape[1]} x {label.shape[2]}."
+                f"the network's output has {outputs.shape[1]} x {outputs.shape[2]} pixels, but the labels "
+                f"have {label.shape[1]} x {label.shape[2]}: they must be equal."
             )
         classes, labelled = outputs.shape[-1], label[label != IGNORED]
         if labelled.size and not 0 <= labelled.min() <= labelled.max() < classes:
             raise DataError(
                 f"labels of pixels reach from {labelled.min()} to {labelled.max()}, but the network has "
-                f"{classes} classes (and {IGNORED} for pixels that do not count): check that the masks are "
-                "of the classes that it was trained on."
+                f"{classes} classes ({IGNORED} marks ignored pixels): use masks with the classes of its "
+                "training."
             )
         label = label.astype(np.int32)
         mesh = mesh_of(outputs)
@@ -104,18 +109,35 @@ class CompareClasses(Comparison):
 
 
 def intersection_over_union(areas: np.ndarray) -> np.ndarray:
-    """Of each class, [K], from `areas` [3, K] (see `CompareClasses`); nan where a class does not occur."""
+    """Intersection over union of each class.
+
+    Source: Everingham et al. 2010, The Pascal Visual Object Classes Challenge.
+
+    Args:
+      areas: Pixels per class, `[3, K]`: correctly predicted, labelled, and predicted (see `CompareClasses`).
+
+    Returns:
+      `[K]`: nan for a class that does not occur.
+    """
     both, labelled, found = np.asarray(areas, np.float64)
     with np.errstate(invalid="ignore"):
         return both / (labelled + found - both)
 
 
 class Overlap(Reduction):
-    """How the found areas cover the labelled ones, over all pixels of all images; ignored ones left out.
+    """Quality of segmentation over all pixels of all images, without ignored pixels.
 
-    Results: mean_iou, the mean over the classes that occur of intersection over union; pixel_accuracy;
-    mean_accuracy, the mean over the labelled classes of their pixels' accuracy; class_iou by the class's
-    name, None where it does not occur.
+    Results:
+
+    - `mean_iou`: mean intersection over union of the classes that occur;
+    - `pixel_accuracy`: share of pixels with the correct class;
+    - `mean_accuracy`: mean over the labelled classes of the accuracy of their pixels;
+    - `class_iou`: intersection over union by class name; None for a class that does not occur.
+
+    Source: Everingham et al. 2010, The Pascal Visual Object Classes Challenge, for the IoU.
+
+    Args:
+      class_names: Names of the classes; default: their numbers.
     """
 
     def __init__(self, class_names: tuple[str, ...] = ()):
@@ -147,12 +169,17 @@ def check_labelled(areas: np.ndarray) -> None:
     """Raises `DataError` if no pixel has a label."""
     if not areas[1].sum():
         raise DataError(
-            f"no pixel of the images has a label: all are {IGNORED}, which counts nowhere. Check the masks."
+            f"no pixel has a label: all have the value {IGNORED}, which means ignored. Check the masks."
         )
 
 
 class ShiftedOverlap(Reduction):
-    """accuracy and mean_iou of the shifted images' pixels, over all pairs; moved back, in the overlap."""
+    """Results `accuracy` and `mean_iou` of the shifted images.
+
+    Outputs are moved back first. All pairs of image and shift count, each in its overlap.
+
+    Source: this package.
+    """
 
     def count(self, table: Table) -> Counts:
         """See `Reduction.count`."""
@@ -168,7 +195,7 @@ class ShiftedOverlap(Reduction):
         }
 
 
-# What every kind of shift is measured by.
+# Default reductions for every kind of shift.
 STABILITY: tuple[Reduction, ...] = (
     CONSISTENCY,
     ShiftedOverlap(),

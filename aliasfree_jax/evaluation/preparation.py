@@ -1,4 +1,4 @@
-"""How images are prepared for what is measured: as the network's card says, and wider for windows."""
+"""Prepares images as the network's card requires, and makes them larger if windows are measured."""
 
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -12,12 +12,13 @@ from aliasfree_jax.errors import ConfigError
 
 
 class View(NamedTuple):
-    """How images are prepared that measurements share.
+    """Preparation of images that several measurements share.
 
     Attributes:
-      margin: pixels by which they are wider on each side than the network's input.
-      interpolation: as in `config.data`.
-      enlarged: with a margin: the image is enlarged for it; else more of it is seen, at the usual scale.
+      margin: Pixels by which the images are larger than the network's input on each side.
+      interpolation: As in `config.data`.
+      enlarged: True: the image is enlarged to fill the margin. False: the margin shows more of the image at
+        the usual scale.
     """
 
     margin: int
@@ -25,10 +26,10 @@ class View(NamedTuple):
     enlarged: bool = False
 
     def data(self, config: ConfigDict) -> ConfigDict:
-        """The section data of these images.
+        """Returns the configuration's section data for these images.
 
         Raises:
-          ConfigError: images resized as usual do not reach so far, or inputs have a border of zeros.
+          ConfigError: The resized images are too small for the margin, or inputs have a border of zeros.
         """
         data = ConfigDict(config.data)
         data.interpolation = self.interpolation
@@ -43,31 +44,31 @@ class View(NamedTuple):
         shorter = wanted if self.enlarged else int(side / data.eval_crop_ratio)
         if wanted > shorter:
             raise ConfigError(
-                f"windows need images of {wanted} pixels (input {side}, eval.crop_margin = {self.margin} "
-                f"each way), but they are resized to {shorter} (data.eval_crop_ratio = "
-                f"{data.eval_crop_ratio:g}): the margin is at most {(shorter - side) // 2} then. Or use "
+                f"windows need images of {wanted} pixels (input {side}, eval.crop_margin = {self.margin} on "
+                f"each side), but images are resized to {shorter} (data.eval_crop_ratio = "
+                f"{data.eval_crop_ratio:g}). Set eval.crop_margin to at most {(shorter - side) // 2}, or use "
                 "--zero_filled_shifts."
             )
-        # Half a pixel more than the shorter side, whose fraction is cut off: rounding cannot lose a pixel.
+        # Half a pixel is added because the resized side is rounded down: rounding cannot lose a pixel.
         data.image_size, data.eval_crop_ratio = wanted, wanted / (shorter + 0.5)
-        data.eval_view = "crop"  # also where the usual view squeezes the image: that has no surroundings
+        data.eval_view = "crop"  # the view "warp" shows the whole image: nothing would be around it
         return data
 
 
 def prepare(data: ConfigDict, card: ModelCard, overridden: Collection[str] = ()) -> dict[str, Any]:
-    """Sets the fields of `data` that belong to the weights, and tells what came from where.
+    """Sets the fields of `data` that belong to the weights, such as image size and normalisation.
 
     Args:
-      data: the section `config.data`; changed in place.
-      card: of the network.
-      overridden: fields that stay as they are, e.g. "data.image_size": those that the user named.
+      data: The section `config.data`; changed in place.
+      card: The network's card.
+      overridden: Fields set by the user, which are not changed, e.g. "data.image_size".
 
     Returns:
-      {"images": the preparation in words, "overridden": {field: {"used": ..., "network": ...}}}, for
+      {"images": description of the preparation, "overridden": {field: {"used": ..., "network": ...}}}, for
       `results["preparation"]`.
 
     Raises:
-      ConfigError: another number of means or deviations than the network has channels.
+      ConfigError: The number of means or standard deviations differs from the network's input channels.
     """
     network = card.preparation()
     named = [field for field in network if f"data.{field}" in overridden]
@@ -75,19 +76,19 @@ def prepare(data: ConfigDict, card: ModelCard, overridden: Collection[str] = ())
     for field in ("mean", "std"):
         if len(data[field]) != card.channels:
             raise ConfigError(
-                f"data.{field} has {len(data[field])} numbers, but the network takes {card.channels} "
-                "channels: give one number a channel, or leave the field out for the network's."
+                f"data.{field} has {len(data[field])} numbers, but the network has {card.channels} input "
+                "channels: set one number per channel, or omit the field to use the network's values."
             )
     found = {field: {"used": data[field], "network": network[field]} for field in named}
     return {"images": described(data, card.task), "overridden": found}
 
 
 def check_channels(source: Source, card: ModelCard) -> None:
-    """Raises `ConfigError` if the network takes images of another number of channels."""
+    """Raises `ConfigError` if the images and the network's input have different numbers of channels."""
     image = source[0].image
     channels = 3 if isinstance(image, bytes) else image.shape[-1]  # decoded files are RGB
     if channels != card.channels:
         raise ConfigError(
-            f"the network takes {card.channels} channels, but the images have {channels}: evaluate it on "
-            "images like those that it was trained on (data.source, data.path)."
+            f"the network has {card.channels} input channels, but the images have {channels}: evaluate it on "
+            "images like those of its training (data.source, data.path)."
         )

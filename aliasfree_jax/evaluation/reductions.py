@@ -1,6 +1,6 @@
-"""What the answers under shifts are reduced to: the third of an evaluation's three choices.
+"""Reduces the outputs under shifts to results: the third of an evaluation's three choices.
 
-A reduction counts in the table of each batch, and forms its ratios once, from the sums over all batches.
+A reduction counts in the table of each batch. It computes its ratios once, from the sums over all batches.
 Proportions are in [0, 1].
 """
 
@@ -16,13 +16,18 @@ from aliasfree_jax.evaluation.table import Table
 
 @dataclass
 class Counts:
-    """Numbers (or arrays) that add up over batches, and some of which the largest stays."""
+    """Counts of one or more batches.
+
+    Attributes:
+      total: Numbers or arrays that are added over batches.
+      largest: Numbers of which the largest is kept.
+    """
 
     total: dict[str, Any] = field(default_factory=dict)
     largest: dict[str, float] = field(default_factory=dict)
 
     def add(self, other: "Counts") -> None:
-        """Takes in the counts of more images."""
+        """Adds the counts of more images."""
         for name, value in other.total.items():
             self.total[name] = self.total[name] + value if name in self.total else value
         for name, value in other.largest.items():
@@ -30,28 +35,35 @@ class Counts:
 
 
 class Reduction:
-    """Something to know about a network under shifts.
+    """Base class of all reductions.
 
     Attributes:
-      until_fooled: it needs no further shifts of an image that was classified wrongly once.
+      until_fooled: The remaining shifts of an image are not needed after its first wrong class.
     """
 
     until_fooled: bool = False
 
     def count(self, table: Table) -> Counts:
-        """What one batch adds; the table has no padding."""
+        """Counts of one batch, from its table without padding."""
         raise NotImplementedError
 
     def result(self, counts: Counts) -> Mapping[str, Any]:
-        """The results, ready for JSON, from the sum of all counts."""
+        """Results, ready for JSON, from the sum of all counts."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Mean(Reduction):
-    """The mean of `values` over all that they are given for: images, or pairs of image and shift.
+    """Mean of values over images, or over pairs of image and shift.
 
-    Of booleans it is the proportion that holds.
+    For booleans this is the proportion of True.
+
+    Source: this package. For published metrics see the constants of this module.
+
+    Attributes:
+      name: Name of the result.
+      values: Function from a table to the values.
+      until_fooled: See `Reduction`.
     """
 
     name: str
@@ -69,10 +81,10 @@ class Mean(Reduction):
 
 
 def _attacked(table: Table) -> np.ndarray:
-    """Whether an image is right under the shift that the alias-free authors' grid attack returns.
+    """Whether each image is correct under the shift that the grid attack of the alias-free authors returns.
 
-    That is the first one that it is wrong under, or else the first of all; the unshifted image takes its
-    place if its loss is not smaller.
+    This is the first shift with a wrong class, or the first shift if all classes are correct. If the loss
+    there is not larger than without a shift, the unshifted image counts instead.
     """
     correct, images = table.columns["correct"], np.arange(len(table.mask))
     shift = correct.argmin(0)  # the first that is False; 0 if there is none
@@ -80,18 +92,23 @@ def _attacked(table: Table) -> np.ndarray:
     return np.where(stronger, correct[shift, images], table.still["correct"])
 
 
-ACCURACY = Mean("accuracy", lambda table: table.all_shifts("correct"))  # of the shifted images
+# Accuracy of the shifted images.
+ACCURACY = Mean("accuracy", lambda table: table.all_shifts("correct"))
 TOP5_ACCURACY = Mean("top5_accuracy", lambda table: table.all_shifts("in_top5"))
-# Agreement with the unshifted image.
+# Share of pairs of image and shift with the class of the unshifted image.
+# Source: Michaeli et al. 2023 (arXiv 2303.08085).
 CONSISTENCY = Mean("consistency", lambda table: table.all_shifts("unchanged"))
-# Images with the same class under all their shifts, the unshifted view left out. Under two random shifts this
-# is the consistency of BlurPool, APS and LPS.
+# Share of images with the same class under all their shifts; the unshifted image does not count. With two
+# random shifts per image this is the consistency of BlurPool, APS and LPS.
+# Source: Zhang 2019 (arXiv 1904.11486).
 PAIR_CONSISTENCY = Mean(
     "pair_consistency",
     lambda table: (table.columns["predicted"] == table.columns["predicted"][0]).all(0),
 )
-# Images that are right unshifted and under all their shifts.
+# Share of images that are correct without a shift and under all their shifts.
+# Source: Michaeli et al. 2023 (arXiv 2303.08085).
 WORST_CASE = Mean("worst_case_accuracy", lambda table: table.still["correct"] & ~table.fooled, True)
+# Source: code of Michaeli et al. 2023 (arXiv 2303.08085), see `_attacked`.
 ATTACKED_ACCURACY = Mean("attacked_accuracy", _attacked)
 UNSHIFTED: tuple[Reduction, ...] = (
     Mean("unshifted_accuracy", lambda table: table.still["correct"], True),
@@ -102,7 +119,13 @@ UNSHIFTED: tuple[Reduction, ...] = (
 
 @dataclass(frozen=True)
 class Change(Reduction):
-    """Mean and largest value of a column over all pairs."""
+    """Mean and maximum of a column over all pairs of image and shift.
+
+    Source: this package.
+
+    Attributes:
+      column: Name of the column and of the result.
+    """
 
     column: str
 
@@ -121,7 +144,14 @@ class Change(Reduction):
 
 @dataclass(frozen=True)
 class Lowest(Reduction):
-    """The mean over images of the lowest value of a column over the image's shifts; nan counts nowhere."""
+    """Mean over images of the smallest value of a column over the image's shifts, without nan.
+
+    Source: this package.
+
+    Attributes:
+      name: Name of the result.
+      column: Name of the column.
+    """
 
     name: str
     column: str
@@ -139,14 +169,18 @@ class Lowest(Reduction):
 
 @dataclass(frozen=True)
 class WorstCaseByRadius(Reduction):
-    """Worst-case accuracy for every radius: all shifts that reach no further than so many steps each way.
+    """Worst-case accuracy for every radius from 0 to `radius`.
 
-    The set must hand out its shifts from the inside out, as `square` does.
+    At radius r, all shifts of at most r steps along each axis count. The set must order its shifts from the
+    inside out, as `square` does.
+
+    Source: Michaeli and Soudry 2025, the metrics of AFT.
 
     Attributes:
-      radius: of the set, steps.
-      step: pixels.
-      centre: from where the radius counts, pixels down and right.
+      radius: Largest radius in steps.
+      step: Length of a step in pixels.
+      centre: Centre of the radii in pixels: down and right.
+      until_fooled: See `Reduction`.
     """
 
     radius: int
@@ -157,7 +191,7 @@ class WorstCaseByRadius(Reduction):
     def count(self, table: Table) -> Counts:
         """See `Reduction.count`."""
         steps = np.abs(table.where - np.asarray(self.centre)).max(-1) / self.step
-        rings = np.ceil(steps - 1e-3)  # thirds of a pixel are rounded
+        rings = np.ceil(steps - 1e-3)  # thirds of a pixel have rounding errors
         if (np.diff(rings, axis=0) < 0).any():
             raise ConfigError("worst cases by radius need shifts that are ordered from the inside out.")
         wrong = table.visited & ~table.columns["correct"]
@@ -174,16 +208,19 @@ class WorstCaseByRadius(Reduction):
 
 @dataclass(frozen=True)
 class PerShift(Reduction):
-    """Accuracy, consistency and mean probability of the label for every shift of a `Grid`: for pictures."""
+    """Accuracy, consistency and mean probability of the label for every shift of a `Grid`, for pictures.
+
+    Source: this package.
+    """
 
     def count(self, table: Table) -> Counts:
         """See `Reduction.count`."""
         if (table.where != table.where[:, :1]).any():
-            raise ConfigError("results by shift need the same shifts for all images: use a Grid.")
+            raise ConfigError("results for each shift need the same shifts for all images: use a Grid.")
         columns = {"accuracy": "correct", "consistency": "unchanged", "true_probability": "true_probability"}
         sums = {name: (table.columns[of] * table.visited).sum(1) for name, of in columns.items()}
         images = len(table.mask)
-        # Shifts are the same in every batch: their mean over images is they themselves.
+        # The shifts are the same for all images, so their mean over images equals them.
         return Counts({"images": images, "shifts": table.where[:, 0] * images, **sums})
 
     def result(self, counts: Counts) -> Mapping[str, Any]:
@@ -195,9 +232,15 @@ class PerShift(Reduction):
 
 @dataclass(frozen=True)
 class MeanOfBatches(Reduction):
-    """`inner` of each batch, then the plain mean: a last batch with few images weighs as much as a full one.
+    """Mean over batches of another reduction's results.
 
-    The CIFAR-10 protocols of APS and LPS do so.
+    A small last batch has the same weight as a full one.
+
+    Source: the CIFAR-10 code of Chaman and Dokmanic 2021 (arXiv 2011.14214) and Rojas-Gomez et al. 2022
+    (arXiv 2210.08001).
+
+    Attributes:
+      inner: The reduction of each batch.
     """
 
     inner: Reduction
@@ -213,7 +256,7 @@ class MeanOfBatches(Reduction):
         return {f"mean_of_batches_{name}": mean for name, mean in means.items()}
 
 
-# What every kind of shift of classified images is measured by where nothing else is asked for.
+# Default reductions for every kind of shift, for classification.
 STABILITY: tuple[Reduction, ...] = (
     CONSISTENCY,
     ACCURACY,

@@ -1,7 +1,7 @@
-"""Worst cases over all real-valued shifts: gradient ascent from the worst points of a coarse grid.
+"""Searches for worst cases over all real-valued shifts by gradient ascent from the worst points of a grid.
 
-Every way of moving an image is differentiable in its parameters, and so is the network. The search lowers the
-margin, the label's logit less the largest other one, image by image, many images and starts in one batch.
+Moving an image is differentiable in the shift, and so is the network. The search lowers the margin of each
+image: the label's logit minus the largest other logit. Many images and starts share a batch.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ Descend = Callable[[jax.Array, np.ndarray, np.ndarray, np.ndarray], tuple[jax.Ar
 
 
 def _margin(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """The label's logit less the largest other one, [n]."""
+    """The label's logit minus the largest other logit, `[n]`."""
     is_label = jax.nn.one_hot(label, logits.shape[-1], dtype=bool)
     return jnp.where(is_label, logits, 0).sum(-1) - jnp.where(is_label, -jnp.inf, logits).max(-1)
 
 
 @lru_cache(maxsize=1)  # compiled once for all batches
 def _descend(predict: Callable[[jax.Array], Any], shifting: Shifting, mesh: Mesh | None) -> Descend:
-    """Compiles (images, rows [n], labels [n], where [n, P]) -> margins [n], their gradients [n, P]."""
+    """Compiles (images, rows `[n]`, labels `[n]`, where `[n, P]`) -> margins `[n]`, gradients `[n, P]`."""
 
     def total(where: jax.Array, images: jax.Array, rows: jax.Array, label: jax.Array) -> Any:
         margin = _margin(predict(moved_rows(shifting, mesh, images, rows, where)), label)
@@ -45,7 +45,18 @@ def _descend(predict: Callable[[jax.Array], Any], shifting: Shifting, mesh: Mesh
 
 
 def spread_points(low: tuple[float, ...], high: tuple[float, ...], count: int) -> np.ndarray:
-    """`count` points [count, P] that fill a box evenly and lie on no lattice (Roberts' R sequence)."""
+    """Spreads points evenly over a box, without a lattice (Roberts' R sequence).
+
+    Source: Roberts 2018, The unreasonable effectiveness of quasirandom sequences.
+
+    Args:
+      low: Lower bound of each parameter.
+      high: Upper bound of each parameter.
+      count: Number of points.
+
+    Returns:
+      The points `[count, P]`.
+    """
     dimensions = len(low)
     base = 1.5
     for _ in range(64):  # the root of x^(d+1) = x + 1
@@ -57,15 +68,20 @@ def spread_points(low: tuple[float, ...], high: tuple[float, ...], count: int) -
 
 @dataclass(frozen=True)
 class Ascent:
-    """A `Refine`: from the `starts` worst visited shifts of each image that is still right, `steps` steps.
+    """Searches for worse shifts by gradient ascent; a `Refine`.
 
-    A step moves every parameter against the sign of its gradient; its length shrinks to a hundredth on the
-    way. What counts in the end is the worst point of each path, looked at once more by the ordinary forward.
+    For each image that is still correct, the search starts from its worst shifts so far. A step moves every
+    parameter against the sign of the margin's gradient. The length of the steps decreases to a hundredth. At
+    the end the worst point of each path is evaluated with the usual forward pass; only this result counts.
+
+    Source: this package.
 
     Attributes:
-      low, high: the box of parameters.
-      step: length of the first step as a share of the box's side.
-      starts, steps: how many.
+      low: Lower bound of each parameter.
+      high: Upper bound of each parameter.
+      step: Length of the first step as a share of the box's side.
+      starts: Number of starts per image.
+      steps: Number of steps per start.
     """
 
     low: tuple[float, ...]
@@ -76,7 +92,7 @@ class Ascent:
 
     @property
     def count(self) -> int:
-        """See `Refine.count`: every start of the ascent, step by step, and what it found."""
+        """See `Refine.count`: all steps of every start, and the evaluation of its worst point."""
         return self.starts * (self.steps + 1)
 
     def __call__(self, trial: Trial, table: Table) -> Table:
@@ -93,7 +109,7 @@ class Ascent:
         return trial.run(flat.reshape(best.shape), among=alive)
 
     def _search(self, trial: Trial, pairs: np.ndarray, best: np.ndarray, lowest: np.ndarray) -> None:
-        """Lowers the margins of `pairs`; writes the worst points and their margins into `best`, `lowest`."""
+        """Lowers the margins of `pairs`; writes the worst points to `best` and their margins to `lowest`."""
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
         size, at = len(trial.label), best.copy()
         try:
@@ -114,17 +130,17 @@ class Ascent:
                     break
         except jax.errors.JAXTypeError as error:
             raise ConfigError(
-                "the search over all real-valued shifts differentiates the network, so it must be a JAX "
-                "function; measure the adversarial grids instead."
+                "the search over all real-valued shifts differentiates the network, so the network must be a "
+                "JAX function: measure the adversarial grids instead."
             ) from error
 
     @staticmethod
     def _forward(
         descend: Descend, trial: Trial, chunk: np.ndarray, at: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Margins and gradients of a chunk of pairs, in a batch of the usual size."""
+        """Margins and gradients of a chunk of pairs, padded to a batch of the usual size."""
         rows, where = trial.filled(chunk % len(trial.label), at[chunk])
         found = descend(trial.images, rows, trial.label[rows].astype(np.int32), where)
         margin, gradient = (np.asarray(array)[: len(chunk)] for array in found)
-        check_logits(margin[:, None], len(chunk))  # finite
+        check_logits(margin[:, None], len(chunk))  # raises if a margin is not finite
         return margin.astype(np.float64), np.nan_to_num(gradient)

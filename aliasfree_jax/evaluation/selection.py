@@ -1,4 +1,4 @@
-"""From the configuration and the names on a command line to what is measured, and on which images."""
+"""Selects measurements by the configuration and the command line, and the images for each of them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from aliasfree_jax.evaluation.tasks import comparison
 from aliasfree_jax.evaluation.trial import Predict
 
 T = TypeVar("T")
-# Random shifts by their names, from the section eval, the side of the input, and what all of them take.
+# Random shifts by name. Arguments: section eval, side of the input, arguments shared by all.
 RANDOM: dict[str, Callable[[ConfigDict, int, Mapping[str, int]], Measurement]] = {
     "integer": lambda e, side, draw: make.integer_shifts(side, max_shift=e.max_shift, **draw),
     "fractional": lambda e, side, draw: make.fractional_shifts(side, max_shift=e.max_shift, **draw),
@@ -28,14 +28,14 @@ RANDOM: dict[str, Callable[[ConfigDict, int, Mapping[str, int]], Measurement]] =
     "crop": lambda e, side, draw: make.crop_shifts(margin=e.crop_margin, **draw),
     "bilinear": lambda e, side, draw: make.bilinear_shifts(margin=e.crop_margin, **draw),
 }
-# Worst cases by their names, from the section eval and the side of the input.
+# Worst cases by name. Arguments: section eval, side of the input.
 ADVERSARIAL: dict[str, Callable[[ConfigDict, int], Measurement]] = {
     "integer": lambda e, side: make.adversarial_integer(side, e.worst_case_radius),
     "half": lambda e, side: make.adversarial_half(side, e.worst_case_radius),
     "fraction": lambda e, side: make.adversarial_fraction(e.finest_fraction),
     "continuous": lambda e, side: make.adversarial_continuous(min(e.worst_case_radius, side / 2)),
 }
-# The presets of each task, and what can be asked besides of networks whose outputs are maps.
+# The presets of each task, and the other flags that support networks whose outputs are maps.
 PRESETS_OF = {
     "classification": consistency.PRESETS | worst_cases.PRESETS,
     "segmentation": maps.OF_SEGMENTATION,
@@ -56,21 +56,26 @@ def _known(what: str, name: str, table: Mapping[str, T]) -> T:
 
 
 def preset(name: str, config: PresetConfig, *, paper: bool = False) -> Preset:
-    """The metric of a paper, by its name in `PRESETS`.
+    """Returns a metric of a paper.
+
+    Args:
+      name: A key of `PRESETS`.
+      config: Settings of the preset.
+      paper: True: exactly as in the paper's program. False: the improved variant, see `presets`.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: The name is unknown.
     """
     found = _known("preset", name, PRESETS)(config, paper)
     return found if paper else Preset(found.measurements)
 
 
 def check_task(task: str, asked: Iterable[str]) -> None:
-    """Raises `ConfigError` if a network of this task cannot be asked something.
+    """Raises `ConfigError` if a measurement does not support the network's task.
 
     Args:
-      task: of the network.
-      asked: as on the command line: "--spatial_attack", "--presets=aps_consistency".
+      task: Task of the network.
+      asked: Measurements as on the command line: "--spatial_attack", "--presets=aps_consistency".
     """
     own = [f"--presets={name}" for name in PRESETS_OF[task]]
     of_others = {f"--presets={name}" for name in PRESETS}.difference(own)
@@ -79,20 +84,18 @@ def check_task(task: str, asked: Iterable[str]) -> None:
     refused = [name for name in asked if name in of_others or (dense and name not in possible)]
     if refused:
         instead = ", ".join(possible if dense else own)
-        raise ConfigError(
-            f"{', '.join(refused)}: not for a network of {task}. What can be measured: {instead}."
-        )
+        raise ConfigError(f"{', '.join(refused)}: not available for task = {task!r}. Available: {instead}.")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What one run measures.
+    """The measurements of one run.
 
     Attributes:
-      views: the measurements on each; the first is resized as is usual for the network, if only to have
-        its accuracy.
-      presets: by name, for their published figures; their measurements are among the others.
-      resized: how the images of presets are resized that take another way than the network's.
+      views: The measurements of each view of the images. The first view is the network's usual one, because
+        its accuracy is reported.
+      presets: The presets by name. `views` contains their measurements.
+      resized: The resizing of presets that do not resize like the network.
     """
 
     views: Mapping[View, list[Measurement]]
@@ -100,18 +103,27 @@ class Selection:
     resized: Mapping[str, str]
 
     def published(self, results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-        """The presets' figures in the names and units of the papers' programs."""
+        """Figures of the presets, with the names and units of the papers' programs."""
         figures = {name: chosen.published(results) for name, chosen in self.presets.items()}
         return {name: found for name, found in figures.items() if found}
 
 
 def black(mean: Sequence[float], std: Sequence[float]) -> Fill:
-    """What a black pixel is after normalisation."""
+    """Value of a black pixel after normalisation."""
     return tuple(-m / s for m, s in zip(mean, std, strict=True))
 
 
 def random_shifts(kind: str, config: ConfigDict, side: int) -> Measurement:
-    """Random shifts of one of the kinds in `RANDOM`, as `config.eval` says, for inputs of this side."""
+    """Returns a measurement with random shifts.
+
+    Args:
+      kind: A key of `RANDOM`.
+      config: The whole configuration; its seed and section eval are used.
+      side: Side of the network's input in pixels.
+
+    Raises:
+      ConfigError: The kind is unknown.
+    """
     draw = {"shifts": config.eval.shifts, "seed": config.seed}
     return _known("kind of random shifts", kind, RANDOM)(config.eval, side, draw)
 
@@ -128,21 +140,24 @@ def select(
     paper: bool = False,
     overridden: Collection[str] = (),
 ) -> Selection:
-    """The measurements of these names, as `config.eval` says.
+    """Selects measurements by name, with the settings of `config.eval`.
 
     Args:
-      config: the whole configuration; its task, seed, section eval, and the normalisation in data.
-      side: of the network's input.
-      random: of `RANDOM`.
-      adversarial: of `ADVERSARIAL`.
-      spatial: measure the spatial attack.
-      pictures: measure what the pictures of the shift plane need.
-      presets: names of `PRESETS`.
-      paper: presets as the papers' programs compute them, of images resized as there.
-      overridden: fields that the user named; "data.interpolation" among them holds for presets too.
+      config: The whole configuration. Its task, seed, section eval, and the normalisation in data are used.
+      side: Side of the network's input in pixels.
+      random: Keys of `RANDOM`.
+      adversarial: Keys of `ADVERSARIAL`.
+      spatial: Whether to measure the spatial attack.
+      pictures: Whether to measure the values of the shift plane, for pictures.
+      presets: Keys of `PRESETS`.
+      paper: Whether to compute presets exactly as the papers' programs, with their resizing.
+      overridden: Fields set by the user. If "data.interpolation" is one, presets use it too.
+
+    Returns:
+      The measurements, grouped by the images that they need.
 
     Raises:
-      ConfigError: an unknown name, two that measure the same, or one that is not for the task.
+      ConfigError: A name is unknown, or a measurement does not support the task.
     """
     dense = config.task != "classification"
     chosen = [random_shifts(kind, config, side) for kind in random]
@@ -151,7 +166,8 @@ def select(
     asked += ["--spatial_attack"] * spatial + [f"--presets={name}" for name in presets if name in PRESETS]
     check_task(config.task, asked)
     if dense:
-        chosen = [replace(m, reductions=()) for m in chosen]  # no image is wrong as a whole
+        # Worst cases need correct or wrong images; maps are only partly correct.
+        chosen = [replace(m, reductions=()) for m in chosen]
     attack, outside = config.eval.attack, black(config.data.mean, config.data.std)
     if spatial:
         space = {"rotation": attack.rotation, "enlargement": attack.enlargement}
@@ -178,7 +194,7 @@ def select(
         how = own if "data.interpolation" in overridden else found.interpolation or own
         if how != own or found.enlarged:
             resized[name] = how + (", enlarged" if found.enlarged else "")
-        # The rolls of LPS's metric are of the larger images.
+        # LPS's metric rolls the larger images.
         view = View(max(m.shifting.margin for m in found.measurements), how, found.enlarged)
         target = views.setdefault(view, [])
         target += [m for m in found.measurements if m.name not in {other.name for other in target}]
@@ -187,13 +203,14 @@ def select(
 
 
 def evaluation_while_training(config: ConfigDict) -> Callable[[Predict, Iterable[Batch]], dict[str, float]]:
-    """The function (predict, batches) -> results that `training.loop.run` takes as `evaluate`.
+    """Makes the function (predict, batches) -> results for the argument `evaluate` of `training.loop.run`.
 
-    The results are flat: "images" and those that `config.RESULTS` names for the task, of the shifts for each
-    kind in `eval.during`, with `eval.shifts` random shifts an image, the same ones every time.
+    The results are a flat dictionary: "images", and the results that `config.RESULTS` lists for the task.
+    Each kind of shifts in `eval.during` uses `eval.shifts` random shifts per image, the same in every
+    evaluation.
 
     Raises:
-      ConfigError: the configuration's own fault.
+      ConfigError: The configuration is wrong.
     """
     kinds = tuple(config.eval.during)
     side = Preprocessing.from_config(config.data, config.task).input_size

@@ -1,9 +1,9 @@
-"""Which shifts an image undergoes: the second of an evaluation's three choices.
+"""Sets of shifts: the second of an evaluation's three choices.
 
-A set hands out, for a batch of images, `count` shifts each. `Grid` is the same list for all; `square`,
-`fractions` and others make such lists. The random sets draw for every image from the key and the image's
-place in the data set, so that results do not depend on the batch size; a `Stream` draws for every batch, as
-some of the originals do.
+A set returns `count` shifts for each image of a batch. A `Grid` has the same shifts for all images; `square`,
+`fractions` and others make grids. Random sets draw shifts for each image from a key and the image's index in
+the data set, so that results do not depend on the batch size. A `Stream` draws shifts for each batch, like
+some of the original programs.
 """
 
 from collections.abc import Callable
@@ -19,19 +19,35 @@ from aliasfree_jax.errors import ConfigError
 
 
 class ShiftSet(Protocol):
-    """Shifts for every image of a batch."""
+    """Interface of all sets of shifts."""
 
     @property
     def count(self) -> int:
-        """Shifts an image."""
+        """Number of shifts per image."""
 
     def draw(self, numbers: np.ndarray) -> np.ndarray:
-        """The shifts [count, B, parameters] of the images with these `numbers` [B] in the data set."""
+        """Returns the shifts of a batch.
+
+        Args:
+          numbers: Index of each image in the data set, `[B]`.
+
+        Returns:
+          The shifts `[count, B, parameters]`.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The same shifts for all images: `points` [K, parameters], integers for whole pixels."""
+    """The same shifts for all images.
+
+    Source: this package.
+
+    Attributes:
+      points: The shifts `[K, parameters]`. Whole pixels are integers.
+
+    Raises:
+      ConfigError: `points` has another shape or is empty.
+    """
 
     points: np.ndarray
 
@@ -44,7 +60,7 @@ class Grid:
 
     @property
     def count(self) -> int:
-        """Shifts an image."""
+        """Number of shifts per image."""
         return len(self.points)
 
     def draw(self, numbers: np.ndarray) -> np.ndarray:
@@ -52,17 +68,20 @@ class Grid:
         return np.broadcast_to(self.points[:, None], (self.count, len(numbers), self.points.shape[1]))
 
     def scattered(self) -> "Grid":
-        """The same shifts in a fixed random order: neighbours fail together, and far ones are seen sooner."""
+        """The same shifts in a fixed random order.
+
+        Neighbouring shifts often fail together, so that a random order finds a wrong class sooner.
+        """
         return Grid(self.points[np.random.default_rng(0).permutation(self.count)])
 
 
 def product(*axes: np.ndarray) -> np.ndarray:
-    """All combinations of the numbers on the axes, [K, len(axes)], the last one fastest."""
+    """All combinations of the numbers on the axes, `[K, len(axes)]`; the last axis changes fastest."""
     return np.stack([grid.ravel() for grid in np.meshgrid(*axes, indexing="ij")], axis=-1)
 
 
 def _rings(radius: int, side: int | None) -> np.ndarray:
-    """All pairs of whole numbers from -radius to radius, or of a circle of `side` numbers, (0, 0) first."""
+    """All pairs of whole numbers from -radius to radius, beginning with (0, 0); modulo `side` if given."""
     reach = np.arange(-radius, radius + 1)
     if side is not None and len(reach) > side:
         reach = np.arange(-(side // 2), side - side // 2)
@@ -71,37 +90,61 @@ def _rings(radius: int, side: int | None) -> np.ndarray:
 
 
 def square(radius: int, side: int | None = None) -> Grid:
-    """Every whole-pixel shift of up to `radius` each way but (0, 0), in rings from the inside out.
+    """All whole-pixel shifts up to `radius` along each axis, except (0, 0), in rings from the inside out.
+
+    Source: this package.
 
     Args:
-      radius: pixels, at least 1.
-      side: of the images, where shifts go round the circle: each roll then comes once.
+      radius: Largest shift in pixels, at least 1.
+      side: Side of the images, for circular shifts: each different roll then occurs once.
+
+    Raises:
+      ConfigError: `radius` is below 1.
     """
     _check_radius(radius)
     return Grid(_rings(radius, side)[1:])
 
 
 def halves(radius: int, side: int | None = None) -> Grid:
-    """Every multiple of half a pixel of up to `radius` each way, but whole pixels; as `square`."""
+    """All shifts by multiples of half a pixel up to `radius`, except whole pixels, in rings like `square`.
+
+    Source: this package.
+
+    Args:
+      radius: Largest shift in pixels, at least 1.
+      side: Side of the images, for circular shifts: each different shift then occurs once.
+
+    Raises:
+      ConfigError: `radius` is below 1.
+    """
     _check_radius(radius)
     steps = _rings(2 * radius, None if side is None else 2 * side)
     return Grid(steps[(steps % 2).any(axis=1)] / 2)
 
 
 def fractions(n: int) -> Grid:
-    """All (p, q) / n of a pixel with p and q in 0 ... n - 1, not both 0."""
+    """All shifts (p, q) / n of a pixel with p and q in 0 ... n - 1, except (0, 0).
+
+    Source: this package.
+
+    Args:
+      n: The denominator, at least 2.
+
+    Raises:
+      ConfigError: `n` is below 2.
+    """
     if n < 2:
-        raise ConfigError(f"fractions of a pixel are multiples of 1/n with n >= 2, got {n}.")
+        raise ConfigError(f"fractions of a pixel are multiples of 1/n with n >= 2, got n = {n}.")
     return Grid(product(np.arange(n), np.arange(n))[1:] / n)
 
 
 def _check_radius(radius: int) -> None:
     if radius < 1:
-        raise ConfigError(f"the radius of a set of shifts is at least 1 pixel, got {radius}.")
+        raise ConfigError(f"the radius of a set of shifts must be at least 1 pixel, got {radius}.")
 
 
 def _nonzero_pairs(key: jax.Array, count: int, side: jax.Array | int, zero: jax.Array | int) -> jax.Array:
-    """`count` pairs, uniform over the side x side grid 0 ... side - 1 without the cell number `zero`."""
+    """`count` random pairs, uniform over a grid of side x side cells without the cell number `zero`."""
     cell = jax.random.randint(key, (count,), 0, side * side - 1)
     cell = cell + (cell >= zero)
     return jnp.stack([cell // side, cell % side], axis=-1)
@@ -132,7 +175,19 @@ def _for_each_image(
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """`count` random shifts an image; made by `random_integer`, `random_fraction`, `random_in_box`."""
+    """Random shifts of each image; made by `random_integer`, `random_fraction` and `random_in_box`.
+
+    Source: this package.
+
+    Attributes:
+      count: Number of shifts per image.
+      key: Random key; it is combined with the image's index in the data set.
+      distribution: Function (key, count, *arguments) -> shifts `[count, parameters]`.
+      arguments: Further arguments of the distribution.
+
+    Raises:
+      ConfigError: `count` is below 1.
+    """
 
     count: int
     key: jax.Array
@@ -141,7 +196,7 @@ class Drawn:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ConfigError(f"shifts must be at least 1 an image, got {self.count}.")
+            raise ConfigError(f"shifts must be at least 1 per image, got {self.count}.")
 
     def draw(self, numbers: np.ndarray) -> np.ndarray:
         """See `ShiftSet.draw`."""
@@ -150,10 +205,17 @@ class Drawn:
 
 
 def random_integer(count: int, max_shift: int, key: jax.Array) -> Drawn:
-    """Uniform whole-pixel shifts, both axes in [-max_shift, max_shift], never (0, 0).
+    """Random whole-pixel shifts, uniform on [-max_shift, max_shift] for both axes, except (0, 0).
+
+    Source: this package.
+
+    Args:
+      count: Number of shifts per image.
+      max_shift: Largest shift in pixels.
+      key: Random key.
 
     Raises:
-      ConfigError: count or max_shift below 1.
+      ConfigError: `count` or `max_shift` is below 1.
     """
     if max_shift < 1:
         raise ConfigError(f"integer shifts need max_shift of at least 1 pixel, got {max_shift}.")
@@ -161,14 +223,22 @@ def random_integer(count: int, max_shift: int, key: jax.Array) -> Drawn:
 
 
 def random_fraction(count: int, max_shift: int, grid: int | None, key: jax.Array) -> Drawn:
-    """Shifts by fractions of a pixel: both axes in [-max_shift, max_shift + 1).
+    """Random shifts by fractions of a pixel, in [-max_shift, max_shift + 1) for both axes.
 
-    With a `grid` n, a uniform whole part in [-max_shift, max_shift] plus (p, q) / n, uniform over the
-    n * n - 1 pairs of p, q in 0 ... n - 1 that are not both 0 (one axis may be shifted by whole
-    pixels). Without, both axes are uniform real numbers.
+    With a `grid` n, the shift is a whole part in [-max_shift, max_shift] plus (p, q) / n. Both are uniform; p
+    and q are in 0 ... n - 1 and not both 0, so one axis may be shifted by whole pixels. Without a `grid`,
+    both axes are uniform real numbers.
+
+    Source: this package.
+
+    Args:
+      count: Number of shifts per image.
+      max_shift: Largest whole part in pixels.
+      grid: The denominator n, at least 2; None: real numbers.
+      key: Random key.
 
     Raises:
-      ConfigError: negative max_shift, or a grid coarser than half pixels.
+      ConfigError: `max_shift` is negative, or `grid` is below 2.
     """
     if max_shift < 0 or (grid is not None and grid < 2):
         raise ConfigError(f"fractional shifts need max_shift >= 0 and grid >= 2, got {max_shift} and {grid}.")
@@ -178,19 +248,39 @@ def random_fraction(count: int, max_shift: int, grid: int | None, key: jax.Array
 
 
 def random_in_box(count: int, low: tuple[float, ...], high: tuple[float, ...], key: jax.Array) -> Drawn:
-    """Uniform real numbers between `low` and `high`, one of each a parameter."""
+    """Random shifts, uniform in a box.
+
+    Source: this package.
+
+    Args:
+      count: Number of shifts per image.
+      low: Lower bound of each parameter.
+      high: Upper bound of each parameter.
+      key: Random key.
+
+    Raises:
+      ConfigError: `count` is below 1.
+    """
     return Drawn(count, key, _in_box, (np.asarray(low, np.float32), np.asarray(high, np.float32)))
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Shifts that a batch shares, from a generator of the caller's own, which goes on from batch to batch.
+    """Random shifts that all images of a batch share.
 
-    Serves the originals' `np.random.randint`; two measurements may share a generator, and then draw in turn.
+    The shifts come from a generator of the caller, which continues from batch to batch. This reproduces the
+    draws of the original programs (`np.random.randint`). Two measurements may share a generator; they then
+    draw in turn.
+
+    Source: this package.
+
+    Attributes:
+      count: Number of shifts per image.
+      next_shifts: Returns the shifts of the next batch, `[count, parameters]`.
     """
 
     count: int
-    next_shifts: Callable[[], np.ndarray]  # [count, parameters]
+    next_shifts: Callable[[], np.ndarray]
 
     def draw(self, numbers: np.ndarray) -> np.ndarray:
         """See `ShiftSet.draw`."""

@@ -1,8 +1,8 @@
-"""How an image is moved: the first of an evaluation's three choices.
+"""Kinds of shifts: the first of an evaluation's three choices.
 
-All ways have one interface, `Shifting`. Parameters are one row an image, in pixels (down, right), of the
-content: a window moves the other way. Ways with a margin take images that are wider than the network's input
-by so many pixels on each side and cut the input out of them; the unshifted view is then the centre.
+All kinds have the interface `Shifting`. The parameters have one row per image. They move the content down and
+right, in pixels; a window moves in the opposite direction. Kinds with a margin need images that are larger
+than the network's input on each side, and cut the input out of them. The unshifted view is the centre.
 """
 
 from collections.abc import Hashable
@@ -16,15 +16,19 @@ import numpy as np
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.ops.shift import bilinear_sample, fractional_shift, integer_shift
 
-Fill = tuple[float, ...]  # what lies outside an image: one number, or one a channel
+Fill = tuple[float, ...]  # value outside an image: one number, or one per channel
 NOTHING: Fill = (0.0,)
 
 
 def centre(images: Any, margin: int) -> Any:
-    """Images [N, H, W, C] without the `margin` on each side.
+    """Removes a margin on each side of images.
+
+    Args:
+      images: `[N, H, W, C]`.
+      margin: Width of the margin in pixels.
 
     Raises:
-      ShapeError: images smaller than their margins.
+      ShapeError: The images are smaller than their margins.
     """
     if images.ndim != 4 or min(images.shape[1:3]) <= 2 * margin:
         raise ShapeError(
@@ -38,12 +42,14 @@ def centre(images: Any, margin: int) -> Any:
 
 @dataclass(frozen=True)
 class Shifting:
-    """A way to move images; hashable, so that one compiled function serves all calls.
+    """Base class of all kinds of shifts.
+
+    Instances are hashable, so that all calls share one compiled function.
 
     Attributes:
-      margin: pixels on each side of the images that are no part of the unshifted view.
-      parameters: numbers that say where one image goes.
-      whole: takes whole pixels only.
+      margin: Pixels on each side of the images outside the unshifted view.
+      parameters: Numbers per shift.
+      whole: Only whole pixels are possible.
     """
 
     margin: int = 0
@@ -52,29 +58,37 @@ class Shifting:
 
     @property
     def view(self) -> Hashable:
-        """The same for all ways with the same unshifted view."""
+        """Identifies the unshifted view: equal for all kinds of shifts with the same unshifted view."""
         return self.margin
 
     def unshifted(self, images: Any) -> Any:
-        """The view of images [N, H, W, C] where nothing moves."""
+        """Returns the unshifted view of images `[N, H, W, C]`."""
         return centre(images, self.margin)
 
     def move(self, images: jax.Array, where: jax.Array) -> jax.Array:
-        """[N, H, W, C] moved by `where` [N, parameters]; of the shape of `unshifted`."""
+        """Moves images.
+
+        Args:
+          images: `[N, H, W, C]` with their margins.
+          where: Shift of each image, `[N, parameters]`.
+
+        Returns:
+          Images with the shape of the unshifted view.
+        """
         raise NotImplementedError
 
     def along(self, maps: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Moves output maps as their images are moved; by -where, those of moved images back.
+        """Moves output maps in the same way as images. With -where, it moves the maps of moved images back.
 
         Args:
-          maps: [N, H, W, K], of the size of the unshifted views.
-          where: [N, parameters].
+          maps: `[N, H, W, K]`, with the size of the unshifted views.
+          where: Shift of each map, `[N, parameters]`.
 
         Returns:
-          The moved maps, and where [N, H, W] they are known: True if it did not come from outside.
+          The moved maps, and which pixels are known, `[N, H, W]`: False for pixels from outside the map.
 
         Raises:
-          ConfigError: this way cannot be undone.
+          ConfigError: This kind of shifts cannot be undone.
         """
         raise ConfigError(
             f"maps cannot be moved back after {type(self).__name__}: measure circular shifts, zero-filled "
@@ -82,15 +96,15 @@ class Shifting:
         )
 
     def limit(self, side: int) -> tuple[float, str]:
-        """The largest shift of an unshifted view with this shorter side, in pixels, and why."""
+        """Largest possible shift in pixels for a view with this shorter side, and the reason in words."""
         raise NotImplementedError
 
     def check(self, shape: tuple[int, ...], where: np.ndarray) -> None:
-        """Raises `ConfigError` if images [N, H, W, C] of this shape cannot be moved by `where`."""
+        """Raises `ConfigError` if images of this shape `[N, H, W, C]` cannot be moved by `where`."""
         if self.whole and not np.issubdtype(where.dtype, np.integer):
             name = type(self).__name__
             raise ConfigError(
-                f"{name} moves by whole pixels only, got {where.dtype}; Bilinear takes fractions."
+                f"{name} needs whole pixels, got {where.dtype}: use Bilinear for fractions of a pixel."
             )
         limit, meaning = self.limit(min(shape[1:3]) - 2 * self.margin)
         largest = float(np.abs(where[..., :2]).max(initial=0))
@@ -100,7 +114,10 @@ class Shifting:
 
 @dataclass(frozen=True)
 class Circular(Shifting):
-    """Round the circle: integers move samples and change no bit, real numbers interpolate ideally."""
+    """Circular shifts. Integer shifts move samples exactly; real-valued shifts use ideal interpolation.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085).
+    """
 
     def move(self, images: jax.Array, where: jax.Array) -> jax.Array:
         """See `Shifting.move`."""
@@ -113,13 +130,16 @@ class Circular(Shifting):
 
     def limit(self, side: int) -> tuple[float, str]:
         """See `Shifting.limit`."""
-        return side, f"the shorter side of the images is {side}, once round the circle"
+        return (
+            side,
+            f"the shorter side of the images has {side} pixels, and a circular shift by it changes nothing",
+        )
 
 
 def _overlapping(maps: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`maps` [N, H, W, K] rolled, and True where nothing came round the circle, [N, H, W]."""
+    """Rolls maps `[N, H, W, K]`, and marks pixels that did not wrap around with True, `[N, H, W]`."""
     height, width = maps.shape[1:3]
-    row = jnp.arange(height) - where[:, :1]  # [N, H]: where a row comes from
+    row = jnp.arange(height) - where[:, :1]  # [N, H]: the source of each row
     column = jnp.arange(width) - where[:, 1:]
     inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None]
     return integer_shift(maps, where), inside
@@ -127,7 +147,13 @@ def _overlapping(maps: jax.Array, where: jax.Array) -> tuple[jax.Array, jax.Arra
 
 @dataclass(frozen=True)
 class ZeroFilled(Shifting):
-    """By whole pixels; what is behind the border is `fill`, and what leaves is lost."""
+    """Shifts by whole pixels. `fill` enters at one border; content that leaves at the other is lost.
+
+    Source: this package.
+
+    Attributes:
+      fill: Value outside the image.
+    """
 
     fill: Fill = NOTHING
     whole: ClassVar[bool] = True
@@ -144,12 +170,15 @@ class ZeroFilled(Shifting):
 
     def limit(self, side: int) -> tuple[float, str]:
         """See `Shifting.limit`."""
-        return side - 1, f"nothing of an image with a side of {side} would be left"
+        return side - 1, f"nothing of an image with a side of {side} pixels would be left"
 
 
 @dataclass(frozen=True)
 class Crop(Shifting):
-    """The window of the network's input in a larger image: new content comes in at the border."""
+    """Windows of the input's size in a larger image: new content enters at the border.
+
+    Source: Zhang 2019 (arXiv 1904.11486), consistency.
+    """
 
     whole: ClassVar[bool] = True
 
@@ -169,14 +198,19 @@ class Crop(Shifting):
 
     def limit(self, side: int) -> tuple[float, str]:
         """See `Shifting.limit`."""
-        return self.margin, f"the images reach {self.margin} pixels beyond the window"
+        return self.margin, f"the images extend {self.margin} pixels beyond the window"
 
 
 @dataclass(frozen=True)
 class Bilinear(Shifting):
-    """By fractions of a pixel with bilinear interpolation.
+    """Shifts by fractions of a pixel with bilinear interpolation.
 
-    With a margin, a window in a larger image; without, what is behind the border is `fill`.
+    With a margin, the result is a window of a larger image. Without one, `fill` enters at the border.
+
+    Source: Michaeli and Soudry 2025, the metrics of AFT.
+
+    Attributes:
+      fill: Value outside the image.
     """
 
     fill: Fill = NOTHING
@@ -199,17 +233,19 @@ class Bilinear(Shifting):
 
 @dataclass(frozen=True)
 class Warp(Shifting):
-    """Rotates about the centre, scales and moves, in one bilinear interpolation; `fill` lies outside.
+    """Rotates about the centre, scales and shifts, with one bilinear interpolation.
 
-    After Engstrom et al., *Exploring the landscape of spatial robustness* (ICML 2019). Parameters of an
-    image: (down, right) in pixels, rotation in degrees (clockwise as seen on the screen), natural logarithm
-    of the enlargement. The content is turned and scaled first, then moved.
+    The parameters of an image are: down and right in pixels, rotation in degrees (clockwise on the screen),
+    natural logarithm of the enlargement. The content is rotated and scaled first, then shifted.
+
+    Source: Engstrom et al. 2019 (arXiv 1712.02779).
 
     Attributes:
-      fill: what lies outside; for black, (0 - mean) / std of the normalisation.
-      border: pixels of `fill` that are put around the images; a part of the unshifted view.
-      stretched: sample positions as the alias-free authors' code has them, N / (N - 1) apart, which shrink
-        the image and so resample it even where nothing moves; else (0, 0, 0, 0) changes no bit.
+      fill: Value outside the image; for black: (0 - mean) / std of the normalisation.
+      border: Pixels of `fill` that are added around the images. They belong to the unshifted view.
+      stretched: Sample positions as in the code of the alias-free authors, N / (N - 1) apart. They shrink the
+        image, so that it is resampled even without a shift. False: (0, 0, 0, 0) changes no bit.
+      parameters: See `Shifting`.
     """
 
     fill: Fill = NOTHING
@@ -244,11 +280,11 @@ class Warp(Shifting):
         return bilinear_sample(images - outside, source_y, source_x) + outside
 
     def _positions(self, side: int) -> np.ndarray:
-        """Where the samples of a side lie, from its centre, in pixels."""
+        """Positions of the samples along a side, from its centre, in pixels."""
         positions = np.arange(side, dtype=np.float32) - (side - 1) / 2
         return positions * np.float32(side / (side - 1)) if self.stretched else positions
 
     def limit(self, side: int) -> tuple[float, str]:
         """See `Shifting.limit`."""
         side += 2 * self.border
-        return side, f"nothing is left of a side of {side}"
+        return side, f"nothing of an image with a side of {side} pixels would be left"

@@ -1,4 +1,4 @@
-"""Results on disk: where eval.py and train.py leave them, and which are of some very weights."""
+"""Stored results: their paths, and the results that belong to given weights."""
 
 import json
 import re
@@ -15,28 +15,35 @@ from aliasfree_jax.evaluation.report.pictured import read_results
 from aliasfree_jax.files import HUB, elsewhere
 from aliasfree_jax.stored_config import CONFIG, read_config, run_directory
 
-OF_TRAINING = "results.json"  # of train.py in a run; in its `best`, of the evaluation that chose it
+# In a run: the results of train.py. In its directory `best`: those of the evaluation that chose the network.
+OF_TRAINING = "results.json"
 
 
 def results_path(reference: str | Path) -> Path:
-    """Where eval.py writes by default; of weights that are downloaded, into the working directory."""
+    """Default output file of eval.py. For downloaded weights it is in the working directory."""
     if elsewhere(reference):
         return Path(re.sub(r"[^\w.-]+", "-", str(reference).removeprefix(HUB)) + ".eval.json")
     checkpoint = Path(reference)
     if run := run_directory(checkpoint):
         return run / "eval.json"
-    name = checkpoint.stem if checkpoint.is_file() else checkpoint.name  # of a directory, all: v1.0, v1.1
+    # The names of directories are kept whole, e.g. v1.0 and v1.1.
+    name = checkpoint.stem if checkpoint.is_file() else checkpoint.name
     return checkpoint.with_name(f"{name}.eval.json")
 
 
 def stored_results(checkpoint: Path, card: ModelCard, variables: PyTree) -> Results:
-    """The results of these very weights: those of eval.py, else those that training left.
+    """Finds the stored results of given weights: those of eval.py, else those of training.
 
     Args:
-      checkpoint: where `load_model` found card and variables; the absolute path.
+      checkpoint: Absolute path from which `load_model` read the card and the variables.
+      card: The network's card.
+      variables: The weights.
+
+    Returns:
+      The results.
 
     Raises:
-      DataError: there are none; the message has the command that makes them.
+      DataError: There are no results. The message contains the command that measures them.
     """
     faults = []
     run, choice = run_directory(checkpoint), how_chosen(checkpoint)
@@ -51,12 +58,12 @@ def stored_results(checkpoint: Path, card: ModelCard, variables: PyTree) -> Resu
             continue
         if not (fault := _of_others(results, card, variables)):
             return dict(results)
-        faults.append(f"{path} is of other weights: {fault}.")
+        faults.append(f"{path} belongs to other weights: {fault}.")
     found = _that_chose(checkpoint, run, card) if choice else {}
     if found:
         return found
     raise DataError(
-        " ".join([f"no results are stored of the weights in {checkpoint}.", *faults])
+        " ".join([f"there are no stored results for the weights in {checkpoint}.", *faults])
         + f" Measure them first: {_command(checkpoint, run)}"
     )
 
@@ -68,37 +75,37 @@ def _command(checkpoint: Path, run: Path | None) -> str:
 
 
 def _of_others(results: Mapping[str, Any], card: ModelCard, variables: PyTree) -> str:
-    """Why results are of other weights than these; "" if they are not.
+    """Explains why results belong to other weights; "" if they belong to these.
 
-    Files that training wrote, and those of earlier versions, have no "weights": there the card decides.
+    Files written by training or by earlier versions have no "weights". For them only the card is compared.
     """
     try:
         other = ModelCard.from_json(results["card"])
     except (CheckpointError, KeyError, TypeError):
-        return "it has no card that can be read"
+        return "its card is missing or unreadable"
     if other.step != card.step:
-        return f"of step {other.step}, these are of step {card.step}"
+        return f"its step is {other.step}, but these weights are from step {card.step}"
     ours, theirs = card.to_json(), other.to_json()
     if differing := [field for field in ours if ours[field] != theirs[field]]:
-        return f"their cards differ in {', '.join(differing)}"
+        return f"the cards differ in {', '.join(differing)}"
     if results.get("weights") not in (None, weights_sha256(variables)):
-        return "the card is the same, but not the values"
+        return "the cards are equal, but the values differ"
     return ""
 
 
 def _that_chose(best: Path, run: Path | None, card: ModelCard) -> Results:
-    """Results of the evaluation by which a network became the best of its run, in the form of eval.py's.
+    """Results of the evaluation that chose a run's best network, in the format of eval.py.
 
-    {} if it was one of the user's own, without what ours find.
+    {} if the user's own evaluation function chose it, and the usual results are missing.
     """
     kept = json.loads((best / OF_TRAINING).read_bytes())
-    prefix = RAW if kept["chosen_by"].startswith(RAW) else ""  # `variables` are those of this result
+    prefix = RAW if kept["chosen_by"].startswith(RAW) else ""  # the stored variables belong to this result
     metrics, of_shifts = RESULTS[card.task]
     if not {"images", *(f"{prefix}{metric}" for metric in metrics)} <= set(kept):
         return {}
     results: Results = {"images": kept["images"]} | {name: kept[f"{prefix}{name}"] for name in metrics}
     results |= {"chosen_as": how_chosen(best), "images_of": kept["chosen_on"]}
-    shifts: int | None = None  # a network that was moved out of its run no longer knows how many
+    shifts: int | None = None  # unknown if the network was moved out of its run
     if run and (run / CONFIG).exists():
         config = read_config(run / CONFIG)
         results |= {"data": config.data.to_dict(), "seed": config.seed}

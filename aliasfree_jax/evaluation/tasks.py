@@ -1,4 +1,4 @@
-"""What is asked of the outputs of a network, by its task."""
+"""The comparison of outputs for each task."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from aliasfree_jax.evaluation.pixel_classes import CompareClasses
 
 
 def comparison(config: ConfigDict, class_names: Sequence[str] = ()) -> Comparison:
-    """The comparison for `config.task`, for `evaluator.evaluate` and `shift_report`.
+    """Returns the comparison for `config.task`, for `evaluator.evaluate` and `shift_report`.
 
     Args:
-      config: the whole configuration; images of regression are measured without the normalisation in data.
-      class_names: of the pixels' classes, for the results by class; by default their numbers.
+      config: The whole configuration. For regression, its normalisation in data is undone before measuring.
+      class_names: Names of the pixels' classes, for results by class; default: their numbers.
 
     Raises:
-      ConfigError: an unknown task.
+      ConfigError: The task is unknown.
     """
     data, names = config.data, tuple(class_names)
     of_task = {

@@ -1,11 +1,11 @@
-"""One batch of images and many shifts: forwards in full batches of (image, shift) pairs.
+"""Evaluates one batch of images under many shifts, in full batches of (image, shift) pairs.
 
-Shifted and unshifted images go through the very same compiled function, in batches of the same size, so that
-a difference comes from the network and not from the compiler.
+Shifted and unshifted images use the same compiled function with the same batch size. Differences therefore
+come from the network and not from the compiler.
 
-Images lie whole on every device, and the work is divided over the devices. With several processes, all run
-the same evaluation on the same batches (`training.mesh.evaluated_batches`), of which each holds its part; all
-get the same results.
+Every device holds all images of a batch, and the devices divide the work. With several processes, all run the
+same evaluation on the same batches (`training.mesh.evaluated_batches`). Each process holds its part of a
+batch, and all get the same results.
 """
 
 from collections import deque
@@ -26,28 +26,28 @@ from aliasfree_jax.evaluation.table import Columns, Table
 from aliasfree_jax.training.mesh import BATCH_AXES, replicate, replicated, split
 
 Predict = Callable[[jax.Array], Any]
-# Forwards that are under way before the first is read: the host works beside the device.
+# Forward passes that run before the first result is read, so that host and device work at the same time.
 AHEAD = 2
 
 
 def mesh_of(images: Any) -> Mesh | None:
-    """The mesh (of `training.mesh`) that images lie on, over which work is divided; None if on none."""
+    """The mesh of `training.mesh` on which images lie; None if they lie on no mesh."""
     mesh = getattr(getattr(images, "sharding", None), "mesh", None)
     return mesh if isinstance(mesh, Mesh) and set(BATCH_AXES) <= set(mesh.axis_names) else None
 
 
 def everywhere(array: Any, mesh: Mesh | None) -> jax.Array:
-    """The array whole on each of the devices of a mesh."""
+    """Copies an array to each device of a mesh."""
     return replicate(array, mesh) if mesh else jnp.asarray(array)
 
 
 def divided(array: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """In a compiled function: every device computes its part of a batch."""
+    """Divides a batch over the devices, inside a compiled function."""
     return jax.lax.with_sharding_constraint(array, split(mesh)) if mesh else array
 
 
 def collected(array: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """In a compiled function: the whole result comes to every device, and so to every process."""
+    """Copies a whole result to every device, and so to every process, inside a compiled function."""
     return jax.lax.with_sharding_constraint(array, replicated(mesh)) if mesh else array
 
 
@@ -59,12 +59,18 @@ def compared_maps(
     where: np.ndarray,
     what: str,
 ) -> Columns:
-    """The columns of pairs whose outputs are maps, which are compared where they lie.
+    """Compares outputs that are maps, on the devices where they lie.
 
     Args:
-      compare: compiled: (mesh, reference, rows, outputs, where) -> columns [B, ...] with "finite".
-      reference, rows, outputs, where: see `Comparison`.
-      what: the outputs, for a message if they are not finite.
+      compare: Compiled function (mesh, reference, rows, outputs, where) -> columns `[B, ...]` with "finite".
+      reference: See `Comparison`.
+      rows: See `Comparison`.
+      outputs: See `Comparison`.
+      where: See `Comparison`.
+      what: Name of the outputs, for the message if they are not finite.
+
+    Returns:
+      The columns without "finite".
     """
     filled_rows, filled_where = filled(rows, where, len(reference.label))
     found = compare(mesh_of(outputs), reference, filled_rows, jnp.asarray(outputs), filled_where)
@@ -77,28 +83,38 @@ def compared_maps(
 def moved_rows(
     shifting: Shifting, mesh: Mesh | None, images: jax.Array, rows: jax.Array, where: jax.Array
 ) -> jax.Array:
-    """Those of `images` [B, H, W, C] that `rows` [N] names, each moved by its own `where` [N, parameters].
+    """Selects images and moves each of them.
 
-    Every device of `mesh` computes a part of them, see `mesh_of`.
+    Args:
+      shifting: The kind of shifts.
+      mesh: Devices that divide the work, see `mesh_of`.
+      images: `[B, H, W, C]`.
+      rows: Positions of the selected images, `[N]`.
+      where: Their shifts, `[N, parameters]`.
     """
     return divided(shifting.move(images[rows], where), mesh)
 
 
 def tell_nobody(pairs: int) -> None:
-    """Tells nobody how many pairs are done."""
+    """Ignores the number of completed pairs."""
 
 
 @dataclass
 class Trial:
-    """One batch under one measurement: what `run` needs, and a `Refine` may use.
+    """One batch of one measurement.
 
     Attributes:
-      images: [B, H, W, C] with their margins, see `everywhere`.
-      reference: what shifted images are compared with.
-      still: columns of the unshifted images, each [B] or [B, ...].
-      label, mask, numbers: [B]; numbers are the images' places in the data set, of filling the next one's.
-      until_fooled: leave out the further shifts of an image once it is classified wrongly.
-      advance: told how many (image, shift) pairs are done or left out.
+      predict: Function from images to outputs.
+      compare: How outputs are compared.
+      shifting: The kind of shifts.
+      images: `[B, H, W, C]` with their margins, see `everywhere`.
+      reference: Reference of the comparison.
+      still: Columns of the unshifted images, each `[B]` or `[B, ...]`.
+      label: Labels, `[B, ...]`.
+      mask: Images that count, bool `[B]`. False for padding.
+      numbers: Index of each image in the data set, `[B]`. Padding has the index of the next image.
+      until_fooled: Skip the remaining shifts of an image after its first wrong class.
+      advance: Called with the number of (image, shift) pairs that were completed or skipped.
     """
 
     predict: Predict
@@ -114,24 +130,33 @@ class Trial:
     advance: Callable[[int], None] = tell_nobody
 
     def filled(self, rows: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """At most B `rows` [n] and their shifts `where` [n, parameters], both filled up with zeros to [B]."""
+        """Pads at most B `rows` `[n]` and their shifts `where` `[n, parameters]` with zeros to B."""
         return filled(rows, where, len(self.mask))
 
     def forward(self, rows: np.ndarray, where: np.ndarray) -> Any:
-        """Outputs [B, ...] for at most B `rows` [n] moved by `where` [n, parameters]; the rest is filling."""
+        """Outputs `[B, ...]` for at most B `rows` `[n]`, moved by `where`; the other outputs are padding."""
         moved = (self.images, *self.filled(rows, where))
         return self.predict(moved_rows(self.shifting, mesh_of(self.images), *moved))
 
     def run(self, where: np.ndarray, among: np.ndarray | None = None) -> Table:
-        """The answers under the shifts [K, B, parameters], shift by shift, in full batches of pairs.
+        """Evaluates the batch under shifts, one shift after the other, in full batches of pairs.
 
-        With `until_fooled`, pairs of images that are known to be fooled are dropped, and the others move up.
-        `among` [B] leaves out images from the start.
+        With `until_fooled`, pairs of images with a known wrong class are dropped. Other pairs fill the batch.
+
+        Args:
+          where: The shifts `[K, B, parameters]`.
+          among: The images to evaluate, bool `[B]`; default: all.
+
+        Returns:
+          The table of results.
+
+        Raises:
+          ConfigError: The images cannot be moved by these shifts, or `until_fooled` is set without classes.
         """
         count, size = where.shape[:2]
         self.shifting.check(self.images.shape, where)
         if self.until_fooled and "correct" not in self.still:
-            raise ConfigError("worst cases need classes of images: compare logits, not features or maps.")
+            raise ConfigError("worst cases need classes of images: use CompareLogits, not features or maps.")
         alive = self.mask if among is None else self.mask & among
         if self.until_fooled:
             alive = alive & self.still["correct"]
@@ -164,7 +189,8 @@ class Trial:
             done = 0
         self.advance(done)
         visited = visited.reshape(count, size)
-        if self.until_fooled:  # what was under way beyond an image's first failure depends on the batch
+        # Pairs computed after an image's first wrong class depend on the batch, so they do not count.
+        if self.until_fooled:
             wrong = visited & ~columns["correct"].reshape(count, size)
             visited &= np.cumsum(wrong, axis=0) - wrong == 0
         shaped = {name: column.reshape(count, size, *column.shape[1:]) for name, column in columns.items()}
@@ -172,11 +198,19 @@ class Trial:
 
 
 class Refine(Protocol):
-    """Looks for further shifts, knowing what the first ones did."""
+    """Interface of searches for worse shifts, which start from the results of a table."""
 
     @property
     def count(self) -> int:
-        """Passes of an image through the network, those left out included: what `Trial.advance` is told."""
+        """Forward passes per image, including skipped ones, as reported to `Trial.advance`."""
 
     def __call__(self, trial: Trial, table: Table) -> Table:
-        """The answers under the further shifts."""
+        """Evaluates the batch under further shifts.
+
+        Args:
+          trial: The batch.
+          table: The results so far.
+
+        Returns:
+          The table of the further shifts.
+        """

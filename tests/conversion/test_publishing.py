@@ -55,7 +55,7 @@ CARD = ModelCard(
     ),
     exif=True,
 )
-INTEGER = {"pairs": 40, "consistency": 0.9725, "accuracy": 0.75, "about": "2 random shifts an image"}
+INTEGER = {"pairs": 40, "consistency": 0.9725, "accuracy": 0.75, "about": "2 random shifts per image"}
 MEASURED = {"images": 20, "accuracy": 0.7125, "integer": INTEGER}
 OTHER = {**MEASURED, "accuracy": 0.1}
 
@@ -273,21 +273,24 @@ CROP = ModelCard.from_json(CARD.to_json() | {"eval_crop_ratio": 1.0})
 @pytest.mark.parametrize(
     ("results", "fault"),
     [
-        (None, "no results are stored of the weights in {run}. Measure"),
-        ({"card": STEP.to_json(), **MEASURED}, "of other weights: of step 5, these are of step 7."),
-        ({"card": CROP.to_json(), **MEASURED}, "of other weights: their cards differ in eval_crop_ratio."),
+        (None, "there are no stored results for the weights in {run}. Measure"),
+        (
+            {"card": STEP.to_json(), **MEASURED},
+            "to other weights: its step is 5, but these weights are from step 7.",
+        ),
+        ({"card": CROP.to_json(), **MEASURED}, "to other weights: the cards differ in eval_crop_ratio."),
         (
             {"card": CARD.to_json(), "weights": "0" * 64, **MEASURED},
-            "the card is the same, but not the values.",
+            "the cards are equal, but the values differ.",
         ),
-        (MEASURED, "it has no card that can be read"),
+        (MEASURED, "its card is missing or unreadable"),
         ({"card": CARD.to_json()}, "eval.json has no results of eval.py"),
     ],
 )
 def test_results_of_other_weights_are_none(run, tmp_path, results, fault):
     if results:
         write_json(run / "eval.json", results)
-    with pytest.raises(DataError, match="no results are stored") as error:
+    with pytest.raises(DataError, match="no stored results") as error:
         publish(run, tmp_path / "published")
     assert fault.format(run=run) in str(error.value) and not (tmp_path / "published").exists()
     command = f"python eval.py --workdir={run} --integer_shifts --fractional_shifts"

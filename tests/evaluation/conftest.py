@@ -1,4 +1,4 @@
-"""eval.py in the tests' own process."""
+"""Fixture that runs eval.py in the process of the tests."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def eval_program() -> Iterator[ModuleType]:
-    """The module eval.py; its flags (`own_flags`), at their defaults, are forgotten after the test."""
+    """The module eval.py. Its flags (`own_flags`) have their defaults and are removed after the test."""
     before = set(flags.FLAGS)
     spec = importlib.util.spec_from_file_location("eval_under_test", ROOT / "eval.py")
     module = importlib.util.module_from_spec(spec)

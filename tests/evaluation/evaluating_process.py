@@ -1,4 +1,4 @@
-"""Run as one of several processes: evaluates its share of every batch and prints the results as JSON.
+"""Program of one of several processes: evaluates its part of every batch and prints the results as JSON.
 
 python evaluating_process.py PORT COUNT INDEX
 """
@@ -42,8 +42,8 @@ class Mapping(nn.Module):
 
 
 def results(count, index):
-    """Of the process with this index."""
-    # Labels on the host: every process must know them all before the images are divided.
+    """Results of the process with this index."""
+    # Labels are computed on the host: every process needs all of them before the images are divided.
     logits = lambda x: np.asarray(jax.device_get(Strided().apply({}, x, False)))  # noqa: E731
     data, own = labelled(logits, smooth_noise(BATCH * BATCHES, SIDE + 2 * MARGIN), MARGIN), BATCH // count
     starts = [BATCH * k + own * index for k in range(BATCHES)]

@@ -1,4 +1,4 @@
-"""Tiny networks that give maps, and images and masks for them."""
+"""Tiny networks whose outputs are maps, with images and masks."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import numpy as np
 from classifiers import smooth_noise
 
 SIDE = 16
-LEVELS = np.float32([-0.8, 0.0, 0.8])  # grey values of three classes
+LEVELS = np.float32([-0.8, 0.0, 0.8])  # grey values of the three classes
 
 
 @jax.jit
@@ -26,12 +26,12 @@ def classes(images: jax.Array) -> jax.Array:
 
 
 def strided(network: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
-    """The network on every third pixel, enlarged by repetition: no shift is safe."""
+    """The network on every third pixel, enlarged by repetition: every shift may change its output."""
     return jax.jit(lambda x: jnp.repeat(jnp.repeat(network(x)[:, ::3, ::3], 3, 1), 3, 2)[:, :SIDE, :SIDE])
 
 
 def target_scenes(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of blobs in two grey values on noisy ground, and their masks with ignored (255) borders."""
+    """Images of blobs with two grey values on a noisy background, and masks with ignored (255) borders."""
     rng, label = np.random.default_rng(2), np.zeros((count, SIDE, SIDE), int)
     rows, columns = np.mgrid[:SIDE, :SIDE]
     for mask in label:
@@ -46,7 +46,7 @@ def target_scenes(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def images_of(count: int, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """Normalised images whose values lay in [0, 1]."""
+    """Normalised images; their values were in [0, 1] before."""
     noise = smooth_noise(count, SIDE)
     low, high = noise.min(), noise.max()
     return ((0.1 + 0.8 * (noise - low) / (high - low) - mean) / np.asarray(std)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""How far a map is from itself, moved along with the image."""
+"""Tests of the equivariance error of a map."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_maps_move_along_as_fractional_shift_moves_them(sides, draw, x64):
 
 
 def test_where_a_map_may_have_moved():
-    assert displacements(1, 8, 8) == pytest.approx([1])  # no grid to choose
+    assert displacements(1, 8, 8) == pytest.approx([1])  # there is no grid to choose
     assert sorted(displacements(1, 4, 8)) == pytest.approx([0, 0.5, 1])
     assert displacements(0.5, 16, 8) == pytest.approx([1])
     assert displacements(3, 5, 9) == pytest.approx([5 / 3, 1, 2])
@@ -25,7 +25,13 @@ def test_where_a_map_may_have_moved():
 def test_a_map_that_is_too_far_away_is_not_taken_for_aligned(draw, x64):
     still = np.asarray(remove_nyquist(draw(1, 8, 8, 2)))
     spectrum = np.fft.fft2(still, axes=(1, 2))
-    for pixels, fits in ((0.5, True), (1.5, True), (2.5, True), (3.5, False), (2, False)):  # of the image
+    for pixels, fits in (
+        (0.5, True),
+        (1.5, True),
+        (2.5, True),
+        (3.5, False),
+        (2, False),
+    ):  # pixels of the image
         moved = moved_along(spectrum, np.array([[pixels / 2, 0]]))
         error, aligned = equivariance_error(still, moved, (1.5, 0), (1, 16, 16, 3), 1e-9)
         assert (error < 1e-12) == fits and (not fits or aligned == (pixels != 1.5))

@@ -1,6 +1,7 @@
-"""The audit of operations: what it finds in known networks.
+"""Tests of the audit with known networks.
 
-Exact layers in float64 are held to 1e-12, thousands of roundings of 2e-16; what breaks is above 1e-3.
+Exact layers in float64 must have errors below 1e-12: thousands of roundings of 2e-16. Layers that break
+equivariance have errors above 1e-3.
 """
 
 import dataclasses
@@ -47,7 +48,7 @@ CONV = "conv_general_dilated"
 
 
 def variables_of(module, x):
-    """Random ones; from NumPy, for `init` compiles every operation by itself."""
+    """Random variables from NumPy, because `init` compiles every operation separately."""
     shapes = jax.eval_shape(module.init, jax.random.key(0), x)
     numbers = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: jnp.asarray(numbers.standard_normal(leaf.shape), leaf.dtype), shapes)
@@ -73,11 +74,11 @@ def test_the_stride_is_found(draw):
     assert broken(found) == [found.first_break] == ["conv2"] and found.network == "Net"
     assert layers["conv1"].after < 1e-12 < 1e-2 < layers["conv2"].after
     assert layers["conv2"].before < 1e-12 and layers["conv2"].shape == (2, 4, 4, 4)
-    assert layers["head"].before > 1e-3 and layers["head"].state == "follows"  # not the head's doing
+    assert layers["head"].before > 1e-3 and layers["head"].state == "follows"  # the head is not the cause
     names = [("conv1", CONV), ("", "relu"), ("conv2", CONV), ("", "relu"), ("head", "dot_general")]
     assert [(layer.path, layer.operation) for layer in found.layers] == names  # the order of execution
     assert found.finding.startswith(f"conv2 ({CONV}) at ")
-    assert "is the first to break under a shift by (1, 1): its input moves along" in found.finding
+    assert "is the first to break under a shift by (1, 1): its input is equivariant" in found.finding
     assert "Reason: a strided convolution by 2 keeps frequencies that alias. Sample by" in found.finding
 
 
@@ -103,7 +104,7 @@ def test_both_precisions_stand_side_by_side(draw):
 
 
 class Half(nn.Module):
-    """Layers told to compute in bfloat16, by a field or by a cast in the code."""
+    """Layers that compute in bfloat16, set by a field or by a cast in the code."""
 
     cast: bool = False
 
@@ -119,7 +120,7 @@ def test_layers_of_a_narrow_type_are_judged_in_float64(draw):
     assert layers["last"].dtype == "bfloat16" and not broken(found) and not found.notes
     assert layers["last"].after < 1e-12 < 1e-4 < layers["last"].deployed < 0.05  # epsilon is 8e-3
     x = draw(2, 8, 8, 3)
-    assert Half().apply(variables_of(Half(), x), x).dtype == jnp.bfloat16  # by itself
+    assert Half().apply(variables_of(Half(), x), x).dtype == jnp.bfloat16  # without the audit
 
 
 class Float32(nn.Module):
@@ -145,11 +146,13 @@ def test_casts_in_the_code_are_left_out_in_float64(narrow, draw):
     assert broken(found) == ["last"] and layers["conv"].after < 1e-12 and not found.notes
     found, layers = report(Float32(narrow, padding="CIRCULAR"), draw, (0.5, 0.5))
     assert not broken(found) and layers["last"].after < 1e-12
-    assert layers["last"].deployed > {"float32": 1e-9, "bfloat16": 1e-4}[narrow]  # there, they are not
+    assert (
+        layers["last"].deployed > {"float32": 1e-9, "bfloat16": 1e-4}[narrow]
+    )  # casts are kept in the usual precision
 
 
 class Filtered(nn.Module):
-    """A filter that the program holds, rounded to bfloat16."""
+    """A filter that is a constant of the program, rounded to bfloat16."""
 
     @nn.compact
     def __call__(self, x):
@@ -162,7 +165,7 @@ def test_rounded_constants_allow_no_answer_and_are_told(draw):
     assert layers["conv"].state == "exact" and layers["last"].state == "not compared" and not broken(found)
     assert layers["last"].note == "rounding of a narrow type"
     assert found.finding.startswith("Nothing that could be compared breaks")
-    assert "constants of a narrower type than float64: all errors behind it may be rounding" in found.notes[0]
+    assert "constants of a narrower type than float64: all errors after it may be rounding" in found.notes[0]
 
 
 class Pointwise(nn.Module):
@@ -175,13 +178,15 @@ class Pointwise(nn.Module):
 def test_a_nonlinearity_breaks_fractions_of_a_pixel_only(draw):
     assert not broken(report(Pointwise(), draw, (1, 3))[0])
     found, layers = report(Pointwise(), draw, (0.5, 0.5))
-    assert broken(found) == [""] and found.first_break.startswith("relu (")  # of the network itself: its line
+    assert broken(found) == [""] and found.first_break.startswith(
+        "relu ("
+    )  # the network has no path, so its line is named
     assert "Reason: a non-linearity of unbounded band. Use layers.UpPolynomial" in found.finding
-    assert layers["next"].note == "broken before it, in relu"
+    assert layers["next"].note == "broken earlier, in relu"
 
 
 class Polyphase(nn.Module):
-    """Sampled by a grid that is chosen for each image; with an ideal filter exact for fractions too."""
+    """Sampling with a grid chosen for each image. With an ideal filter it is exact for fractions too."""
 
     inner: type = Subsample
 
@@ -193,7 +198,7 @@ class Polyphase(nn.Module):
 
 
 def test_a_chosen_grid_is_allowed_for_whole_pixels(draw):
-    """But for a result: a map that is the answer is to move as far as the image."""
+    """Except for results: a map that is the output must move exactly as far as the image."""
     for shift in ((1, 1), (-5, 7)):
         found, layers = report(Polyphase(), draw, shift)
         assert broken(found) == [found.first_break] == ["output"] and layers["last"].after < 1e-12
@@ -211,7 +216,7 @@ def test_a_chosen_grid_is_allowed_for_fractions_where_nothing_aliases(draw):
 
 @pytest.mark.parametrize("sampler", ["polyphase", "blur"])
 def test_samplers_that_a_network_asks_for_their_phase_are_looked_at(sampler, draw):
-    """A ResNet calls `with_phase`, so that the shortcut is sampled where the branch is."""
+    """A ResNet calls `with_phase`, so that the shortcut uses the same grid as the branch."""
     sizes = {"depths": (1, 1), "widths": (4, 4), "norm": "channel"}
     module = create_model("resnet20_cifar_circular", sampler=sampler, num_classes=3, **sizes)
     found, layers = report(module, draw, (1, 1))
@@ -227,7 +232,7 @@ def test_samplers_that_a_network_asks_for_their_phase_are_looked_at(sampler, dra
 
 
 class Lowpassed(nn.Module):
-    """The activation aliases into frequencies that the sampler removes, or that nothing does."""
+    """The activation aliases to frequencies that the sampler removes, if there is one."""
 
     sampled: bool
 
@@ -247,7 +252,7 @@ def test_what_the_next_layer_mends_is_no_break(draw):
 
 
 class Around(nn.Module):
-    """A layer whose own code restores what a layer inside it breaks."""
+    """A layer that corrects the error of a layer inside it."""
 
     @nn.compact
     def __call__(self, x):
@@ -263,7 +268,7 @@ class Checker(nn.Module):
 
 def test_what_the_layer_around_mends_is_no_break(draw):
     found, layers = report(Around(), draw, (1, 1))
-    assert layers["checker"].after == pytest.approx(2.0)  # its sign changes
+    assert layers["checker"].after == pytest.approx(2.0)  # the sign of its output changes
     assert layers["checker"].state == "mended" and not broken(found)
 
 
@@ -291,7 +296,7 @@ def test_flattening_is_found_and_what_is_no_map_is_told(draw):
     found, layers = report(Flat(), draw, (1, 1))
     assert broken(found) == [""] and found.first_break.startswith("reshape (")
     assert "Reason: flattens rows or columns together with other axes" in found.finding
-    assert layers["tokens"].state == layers["rows"].state == "exact"  # rows of places are maps
+    assert layers["tokens"].state == layers["rows"].state == "exact"  # arrays of positions are maps
     assert layers["head"].state == "follows"
 
 
@@ -307,7 +312,7 @@ def test_zeros_hide_nothing_that_can_be_seen(draw):
     (found,) = audited(Zeros(), Zeros().init(jax.random.key(0), x), x, [(1, 1)])
     layers = {layer.path: layer for layer in found.layers}
     assert layers["head"].note == "only zeros" and broken(found) == ["conv"]
-    assert any("head" in note and "only zeros come out" in note for note in found.notes)
+    assert any("head" in note and "all outputs are zero" in note for note in found.notes)
 
 
 class Body(nn.Module):
@@ -335,7 +340,7 @@ def test_layers_inside_transformations_are_looked_at(lift, draw):
     found, layers = report(Transformed(lift), draw, (1, 1))
     assert broken(found) == ["body/padded"] and not found.notes
     assert layers["before"].state == "exact"
-    if lift is scanned:  # every turn is a call of its own: the second one's input is broken already
+    if lift is scanned:  # each iteration is a separate call: the second one's input is already broken
         states = [layer.state for layer in found.layers if layer.path == "body/same"]
         assert states == ["exact", "follows"]
     else:
@@ -363,13 +368,15 @@ def test_layers_under_vmap_are_looked_at(draw):
 )
 def test_a_stem_that_runs_in_pieces_and_again_is_looked_at(activation, mends, draw, monkeypatch):
     monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=1))
-    monkeypatch.setattr(jax, "device_count", lambda: 1)  # several devices take no pieces
+    monkeypatch.setattr(
+        jax, "device_count", lambda: 1
+    )  # with several devices the stem does not run in pieces
     normal = nn.initializers.normal(1.0)
     stem = ActivatedStem(4, 3, 2, IdealDownsample, activation, residual=True, kernel_init=normal)
     found, layers = report(stem, draw, (0.5, 0.5))
     assert not found.notes and layers["conv"].state == "exact"
     assert not any(layer.state == "not compared" for layer in found.layers)
-    # The quadratic is mended by the sampler that it is fused with; a rectifier breaks.
+    # The sampler, fused with the quadratic, mends its error. The rectifier's error stays.
     assert broken(found) == ([] if mends else ["activation"]) and "sampler" in layers
 
 
@@ -415,12 +422,12 @@ def test_what_cannot_be_looked_at_is_refused(draw):
     def fickle(x):
         return jnp.tanh(x) if x.dtype == jnp.float64 else x.sum((1, 2)) @ jnp.ones((3, 2))
 
-    with pytest.raises(AliasFreeError, match="fickle performs other operations in float64"):
+    with pytest.raises(AliasFreeError, match="fickle performs different operations in float64"):
         audit(fickle, images)
     for shifts in ((1, 1), [(1, 2, 3)], [(float("nan"), 0)]):
-        with pytest.raises(ConfigError, match="shifts are pairs"):
+        with pytest.raises(ConfigError, match="shifts must be pairs"):
             audit(jnp.tanh, images, shifts=shifts)
-    with pytest.raises(ConfigError, match=r"a shift by \(4, 0\) moves images of \(4, 4\) round"):
+    with pytest.raises(ConfigError, match=r"a circular shift by \(4, 0\) does not change images of \(4, 4\)"):
         audit(jnp.tanh, images, shifts=[(4, 0)])
 
 
@@ -433,7 +440,7 @@ def enlarged(x):
 
 
 class Between(nn.Module):
-    """A function called between two layers that break nothing."""
+    """A function that is called between two exact layers."""
 
     function: Callable
 
@@ -516,7 +523,7 @@ def test_a_norm_over_channels_is_named(draw):
 
 
 def test_functions_that_hold_their_parameters(draw):
-    """Arrays of the function's own are of its own precision: kernels do no harm, and lax takes no others."""
+    """Arrays inside a function keep their precision: lax needs equal types, and kernels cause no errors."""
     images, kernel = draw(2, 8, 8, 3), draw(3, 3, 3, 4)
     variables = variables_of(Net(), images)
     (found,) = audit(lambda x: Net().apply(variables, x), images, shifts=[(1, 1)])

@@ -1,4 +1,4 @@
-"""The audit's tables, picture and command line, on a file of a user's."""
+"""Tests of the audit's tables, picture and command line, with a user's file."""
 
 import json
 import sys
@@ -53,7 +53,7 @@ number = 7
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """A module of the user's, on the path under a name that no other test has imported."""
+    """Name of a user's module on the path, which no other test has imported."""
     name = f"mine_{uuid.uuid4().hex}"
     (tmp_path / f"{name}.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -67,8 +67,10 @@ def test_the_command_tells_the_first_layer_and_writes_what_it_found(module, tmp_
     run(command, *targets, *options)
     text = capsys.readouterr().out
     assert "make_network, image shifted by (1, 0)" in text and "down (conv_general_dilated)" in text
-    lines = [line for line in text.splitlines() if line.endswith("breaks, the first")]
-    assert len(lines) == 1 and lines[0].startswith("down")  # the mean of sums over ones is exact: mended
+    lines = [line for line in text.splitlines() if line.endswith("breaks first")]
+    assert len(lines) == 1 and lines[0].startswith(
+        "down"
+    )  # in the other network the mean is exact, so the error is mended
     assert "make_network: down (conv_general_dilated) at " in text
     assert "with_variables: Nothing breaks under a shift by (1, 0)." in text
 
@@ -83,7 +85,7 @@ def test_the_command_tells_the_first_layer_and_writes_what_it_found(module, tmp_
         and "| down (conv_general_dilated) | 4x4x2 |" in page
     )
     pixels = np.asarray(Image.open(picture).convert("L"))
-    assert pixels.shape[1] > 800 and (pixels < 200).mean() > 0.005  # not a white page
+    assert pixels.shape[1] > 800 and (pixels < 200).mean() > 0.005  # the picture is not blank
 
 
 def test_a_run_is_audited_on_images_of_its_size(tmp_path, capsys):
@@ -119,7 +121,7 @@ def test_a_run_that_gives_maps_is_audited(task, tmp_path, capsys):
         (["no_such_package.file:make"], "there is no module 'no_such_package.file'"),
         (["nowhere.py:make"], "there is no file nowhere.py"),
         (["{}:make_networks"], "unknown function 'make_networks'. Did you mean 'make_network'?"),
-        (["{}:number"], "is no function but int"),
+        (["{}:number"], "is not a function but int"),
         (["{}:nothing"], "nothing() returned dict: expected a flax.linen.Module"),
         (["{}:badly"], "returned variables of type list"),
         (["{}:wrong_arguments"], "returned arguments of type int"),
@@ -128,7 +130,7 @@ def test_a_run_that_gives_maps_is_audited(task, tmp_path, capsys):
         (["{}:make_network", "--shift=1"], "--shift=1: expected rows,columns in pixels"),
         (
             ["{}:make_network", "--image=8,8,1", "--shift=8,0"],
-            "a shift by (8, 0) moves images of (8, 8) round",
+            "a circular shift by (8, 0) does not change images of (8, 8)",
         ),
     ],
 )

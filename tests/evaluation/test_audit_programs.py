@@ -1,4 +1,4 @@
-"""Audits of functions of no framework: layouts, branches and loops."""
+"""Tests of audits of plain functions: layouts, branches and loops."""
 
 import inspect
 
@@ -11,7 +11,7 @@ CONV = "conv_general_dilated"
 
 
 def strided(x, kernel):
-    """A function of single images [C, H, W], of no framework."""
+    """A plain function of single images `[C, H, W]`."""
     x = jnp.maximum(x, 0.1)
     x = jax.lax.conv_general_dilated(x[None], kernel, (2, 2), "SAME")[0]
     return jnp.tanh(x).mean((1, 2))
@@ -47,7 +47,7 @@ def test_branches_and_loops_are_looked_into(draw):
 
 
 def stacked(x, turns):
-    """Maps and vectors that the turns of a loop give, last first."""
+    """Maps and vectors from the iterations of a loop, in reverse order."""
 
     def turn(carry, scale):
         maps = carry * scale
@@ -69,7 +69,7 @@ def test_what_the_turns_of_a_loop_give_is_followed(draw):
 def test_an_error_is_followed_through_any_number_of_integers(draw):
     def counted(x):
         y = jnp.round(x * jnp.arange(8.0)[:, None, None]).astype(jnp.int32)
-        return 0.5 * jax.lax.fori_loop(0, 1100, lambda _, y: y + 1, y)  # deeper than Python calls go
+        return 0.5 * jax.lax.fori_loop(0, 1100, lambda _, y: y + 1, y)  # deeper than Python's recursion limit
 
     (found,) = audit(counted, draw(1, 8, 8, 1), shifts=[(1, 0)])
     assert found.finding.startswith("mul (") and found.layers[-1].after > 1e-3
@@ -82,5 +82,5 @@ def test_branches_that_the_images_choose_are_run_whole(draw):
 
     x = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0, 0].set(1.0)
     (found,) = audit(chosen, x, shifts=[(1, 0)])
-    assert found.finding.startswith("slice (")  # the place that decides
+    assert found.finding.startswith("slice (")  # the pixel that decides
     assert found.layers[-1].after > 0.05  # tanh(1) is not sin(1)

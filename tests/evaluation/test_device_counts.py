@@ -1,6 +1,6 @@
-"""What is measured does not depend on how many devices and processes share the work, nor on the batch size.
+"""Tests that results do not depend on the batch size and the number of devices and processes.
 
-The classifier adds small whole numbers, which float32 does exactly: equal shifts give equal bits.
+The classifier adds small whole numbers, which is exact in float32: equal shifts give equal bits.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ LABELS = np.asarray(sums(IMAGES).argmax(-1), np.int32)
 
 @dataclass(frozen=True)
 class Where:
-    """The shifts themselves, image by image."""
+    """A reduction that returns the shifts of each image."""
 
     until_fooled: ClassVar[bool] = False
 
@@ -49,7 +49,7 @@ class Where:
 
 
 def batches(images, size, processes=1, local=1, side=SIDE):
-    """What `evaluated_batches` makes of the shares of several processes with so many devices each."""
+    """Batches as `evaluated_batches` makes them from the parts of several processes."""
     own = -(-size // processes)
     rows = own + -own % local
     for first in range(0, images, size):
@@ -82,7 +82,7 @@ def measurements():
 
 
 def without_means(results):
-    """Sums of float64 depend on where a batch ends, by the last bit."""
+    """Removes means: the last bit of float64 sums depends on the end of a batch."""
     return {k: without_means(v) if isinstance(v, dict) else v for k, v in results.items() if k != "mean"}
 
 
@@ -90,7 +90,7 @@ def without_means(results):
 def test_any_batch_size_device_and_process_count_sees_the_same_shifts(images):
     wanted = evaluate(sums, batches(images, 8), measurements())
     assert len(wanted["real"]["where"]) == images
-    # Of 1, 4, 8, 8 and 4 rows: what is compiled for one serves the others of its size.
+    # Batches of 1, 4, 8, 8 and 4 rows: equal sizes share a compiled program.
     for size, processes, local in [(1, 1, 1), (3, 1, 4), (5, 2, 2), (5, 4, 1), (2, 4, 1)]:
         found = evaluate(sums, batches(images, size, processes, local), measurements())
         assert without_means(found) == without_means(wanted), (size, processes, local)
@@ -98,7 +98,7 @@ def test_any_batch_size_device_and_process_count_sees_the_same_shifts(images):
 
 def test_filling_does_not_change_a_bit_of_any_result():
     plain = evaluate(sums, batches(14, 7), measurements())
-    for devices in (2, 4):  # a batch of 7 is filled up to 8
+    for devices in (2, 4):  # a batch of 7 is padded to 8
         placed = evaluated_batches(batches(14, 7), make_mesh(devices))
         assert evaluate(sums, placed, measurements()) == plain, devices
 
@@ -120,7 +120,7 @@ PAPER = ("aps_consistency", "aps_cifar_circular", "lps_consistency", "afc_intege
 
 @pytest.mark.parametrize("paper", [False, True])
 def test_presets_draw_for_the_batches_that_were_asked_for(paper):
-    """One stream for two measurements; the mean of batches, of which the last is not full."""
+    """Two measurements share a stream. The last batch of the mean over batches is not full."""
 
     def found(processes, local, size=7):
         setting = PresetConfig(side=4 * SIDE, seed=1, margin=2)
@@ -136,7 +136,7 @@ def test_presets_draw_for_the_batches_that_were_asked_for(paper):
 
 
 def test_shares_of_a_batch_hold_its_images_in_order_and_no_other():
-    """Whatever the processes: a preset of an original's batch has the original's batches."""
+    """With any number of processes, a preset gets the batches of the original program."""
     data = base_config().data
     data.update({"image_size": SIDE, "mean": (0.5,), "std": (0.5,), "eval_crop_ratio": 1.0})
     for images, size, count in product((1, 7, 13), (1, 5, 8), (1, 2, 3, 4)):

@@ -1,4 +1,4 @@
-"""eval.py on data whose classes are, or are not, those of the network."""
+"""Tests of eval.py with data that have the network's classes or other classes."""
 
 import json
 
@@ -32,7 +32,7 @@ def card(names, **changes):
 
 
 def test_numbered_folders_are_the_classes_of_these_numbers(eval_program, monkeypatch, tmp_path, capsys):
-    """Folders sort as text, 0, 1, 10, 2; the network that always says 2 is right on folder 2."""
+    """Folders are sorted as text: 0, 1, 10, 2. The network always predicts 2, the class of folder 2."""
     path = folders(tmp_path / "data/val", {str(i): 3 if i == 2 else 1 for i in range(11)}).parent
     about = card([str(i) for i in range(11)])
     module = create_model(about.model, **about.options)
@@ -68,7 +68,7 @@ def test_some_classes_and_no_names(eval_program, tmp_path, capsys):
     fitted = eval_program.check_fits(card(("wolf", "zebra", "yak")), source)
     assert fitted.labels.tolist() == [2, 1, 1]
     assert "only 2 of the 3 classes of the network; labels are matched by name" in capsys.readouterr().out
-    assert eval_program.check_fits(card("01"), source) is source  # as a converted network has them
+    assert eval_program.check_fits(card("01"), source) is source  # converted networks have such names
     assert "folders are taken in order: yak = 0, zebra = 1" in capsys.readouterr().out
 
 
@@ -88,4 +88,4 @@ def test_imagenet_c_has_the_labels_of_the_clean_images(eval_program, tmp_path, k
 
     evaluate_corruptions(tmp_path / "c", fitted, measure, note=told.append)
     assert labels == [fitted.labels.tolist()] * 5
-    assert len(told) == (known[0] == "zebra")  # once
+    assert len(told) == (known[0] == "zebra")  # shown only once

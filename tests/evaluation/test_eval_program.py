@@ -1,4 +1,4 @@
-"""eval.py as a user calls it."""
+"""Tests of eval.py as a user calls it."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def evaluate(*arguments):
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """A random one-channel network for ten classes, saved as a converted one is."""
+    """A random one-channel network for ten classes, saved like a converted network."""
     options = {"num_classes": 10, "depths": (1,), "widths": (8,)}
     module = create_model("convnext_aps_micro", **options)
     rng = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def network(tmp_path_factory):
 def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
     (network / "results.json").write_text(
         '{"accuracy": 0.5, "chosen_by": "accuracy", "chosen_on": "test"}'
-    )  # as in <run>/best
+    )  # a file like that in <run>/best
     ended = evaluate(
         f"--checkpoint={network}",
         QUICKSTART,
@@ -63,7 +63,7 @@ def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
     results = json.loads((network.parent / "random.eval.json").read_text())
     assert results["chosen_as"] == chosen and results["weights"] == weights_sha256(load_model(network)[2])
     assert results["images"] == 20 and results["integer"]["pairs"] == 40
-    assert results["data"]["mean"] == [0.25]  # the network's, not the configuration's
+    assert results["data"]["mean"] == [0.25]  # from the network, not from the configuration
     assert "fractional" not in results
 
 
@@ -99,7 +99,7 @@ def test_everything_in_one_run(network, tmp_path):
     assert by_radius == [results["accuracy"]] * 3
     assert results["published"]["aps_consistency"]["consistency"] == 100
     assert re.search(r"aps_consistency +consistency +100\n", ended.stdout)
-    assert "100%" in ended.stderr  # the progress bar reaches its end
+    assert "100%" in ended.stderr  # the progress bar is complete
     check_pictures(output, results)
     assert f"{output}, {output.with_suffix('.md')}, {output.with_suffix('.html')}\n" in ended.stdout
 
@@ -116,7 +116,7 @@ def check_pictures(output, results):
 
 
 def test_what_cannot_be_measured_is_explained(network, eval_program):
-    """Before anything is measured."""
+    """The error is raised before anything is measured."""
     arguments = [f"--checkpoint={network}", QUICKSTART, "--imagenet_c=/nowhere", "--crop_shifts"]
     cli.parse(["eval.py", *arguments])
     with pytest.raises(DataError, match="no directory /nowhere .--imagenet_c"):

@@ -1,4 +1,4 @@
-"""The measures, against classifiers whose answers are known exactly."""
+"""Tests of the evaluator with classifiers whose outputs are known exactly."""
 
 import jax
 import jax.numpy as jnp
@@ -29,18 +29,18 @@ SIDE = 8
 
 
 def evaluate(predict, batches, *, integer=False, fractional=False, **draws):
-    """Measures the two kinds of random circular shifts."""
+    """Measures random circular shifts of both kinds."""
     draws = {"shifts": 8, "max_shift": 32, "seed": 0} | draws
     wanted = [make for make, on in ((integer_shifts, integer), (fractional_shifts, fractional)) if on]
     measurements = [make(SIDE, **draws) for make in wanted]
     results = evaluator.evaluate(predict, batches, measurements)
     for measurement in measurements:
-        assert results[measurement.name].pop("about").startswith(f"{draws['shifts']} random shifts an image")
+        assert results[measurement.name].pop("about").startswith(f"{draws['shifts']} random shifts per image")
     return results
 
 
 def batch(images, labels=None, padding=0):
-    """A batch with `padding` more images, whose content must not matter."""
+    """A batch with `padding` additional images, which must not change results."""
     labels = np.zeros(len(images), int) if labels is None else np.asarray(labels)
     extra = np.full((padding, *images.shape[1:]), 1e3, np.float32)
     mask = np.arange(len(images) + padding) < len(images)
@@ -63,7 +63,7 @@ def one_dot(count):
 
 
 def corner_pixel(images):
-    """Class 1 where the pixel at (0, 0) is above 1/2, else class 0."""
+    """Class 1 if the pixel at (0, 0) is above 1/2, otherwise class 0."""
     value = images[:, 0, 0, 0]
     return jnp.stack([0.5 - value, value - 0.5], axis=-1)
 
@@ -73,13 +73,13 @@ WEIGHTS = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
 
 @jax.jit
 def global_mean(images):
-    """Exactly invariant for every shift, up to the rounding of the mean."""
+    """Invariant to every shift, up to rounding of the mean."""
     return images.mean((1, 2)) @ WEIGHTS
 
 
 @jax.jit
 def strided(images):
-    """Reads every fourth sample: aliases, so no shift is safe."""
+    """Reads every fourth sample. It aliases, so every shift may change its output."""
     return jax.nn.gelu(images[:, ::4, ::4]).mean((1, 2)) @ WEIGHTS
 
 
@@ -88,8 +88,8 @@ def own_predictions(predict, images):
 
 
 def test_a_dot_that_leaves_its_place_always_changes_the_class():
-    # No drawn shift is zero, so the dot always leaves (0, 0): no pair agrees, but class 0 is right
-    # for every shifted image.
+    # No drawn shift is zero, so the dot always leaves (0, 0). The class always changes, and class 0 is
+    # correct for every shifted image.
     result = evaluate(corner_pixel, [batch(one_dot(5), [1, 1, 1, 0, 0])], integer=True, shifts=4, max_shift=3)
     assert result["images"] == 5 and result["accuracy"] == 3 / 5
     integer = result["integer"]
@@ -104,7 +104,7 @@ def test_a_dot_that_leaves_its_place_always_changes_the_class():
 
 
 def test_consistency_counts_exactly_the_pairs_that_agree():
-    # A bright first row: the corner stays bright exactly when the vertical shift is 0 (mod the side).
+    # The first row is bright: the corner stays bright only if the vertical shift is 0 (modulo the side).
     images = np.zeros((60, SIDE, SIDE, 1), np.float32)
     images[:, 0] = 1
     seed, shifts = 5, 2
@@ -119,14 +119,14 @@ def test_consistency_counts_exactly_the_pairs_that_agree():
 
 
 def test_worst_case_needs_every_shift_and_the_image_itself():
-    # Flat images never change class; the second is labelled wrongly; the third has a dot that leaves.
+    # Constant images never change class. The second has a wrong label. The third has a dot that leaves.
     images = np.concatenate([np.zeros((2, SIDE, SIDE, 1)), one_dot(1), np.ones((1, SIDE, SIDE, 1))])
     result = evaluate(corner_pixel, [batch(images, [0, 1, 0, 1])], integer=True, shifts=3, max_shift=2)[
         "integer"
     ]
     assert result["consistency"] == 3 / 4
-    assert result["accuracy"] == 3 / 4  # images 0, 2 and 3: the dot of image 2 is gone
-    assert result["worst_case_accuracy"] == 2 / 4  # image 2 is wrong unshifted
+    assert result["accuracy"] == 3 / 4  # images 0, 2 and 3: the dot of image 2 has left
+    assert result["worst_case_accuracy"] == 2 / 4  # image 2 is wrong without a shift
 
 
 @pytest.mark.parametrize("kind", ["integer", "fractional"])
@@ -136,7 +136,7 @@ def test_an_invariant_classifier_is_consistent_to_rounding(kind):
     result = evaluate(global_mean, [batch(images, labels)], **{kind: True}, shifts=8, max_shift=8)
     assert result["accuracy"] == 1
     assert result[kind]["consistency"] == result[kind]["worst_case_accuracy"] == result[kind]["accuracy"] == 1
-    # Means of 64 float32 numbers of size 1, near 0.1: relative rounding about 1e-6.
+    # Means of 64 float32 numbers of size 1 are near 0.1: the relative rounding is about 1e-6.
     assert result[kind]["logit_change"]["max"] < 1e-5
     assert result[kind]["probability_change"]["max"] < 1e-6
 
@@ -160,7 +160,7 @@ def test_padding_and_batch_size_change_nothing():
     pieces = [batch(images[:8], labels[:8]), batch(images[8:], labels[8:], padding=4)]
     found = evaluate(strided, pieces, **options)
     assert jax.tree.structure(found) == jax.tree.structure(whole)
-    # float32 sums may be taken in another order for another batch size.
+    # The order of float32 sums may depend on the batch size.
     np.testing.assert_allclose(jax.tree.leaves(found), jax.tree.leaves(whole), rtol=1e-5)
 
 
@@ -199,7 +199,7 @@ def test_numpy_functions_and_divided_batches_can_be_measured():
 
     result = evaluate(in_numpy, [batch(images)], integer=True, max_shift=3)
     assert result["integer"]["consistency"] == 1
-    for shown in (images, images[:5]):  # 5 images are filled up to 8 on 4 devices
+    for shown in (images, images[:5]):  # 5 images are padded to 8 on 4 devices
         placed = list(evaluated_batches([batch(shown)], make_mesh()))
         assert len(placed[0]["image"].sharding.device_set) == jax.local_device_count()
         seen = []
@@ -209,14 +209,14 @@ def test_numpy_functions_and_divided_batches_can_be_measured():
             return strided(moved)
 
         divided = evaluate(noted, placed, integer=True, fractional=True)
-        assert {*seen} == {2}  # every device its part, shifted or not
+        assert {*seen} == {2}  # every device computes its part, with and without shifts
         single = evaluate(strided, [batch(shown, padding=8 - len(shown))], integer=True, fractional=True)
         assert divided["images"] == len(shown)
         np.testing.assert_allclose(jax.tree.leaves(divided), jax.tree.leaves(single), rtol=1e-5)  # float32
 
 
 def test_the_largest_shift_is_below_the_shorter_side():
-    assert largest_shift(32, 16) == 15  # a shift by 16 would be none
+    assert largest_shift(32, 16) == 15  # a shift by 16 would change nothing
     assert largest_shift(5, 16) == 5
 
 
@@ -229,7 +229,7 @@ def test_logits_that_are_all_zero_have_not_changed():
 
 
 class Counting:
-    """A classifier that counts its forwards."""
+    """A classifier that counts its forward passes."""
 
     def __init__(self, predict):
         self.predict, self.calls = predict, 0
@@ -246,8 +246,9 @@ def reduced(predict, batches, shifts, *reductions, **options):
 
 
 def test_the_worst_case_is_that_of_all_shifts_and_stops_early():
-    # Class 1 while the corner is bright. Image 0 is a dot, which each of the 8 shifts moves away. Image 1 has
-    # two bright rows, of which shifts by 0 or 1 down leave one there; image 2 is bright, image 3 is wrong.
+    # Class 1 if the corner is bright. Image 0 is a dot, which each of the 8 shifts moves away. Image 1 has
+    # two bright rows: after shifts by 0 or 1 down, one of them covers the corner. Image 2 is bright, image 3
+    # is wrong.
     images = np.zeros((4, SIDE, SIDE, 1), np.float32)
     images[0, 0, 0] = images[1, 0] = images[1, -1] = images[2] = 1
     labels = [1, 1, 1, 1]
@@ -255,7 +256,7 @@ def test_the_worst_case_is_that_of_all_shifts_and_stops_early():
         predict, told = Counting(corner_pixel), []
         result = reduced(predict, [batch(images, labels)], square(1), *wanted, advance=told.append)
         assert result["worst_case_accuracy"] == 1 / 4
-        assert sum(told) == 4 * (1 + 8)  # whether looked at or left out
+        assert sum(told) == 4 * (1 + 8)  # counts evaluated and skipped pairs
         if len(wanted) == 2:
             assert result["accuracy"] == (0 + 5 + 8 + 0) / 32
             assert predict.calls == 1 + 8 and result["pairs"] == 32
@@ -294,7 +295,7 @@ def test_radii_need_an_order():
 
 def test_parts_are_reduced_for_themselves_and_together():
     images = np.zeros((2, SIDE, SIDE, 1), np.float32)
-    images[:, 0] = 1  # stays class 1 for shifts to the right only
+    images[:, 0] = 1  # keeps class 1 only for shifts to the right
     sets = {"right": Grid([[0, 1], [0, 2]]), "down": Grid([[1, 0]])}
     result = reduced(corner_pixel, [batch(images, [1, 1])], sets, WORST_CASE, CONSISTENCY)
     assert result == {
@@ -324,7 +325,7 @@ def test_results_by_shift_are_those_of_each_shift_alone():
 
 
 def test_agreement_of_random_pairs_leaves_the_unshifted_view_out():
-    # Both shifts move the dot away: the views agree with each other, not with the unshifted one.
+    # Both shifts move the dot away. The shifted views agree with each other, but not with the unshifted view.
     result = reduced(corner_pixel, [batch(one_dot(3))], Grid([[1, 0], [0, 1]]), PAIR_CONSISTENCY, CONSISTENCY)
     assert (result["pair_consistency"], result["consistency"]) == (1, 0)
     result = reduced(corner_pixel, [batch(one_dot(3))], Grid([[0, 0], [0, 1]]), PAIR_CONSISTENCY)
@@ -346,7 +347,7 @@ def test_of_the_unshifted_images_there_is_the_loss_too():
     p = 1 / (1 + np.exp(-1))
     assert found == pytest.approx(
         {
-            "pairs": 1,  # the shift of an image that is wrong already is left out
+            "pairs": 1,  # the shift of an image that is already wrong is skipped
             "unshifted_accuracy": 1 / 2,
             "unshifted_top5_accuracy": 1,
             "unshifted_loss": -(np.log(p) + np.log(1 - p)) / 2,
@@ -359,7 +360,7 @@ def test_feature_maps_are_moved_back():
     images = (noise(2)[:, :1, :1] * wave[None, :, None, None]).astype(np.float32) + np.zeros((1, 1, SIDE, 1))
     grid = Grid([[0.5, 0], [1, 3]])
     for features, least, most in (
-        (lambda x: x[:, ::2, ::2] * 2, 0, 1e-5),  # sampled above twice its frequency
+        (lambda x: x[:, ::2, ::2] * 2, 0, 1e-5),  # sampled at more than twice its frequency
         (lambda x: jnp.abs(x[:, ::2, ::2]), 1e-3, 1),
         (lambda x: x.mean((1, 2)), 0, 1e-5),
     ):
@@ -372,7 +373,7 @@ def test_feature_maps_are_moved_back():
         assert "accuracy" not in found
         error, change = (found["it"][name] for name in ("feature_error", "feature_change"))
         assert least <= error["mean"] <= error["max"] < most and change["max"] >= change["mean"] >= 0
-    with pytest.raises(ConfigError, match="compare logits, not features"):
+    with pytest.raises(ConfigError, match="use CompareLogits, not features"):
         reduced(jnp.asarray, [batch(images)], grid, WORST_CASE, compare=CompareFeatures(SIDE))
     with pytest.raises(ConfigError, match="no 'correct' to reduce"):
         reduced(jnp.asarray, [batch(images)], grid, ACCURACY, compare=CompareFeatures(SIDE))
@@ -383,7 +384,7 @@ def test_windows_and_rolls_of_larger_images_are_measured_in_one_pass():
     labels = np.asarray(global_mean(images[:, 2:-2, 2:-2])).argmax(-1)
     crop = Measurement("crop", Grid([[0, 0], [1, 2]]), Crop(2))
     found = evaluator.evaluate(global_mean, [batch(images, labels)], [crop, integer_shifts(8, **DRAWS)])
-    assert found["accuracy"] == 1  # of the first measurement's unshifted view
+    assert found["accuracy"] == 1  # accuracy of the first measurement's unshifted view
     assert found["integer"]["consistency"] == 1 > found["crop"]["worst_case_accuracy"]
 
 
@@ -411,7 +412,7 @@ def test_unusable_networks_and_data_are_refused():
         evaluator.evaluate(global_mean, [batch(images)], [reduced_crop])
     with pytest.raises(ConfigError, match="a shift of 9 pixels is too large"):
         reduced(global_mean, [batch(images)], Grid([[0, 9]]), CONSISTENCY)
-    with pytest.raises(ConfigError, match="Circular takes 2 numbers a shift, got 3"):
+    with pytest.raises(ConfigError, match="Circular needs 2 numbers per shift, got 3"):
         reduced(global_mean, [batch(images)], Grid([[0, 9, 1]]), CONSISTENCY)
     with pytest.raises(ConfigError, match="two measurements have the same name: a, a"):
         evaluator.evaluate(global_mean, [], [Measurement("a", square(1))] * 2)

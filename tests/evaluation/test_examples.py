@@ -1,4 +1,4 @@
-"""The examples run as their docstrings say; the scripts of docs/, which train for minutes, can start."""
+"""Runs the examples, and imports the scripts in docs/, which train for minutes."""
 
 import importlib.util
 import re
@@ -46,7 +46,7 @@ def test_a_torch_module_gives_the_same_table(capsys):
     for arguments in ([], ["--torch"]):
         run("any_function", *arguments)
         tables.append(capsys.readouterr().out)
-    # All but the columns of changes, whose last digits are rounding.
+    # Compares all columns except changes, because their last digits depend on rounding.
     shares = [[word for word in table.split() if word.endswith("%")] for table in tables]
     assert shares[0] == shares[1] and len({*shares[0]}) > 5
 

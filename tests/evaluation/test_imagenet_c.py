@@ -1,4 +1,4 @@
-"""ImageNet-C: folders as they are distributed, and both mean errors."""
+"""Tests of ImageNet-C: the distributed folders, and both mean errors."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from aliasfree_jax.evaluation.imagenet_c import (
 from aliasfree_jax.evaluation.report import format_table
 
 CLASSES = ("n01440764", "n01443537")
-# The archives as they are distributed, and what is in each.
+# The distributed archives with their corruptions.
 ARCHIVES = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -30,7 +30,7 @@ ARCHIVES = {
 
 
 def write(folder, brightness):
-    """Two dark images of the first class and two bright ones of the second; both `brightness` brighter."""
+    """Writes two dark images of class 0 and two bright ones of class 1, all brighter by `brightness`."""
     for k, name in enumerate(CLASSES):
         (folder / name).mkdir(parents=True)
         for i in range(2):
@@ -50,7 +50,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def distributed(tmp_path_factory):
-    """All 19 in the folders of the five archives, one tiny image a class."""
+    """All 19 corruptions in the folders of the five archives, with one tiny image per class."""
     root = tmp_path_factory.mktemp("imagenet-c")
     for archive, names in ARCHIVES.items():
         for name in names:
@@ -74,13 +74,13 @@ def test_both_layouts_are_read(distributed, directory):
         "/noise/gaussian_noise/1/n01440764/ILSVRC2012_val_00000293.JPEG"
     )
     assert results["mean_error"] == 0.5 and results["missing"] == [] and results["mce"] is not None
-    # Each archive alone is a benchmark too: without its own folder, the layout of the other form.
+    # The folder of one archive is also a valid directory; it has the other layout.
     assert list(corruptions_in(distributed / "weather")) == list(ARCHIVES["weather"])
     assert list(corruptions_in(directory)) == ["fog", "saturate"]
 
 
 def test_alexnets_errors_are_the_published_ones():
-    """As the benchmark's authors print them, in the order of the paper's tables."""
+    """The values published by the benchmark's authors, in the order of the paper's tables."""
     assert [f"{100 * error:.4f}" for error in ALEXNET_ERRORS.values()] == (
         "88.6428 89.4468 92.2640 81.9880 82.6268 78.5948 79.8360 86.6816 82.6572 81.9324 56.4592 85.3204 "
         "64.6056 71.7840 60.6500"
@@ -90,7 +90,7 @@ def test_alexnets_errors_are_the_published_ones():
 
 
 def bright(images):
-    """Class 1 from a mean of 130 on."""
+    """Class 1 if the mean is above 130."""
     mean = np.asarray(images).mean((1, 2, 3)) * 255
     return np.stack([130 - mean, mean - 130], axis=-1)
 
@@ -106,7 +106,7 @@ def test_every_severity_is_measured(directory):
 
     results = evaluate_corruptions(directory, clean, measure)
     assert seen == [4] * 10
-    # Fog: the dark images pass 130 from severity 3 on (60 + 90), which is half of the images wrong.
+    # Fog: from severity 3 on the dark images exceed 130 (60 + 90), so half of the images are wrong.
     assert results["corruptions"]["fog"]["error"] == pytest.approx((0 + 0 + 0.5 * 3) / 5)
     assert results["corruptions"]["fog"]["severities"]["5"] == {"images": 4, "accuracy": 0.5}
     assert results["corruptions"]["saturate"] == {
@@ -116,7 +116,7 @@ def test_every_severity_is_measured(directory):
     assert (results["mean_error"], results["mce"]) == (pytest.approx(0.15), None)
     table = format_table({"images": 4, "accuracy": 1.0, "imagenet_c": results})
     assert "mean of 2" in table and "15.00%" in table and "mCE" not in table
-    assert "not there, so not in the mean: gaussian_noise, shot_noise, impulse_noise" in table
+    assert "missing, so not in the mean: gaussian_noise, shot_noise, impulse_noise" in table
     assert len(results["missing"]) == 17
 
 
@@ -128,26 +128,26 @@ def test_both_means_by_hand():
         for name, error in errors.items()
     }
     found = summarise(results)
-    assert found["mean_error"] == pytest.approx(0.01 * 10)  # of 1 ... 19 hundredths
+    assert found["mean_error"] == pytest.approx(0.01 * 10)  # mean of 1 to 19 hundredths
     expected = np.mean([errors[name] / alexnet for name, alexnet in ALEXNET_ERRORS.items()])
     assert found["mce"] == pytest.approx(expected)
     same = {name: {"1": {"accuracy": 1 - alexnet}} for name, alexnet in ALEXNET_ERRORS.items()}
-    assert summarise(same)["mce"] == pytest.approx(1)  # AlexNet's own is 100 %
+    assert summarise(same)["mce"] == pytest.approx(1)  # AlexNet has 100 %
     assert "100.00% (mCE)" in format_table({"images": 1, "accuracy": 1, "imagenet_c": summarise(same)})
 
 
 def test_directories_that_are_something_else_are_explained(directory, tmp_path):
-    with pytest.raises(DataError, match="no corruption in .*the first corruption is 'gaussian_noise'"):
+    with pytest.raises(DataError, match="no corruption in .*for example, 'gaussian_noise'"):
         corruptions_in(tmp_path)
     (tmp_path / "blur.tar").touch()
-    with pytest.raises(DataError, match="Unpack what is there: blur.tar."):
+    with pytest.raises(DataError, match="Unpack these archives: blur.tar."):
         corruptions_in(tmp_path)
     for severity in "1235":
         (tmp_path / "frost" / severity).mkdir(parents=True)
     with pytest.raises(DataError, match="is incomplete: .*/frost/4 missing"):
         corruptions_in(tmp_path)
     (tmp_path / "weather" / "frost").mkdir(parents=True)
-    with pytest.raises(DataError, match="frost is there twice: .*/frost and .*/weather/frost. Move one"):
+    with pytest.raises(DataError, match="frost exists twice: .*/frost and .*/weather/frost. Remove one"):
         corruptions_in(tmp_path)
     other = tmp_path / "other"
     write(other / "val", 0)

@@ -1,4 +1,4 @@
-"""Presets of segmentation and regression, against transcriptions of what the originals compute."""
+"""Tests of the presets of segmentation and regression against the original computations, written in NumPy."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
 
 
 def batches_of(images, label, *ends):
-    """Cut at `ends`."""
+    """Batches that are split at `ends`."""
     parts = zip(np.split(images, ends), np.split(label, ends), strict=True)
     return [{"image": x, "label": y, "mask": np.ones(len(x))} for x, y in parts]
 
@@ -27,7 +27,7 @@ def run(name, network, batches, compare, config, *, paper=True):
 
 
 def masscs(network, parts, seed, reach, way):
-    """mASSC of five shifts, in percent, [5]: images are weighted alike."""
+    """mASSC of five shifts in percent, `[5]`. All images have the same weight."""
     stream = np.random.RandomState(seed)
     same, count = np.zeros(5), 0
     for images in parts:
@@ -52,7 +52,7 @@ def masscs(network, parts, seed, reach, way):
 
 @pytest.mark.parametrize(("network", "exact"), [(classes, True), (strided(classes), False)])
 def test_massc_to_the_letter(network, exact, monkeypatch):
-    """Shifts of up to 6 pixels, so that images of 16 will do; ignored pixels count."""
+    """Shifts up to 6 pixels, so that images of 16 pixels suffice. Ignored pixels count."""
     monkeypatch.setattr(maps, "REACH", 6)
     images, label = target_scenes(5)
     found = run(
@@ -60,10 +60,10 @@ def test_massc_to_the_letter(network, exact, monkeypatch):
     )
     for way in ("circular", "linear"):
         expected = masscs(network, (images[:3], images[3:]), 7, 6, way)
-        # Percent; the shares of pixels are computed in float32.
+        # Percent. Tolerance: the shares of pixels are computed in float32.
         assert found[way] == pytest.approx(expected.mean(), abs=1e-4)
         assert found[f"{way}_variance"] == pytest.approx(expected.var(), abs=1e-3)
-    assert found["linear"] < 100  # the border is another one
+    assert found["linear"] < 100  # the border has other content
     assert (found["circular"] == 100) == exact and (found["circular_variance"] == 0) == exact
 
 
@@ -75,7 +75,7 @@ def test_massc_reaches_32_pixels():
     for measurement, sign in ((circular, 1), (linear, -1)):
         drawn = np.concatenate([part.draw(np.arange(2)) for part in measurement.sets.values()])
         np.testing.assert_array_equal(drawn[:, 0], sign * expected)
-        np.testing.assert_array_equal(drawn[:, 1], sign * expected)  # of the whole batch
+        np.testing.assert_array_equal(drawn[:, 1], sign * expected)  # the whole batch has the same shifts
     images, label = target_scenes(1)
     with pytest.raises(ConfigError, match="a shift of .* pixels is too large: the shorter side .* is 16"):
         run("lps_massc", classes, batches_of(images, label), CompareClasses(), PresetConfig(SIDE))
@@ -90,10 +90,10 @@ def test_massc_with_shifts_of_each_image():
         )
         circular = whole["lps_massc_circular"]
         assert circular["pairs"] == 20 and (circular["consistency"] == 1) == exact
-        for name in ("lps_massc_circular", "lps_massc_linear"):  # whatever the batches
+        for name in ("lps_massc_circular", "lps_massc_linear"):  # for any batches
             assert parts[name]["consistency"] == pytest.approx(whole[name]["consistency"], rel=1e-6)
             assert whole[name]["worst_consistency"] <= whole[name]["consistency"]
-            assert "each axis up to 15 pixels" in whole[name]["about"]  # a roll by 16 would be none
+            assert "up to 15 pixels on each axis" in whole[name]["about"]  # a roll by 16 would change nothing
 
 
 def unit(x):
@@ -114,15 +114,15 @@ def test_aps_equivariance(name, peak):
         psnr.append(10 * np.log10(peak(first) ** 2 / np.square(first - second).mean()))
         nmse.append(np.square(first - second).sum() / np.square(first).sum())
     config, compare = PresetConfig(SIDE), CompareImages(MEAN, STD)
-    for ends in ((), (1,)):  # one shift for each image, whatever the batches
+    for ends in ((), (1,)):  # one shift per image, for any batches
         found = run(name, network, batches_of(images, images, *ends), compare, config)
         assert found["PSNR"] == pytest.approx(np.mean(psnr), abs=1e-3)  # dB; float32
         assert found["NMSE"] == pytest.approx(np.mean(nmse), rel=1e-4) and found["NMSE"] > 1e-3
         assert 0 < found["SSIM"] < 1
     exact = run(name, smoothing, batches_of(images, images), compare, config)
     assert exact == {"NMSE": 0, "PSNR": 400, "SSIM": pytest.approx(1, abs=1e-6)}
-    sane = run(name, network, batches_of(images, images), compare, config, paper=False)[name]
-    assert sane["pairs"] == 3 and sane["mean_moved_nmse"] > 1e-3
+    improved = run(name, network, batches_of(images, images), compare, config, paper=False)[name]
+    assert improved["pairs"] == 3 and improved["mean_moved_nmse"] > 1e-3
 
 
 def test_aps_psnr_shift():

@@ -1,4 +1,4 @@
-"""Pictures, tables and eval.py for networks with maps as outputs."""
+"""Tests of pictures, tables and eval.py for networks whose outputs are maps."""
 
 import dataclasses
 import io
@@ -71,9 +71,9 @@ def test_tables_say_what_the_numbers_are():
     text = format_table(SEGMENTATION)
     assert text.startswith("512 images, mean IoU 71.20%, pixel accuracy 93.10%\n")
     row = next(line for line in text.splitlines() if line.startswith("integer "))
-    # Rounded to 100% only where there is no exception, and no difference at all is no number of dB.
+    # Only exactly 1 is shown as 100%, and no difference at all is shown as "none", not in dB.
     assert row.split() == "integer 2048 100.00% 99.99% 93.00% 90.00% 71.00% none -123.5 dB".split()
-    assert "consistency: share of pixels whose class" in text and "(image, shift) pairs" not in text
+    assert "consistency: share of pixels with the class" in text and "(image, shift) pairs" not in text
     assert "cat     does not occur" in text and "ground          90.00%" in text
     text = format_markdown(REGRESSION)
     assert text.startswith("10 images, PSNR 31.2 dB, SSIM 0.9123, NMSE 0.0123\n")
@@ -110,7 +110,7 @@ def test_results_of_the_evaluation_that_chose_a_network_are_found(tmp_path):
 
 
 def test_the_palette_is_that_of_voc():
-    """The first colours as the devkit's documentation lists them; 255 is the border's."""
+    """The first colours in the documentation of the devkit; 255 is the colour of borders."""
     palette = voc_palette()
     assert palette[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     assert palette[[8, 20, 255]].tolist() == [[64, 0, 0], [0, 64, 128], [224, 224, 192]]
@@ -192,13 +192,13 @@ def test_an_animation_shows_one_image():
     first = pictured(classes, "segmentation", "a")
     other = json.loads(json.dumps(first.results))
     other[IMAGE]["png"] = encoded(np.zeros((SIDE, SIDE, 3), np.uint8))
-    with pytest.raises(DataError, match="a and b saw another image or other shifts"):
+    with pytest.raises(DataError, match="a and b were evaluated with different images or shifts"):
         list(map_frames([first, Evaluated("b", other)]))
     assert [picture.of_maps for picture in pictures_of([first])] == [True, True]
 
 
 class Levels(nn.Module):
-    """The classes of `mapping`, sampled at every second pixel; with a parameter."""
+    """The network `classes` of `mapping`, sampled at every second pixel, with a parameter."""
 
     @nn.compact
     def __call__(self, images, train=False):
@@ -225,7 +225,7 @@ class Scenes:
 
 @pytest.fixture
 def program(eval_program, monkeypatch):
-    """eval.py, which finds a network and scenes."""
+    """eval.py with a network and scenes."""
     module, opened = Levels(), []
     variables = module.init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
     card = ModelCard("levels", {}, NAMES, SIDE, 3, MEAN, STD, 1.0, 0, "test", task="segmentation")

@@ -1,4 +1,4 @@
-"""Networks with maps as outputs: every number against plain NumPy."""
+"""Tests of networks whose outputs are maps: every number is compared with plain NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ NAMES = ("ground", "low", "high")
 
 
 def ious_ref(found, label, classes=LEVELS):
-    """Intersection over union of each class; nan where it does not occur."""
+    """Intersection over union of each class; nan for a class that does not occur."""
     kept, values = label != IGNORED, []
     for k in range(len(classes)):
         union = (((found == k) | (label == k)) & kept).sum()
@@ -37,7 +37,7 @@ def ious_ref(found, label, classes=LEVELS):
 
 
 def batch(images, label, padding=0):
-    """A batch with `padding` more images, whose content must not matter."""
+    """A batch with `padding` additional images, which must not change results."""
     more = lambda x: np.concatenate([x, np.full_like(x[:1], 1).repeat(padding, 0)])  # noqa: E731
     mask = np.arange(len(images) + padding) < len(images)
     return {"image": more(images), "label": more(label), "mask": mask.astype(np.float32)}
@@ -56,7 +56,7 @@ def test_segmentation_without_a_shift(padding):
     given = np.asarray(classes(images)).argmax(-1)
     kept = label != IGNORED
     expected = ious_ref(given, label)
-    assert 0 < np.nanmean(expected) < 1  # neither trivial
+    assert 0 < np.nanmean(expected) < 1  # not a trivial case
     assert found["images"] == 4
     assert found["mean_iou"] == pytest.approx(np.nanmean(expected), rel=1e-12)  # counts are exact
     assert found["pixel_accuracy"] == pytest.approx((given == label)[kept].mean(), rel=1e-12)
@@ -79,10 +79,10 @@ def test_what_ignored_pixels_hold_changes_nothing():
     expected = (np.asarray(classes(images)).argmax(-1) == label)[ignored != IGNORED].mean()
     found = run(classes, [batch(images, ignored)], [(0, 4)])
     assert found["pixel_accuracy"] == pytest.approx(expected, rel=1e-12)
-    # Moved back, they are where they were, and the network commutes with rolls.
+    # After moving back, the ignored pixels are at their old positions. The network commutes with rolls.
     assert found["it"]["accuracy"] == pytest.approx(expected, rel=1e-12)
-    assert found["it"]["consistency"] == 1  # of all pixels
-    with pytest.raises(DataError, match="no pixel of the images has a label: all are 255"):
+    assert found["it"]["consistency"] == 1  # includes all pixels
+    with pytest.raises(DataError, match="no pixel has a label: all have the value 255"):
         run(classes, [batch(images, np.full_like(label, IGNORED))], [(1, 0)])
 
 
@@ -117,24 +117,24 @@ def test_segmentation_under_rolls(network, exact):
         assert found["consistency"] == 1 and found["equivariance_db"] == -400
     else:
         assert found["consistency"] < 0.99
-        whole = 10 * np.log10(error.sum() / (2 * energy.sum()))  # every image twice
+        whole = 10 * np.log10(error.sum() / (2 * energy.sum()))  # every image counts twice
         assert found["equivariance_db"] == pytest.approx(whole, abs=1e-4)  # dB; sums in float32
         assert whole < found["worst_equivariance_db"] < 10
 
 
 @pytest.mark.parametrize("way", [ZeroFilled(), Crop(6)])
 def test_only_the_overlap_counts(way):
-    """The answers are those of a network that is told where it looks, so that every place has its own."""
+    """The network adds the position to its answer, so that answers differ between positions."""
     images, label = target_scenes(2)
     down, right = 3, -2
     margin = way.margin
     wide = np.pad(images, ((0, 0), (margin,) * 2, (margin,) * 2, (0, 0)))
-    wide_label = np.pad(label, ((0, 0), (margin,) * 2, (margin,) * 2), constant_values=7)  # never looked at
+    wide_label = np.pad(label, ((0, 0), (margin,) * 2, (margin,) * 2), constant_values=7)  # must not be used
     place = np.arange(SIDE**2).reshape(1, SIDE, SIDE) % 3
     network = lambda x: jax.nn.one_hot((jnp.rint(x[..., 0] * 4).astype(int) + place) % 3, 3)  # noqa: E731
     found = run(network, [batch(wide, wide_label)], [(down, right)], way)
     given = np.asarray(network(images)).argmax(-1)
-    # What was there before, at [:-down, -right:], is at [down:, :right].
+    # The content of [:-down, -right:] moves to [down:, :right].
     shifted = np.zeros_like(images)
     shifted[:, down:, :right] = images[:, :-down, -right:]
     moved = np.asarray(network(shifted)).argmax(-1)[:, down:, :right]
@@ -142,7 +142,7 @@ def test_only_the_overlap_counts(way):
     assert found["it"]["consistency"] == pytest.approx((moved == still).mean(), rel=1e-6)
     assert found["it"]["accuracy"] == pytest.approx((moved == wanted)[wanted != IGNORED].mean(), rel=1e-12)
     assert found["pixel_accuracy"] == pytest.approx((given == label)[label != IGNORED].mean(), rel=1e-12)
-    expected = 10 * np.log10((moved != still).sum() * 2 / still.size)  # of one-hot vectors
+    expected = 10 * np.log10((moved != still).sum() * 2 / still.size)  # the outputs are one-hot vectors
     assert found["it"]["equivariance_db"] == pytest.approx(expected, abs=1e-4)
 
 
@@ -151,7 +151,7 @@ def test_fractional_shifts_move_logits():
     shifts = [(0.5, 0.25), (1 / 3, -2.137)]
     linear = jax.jit(lambda x: x + jnp.roll(x, 1, 1))  # commutes with every shift
     exact = run(linear, [batch(images, label)], shifts)["it"]
-    # Of float32's rounding. A tie would take a difference of 1e-6 of two logits of size 1.
+    # Tolerance: float32 rounding. Two logits of size 1 would be tied if they differ by 1e-6.
     assert exact["consistency"] == 1 and exact["equivariance_db"] < -120
     jagged = lambda x: jnp.abs(x + jnp.roll(x, 1, 1))  # noqa: E731  commutes with rolls only
     found = run(jagged, [batch(images, label)], shifts)["it"]
@@ -164,7 +164,7 @@ def test_fractional_shifts_move_logits():
     assert found["consistency"] == pytest.approx(np.mean(same), abs=1e-3) and np.mean(same) < 1  # near ties
     energy = 2 * np.square(np.asarray(jagged(images))).sum()
     assert found["equivariance_db"] == pytest.approx(10 * np.log10(error / energy), abs=1e-3)
-    # There and back, so what lies at the Nyquist frequency may be lost.
+    # Moving twice may lose the Nyquist frequency.
     back = [
         np.asarray(fractional_shift(jagged(fractional_shift(jnp.asarray(images), s)), (-s[0], -s[1])))
         for s in shifts
@@ -195,7 +195,7 @@ def psnr_ref(target, found, peak):
 
 
 def ssim_ref(target, found, peak):
-    """Windows one by one, as the definition has it."""
+    """Computes one window after the other, as in the definition."""
     values = []
     for channel in range(target.shape[-1]):
         for i in range(target.shape[0] - 6):
@@ -223,7 +223,7 @@ def test_image_quality_is_that_of_images_in_0_to_1():
     assert 0 <= target.min() < target.max() <= 1
     spans = [t.max() - t.min() for t in target]
     pairs = list(zip(target, given, spans, strict=True))
-    # Float32's rounding: 1e-7 of values of size 1, relative to errors of 1e-2.
+    # Tolerance: float32 rounding, 1e-7 of values of size 1, relative to errors of 1e-2.
     assert found["psnr"] == pytest.approx(np.mean([psnr_ref(*pair) for pair in pairs]), abs=1e-3)
     assert found["ssim"] == pytest.approx(np.mean([ssim_ref(*pair) for pair in pairs]), abs=1e-4)
     nmse = np.square(target - given).sum((1, 2, 3)) / np.square(target).sum((1, 2, 3))
@@ -256,7 +256,7 @@ def test_images_of_one_colour_have_no_psnr():
     compare = CompareImages(MEAN, STD)
     both, first = (run(shrink, [batch(x, x)], [(0, 1)], compare=compare) for x in (images, images[:1]))
     assert both["psnr"] == pytest.approx(first["psnr"], abs=1e-3) and both["nmse"] != first["nmse"]
-    with pytest.raises(DataError, match="no target has values that differ, so there is no psnr"):
+    with pytest.raises(DataError, match="every target is constant, so psnr is not defined"):
         run(shrink, [batch(images[1:], images[1:])], [(0, 1)], compare=compare)
 
 
@@ -311,12 +311,19 @@ def test_outputs_and_labels_that_do_not_fit():
             label,
             None,
             ShapeError,
-            "maps of 8 x 16 pixels for labels of",
+            "output has 8 x 16 pixels, but the labels have",
         ),
         (classes, images, label + 1, None, DataError, "labels of pixels reach from .* the network has 3"),
         (lambda x: classes(x) / 0, images, label, None, AliasFreeError, "logits of 1 of 1 images are not"),
         (smoothing, pictures, label, of_images, ShapeError, "expected images .* as targets"),
-        (lambda x: x[..., :1], pictures, pictures, of_images, ShapeError, "16 x 16 x 1 for targets of 16 x"),
+        (
+            lambda x: x[..., :1],
+            pictures,
+            pictures,
+            of_images,
+            ShapeError,
+            "16 x 16 x 1, but the target has 16 x",
+        ),
         (
             smoothing,
             pictures,
@@ -376,12 +383,12 @@ def test_what_is_not_for_maps_is_refused_by_name():
         )
     text = str(told.value)
     assert text.startswith(
-        "--bilinear_shifts, --adversarial=continuous, --spatial_attack, --presets=aps_consistency: not for a "
-        "network of segmentation. What can be measured: --integer_shifts"
+        "--bilinear_shifts, --adversarial=continuous, --spatial_attack, --presets=aps_consistency: "
+        "not available for task = 'segmentation'. Available: --integer_shifts"
     )
     assert text.endswith("--presets=lps_massc.")
     for name in PRESETS_OF["regression"]:
-        with pytest.raises(ConfigError, match=f"--presets={name}: not for a network of segmentation"):
+        with pytest.raises(ConfigError, match=f"--presets={name}: not available for task = 'segmentation'"):
             select(config, SIDE, presets=[name])
     with pytest.raises(ConfigError, match="lps_massc: not for a network of classification"):
         select(configuration("classification"), SIDE, presets=["lps_massc"])
@@ -413,11 +420,11 @@ def test_windows_have_labels_with_their_margin():
     inner = (slice(None), slice(2, -2), slice(2, -2))
     given, wanted = np.asarray(classes(images[inner])).argmax(-1), label[inner]
     assert found["pixel_accuracy"] == pytest.approx((given == wanted)[wanted != IGNORED].mean(), rel=1e-12)
-    assert 0.9 < found["crop"]["consistency"] < 1  # the border is another one
+    assert 0.9 < found["crop"]["consistency"] < 1  # the border has other content
 
 
 def test_random_shifts_of_maps_are_those_of_classifiers():
-    """The same draws; what they are reduced to is the comparison's affair."""
+    """The draws are equal. Only the reductions differ."""
     config = configuration("segmentation")
     one = random_shifts("integer", config, SIDE)
     config.task = "classification"

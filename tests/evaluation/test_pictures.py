@@ -1,4 +1,4 @@
-"""Pictures and the page, from results whose content is known."""
+"""Tests of pictures and the page with known results."""
 
 import base64
 import io
@@ -50,7 +50,7 @@ from aliasfree_jax.ops.shift import fractional_shift
 
 
 def known(name="known", *, scale=1.0, pixel=200):
-    """Results on a plane of radius 1: the accuracy is (10 down + right) / 100 + 0.5, its middle 0.5."""
+    """Results on a plane of radius 1. The accuracy is (10 down + right) / 100 + 0.5; its centre is 0.5."""
     shifts = [[down, right] for right in (1, 0, -1) for down in (-1, 0, 1) if (down, right) != (0, 0)]
     accuracy = [scale * (0.5 + (10 * down + right) / 100) for down, right in shifts]
     file = io.BytesIO()
@@ -99,21 +99,21 @@ def test_shifts_that_are_no_grid_are_refused():
     network = known()
     for values in network.results["shift_plane"]["per_shift"].values():
         values.pop()
-    with pytest.raises(DataError, match="the shifts of known are no full grid"):
+    with pytest.raises(DataError, match="the shifts of known are not a full grid"):
         shift_plane(network, "accuracy")
 
 
 def test_maps_share_one_scale_and_lie_the_right_way():
     figure = map_figure([known("a"), known("b", scale=0.5)], "accuracy")
     first, second = (axes.images[0] for axes in figure.axes[:2])
-    np.testing.assert_allclose(np.asarray(first.get_array())[0], [39, 40, 41])  # one pixel up
+    np.testing.assert_allclose(np.asarray(first.get_array())[0], [39, 40, 41])  # shifted up by one pixel
     np.testing.assert_allclose(np.asarray(second.get_array()), np.asarray(first.get_array()) / 2)
     assert first.get_clim() == second.get_clim() == pytest.approx((19.5, 61))
-    # Rows go down as those of an image do, and pixels are centred on their shifts.
+    # Rows go down like those of an image, and pixels are centred on their shifts.
     assert first.get_extent() == [-1.5, 1.5, 1.5, -1.5] and first.origin == "upper"
     assert figure.axes[0].get_title() == "a\nleast 39.00%, mean 50.00%"
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("right, pixels", "down, pixels")
-    # No difference at all is no picture of noise: the scale spans a percent at least.
+    # The scale spans at least one percent, so that tiny differences do not look like noise.
     assert map_figure([known()], "consistency").axes[0].images[0].get_clim() == (99, 100)
 
 
@@ -124,7 +124,7 @@ def test_five_maps_take_two_rows():
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_no_label_of_the_maps_is_cut(count):
-    """Beside the last label there is white paper; the layout alone lets labels end with the picture."""
+    """There is white space next to the last label. With the layout alone, labels touch the border."""
     with Image.open(io.BytesIO(png(map_figure([known(f"g{i}") for i in range(count)], "accuracy")))) as drawn:
         pixels = np.asarray(drawn.convert("L"))
     assert all((edge == 255).all() for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]))
@@ -136,7 +136,7 @@ def test_curves_by_radius():
     assert [line.get_xdata().tolist() for line in axes.lines] == [[0, 1]] * 2
     assert [line.get_label() for line in axes.lines] == ["a: 25.0 %", "b: 12.5 %"]
     assert axes.lines[0].get_color() != axes.lines[1].get_color()
-    # eval.py --adversarial=integer measures the same.
+    # eval.py --adversarial=integer measures the same values.
     asked = Evaluated("c", {"adversarial_integer": {"worst_case_by_radius": [1.0, 0.5]}})
     assert worst_by_radius(asked).tolist() == [1, 0.5]
 
@@ -159,18 +159,20 @@ def test_the_animation_has_a_frame_a_shift():
     shown = list(frames([known()]))
     orange = [(np.abs(frame.astype(int) - (0xD5, 0x5E, 0)).sum(-1) < 30).sum() for frame in shown]
     assert orange[0] < orange[1] < orange[2]  # the curve grows
-    bright = [np.argwhere(frame[:, :300].min(-1) == 200).mean(0) for frame in shown]  # the pixel of the image
+    bright = [
+        np.argwhere(frame[:, :300].min(-1) == 200).mean(0) for frame in shown
+    ]  # the bright pixel of the image
     steps = np.diff(bright, axis=0)
-    assert (steps > 10).all() and np.ptp(steps) < 2  # it moves down and right, by whole pixels of the image
+    assert (steps > 10).all() and np.ptp(steps) < 2  # it moves down and right by whole pixels
 
 
 def test_an_animation_shows_one_image_only():
-    with pytest.raises(DataError, match="a and b saw another image or other shifts"):
+    with pytest.raises(DataError, match="a and b were evaluated with different images or shifts"):
         gif(frames([known("a"), known("b", pixel=100)]))
 
 
 class Reader(HTMLParser):
-    """Checks that elements are closed in order; keeps addresses and text."""
+    """Checks that elements are closed in order; collects addresses and text."""
 
     VOID = ("meta", "img", "wbr")
 
@@ -211,9 +213,11 @@ def test_the_page_is_whole_in_itself_and_escapes_names(tmp_path):
         for address in reader.addresses
     )
     assert "<script" not in text and "url(" not in text and "@import" not in text
-    assert hostile.name in reader.words  # a reader sees the name as it is
+    assert hostile.name in reader.words  # the name is shown unchanged
     assert "prefers-color-scheme: dark" in text
-    assert "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in text  # browsers obey
+    assert (
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in text
+    )  # browsers enforce it
     for picture, address in zip(pictures_of([hostile]), reader.addresses, strict=True):
         inside = base64.b64decode(address.partition(",")[2])
         assert (tmp_path / f"page_{picture.file}").read_bytes() == inside
@@ -226,8 +230,8 @@ def test_the_page_compares_in_one_table_and_tells_what_is_not_alike():
     words = read_page(page([first, second], drawn)).words
     at = words.index("accuracy, no shift")
     assert words[at : at + 3] == ["accuracy, no shift", "50.00%", "25.00%"]
-    assert not any("not measured alike" in word for word in words)
-    # A part is that of its measurement: others may have one of the same name.
+    assert not any("Do not compare" in word for word in words)
+    # Parts are listed with their measurement, because several may have parts with equal names.
     part = {"pairs": 8, "worst_case_accuracy": 0.125}
     for name in ("fractional", "adversarial_fraction"):
         first.results[name] = part | {"parts": {"1/3": part | {"worst_case_accuracy": len(name) / 100}}}
@@ -238,7 +242,7 @@ def test_the_page_compares_in_one_table_and_tells_what_is_not_alike():
     second.results["images"] = 9
     second.results["shift_plane"]["about"] = "all 24 shifts"
     words = read_page(page([first, second], drawn)).words
-    assert "first and second were not measured alike: images, shift_plane differ." in words
+    assert "Do not compare first with second: these settings differ: images, shift_plane." in words
 
 
 def test_what_was_not_measured_is_told_where_its_picture_would_be():
@@ -284,7 +288,9 @@ def test_what_the_command_refuses(tmp_path, monkeypatch):
     file.write_text(json.dumps(known().results))
     with pytest.raises(ConfigError, match="--names has 2 names for 1 files"):
         run(command, str(file), "--names=x,y")
-    with pytest.raises(ConfigError, match="two networks have the same name: a, a. Name them by --names."):
+    with pytest.raises(
+        ConfigError, match="two networks have the same name: a, a. Pass different names with --names."
+    ):
         run(command, str(file), str(file))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingPackageError, match="a picture needs matplotlib.*'aliasfree_jax.figures.'"):
@@ -292,14 +298,14 @@ def test_what_the_command_refuses(tmp_path, monkeypatch):
 
 
 def test_what_is_measured_is_what_is_drawn():
-    """A network that aliases fails somewhere on the plane, one that does not nowhere."""
+    """A network that aliases fails for some shifts of the plane; an alias-free network never fails."""
     for predict, worst in ((strided, 0.9), (alias_free, 1.0)):
         batch = labelled(predict, smooth_noise(4, 16))
         results = evaluate(predict, [batch], [plane_measurement(16, 2), slide_measurement(2)])
         network = Evaluated("n", json.loads(json.dumps(results)))
         plane = shift_plane(network, "consistency")
         assert plane.values.shape == (5, 5) and plane.values[2, 2] == 1
-        # The worst case is no better than any shift, and the map's mean is that of the table.
+        # The worst case is at most the accuracy of any shift. The mean of the map equals that of the table.
         assert worst_by_radius(network)[-1] <= plane.values.min() <= 1
         pairs = plane.values.size - 1
         assert (plane.values.sum() - 1) / pairs == pytest.approx(results["shift_plane"]["consistency"])
@@ -309,7 +315,7 @@ def test_what_is_measured_is_what_is_drawn():
 
 
 class Striding(nn.Module):
-    """Every second pixel, named as a layer, then a mean."""
+    """A layer that keeps every second pixel, then a mean."""
 
     @nn.compact
     def __call__(self, images):
@@ -318,7 +324,7 @@ class Striding(nn.Module):
 
 
 class Sequence(nn.Module):
-    """Two layers whose names are not in the order of their calls; of 8 x 8 and, squeezed, 4 x 4 pixels."""
+    """Two layers whose names are not in the order of their calls. Their maps have 8 x 8 and 4 x 4 pixels."""
 
     @nn.compact
     def __call__(self, images):
@@ -335,8 +341,8 @@ def test_the_feature_map_of_a_layer():
     assert found["layer"] == "striding" and np.shape(found["still"]) == (16, 16)
     kernel = np.asarray(variables["params"]["striding"]["kernel"])[0, 0]
     expected = (image[::2, ::2] @ kernel)[..., found["channel"]]
-    np.testing.assert_allclose(found["still"], expected, rtol=1e-4, atol=1e-5)  # 5 digits are kept
-    assert found["error"] > 1e-2  # of the aliasing
+    np.testing.assert_allclose(found["still"], expected, rtol=1e-4, atol=1e-5)  # 5 digits are stored
+    assert found["error"] > 1e-2  # caused by aliasing
     with pytest.raises(ConfigError, match="unknown layer with a feature map .eval.pictured_layer. 'stride'"):
         feature_results(module, variables, image, "stride")
     with pytest.raises(ConfigError, match="no layer of the network has a map of 8 x 8"):
@@ -345,13 +351,17 @@ def test_the_feature_map_of_a_layer():
 
 def test_maps_of_adaptive_samplers_move_by_whole_pixels():
     still = smooth_noise(1, 16)
-    moved = np.roll(still, (1, 0), axis=(1, 2))  # the image moved by (1, 1), half a pixel of the map
+    moved = np.roll(
+        still, (1, 0), axis=(1, 2)
+    )  # the image is shifted by (1, 1), which is half a pixel of the map
     np.testing.assert_allclose(moved_back(still, moved, (1, 32, 32, 3)), still, atol=1e-4)
     assert np.abs(moved - still).max() > 0.1
 
 
 def test_other_maps_move_back_in_proportion():
-    still = np.asarray(fractional_shift(jnp.asarray(smooth_noise(1, 15)), (0.25, 0.25)))  # odd: no Nyquist
+    still = np.asarray(
+        fractional_shift(jnp.asarray(smooth_noise(1, 15)), (0.25, 0.25))
+    )  # odd side: no Nyquist frequency
     moved = np.asarray(fractional_shift(jnp.asarray(still), (0.5, 0.5)))
     np.testing.assert_allclose(moved_back(still, moved, (1, 30, 30, 3)), still, atol=1e-4)
 
@@ -361,7 +371,7 @@ def test_layers_come_in_the_order_of_their_calls():
     module = Sequence()
     variables = module.init(jax.random.key(0), image)
     maps = feature_maps(module, variables, jnp.asarray(image))
-    assert [*maps] == ["second/striding", "first/striding"]  # vectors are no maps
+    assert [*maps] == ["second/striding", "first/striding"]  # vectors are not maps
     assert feature_results(module, variables, image[0])["layer"] == "second/striding"
 
 
@@ -369,7 +379,9 @@ def test_an_image_that_is_not_there():
     config = base_config()
     config.eval.pictured_image = 2
     source = ArraySource(np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2, int), ("a",))
-    with pytest.raises(ConfigError, match="pictured_image = 2, but there are 2 images: 0 to 1"):
+    with pytest.raises(
+        ConfigError, match="pictured_image = 2, but there are 2 images: choose one from 0 to 1"
+    ):
         image_results(Striding(), {}, strided, source, config)
     config.eval.pictured_image = -1
     with pytest.raises(ConfigError, match="eval.pictured_image must not be negative, got -1"):

@@ -1,4 +1,4 @@
-"""How eval.py prepares images: as the weights are used to, unless a field is overridden by name."""
+"""Tests of the preparation of images in eval.py: it belongs to the weights unless a field is overridden."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_all_of_the_preparation_comes_from_the_network():
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_named_field_is_the_users(field):
-    """Also where it has the value that the configuration has anyway."""
+    """This also holds if the override equals the value in the configuration."""
     data, network = base_config().data, card(**OTHER).preparation()
     data[field] = VALUES[field]
     preparation = prepare(data, card(**OTHER), {f"data.{field}", "data.path", "eval.shifts"})
@@ -74,7 +74,7 @@ def test_the_header_says_what_was_used():
     results = {"images": 2, "accuracy": 0.5, "preparation": preparation}
     expected = (
         "prepared for 48 x 48, ratio 0.75, bicubic; overridden: mean (network: (0.5, 0.4, 0.3)); "
-        "afc_grid: bilinear, as the original"
+        "afc_grid: bilinear, as in the original"
     )
     assert format_table(results).splitlines() == ["2 images, accuracy 50.00%", expected]
     assert format_markdown(results).splitlines()[-1] == expected
@@ -84,7 +84,7 @@ def test_another_number_of_channels_is_explained():
     data = base_config().data
     data.std = (0.5,)
     with pytest.raises(
-        ConfigError, match="data.std has 1 numbers, but the network takes 3 channels: give one"
+        ConfigError, match="data.std has 1 numbers, but the network has 3 input channels: set one"
     ):
         prepare(data, CARD, {"data.std"})
     grey = ArraySource(np.zeros((1, 8, 8, 1), np.uint8), [0])
@@ -97,7 +97,7 @@ def test_another_number_of_channels_is_explained():
 def evaluate(eval_program, monkeypatch, capsys, tmp_path):
     """Runs eval.py in this process, without a network, on the images of a folder.
 
-    Returns its results, what it printed, and for each pass the names of what is measured and the images.
+    Returns the results, the printed text, and for each pass the names of its measurements and the images.
     """
     module = eval_program
     passes = []
@@ -135,7 +135,7 @@ BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
 
 @pytest.fixture
 def images(tmp_path) -> Path:
-    """A folder of two classes with the same image, which says that it is to be turned."""
+    """A folder of two classes with the same image. Its EXIF data says that it must be rotated."""
     turned = Image.Exif()
     turned[0x0112] = 6
     for name in "ab":
@@ -151,16 +151,18 @@ def seen(passes) -> np.ndarray:
 
 
 def original(kind, side=48, image=PHOTOGRAPH) -> np.ndarray:
-    """What torchvision's Resize(64) and CenterCrop(side) make of an image of 3 : 2."""
+    """The result of torchvision's Resize(64) and CenterCrop(side) for an image with the ratio 3 : 2."""
     width, height = (96, 64) if image.width > image.height else (64, 96)
     left, top = (width - side) // 2, (height - side) // 2
     return np.asarray(image.resize((width, height), kind).crop((left, top, left + side, top + side)))
 
 
 def test_images_are_prepared_for_the_weights(evaluate, images):
-    """The configuration, for 32 pixels and one channel, has no say."""
+    """The configuration, with 32 pixels and one channel, has no effect."""
     results, printed, passes = evaluate(images, "--integer_shifts")
-    assert printed.count("prepared for 48 x 48, ratio 0.75, bicubic\n") == 2  # before, and in the header
+    assert (
+        printed.count("prepared for 48 x 48, ratio 0.75, bicubic\n") == 2
+    )  # before the evaluation, and in the header
     assert results["data"]["image_size"] == 48 and results["data"]["mean"] == list(MEAN)
     np.testing.assert_array_equal(seen(passes), original(BICUBIC))
 
@@ -190,7 +192,7 @@ def test_windows_and_presets_are_prepared_for_the_weights(evaluate, images):
     margin = "--config.eval.crop_margin=8"
     chosen = ["--presets=blurpool_consistency,aps_cifar_circular", "--paper", "--crop_shifts", margin]
     results, printed, passes = evaluate(images, *chosen)
-    assert "ratio 0.75, bicubic; blurpool_consistency: bilinear, as the original\n" in printed
+    assert "ratio 0.75, bicubic; blurpool_consistency: bilinear, as in the original\n" in printed
     assert results["preparation"]["presets"] == {"blurpool_consistency": "bilinear"}
     assert [names for names, _ in passes] == [["aps_cifar_circular"], ["crop"], ["blurpool_consistency"]]
     for (_, found), expected in zip(
@@ -198,13 +200,13 @@ def test_windows_and_presets_are_prepared_for_the_weights(evaluate, images):
     ):
         np.testing.assert_array_equal(found[0], expected)
     results, _, passes = evaluate(images, *chosen, "--config.data.interpolation=bicubic")
-    assert results["preparation"]["presets"] == {} and len(passes) == 2  # named, so for all
+    assert results["preparation"]["presets"] == {} and len(passes) == 2  # an override holds for all
     with pytest.raises(ConfigError, match="windows need images of 66 pixels .input 48, .* resized to 64"):
         evaluate(images, "--crop_shifts", "--config.eval.crop_margin=9")
 
 
 def test_corrupted_images_are_prepared_for_the_weights(evaluate, images, monkeypatch):
-    """Except that they have been cropped already: ratio 1."""
+    """Except that the images are already cropped: the ratio is 1."""
     seen = []
 
     def measured_once(directory, clean, measure, tell, **how):
@@ -222,7 +224,7 @@ def test_corrupted_images_are_prepared_for_the_weights(evaluate, images, monkeyp
 
 
 def test_the_accuracy_is_that_of_the_networks_own_preparation(evaluate, images):
-    """Also where only a preset with images of another kind is measured."""
+    """This also holds if only a preset with other images is measured."""
     _, _, passes = evaluate(images, "--presets=aps_consistency", "--paper")
     assert [names for names, _ in passes] == [[], ["aps_consistency"]]
     np.testing.assert_array_equal(passes[0][1][0], original(BICUBIC))

@@ -1,4 +1,4 @@
-"""The papers' metrics: which shifts, how many forwards, and the numbers, against direct computations."""
+"""Tests of the papers' metrics: shifts, forward passes, and results against direct computations."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ SIDE = 32
 
 
 class Constant:
-    """Class 0 for every image; counts its forwards."""
+    """Predicts class 0 for every image; counts its forward passes."""
 
     calls = 0
 
@@ -76,14 +76,16 @@ BILINEAR |= {"afc_spatial_grid", "afc_translation_grid"}
 
 @pytest.mark.parametrize("name", PRESETS_OF["classification"])
 def test_the_images_are_resized_as_by_the_original(name):
-    """The programs for CIFAR-10 do not resize; those of AFC and AFT are bicubic but for three of AFC's."""
+    """Programs for CIFAR-10 do not resize. AFC and AFT use bicubic resizing, except three metrics of AFC."""
     expected = "" if "cifar" in name else "bilinear" if name in BILINEAR else "bicubic"
     assert preset(name, PresetConfig(SIDE), paper=True).interpolation == expected
-    assert preset(name, PresetConfig(SIDE)).interpolation == ""  # the sane variant: as the network
+    assert (
+        preset(name, PresetConfig(SIDE)).interpolation == ""
+    )  # the improved variant resizes like the network
 
 
 def shifts_of(name, config, batches=1):
-    """The shifts [batches, K, 2] of each measurement."""
+    """The shifts `[batches, K, 2]` of each measurement."""
     sets = [m.sets.values() for m in preset(name, config, paper=True).measurements]
     drawn = [[s.draw(np.arange(3)) for parts in sets for s in parts] for _ in range(batches)]
     return [np.stack([batch[i][:, 0] for batch in drawn]) for i in range(len(drawn[0]))]
@@ -96,15 +98,15 @@ def test_the_factors_of_fractions():
 
 
 def test_the_draws_are_those_of_the_originals():
-    # APS: seed 0, two rolls a batch.
+    # APS: seed 0, two rolls per batch.
     (rolls,) = shifts_of("aps_consistency", PresetConfig(SIDE, seed=0), batches=2)
     assert rolls.tolist() == [[[12, 15], [21, -32]], [[-29, 27], [-29, 7]]]
-    # APS on CIFAR-10: content moves against the window; circular the same way.
+    # APS on CIFAR-10: the content moves in the opposite direction of the window, and with a roll.
     (rolls,) = shifts_of("aps_cifar_circular", PresetConfig(SIDE, seed=0), batches=2)
     assert rolls.tolist() == [[[1, 2], [-3, 0]], [[0, 0], [-2, 0]]]
     (crops,) = shifts_of("aps_cifar_crop", PresetConfig(SIDE, seed=0))
     assert crops.tolist() == [[[-1, -2], [3, 0]]]
-    # LPS: windows first, then rolls, from one stream.
+    # LPS: first windows, then rolls, from one stream.
     for seed, windows, rolls in (
         (7, [(15, 4), (25, 22)], [(-29, -13), (-9, 7)]),
         (21, [(9, 15), (24, 4)], [(16, 16), (24, 3)]),
@@ -132,13 +134,13 @@ def test_the_grids_are_those_of_the_originals():
 
 
 def test_the_rings_are_those_of_the_original():
-    """Around (max_shift, max_shift), from where the roll is by the negative offset."""
+    """The rings surround (max_shift, max_shift), because the original rolls by the negative offset."""
     (rolls,) = shifts_of("aft_cyclic_shift", PresetConfig(SIDE, radius=3))
     offsets = {(i, j) for i in range(7) for j in range(7)} - {(3, 3)}
     assert {tuple(-s) for s in rolls[0]} == offsets and len(rolls[0]) == len(offsets)
     rings = np.abs(rolls[0] + 3).max(-1)
     assert rings.tolist() == [1] * 8 + [2] * 16 + [3] * 24  # ring s has 8 s shifts
-    # Enlarged twice, with an odd max_shift: the centre (1.5, 1.5) is a half-pixel point.
+    # Enlarged by 2 with an odd max_shift: the centre (1.5, 1.5) is a half-pixel shift.
     (rolls,) = shifts_of("aft_cyclic_half_shift", PresetConfig(SIDE, radius=3))
     assert {tuple(-2 * s) for s in rolls[0]} == offsets
     (windows,) = shifts_of("aft_crop_shift", PresetConfig(SIDE, margin=3))
@@ -146,7 +148,7 @@ def test_the_rings_are_those_of_the_original():
     (parts,) = shifts_of("aft_bilinear_shift", PresetConfig(SIDE, finest=3))
     np.testing.assert_array_equal(sorted({*np.rint(3 * parts).ravel()}), range(-3, 4))
     assert len(parts[0]) == 48 and np.abs(parts).max() == 1
-    # The sane rings are around no shift.
+    # The rings of the improved variant surround no shift.
     for name in ("aft_cyclic_shift", "aft_cyclic_half_shift"):
         (wanted,) = preset(name, PresetConfig(SIDE, radius=3)).measurements
         assert {tuple(s) for s in wanted.shifts.points * (2 if "half" in name else 1)} == {
@@ -155,7 +157,7 @@ def test_the_rings_are_those_of_the_original():
 
 
 def subpixel_shift(images, up, rows, columns):
-    """As the original does it: enlarged, rolled against the shift, subsampled."""
+    """As in the original: enlarge, roll against the shift, subsample."""
     side = images.shape[1]
     large = np.asarray(ideal_resample(images, (up * side, up * side)))
     return np.roll(large, (-rows, -columns), (1, 2))[:, ::up, ::up]
@@ -266,7 +268,7 @@ def test_aft_bilinear_by_hand():
     for radius, name in ((1, "0.333"), (2, "0.667"), (3, "1.000")):
         for i in range(-radius, radius + 1):
             for j in range(-radius, radius + 1):
-                # Between the four windows around: the first axis, then the second.
+                # Interpolates between four windows: first axis, then second.
                 padded = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))
                 at = np.array([1 - i / parts, 1 - j / parts]) + 1e-9
                 (top, left), (low, far) = np.floor(at).astype(int), at % 1
@@ -280,7 +282,7 @@ def test_aft_bilinear_by_hand():
 
 
 def grid_sample(images, degrees, x, y):
-    """The original's warp of images [n, N, N, C] in [0, 1]: bilinear, black outside; x, y of the side."""
+    """The original's warp of images `[n, N, N, C]` in [0, 1]: bilinear, black outside; x, y in sides."""
     count, side = images.shape[:2]
     line = np.linspace(-1, 1, side)
     column, row = np.meshgrid(line, line)
@@ -302,7 +304,7 @@ def grid_sample(images, degrees, x, y):
     [(0, 1, 0, (2, 5)), (0, 0, 1, (1, 6)), (90, 0, 0, (1, 2)), (90, 1, 0, (2, 2))],
 )
 def test_where_the_spatial_grid_moves_a_point(degrees, x, y, place):
-    """Which the original's formula says of a point at (2, 6) of 8 x 8."""
+    """The original's formula for a point at (2, 6) of 8 x 8."""
     image = np.zeros((1, 8, 8, 1), np.float32)
     image[0, 2, 6] = 1
     where = original_warp(*np.float32([[degrees], [x], [y]]))
@@ -313,7 +315,7 @@ def test_where_the_spatial_grid_moves_a_point(degrees, x, y, place):
 
 
 def test_afc_spatial_grid_by_hand():
-    """Padded with black, warped, and only then normalised; the attack takes the first error."""
+    """Pads with black, warps, then normalises. The attack uses the first wrong class."""
     side, count, constraint, mean, std = 6, 5, 8.0, np.float32([0.2, 0.3, 0.4]), np.float32([0.5, 0.4, 0.3])
     grey = np.random.default_rng(0).random((count, side, side, 3)).astype(np.float32)
     padded = np.pad(grey, ((0, 0), (16, 16), (16, 16), (0, 0)))
@@ -325,7 +327,7 @@ def test_afc_spatial_grid_by_hand():
 
     still = predict((padded - mean) / std)
     label = still.argmax(-1)
-    label[0] = (label[0] + 1) % 5  # wrong unshifted
+    label[0] = (label[0] + 1) % 5  # wrong without a shift
     wrong, loss = [], []
     turns, shifts = np.linspace(-constraint, constraint, 31), np.linspace(-1, 1, 5) * constraint / 280
     for degrees in turns:
@@ -347,7 +349,7 @@ def test_afc_spatial_grid_by_hand():
 
 
 def test_the_attack_takes_the_first_error_only_where_it_costs_more():
-    """Columns: wrong from the second shift on, with the larger loss, the smaller; never; unshifted."""
+    """Columns: wrong from the second shift on with larger loss, or with smaller; never; wrong unshifted."""
     correct = np.array([[1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]], bool)
     loss = np.array([[0.1, 0.1, 0.3, 0.1], [2, 0.1, 0.1, 0.1], [0.1, 3, 0.1, 3]])
     still = {"correct": np.array([1, 1, 1, 0], bool), "loss": np.array([0.2, 0.2, 0.2, 2])}
@@ -357,14 +359,16 @@ def test_the_attack_takes_the_first_error_only_where_it_costs_more():
 
 
 def test_the_spatial_grids_are_those_of_the_original():
-    """Rotations by up to c degrees, translations by up to c / 280 of the padded side, ends included."""
+    """Rotations up to c degrees, translations up to c / 280 of the padded side, including the ends."""
     (points,) = (
         preset("afc_spatial_grid", PresetConfig(224, constraint=8), paper=True).measurements[0].sets.values()
     )
     down, right, degrees, scale = points.points.reshape(31, 5, 5, 4).transpose(3, 0, 1, 2)
     np.testing.assert_allclose(degrees, np.linspace(8, -8, 31)[:, None, None] + np.zeros((5, 5)), rtol=2e-6)
     unturned = np.linspace(-7.314286, 7.314286, 5)
-    np.testing.assert_allclose(right[15], -unturned[:, None] + np.zeros(5), atol=1e-5)  # t_x is the slower
+    np.testing.assert_allclose(
+        right[15], -unturned[:, None] + np.zeros(5), atol=1e-5
+    )  # t_x changes more slowly
     np.testing.assert_allclose(down[15], -unturned[None] + np.zeros((5, 1)), atol=1e-5)
     assert not scale.any()
     (points,) = (
@@ -376,7 +380,7 @@ def test_the_spatial_grids_are_those_of_the_original():
         np.unique(points.points[:, 1]), np.linspace(-0.9142857, 0.9142857, 64), rtol=1e-5
     )
     assert points.count == 64 * 64
-    assert not points.points[:, 2:].any() and np.abs(points.points[:, :2]).min() > 0  # never at rest
+    assert not points.points[:, 2:].any() and np.abs(points.points[:, :2]).min() > 0  # no point is zero
 
 
 def test_afc_evaluate_and_aps_by_hand(batch):
@@ -442,7 +446,7 @@ def test_windows_by_hand():
 
 
 def thinned(shifts):
-    """Of a large grid every 16th shift, in their order."""
+    """Every 16th shift of a large grid, in order."""
     if isinstance(shifts, dict):
         return {name: thinned(part) for name, part in shifts.items()}
     return Grid(shifts.points[::16]) if isinstance(shifts, Grid) and shifts.count > 200 else shifts
@@ -471,7 +475,7 @@ def test_every_preset_runs_and_finds_nothing_in_a_constant_network(name, paper):
 def test_unknown_presets_and_impossible_ones():
     with pytest.raises(ConfigError, match="unknown preset 'afc_fractions'. Did you mean 'afc_fraction'"):
         preset("afc_fractions", PresetConfig(SIDE))
-    with pytest.raises(ConfigError, match="1/2 of a pixel or finer"):
+    with pytest.raises(ConfigError, match="eval.finest_fraction must be at least 2"):
         preset("afc_rand_shift", PresetConfig(SIDE, finest=1), paper=True)
     small = {"image": np.zeros((1, 16, 16, 1)), "label": np.zeros(1, int), "mask": np.ones(1)}
     with pytest.raises(ConfigError, match="a shift of 31 pixels is too large: the shorter side .* is 16"):

@@ -52,7 +52,7 @@ def test_report_tells_networks_apart_and_is_json():
     assert aliasing["integer"]["logit_change"]["max"] > 1e-2
     assert exact["images"] == 6 and exact["integer"]["pairs"] == 24
     assert exact["integer"]["about"].startswith(
-        "4 random shifts an image, each axis up to 11 whole pixels (not 32"
+        "4 random shifts per image, up to 11 whole pixels on each axis (not 32"
     )
     assert json.loads(json.dumps(exact)) == exact
 
@@ -88,7 +88,7 @@ def results(**kinds):
 
 def example():
     parts = {"1/2": part(720, 1.0), "real": part(720, 0.5)}
-    about = "8 random shifts an image"
+    about = "8 random shifts per image"
     return results(
         integer=part(2880, 1.0, worst_case_accuracy=0.5, about=about),
         fractional=part(2880, 0.999999, worst_case_accuracy=0.25, about=about, parts=parts),
@@ -108,7 +108,7 @@ def test_table_is_aligned_and_complete():
     assert fractional.split()[2] == "99.99%"  # one exception in a million is not 100 %
     assert halves.split()[:3] == ["1/2", "720", "100.00%"]
     assert worst.split() == ["worst", "7", "12.50%"] and worst.endswith("12.50%")
-    assert lines[10] == "integer, fractional: 8 random shifts an image"
+    assert lines[10] == "integer, fractional: 8 random shifts per image"
     assert any(line.startswith("worst case: ") for line in lines)
     assert not any(line.endswith(" ") or "two agree" in line for line in lines)
 
@@ -120,7 +120,7 @@ def test_markdown_says_the_same():
     assert lines[3] == "|" + "---|" * lines[2].count(" | ") + "---|"
     assert lines[4].startswith("| integer | 2880 | 100.00% | 75.00% | 50.00% | 1.2e-08 |")
     assert lines[6].startswith("| &nbsp;&nbsp;1/2 | 720 |")
-    assert "- integer, fractional: 8 random shifts an image" in lines
+    assert "- integer, fractional: 8 random shifts per image" in lines
 
 
 @pytest.mark.parametrize("kinds", [{}, {"integer": part(8, 1.0, worst_case_accuracy=1.0)}])

@@ -1,4 +1,4 @@
-"""Worst cases over real-valued shifts: what the search finds, and where there is nothing to find."""
+"""Tests of the search for worst cases over real-valued shifts."""
 
 from itertools import product
 
@@ -18,7 +18,7 @@ from aliasfree_jax.evaluation.shift_sets import Grid
 from aliasfree_jax.ops.shift import fractional_shift
 from aliasfree_jax.training.mesh import evaluated_batches, make_mesh
 
-SQUARE = (0.0, 0.0), (1.0, 1.0)  # where the fractions of a pixel lie
+SQUARE = (0.0, 0.0), (1.0, 1.0)  # contains the fractions of a pixel
 
 
 def searched(points=16, starts=2, steps=12, box=SQUARE):
@@ -37,7 +37,7 @@ def test_points_fill_the_box_evenly():
     low, high = np.float32([-2, 0, 5]), np.float32([2, 1, 7])
     share = (points - low) / (high - low)
     assert (share >= 0).all() and (share < 1).all()
-    for axis in range(3):  # each quarter of each axis gets its 16 points; random ones would miss by 3.5
+    for axis in range(3):  # each quarter of an axis has 16 points; random points would deviate by 3.5
         counts, _ = np.histogram(share[:, axis], bins=4, range=(0, 1))
         assert np.abs(counts - 16).mean() <= 2
 
@@ -53,9 +53,7 @@ def test_the_search_finds_a_narrow_failure_between_the_grids():
 
     batch = {"image": image, "label": np.zeros(1, int), "mask": np.ones(1)}
     assert worst(corner, batch, adversarial_fraction(4), searched(points=4, starts=2)) == [1, 0]
-    assert worst(corner, batch, searched(points=4, starts=2, steps=1)) == [
-        1
-    ]  # it is the ascent that finds it
+    assert worst(corner, batch, searched(points=4, starts=2, steps=1)) == [1]  # only the ascent finds it
 
 
 def test_it_finds_what_the_grids_miss_and_nothing_where_there_is_nothing():
@@ -69,7 +67,7 @@ def test_it_finds_what_the_grids_miss_and_nothing_where_there_is_nothing():
 def test_what_it_reports_is_true():
     batch = labelled(strided, smooth_noise(16, 16))
     (found,) = worst(strided, batch, searched())
-    # Of a dense grid no more images survive than the search says, but for what lies between its points.
+    # A dense grid finds at most the failures of the search, except between the points.
     right = np.ones(16, bool)
     shifted = jax.jit(lambda shift: strided(fractional_shift(batch["image"], shift)).argmax(-1))
     for shift in product(np.linspace(0, 1, 21), repeat=2):
@@ -77,16 +75,16 @@ def test_what_it_reports_is_true():
     assert found <= right.mean() + 1 / 16
 
 
-@pytest.mark.parametrize("predict", [strided, alias_free])  # most images are fooled, or none is
+@pytest.mark.parametrize("predict", [strided, alias_free])  # most images are fooled, or none
 def test_the_progress_bar_moves_during_the_ascent_and_ends_full(predict):
     batch = labelled(predict, smooth_noise(9, 15))
     batch["mask"][-2:] = 0
     wanted, told = searched(points=4, starts=2, steps=6), []
     results = evaluate(predict, [batch], [wanted], advance=told.append)
     assert sum(told) == 7 * (1 + wanted.count) == 7 * (1 + 4 + 2 * 6 + 2)
-    assert results["search"]["pairs"] <= 7 * (4 + 2)  # steps are no shifts that were looked at
+    assert results["search"]["pairs"] <= 7 * (4 + 2)  # steps of the ascent do not count as evaluated shifts
     if predict is alias_free:
-        # Unshifted, four shifts, six steps of two batches, the ends: 14 pairs take two batches of 9.
+        # Unshifted, four shifts, six steps of two batches, and the ends: 14 pairs need two batches of 9.
         assert [n for n in told if n] == [7, 9, 9, 9, 1, *[9, 5] * 6, 9, 5]
 
 
@@ -115,7 +113,7 @@ def test_networks_that_cannot_be_differentiated_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "exact"), [("convnext_micro", False), ("convnext_afc_micro", True)])
 def test_real_networks(name, exact):
-    """Random weights, large enough for the layers to matter."""
+    """Random weights that are large enough to have an effect."""
     images = smooth_noise(16 if exact else 48, 32)
     module = create_model(name, num_classes=10, depths=(1,), widths=(16,))
     variables = jax.jit(lambda: module.init(jax.random.key(0), images[:1], train=False))()

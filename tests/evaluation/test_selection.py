@@ -1,4 +1,4 @@
-"""From names to measurements."""
+"""Tests of the selection of measurements by name."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def names(chosen):
 
 
 def test_presets_of_the_papers_are_resized_as_there():
-    """The network's own view is there as well, for its accuracy; what the user named holds for all."""
+    """The network's usual view is included for its accuracy. Overrides of the user hold for all views."""
     config, chosen = base_config(), {"presets": ["aps_consistency", "afc_integer"], "paper": True}
     found = select(config, 64, **chosen)
     assert names(found) == {(0, "bicubic"): ["afc_integer"], (0, "bilinear"): ["aps_consistency"]}
@@ -65,7 +65,7 @@ def test_a_view_is_the_section_data_of_its_images():
 def test_presets_share_a_view_and_what_they_have_in_common():
     config = base_config()
     chosen = select(config, 64, random=["integer"], presets=["afc_evaluate", "lps_consistency"])
-    # The sane afc_evaluate is the integer shifts.
+    # The improved variant of afc_evaluate measures integer shifts.
     assert names(chosen) == {
         (0, "bicubic"): ["integer"],
         (16, "bicubic"): ["lps_shift", "lps_circular"],
@@ -97,7 +97,7 @@ def test_the_windows_of_aft_are_of_an_enlarged_image():
     sections = [view.data(config) for view in found.views]
     assert [data.image_size for data in sections] == [32, 32 + 2 * 16, 32 + 2]
     for data in sections[1:]:
-        assert int(data.image_size / data.eval_crop_ratio) == data.image_size  # all of the shorter side
+        assert int(data.image_size / data.eval_crop_ratio) == data.image_size  # the whole shorter side
     assert found.resized == dict.fromkeys(("aft_crop_shift", "aft_bilinear_shift"), "bicubic, enlarged")
 
 
@@ -109,7 +109,7 @@ def test_windows_see_the_image_at_the_usual_scale():
     wide = View(3, "bicubic").data(config)
     assert wide.image_size == 230 and int(wide.image_size / wide.eval_crop_ratio) == 256
     assert wide.eval_view == "crop" and config.data.eval_crop_ratio == 0.875
-    with pytest.raises(ConfigError, match="need images of 258 pixels .* resized to 256 .* is at most 16"):
+    with pytest.raises(ConfigError, match="need images of 258 pixels .* resized to 256 .* to at most 16"):
         View(17, "bicubic").data(config)
     config.data.zero_pad = 8
     with pytest.raises(ConfigError, match="border of zeros .data.zero_pad = 8"):

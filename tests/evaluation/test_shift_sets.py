@@ -1,4 +1,4 @@
-"""The draws and their application."""
+"""Tests of sets of shifts."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ def test_integer_shifts_are_uniform_without_zero():
     assert drawn.shape == (450, 20, 2) and drawn.dtype == np.int32
     cells, counts = np.unique(drawn.reshape(-1, 2), axis=0, return_counts=True)
     assert {tuple(c) for c in cells} == {(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)} - {(0, 0)}
-    # 9000 draws of 8 equally likely shifts: 1125 each, standard deviation 31; five of them.
+    # 9000 draws of 8 equally likely shifts: 1125 each, with standard deviation 31. Tolerance: five of these.
     assert np.abs(counts - 1125).max() < 160
 
 
@@ -47,11 +47,11 @@ def test_real_shifts_fill_the_range():
     drawn = random_fraction(1000, 2, None, KEY).draw(np.arange(4))
     assert drawn.min() >= -2 and drawn.max() < 3
     counts, _ = np.histogram(drawn, bins=5, range=(-2, 3))
-    # 8000 numbers in 5 equal bins: 1600 each, standard deviation 36; five of them.
+    # 8000 numbers in 5 equal bins: 1600 each, with standard deviation 36. Tolerance: five of these.
     assert np.abs(counts - 1600).max() < 180
 
 
-@pytest.mark.parametrize("grid", [0, 3, None])  # 0 stands for whole pixels
+@pytest.mark.parametrize("grid", [0, 3, None])  # 0 means whole pixels
 def test_draws_do_not_depend_on_the_batch_size(grid):
     def draw(batch, first):
         drawn = random_integer(3, 5, KEY) if grid == 0 else random_fraction(3, 5, grid, KEY)
@@ -66,7 +66,7 @@ def test_squares_hold_every_shift_once_from_the_inside_out():
     points = square(2).points
     assert len(points) == 24 and len(np.unique(points, axis=0)) == 24 and points.dtype == np.int32
     rings = np.abs(points).max(1)
-    assert [int((rings == r).sum()) for r in (0, 1, 2)] == [0, 8, 16]  # 8 s on ring s
+    assert [int((rings == r).sum()) for r in (0, 1, 2)] == [0, 8, 16]  # ring s has 8 s shifts
     assert (np.diff(rings) >= 0).all()
 
 
@@ -98,7 +98,7 @@ def test_scattering_changes_the_order_only():
 def test_a_stream_draws_for_a_whole_batch():
     stream, numbers = np.random.RandomState(0), np.arange(8, 14)
     shared = Stream(2, lambda: stream.randint(-32, 32, size=(2, 2)))
-    # The first draws of APS with its seed 0, drawn once by numpy's legacy generator.
+    # The first draws of APS with its seed 0, computed once with NumPy's legacy generator.
     np.testing.assert_array_equal(shared.draw(numbers)[:, 0], [[12, 15], [21, -32]])
     np.testing.assert_array_equal(shared.draw(numbers)[:, 5], [[-29, 27], [-29, 7]])
 
@@ -118,7 +118,7 @@ def test_impossible_draws_are_explained():
         random_fraction(1, -1, 2, KEY)
     with pytest.raises(ConfigError, match="grid >= 2, got 0 and 1"):
         random_fraction(1, 0, 1, KEY)
-    with pytest.raises(ConfigError, match="shifts must be at least 1 an image, got 0"):
+    with pytest.raises(ConfigError, match="shifts must be at least 1 per image, got 0"):
         random_integer(0, 1, KEY)
     with pytest.raises(ConfigError, match="radius .* at least 1 pixel, got 0"):
         square(0)

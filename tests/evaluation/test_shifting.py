@@ -1,4 +1,4 @@
-"""Ways to move an image, against NumPy."""
+"""Tests of the kinds of shifts against NumPy."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_fractional_shift_moves_a_wave_down_and_right():
     shift = np.array([[0.25, 0.0], [1.5, -2.75]], np.float32)
     images = np.repeat(wave(0, 0)[None, :, :, None], 2, axis=0).astype(np.float32)
     expected = np.stack([wave(*s) for s in shift])[..., None]
-    # float32 products of 8 and 12 terms of size 1.
+    # Tolerance: float32 sums of 8 and 12 terms of size 1.
     np.testing.assert_allclose(move(Circular(), images, shift), expected, atol=5e-6)
 
 
@@ -51,7 +51,9 @@ def test_a_window_moves_against_its_content():
     images, margin = noise(3, 9, 10, 2), 2
     out = move(Crop(margin), images, np.int32([[0, 0], [2, -1], [-2, 2]]))
     np.testing.assert_array_equal(out[0], centre(images, margin)[0])
-    np.testing.assert_array_equal(out[1], images[1, 0:5, 3:9])  # content down: the window starts higher
+    np.testing.assert_array_equal(
+        out[1], images[1, 0:5, 3:9]
+    )  # the content moves down, so the window starts higher
     np.testing.assert_array_equal(out[2], images[2, 4:9, 0:6])
 
 
@@ -67,9 +69,9 @@ def test_bilinear_shifts_average_neighbours():
     images = noise(1, 6, 6, 1)
     inner = move(Bilinear(1), images, np.float32([[0.25, 0.5]]))[0, ..., 0]
     x = images[0, ..., 0]
-    rows = 0.75 * x[1:5] + 0.25 * x[0:4]  # content down by 1/4: the row above comes in
+    rows = 0.75 * x[1:5] + 0.25 * x[0:4]  # the content moves down by 1/4, so the row above enters
     np.testing.assert_allclose(inner, 0.5 * rows[:, 1:5] + 0.5 * rows[:, 0:4], atol=1e-6)
-    # Without a margin the border mixes with the filling.
+    # Without a margin, the border is mixed with the fill value.
     filled = move(Bilinear(fill=(3.0,)), images, np.float32([[0.25, 0]]))[0, 0, :, 0]
     np.testing.assert_allclose(filled, 0.75 * x[0] + 0.25 * 3, atol=1e-6)
 
@@ -77,13 +79,13 @@ def test_bilinear_shifts_average_neighbours():
 @pytest.mark.parametrize(
     ("shifting", "where", "message"),
     [
-        (Circular(), [[9, 0]], "shift of 9 pixels is too large: the shorter side of the images is 8"),
-        (ZeroFilled(), [[0, -8]], "nothing of an image with a side of 8 would be left"),
-        (ZeroFilled(), [[0.5, 0]], "ZeroFilled moves by whole pixels only, got float"),
-        (Crop(2), [[3, 0]], "shift of 3 pixels is too large: the images reach 2 pixels beyond"),
-        (Crop(2), [[0.5, 0]], "Crop moves by whole pixels only"),
+        (Circular(), [[9, 0]], "shift of 9 pixels is too large: the shorter side of the images has 8"),
+        (ZeroFilled(), [[0, -8]], "nothing of an image with a side of 8 pixels would be left"),
+        (ZeroFilled(), [[0.5, 0]], "ZeroFilled needs whole pixels, got float"),
+        (Crop(2), [[3, 0]], "shift of 3 pixels is too large: the images extend 2 pixels beyond"),
+        (Crop(2), [[0.5, 0]], "Crop needs whole pixels"),
         (Bilinear(2), [[0, 2.5]], "shift of 2.5 pixels is too large"),
-        (Bilinear(), [[0, 8.5]], "nothing of an image with a side of 8 would be left"),
+        (Bilinear(), [[0, 8.5]], "nothing of an image with a side of 8 pixels would be left"),
     ],
 )
 def test_impossible_shifts_are_explained(shifting, where, message):

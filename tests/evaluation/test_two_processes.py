@@ -1,4 +1,4 @@
-"""Two real processes measure what one measures: windows, worst cases with early exit, and the search."""
+"""Tests that two real processes get the results of one: windows, worst cases with early exit, search."""
 
 import json
 import os
@@ -15,7 +15,7 @@ PROGRAM = Path(evaluating_process.__file__)
 
 
 def evaluated(count):
-    """The results of each of `count` processes with two devices."""
+    """Results of each of `count` processes with two devices."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -48,6 +48,6 @@ def test_processes_change_nothing():
     assert first["maps"]["class_iou"] == alone["maps"]["class_iou"]
     found = [result["maps"]["integer"]["equivariance_db"] for result in (alone, first)]
     np.testing.assert_allclose(*found, rtol=1e-5)
-    # float32 sums in parts of another size
+    # tolerance: float32 sums have other parts
     changes = [result["crop"]["logit_change"]["mean"] for result in (alone, first)]
     np.testing.assert_allclose(*changes, rtol=1e-5)

@@ -1,6 +1,6 @@
-"""Audit of a function of images: the equivariance error of every operation, and what breaks first.
+"""Audits a function of images: the equivariance error of every operation, and the first that breaks.
 
-`audit` measures, `report` shows, `python -m aliasfree_jax audit` does both.
+`audit` measures, `report` writes tables and pictures, and `python -m aliasfree_jax audit` does both.
 """
 
 from aliasfree_jax.evaluation.audit.auditing import Audit, Audits, LayerError, audit

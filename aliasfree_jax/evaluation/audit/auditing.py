@@ -1,7 +1,7 @@
-"""Which operations of a function of images break shift equivariance, and by how much.
+"""Finds the operations of a function of images that break shift equivariance, and measures their error.
 
-Float64 tells what breaks: errors of rounding are then far below all others. Beside it stands the error in
-the function's own precision, which is what it has in use.
+The function is computed in float64, where rounding errors are far smaller than all other errors. The audit
+also reports the error in the precision of the function, which is the error in use.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from aliasfree_jax.transform import checking
 from aliasfree_jax.transform.lines import short
 from aliasfree_jax.transform.reporting import FRACTIONS, WHOLE
 
-# A whole pixel shows what sampling and padding break, half a pixel also what non-linearities do; the third
-# lies on no grid.
+# A shift by a whole pixel shows the errors of sampling and padding. Half a pixel also shows those of
+# non-linearities. The third shift is on no grid.
 SHIFTS: tuple[Shift, ...] = ((1.0, 1.0), (0.5, 0.5), (0.3, 7.1))
 GUIDE = "docs/changing_your_network.md"
 
@@ -29,22 +29,25 @@ State = Literal["exact", "breaks", "follows", "mended", "not compared"]
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """Operations of one line of the program's code, in one call of one module, under one shift.
+    """Equivariance errors of one line of the program's code, in one call of one module, under one shift.
+
+    Source: this package.
 
     Attributes:
-      path: names of the modules that lead to it, where the library names its modules.
-      operation: the one that breaks; else the convolution, product or known function among them.
-      where: file and line.
-      shape: of the result.
-      dtype: of the result in the function's own precision.
-      before, after: equivariance error of what it takes and gives in float64, relative to the largest value;
-        nan if not compared.
-      deployed: `after` in the function's own precision.
-      aligned: the output moved by other pixels than the image did, as behind an adaptive sampler, for which
-        the error allows.
-      state: its output is exact; it breaks where its input was exact; follows a break; is mended behind it,
-        where all that is computed from it is exact again.
-      note: why it is not compared; or what breaks its input.
+      path: Path of the module, if the library names its modules.
+      operation: The operation that breaks. Otherwise the convolution, product or known function of the line.
+      where: File and line.
+      shape: Shape of the output.
+      dtype: Type of the output in the precision of the function.
+      before: Equivariance error of the input in float64, relative to the largest value; nan: not compared.
+      after: Equivariance error of the output, as `before`.
+      deployed: `after` in the precision of the function.
+      aligned: The output moved by other pixels than the image, which is the effect of an adaptive sampler.
+        The error allows for it.
+      state: "exact": the output is exact. "breaks": the input is exact, but the output is not. "follows": an
+        earlier operation breaks. "mended": the output is not exact, but everything computed from it is exact
+        again. "not compared": see `note`.
+      note: The reason why it was not compared, or the operation that breaks its input.
     """
 
     path: str
@@ -61,18 +64,23 @@ class LayerError:
 
     @property
     def name(self) -> str:
-        """In tables and sentences."""
+        """Name in tables and sentences."""
         return f"{self.path} ({self.operation})" if self.path else f"{self.operation} ({short(self.where)})"
 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """A function under one shift; its layers in the order of execution.
+    """Audit of a function under one shift.
+
+    Source: this package.
 
     Attributes:
-      first_break: path of the first module that breaks, or operation and line; None if nothing does.
-      finding: that in a sentence, with what replaces it.
-      notes: what the audit could not look at.
+      network: Name of the function or network.
+      shift: The shift in pixels: rows and columns.
+      layers: Errors in the order of execution.
+      first_break: Path of the first module that breaks, or operation and line; None if nothing breaks.
+      finding: The same as a sentence, with the recommended replacement.
+      notes: Layers that could not be compared, and limits of the audit.
     """
 
     network: str
@@ -84,10 +92,13 @@ class Audit:
 
 
 class Audits(list[Audit]):
-    """One audit a shift; as text, their tables."""
+    """List with one audit per shift. `print` shows their tables.
+
+    Source: this package.
+    """
 
     def __str__(self) -> str:
-        """The tables."""
+        """Formats the tables."""
         from aliasfree_jax.evaluation.audit.report import format_table
 
         return format_table(self)
@@ -104,28 +115,32 @@ def audit(
 ) -> Audits:
     """Measures how much each operation of a function of images breaks its shift equivariance.
 
-    The program of `f` runs on the images and on the same images moved round the circle, operation by
-    operation; each map is compared with itself, moved along in proportion to its size. A map coarser by q
-    may have moved by other pixels of the image, fewer than q on each axis, as adaptive samplers leave it.
-    What has no rows and columns is to stay.
+    The program of `f` runs on the images and on circularly shifted images, operation by operation. Each
+    map of the shifted images is compared with the shifted map; its shift is proportional to its size. A map
+    that is coarser by a factor q may be displaced by additional pixels of the image, fewer than q on each
+    axis: this is the effect of adaptive samplers. Arrays without rows and columns must not change.
+
+    Source: this package.
 
     Args:
-      f: a pure function of images in its evaluation mode, such as `module.apply`.
-      *args: its arguments; images are floating-point, of the type that `f` is used with.
-      shifts: rows and columns, in pixels; fractions take ideal interpolation, without the Nyquist frequency.
-      spatial_axes: of rows and columns in the images; the images are axis 0, unless it is one of the two.
-      argnums: number, or numbers, of the positional arguments that hold the images.
-      network: its name in tables and pictures; default: that of `f`.
-      **kwargs: further arguments of `f`.
+      f: Pure function of images in evaluation mode, such as `module.apply`.
+      *args: Arguments of `f`. The images must be floating-point, with the type that `f` uses in practice.
+      shifts: Shifts in pixels: rows and columns. Fractions use ideal interpolation, without the Nyquist
+        frequency.
+      spatial_axes: Axes of rows and columns in the images. Axis 0 counts the images, unless it is one of
+        these two.
+      argnums: Index, or indices, of the positional arguments that contain images.
+      network: Name for tables and pictures; default: the name of `f`.
+      **kwargs: Further arguments of `f`.
 
     Returns:
-      An `Audit` a shift. `print` them.
+      One `Audit` per shift. `print` shows them as tables.
 
     Raises:
-      ShapeError: images of another shape or type; no result depends on them.
-      ConfigError: a shift that is no pair of finite numbers, or moves nothing; images that are not where
-        `argnums` and `spatial_axes` say.
-      AliasFreeError: `f` performs other operations in float64 than in its own precision.
+      ShapeError: The images have the wrong shape or type, or no result depends on them.
+      ConfigError: A shift is not a pair of finite numbers or moves nothing, or `argnums` and `spatial_axes`
+        do not fit the images.
+      AliasFreeError: `f` performs different operations in float64 than in its usual precision.
     """
     owner = getattr(f, "__self__", None)
     name = network or (type(owner).__name__ if owner is not None else getattr(f, "__name__", "function"))
@@ -140,7 +155,8 @@ def _audited(program: Call, wide: Run, own: Run, shift: Shift, name: str) -> Aud
     ours, theirs = ([(row.path, row.where, row.own) for row in run.rows] for run in (wide, own))
     if ours != theirs:
         raise AliasFreeError(
-            f"{name} performs other operations in float64 than in its own precision: it asks for the type."
+            f"{name} performs different operations in float64 than in its usual precision, because its code "
+            "depends on the type: remove this dependence for the audit."
         )
     layers = tuple(_layer(wide, row, own_row) for row, own_row in zip(wide.rows, own.rows, strict=True))
     output = _output(wide, own, layers)
@@ -172,7 +188,7 @@ def _layer(run: Run, row: Row, own: Row) -> LayerError:
     elif not run.stays(last):
         state = "mended"
     elif blamed := run.blamed(row):
-        note = f"broken before it, in {blamed.path or blamed.own or blamed.where}"
+        note = f"broken earlier, in {blamed.path or blamed.own or blamed.where}"
     operation = row.steps[guilty].operation if guilty is not None else row.own
     operation = operation or list(row.steps.values())[-1].operation
     return LayerError(
@@ -191,7 +207,7 @@ def _layer(run: Run, row: Row, own: Row) -> LayerError:
 
 
 def _output(wide: Run, own: Run, layers: Sequence[LayerError]) -> LayerError | None:
-    """The last row, where the function gives maps: they are to move just as far as the image."""
+    """The last row, if the function returns maps: they must move exactly as far as the image."""
     if wide.output is None or own.output is None:
         return None
     last, error, note = wide.rows[-1], wide.output.error, ""
@@ -218,24 +234,26 @@ def _output(wide: Run, own: Run, layers: Sequence[LayerError]) -> LayerError | N
 
 
 def _in_steps(output: LayerError, shift: Shift, recorder: checking.Recorder) -> str:
-    """That the output alone breaks: its map moves, but not as far as the image."""
+    """Finding if only the output breaks: its map moves, but not as far as the image."""
     text = (
         f"The output is the first to break under a shift by {pair(shift)}: it moves in steps of several "
-        f"pixels, or from a place of its own for each image (error {output.after:.1e})."
+        f"pixels, or its grid starts at different pixels (error {output.after:.1e})."
     )
     found = [finding for finding in recorder.findings() if finding.reason.startswith("the result is a map")]
     return text + (f" Reason: {found[0].reason}. {found[0].remedy}." if found else f" See {GUIDE}.")
 
 
 def _sentence(run: Run, row: Row, layer: LayerError, shift: Shift, recorder: checking.Recorder) -> str:
-    """What breaks first, by how much, and what `check` says to that."""
+    """Finding: the first operation that breaks, its error, and the reason found by `check`."""
     number = run.guilty(row)
     assert number is not None
     place = f" at {short(layer.where)}" if layer.path else ""
-    before = "was not compared" if math.isnan(layer.before) else f"moves along (error {layer.before:.1e})"
+    before = (
+        "was not compared" if math.isnan(layer.before) else f"shifts correctly (error {layer.before:.1e})"
+    )
     text = (
         f"{layer.name}{place} is the first to break under a shift by {pair(shift)}: its input {before}, "
-        f"its output does not ({run.error(number):.1e})."
+        f"its output is not (error {run.error(number):.1e})."
     )
     found = recorder.at(row.steps[number], FRACTIONS if any(s % 1 for s in shift) else WHOLE)
     return text + (f" Reason: {found.reason}. {found.remedy}." if found else f" See {GUIDE}.")
@@ -244,8 +262,8 @@ def _sentence(run: Run, row: Row, layer: LayerError, shift: Shift, recorder: che
 def _notes(run: Run, layers: Sequence[LayerError]) -> tuple[str, ...]:
     notes = []
     for why, text in (
-        ("rows and columns", "it is not known where rows and columns are, so that nothing was compared"),
-        ("only zeros", "only zeros come out, which hides what breaks before: audit trained weights"),
+        ("rows and columns", "not compared, because its rows and columns are not known"),
+        ("only zeros", "all outputs are zero, which hides earlier errors: audit trained weights"),
     ):
         names = [layer.name for layer in layers if layer.note.startswith(why)]
         if names:
@@ -255,8 +273,8 @@ def _notes(run: Run, layers: Sequence[LayerError]) -> tuple[str, ...]:
             limit = run.limit(row.last)
             errors = f"errors below {limit:.0e}" if limit < DECIDABLE else "all errors"
             notes.append(
-                f"{layer.name} computes with constants of a narrower type than float64: {errors} behind it "
-                "may be rounding."
+                f"{layer.name} computes with constants of a narrower type than float64: {errors} after it "
+                "may be rounding errors."
             )
             break
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""A call of a function of images, to be run in lock-step under any shift."""
+"""Runs a call of a function on images and on shifted images, operation by operation."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -19,10 +19,13 @@ from aliasfree_jax.transform.reporting import FRACTIONS
 
 
 class Call:
-    """What a call of a function does, in float64 (`wide`) or in its own precision.
+    """A call of a function, in float64 (`wide`) or in the function's usual precision.
 
     Attributes:
-      found: what `check` finds there.
+      wide: Whether it is computed in float64.
+      axes: Axes of rows and columns in the images.
+      read: The program of the call.
+      found: The findings of `check`.
     """
 
     def __init__(
@@ -33,7 +36,7 @@ class Call:
             read = None
             if wide:
                 wide_args, wide_kwargs = jax.tree.map(_as_float64, (args, kwargs))
-                with contextlib.suppress(TypeError):  # it holds arrays that go with no other type
+                with contextlib.suppress(TypeError):  # the function contains arrays that need its usual type
                     read = program.read(f, wide_args, wide_kwargs, argnums, axes)
             self.read = read or program.read(f, args, kwargs, argnums, axes)
             self.found, self._layouts = checking.Recorder(FRACTIONS), Layouts()
@@ -47,7 +50,7 @@ class Call:
         return jax.enable_x64(True) if self.wide else contextlib.nullcontext()
 
     def check(self, shifts: Sequence[Shift]) -> None:
-        """Raises what `audit` says of images and shifts."""
+        """Checks images and shifts; for the errors see `audit`."""
         image = next(a for a, is_image in zip(self.read.arrays, self.read.images, strict=True) if is_image)
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise ShapeError(f"expected floating-point images, got {image.dtype}.")
@@ -55,15 +58,15 @@ class Call:
         for shift in shifts:
             if np.shape(shift) != (2,) or not np.isfinite(shift).all():
                 raise ConfigError(
-                    f"shifts are pairs (rows, columns) of pixels, [(1, 1), (0.5, 0.5)], got {shift!r}."
+                    f"shifts must be pairs (rows, columns) in pixels, [(1, 1), (0.5, 0.5)], got {shift!r}."
                 )
             if not any(s % side for s, side in zip(shift, sides, strict=True)):
                 raise ConfigError(
-                    f"a shift by {pair(shift)} moves images of {sides} round to where they were."
+                    f"a circular shift by {pair(shift)} does not change images of {sides}: use another."
                 )
 
     def run(self, shift: Shift) -> Run:
-        """Its operations on the images and on the moved ones."""
+        """Runs the operations on the images and on the shifted images."""
         arguments, image = [], (0, 1, 1, 1)
         run = Run(lambda step: seen(step, self._layouts, shift, image), closely=self.wide)
         with self._precision():
@@ -87,7 +90,7 @@ def _as_float64(leaf: Any) -> Any:
 
 
 def _pair(image: Any, axes: tuple[int, int], shift: Shift) -> tuple[np.ndarray, np.ndarray]:
-    """Images without what no shift keeps, and the same moved; float64."""
+    """Returns images and shifted images in float64; fractional shifts need the Nyquist frequency removed."""
     laid = np.moveaxis(np.asarray(image, np.float64), axes, (-2, -1))
     maps = laid.reshape(-1, *laid.shape[-2:], 1)
     if any(s % 1 for s in shift):

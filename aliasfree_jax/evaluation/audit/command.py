@@ -1,14 +1,17 @@
-"""Measures how much each operation of networks breaks shift equivariance, and names the first one.
+"""Measures how much each operation of a network breaks shift equivariance, and names the first one.
 
 python -m aliasfree_jax audit --checkpoint=runs/mine
 python -m aliasfree_jax audit my_package.my_file:make_network --image=224,224,3 --shift=0.5,0.5
 python -m aliasfree_jax audit nets.py:before nets.py:after --plot=audit.png --output=audit.json
 
-make_network() takes no arguments and returns a flax.linen.Module (to be initialised), (module, variables) or
-(module, variables, {"train": False}) with further arguments of its call; or a function of images, or
-(function, variables) for function(variables, images). In place of it stands the name of one of this package's
-networks. Images are white noise, which holds every frequency. --plot needs matplotlib (pip install
-'aliasfree_jax[figures]').
+make_network() has no arguments. It returns one of:
+  a flax.linen.Module, which the audit initializes;
+  (module, variables);
+  (module, variables, {"train": False}), with further arguments of the module's call;
+  a function of images;
+  (function, variables), for function(variables, images).
+Instead of a function, pass the name of one of this package's networks. The images are white noise, which
+contains all frequencies. --plot needs matplotlib (pip install 'aliasfree_jax[figures]').
 """
 
 import dataclasses
@@ -31,14 +34,14 @@ from aliasfree_jax.training.curves import figure_class
 from aliasfree_jax.transform.targets import Target, of_module, target_of
 
 IMAGE = (224, 224, 3)
-IMAGES = 2  # adaptive samplers choose for each image
+IMAGES = 2  # more than one, because adaptive samplers choose for each image
 
 
 def from_checkpoint(path: Path) -> Target:
-    """The network of a run or a converted model, under the name of its directory.
+    """Loads the network of a run or a converted model, and names it like its directory.
 
     Raises:
-      CheckpointError: see `load_model`.
+      CheckpointError: See `load_model`.
     """
     card, module, variables = load_model(path)
     image = (card.image_size, card.image_size, card.channels)
@@ -47,18 +50,22 @@ def from_checkpoint(path: Path) -> Target:
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags; its arguments are the networks."""
+    """Defines the command's flags. The arguments are networks."""
     usual = " ".join(f"{rows:g},{columns:g}" for rows, columns in SHIFTS)
     several = "may be repeated"
     flags.DEFINE_multi_string(
         "checkpoint", [], f"a run or converted directory; {several}", flag_values=values
     )
-    flags.DEFINE_string("image", None, "rows,columns,channels; default: the checkpoint's", flag_values=values)
+    flags.DEFINE_string(
+        "image", None, "rows,columns,channels; default: those of the checkpoint", flag_values=values
+    )
     flags.DEFINE_multi_string(
         "shift", [], f"rows,columns in pixels; {several}; default: {usual}", flag_values=values
     )
-    flags.DEFINE_string("plot", None, "the picture: error by depth", flag_values=values)
-    flags.DEFINE_string("output", None, "JSON file of the audits, .md beside it", flag_values=values)
+    flags.DEFINE_string("plot", None, "file for the picture of error by depth", flag_values=values)
+    flags.DEFINE_string(
+        "output", None, "JSON file for the audits; also writes the same as .md", flag_values=values
+    )
 
 
 def _shift(text: str) -> Shift:
@@ -70,7 +77,7 @@ def _shift(text: str) -> Shift:
 
 
 def _unique(targets: list[Target]) -> list[str]:
-    """Names for tables and pictures; those that occur twice are numbered."""
+    """Names for tables and pictures. Names that occur several times get numbers."""
     names = [target.name for target in targets]
     return [
         name if names.count(name) == 1 else f"{name} {names[: i + 1].count(name)}"
@@ -79,13 +86,13 @@ def _unique(targets: list[Target]) -> list[str]:
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
-    """Audits the networks of the checkpoints and those that the arguments name."""
+    """Audits the networks of the checkpoints and of the arguments."""
     shifts = [_shift(text) for text in values.shift] or [*SHIFTS]
     asked = image_sides(values.image) if values.image else None
     plot = local_path(values.plot, "--plot") if values.plot else None
     output = local_path(values.output, "--output") if values.output else None
     if plot:
-        figure_class()  # that matplotlib is missing is to be said before anything is measured
+        figure_class()  # raises now if matplotlib is missing, not after the measurement
     checkpoints = [local_path(path, "--checkpoint") for path in values.checkpoint]
     targets = [target_of(text) for text in arguments]
     targets = [from_checkpoint(path) for path in checkpoints] + targets

@@ -1,4 +1,4 @@
-"""Where the rows and columns of a program's arrays are, and how far such an array is from itself, moved."""
+"""Finds the rows and columns of a program's arrays, and computes their equivariance errors."""
 
 import dataclasses
 import math
@@ -12,17 +12,17 @@ from aliasfree_jax.transform.lockstep import Both, Step
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Plain, Pointwise, Value
 
-# What a walk of `check` gives for each result of an operation, by the operation's place in the program.
+# For each operation, by its position in the program: the description of each result, found by `check`.
 Layouts = dict[tuple[int, ...], list[Map | Plain]]
 
 
 def known(value: Value) -> Map | Plain:
-    """What of a value tells where rows and columns are."""
+    """The part of a value that describes its rows and columns."""
     return value.roots[0] if isinstance(value, Pointwise) else value
 
 
 def as_images(array: np.ndarray, value: Map) -> np.ndarray:
-    """The array of a map, as the program has it, as [N, h, w, C]; of a padded one, once round the circle."""
+    """Rearranges the array of a map to `[N, h, w, C]`. A padded map is cut to one period."""
     first = [*value.batch, *value.space]
     rest = [axis for axis in range(value.array.ndim) if axis not in first]
     array, lead = array.reshape(value.sizes()).transpose([*first, *rest]), len(value.batch)
@@ -35,12 +35,14 @@ def as_images(array: np.ndarray, value: Map) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What was found in the results of an operation.
+    """Comparison of the results of an operation.
 
     Attributes:
-      shape, dtype: of the first one that could be compared.
-      error: the largest equivariance error; nan if none was compared, and `note` says why.
-      aligned: the map moved by other pixels than the image did, as behind an adaptive sampler.
+      shape: Shape of the first result that could be compared.
+      dtype: Type of the same result.
+      error: Largest equivariance error; nan if nothing was compared.
+      aligned: A map moved by other pixels than the image, which is the effect of an adaptive sampler.
+      note: The reason why nothing was compared.
     """
 
     shape: tuple[int, ...] = ()
@@ -51,7 +53,7 @@ class Seen:
 
 
 def seen(step: Step, layouts: Layouts, shift: Shift, image: tuple[int, ...]) -> Seen:
-    """Compares the results of an operation with themselves, moved along."""
+    """Compares the results for the shifted images with the shifted results."""
     found, note = [], "no floating-point numbers"
     values = layouts.get(step.place.position, [None] * len(step.results))
     for result, value in zip(step.results, values, strict=True):
@@ -72,10 +74,15 @@ def seen(step: Step, layouts: Layouts, shift: Shift, image: tuple[int, ...]) -> 
 
 
 def output(results: Iterable[tuple[Both, Map | Plain]], shift: Shift, image: tuple[int, ...]) -> Seen | None:
-    """Compares the maps that a program gives with themselves, moved in proportion and no other way.
+    """Compares the output maps of a program. They must move exactly in proportion to the shift.
 
     Args:
-      results: with where their rows and columns are.
+      results: The outputs with the descriptions of their rows and columns.
+      shift: Shift of the image in pixels.
+      image: Shape of the images, `[N, H, W, C]`.
+
+    Returns:
+      The comparison with the largest error; None if no output is a map.
     """
     found = []
     for result, value in results:
@@ -91,10 +98,10 @@ def output(results: Iterable[tuple[Both, Map | Plain]], shift: Shift, image: tup
 
 
 def _laid(array: np.ndarray, value: Map | Plain | None, image: tuple[int, ...]) -> np.ndarray | None:
-    """The array as maps [N, h, w, C], or as a vector that is to stay; None if it is not known what it is."""
+    """The array as maps `[N, h, w, C]`, or as a vector that must not change; None: unknown layout."""
     if isinstance(value, Map):
         return as_images(array, value)
-    if value is None or value.refused:  # by its looks
+    if value is None or value.refused:  # decide by its shape
         shares = [side / full for side, full in zip(array.shape[1:3], image[1:3], strict=False)]
         if array.ndim == 4 and len(array) == image[0] and abs(shares[0] - shares[1]) < 1 / min(image[1:3]):
             return array

@@ -1,4 +1,4 @@
-"""Audits as tables for a terminal or a page, as JSON, and as a picture."""
+"""Formats audits as tables, Markdown, JSON and a picture."""
 
 import dataclasses
 import math
@@ -10,10 +10,10 @@ from aliasfree_jax.evaluation.alignment import pair, tolerance
 from aliasfree_jax.evaluation.audit.auditing import Audit, LayerError
 from aliasfree_jax.evaluation.report import Rows, align, markdown
 
-FLOOR = 1e-17  # where an error of 0 is drawn
+FLOOR = 1e-17  # an error of 0 is drawn here
 LEGEND = (
-    "Error: largest |output for the moved image - output, moved along|, relative to the largest |output|; "
-    "beside float64, in the network's own precision."
+    "Error: largest |output for the shifted image - shifted output|, divided by the largest |output|; in "
+    "float64, and in the precision of the network."
 )
 
 
@@ -22,20 +22,20 @@ def _number(error: float) -> str:
 
 
 def own_precision(audit: Audit) -> str:
-    """The types that the network's own layers compute in: "float32"."""
+    """The types in which the network's layers usually compute, e.g. "float32"."""
     return "/".join(sorted({layer.dtype for layer in audit.layers if layer.dtype})) or "own"
 
 
 def _remark(layer: LayerError, first: bool) -> str:
     words = {
         "exact": "",
-        "breaks": "breaks, the first" if first else "breaks",
+        "breaks": "breaks first" if first else "breaks",
         "follows": layer.note,
-        "mended": "mended behind it",
+        "mended": "mended later",
         "not compared": f"not compared: {layer.note}",
     }[layer.state]
-    # Where nothing matches, the closest place says nothing.
-    aligned = "grid chosen anew" if layer.aligned and layer.state == "exact" else ""
+    # If no displacement fits, the closest one has no meaning.
+    aligned = "different grid" if layer.aligned and layer.state == "exact" else ""
     return "; ".join(filter(None, (words, aligned)))
 
 
@@ -55,14 +55,22 @@ def _headline(audit: Audit) -> str:
 
 
 def format_table(audits: Sequence[Audit]) -> str:
-    """Plain text with aligned columns, a table each, the findings last."""
+    """Formats audits as plain text: one table per audit, then the findings.
+
+    Args:
+      audits: The audits.
+    """
     blocks = ["\n".join([_headline(a), "", *align(_rows(a))]) for a in audits]
     notes = dict.fromkeys(f"{a.network}: {text}" for a in audits for text in (a.finding, *a.notes))
     return "\n\n".join([*blocks, LEGEND, "\n".join(notes)])
 
 
 def format_markdown(audits: Sequence[Audit]) -> str:
-    """The same as a page in Markdown."""
+    """Formats audits as Markdown.
+
+    Args:
+      audits: The audits.
+    """
     blocks = []
     for a in audits:
         notes = [f"- {text}" for text in (a.finding, *a.notes)]
@@ -71,7 +79,11 @@ def format_markdown(audits: Sequence[Audit]) -> str:
 
 
 def to_json(audits: Sequence[Audit]) -> list[dict[str, Any]]:
-    """Fields of `Audit` and `LayerError`; errors that were not compared, or have no bound, are null."""
+    """Converts audits to JSON: the fields of `Audit` and `LayerError`. Errors that are not finite are null.
+
+    Args:
+      audits: The audits.
+    """
     found = []
     for a in audits:
         layers = [
@@ -86,15 +98,20 @@ def _plain(value: Any) -> Any:
 
 
 def draw_audits(audits: Sequence[Audit], out: Path) -> None:
-    """Draws errors by depth: a panel a shift, a line a network, the first layer that breaks marked.
+    """Draws errors by depth, with one panel per shift and one line per network.
 
-    The axis is logarithmic; errors are in float64 and, pale, in the network's own precision. Layers whose
-    error is mended behind them are pale dots beside the line.
+    A mark shows the first layer that breaks. The axis is logarithmic. Solid lines are errors in float64, pale
+    dashed lines are errors in the precision of the network. Layers with errors that are mended later are pale
+    dots.
+
+    Args:
+      audits: The audits.
+      out: File of the picture.
 
     Raises:
       MissingPackageError: matplotlib is not installed.
     """
-    # Here, so that `aliasfree_jax.audit` runs without what only training needs.
+    # Imported here, so that `aliasfree_jax.audit` runs without packages that only training needs.
     from aliasfree_jax.training.curves import figure_class
 
     shifts, networks = (
@@ -107,11 +124,11 @@ def draw_audits(audits: Sequence[Audit], out: Path) -> None:
             for one in (a for a in audits if (a.shift, a.network) == (shift, network)):
                 _draw(axes, one, number, f"{network}, " if len(networks) > 1 else "")
         axes.axhline(tolerance("float64"), color="0.6", linewidth=0.8, linestyle=":")
-        axes.set(title=f"shift {pair(shift)}", xlabel="operation, in the order of execution", yscale="log")
+        axes.set(title=f"shift {pair(shift)}", xlabel="operation, in order of execution", yscale="log")
         axes.set_ylim(FLOOR / 3, 1e4)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("equivariance error (dotted: breaks above)")
+    panels[0].set_ylabel("equivariance error (dotted: tolerance)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside center right", frameon=False, fontsize="small")
     if len(networks) == 1:
@@ -142,7 +159,7 @@ def _draw(axes: Any, one: Audit, number: int, label: str) -> None:
         axes.annotate(
             _label(one, layer),
             (place, 10),
-            (-4 if left else 4, 11 * number),  # networks may break at the same place
+            (-4 if left else 4, 11 * number),  # several networks may break at the same position
             textcoords="offset points",
             color=colour,
             ha="left" if left else "right",
@@ -151,7 +168,7 @@ def _draw(axes: Any, one: Audit, number: int, label: str) -> None:
 
 
 def _points(one: Audit, attribute: str, *, mended: bool) -> tuple[list[int], list[float]]:
-    """Places and errors, from 1 and at least `FLOOR`, of the layers that are, or are not, mended."""
+    """Positions (from 1) and errors (at least `FLOOR`) of the layers whose state is "mended", or is not."""
     places, errors = [], []
     for place, layer in enumerate(one.layers, 1):
         error = getattr(layer, attribute)
@@ -166,6 +183,6 @@ def _label(one: Audit, layer: LayerError) -> str:
 
 
 def _first_error(one: Audit) -> tuple[int, LayerError]:
-    """The first layer with an error that stays: the one that breaks, or one inside it."""
+    """The first layer with an error that is not mended: it breaks, or it is part of a module that breaks."""
     states = ("breaks", "follows")
     return next((place, layer) for place, layer in enumerate(one.layers, 1) if layer.state in states)

@@ -1,4 +1,4 @@
-"""The operations of one run in lock-step, a row for each line of code in each call of a module."""
+"""Collects the operations of one run in rows: one row per line of code and call of a module."""
 
 import dataclasses
 import math
@@ -12,8 +12,8 @@ from aliasfree_jax.evaluation.audit.layout import Seen
 from aliasfree_jax.transform.lines import Place
 from aliasfree_jax.transform.lockstep import Step
 
-DECIDABLE = 0.1  # a tolerance from here on leaves nothing to tell: bfloat16's
-# Operations that are worth a row of their own: of others on the same line, one row tells all.
+DECIDABLE = 0.1  # with larger tolerances, such as bfloat16's, no decision is possible
+# Operations that get separate rows. Other operations on the same line share one row.
 _OWN_ROW = ("conv_general_dilated", "dot_general", "reduce_window", "depthwise_shifted_sum")
 
 
@@ -22,11 +22,13 @@ class Row:
     """Consecutive operations of one line, in one call of one module.
 
     Attributes:
-      own: the operation that the row is named by: a convolution, a product or a known function; "" for none.
-      alone: whether one of `_OWN_ROW` is among them.
-      steps: their numbers and places.
-      last: the last of them that was compared; -1 for none.
-      seen: what was found there.
+      path: Path of the module.
+      where: File and line.
+      own: The operation that names the row: a convolution, a product or a known function; "": none.
+      alone: Whether the row contains one of `_OWN_ROW`.
+      steps: Numbers and places of the operations.
+      last: Number of the last operation that was compared; -1: none.
+      seen: Its comparison.
     """
 
     path: str
@@ -39,12 +41,11 @@ class Row:
 
 
 class Run:
-    """Takes the steps of a run, and compares what each row ends with; if that is broken, every step of it.
+    """Receives the steps of a run. Compares the last step of each row, and if it is broken, every step.
 
     Attributes:
-      rows: in the order of execution.
-      output: the maps that the program gives, compared with themselves moved just as far as the images;
-        None if it gives none.
+      rows: The rows in the order of execution.
+      output: Comparison of the output maps; None if there are none.
     """
 
     def __init__(self, seen: Callable[[Step], Seen], closely: bool) -> None:
@@ -63,7 +64,7 @@ class Run:
         """Adds a step to its row."""
         place = step.place
         alone = place.primitive.startswith(_OWN_ROW)
-        known = place.operation not in (place.primitive, "pad")  # padding belongs to the operation behind it
+        known = place.operation not in (place.primitive, "pad")  # padding belongs to the next operation
         own = place.operation if alone or known else ""
         row = self.rows[-1] if self.rows else Row("", "")
         another = row.own and own and (own != row.own or (alone and row.alone))
@@ -80,7 +81,7 @@ class Run:
             self._consumers[source].append(step.number)
 
     def close(self) -> None:
-        """Compares the steps of the last row, and lets their arrays go."""
+        """Compares the steps of the last row and frees their arrays."""
         row = self.rows[-1] if self.rows else None
         for step in reversed(self._pending):
             assert row is not None
@@ -93,9 +94,12 @@ class Run:
         self._pending = []
 
     def finish(self, results: set[int]) -> None:
-        """Closes the last row; `results` are the numbers of the steps that give the results of the program.
+        """Closes the last row and finds the steps that break.
 
-        The module that all others are in is left out of their paths.
+        If one module contains all others, its name is removed from their paths.
+
+        Args:
+          results: Numbers of the steps that compute the program's results.
         """
         self.close()
         paths = {row.path.partition("/")[0] for row in self.rows if row.path}
@@ -104,7 +108,7 @@ class Run:
         for number in sorted(self._sources, reverse=True):
             followed = number in results or any(self._stays[c] for c in self._consumers[number])
             self._stays[number] = followed and not self.exact(number)
-        tainted = {-1: False}  # whether it is broken, or was computed from what is, where it is not compared
+        tainted = {-1: False}  # whether a step is broken, or is not compared and depends on a broken step
         for number in sorted(self._sources):
             before = any(tainted[source] for source in self._sources[number])
             tainted[number] = before if math.isnan(self.error(number)) else self.broken(number)
@@ -112,28 +116,28 @@ class Run:
                 self._breaks.add(number)
 
     def error(self, number: int) -> float:
-        """Of the result of a step; nan if it was not compared."""
+        """Error of the result of a step; nan if it was not compared."""
         return self._errors.get(number, math.nan)
 
     def limit(self, number: int) -> float:
-        """The error up to which a step is exact: rounding's, of the narrowest type on the way."""
+        """Largest error of an exact step: the rounding errors of the narrowest type so far."""
         return self._limits[number]
 
     def broken(self, number: int) -> bool:
-        """Whether the result of a step does not move along; False where it is not compared."""
+        """Whether the result of a step is not equivariant; False if it was not compared."""
         return self.error(number) > self._limits[number]
 
     def exact(self, number: int) -> bool:
-        """Whether it does; False also where it is not compared, or rounding allows no answer."""
+        """Whether the result of a step is equivariant; False if it was not compared or cannot be decided."""
         error, limit = self.error(number), self._limits[number]
         return error <= self._limits[-1] or error <= limit < DECIDABLE
 
     def stays(self, number: int) -> bool:
-        """Whether the error of a step goes on to a result of the program: no way to there is exact again."""
+        """Whether the error of a step reaches a result of the program without becoming exact again."""
         return self._stays[number]
 
     def before(self, row: Row) -> float:
-        """The largest error of what the row takes from others."""
+        """Largest error of the inputs of a row."""
         errors = [e for e in map(self.error, self._taken(row)) if not math.isnan(e)]
         return max(errors, default=math.nan)
 
@@ -141,11 +145,11 @@ class Run:
         return {source for number in row.steps for source in self._sources[number]} - set(row.steps)
 
     def guilty(self, row: Row) -> int | None:
-        """The first step of a row where an error arises, and stays; None if there is none."""
+        """The first step of a row that causes an error that stays; None if there is none."""
         return next((number for number in row.steps if number in self._breaks), None)
 
     def blamed(self, row: Row) -> Row | None:
-        """The row whose broken result this one takes first; None if there is none."""
+        """The first row with a broken result that is an input of this row; None if there is none."""
         taken = self._taken(row)
         sources = (other for other in self.rows if not taken.isdisjoint(other.steps))
         return next((other for other in sources if self.guilty(other) is not None), None)

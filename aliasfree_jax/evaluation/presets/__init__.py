@@ -1,12 +1,15 @@
-"""The metrics of the papers, by name: `selection.preset`.
+"""The metrics of the papers; `selection.preset` returns them by name.
 
-By default each is the sane variant: shifts drawn for every image, none left out, proportions in [0, 1]. With
-`paper=True` it is what the original program computes: one shift for a whole batch or data set, its ranges
-and what they leave out, its order of draws from `np.random`, and its names and units (`Preset.published`).
+Each metric has two variants. The default is improved: shifts are drawn for every image, no shift of the range
+is left out, and proportions are in [0, 1]. With `paper=True` the metric is exactly that of the original
+program: its shifts (often one for a whole batch or data set), its ranges and their gaps, its order of draws
+from `np.random`, and its names and units (`Preset.published`).
 
-BlurPool: Zhang, ICML 2019. APS: Chaman and Dokmanić, CVPR 2021. LPS: Rojas-Gomez et al., NeurIPS 2022.
-AFC: Michaeli et al., CVPR 2023. AFT: Michaeli and Soudry, NeurIPS 2025. Their programs leave the seed open or
-set it; here it is `PresetConfig.seed`.
+Every preset is a function of `config` (its settings, a `PresetConfig`) and `paper` that returns a `Preset`.
+
+BlurPool: Zhang 2019 (arXiv 1904.11486). APS: Chaman and Dokmanic 2021 (arXiv 2011.14214). LPS: Rojas-Gomez et
+al. 2022 (arXiv 2210.08001). AFC: Michaeli et al. 2023 (arXiv 2303.08085). AFT: Michaeli and Soudry 2025. Some
+of their programs set a seed, others do not; here it is `PresetConfig.seed`.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,16 +26,17 @@ from aliasfree_jax.evaluation.shifting import NOTHING, Fill
 
 @dataclass(frozen=True)
 class PresetConfig:
-    """What presets can be set to.
+    """Settings of presets.
 
     Attributes:
-      side: of the network's input, pixels.
-      seed: of the random shifts.
-      margin: pixels by which the images of crop metrics are wider on each side; the originals' is 16.
-      finest: of the fractions of a pixel (AFC's max_up; AFT's steps a pixel).
-      radius: of AFC's sane worst cases, pixels; of AFT's, sane or not, its max_shift.
-      constraint: of the spatial grids: degrees of rotation, and so many 280ths of the side.
-      fill: what lies outside the image there: black, normalised.
+      side: Side of the network's input in pixels.
+      seed: Seed of the random shifts.
+      margin: Pixels by which the images of crop metrics are larger on each side. The originals use 16.
+      finest: Largest denominator of fractions of a pixel (AFC's max_up), or steps per pixel (AFT).
+      radius: Largest shift in pixels of the improved worst cases of AFC, or max_shift of AFT.
+      constraint: Largest rotation of the spatial grids in degrees. The largest translation is constraint /
+        280 of the side.
+      fill: Value outside the image in the spatial grids: black after normalisation.
     """
 
     side: int
@@ -44,12 +48,17 @@ class PresetConfig:
     fill: Fill = NOTHING
 
 
-# A number that an original prints, in its unit, from the results of `evaluator.evaluate`.
+# Computes a number that an original program prints, in its unit, from the results of `evaluator.evaluate`.
 Figure = Callable[[Mapping[str, Any]], float]
 
 
 def figure(*keys: str | int, unit: float = 1.0) -> Figure:
-    """The number under these keys of the results, times `unit`: 100 for percent."""
+    """Returns a function that looks up a number of the results.
+
+    Args:
+      *keys: Keys of the nested results.
+      unit: Factor of the number; 100 for percent.
+    """
 
     def look_up(results: Mapping[str, Any]) -> float:
         found: Any = results
@@ -61,7 +70,12 @@ def figure(*keys: str | int, unit: float = 1.0) -> Figure:
 
 
 def accuracies(name: str, printed: str = "{}") -> dict[str, Figure]:
-    """Top-1 and top-5 accuracy of a measurement's unshifted images in percent, under `printed` names."""
+    """Figures for the top-1 and top-5 accuracy of the unshifted images, in percent.
+
+    Args:
+      name: Name of the measurement.
+      printed: Format of the figures' names; "{}" becomes "acc1" or "acc5".
+    """
     columns = {"acc1": "unshifted_accuracy", "acc5": "unshifted_top5_accuracy"}
     return {printed.format(short): figure(name, column, unit=100) for short, column in columns.items()}
 
@@ -71,10 +85,12 @@ class Preset:
     """A metric of a paper.
 
     Attributes:
-      measurements: that it needs.
-      figures: what the original prints, by its names; empty for the sane variant.
-      interpolation: of the original where it resizes images; "" for the sane variant, and where it does not.
-      enlarged: it resizes the image to the input with its margin; else it cuts both out at the usual scale.
+      measurements: The measurements that it needs.
+      figures: The numbers that the original program prints, by its names. Empty for the improved variant.
+      interpolation: Interpolation of the original program's resizing. "" if it does not resize, and for the
+        improved variant.
+      enlarged: True: the image is resized to the input with its margin. False: the input and its margin are
+        cut out at the usual scale.
     """
 
     measurements: tuple[Measurement, ...]
@@ -83,30 +99,40 @@ class Preset:
     enlarged: bool = False
 
     def published(self, results: Mapping[str, Any]) -> dict[str, float]:
-        """The figures, by the original's names."""
+        """Computes the figures from the results of an evaluation."""
         return {name: of(results) for name, of in self.figures.items()}
 
 
-# From the configuration, and whether the original's metric is wanted; of the sane variant only the
-# measurements count.
+# Function (settings, exactly as the original?) -> preset. The improved variant uses only its measurements.
 MakePreset = Callable[[PresetConfig, bool], Preset]
 
 
 def _pairs(stream: np.random.RandomState, low: int, high: int, count: int) -> np.ndarray:
-    """[count, 2], one `randint(low, high, size=2)` after the other, as the originals draw."""
+    """Draws `[count, 2]` with one `randint(low, high, size=2)` after the other, like the originals."""
     return np.stack([stream.randint(low, high, size=2) for _ in range(count)])
 
 
 def draws(stream: np.random.RandomState, low: int, high: int, count: int, sign: int = 1) -> ShiftSet:
-    """`count` pairs in [low, high) for each batch."""
+    """Random shifts in [low, high) that each batch shares.
+
+    Args:
+      stream: The random generator.
+      low: Smallest shift.
+      high: Largest shift plus 1.
+      count: Shifts per batch.
+      sign: Factor of the shifts, 1 or -1.
+    """
     return Stream(count, lambda: sign * _pairs(stream, low, high, count))
 
 
 def windows(stream: np.random.RandomState, margin: int, count: int) -> ShiftSet:
-    """Offsets 0 ... 2 margin - 1 of the window, which is to say shifts of margin - offset of the content."""
+    """Random windows that each batch shares, with offsets 0 ... 2 margin - 1.
+
+    An offset shifts the content by margin - offset.
+    """
     return Stream(count, lambda: margin - _pairs(stream, 0, 2 * margin, count))
 
 
 def two_each(config: PresetConfig, reach: int) -> ShiftSet:
-    """Two shifts of every image of its own, up to `reach` pixels each way."""
+    """Two random shifts per image, up to `reach` pixels along each axis."""
     return random_integer(2, min(reach, config.side - 1), jax.random.key(config.seed))

@@ -1,6 +1,6 @@
-"""Agreement of predictions under random shifts: metrics of BlurPool, APS, LPS, AFC and AFT, see `presets`.
+"""Consistency of predictions under random shifts: metrics of BlurPool, APS, LPS, AFC and AFT, see `presets`.
 
-AFC's fractional shifts move the content up and left, its rolls down and right; that is kept.
+As in the original, AFC's fractional shifts move the content up and left, and its rolls down and right.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.evaluation import measurements as sane
+from aliasfree_jax.evaluation import measurements
 from aliasfree_jax.evaluation.evaluator import Measurement
 from aliasfree_jax.evaluation.presets import (
     Figure,
@@ -38,15 +38,20 @@ from aliasfree_jax.evaluation.shift_sets import Grid, Stream
 from aliasfree_jax.evaluation.shifting import Circular, Crop, Shifting, ZeroFilled
 
 _STABLE: tuple[Reduction, ...] = (CONSISTENCY, ACCURACY, Change("probability_change"))
-_SHIFTS = 8  # of every image, in the sane variants of metrics with one random shift
-PASSES = 5  # of BlurPool's program over the data set
-# How CIFAR-10's images of 32 pixels move, and the sign of the drawn numbers: windows of the zero-padded image
-# move against its content.
+_SHIFTS = 8  # shifts per image, in the improved variants of metrics with one random shift
+PASSES = 5  # passes of BlurPool's program over the data set
+# Kinds of shifts for CIFAR-10, and the sign of the drawn numbers: windows of the zero-padded image move in
+# the opposite direction of its content.
 CIFAR_WAYS: dict[str, tuple[Shifting, int]] = {"shift": (ZeroFilled(), -1), "circular": (Circular(), 1)}
 
 
 def blurpool_consistency(config: PresetConfig, paper: bool) -> Preset:
-    """Agreement of two random windows of a larger image; the original: of a batch, in five passes."""
+    """Share of images with the same class in two random windows of a larger image.
+
+    The original program draws the windows for each batch, in five passes over the data.
+
+    Source: Zhang 2019 (arXiv 1904.11486).
+    """
     stream, name = np.random.RandomState(config.seed), "blurpool_consistency"
     passes = {f"pass {i + 1}": windows(stream, config.margin, 2) for i in range(PASSES)}
     shifts = passes if paper else two_each(config, config.margin)
@@ -60,7 +65,10 @@ def blurpool_consistency(config: PresetConfig, paper: bool) -> Preset:
 
 
 def blurpool_diagonal(config: PresetConfig, paper: bool) -> Preset:
-    """Windows along the diagonal, all 2 margin + 1 of them: probability of the label, accuracy."""
+    """Probability of the label and accuracy for all 2 margin + 1 windows along the diagonal.
+
+    Source: code of Zhang 2019 (arXiv 1904.11486).
+    """
     steps, name = config.margin - np.arange(2 * config.margin + 1), "blurpool_diagonal"
     reductions = (ACCURACY, TOP5_ACCURACY, Change("true_probability"), PerShift())
     diagonal = Grid(np.stack([steps, steps], axis=1))
@@ -73,7 +81,12 @@ def blurpool_diagonal(config: PresetConfig, paper: bool) -> Preset:
 
 
 def aps_consistency(config: PresetConfig, paper: bool) -> Preset:
-    """Agreement of two random rolls; the original: of a batch, each axis -32 ... 31."""
+    """Share of images with the same class under two random rolls.
+
+    The original program draws the rolls for each batch, from -32 to 31 on each axis.
+
+    Source: Chaman and Dokmanic 2021 (arXiv 2011.14214).
+    """
     stream, name = np.random.RandomState(config.seed), "aps_consistency"
     shifts = draws(stream, -32, 32, 2) if paper else two_each(config, 32)
     figures = {
@@ -86,7 +99,18 @@ def aps_consistency(config: PresetConfig, paper: bool) -> Preset:
 
 
 def aps_cifar(name: str, way: str, config: PresetConfig, paper: bool) -> Preset:
-    """Agreement of two shifts of -3 ... 2 pixels; the original's is the mean of the batches' means."""
+    """Share of images with the same class under two shifts of -3 to 2 pixels.
+
+    The original program reports the mean of the batches' means.
+
+    Source: Chaman and Dokmanic 2021 (arXiv 2011.14214).
+
+    Args:
+      name: Name of the measurement.
+      way: A key of `CIFAR_WAYS`.
+      config: Settings of the preset.
+      paper: Whether to compute it exactly as the original.
+    """
     shifting, sign = CIFAR_WAYS[way]
     stream, reductions = np.random.RandomState(config.seed), (PAIR_CONSISTENCY, *UNSHIFTED)
     figures = {
@@ -101,9 +125,11 @@ def aps_cifar(name: str, way: str, config: PresetConfig, paper: bool) -> Preset:
 
 
 def lps_consistency(config: PresetConfig, paper: bool) -> Preset:
-    """Agreement of two windows, and of two rolls of the larger image, which draw in turn from one stream.
+    """Share of images with the same class in two windows, and under two rolls of the larger image.
 
-    The network's input is the larger image, too, where that rolls.
+    Both draw in turn from one random generator. For the rolls the network's input is the whole larger image.
+
+    Source: Rojas-Gomez et al. 2022 (arXiv 2210.08001).
     """
     stream = np.random.RandomState(config.seed)
     if paper:
@@ -122,9 +148,12 @@ def lps_consistency(config: PresetConfig, paper: bool) -> Preset:
 
 
 def lps_cifar_consistency(config: PresetConfig, paper: bool) -> Preset:
-    """The same on CIFAR-10: -3 ... 2 pixels, windows of the zero-padded image; proportions.
+    """Metric of LPS on CIFAR-10: shifts of -3 to 2 pixels, in windows of the zero-padded image and as rolls.
 
-    The original draws from torch's generator without a seed, so that there are no numbers to reproduce.
+    The results are proportions. The original program draws from torch's generator without a seed, so that its
+    draws cannot be reproduced.
+
+    Source: Rojas-Gomez et al. 2022 (arXiv 2210.08001).
     """
     stream, wanted, figures = np.random.RandomState(config.seed), [], {}
     for way, (shifting, sign) in CIFAR_WAYS.items():
@@ -136,7 +165,7 @@ def lps_cifar_consistency(config: PresetConfig, paper: bool) -> Preset:
 
 
 def _degradation(before: Figure, after: Figure) -> Figure:
-    """How many percent of the accuracy `before` are lost `after`wards."""
+    """Loss of accuracy in percent of the accuracy `before`."""
 
     def lost(results: Mapping[str, Any]) -> float:
         first, second = before(results), after(results)
@@ -146,10 +175,17 @@ def _degradation(before: Figure, after: Figure) -> Figure:
 
 
 def afc_evaluate(config: PresetConfig, paper: bool) -> Preset:
-    """Accuracy, loss, and agreement with one random roll; the original: of a batch, each axis -32 ... 31."""
+    """Accuracy, loss, and consistency with one random roll.
+
+    The original program draws the roll for each batch, from -32 to 31 on each axis.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085).
+    """
     name = "afc_evaluate"
     if not paper:
-        return Preset((sane.integer_shifts(config.side, shifts=_SHIFTS, max_shift=32, seed=config.seed),))
+        return Preset(
+            (measurements.integer_shifts(config.side, shifts=_SHIFTS, max_shift=32, seed=config.seed),)
+        )
     shifts = draws(np.random.RandomState(config.seed), -32, 32, 1)
     reductions = (CONSISTENCY, *UNSHIFTED, *map(MeanOfBatches, UNSHIFTED))
     figures = accuracies(name) | {
@@ -160,13 +196,26 @@ def afc_evaluate(config: PresetConfig, paper: bool) -> Preset:
 
 
 def alias_free_consistency(family: str, config: PresetConfig, paper: bool) -> Preset:
-    """Random rolls and fractional shifts; the original: one roll for the whole set, and half a pixel more.
+    """Consistency under random rolls and fractional shifts.
 
-    AFT's program tells accuracy and loss of the unshifted images besides.
+    The original program uses one roll for the whole data set, and the same shift plus half a pixel. AFT's
+    program also reports accuracy and loss of the unshifted images.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085); Michaeli and Soudry 2025.
+
+    Args:
+      family: "afc" or "aft".
+      config: Settings of the preset.
+      paper: Whether to compute it exactly as the original.
     """
     if not paper:
         draw = {"shifts": _SHIFTS, "max_shift": 32, "seed": config.seed}
-        return Preset((sane.integer_shifts(config.side, **draw), sane.fractional_shifts(config.side, **draw)))
+        return Preset(
+            (
+                measurements.integer_shifts(config.side, **draw),
+                measurements.fractional_shifts(config.side, **draw),
+            )
+        )
     whole, half = f"{family}_shift", f"{family}_sub_pix_shift"
     roll = np.random.RandomState(config.seed).randint(-32, 32, size=2)[None]
     more = () if family == "afc" else tuple(map(MeanOfBatches, UNSHIFTED))
@@ -191,12 +240,24 @@ def alias_free_consistency(family: str, config: PresetConfig, paper: bool) -> Pr
 
 
 def afc_rand_shift(config: PresetConfig, paper: bool) -> Preset:
-    """Random shifts by multiples of 1/finest of a pixel; the original: of a batch, no whole pixels."""
+    """Consistency under random shifts by multiples of 1/finest of a pixel.
+
+    The original program draws a shift for each batch, never by whole pixels.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085).
+
+    Raises:
+      ConfigError: `config.finest` is below 2.
+    """
     name, up = "afc_rand_shift", config.finest
     if up < 2:
-        raise ConfigError(f"afc_rand_shift: fractions are 1/2 of a pixel or finer, got 1/{up}.")
+        raise ConfigError(
+            f"afc_rand_shift: eval.finest_fraction must be at least 2 (1/2 of a pixel), got {up}."
+        )
     if not paper:
-        return Preset((sane.fractional_shifts(config.side, shifts=_SHIFTS, max_shift=31, seed=config.seed),))
+        return Preset(
+            (measurements.fractional_shifts(config.side, shifts=_SHIFTS, max_shift=31, seed=config.seed),)
+        )
     stream = np.random.RandomState(config.seed)
 
     def next_shift() -> np.ndarray:

@@ -1,8 +1,4 @@
-"""Metrics of networks whose outputs are maps: LPS's mASSC, and APS's of U-Nets; see `presets`.
-
-mASSC, the mean average shift consistency of segmentation, is that of Zou et al., *Delving deeper into
-anti-aliasing in ConvNets* (BMVC 2020), as LPS's program has it.
-"""
+"""Metrics of networks whose outputs are maps: mASSC of LPS, and the U-Net metrics of APS; see `presets`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,18 +16,22 @@ from aliasfree_jax.evaluation.reductions import CONSISTENCY
 from aliasfree_jax.evaluation.shift_sets import Grid, ShiftSet, random_integer
 from aliasfree_jax.evaluation.shifting import Circular, ZeroFilled
 
-SHIFTS, REACH = 5, 32  # of LPS's program
-# The window of a zero-padded image moves against its content.
+SHIFTS, REACH = 5, 32  # number and largest value of the shifts in LPS's program
+# The window of a zero-padded image moves in the opposite direction of its content.
 WAYS = {"circular": (Circular(), 1), "linear": (ZeroFilled(), -1)}
-# Of APS's U-Nets: -16 ... 15 pixels each way, the range that its training draws rolls from.
+# The U-Nets of APS: rolls by -16 to 15 pixels, the range of the rolls in its training.
 LOW, HIGH = -16, 16
 PSNR_SHIFTS = 10
 
 
 def lps_massc(config: PresetConfig, paper: bool) -> Preset:
-    """Share of pixels that keep their class, moved back; the original: the mean of five shifts' over batches.
+    """Mean average shift consistency of segmentation (mASSC): share of pixels that keep their class.
 
-    Its shifts are those of a batch, each axis -32 ... 32; "linear" ones of the image in a border of zeros.
+    The outputs are moved back before the comparison. The original program draws five shifts for each batch,
+    from -32 to 32 on each axis, and reports their mean over batches. Its "linear" shifts move the image in a
+    border of zeros.
+
+    Source: Zou et al. 2020 (arXiv 2008.09604), as in the code of Rojas-Gomez et al. 2022 (arXiv 2210.08001).
     """
     wanted, figures = [], dict[str, Figure]()
     for way, (shifting, sign) in WAYS.items():
@@ -46,19 +46,19 @@ def lps_massc(config: PresetConfig, paper: bool) -> Preset:
         else:
             reach = largest_shift(REACH, config.side)
             shifts = random_integer(SHIFTS, reach, jax.random.key(config.seed))
-            about = f"{SHIFTS} random shifts an image, each axis up to {reach} pixels, seed {config.seed}"
+            about = f"{SHIFTS} random shifts per image, up to {reach} pixels on each axis, seed {config.seed}"
             wanted.append(Measurement(name, shifts, shifting, about=about))
     return Preset(tuple(wanted), figures)
 
 
 def _over_shifts(name: str, of: Any) -> Figure:
-    """A statistic of the consistencies of the five shifts, in percent."""
+    """Statistic of the consistencies of the five shifts, in percent."""
     return lambda results: float(of([100 * part["consistency"] for part in results[name]["parts"].values()]))
 
 
 @dataclass(frozen=True, eq=False)
 class _ForEachImage:
-    """`count` shifts for each image, one image after the other, from a generator of `np.random`."""
+    """Draws `count` shifts for one image after the other from a generator of `np.random`."""
 
     count: int
     stream: np.random.RandomState
@@ -76,10 +76,19 @@ def _own(count: int, config: PresetConfig, paper: bool) -> ShiftSet:
 
 
 def aps_equivariance(name: str, peak: str, config: PresetConfig, paper: bool) -> Preset:
-    """NMSE, PSNR and SSIM of the output for a rolled image, the rolled output being the target.
+    """NMSE, PSNR and SSIM between the output for a rolled image and the rolled output.
 
-    One random roll an image. `peak`: "" for the range of the CT program, largest less smallest value;
-    "_of_max" for that of the MRI program, the largest value.
+    There is one random roll per image.
+
+    Source: Chaman and Dokmanic 2021, Truly shift-equivariant convolutional neural networks with adaptive
+    polyphase upsampling (arXiv 2105.04040).
+
+    Args:
+      name: Name of the measurement.
+      peak: "": the range is the largest minus the smallest value, as in the original's CT program. "_of_max":
+        the range is the largest value, as in its MRI program.
+      config: Settings of the preset.
+      paper: Whether to compute it exactly as the original.
     """
     columns = {"nmse": "moved_nmse", "psnr": f"moved_psnr{peak}", "ssim": f"moved_ssim{peak}"}
     reductions = tuple(MeanOf(column, f"mean_moved_{short}") for short, column in columns.items())
@@ -88,7 +97,10 @@ def aps_equivariance(name: str, peak: str, config: PresetConfig, paper: bool) ->
 
 
 def aps_psnr_shift(config: PresetConfig, paper: bool) -> Preset:
-    """The largest change of an image's PSNR under ten random rolls: mean and maximum over the images."""
+    """Largest change of an image's PSNR under ten random rolls: mean and maximum over images.
+
+    Source: Chaman and Dokmanic 2021 (arXiv 2105.04040).
+    """
     name = "aps_psnr_shift"
     figures = {of: figure(name, "psnr_change", of) for of in ("mean", "max")}
     wanted = Measurement(name, _own(PSNR_SHIFTS, config, paper), reductions=(PsnrChange(),))

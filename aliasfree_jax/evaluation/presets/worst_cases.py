@@ -1,6 +1,6 @@
 """Worst cases over sets of shifts: the adversarial metrics of AFC and AFT, see `presets`.
 
-AFC's fractional shifts move the content up and left, its rolls down and right; that is kept.
+As in the original, AFC's fractional shifts move the content up and left, and its rolls down and right.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from aliasfree_jax.evaluation import measurements as sane
+from aliasfree_jax.evaluation import measurements
 from aliasfree_jax.evaluation.evaluator import Measurement
 from aliasfree_jax.evaluation.presets import MakePreset, Preset, PresetConfig, accuracies, draws, figure
 from aliasfree_jax.evaluation.reductions import (
@@ -21,40 +21,53 @@ from aliasfree_jax.evaluation.reductions import (
 from aliasfree_jax.evaluation.shift_sets import Grid, ShiftSet, product, random_integer, square
 from aliasfree_jax.evaluation.shifting import Bilinear, Circular, Crop, Shifting, Warp
 
-WHOLE = np.arange(1, 32)  # the original's rolls: fixed, and none along one axis only
-BORDER = 16  # black pixels that the spatial grids put around the image
-RADIANS = 0.01745327778  # a degree, as the spatial grids have it
+WHOLE = np.arange(1, 32)  # the original's rolls on each axis; none is along one axis only
+BORDER = 16  # width of the black border of the spatial grids, in pixels
+RADIANS = 0.01745327778  # the original's value of one degree
 
 
 def _worst_case(name: str, shifts: ShiftSet | Mapping[str, ShiftSet], printed: str) -> Preset:
-    """The worst case over circular shifts, which the original calls `printed`."""
+    """Worst case over circular shifts; `printed` is its name in the original program."""
     wanted = Measurement(name, shifts, reductions=(WORST_CASE,))
     return Preset((wanted,), {printed: figure(name, "worst_case_accuracy")}, "bicubic")
 
 
 def fraction(config: PresetConfig, paper: bool) -> Preset:
-    """Worst case over fractions of a pixel; the original leaves shifts along one axis out."""
+    """Worst case over fractions of a pixel. The original leaves out shifts along one axis.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085).
+    """
     if not paper:
-        return Preset((sane.adversarial_fraction(config.finest),))
+        return Preset((measurements.adversarial_fraction(config.finest),))
     sets = {}
-    for n in sane.distinct_factors(config.finest):
+    for n in measurements.distinct_factors(config.finest):
         part = np.arange(1, n)
         sets[f"1/{n}"] = Grid(-product(part, part) / n)
     return _worst_case("afc_fraction", sets, "sub_shift_robust_score")
 
 
 def integer(config: PresetConfig, paper: bool) -> Preset:
-    """Worst case over rolls; the original: 1 ... 31 on both axes."""
+    """Worst case over rolls. The original uses 1 to 31 pixels on both axes.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085).
+    """
     if not paper:
-        return Preset((sane.adversarial_integer(config.side, config.radius),))
+        return Preset((measurements.adversarial_integer(config.side, config.radius),))
     return _worst_case("afc_integer", Grid(product(WHOLE, WHOLE)), "full_adversarial_shift_robust_score")
 
 
 def full(config: PresetConfig, paper: bool) -> Preset:
-    """Worst case over rolls and half pixels; the original: 1 ... 31, and half a pixel less, on both axes."""
+    """Worst case over rolls and half-pixel shifts.
+
+    The original uses 1 to 31 pixels on both axes, and the same shifts minus half a pixel.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085).
+    """
     side, radius, name = config.side, config.radius, "afc_full"
     if not paper:
-        return Preset((sane.adversarial_integer(side, radius), sane.adversarial_half(side, radius)))
+        return Preset(
+            (measurements.adversarial_integer(side, radius), measurements.adversarial_half(side, radius))
+        )
     rolls = product(WHOLE, WHOLE)
     sets = {"integer": Grid(rolls), "half": Grid(-(rolls - 0.5))}
     figures = {
@@ -66,17 +79,22 @@ def full(config: PresetConfig, paper: bool) -> Preset:
 
 
 def integer_rand10(config: PresetConfig, paper: bool) -> Preset:
-    """Worst case over ten random rolls; the original: of a batch, 1 ... 31 on both axes."""
+    """Worst case over ten random rolls. The original draws them for each batch, 1 to 31 pixels on both axes.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085).
+    """
     ten = draws(np.random.RandomState(config.seed), 1, 32, 10)
-    own = random_integer(10, sane.largest_shift(31, config.side), jax.random.key(config.seed))
+    own = random_integer(10, measurements.largest_shift(31, config.side), jax.random.key(config.seed))
     shifts = ten if paper else own
     return _worst_case("afc_integer_rand10", shifts, "full_adversarial_shift_robust_score")
 
 
 def crop_shift(config: PresetConfig, paper: bool) -> Preset:
-    """Worst case over all windows of a larger image; the original leaves offset 0 out.
+    """Worst case over all windows of a larger image.
 
-    It resizes bilinearly, other than in its usual evaluation.
+    The original leaves out offset 0. It resizes with bilinear interpolation, unlike its usual evaluation.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085).
     """
     name, margin = "afc_crop_shift", config.margin
     offsets = np.arange(1, 2 * margin + 1)
@@ -87,10 +105,18 @@ def crop_shift(config: PresetConfig, paper: bool) -> Preset:
 
 
 def original_warp(degrees: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The spatial attack's rotations by `degrees` and translations by x, y pixels, [K, 4] for `Warp`.
+    """Converts rotations and translations of the original spatial attack to parameters of `Warp`.
 
-    Its output at (x, y), measured from the centre, is the input at R (x, y) + t, R a turn by the angle: the
-    content is first moved by -t, then turned. `Warp` turns first.
+    The original's output at (x, y), measured from the centre, is the input at R (x, y) + t, where R is a
+    rotation. So the content is first shifted by -t, then rotated. `Warp` rotates first.
+
+    Args:
+      degrees: Rotations in degrees, `[K]`.
+      x: Translations to the right in pixels, `[K]`.
+      y: Translations down in pixels, `[K]`.
+
+    Returns:
+      Parameters `[K, 4]`.
     """
     angle = RADIANS * degrees
     down, right = np.sin(angle) * x - np.cos(angle) * y, -np.cos(angle) * x - np.sin(angle) * y
@@ -100,17 +126,29 @@ def original_warp(degrees: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarr
 def spatial_grid(name: str, rotations: int, translations: int, config: PresetConfig, paper: bool) -> Preset:
     """Worst case over a grid of rotations and translations with a black border.
 
-    The original puts 16 more black pixels around the image, samples it as `Warp.stretched`, and judges what
-    `ATTACKED_ACCURACY` tells.
+    The original adds 16 black pixels around the image, samples it as `Warp.stretched`, and reports
+    `ATTACKED_ACCURACY`.
+
+    Source: Engstrom et al. 2019 (arXiv 1712.02779), as in the code of Michaeli et al. 2023 (arXiv
+    2303.08085).
+
+    Args:
+      name: Name of the measurement.
+      rotations: Number of rotations.
+      translations: Number of translations along each axis.
+      config: Settings of the preset.
+      paper: Whether to compute it exactly as the original.
     """
     border = BORDER if paper else 0
     side, most = config.side + 2 * border, config.constraint
     turned = np.linspace(-most, most, rotations) if rotations > 1 else np.zeros(1)
     moved = np.linspace(-1, 1, translations) * most / 280 * side
     points = Grid(original_warp(*product(turned, moved, moved).T))
-    about = f"{translations} x {translations} translations of up to {most / 280 * side:.1f} pixels each way"
+    about = (
+        f"{translations} x {translations} translations up to {most / 280 * side:.1f} pixels in each direction"
+    )
     if rotations > 1:
-        about = f"{rotations} rotations of up to {most:g} degrees each way, of {about}"
+        about = f"{rotations} rotations up to {most:g} degrees in each direction, with {about}"
     if not paper:
         way: Shifting = Warp(fill=config.fill)
         return Preset((Measurement(name, points.scattered(), way, (WORST_CASE,), about=about),))
@@ -135,20 +173,21 @@ def _rings(
     centre: int = 0,
     enlarged: bool = False,
 ) -> Preset:
-    """Worst cases over the rings 1 ... `radius` around `centre` (on both axes), in steps of 1/`parts` pixel.
+    """Worst cases over the rings 1 to `radius` around `centre`, in steps of 1/`parts` pixel.
 
     Ring s has the 8 s shifts with max(|rows|, |columns|) = s steps. An image counts at radius s if it is
-    right unshifted and under all shifts of the rings up to s.
+    correct without a shift and under all shifts of the rings up to s.
 
     Args:
-      name: of the measurement.
-      way: how images move.
-      radius, centre: in steps.
-      paper: measure the unshifted images' accuracies as well.
-      printed: the original's name of a figure, "{}" in the place of "acc1", "acc5" or `score`.
-      score: name of a radius: {0} is the radius in steps, {1} in pixels.
-      parts: steps a pixel.
-      enlarged: see `Preset`.
+      name: Name of the measurement.
+      way: The kind of shifts.
+      radius: Largest radius in steps.
+      paper: Whether to measure the accuracies of the unshifted images too.
+      printed: Format of the original's names of figures; "{}" becomes "acc1", "acc5" or `score`.
+      score: Format of the name of a radius: {0} is the radius in steps, {1} in pixels.
+      parts: Steps per pixel.
+      centre: Centre of the rings on both axes, in steps.
+      enlarged: See `Preset`.
     """
     steps = square(radius).points + centre
     middle = (centre / parts,) * 2
@@ -168,26 +207,42 @@ def _rings(
 
 
 def cyclic_shift(name: str, upsample: int, config: PresetConfig, paper: bool) -> Preset:
-    """Circular shifts by 1/`upsample` of a pixel, of which `PresetConfig.radius` is the original's max_shift.
+    """Worst cases by radius over circular shifts in steps of 1/`upsample` of a pixel.
 
-    The original enlarges by `upsample` and rolls by the negative of (max_shift, max_shift) + ring: its rings
-    surround that place, half a pixel where max_shift is odd.
+    `PresetConfig.radius` is the original's max_shift. The original upsamples by `upsample` and rolls by the
+    negative of (max_shift, max_shift) + ring. Its rings therefore surround that shift, which is a half-pixel
+    shift if `upsample` is 2 and max_shift is odd.
+
+    Source: Michaeli and Soudry 2025.
+
+    Args:
+      name: Name of the measurement.
+      upsample: Steps per pixel, 1 or 2.
+      config: Settings of the preset.
+      paper: Whether to compute it exactly as the original.
     """
     printed, centre = f"adversarial_cyclic_shift_{{}}_{upsample}", -config.radius if paper else 0
     return _rings(name, Circular(), config.radius, paper, printed, parts=upsample, centre=centre)
 
 
 def aft_crop_shift(config: PresetConfig, paper: bool) -> Preset:
-    """Windows around the middle of a larger image, to whose size the original enlarges the image."""
+    """Worst cases by radius over windows around the centre of a larger image.
+
+    The original enlarges the image to this size.
+
+    Source: Michaeli and Soudry 2025.
+    """
     way, printed = Crop(config.margin), "adversarial_crop_shift_{}"
     return _rings("aft_crop_shift", way, config.margin, paper, printed, enlarged=True)
 
 
 def bilinear_shift(config: PresetConfig, paper: bool) -> Preset:
-    """Shifts of up to a pixel in steps of 1/finest, bilinear; a border of a pixel comes in.
+    """Worst cases by radius over bilinear shifts up to one pixel in steps of 1/finest.
 
-    The original enlarges the image by that border. The sane variant has it from an image with the margin of
-    all windows.
+    Such shifts need a border of one pixel. The original enlarges the image by this border. The improved
+    variant uses an image with the margin of all windows.
+
+    Source: Michaeli and Soudry 2025.
     """
     way, parts = Bilinear(1 if paper else config.margin), config.finest
     names = "adversarial_fractional_shift_{}", "shift_frac_robust_{1:.3f}"

@@ -1,6 +1,6 @@
-"""The report of an evaluation: its results as a table for a terminal or a page in Markdown.
+"""Formats the results of an evaluation as tables in plain text or Markdown.
 
-Used by train.py after training and by eval.py. The page with pictures is `report.page`.
+train.py and eval.py use it. The page with pictures is `report.page`.
 """
 
 import os
@@ -16,11 +16,17 @@ import jax
 from aliasfree_jax import __version__
 from aliasfree_jax.evaluation.report.columns import COLUMNS, NOTES, NOTES_OF_PIXELS, overall, percent, task_of
 
-Rows = list[list[str]]  # of a table, the heading first
+Rows = list[list[str]]  # rows of a table; the first is the heading
 
 
 def align(rows: Rows) -> list[str]:
-    """Lines of aligned columns, the first column to the left, a rule under the heading."""
+    """Formats a table as lines of plain text.
+
+    The first column is aligned left, the others right. A rule separates the heading.
+
+    Args:
+      rows: The table.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -30,7 +36,11 @@ def align(rows: Rows) -> list[str]:
 
 
 def markdown(rows: Rows) -> list[str]:
-    """The lines of a table in Markdown; two spaces that indent a first cell stay."""
+    """Formats a table as lines of Markdown and keeps the indentation of first cells.
+
+    Args:
+      rows: The table.
+    """
     head, *body = rows
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return lines + [
@@ -39,7 +49,7 @@ def markdown(rows: Rows) -> list[str]:
 
 
 def circumstances() -> dict[str, str]:
-    """Which command made results, with what versions, on which machine, and when (UTC)."""
+    """Returns the command, versions, machine and time (UTC), to store them with results."""
     devices = jax.devices()
     return {
         "command": shlex.join(["python", *sys.argv]),
@@ -53,7 +63,7 @@ def circumstances() -> dict[str, str]:
 
 
 def _measured(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The measurements and their parts, by the name of their row."""
+    """The measurements and their parts, with the names of their rows."""
     for name, result in results.items():
         if isinstance(result, Mapping) and "pairs" in result:
             yield name, result
@@ -62,7 +72,7 @@ def _measured(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
 
 
 def _shifts(results: Mapping[str, Any]) -> Rows:
-    """Every measurement in a row."""
+    """Table with one row per measurement."""
     measured = list(_measured(results))
     used = [column for column in COLUMNS if any(column[1] in result for _, result in measured)]
     rows = [["shifts", *(heading for heading, _, _ in used)]]
@@ -72,7 +82,7 @@ def _shifts(results: Mapping[str, Any]) -> Rows:
 
 
 def _explanations(results: Mapping[str, Any]) -> list[str]:
-    """Which shifts each measurement means, then what the columns mean."""
+    """Lines that describe the shifts of each measurement, then the columns."""
     abouts: dict[str, list[str]] = {}
     for name, result in results.items():
         if isinstance(result, Mapping) and result.get("about"):
@@ -85,14 +95,14 @@ def _explanations(results: Mapping[str, Any]) -> list[str]:
 
 
 def _classes(results: Mapping[str, Any]) -> Rows:
-    """Intersection over union of each class of pixels."""
+    """Table of the intersection over union of each class of pixels."""
     found = results.get("class_iou", {})
     texts = ((name, "does not occur" if value is None else percent(value)) for name, value in found.items())
     return [["class", "IoU"], *map(list, texts)]
 
 
 def _published(results: Mapping[str, Any]) -> Rows:
-    """The presets' figures under the names of the papers' programs."""
+    """Table of the presets' figures, with the names of the papers' programs."""
     figures = results.get("published", {})
     return [["as published", "figure", "value"]] + [
         [preset, name, f"{value:.6g}"] for preset, named in figures.items() for name, value in named.items()
@@ -100,7 +110,7 @@ def _published(results: Mapping[str, Any]) -> Rows:
 
 
 def _corruptions(found: Mapping[str, Any]) -> Rows:
-    """ImageNet-C: error of each corruption, and relative to AlexNet's."""
+    """Table of ImageNet-C: error of each corruption, and the error relative to AlexNet's."""
     rows = [["corruption", "error", "relative to AlexNet"]]
     for name, part in found["corruptions"].items():
         relative = part.get("relative_error")
@@ -110,18 +120,22 @@ def _corruptions(found: Mapping[str, Any]) -> Rows:
 
 
 def tables(results: Mapping[str, Any]) -> Iterator[tuple[Rows, list[str]]]:
-    """Each table of the report that has rows, and the lines that explain it."""
+    """Yields each table of the report that has rows, with the lines that explain it.
+
+    Args:
+      results: Results of `evaluator.evaluate`, and more if it was measured.
+    """
     found = [(_shifts(results), _explanations(results)), (_classes(results), []), (_published(results), [])]
     if corrupted := results.get("imagenet_c"):
-        # A folder of another name counts for nothing, so what lacks is told.
+        # Folders with other names are ignored, so missing corruptions are listed.
         missing = ", ".join(corrupted.get("missing", ()))
-        notes = [f"not there, so not in the mean: {missing}."] if missing else []
+        notes = [f"missing, so not in the mean: {missing}."] if missing else []
         found.append((_corruptions(corrupted), notes))
     yield from ((rows, notes) for rows, notes in found if rows[1:])
 
 
 def in_words(preparation: Mapping[str, Any]) -> str:
-    """What `preparation.prepare` gave, as a line: "prepared for 48 x 48, ratio 0.875; overridden: ..."."""
+    """Formats the result of `preparation.prepare`: "prepared for 48 x 48, ratio 0.875; overridden: ..."."""
     parts = [f"prepared for {preparation['images']}"]
     if overridden := preparation["overridden"]:
         fields = [
@@ -129,19 +143,23 @@ def in_words(preparation: Mapping[str, Any]) -> str:
             for field, values in overridden.items()
         ]
         parts.append(f"overridden: {', '.join(fields)}")
-    parts += [f"{name}: {kind}, as the original" for name, kind in preparation.get("presets", {}).items()]
+    parts += [f"{name}: {kind}, as in the original" for name, kind in preparation.get("presets", {}).items()]
     return "; ".join(parts)
 
 
 def headlines(results: Mapping[str, Any]) -> list[str]:
-    """How many images, and what they give unshifted; then, if that is known, how they were prepared."""
+    """Lines with the number of images, the results without shifts and, if known, the preparation."""
     found = (f"{words} {text}" for words, text in overall(results).items())
     lines = [", ".join([f"{results['images']} images", *found])]
     return lines + ([in_words(results["preparation"])] if "preparation" in results else [])
 
 
 def compared(networks: Mapping[str, Mapping[str, Any]]) -> Rows:
-    """Every figure of the networks' tables, one a row and the networks beside each other; heading first."""
+    """Table that compares networks: one row per figure, one column per network.
+
+    Args:
+      networks: Results by the network's name.
+    """
     rows: dict[str, list[str]] = {}
     for column, results in enumerate(networks.values()):
         for words, value in overall(results).items():
@@ -149,9 +167,9 @@ def compared(networks: Mapping[str, Mapping[str, Any]]) -> Rows:
     for column, results in enumerate(networks.values()):
         whole = ""
         for name, result in _measured(results):
-            whole = whole if name.startswith(" ") else name  # several have parts of the same name
+            whole = whole if name.startswith(" ") else name  # parts of different measurements share names
             row_name = name if name == whole else f"{whole} {name.strip()}"
-            for heading, key, text in COLUMNS[1:]:  # the number of pairs is no property of the network
+            for heading, key, text in COLUMNS[1:]:  # without the number of pairs
                 if key in result:
                     row = rows.setdefault(f"{row_name}: {heading}", [""] * len(networks))
                     row[column] = text(result[key])
@@ -161,17 +179,25 @@ def compared(networks: Mapping[str, Mapping[str, Any]]) -> Rows:
 def _formatted(
     results: Mapping[str, Any], blocks: list[list[str]], table: Callable[[Rows], list[str]], bullet: str
 ) -> str:
-    """The `blocks` and, behind them, all tables with their notes."""
+    """Formats the `blocks`, then all tables with their notes."""
     for rows, notes in tables(results):
         blocks += [table(rows), [f"{bullet}{note}" for note in notes]]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """Results of `evaluate` as plain text with aligned columns, without a final newline."""
+    """Formats results as plain text with aligned columns, without a final newline.
+
+    Args:
+      results: Results of `evaluator.evaluate`, and more if it was measured.
+    """
     return _formatted(results, [headlines(results)], align, "")
 
 
 def format_markdown(results: Mapping[str, Any]) -> str:
-    """The same as a page in Markdown."""
+    """Formats results as Markdown.
+
+    Args:
+      results: Results of `evaluator.evaluate`, and more if it was measured.
+    """
     return _formatted(results, [[line] for line in headlines(results)], markdown, "- ")

@@ -1,4 +1,4 @@
-"""What a table has of results: its columns and their explanations, and the results of unshifted images."""
+"""Columns of the tables of results, their explanations, and the results of unshifted images."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from aliasfree_jax.evaluation.equivariance import NO_DIFFERENCE
 
 
 def percent(share: float) -> str:
-    """Two decimals; 100.00% only where there is no exception at all."""
+    """Formats a share with two decimals. Only a share of exactly 1 is shown as 100.00%."""
     return f"{share if share == 1 else min(share, 0.9999):.2%}"
 
 
@@ -15,7 +15,7 @@ Text = Callable[[Any], str]
 
 
 def decibels(value: float) -> str:
-    """One decimal; "none" for no difference at all."""
+    """Formats decibels with one decimal; "none" if there is no difference at all."""
     return "none" if abs(value) >= -NO_DIFFERENCE else f"{value:.1f} dB"
 
 
@@ -23,8 +23,8 @@ def _exponent(statistic: str) -> Text:
     return lambda change: f"{change[statistic]:.1e}"
 
 
-# What there is of unshifted images, by task: key of the result, in words, and its value as text. The first of
-# a task tells results of that task.
+# Results of unshifted images by task: key of the result, its name, and the format of its value. The first key
+# of a task identifies results of this task.
 OVERALL: dict[str, tuple[tuple[str, str, Text], ...]] = {
     "classification": (("accuracy", "accuracy", percent),),
     "segmentation": (("mean_iou", "mean IoU", percent), ("pixel_accuracy", "pixel accuracy", percent)),
@@ -37,16 +37,16 @@ OVERALL: dict[str, tuple[tuple[str, str, Text], ...]] = {
 
 
 def task_of(results: Mapping[str, Any]) -> str:
-    """The task that results are of; "" if they are no results."""
+    """The task of results; "" if they are not results of an evaluation."""
     return next((task for task, ((key, *_), *_) in OVERALL.items() if key in results), "")
 
 
 def overall(results: Mapping[str, Any]) -> dict[str, str]:
-    """What there is of the unshifted images, in words."""
+    """The results of the unshifted images as text, by name."""
     return {words: text(results[key]) for key, words, text in OVERALL[task_of(results)]}
 
 
-# Heading, key of the result it stands for, and that as text.
+# Heading of a column, key of its result, and the format of its value.
 COLUMNS: tuple[tuple[str, str, Text], ...] = (
     ("pairs", "pairs", str),
     ("consistency", "consistency", percent),
@@ -70,25 +70,27 @@ COLUMNS: tuple[tuple[str, str, Text], ...] = (
     ("max dz", "logit_change", _exponent("max")),
 )
 NOTES = {
-    "consistency": "consistency: share of (image, shift) pairs whose class is that of the unshifted image.",
-    "worst_consistency": "lowest: the mean over images of the least consistent shift.",
+    "consistency": "consistency: share of (image, shift) pairs with the class of the unshifted image.",
+    "worst_consistency": "lowest: lowest consistency over the shifts of an image, mean over images.",
     "pair_consistency": "two agree: share of images with the same class under all their shifts.",
-    "accuracy": "accuracy: of the shifted images.",
-    "worst_case_accuracy": "worst case: right unshifted and under all shifts of the row.",
-    "attacked_accuracy": "attacked: under the first wrong shift, if its loss is larger than without a shift.",
+    "accuracy": "accuracy: accuracy of the shifted images.",
+    "worst_case_accuracy": "worst case: share of images that are correct unshifted and under all shifts.",
+    "attacked_accuracy": "attacked: accuracy under the first shift with a wrong class; the unshifted image "
+    "counts if its loss is not smaller.",
     "probability_change": "dp: change of the predicted class's probability.",
     "logit_change": "dz: max |z(shifted) - z| / max |z| of the logits z.",
     "equivariance_db": "error: 10 log10 of |f(shifted x) - shifted f(x)|^2 / |f(x)|^2, summed over all "
-    "pairs; more negative is better; none: bit for bit the same.",
-    "worst_equivariance_db": "worst error: of one pair.",
-    "psnr": "PSNR: of the shifted image's output, moved back, against the target.",
-    "psnr_change": "PSNR change: the largest of an image's PSNR over its shifts, mean over images.",
-    "moved_psnr": "PSNR of shift: of the mean error of the shifted image's output to the shifted output.",
-    "mean_moved_psnr": "... of shift: of the shifted image's output against the shifted output.",
+    "pairs; smaller is better; none: the two are equal bit for bit.",
+    "worst_equivariance_db": "worst error: largest error of one pair.",
+    "psnr": "PSNR: compares the output for the shifted image, moved back, with the target.",
+    "psnr_change": "PSNR change: largest change of an image's PSNR over its shifts, mean over images.",
+    "moved_psnr": "PSNR of shift: compares the output for the shifted image with the shifted output; mean "
+    "of the squared errors.",
+    "mean_moved_psnr": "... of shift: compares the output for the shifted image with the shifted output.",
 }
-# Of pixels the same words mean something else.
+# For segmentation some columns have another meaning.
 NOTES_OF_PIXELS = NOTES | {
-    "consistency": "consistency: share of pixels whose class is that of the unshifted image, moved along.",
-    "accuracy": "accuracy, mean IoU: of the pixels of the shifted images, moved back.",
-    "worst_case_accuracy": "worst case: the mean over images of the lowest pixel accuracy under a shift.",
+    "consistency": "consistency: share of pixels with the class of the unshifted image's output, shifted.",
+    "accuracy": "accuracy, mean IoU: results of the outputs for shifted images, moved back.",
+    "worst_case_accuracy": "worst case: lowest pixel accuracy over the shifts of an image, mean over images.",
 }

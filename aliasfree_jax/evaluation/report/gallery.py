@@ -1,4 +1,4 @@
-"""Which pictures a page has: their titles, what they show, and what makes them."""
+"""The pictures of a page: titles, captions, and the functions that draw them."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,64 +18,74 @@ from aliasfree_jax.evaluation.report.pictures import (
 
 
 class Picture(NamedTuple):
-    """One picture of the page: the end of its file's name, and what makes it."""
+    """One picture of the page.
+
+    Attributes:
+      file: End of the file's name.
+      title: Heading of the picture.
+      caption: Explanation below the picture.
+      make: Draws the picture; returns the content of its file.
+      of_maps: The picture is for networks whose outputs are maps.
+    """
 
     file: str
     title: str
     caption: str
     make: Callable[[Sequence[Evaluated]], bytes]
-    of_maps: bool = False  # of networks that give a map for an image
+    of_maps: bool = False
 
 
 PICTURES = (
     Picture(
         "worst_case.png",
         "Worst case by radius",
-        "The share of images that are right unshifted and under every circular shift by whole pixels of up "
-        "to so many pixels each way.",
+        "Share of images that are classified correctly without a shift and under every circular shift by "
+        "whole pixels, up to the given number of pixels in each direction.",
         lambda networks: png(radius_figure(networks)),
     ),
     Picture(
         "accuracy_map.png",
         "Accuracy over the plane of shifts",
-        "The share of images that are classified rightly under each circular shift by whole pixels; the "
-        "middle is no shift.",
+        "Share of images that are classified correctly, for each circular shift by whole pixels. The centre "
+        "is no shift.",
         lambda networks: png(map_figure(networks, "accuracy")),
     ),
     Picture(
         "consistency_map.png",
         "Consistency over the plane of shifts",
-        "The share of images that keep the class of the unshifted image under each circular shift by whole "
-        "pixels; the middle is no shift.",
+        "Share of images that keep the class of the unshifted image, for each circular shift by whole "
+        "pixels. The centre is no shift.",
         lambda networks: png(map_figure(networks, "consistency")),
     ),
     Picture(
         "slide.gif",
         "One image slides",
-        "The probability that the network gives to the image's true class. The image moves round the circle, "
-        "by ideal interpolation between whole pixels.",
+        "Probability of the image's true class. The image is shifted circularly, with ideal interpolation "
+        "between whole pixels.",
         lambda networks: gif(frames(networks)),
     ),
     Picture(
         "features.png",
         "Feature maps",
-        "One layer's map of the same image; of the shifted image, moved back; and the difference. Of all "
-        "channels, the one that differs most; the error is relative to the layer's largest value.",
+        "Feature map of one layer for the same image, the map for the shifted image, moved back, and their "
+        "difference. The channel with the largest difference is shown. The error is relative to the layer's "
+        "largest value.",
         lambda networks: png(feature_figure(networks)),
     ),
     Picture(
         "predictions.png",
         "Predictions and a shift",
-        "One image, what is wanted of it, and what the network gives; what it gives for the shifted image, "
-        "moved back; and the difference of the two.",
+        "One image, its target, and the network's output; the output for the shifted image, moved back; and "
+        "the difference of both outputs.",
         lambda networks: png(prediction_figure(networks)),
         of_maps=True,
     ),
     Picture(
         "slide.gif",
         "One image slides",
-        "The image moves round the circle, by ideal interpolation between whole pixels; beside it what the "
-        "network gives for it. The numbers compare that with the moved output of the image at rest.",
+        "The image is shifted circularly, with ideal interpolation between whole pixels. The network's "
+        "output is shown beside it. The numbers compare this output with the shifted output of the unshifted "
+        "image.",
         lambda networks: gif(map_frames(networks)),
         of_maps=True,
     ),
@@ -83,13 +93,19 @@ PICTURES = (
 
 
 def pictures_of(networks: Sequence[Evaluated]) -> list[Picture]:
-    """Those of the first network's task."""
+    """The pictures for the task of the first network."""
     of_maps = task_of(networks[0].results) in ("segmentation", "regression")
     return [picture for picture in PICTURES if picture.of_maps == of_maps]
 
 
 def draw_pictures(networks: Sequence[Evaluated]) -> dict[str, bytes | DataError]:
-    """Every picture as a file's content, by its name; or what the results lack for it.
+    """Draws all pictures.
+
+    Args:
+      networks: The evaluated networks.
+
+    Returns:
+      By file name: the content of the file, or the error if the results lack the picture's data.
 
     Raises:
       MissingPackageError: matplotlib is not installed.

@@ -1,6 +1,6 @@
-"""Pictures of networks with maps as outputs: an image's prediction, how a shift changes it, and an animation.
+"""Pictures of networks whose outputs are maps: predictions, their change under a shift, and an animation.
 
-Every function takes one or several networks; needs matplotlib (pip install 'aliasfree_jax[figures]').
+Every function draws one or several networks. Needs matplotlib (pip install 'aliasfree_jax[figures]').
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,16 +19,22 @@ from aliasfree_jax.training.curves import figure_class
 
 def _changed(network: Evaluated, value: float) -> str:
     if task_of(network.results) == "segmentation":
-        return f"{percent(value)} of pixels change"
+        return f"{percent(value)} of pixels changed"
     return f"error {decibels(value)}"
 
 
 def prediction_figure(networks: Sequence[Evaluated]) -> Any:
-    """Image, target, prediction, that for the shifted image moved back, and the difference; a network a row.
+    """Draws image, target, prediction, prediction for the shifted image, and difference; one row per network.
+
+    Args:
+      networks: The evaluated networks.
+
+    Returns:
+      The matplotlib figure.
 
     Raises:
       MissingPackageError: matplotlib is not installed.
-      DataError: a network's predictions were not kept.
+      DataError: The results of a network have no predictions.
     """
     found = [network.part(IMAGE, "maps") for network in networks]
     figure = figure_class()(figsize=(12.5, 2.9 * len(networks)), layout="constrained")
@@ -61,11 +67,14 @@ def _share_of(changes: np.ndarray) -> str:
 
 
 def map_frames(networks: Sequence[Evaluated]) -> Iterator[np.ndarray]:
-    """The pictures [h, w, 3] of the animation: the sliding image, and what the networks give for it.
+    """Yields the frames `[h, w, 3]` of the animation: the shifted image and the networks' outputs.
+
+    Args:
+      networks: The evaluated networks.
 
     Raises:
       MissingPackageError: matplotlib is not installed.
-      DataError: a network's slide was not measured, or is another one than that of the first.
+      DataError: The results of a network have no animation, or it differs from the first network's.
     """
     image = decoded(networks[0].part(IMAGE, "png"))
     slides = [network.part(IMAGE, "maps", "slide") for network in networks]
@@ -73,11 +82,11 @@ def map_frames(networks: Sequence[Evaluated]) -> Iterator[np.ndarray]:
     for network, slide in zip(networks, slides, strict=True):
         if not (np.array_equal(image, decoded(network.part(IMAGE, "png"))) and shifts == slide["shifts"]):
             raise DataError(
-                f"{networks[0].name} and {network.name} saw another image or other shifts: evaluate them "
-                "with the same data, eval.pictured_image and eval.worst_case_radius."
+                f"{networks[0].name} and {network.name} were evaluated with different images or shifts: "
+                "evaluate them with the same data, eval.pictured_image and eval.worst_case_radius."
             )
     figure = figure_class()(figsize=(3 * (len(networks) + 1), 3.5), dpi=100, layout="constrained")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # there, as the Figure is
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # figure_class has checked for matplotlib
 
     canvas, panels = FigureCanvasAgg(figure), figure.subplots(1, len(networks) + 1, squeeze=False)[0]
     shown = [axes.imshow(image, interpolation="nearest") for axes in panels]
@@ -92,5 +101,5 @@ def map_frames(networks: Sequence[Evaluated]) -> Iterator[np.ndarray]:
             axes.set_title(f"{network.name}\n{_changed(network, slide['changes'][step])}", fontsize=10)
         canvas.draw()
         if step == 0:
-            figure.set_layout_engine("none")  # the axes stay where they are
+            figure.set_layout_engine("none")  # fixes the positions of the axes
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,9 +1,10 @@
-"""Writes a page about one or several evaluated networks: tables, pictures, settings. It needs no other file.
+"""Writes an HTML page about one or several evaluated networks: tables, pictures, settings.
 
 python -m aliasfree_jax report runs/a/eval.json runs/b/eval.json --out=report.html
 
-The results are those of eval.py; what pictures need is among them with --pictures. The pictures are inside
-the page, and beside it as files. Needs matplotlib (pip install 'aliasfree_jax[figures]').
+The arguments are result files of eval.py. For pictures, run eval.py with --pictures. The page contains the
+pictures and needs no other file; they are also written as separate files next to it. Needs matplotlib
+(pip install 'aliasfree_jax[figures]').
 """
 
 import base64
@@ -24,9 +25,9 @@ from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, read_resu
 from aliasfree_jax.files import local_path, write_whole
 
 TEMPLATE = Path(__file__).with_name("page.html")
-SHOWN = 12  # entries of a long list, e.g. of class names
-# Fields of the section data that choose and form the images of an evaluation; their normalisation belongs
-# to the network.
+SHOWN = 12  # number of entries that are shown of a long list, e.g. of class names
+# Fields of the section data that determine the images of an evaluation. The normalisation belongs to the
+# network.
 DATA = (
     "source",
     "name",
@@ -44,7 +45,7 @@ DATA = (
 
 def _table(rows: Rows) -> str:
     head, *body = rows
-    # Names of networks may break behind their underscores: they would widen the columns of narrow figures.
+    # Allow line breaks after underscores: long names of networks would widen the columns.
     headings = (escape(cell).replace("_", "_<wbr>") for cell in head)
     lines = ["<tr>" + "".join(f"<th>{heading}</th>" for heading in headings) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body]
@@ -68,7 +69,7 @@ def _figure(picture: Picture, drawn: bytes | DataError) -> str:
 
 
 def _settings(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Everything among the results that was not measured, sections flattened."""
+    """All entries of the results that are not measurements, with flattened sections."""
     measured = {"images", "published", "imagenet_c", "mean_accuracy", "class_iou", IMAGE}
     measured |= {key for key, *_ in OVERALL.get(task_of(results), ())}
     for key, value in results.items():
@@ -103,9 +104,9 @@ def _section(network: Evaluated) -> str:
 
 
 def _measured_on(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What two networks must have in common to be compared: the images, and the shifts of measurements.
+    """Values that must be equal for a fair comparison: the images, and the shifts of the measurements.
 
-    A field that older results lack had its default.
+    Fields that older results lack get their default.
     """
     usual, stored = base_config().data, results.get("data", {})
     data = {f"data.{field}": stored.get(field, usual[field]) for field in DATA}
@@ -118,7 +119,7 @@ def _measured_on(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(networks: Sequence[Evaluated]) -> list[str]:
-    """What makes a comparison with the first network unfair: other images, or other shifts."""
+    """Reasons why comparisons with the first network are unfair: different images or shifts."""
     first, *others = networks
     expected, lines = _measured_on(first.results), []
     for other in others:
@@ -126,14 +127,19 @@ def _differences(networks: Sequence[Evaluated]) -> list[str]:
         differing = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
         if differing:
             lines.append(
-                f"{first.name} and {other.name} were not measured alike: "
-                f"{', '.join(sorted(differing))} differ."
+                f"Do not compare {first.name} with {other.name}: these settings differ: "
+                f"{', '.join(sorted(differing))}."
             )
     return lines
 
 
 def page(networks: Sequence[Evaluated], drawn: Mapping[str, bytes | DataError]) -> str:
-    """The page of these networks; `drawn` is what `draw_pictures` gave."""
+    """Returns the HTML page.
+
+    Args:
+      networks: The evaluated networks.
+      drawn: The result of `draw_pictures`.
+    """
     names = ", ".join(network.name for network in networks)
     figures = [_figure(picture, drawn[picture.file]) for picture in pictures_of(networks)]
     parts = [*map(_section, networks)]
@@ -147,15 +153,19 @@ def page(networks: Sequence[Evaluated], drawn: Mapping[str, bytes | DataError]) 
 
 
 def write_report(networks: Sequence[Evaluated], out: Path) -> None:
-    """Writes the page, and its pictures as `<out without .html>_<picture>` beside it.
+    """Writes the page, and its pictures as files `<out without .html>_<picture>` next to it.
+
+    Args:
+      networks: The evaluated networks.
+      out: File of the page.
 
     Raises:
-      ConfigError: two networks of one name.
+      ConfigError: Two networks have the same name.
       MissingPackageError: matplotlib is not installed.
     """
     if len({network.name for network in networks}) < len(networks):
         names = ", ".join(network.name for network in networks)
-        raise ConfigError(f"two networks have the same name: {names}. Name them by --names.")
+        raise ConfigError(f"two networks have the same name: {names}. Pass different names with --names.")
     drawn = draw_pictures(networks)
     for name, content in drawn.items():
         if isinstance(content, bytes):
@@ -164,20 +174,23 @@ def write_report(networks: Sequence[Evaluated], out: Path) -> None:
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     flags.DEFINE_string(
-        "names", "", "of the networks, with commas; default: those of the runs", flag_values=values
+        "names",
+        "",
+        "names of the networks, separated by commas; default: names of the runs",
+        flag_values=values,
     )
-    flags.DEFINE_string("out", "report.html", "the page", flag_values=values)
+    flags.DEFINE_string("out", "report.html", "file of the page", flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
-    """Compares the results in the files that the arguments name."""
+    """Writes the page about the results in the files of the arguments."""
     files, out = [local_path(path) for path in arguments], local_path(values.out, "--out")
     if not files:
         raise ConfigError("nothing to report: pass the JSON files of eval.py, e.g. runs/mine/eval.json.")
     names = values.names.split(",") if values.names else [""] * len(files)
     if len(names) != len(files):
-        raise ConfigError(f"--names has {len(names)} names for {len(files)} files.")
+        raise ConfigError(f"--names has {len(names)} names for {len(files)} files: pass one name per file.")
     write_report([read_results(path, name) for path, name in zip(files, names, strict=True)], out)
     print(f"wrote {out}")

@@ -1,4 +1,4 @@
-"""What the pictures show: measured, kept in eval.json, and read back, where no network is needed."""
+"""Data of the pictures: measures them, stores them in eval.json, and reads them without the network."""
 
 import json
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.ops.shift import fractional_shift
 from aliasfree_jax.training.mesh import own_eval_batches
 
-IMAGE = "pictured_image"  # key of `image_results` among all results
-SMALLEST_MAP = 8  # pixels; in a smaller one there is nothing to see
-SHIFT = (1, 1)  # of the image whose map is shown; pixels
-DIGITS = 5  # of the numbers that are kept of a map
+IMAGE = "pictured_image"  # key of `image_results` in the results
+SMALLEST_MAP = 8  # pixels; smaller maps are not worth showing
+SHIFT = (1, 1)  # shift in pixels of the image whose feature map is shown
+DIGITS = 5  # digits of the stored values of a map
 
 
 def _maps(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """The first output [N, h, w, C] of every layer that has one, in the order of the calls."""
+    """The first output `[N, h, w, C]` of every layer that has one, in the order of the calls."""
     found: dict[str, np.ndarray] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -45,7 +45,16 @@ def _maps(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, np.n
 
 
 def feature_maps(module: nn.Module, variables: PyTree, images: jax.Array) -> dict[str, np.ndarray]:
-    """The output [N, h, w, C] of every layer of a network, by its path, in the order of the calls."""
+    """Returns the feature map of every layer of a network.
+
+    Args:
+      module: The network.
+      variables: Its variables.
+      images: `[N, H, W, C]`.
+
+    Returns:
+      The maps `[N, h, w, C]` by path of the layer, in the order of the calls.
+    """
     _, state = module.apply(variables, images, capture_intermediates=True, mutable=["intermediates"])
     return _maps(state["intermediates"])
 
@@ -58,16 +67,22 @@ def _layer(maps: Mapping[str, np.ndarray], wanted: str) -> str:
     large = [path for path, found in maps.items() if min(found.shape[1:3]) >= SMALLEST_MAP]
     if not large:
         raise ConfigError(
-            f"no layer of the network has a map of {SMALLEST_MAP} x {SMALLEST_MAP} pixels or more: name one "
-            "by --config.eval.pictured_layer."
+            f"no layer of the network has a map of {SMALLEST_MAP} x {SMALLEST_MAP} pixels or more: choose a "
+            "layer with --config.eval.pictured_layer."
         )
     return large[-1]
 
 
 def moved_back(still: np.ndarray, moved: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
-    """The map [1, h, w, C] of an image moved by `SHIFT`, moved back: the way that comes closest to `still`.
+    """Moves the map of an image shifted by `SHIFT` back.
 
-    A map moves in proportion, or as adaptive samplers choose their grid.
+    The shift of the map is proportional to that of the image, or it depends on the grid chosen by adaptive
+    samplers. The displacement with the smallest difference from `still` is used.
+
+    Args:
+      still: Map of the unshifted image, `[1, h, w, C]`.
+      moved: Map of the shifted image, `[1, h, w, C]`.
+      image: Shape of the image, `[1, H, W, C]`.
     """
     ways = [
         np.asarray(fractional_shift(jnp.asarray(moved), -by)) for by in candidates(still, moved, SHIFT, image)
@@ -76,26 +91,27 @@ def moved_back(still: np.ndarray, moved: np.ndarray, image: tuple[int, ...]) -> 
 
 
 def feature_results(module: nn.Module, variables: PyTree, image: np.ndarray, layer: str = "") -> Results:
-    """One channel of a layer's map of an image [H, W, C], and of the shifted image, moved back.
-
-    The channel is the one that differs most: `still`, and `difference`, what the way there and back changed.
-    `error` is the largest difference over all channels, relative to the largest value.
+    """Feature map of a layer for an image, compared with the map for the shifted image, moved back.
 
     Args:
-      module: a Flax module whose `apply(variables, images)` runs its evaluation mode.
-      variables: its own.
-      image: normalised, floating-point.
-      layer: path of a layer; "": the last one with a map of 8 x 8 pixels or more.
+      module: Flax module whose `apply(variables, images)` runs its evaluation mode.
+      variables: Its variables.
+      image: Normalised image `[H, W, C]`, floating-point.
+      layer: Path of the layer; "": the last one with a map of at least 8 x 8 pixels.
+
+    Returns:
+      A dictionary with the channel that has the largest difference: "still" is its map, and "difference" is
+      its change. "error" is the largest difference of all channels, relative to the largest value.
 
     Raises:
-      ConfigError: there is no such layer.
+      ConfigError: There is no such layer.
     """
     images = jnp.asarray(image)[None]
     maps = feature_maps(module, variables, images)
     path = _layer(maps, layer)
     moved = feature_maps(module, variables, jnp.roll(images, SHIFT, axis=(1, 2)))[path]
     still, back = maps[path], moved_back(maps[path], moved, images.shape)
-    difference = back - still  # kept by itself: that of two rounded maps would be rounding
+    difference = back - still  # stored separately: the difference of two rounded maps would be rounding
     largest = np.abs(difference).max(axis=(0, 1, 2))
     channel = int(largest.argmax())
     scale = max(float(np.abs(still).max()), np.finfo(np.float32).tiny)
@@ -116,17 +132,26 @@ def _rounded(array: np.ndarray) -> list[list[float]]:
 def image_results(
     module: nn.Module, variables: PyTree, predict: Predict, source: Source, config: ConfigDict
 ) -> Results:
-    """The image `config.eval.pictured_image`, its slide over the radius of the worst case, and a map of it.
+    """Measures the data of the pictures for the image `config.eval.pictured_image`.
 
-    Of networks whose outputs are maps, what `map_results` gives.
+    For classification: the probabilities while the image slides by `eval.worst_case_radius` pixels, and a
+    feature map. For networks whose outputs are maps: see `map_results`.
+
+    Args:
+      module: The network.
+      variables: Its variables.
+      predict: The compiled network.
+      source: The images.
+      config: The whole configuration.
 
     Raises:
-      ConfigError: the data set has no such image, the network no such layer.
+      ConfigError: The data set has no such image, or the network has no such layer.
     """
     index = config.eval.pictured_image
     if index >= len(source):
         raise ConfigError(
-            f"eval.pictured_image = {index}, but there are {len(source)} images: 0 to {len(source) - 1}."
+            f"eval.pictured_image = {index}, but there are {len(source)} images: choose one from 0 to "
+            f"{len(source) - 1}."
         )
     alone = Subset(source, np.array([index]))
     (batch,) = eval_batches(alone, config.data, batch_size=1)
@@ -135,7 +160,7 @@ def image_results(
     if config.task != "classification":
         return about | {"maps": map_results(predict, image, label, config)}
     measurement = slide(config.eval.worst_case_radius)
-    # As all other measurements: every device takes part, and every process has the result.
+    # As in all measurements, all devices and processes take part and get the result.
     batches = own_eval_batches(alone, config.data, 1)
     devices = config.train.devices
     results = shift_report(predict, batches, [measurement], images=1, devices=devices, progress=False)
@@ -152,18 +177,18 @@ class Evaluated:
     """The results of one network.
 
     Attributes:
-      name: what it is called in pictures and tables.
-      results: see `evaluator.evaluate`; with the circumstances where they are known.
+      name: Name in pictures and tables.
+      results: Results of `evaluator.evaluate`, with `circumstances` if known.
     """
 
     name: str
     results: Mapping[str, Any]
 
     def part(self, *keys: str) -> Any:
-        """What lies under these keys.
+        """Looks up nested results by keys.
 
         Raises:
-          DataError: it was not measured.
+          DataError: There is no such result.
         """
         found: Any = self.results
         for depth, key in enumerate(keys, 1):
@@ -177,28 +202,40 @@ class Evaluated:
 
 
 def read_results(path: Path, name: str = "") -> Evaluated:
-    """The results in a file that eval.py wrote, under a name or that of the run.
+    """Reads a file of results written by eval.py.
+
+    Args:
+      path: The JSON file.
+      name: Name of the network; default: the name of the run.
 
     Raises:
-      DataError: unreadable, or no results.
+      DataError: The file is unreadable or contains no results.
     """
     try:
         results = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read results from {path}: {error}.") from error
     if not isinstance(results, dict) or "images" not in results or not task_of(results):
-        raise DataError(f"{path} has no results of eval.py: expected at least images and accuracy.")
+        raise DataError(
+            f"{path} has no results of eval.py: expected at least images and accuracy, mean_iou or psnr."
+        )
     return Evaluated(name or run_name(path), results)
 
 
 def run_name(path: Path) -> str:
-    """The run's name for runs/<name>/eval.json, else that of the file."""
+    """Name of the run for runs/<name>/eval.json, otherwise the file's name."""
     return path.resolve().parent.name if path.stem == "eval" else path.stem.removesuffix(".eval")
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A number for every shift: `values` [len(down), len(right)]."""
+    """One number for every shift.
+
+    Attributes:
+      down: Shifts down in pixels.
+      right: Shifts to the right in pixels.
+      values: The numbers, `[len(down), len(right)]`.
+    """
 
     down: np.ndarray
     right: np.ndarray
@@ -206,10 +243,14 @@ class Plane:
 
 
 def shift_plane(network: Evaluated, column: str) -> Plane:
-    """The column "accuracy" or "consistency" over the plane of all shifts, no shift among them.
+    """Returns a column over the plane of shifts, including no shift.
+
+    Args:
+      network: The evaluated network.
+      column: "accuracy" or "consistency".
 
     Raises:
-      DataError: it was not measured, or not on a full grid.
+      DataError: It was not measured, or not for all shifts of a grid.
     """
     shifts = np.asarray(network.part("shift_plane", "per_shift", "shifts"), float)
     measured = np.asarray(network.part("shift_plane", "per_shift", column), float)
@@ -219,16 +260,21 @@ def shift_plane(network: Evaluated, column: str) -> Plane:
     values = np.full((len(down), len(right)), np.nan)
     values[np.searchsorted(down, shifts[:, 0]), np.searchsorted(right, shifts[:, 1])] = measured
     if np.isnan(values).any():
-        raise DataError(f"the shifts of {network.name} are no full grid: a map needs those of `square`.")
+        raise DataError(
+            f"the shifts of {network.name} are not a full grid: a map needs the shifts of `square`."
+        )
     return Plane(down, right, values)
 
 
 def worst_by_radius(network: Evaluated) -> np.ndarray:
-    """Worst-case accuracy for the radii 0, 1, 2, ... pixels.
+    """Returns the worst-case accuracy for the radii 0, 1, 2, ... pixels.
+
+    Args:
+      network: The evaluated network.
 
     Raises:
-      DataError: it was not measured.
+      DataError: It was not measured.
     """
-    # The same shifts: whichever of the two was asked for.
+    # Both measurements have the same shifts.
     measured = "adversarial_integer" if "adversarial_integer" in network.results else "shift_plane"
     return np.asarray(network.part(measured, "worst_case_by_radius"), float)

@@ -1,6 +1,6 @@
-"""What the pictures of networks with maps as outputs show: measured, and kept as PNG files in eval.json.
+"""Data of the pictures of networks whose outputs are maps: measured, and stored as PNG files in eval.json.
 
-Classes have the colours of Pascal VOC's masks. Images are as they were before their normalisation.
+Classes have the colours of Pascal VOC's masks. The normalisation of images is undone.
 """
 
 import base64
@@ -23,13 +23,13 @@ from aliasfree_jax.evaluation.tasks import comparison
 from aliasfree_jax.evaluation.trial import Predict
 from aliasfree_jax.training.mesh import make_mesh, replicate
 
-SHIFT = (1, 1)  # of the image whose prediction is moved back; pixels
-STEPS = 2  # frames of the animation for each pixel
-NO_CHANGE, LARGEST_CHANGE = 128, 127  # grey values of a picture of differences: the middle, and the most
+SHIFT = (1, 1)  # shift in pixels of the image whose prediction is moved back
+STEPS = 2  # frames of the animation per pixel
+NO_CHANGE, LARGEST_CHANGE = 128, 127  # grey value of no difference, and largest deviation from it
 
 
 def voc_palette() -> np.ndarray:
-    """The colours of Pascal VOC's classes, uint8 [256, 3]: the number's bits, dealt out to the channels."""
+    """Colours of Pascal VOC's classes, uint8 `[256, 3]`: the bits of the class number set the channels."""
     numbers, colours = np.arange(256), np.zeros((256, 3), int)
     for place in range(8):
         for channel in range(3):
@@ -38,7 +38,11 @@ def voc_palette() -> np.ndarray:
 
 
 def encoded(pixels: np.ndarray) -> str:
-    """PNG in base64 of uint8 [H, W, 3 or more], [H, W, 1 or 2] (the first channel) or [H, W]."""
+    """Encodes a picture as PNG in base64.
+
+    Args:
+      pixels: uint8 `[H, W]` or `[H, W, C]`. The first three channels are used, or the first if C < 3.
+    """
     if pixels.ndim == 3:
         pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
     file = io.BytesIO()
@@ -47,28 +51,28 @@ def encoded(pixels: np.ndarray) -> str:
 
 
 def decoded(text: str) -> np.ndarray:
-    """The picture that `encoded` kept, uint8 [H, W, 3]."""
+    """Decodes a picture of `encoded`: uint8 `[H, W, 3]`."""
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
 
 
 class _Shown(NamedTuple):
-    """Turns outputs and labels into pictures."""
+    """Converts outputs and labels to pictures."""
 
     config: ConfigDict
 
     def output(self, output: np.ndarray) -> np.ndarray:
-        """The picture of an output map [H, W, K]."""
+        """Picture of an output map `[H, W, K]`."""
         of_classes = self.config.task == "segmentation"
         return self.label(output.argmax(-1) if of_classes else output)
 
     def label(self, label: np.ndarray) -> np.ndarray:
-        """The picture of classes [H, W], or of an image [H, W, C]."""
+        """Picture of classes `[H, W]` or of an image `[H, W, C]`."""
         if label.ndim == 2:
             return voc_palette()[label % 256]
         return denormalize(label, self.config.data.mean, self.config.data.std)
 
     def difference(self, still: np.ndarray, back: np.ndarray) -> tuple[np.ndarray, float]:
-        """Where two outputs differ, as grey values, and how much the most is: of classes 1."""
+        """Grey picture of the differences of two outputs, and the largest difference (1 for classes)."""
         if self.config.task == "segmentation":
             changes = (still.argmax(-1) != back.argmax(-1)).astype(np.float32)
         else:
@@ -79,23 +83,26 @@ class _Shown(NamedTuple):
 
 
 def _moved(maps: np.ndarray, shift: Sequence[float], whole: bool) -> np.ndarray:
-    """One map [H, W, C] moved round the circle."""
+    """Shifts one map `[H, W, C]` circularly."""
     where = np.asarray([shift], np.int32 if whole else np.float32)
     return np.asarray(Circular().along(jnp.asarray(maps)[None], jnp.asarray(where))[0])[0]
 
 
 def map_results(predict: Predict, image: np.ndarray, label: np.ndarray, config: ConfigDict) -> Results:
-    """What a network gives for an image [H, W, C], for the shifted image moved back, and while it slides.
+    """Outputs for an image, for the shifted image (moved back), and while the image slides.
 
     Args:
-      predict: images to maps.
-      image: normalised.
-      label: classes [H, W], or the normalised target [H, W, K].
-      config: its task, normalisation, and the radius that the image slides.
+      predict: Function from images to maps.
+      image: Normalised image `[H, W, C]`.
+      label: Classes `[H, W]`, or normalised target `[H, W, K]`.
+      config: Configuration; its task, normalisation and `eval.worst_case_radius` are used.
+
+    Returns:
+      A dictionary with the pictures as PNG.
     """
     shown, compare, mesh = _Shown(config), comparison(config), make_mesh(config.train.devices)
 
-    def output(image: np.ndarray) -> np.ndarray:  # in all processes, as they share the network
+    def output(image: np.ndarray) -> np.ndarray:  # runs in all processes, because they share the network
         return np.asarray(predict(replicate(image[None], mesh)))[0]
 
     still = output(image)
@@ -128,7 +135,7 @@ def _changes(
     places: np.ndarray,
     task: str,
 ) -> list[float]:
-    """For each shift the share of pixels of another class, or the equivariance error in dB."""
+    """For each shift: the share of pixels with another class, or the equivariance error in dB."""
     way, row = Circular(), np.zeros(1, int)
     reference = compare.reference(still[None], label[None], way)
     found = [

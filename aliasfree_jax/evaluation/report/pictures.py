@@ -1,6 +1,6 @@
-"""From results to pictures: maps of the shift plane, worst cases by radius, feature maps, a sliding image.
+"""Draws results: maps of the shift plane, worst cases by radius, feature maps, a sliding image.
 
-Every function takes one or several networks; needs matplotlib (pip install 'aliasfree_jax[figures]'). The
+Every function draws one or several networks. Needs matplotlib (pip install 'aliasfree_jax[figures]'). The
 networks keep their order and, in curves, their colours.
 """
 
@@ -23,36 +23,43 @@ from aliasfree_jax.training.curves import figure_class
 # Okabe and Ito's palette, safe for the colour-blind.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DPI = 130
-COLUMNS = 4  # maps beside each other
-FRAME_MS, LAST_FRAME_MS = 80, 2000  # of the animation
+COLUMNS = 4  # maps per row
+FRAME_MS, LAST_FRAME_MS = 80, 2000  # durations of the animation's frames
 
 
 def colour(number: int) -> str:
-    """Of the network with this number."""
+    """Colour of the network with this number."""
     return COLOURS[number % len(COLOURS)]
 
 
 def png(figure: Any) -> bytes:
-    """The figure as a file."""
+    """Returns a figure as the content of a PNG file."""
     file = io.BytesIO()
-    # The layout does not see that square maps fill their panels to the edge: without "tight" labels are cut.
+    # The layout ignores that square maps fill their panels. Without "tight", labels would be cut off.
     figure.savefig(file, format="png", dpi=DPI, facecolor="white", bbox_inches="tight")
     return file.getvalue()
 
 
 def plain_axes(axes: Any) -> None:
-    """Takes away what is no data."""
+    """Removes the top and right borders and adds light grid lines."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
 def map_figure(networks: Sequence[Evaluated], column: str) -> Any:
-    """Heat maps of the "accuracy" or "consistency" over the plane of shifts, all on one scale.
+    """Draws heat maps over the plane of shifts, all with the same scale.
+
+    Args:
+      networks: The evaluated networks.
+      column: "accuracy" or "consistency".
+
+    Returns:
+      The matplotlib figure.
 
     Raises:
       MissingPackageError: matplotlib is not installed.
-      DataError: a network was not measured under the shifts of the plane.
+      DataError: The results of a network have no shift plane.
     """
     planes = [shift_plane(network, column) for network in networks]
     columns = min(COLUMNS, len(planes))
@@ -60,7 +67,7 @@ def map_figure(networks: Sequence[Evaluated], column: str) -> Any:
     figure = figure_class()(figsize=(3.2 * columns + 1.2, 3.5 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     highest = max(100 * plane.values.max() for plane in planes)
-    # One percent at least: differences in the last digit are no picture.
+    # The scale covers at least one percent, so that tiny differences are not exaggerated.
     lowest = min(highest - 1, *(100 * plane.values.min() for plane in planes))
     for axes, network, plane in zip(panels, networks, planes, strict=False):
         extent = (plane.right[0] - 0.5, plane.right[-1] + 0.5, plane.down[-1] + 0.5, plane.down[0] - 0.5)
@@ -68,22 +75,28 @@ def map_figure(networks: Sequence[Evaluated], column: str) -> Any:
             100 * plane.values, extent=extent, vmin=lowest, vmax=highest, interpolation="nearest"
         )
         least, mean = percent(plane.values.min()), percent(network.part("shift_plane", column))
-        axes.set_title(f"{network.name}\nleast {least}, mean {mean}", fontsize=10)
+        axes.set_title(f"{network.name}\nmin {least}, mean {mean}", fontsize=10)
         axes.set(xlabel="right, pixels", ylabel="down, pixels")
         axes.locator_params(nbins=5, integer=True)
     for axes in panels[len(planes) :]:
         axes.set_visible(False)
-    label = "accuracy, %" if column == "accuracy" else "same class as without shift, %"
+    label = "accuracy, %" if column == "accuracy" else "same class as without a shift, %"
     figure.colorbar(drawn, ax=list(panels), label=label, shrink=0.85, aspect=25)
     return figure
 
 
 def radius_figure(networks: Sequence[Evaluated]) -> Any:
-    """Curves of the worst-case accuracy over all shifts of up to so many pixels each way.
+    """Draws curves of the worst-case accuracy by the radius of the shifts.
+
+    Args:
+      networks: The evaluated networks.
+
+    Returns:
+      The matplotlib figure.
 
     Raises:
       MissingPackageError: matplotlib is not installed.
-      DataError: a network was not measured so.
+      DataError: The results of a network have no worst cases by radius.
     """
     curves = [100 * worst_by_radius(network) for network in networks]
     figure = figure_class()(figsize=(6.4, 3.8), layout="constrained")
@@ -95,7 +108,7 @@ def radius_figure(networks: Sequence[Evaluated]) -> Any:
     room = max(1.0, 0.06 * (highest - lowest))
     axes.set_ylim(lowest - room, min(100.0, highest + room) if highest < 100 else 100 + room / 2)
     axes.set_xlim(0, max(map(len, curves)) - 1)
-    axes.set(xlabel="circular shifts of up to, pixels each way", ylabel="worst-case accuracy, %")
+    axes.set(xlabel="largest circular shift in each direction, pixels", ylabel="worst-case accuracy, %")
     axes.xaxis.get_major_locator().set_params(integer=True)
     plain_axes(axes)
     figure.legend(loc="outside upper center", ncols=min(3, len(networks)), frameon=False)
@@ -103,13 +116,19 @@ def radius_figure(networks: Sequence[Evaluated]) -> Any:
 
 
 def feature_figure(networks: Sequence[Evaluated]) -> Any:
-    """A layer's map of an image, of the shifted image moved back, and their difference; a network a row.
+    """Draws a feature map of an image, the map of the shifted image moved back, and their difference.
 
-    A row has one scale: the difference is as visible as it is large.
+    Each network has one row, and each row has one scale.
+
+    Args:
+      networks: The evaluated networks.
+
+    Returns:
+      The matplotlib figure.
 
     Raises:
       MissingPackageError: matplotlib is not installed.
-      DataError: a network's maps were not kept.
+      DataError: The results of a network have no feature maps.
     """
     found = [network.part(IMAGE, "features") for network in networks]
     figure = figure_class()(figsize=(9.4, 3.1 * len(networks)), layout="constrained")
@@ -134,7 +153,14 @@ def feature_figure(networks: Sequence[Evaluated]) -> Any:
 
 
 class Slide(NamedTuple):
-    """One image [H, W, 3], bytes; its label, and the label's probability [K] under shifts [K, 2], pixels."""
+    """Data of the animation of one network.
+
+    Attributes:
+      image: The image, uint8 `[H, W, 3]`.
+      label: Name of its class.
+      shifts: Shifts in pixels, `[K, 2]`.
+      probability: Probability of the class for each shift, `[K]`.
+    """
 
     image: np.ndarray
     label: str
@@ -143,10 +169,10 @@ class Slide(NamedTuple):
 
 
 def slide(network: Evaluated) -> Slide:
-    """How the image slid.
+    """Reads the data of the animation from the results of a network.
 
     Raises:
-      DataError: it was not measured.
+      DataError: It was not measured.
     """
     image, label = decoded(network.part(IMAGE, "png")), network.part(IMAGE, "label")
     way = (np.asarray(network.part(IMAGE, "slide", key), float) for key in ("shifts", "true_probability"))
@@ -154,22 +180,25 @@ def slide(network: Evaluated) -> Slide:
 
 
 def frames(networks: Sequence[Evaluated]) -> Iterator[np.ndarray]:
-    """The pictures [h, w, 3] of the animation: the image on the left, the curves so far on the right.
+    """Yields the frames `[h, w, 3]` of the animation: the image on the left, the curves on the right.
+
+    Args:
+      networks: The evaluated networks.
 
     Raises:
       MissingPackageError: matplotlib is not installed.
-      DataError: a network's slide was not measured, or is another one than that of the first.
+      DataError: The results of a network have no animation, or it differs from the first network's.
     """
     slides = [slide(network) for network in networks]
     image, label, shifts, _ = slides[0]
     for network, other in zip(networks, slides, strict=True):
         if not (np.array_equal(image, other.image) and np.array_equal(shifts, other.shifts)):
             raise DataError(
-                f"{networks[0].name} and {network.name} saw another image or other shifts: evaluate them "
-                "with the same data, eval.pictured_image and eval.worst_case_radius."
+                f"{networks[0].name} and {network.name} were evaluated with different images or shifts: "
+                "evaluate them with the same data, eval.pictured_image and eval.worst_case_radius."
             )
     figure = figure_class()(figsize=(7.6, 3.2), dpi=100, layout="constrained")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # there, as the Figure is
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # figure_class has checked for matplotlib
 
     canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.7))
@@ -189,20 +218,20 @@ def frames(networks: Sequence[Evaluated]) -> Iterator[np.ndarray]:
         left.set_title(f"shifted by {across:.2f} pixels", fontsize=10)
         for curve, found in zip(curves, slides, strict=True):
             curve.set_data(way[: step + 1], found.probability[: step + 1])
-            curve.set(marker="o", markevery=[step])  # where the image is now
+            curve.set(marker="o", markevery=[step])  # marks the current shift
         canvas.draw()
         if step == 0:
-            figure.set_layout_engine("none")  # the axes stay where they are
+            figure.set_layout_engine("none")  # fixes the positions of the axes
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def gif(shown: Iterable[np.ndarray]) -> bytes:
-    """Pictures [h, w, 3] as an animation."""
+    """Encodes frames `[h, w, 3]` as an animated GIF."""
     pictures = [Image.fromarray(frame) for frame in shown]
-    # All in the colours of the last: still parts are then the same in every frame, and cost nothing.
+    # All frames use the palette of the last one: unchanged parts are then equal and need no space.
     palette = pictures[-1].quantize(256)
     colours = np.asarray(palette.getpalette()).reshape(-1, 3)
-    colours[colours.min(axis=1) >= 248] = 255  # Pillow looks up coarsely: white would become one of these
+    colours[colours.min(axis=1) >= 248] = 255  # Pillow's lookup is coarse: white would become one of these
     palette.putpalette(colours.ravel().tolist())
     first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
     times, file = [FRAME_MS] * len(others) + [LAST_FRAME_MS], io.BytesIO()
