@@ -1,7 +1,7 @@
 """Draws the curves of one or several runs as a picture, from their `metrics.jsonl`.
 
-python -m aliasfree_jax curves runs/mine
-python -m aliasfree_jax curves runs/plain runs/aps runs/afc --out=three.png
+    python -m aliasfree_jax curves runs/mine
+    python -m aliasfree_jax curves runs/plain runs/aps runs/afc --out=three.png
 
 A run draws its own at its end. Needs matplotlib (pip install 'aliasfree_jax[figures]').
 """

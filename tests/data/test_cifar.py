@@ -166,7 +166,7 @@ HOSTILE = {
     "extension": (b"\x80\x02\x82\x01.", "the instruction EXT1, which plain data never need"),
     "state": (b"\x80\x02}}U\x01aK\x01sb.", "tries to set attributes of a value of type dict"),
     "persistent": (b"\x80\x02U\x01aQ.", "refers to values outside the file"),
-    "list": (pickle.dumps([1], 2), "holds a list, not a dictionary"),
+    "list": (pickle.dumps([1], 2), "contains a list, not a dictionary"),
     "keys": (dictionary(labels=listed([])), "has no 'data', only labels"),
     "none": (b"\x80\x02}.", "has no 'labels', only nothing"),
     "text": (b"<html>404</html>", "instruction"),
@@ -183,10 +183,10 @@ WRONG = {
     "flat": (batch(IMAGES, LABELS, data=array((9216,), RAW)), r"got uint8\[9216\]"),
     "shape": (batch(IMAGES, LABELS, data=array((4, 3072), RAW)), r"shape \(4, 3072\) with 9216 bytes"),
     "dtype": (batch(IMAGES, LABELS, data=array((3, 1536), RAW, "i2")), r"got int16\[3, 1536\]"),
-    "objects": (batch(IMAGES, LABELS, data=array((3, 3072), RAW, "O8")), "'data' are no array of numbers"),
-    "no array": (batch(IMAGES, LABELS, data=text("abc")), "'data' are no array of numbers"),
-    "above": (batch(IMAGES, [0, 10, 1]), r"labels must lie in 0\.\.9, got 10"),
-    "below": (batch(IMAGES, [0, -1, 1]), r"labels must lie in 0\.\.9, got -1"),
+    "objects": (batch(IMAGES, LABELS, data=array((3, 3072), RAW, "O8")), "'data' is not an array of numbers"),
+    "no array": (batch(IMAGES, LABELS, data=text("abc")), "'data' is not an array of numbers"),
+    "above": (batch(IMAGES, [0, 10, 1]), r"labels must be in 0\.\.9, got 10"),
+    "below": (batch(IMAGES, [0, -1, 1]), r"labels must be in 0\.\.9, got -1"),
     "no number": (batch(IMAGES, LABELS, labels=listed([text("a")] * 3)), "'labels' is not a list of int"),
     "no list": (batch(IMAGES, LABELS, labels=text("abc")), "'labels' is not a list of int"),
 }
@@ -224,7 +224,7 @@ def test_files_that_are_missing(cifar):
 def test_other_data_beside_it(cifar, encoded):
     """Class folders come first, as before; of two such data sets none is chosen."""
     shutil.copytree(cifar, cifar.parent / "copy")
-    with pytest.raises(DataError, match="several data sets: cifar-10-batches-py/, copy/. Choose one"):
+    with pytest.raises(DataError, match="several data sets: cifar-10-batches-py/, copy/. Set data.path"):
         open_images(cifar.parent, "train")
     image = cifar.parent / "val/a/0.png"
     image.parent.mkdir(parents=True)

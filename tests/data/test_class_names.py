@@ -65,7 +65,7 @@ BY_NAME = "labels are matched by name"
             ("n1", "n10", "n2"),
             (0, 1, 2),
             ("n1", "n10", "n2"),
-            "in order, as text and not as numbers: n1 = 0, n10 = 1, n2 = 2",
+            "in order (as text, not as numbers): n1 = 0, n10 = 1, n2 = 2",
         ),
         (
             placeholders(10),
@@ -108,8 +108,8 @@ def test_some_of_the_classes_where_that_is_allowed():
         match_classes(ANIMALS, ("ant", "cat"))
 
 
-BY_POSITION = "If label k means class k of the network all the same, pass --accept_class_names"
-NEEDS = "--accept_class_names, which takes labels by position, needs equal numbers"
+BY_POSITION = "If label k nevertheless means class k of the network, pass --accept_class_names"
+NEEDS = "--accept_class_names takes labels by position, so it needs equally many classes"
 
 
 @pytest.mark.parametrize("subset", [False, True])
@@ -119,7 +119,7 @@ NEEDS = "--accept_class_names, which takes labels by position, needs equal numbe
         (
             ANIMALS,
             ("wolf", "yak", "zebra"),
-            "'wolf', class 0 of the data, .* class 0 is 'ant'; so are 2 more",
+            "'wolf', class 0 of the data, .* class 0 is 'ant'; 2 more classes are unknown too",
             BY_POSITION,
         ),
         (
@@ -159,13 +159,13 @@ def test_other_classes_are_refused(known, found, said, way, subset):
 def test_accepting_takes_positions():
     match = match_classes(ANIMALS, ("wolf", "yak", "zebra"), accept=True)
     assert match.outputs == (0, 1, 2) and match.class_names == ("wolf", "yak", "zebra")
-    assert match.note.startswith("class names: not compared (--accept_class_names), labels are taken as ")
+    assert match.note.startswith("class names: not compared (--accept_class_names). Labels are taken as ")
     assert "wolf = ant, yak = bee" in match.note
     # Folders in the order of text, as their own program numbered them.
     assert match_classes(NUMBERED, AS_TEXT, accept=True).outputs == tuple(range(11))
     assert match_classes(ANIMALS, ("0", "1", "2"), accept=True).class_names == ANIMALS
     assert match_classes(ANIMALS, ("cat",), accept=True, subset=True).outputs == (2,)  # by name, as ever
-    with pytest.raises(ClassNamesError, match="needs equal numbers"):
+    with pytest.raises(ClassNamesError, match="needs equally many classes"):
         match_classes(ANIMALS, ("wolf", "yak"), accept=True, subset=True)
 
 

@@ -125,7 +125,7 @@ def test_all_that_is_ignored_is_named_once(stray):
     assert [str(warning.message) for warning in caught] == [
         f"{stray}/val: ignored 9 files or folders: .db (1, first b/Thumbs.db), .md (1, first c/z.md), "
         ".txt (2, first a/x.txt), by-product folders (2, first @eaDir), class folders without images, which "
-        "are no classes (1, first c), hidden (1, first .DS_Store), outside class folders (1, first 2.png)."
+        "are not classes (1, first c), hidden (1, first .DS_Store), outside class folders (1, first 2.png)."
     ]
 
 
@@ -154,7 +154,7 @@ def test_a_class_folder_that_is_empty_in_train_only(stray):
     shutil.copytree(stray / "val", stray / "train")
     (stray / "train/a/0.png").unlink()
     for path in (stray, pack(stray, "tar.gz"), pack(stray, "zip")):
-        with pytest.raises(DataError, match="train does not have.*: a. train/a is there, without images"):
+        with pytest.raises(DataError, match="train does not have.*: a. train/a exists, but has no images"):
             FolderSource(path, "val")
 
 
@@ -229,7 +229,7 @@ def test_extensions_are_those_that_pillow_opens():
 
 def test_folders_that_cannot_be_listed_and_links_in_circles(stray, monkeypatch):
     (stray / "val/a/self").symlink_to(stray / "val")
-    with pytest.raises(DataError, match="val/a/self is a link to a folder that holds it"):
+    with pytest.raises(DataError, match="val/a/self is a link to a folder that contains it"):
         FolderSource(stray, "val")
     (stray / "val/a/self").unlink()
     listing = os.scandir

@@ -131,7 +131,7 @@ def faulty(voc, name):
             )
         case "missing image":
             image.unlink()
-            return r"names 1 of 1 images that are not there: VOC2012/JPEGImages/2007_000063.jpg. Unpack"
+            return r"names 1 of 1 images that do not exist: VOC2012/JPEGImages/2007_000063.jpg. Unpack"
         case "empty list":
             val.write_text("\n\n")
             return r"val.txt names no images"
@@ -150,7 +150,7 @@ def faulty(voc, name):
         case "other size":
             save(mask, mask_of_sides((22, 50)), palette=True)
             return (
-                r"2007_000063.png is 22 x 50 pixels, its image .*2007_000063.jpg 21 x 50.*Give both the same"
+                r"2007_000063.png has 22 x 50 pixels, its image .*2007_000063.jpg 21 x 50.*Make the sizes equal"
             )
         case "class beyond":
             pixels = mask_of_sides((21, 50), 2)
@@ -188,7 +188,7 @@ def test_a_directory_without_voc_says_what_is_expected(voc_config, tmp_path):
     (tmp_path / "empty").mkdir()
     voc_config.path = str(tmp_path / "empty")
     with pytest.raises(
-        DataError, match="does not hold JPEGImages, SegmentationClass and .*host.robots.ox.ac.uk"
+        DataError, match="does not contain JPEGImages, SegmentationClass and .*host.robots.ox.ac.uk"
     ):
         opened(voc_config)
 
@@ -241,7 +241,7 @@ def test_a_folder_of_images_and_masks(layout, tmp_path, data_config):
     write_pairs(tmp_path, layout, "masks")
     data = data_config(source="folder", path=str(tmp_path), image_size=16, **RGB)
     root = tmp_path / ("deeper" if "deeper" in layout else "")
-    with pytest.raises(DataError, match="classes.txt is missing.*one a line, in the order"):
+    with pytest.raises(DataError, match="classes.txt is missing.*one per line, in the order"):
         opened(data)
     (root / "classes.txt").write_text("sky\nroad\n")
     with pytest.raises(DataError, match="has the class 2 .*expected 0 to 1"):
@@ -253,7 +253,7 @@ def test_a_folder_of_images_and_masks(layout, tmp_path, data_config):
         np.testing.assert_array_equal(batch["label"], np.rint(batch["image"][..., 0] * 255).astype(int) % 3)
     next(path for path in root.rglob("1.png") if "test" in path.parts and "masks" in path.parts).unlink()
     with pytest.raises(
-        DataError, match="1 of 2 images have no mask.*name of its image but for the extension"
+        DataError, match="1 of 2 images have no mask.*name of its image, except for the extension"
     ):
         opened(data, train=False)
 
@@ -290,7 +290,7 @@ def test_pairs_are_no_classes(labels, tmp_path, data_config):
     data = data_config(source="folder", path=str(tmp_path))
     for reads in (lambda: opened(data, task="classification"), lambda: open_sources(tmp_path)):
         with pytest.raises(
-            ConfigError, match=f"holds images and {labels}, which are no classes.*config.task"
+            ConfigError, match=f"contains images and {labels}, which are not classes.*config.task"
         ):
             reads()
 
@@ -394,5 +394,5 @@ def test_images_beside_masks_are_restored_without_these(tmp_path, data_config):
 def test_several_trees_of_images(tmp_path, data_config):
     for name in ("one/train/0.png", "two/train/0.png"):
         save(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DataError, match="holds several trees: one/train, two/train. Choose one as data.path"):
+    with pytest.raises(DataError, match="contains several trees: one/train, two/train. Set data.path"):
         opened(data_config(source="folder", path=str(tmp_path)), task="regression")

@@ -175,9 +175,9 @@ def test_fields_of_other_tasks_are_refused(data_config):
         ConfigError, match="rand_augment.*moves images without their masks.*data.rand_augment = ''"
     ):
         train_batches(coded(), data_config(rand_augment="rand-m9-inc1", **PLAIN), batch_size=1, seed=0)
-    with pytest.raises(ConfigError, match="data.noise = 0.1 .*'regression', and this is segmentation"):
+    with pytest.raises(ConfigError, match="data.noise = 0.1 .*'regression', but the task is segmentation"):
         eval_batches(coded(), data_config(noise=0.1, **PLAIN), batch_size=1)
-    with pytest.raises(ConfigError, match="data.reduction = 2 degrade.*this is classification"):
+    with pytest.raises(ConfigError, match="data.reduction = 2 are only.*task is classification"):
         eval_batches(DigitsSource("val", 8), data_config(reduction=2, **PLAIN), batch_size=1)
 
 
@@ -232,15 +232,15 @@ def test_channels_in_another_order_are_refused():
 @pytest.mark.parametrize(
     ("labels", "names", "match"),
     [
-        (np.zeros((2, 4, 5), int), None, r"got int64\[2, 4, 5\]. Masks are integers \[2, 4, 4\]"),
+        (np.zeros((2, 4, 5), int), None, r"got int64\[2, 4, 5\]. Masks must be integers \[2, 4, 4\]"),
         (np.zeros((2, 4, 4)), None, "expected 2 integer labels.*got float64"),
         (
             np.full((2, 4, 4), 3),
             ["a", "b"],
-            r"labels must lie in 0\.\.1 .*got 3\.\.3.*count nowhere have 255",
+            r"labels must lie in 0\.\.1 .*got 3\.\.3.*255 marks ignored",
         ),
-        (np.full((2, 4, 4, 1), 200.0), None, "images must lie in"),
-        (np.zeros((2, 4, 4, 3)), ["a"], "targets of 3 channels have 1 names"),
+        (np.full((2, 4, 4, 1), 200.0), None, "images must be in"),
+        (np.zeros((2, 4, 4, 3)), ["a"], "class_names has 1 names, but the targets have 3 channels"),
     ],
 )
 def test_arrays_that_are_no_labels_of_pixels(labels, names, match):
@@ -296,5 +296,5 @@ def test_masks_without_a_task_are_refused(data_config):
         def __getitem__(self, index):
             return Example(np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), int), "scan 7")
 
-    with pytest.raises(DataError, match="scan 7 has labels of its pixels.*give it `task`, 'segmentation'"):
+    with pytest.raises(DataError, match="scan 7 has labels of pixels.*set it to 'segmentation'"):
         next(eval_batches(Untold(), data_config(**PLAIN), batch_size=1))

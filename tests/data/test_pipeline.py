@@ -312,7 +312,7 @@ def test_corrupt_image_is_skipped_and_counted(damaged_tree, data_config):
 def test_nothing_but_corrupt_images_ends(damaged_tree, data_config):
     for file in (damaged_tree / "train").rglob("*.png"):
         file.write_bytes(b"")
-    with pytest.raises(DataError, match="101 unreadable training images in a row"):
+    with pytest.raises(DataError, match="101 training images in a row are unreadable"):
         take(FolderSource(damaged_tree, "train"), data_config(corrupt="skip"), 1)
 
 
@@ -366,7 +366,7 @@ def test_parts_of_an_evaluation_count_every_example_once(data_config, count):
 
 
 def test_a_share_exists_and_shares_of_training_are_equal(data_config):
-    with pytest.raises(ConfigError, match="there is no block 4 of 4: they count from 0"):
+    with pytest.raises(ConfigError, match="there is no block 4 of 4: blocks are counted from 0"):
         eval_batches(numbered(9), data_config(**GREY), batch_size=8, part=ProcessPart(4, 4))
     with pytest.raises(ConfigError, match="a batch of 6 cannot be read as 4 equal blocks"):
         train_batches(numbered(9), data_config(**GREY), batch_size=6, seed=0, part=ProcessPart(0, 4))

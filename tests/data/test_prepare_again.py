@@ -82,11 +82,11 @@ def test_a_shard_that_is_cut_is_made_again(folders, unfinished, monkeypatch, len
 def test_shards_of_other_images_are_not_continued(folders, unfinished, tmp_path):
     shutil.copytree(folders, tmp_path / "in")
     (tmp_path / "in/train/cat/0.jpg").rename(tmp_path / "in/train/cat/00.jpg")
-    with pytest.raises(DataError, match=f"holds shards of other images.*{SHARD}"):
+    with pytest.raises(DataError, match=f"contains shards of other images.*{SHARD}"):
         prepare(tmp_path / "in", unfinished, **SIZES)
     for note in unfinished.glob("*.json"):  # without a note, the name of a shard says as much
         note.unlink()
-    with pytest.raises(DataError, match="holds shards of other images or options"):
+    with pytest.raises(DataError, match="contains shards of other images or options"):
         prepare(folders, unfinished, **SIZES | {"per_shard": 5})
 
 
@@ -120,7 +120,7 @@ def test_a_directory_that_cannot_be_written(folders, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards, "write_json", full)
-    with pytest.raises(DataError, match="cannot write .*No space left.*give the same command again"):
+    with pytest.raises(DataError, match="cannot write .*No space left.*run the same command again"):
         prepare(folders, tmp_path / "out", **SIZES)
 
 
@@ -133,7 +133,7 @@ def test_ctrl_c_is_one_line(folders, tmp_path, monkeypatch, capsys):
         main(["prepare", str(folders), str(tmp_path / "out")])
     assert end.value.code == 130
     told = capsys.readouterr().err
-    assert told == f"interrupted: give the same command again to go on in {tmp_path / 'out'}\n"
+    assert told == f"interrupted: run the same command again to continue in {tmp_path / 'out'}\n"
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_ctrl_c_while_the_workers_start_and_work(many, tmp_path, handled):
         os.killpg(job.pid, signal.SIGINT)
         told = job.communicate()[1]
         assert job.returncode == 130, told
-        assert "Traceback" not in told and told.splitlines()[-1].startswith("interrupted: give the same")
+        assert "Traceback" not in told and told.splitlines()[-1].startswith("interrupted: run the same")
     assert subprocess.run(command).returncode == 0
     assert len(RecordSource(out, "train")) == 309
 
@@ -244,6 +244,6 @@ def test_other_options_are_refused_before_anything_is_lost(folders, tmp_path, mo
     monkeypatch.setattr(shards, "_sources", module.open_sources(folders))
     module.write_shard(module.tasks_of(module.open_sources(folders), tmp_path, 4, 0)[0])
     for changed in ({"side": 16}, {"per_shard": 5}):
-        with pytest.raises(DataError, match="holds shards of other images or options"):
+        with pytest.raises(DataError, match="contains shards of other images or options"):
             prepare(folders, tmp_path, **SIZES | changed)
     assert len(list(tmp_path.glob("*.array_record"))) == 1

@@ -162,7 +162,7 @@ def test_notation(text, expected):
     "text", ["rand-m9", "rand-m11-inc1", "rand-m9-inc0", "augmix-m3", "rand-m9-w0-inc1", "x"]
 )
 def test_other_notations_are_refused(text):
-    with pytest.raises(ConfigError, match=f"{text}.* is not of the form 'rand-m9-mstd0.5-inc1'"):
+    with pytest.raises(ConfigError, match=f"{text}.* does not have the form 'rand-m9-mstd0.5-inc1'"):
         RandAugment.parse(text)
 
 

@@ -34,7 +34,7 @@ def test_array_source_hands_out_examples_with_names():
         (IMAGES, [0, 1, 2, 0], r"0\.\.1.*got 0\.\.2"),
         (IMAGES, [0, -1, 0, 0], r"got -1\.\.0"),
         (IMAGES + 255.0, [0] * 4, "divide by 255"),
-        (IMAGES + np.nan, [0] * 4, r"must lie in \[0, 1\]"),
+        (IMAGES + np.nan, [0] * 4, r"must be in \[0, 1\]"),
     ],
 )
 def test_array_source_says_what_is_wrong(images, labels, match):
@@ -167,7 +167,7 @@ def test_held_out_without_known_labels_is_evenly_spread():
 
 def test_a_class_of_one_image_cannot_be_divided():
     source = make_numbered([0, 0, 1, 2, 2], ["cat", "dog", "owl"])
-    with pytest.raises(DataError, match="each needs two or more .*; only one has 'dog'.*data.validation = 0"):
+    with pytest.raises(DataError, match="needs at least two .*only one: 'dog'.*data.validation = 0"):
         hold_out(source, 0.5)
 
 

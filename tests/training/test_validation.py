@@ -113,7 +113,7 @@ def test_without_validation_images_it_is_said_that_test_images_choose(small, tmp
 
 
 def test_too_few_images_to_hold_some_out(small, tmp_path):
-    with pytest.raises(DataError, match="needs two or more .*; only one has 'a', 'b', 'c'"):
+    with pytest.raises(DataError, match="needs at least two .*only one: 'a', 'b', 'c'"):
         loop.run(small.config, tmp_path, sources=(make_source(3, 0), None))
     small.config.data.validation = 0.9
     with pytest.raises(ConfigError, match="exceeds the 4 training examples that data.validation = 0.9"):
