@@ -79,9 +79,7 @@ def _window(
 
 
 def padded_crop(image: np.ndarray, rng: np.random.Generator, padding: int, outside: float = 0) -> np.ndarray:
-    """Pads `image` on all sides by `padding` pixels of the value `outside`, and crops it randomly to its
-    size.
-    """
+    """Pads all sides of `image` by `padding` pixels of value `outside`, then crops randomly to its size."""
     top, left = rng.integers(2 * padding + 1, size=2) - padding
     return _window(image, top, left, (image.shape[0], image.shape[1]), outside)
 
@@ -94,8 +92,7 @@ def random_scaled_crop(
     outside: float | np.ndarray = 0,
     resize: Resize = resize,
 ) -> np.ndarray:
-    """Multiplies both sides by a factor uniform in `scale_range`, then crops `[size, size, C]` at a random
-    place.
+    """Scales both sides by a factor uniform in `scale_range`, then crops `[size, size, C]` at a random place.
 
     This is the recipe of LPS for segmentation. If a side of the scaled image is shorter than `size`, the
     image is placed randomly along it, and `outside` (one value, or one for each channel) surrounds it.

@@ -98,9 +98,7 @@ class IlsvrcVal(_Places):
 def _images(
     archive: tarfile.TarFile, within: tarfile.TarInfo | None, ignored: Ignored
 ) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Name, offset and size of the images in a tar, which may be `within` another. Adds other files to
-    `ignored`.
-    """
+    """Name, offset and size of the images in a tar, which may be `within` another; counts other files."""
     start = within.offset_data if within else 0
     for member in archive:
         if member.isfile() and is_image(member.name):

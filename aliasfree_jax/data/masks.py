@@ -17,8 +17,9 @@ EXPECTED = (
 
 
 def decode_mask(data: bytes, name: str) -> np.ndarray:
-    """The numbers in an image file, integers `[H, W]`; for an image with a palette the indices, not the
-    colours.
+    """The numbers in an image file, integers `[H, W]`.
+
+    For an image with a palette these are the indices, not the colours.
 
     Raises:
       DataError: damaged, or not an image of numbers. The message starts with `name`.

@@ -88,10 +88,9 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def smaller(example: Example, side: int) -> Example:
-    """Shrinks the image so that its shorter side is `side`, and encodes it as JPEG. Smaller images are
-    unchanged.
+    """Shrinks the image so that its shorter side is `side`, and encodes it as JPEG.
 
-    The EXIF orientation is kept, so that data.exif still has an effect.
+    Smaller images are unchanged. The EXIF orientation is kept, so that data.exif still has an effect.
 
     Raises:
       DataError: the image cannot be decoded.

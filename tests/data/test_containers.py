@@ -1,4 +1,4 @@
-"""One tree gives the same classes, images, labels and warning from every container."""
+"""One tree has the same classes, images, labels and warning in every container."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ FOLDERS = "cat dog.png 10 9 empty deeper.jpg Ünïcode v1.2".split()
 
 
 def pack(tree: Path, kind: str, prefix: str = "", folders: bool = True) -> Path:
-    """All of `tree` in an archive; entries for folders are optional in both formats."""
+    """Packs `tree` into an archive. Entries for folders are optional in both formats."""
     path = tree.parent / f"{tree.name}-{folders}.{kind}"
     entries = [p for p in sorted(tree.rglob("*")) if folders or p.is_file()]
     if kind == "zip":
@@ -41,7 +41,7 @@ def pack(tree: Path, kind: str, prefix: str = "", folders: bool = True) -> Path:
 
 
 def grow(folder: Path, rng: np.random.Generator, depth: int = 0) -> None:
-    """Random files and folders; each file holds its own path, so that files can be told apart."""
+    """Random files and folders. Each file contains its path, which identifies it."""
     folder.mkdir(parents=True)
     for name in rng.choice(FILES, rng.integers(0, 5), replace=False):
         (folder / name).write_text(str(folder / name))
@@ -51,7 +51,7 @@ def grow(folder: Path, rng: np.random.Generator, depth: int = 0) -> None:
 
 
 def seen(path: Path, split: str) -> tuple:
-    """All that a source says of itself, without the name of its container."""
+    """Everything that a source reports, without the name of its container."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -65,7 +65,7 @@ def seen(path: Path, split: str) -> tuple:
 
 
 def by_definition(split: Path) -> dict[str, list[str]]:
-    """Class -> its images, in the plainest words."""
+    """The images of each class, by the simplest code."""
     classes: dict[str, list[str]] = {}
     for path in sorted(p for p in split.rglob("*") if p.is_file()):
         parts = path.relative_to(split).parts
@@ -100,7 +100,7 @@ def test_any_tree(tmp_path, seed):
             assert {data.decode() for _, data, _ in directory[1]} == {p for k in expected.values() for p in k}
         for kind in KINDS:
             assert seen(pack(tree, kind), split) == directory, kind
-        # Without entries for folders an empty one is not there, so it is not named; all else is the same.
+        # Without entries for folders, an empty folder is invisible and not reported. All else is the same.
         for kind in ("tar", "zip"):
             assert seen(pack(tree, kind, folders=False), split)[:3] == directory[:3] or len(directory) == 1
 
@@ -186,7 +186,7 @@ def test_a_zip_with_backslashes(stray):
 
 @pytest.mark.parametrize("name", ["a/link.png", "a/@eaDir/link.png", "a/link"])
 def test_links_in_a_tar(stray, name):
-    """Of images they are refused; others are counted, as any file that is no image."""
+    """Links that look like images are refused; others are counted like any file that is not an image."""
     (stray / "val" / name).symlink_to(stray / "val/a/0.png")
     path = pack(stray, "tar.gz")
     if name == "a/link.png":

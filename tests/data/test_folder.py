@@ -14,7 +14,7 @@ from aliasfree_jax.errors import DataError
 
 
 def pack(tree: Path, kind: str, prefix: str) -> Path:
-    """Packs the tree as the given kind of archive, its members starting with `prefix`."""
+    """Packs the tree into an archive of this kind. The members' names start with `prefix`."""
     path = tree.parent / f"packed.{kind}"
     files = sorted(p for p in tree.rglob("*") if p.is_file())
     if kind == "zip":

@@ -1,4 +1,4 @@
-"""The tars of ILSVRC2012: what is read, and what is said of all else."""
+"""The tars of ILSVRC2012: what is read, and what is ignored."""
 
 import io
 import tarfile
@@ -23,7 +23,7 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 @pytest.fixture
 def ilsvrc(tmp_path):
-    """Three classes whose numbers in the kit are not in the order of their names."""
+    """Three classes whose numbers in the kit differ from the order of their names."""
     root = tmp_path / "ILSVRC2012"
     root.mkdir()
     with tarfile.open(root / TRAIN, "w") as outer:
@@ -52,7 +52,7 @@ def test_the_tars_of_imagenet(ilsvrc, tmp_path, monkeypatch):
     assert train.class_names == val.class_names == ("n01", "n02", "n03")
     seen = {train[i].name: (train[i].label, train[i].image) for i in range(6)}
     assert seen["n02/n02_1.JPEG"] == (1, jpeg(seed=1)) and seen["n01/n01_0.JPEG"] == (0, jpeg(seed=10))
-    # Images 1, 2, 3 are of the kit's classes 3, 1, 2: n02, n03, n01.
+    # Images 1, 2, 3 have the kit's classes 3, 1, 2: n02, n03, n01.
     assert [(val[i].name[-6], val[i].label) for i in range(3)] == [("1", 1), ("2", 2), ("3", 0)]
     assert val[0].image == jpeg(seed=101)
 

@@ -68,7 +68,7 @@ def test_larger_images_are_resized_and_others_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("side", [0, 20])
 def test_packed_images_keep_their_orientation(tmp_path, monkeypatch, side):
-    """Packing turns nothing: data.exif chooses later."""
+    """Packing does not turn images, so data.exif still has an effect."""
     turned = Image.Exif()
     turned[0x0112] = 6
     path = tmp_path / "in/train/a/x.jpg"

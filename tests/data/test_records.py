@@ -1,4 +1,4 @@
-"""Prepared data that is damaged: one sentence each."""
+"""Damaged prepared data: one sentence for each case."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The network that a configuration describes, and how it computes."""
+"""The network that a configuration describes, and its precision."""
 
 import jax.numpy as jnp
 import pytest
@@ -32,7 +32,7 @@ def test_precisions_are_options_of_the_network(precision):
         WORDS[precision]
     )
     module = create_model(config.model.name, **options)
-    assert module.precision == WORDS[precision].get("precision", "highest")  # an alias-free network's own
+    assert module.precision == WORDS[precision].get("precision", "highest")  # alias-free networks: "highest"
     assert module.dtype == WORDS[precision].get("dtype")
     assert jnp.dtype(module.param_dtype) == jnp.float32
 
