@@ -129,7 +129,7 @@ def open_cityscapes(text: str, split: str) -> PairedFiles:
 
 
 def trained_numbers() -> np.ndarray:
-    """The training class of each number in Cityscapes' *_labelIds.png, IGNORED for the others; `[256]`."""
+    """The training class of each number in `*_labelIds.png` of Cityscapes, else IGNORED; `[256]`."""
     numbers = np.full(256, IGNORED, np.uint8)
     numbers[list(CITYSCAPES_CLASSES)] = np.arange(len(CITYSCAPES_CLASSES))
     return numbers
