@@ -563,7 +563,13 @@ number = 3
         ("nets.py:with_variables", {}, {}, ConfigError, "returned tuple: .*passed by --config.init_from"),
         ("nets.py:of_nnx", {}, {}, ConfigError, "returned Linear: expected a flax.linen.Module"),
         ("nets.py:Coloured", {}, {}, ShapeError, r"Coloured does not run on images of 16,16,1 \(.*data.mean"),
-        ("nets.py:Untold", {}, {}, ShapeError, "'quick'.*argument named train, training, is_training, deter"),
+        (
+            "nets.py:Untold",
+            {},
+            {},
+            ShapeError,
+            "'quick'.*training may be named train, training, is_training, deter",
+        ),
         ("nets.py:Noisy", {}, {}, ShapeError, "noise.*the random streams drop_path, dropout, gumbel"),
         (
             "nets.py:Thousand",
@@ -617,7 +623,7 @@ def test_options_of_this_packages_networks_are_none_of_others(nets, field, value
 
 def test_another_number_of_classes_than_the_function_has(nets):
     with pytest.raises(
-        ShapeError, match=r"float32\[2, 10\] for 2 images: the data has 4 classes.*num_classes"
+        ShapeError, match=r"float32\[2, 10\] for 2 images. The data has 4 classes.*num_classes"
     ):
         setup.set_up(configured("nets.py:plain"), sources=(of_classes(4), None))
 

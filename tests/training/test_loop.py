@@ -154,7 +154,7 @@ def test_the_best_network_is_not_the_newest(world, config, tmp_path, capfd):
     # A custom evaluation without the result that the configuration asks for:
     loop.run(config, tmp_path / "other", evaluate=lambda predict, batches: {"top5": 1.0})
     assert not (tmp_path / "other/best").exists()
-    assert "checkpoint.best = 'accuracy', evaluated are top5" in capfd.readouterr().err
+    assert "no result 'accuracy' (checkpoint.best), only top5" in capfd.readouterr().err
 
 
 def test_an_unknown_best_result_is_found_before_any_data_is_opened(world, config, tmp_path):

@@ -55,8 +55,8 @@ def test_a_precision_that_does_not_exist():
 @pytest.mark.parametrize(
     ("task", "name", "message"),
     [
-        ("segmentation", "resnet20_cifar", "gives one vector .* does not fit task = 'segmentation'.*unet_"),
-        ("classification", "unet_micro", "gives a map .* task = 'classification'.* a classifier"),
+        ("segmentation", "resnet20_cifar", "returns one vector .* does not fit task = 'segmentation'.*unet_"),
+        ("classification", "unet_micro", "returns a map .* task = 'classification'.* a classifier"),
     ],
 )
 def test_a_network_of_another_task(task, name, message):
