@@ -83,11 +83,11 @@ def adopt(
 ) -> PyTree:
     """Takes the variables of `module` from the weights of another network.
 
-    Variables that only the samplers, activations and norms of `module` have keep their initial values.
-    Examples are the polynomials of an alias-free network that starts from plain weights. If both cards name
-    the same classes, the head is kept and its outputs are put in the order of `mine`. Otherwise the head is
-    initialised randomly. If `module` has a backbone, the weights of a classifier become its backbone, and
-    everything else keeps its initial values.
+    New variables of samplers, activations and norms keep their initial values, e.g. the polynomials of an
+    alias-free network that starts from plain weights. If both cards name the same classes, the head is kept
+    and its outputs are put in the order of `mine`. Otherwise the head is initialised randomly. If `module`
+    has a backbone, the weights of a classifier become its backbone, and everything else keeps its initial
+    values.
 
     Args:
       pretrained: the other network.
