@@ -1,9 +1,9 @@
-"""Measures a classifier of another library under shifts: any function from images to logits.
+"""Measures a classifier of another library under shifts. Any function from images to logits works.
 
-python examples/any_function.py                     a function of NumPy arrays
-python examples/any_function.py --torch             the same as a PyTorch module, if torch is installed
+    python examples/any_function.py                     a function of NumPy arrays
+    python examples/any_function.py --torch             the same as a PyTorch module, if torch is installed
 
-Random shifts and worst cases over grids need nothing but forwards. The search over real-valued shifts
+Random shifts and worst cases over grids only need forward passes. The search over real-valued shifts
 differentiates the network, so it needs a JAX function (see flax_network.py).
 """
 
@@ -26,17 +26,17 @@ Classifier = Callable[[np.ndarray], np.ndarray]
 
 
 def numpy_classifier() -> Classifier:
-    """Images [N, H, W, 3] to logits: every fourth sample, rectified and averaged."""
+    """A function from images `[N, H, W, 3]` to logits: every fourth sample, rectified and averaged."""
 
     def predict(images: np.ndarray) -> np.ndarray:
-        seen = np.asarray(images)[:, ::4, ::4]  # the evaluator hands out JAX arrays
+        seen = np.asarray(images)[:, ::4, ::4]  # the evaluator passes JAX arrays
         return (np.maximum(seen, 0).mean((1, 2)) - 0.4) @ WEIGHTS
 
     return predict
 
 
 def torch_classifier() -> Classifier:
-    """The same of a PyTorch module, which takes [N, 3, H, W]."""
+    """The same function as a PyTorch module, whose input is `[N, 3, H, W]`."""
     import torch
 
     last = torch.nn.Linear(3, CLASSES)
@@ -56,19 +56,19 @@ def torch_classifier() -> Classifier:
 
 
 def define(values: flags.FlagValues) -> None:
-    """The flags."""
-    flags.DEFINE_bool("torch", False, "measure a PyTorch module", flag_values=values)
+    """Defines the flags."""
+    flags.DEFINE_bool("torch", False, "measure the PyTorch module", flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
-    """Measures the classifier on random images, labelled with its own answers."""
+    """Measures the classifier on random images. Its own predictions are the labels."""
     refuse(arguments)
     predict = torch_classifier() if values.torch else numpy_classifier()
     images = np.random.default_rng(1).normal(size=(IMAGES, SIDE, SIDE, 3)).astype(np.float32)
     batch = {"image": images, "label": predict(images).argmax(-1), "mask": np.ones(IMAGES)}
 
     draws = {"shifts": 8, "max_shift": 8, "seed": 0}
-    paper = preset("afc_fraction", PresetConfig(SIDE), paper=True)  # as the paper's program computes it
+    paper = preset("afc_fraction", PresetConfig(SIDE), paper=True)  # computed like the paper's program
     wanted = [
         integer_shifts(SIDE, **draws),
         fractional_shifts(SIDE, **draws),

@@ -1,9 +1,9 @@
-"""Measures a Flax network of one's own under shifts: random ones, worst cases, and its feature maps.
+"""Measures your own Flax network under shifts: random shifts, worst cases, and feature maps.
 
-python examples/flax_network.py
+    python examples/flax_network.py
 
-The network has a stride, so it aliases; `anti_aliased` blurs before it subsamples. Weights are random here:
-put your own module, variables and images in their place.
+The network has a stride, so it aliases. With `anti_aliased`, it blurs before it subsamples. The weights here
+are random: replace them, the module and the images by your own.
 """
 
 import flax.linen as nn
@@ -28,34 +28,38 @@ SIDE, CLASSES, IMAGES, BATCH = 32, 5, 64, 32
 
 
 class Network(nn.Module):
-    """Two convolutions, the second at half the resolution."""
+    """Two convolutions, the second at half the resolution.
+
+    Attributes:
+      anti_aliased: whether to blur before subsampling.
+    """
 
     anti_aliased: bool
 
     def setup(self) -> None:
-        """The layers."""
+        """Makes the layers."""
         self.first, self.second = (nn.Conv(16, (3, 3), padding="CIRCULAR") for _ in range(2))
         self.head = nn.Dense(CLASSES)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """[N, H, W, 3] to logits [N, CLASSES]."""
+        """Images `[N, H, W, 3]` to logits `[N, CLASSES]`."""
         return self.head(self.features(images).mean((1, 2)))
 
     def features(self, images: jax.Array) -> jax.Array:
-        """[N, H, W, 3] to the last map [N, H / 2, W / 2, 16]."""
+        """Images `[N, H, W, 3]` to the last feature map `[N, H / 2, W / 2, 16]`."""
         x = nn.gelu(self.first(images))
         x = blur(x, 5, strides=2) if self.anti_aliased else x[:, ::2, ::2]
         return nn.gelu(self.second(x))
 
 
 def batches(images: np.ndarray, labels: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """What the evaluator reads: mask 0 would mark an image that only fills a batch."""
+    """The batches for the evaluator. Mask 0 would mark an image that only pads a batch."""
     parts = [slice(i, i + BATCH) for i in range(0, len(images), BATCH)]
     return [{"image": images[p], "label": labels[p], "mask": np.ones(len(labels[p]))} for p in parts]
 
 
 def main() -> None:
-    """Measures both networks on random images, labelled with their own answers."""
+    """Measures both networks on random images. Their own predictions are the labels."""
     images = np.asarray(jax.random.normal(jax.random.key(1), (IMAGES, SIDE, SIDE, 3)))
     for anti_aliased in (False, True):
         module = Network(anti_aliased)

@@ -1,4 +1,4 @@
-"""Images with classes, masks or target images, from several kinds of source, to batches of arrays."""
+"""Reads images with classes, masks or target images from several sources, and makes batches of arrays."""
 
 from aliasfree_jax.data.arrays import ArraySource
 from aliasfree_jax.data.digits import DigitsSource

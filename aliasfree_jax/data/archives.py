@@ -1,8 +1,8 @@
-"""Image files in a directory, tar or zip: what is there, and random access to the chosen ones.
+"""Lists the files of a directory, tar or zip, and reads chosen files with random access.
 
-Two halves, because only the second travels to the worker processes: a *tree* lists folders and files,
-and `tree.reader(names)` returns a small picklable function that reads just those files. Nothing is ever
-extracted to disk, so hostile member names are only odd labels.
+There are two parts, because only the second is sent to worker processes. A *tree* lists folders and files.
+`tree.reader(names)` returns a small picklable function that reads only those files. Nothing is extracted to
+disk, so malicious member names can do no harm.
 """
 
 import bisect
@@ -24,18 +24,18 @@ import numpy as np
 from aliasfree_jax.data.image_files import is_byproduct, is_image
 from aliasfree_jax.errors import DataError
 
-# A compressed tar has no random access and is held in memory, still encoded as JPEG.
+# A compressed tar has no random access, so its encoded images are kept in memory.
 MAX_BYTES_IN_MEMORY = 8 << 30
 COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
-FOLDER = object()  # the place of a folder in an archive
+FOLDER = object()  # marks a folder among the members of an archive
 
 Predicate = Callable[[str], bool]
 Reader = Callable[[int], bytes]
-"""The encoded bytes of the file at an index; raises `DataError` or `OSError` if they cannot be had."""
+"""Returns the content of the file at an index; raises `DataError` or `OSError` if it cannot be read."""
 
 
 def _read_file(path: Path, names: Sequence[str], index: int) -> bytes:
@@ -43,13 +43,13 @@ def _read_file(path: Path, names: Sequence[str], index: int) -> bytes:
 
 
 def slices(path: Path, places: Sequence[tuple[int, int]]) -> Reader:
-    """Reads (offset, size) of an uncompressed tar."""
+    """A reader of the files at (offset, size) in an uncompressed tar."""
     return functools.partial(_read_slice, path, np.asarray(places, np.int64).reshape(-1, 2))
 
 
 def _read_slice(path: Path, places: np.ndarray, index: int) -> bytes:
     offset, size = places[index]
-    with open(path, "rb") as file:  # a fresh handle each time is thread-, fork- and pickle-safe
+    with open(path, "rb") as file:  # a new handle for each read is safe for threads, forks and pickles
         file.seek(offset)
         data = file.read(size)
     if len(data) != size:
@@ -58,7 +58,7 @@ def _read_slice(path: Path, places: np.ndarray, index: int) -> bytes:
 
 
 class ZipReader:
-    """Reads members of a zip; every process opens its own handle, its threads share it under a lock."""
+    """Reads members of a zip. Every process opens its own handle; a lock guards it between threads."""
 
     def __init__(self, path: Path, names: list[str]):
         self._path, self._names = path, names
@@ -69,31 +69,31 @@ class ZipReader:
         return type(self), (self._path, self._names)
 
     def __call__(self, index: int) -> bytes:
-        """The member at `index`; `DataError` if it is damaged."""
+        """Reads the member at `index`; `DataError` if it is damaged."""
         with self._lock:
             if self._open is None or self._open[0] != os.getpid():
                 self._open = (os.getpid(), zipfile.ZipFile(self._path))
             try:
                 return self._open[1].read(self._names[index])
             except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-                # RuntimeError: encrypted, or a compression method that Python lacks
+                # RuntimeError: the member is encrypted, or Python lacks its compression method
                 raise DataError(f"cannot unpack: {error}") from error
 
 
 class Tree(Protocol):
-    """The folders and files of a directory or archive, by path relative to it, with slashes.
+    """The folders and files of a directory or archive, by relative path with slashes.
 
-    By-products (`image_files.is_byproduct`) are no folders, and nothing is in them.
+    By-products (`image_files.is_byproduct`) do not count as folders, and their content is hidden.
     """
 
     def children(self, folder: str) -> set[str]:
         """Names of the folders directly in `folder` ("" is the top)."""
 
     def has(self, file: str) -> bool:
-        """Whether there is a file of that path."""
+        """Whether a file of this path exists."""
 
     def walk(self, folder: str) -> Iterator[str]:
-        """Paths of all files at any depth below `folder`, and of by-product folders, with a slash behind.
+        """Paths of all files at any depth below `folder`, and of by-product folders with a final slash.
 
         The folder "" is the whole tree.
         """
@@ -114,16 +114,16 @@ class DirectoryTree:
             return {entry.name for entry in entries if not is_byproduct(entry.name) and entry.is_dir()}
 
     def has(self, file: str) -> bool:
-        """Whether there is a file of that path."""
+        """Whether a file of this path exists."""
         return (self._path / file).is_file()
 
     def walk(self, folder: str) -> Iterator[str]:
-        """Paths of all files below `folder`, and of by-product folders, with a slash behind."""
+        """Paths of all files below `folder`, and of by-product folders with a final slash."""
         folders = [folder]
         while folders:
             parent = folders.pop()
             with self._scan(parent) as entries:
-                for entry in entries:  # its kind comes with the listing: no file is looked at
+                for entry in entries:  # the listing includes the kind, so no file needs a stat call
                     path = f"{parent}/{entry.name}" if parent else entry.name
                     if not entry.is_dir():
                         yield path
@@ -143,7 +143,7 @@ class DirectoryTree:
     def _refuse_loop(self, link: str) -> None:
         path = self._path / link
         if path.parent.resolve().is_relative_to(path.resolve()):
-            raise DataError(f"{path} is a link to a folder that holds it: remove the link.")
+            raise DataError(f"{path} is a link to a folder that contains it: remove the link.")
 
     def reader(self, names: Sequence[str]) -> Reader:
         """A reader of the files `names`."""
@@ -151,7 +151,7 @@ class DirectoryTree:
 
 
 class ArchiveTree:
-    """The members of an archive, given as (path, place or FOLDER), and how to read places."""
+    """The members of an archive as (path, place or FOLDER), and a function that reads from places."""
 
     def __init__(self, members: Iterable[tuple[str, Any]], make_reader: Callable[[list[Any]], Reader]):
         self._places: dict[str, Any] = {}
@@ -167,7 +167,7 @@ class ArchiveTree:
         self._names = sorted(self._places)
 
     def _enter(self, folder: str) -> str:
-        """Notes a folder and those that hold it; the by-product folder that it is or lies in, or ""."""
+        """Records a folder and its parents. Returns the by-product folder that it is or lies in, or ""."""
         if (known := self._byproduct_of.get(folder)) is not None:
             return known
         path = byproduct = ""
@@ -185,11 +185,11 @@ class ArchiveTree:
         return self._children.get(folder, set())
 
     def has(self, file: str) -> bool:
-        """Whether there is a file of that path."""
+        """Whether a file of this path exists."""
         return file in self._places
 
     def walk(self, folder: str) -> Iterator[str]:
-        """Paths of all files below `folder`, and of by-product folders, with a slash behind."""
+        """Paths of all files below `folder`, and of by-product folders with a final slash."""
         start = f"{folder}/" if folder else ""
         for k in range(bisect.bisect_left(self._names, start), len(self._names)):
             if not self._names[k].startswith(start):
@@ -211,16 +211,19 @@ def _tar_members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
         if not (member.isreg() or member.isdir()) and is_image(name):
             if not any(map(is_byproduct, name.split("/"))):
                 raise DataError(
-                    f"{name} in the tar is a link or device, not a file; pack the files themselves: "
+                    f"{name} in the tar is a link or device, not a file. Pack the files instead of links: "
                     "tar --dereference --hard-dereference."
                 )
         yield name, member
 
 
 def check_end(tar: tarfile.TarFile, file: IO[bytes]) -> None:
-    """Raises `tarfile.ReadError` unless the tar of `file`, all of whose members were read, ends as it should.
+    """Checks that a tar is complete. All its members must have been read.
 
-    `tarfile` takes the end of a truncated file for the end of the archive.
+    `tarfile` mistakes the end of a truncated file for the end of the archive.
+
+    Raises:
+      tarfile.ReadError: the tar is empty or truncated.
     """
     if not tar.getmembers():
         raise tarfile.ReadError("it is empty")
@@ -241,7 +244,7 @@ def _index_tar(path: Path) -> ArchiveTree:
 
 
 def _read_compressed_tar(path: Path, stream: IO[bytes], keep: Predicate) -> ArchiveTree:
-    """One pass over a compressed tar; only the contents of files with `keep(name)` stay in memory."""
+    """Reads a compressed tar once. Only the contents of files with `keep(name)` stay in memory."""
     members: list[tuple[str, Any]] = []
     total = 0
     with stream, tarfile.open(fileobj=stream, mode="r|") as tar:
@@ -251,7 +254,7 @@ def _read_compressed_tar(path: Path, stream: IO[bytes], keep: Predicate) -> Arch
             total += member.size if content else 0
             if total > MAX_BYTES_IN_MEMORY:
                 raise DataError(
-                    f"{path} is a compressed tar, which is read into memory, and holds more than "
+                    f"{path} is a compressed tar, which is read into memory, and contains more than "
                     f"{MAX_BYTES_IN_MEMORY >> 30} GiB of images: decompress it to .tar, or use a .zip."
                 )
     return ArchiveTree(members, lambda contents: contents.__getitem__)
@@ -260,7 +263,7 @@ def _read_compressed_tar(path: Path, stream: IO[bytes], keep: Predicate) -> Arch
 def _index_zip(path: Path) -> ArchiveTree:
     with zipfile.ZipFile(path) as archive:
         stored = archive.namelist()
-    names = [name.replace("\\", "/") for name in stored]  # as some packers of Windows write them
+    names = [name.replace("\\", "/") for name in stored]  # some Windows programs write backslashes
     members = [
         (_normal(name), FOLDER if name.endswith("/") else place)
         for name, place in zip(names, stored, strict=True)
@@ -272,11 +275,11 @@ def open_tree(path: Path, keep: Predicate) -> Tree:
     """Opens a directory, an uncompressed tar, a compressed tar (gzip, bzip2, xz) or a zip.
 
     Args:
-      path: an existing directory or file; the kind of a file is told by its first bytes.
-      keep: which files (by relative path) may be read later; matters for compressed tars only.
+      path: an existing directory or file. The first bytes of a file decide its format.
+      keep: accepts the relative paths of the files that may be read later. Only compressed tars use it.
 
     Raises:
-      DataError: the file is none of these, or it is damaged.
+      DataError: the file has none of these formats, or is damaged.
     """
     if path.is_dir():
         return DirectoryTree(path)
@@ -291,6 +294,6 @@ def open_tree(path: Path, keep: Predicate) -> Tree:
         return _index_tar(path)
     except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise DataError(
-            f"{path} is neither a directory nor a whole .tar, .tar.gz, .tar.xz, .tar.bz2 or .zip "
+            f"{path} is neither a directory nor a complete .tar, .tar.gz, .tar.xz, .tar.bz2 or .zip "
             f"({error}); is the download complete?"
         ) from error

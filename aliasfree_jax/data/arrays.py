@@ -1,4 +1,4 @@
-"""Images and labels that are in memory already."""
+"""A source of images and labels that are in memory already."""
 
 from collections.abc import Sequence
 
@@ -7,23 +7,24 @@ import numpy as np
 from aliasfree_jax.data.sources import IGNORED, Example, channel_names
 from aliasfree_jax.errors import DataError
 
-# Ideal resampling overshoots the range of the original a little; 0..255 stored as floats is far beyond.
+# Ideal resampling overshoots the original range slightly. Values 0..255 stored as floats exceed it by far.
 FLOAT_RANGE = (-1.0, 2.0)
-TASK_OF_LABELS = {1: "classification", 3: "segmentation", 4: "regression"}  # by their dimensions
+TASK_OF_LABELS = {1: "classification", 3: "segmentation", 4: "regression"}  # by number of dimensions
 
 
 class ArraySource:
-    """Images and labels that are in memory already; the shape of the labels says what task they are for.
+    """Images and labels in memory. The shape of the labels decides the task.
 
     Args:
-      images: [N, H, W, C], uint8, or floating point in [0, 1].
-      labels: integers [N], each a position in `class_names`; or of each pixel, integers [N, H, W], where
-        255 is ignored; or target images [N, H, W, K], as the images are.
-      class_names: by default "0", "1", ... up to the largest label; of target images the colours.
-      name: what messages call the source.
+      images: `[N, H, W, C]`, uint8, or floating point in [0, 1].
+      labels: for classification, integers `[N]`, each an index into `class_names`. For segmentation, integers
+        `[N, H, W]`, where 255 is ignored. For regression, target images `[N, H, W, K]` with the dtypes and
+        range of `images`.
+      class_names: by default "0", "1", ... up to the largest label; for target images the colours.
+      name: name of the source in messages.
 
     Raises:
-      DataError: shape, dtype or range of one of the three is wrong.
+      DataError: an argument has a wrong shape, dtype or range.
     """
 
     def __init__(
@@ -41,7 +42,10 @@ class ArraySource:
             self._labels = _check_images(self._labels)
             names = channel_names(self._labels.shape[-1]) if class_names is None else class_names
             if len(names) != self._labels.shape[-1]:
-                raise DataError(f"targets of {self._labels.shape[-1]} channels have {len(names)} names.")
+                raise DataError(
+                    f"class_names has {len(names)} names, but the targets have {self._labels.shape[-1]} "
+                    "channels: give one name for each channel, or omit class_names."
+                )
         else:
             names = _check_classes(self._labels, class_names, self.task)
         self.class_names = tuple(names)
@@ -69,14 +73,14 @@ def _check_shape(labels: np.ndarray, images: np.ndarray, task: str) -> None:
     if labels.shape[: len(shape)] != shape or not numbers:
         height, width = images.shape[1:3]
         raise DataError(
-            f"expected {len(images)} integer labels, one an image, got {labels.dtype}{list(labels.shape)}. "
-            f"Masks are integers [{len(images)}, {height}, {width}], target images "
-            f"[{len(images)}, {height}, {width}, channels]."
+            f"expected {len(images)} integer labels, one for each image, got "
+            f"{labels.dtype}{list(labels.shape)}. Masks must be integers [{len(images)}, {height}, {width}], "
+            f"target images [{len(images)}, {height}, {width}, channels]."
         )
 
 
 def _check_classes(labels: np.ndarray, names: Sequence[str] | None, task: str) -> Sequence[str]:
-    """The names of the classes, if these are the classes of the `labels`."""
+    """The names of the classes; `DataError` if they do not fit the `labels`."""
     counted = labels[labels != IGNORED] if task == "segmentation" else labels
     low, high = (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
     if names is None:
@@ -84,13 +88,13 @@ def _check_classes(labels: np.ndarray, names: Sequence[str] | None, task: str) -
     if low < 0 or high >= len(names):
         raise DataError(
             f"labels must lie in 0..{len(names) - 1} ({len(names)} class names), got {low}..{high}."
-            + (f" Pixels that count nowhere have {IGNORED}." if task == "segmentation" else "")
+            + (f" The label {IGNORED} marks ignored pixels." if task == "segmentation" else "")
         )
     return names
 
 
 def _check_images(images: np.ndarray) -> np.ndarray:
-    """`images` as uint8 or float32 [N, H, W, C] with N > 0, or a `DataError`."""
+    """Checks `images` `[N, H, W, C]` with N > 0, and converts floating point to float32."""
     is_float = np.issubdtype(images.dtype, np.floating)
     if images.ndim != 4 or not (is_float or images.dtype == np.uint8):
         raise DataError(
@@ -104,7 +108,7 @@ def _check_images(images: np.ndarray) -> np.ndarray:
     low, high = float(images.min()), float(images.max())
     if not (low >= FLOAT_RANGE[0] and high <= FLOAT_RANGE[1]):  # written so that NaN fails too
         raise DataError(
-            f"floating-point images must lie in [0, 1], got {low:.4g}..{high:.4g}: "
+            f"floating-point images must be in [0, 1], got {low:.4g}..{high:.4g}: "
             "divide by 255, or pass them as uint8."
         )
     return images.astype(np.float32, copy=False)

@@ -1,8 +1,8 @@
-"""Preparing images, and the labels of their pixels, for training: pure functions of NumPy arrays.
+"""Prepares images, and labels of pixels, for training: pure functions of NumPy arrays.
 
-Images are [H, W, C], uint8 or float32 in [0, 1]; every function keeps the dtype. Resizing is antialiased,
-by the function that is passed in; all randomness comes from the generator that is passed in. A label that
-is a mask [H, W, 1] or a target image goes with its image through every step that moves pixels.
+Images are `[H, W, C]`, uint8 or float32 in [0, 1]; every function keeps the dtype. The caller passes in the
+antialiased resize function and the random generator. If a label is a mask `[H, W, 1]` or a target image,
+every step that moves pixels moves the label in the same way.
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ ERASED_ASPECT_RATIOS = (0.3, 1 / 0.3)
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The fields of `config.data` that say how an image becomes an input; same names and meanings.
+    """The fields of `config.data` that turn an image into an input, with the same names and meanings.
 
-    How it is decoded and resized is up to `decode.image_backend`.
+    `decode.image_backend` decides how an image is decoded and resized.
     """
 
     image_size: int
@@ -59,14 +59,19 @@ class Preprocessing:
 
     @property
     def input_size(self) -> int:
-        """Side of the network's square input, pixels."""
+        """Side of the network's square input in pixels."""
         return self.image_size + 2 * self.zero_pad
 
     @classmethod
     def from_config(cls, data: ConfigDict, task: str = "classification") -> "Preprocessing":
-        """Reads `config.data`, for examples of a task of `config.TASKS`.
+        """Reads `config.data`.
 
-        ConfigError for a `rand_augment` of another notation.
+        Args:
+          data: the section `config.data`.
+          task: a name of `config.TASKS`.
+
+        Raises:
+          ConfigError: `data.rand_augment` is not in the expected notation.
         """
         values = {field.name: data[field.name] for field in dataclasses.fields(cls) if field.name != "task"}
         for name in ("mean", "std", "crop_scale", "scale_range"):
@@ -77,36 +82,42 @@ class Preprocessing:
 
 
 def check_task(data: ConfigDict, task: str) -> None:
-    """Raises `ConfigError` for fields that examples of this task cannot use."""
+    """Refuses fields that examples of this task cannot use.
+
+    Raises:
+      ConfigError: such a field is set.
+    """
     if data.rand_augment and task != "classification":
         raise ConfigError(
             f"data.rand_augment = {data.rand_augment!r} moves images without their masks or targets, so task "
-            f"= {task!r} cannot use it: set data.rand_augment = '', and for colours data.color_jitter."
+            f"= {task!r} cannot use it: set data.rand_augment = ''. data.color_jitter changes colours only."
         )
     if task != "regression" and (data.noise > 0 or data.reduction > 1):
         raise ConfigError(
-            f"data.noise = {data.noise:g} and data.reduction = {data.reduction} degrade the images of task = "
-            f"'regression', and this is {task}: set config.task, or data.noise = 0 and data.reduction = 1."
+            f"data.noise = {data.noise:g} and data.reduction = {data.reduction} are only for task = "
+            f"'regression', but the task is {task}: set config.task, or data.noise = 0 and "
+            "data.reduction = 1."
         )
 
 
 def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`image`, mirrored left to right with probability 1/2."""
+    """Mirrors `image` left to right with probability 1/2."""
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
 def circular_shift(image: np.ndarray, rng: np.random.Generator, largest: int) -> np.ndarray:
-    """`image` rolled by whole numbers of pixels, uniform in -largest..largest along either axis.
+    """Rolls `image` by whole pixels, uniform in -largest..largest along each axis.
 
-    That is RandomCircularShift of LPS; circular_data_aug of APS draws one shift for a whole batch.
+    This is RandomCircularShift of LPS. In contrast, circular_data_aug of APS draws one shift for a whole
+    batch.
     """
     return np.roll(image, rng.integers(-largest, largest + 1, size=2), axis=(0, 1))
 
 
 def color_jitter(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    """Brightness, contrast and saturation by factors uniform in 1 +- strength, in random order.
+    """Scales brightness, contrast and saturation by factors uniform in 1 +- strength, in random order.
 
-    ColorJitter of torchvision with one strength for the three, and no change of hue.
+    Like torchvision's ColorJitter with one strength for all three, and without a change of hue.
     """
     result = as_pillow(image)
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
@@ -116,10 +127,10 @@ def color_jitter(image: np.ndarray, rng: np.random.Generator, strength: float) -
 
 
 def random_erasing(image: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
-    """`image`, normalised, with one rectangle of normal random numbers (Zhong et al., arXiv 1708.04896).
+    """Replaces one rectangle of a normalised image by normal random numbers (Zhong et al., arXiv 1708.04896).
 
-    Its share of the area is uniform in 0.02..1/3, its aspect ratio log-uniform in 0.3..1/0.3; after ten
-    rectangles that do not fit, none. The constants of timm's `pixel` mode.
+    Its share of the area is uniform in 0.02..1/3, its aspect ratio log-uniform in 0.3..1/0.3. If ten
+    rectangles do not fit, nothing is erased. The constants are those of timm's `pixel` mode.
     """
     if rng.random() >= probability:
         return image
@@ -134,14 +145,19 @@ def random_erasing(image: np.ndarray, rng: np.random.Generator, probability: flo
 
 
 class Surface(NamedTuple):
-    """How pixels are moved."""
+    """How the pixels of an image or label are moved.
+
+    Attributes:
+      resize: the resize function.
+      ignored: value outside a mask; None for images.
+    """
 
     resize: Resize
-    ignored: int | None = None  # what lies outside a mask; None for images
+    ignored: int | None = None
 
 
 def surface_of_label(how: Preprocessing, resize: Resize) -> Surface:
-    """Class numbers are never blended; a target image is moved as its image is."""
+    """Class numbers are never blended; a target image is moved like its image."""
     return Surface(resize_nearest, IGNORED) if how.task == "segmentation" else Surface(resize)
 
 
@@ -151,7 +167,7 @@ def evaluated(image: np.ndarray, how: Preprocessing, resize: Resize) -> np.ndarr
 
 
 def _outside(image: np.ndarray, how: Preprocessing, on: Surface) -> int | np.ndarray:
-    """The mean colour, which is zero when normalised; of a mask, ignored."""
+    """The mean colour, which is zero after normalisation; for a mask, IGNORED."""
     if on.ignored is not None:
         return on.ignored
     check_channels(image, how.mean, how.std)
@@ -177,7 +193,7 @@ CROPPED: dict[str, Callable[[np.ndarray, np.random.Generator, Preprocessing, Sur
 
 
 class _Together:
-    """An image and its label, if that lies on the same pixels; steps that move pixels move both."""
+    """An image and, if it has one, its label of pixels. Steps that move pixels move both."""
 
     def __init__(self, image: np.ndarray, label: np.ndarray | None, how: Preprocessing, resize: Resize):
         self.image, self.label = image, label
@@ -186,7 +202,7 @@ class _Together:
     def move(
         self, step: Callable[[np.ndarray, np.random.Generator, Surface], np.ndarray], rng: np.random.Generator
     ) -> None:
-        """Moves both by what `step` draws once: what it draws depends on the sides of its array only."""
+        """Applies `step` to both with the same random draws, which depend only on the sides of the array."""
         before = rng.bit_generator.state
         same = self.label is self.image
         self.image = step(self.image, rng, self._surfaces[0])
@@ -204,17 +220,21 @@ def augment(
     resize: Resize = resize,
     label: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The training views of `image`, [image_size, image_size, C], and of the label of its pixels.
+    """The training view of `image` `[image_size, image_size, C]`, and of its label of pixels.
 
-    Crop, flip, RandAugment or colour jitter, circular shift; colours change in the image only. The crops
-    "none" and "padded" start from the evaluation view. Erasing and padding come after `normalize`.
+    The steps are crop, flip, RandAugment or colour jitter, and circular shift. Colours change in the image
+    only. The crops "none" and "padded" start from the evaluation view. Erasing and padding follow after
+    `normalize`.
 
     Args:
-      image: [H, W, C].
-      rng: the same draws whether there is a label or not.
-      how: the steps, and the task, which says what the label is.
-      resize: of images.
-      label: mask [H, W, 1], or target image [H, W, K], which may be the image itself.
+      image: `[H, W, C]`.
+      rng: the generator; a label does not change the draws.
+      how: the steps, and the task, which decides the kind of label.
+      resize: the function that resizes images.
+      label: a mask `[H, W, 1]`, or a target image `[H, W, K]`, which may be the image itself.
+
+    Raises:
+      ConfigError: `how.crop` is unknown, or the image has the wrong number of channels.
     """
     if how.crop not in CROPPED:
         raise ConfigError(unknown("data.crop", how.crop, CROPPED))
@@ -232,20 +252,26 @@ def augment(
 
 
 def check_channels(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Raises `ConfigError` unless `mean` and `std` have one number a channel."""
+    """Checks that `mean` and `std` have one number for each channel.
+
+    Raises:
+      ConfigError: they do not.
+    """
     channels = image.shape[2]
     if len(mean) != channels or len(std) != channels:
         raise ConfigError(
             f"data.mean has {len(mean)} and data.std {len(std)} entries, but the images have {channels} "
-            f"channel{'s' * (channels > 1)}: give one number a channel."
+            f"channel{'s' * (channels > 1)}: give one number for each channel."
         )
 
 
 def normalize(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """(image - mean) / std a channel, of the image in [0, 1] (uint8 is divided by 255); float32 [H, W, C].
+    """Computes (image - mean) / std for each channel of the image in [0, 1]; float32 `[H, W, C]`.
+
+    uint8 images are divided by 255 first.
 
     Raises:
-      ConfigError: `mean` or `std` does not have one number a channel.
+      ConfigError: `mean` or `std` does not have one number for each channel.
     """
     check_channels(image, mean, std)
     height, width, channels = image.shape
@@ -256,7 +282,7 @@ def normalize(image: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
 
 
 def denormalize(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Undoes `normalize`: [..., C] as uint8, clipped and rounded, to be looked at."""
+    """Reverses `normalize` for display: `[..., C]` as uint8, clipped and rounded."""
     return np.rint(np.clip(images * np.asarray(std) + np.asarray(mean), 0, 1) * 255).astype(np.uint8)
 
 
@@ -264,7 +290,7 @@ def denormalize(images: np.ndarray, mean: Sequence[float], std: Sequence[float])
 def _row_constants(
     mean: tuple[float, ...], std: tuple[float, ...], width: int, unit: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and offset of a whole row: NumPy is slow when the innermost axis has three elements."""
+    """Scale and offset of a whole row. NumPy is slow if the innermost axis has three elements."""
     scale = np.tile(1 / (unit * np.asarray(std, np.float64)), width)
     offset = np.tile(np.asarray(mean, np.float64) / np.asarray(std, np.float64), width)
     return scale.astype(np.float32), offset.astype(np.float32)

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as their authors distribute them for Python: pickles, read without running them."""
+"""Reads the original Python files of CIFAR-10 and CIFAR-100: pickles, without executing them."""
 
 import io
 from pathlib import Path
@@ -13,13 +13,21 @@ from aliasfree_jax.errors import ConversionError, DataError
 from aliasfree_jax.pickles.inert import NumpyArray, plain_names
 from aliasfree_jax.pickles.unpickling import load_pickle
 
-SHAPE = (3, 32, 32)  # of an image: colours, rows, columns
+SHAPE = (3, 32, 32)  # of a stored image: colours, rows, columns
 
 
 class Layout(NamedTuple):
-    """Which files make up a data set, and how they call their parts."""
+    """The files of a data set and the names of their parts.
 
-    folder: str  # as it is distributed
+    Attributes:
+      folder: name of the folder in the original archive.
+      splits: the files of each split.
+      meta: the file with the names of the classes.
+      labels: key of the labels.
+      class_names: key of the names of the classes.
+    """
+
+    folder: str
     splits: dict[str, tuple[str, ...]]
     meta: str
     labels: str
@@ -50,7 +58,7 @@ FILES = frozenset(name for layout in LAYOUTS for name in layout.files())
 
 
 def find_cifar(tree: Tree) -> dict[str, Layout]:
-    """Folders (with a slash, or "") that hold such a data set: the top, or else those one folder down."""
+    """Folders (with a final slash, or "") that contain CIFAR: the top folder, else folders one level down."""
     for roots in ([""], [f"{folder}/" for folder in sorted(tree.children(""))]):
         found = {root: layout for root in roots for layout in LAYOUTS if _holds(tree, root, layout)}
         if found:
@@ -59,22 +67,22 @@ def find_cifar(tree: Tree) -> dict[str, Layout]:
 
 
 def _holds(tree: Tree, root: str, layout: Layout) -> bool:
-    """Whether the folder is of this layout, though perhaps incomplete."""
+    """Whether the folder has this layout; files may be missing."""
     return any(tree.has(f"{root}{name}") for name in (layout.meta, layout.splits["train"][0]))
 
 
 class CifarSource(ArraySource):
-    """One split of CIFAR, in memory: "train", or "test", for which "val" stands too.
+    """One split of CIFAR in memory: "train", or "test", also called "val".
 
     Args:
-      path: of the directory or archive, for messages.
+      path: the directory or archive, for messages.
       split: name of the split.
       tree: `path`, opened.
-      layout: the data set that `find_cifar` found in it.
-      root: its folder, likewise.
+      layout: the data set that `find_cifar` found.
+      root: the folder that `find_cifar` found.
 
     Raises:
-      DataError: no such split, or a file that is missing, damaged, or not what it should be.
+      DataError: no such split, or a file is missing, damaged or of another kind.
     """
 
     def __init__(self, path: Path, split: str, tree: Tree, layout: Layout, root: str):
@@ -94,7 +102,7 @@ class CifarSource(ArraySource):
 
 
 class _Contents:
-    """The dictionary in one of the files; messages begin with the file's `name`."""
+    """The dictionary in one of the files. Messages begin with the file's `name`."""
 
     def __init__(self, name: str, data: bytes):
         self._name = name
@@ -104,7 +112,9 @@ class _Contents:
         except ConversionError as error:
             raise DataError(f"{name}: {error}.") from error
         if type(value) is not dict:
-            raise DataError(f"{name} holds a {type(value).__name__}, not a dictionary: is it of CIFAR?")
+            raise DataError(
+                f"{name} contains a {type(value).__name__}, not a dictionary. Is it a file of CIFAR?"
+            )
         self._parts = {_as_text(key): part for key, part in value.items()}
 
     def _part(self, key: str) -> Any:
@@ -115,7 +125,7 @@ class _Contents:
         return self._parts[key]
 
     def listed(self, key: str, kind: type) -> list[Any]:
-        """The list `key`, all of whose values are of a kind."""
+        """The list at `key`; all its values must be of a `kind`."""
         values = self._part(key)
         values = [_as_text(value) for value in values] if type(values) is list and kind is str else values
         if type(values) is not list or not all(type(value) is kind for value in values):
@@ -123,18 +133,18 @@ class _Contents:
         return values
 
     def images(self, key: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images [N, H, W, 3] and their labels, which the list `key` holds."""
+        """Images `[N, H, W, 3]`, and their labels from the list at `key`."""
         labels, data = self.listed(key, int), self._part("data")
         pixels = data.value if type(data) is NumpyArray else None
         if not isinstance(pixels, np.ndarray):
-            raise DataError(f"{self._name}: its 'data' are no array of numbers.")
+            raise DataError(f"{self._name}: 'data' is not an array of numbers. Is it a file of CIFAR?")
         if pixels.dtype != np.uint8 or pixels.shape != (len(labels), int(np.prod(SHAPE))):
             raise DataError(
-                f"{self._name}: expected 'data' of uint8[{len(labels)}, {np.prod(SHAPE)}], one row a label, "
-                f"got {pixels.dtype}{list(pixels.shape)}."
+                f"{self._name}: expected 'data' of uint8[{len(labels)}, {np.prod(SHAPE)}], one row for each "
+                f"label, got {pixels.dtype}{list(pixels.shape)}."
             )
         if wrong := [label for label in labels if not 0 <= label < classes]:
-            raise DataError(f"{self._name}: its labels must lie in 0..{classes - 1}, got {wrong[0]}.")
+            raise DataError(f"{self._name}: labels must be in 0..{classes - 1}, got {wrong[0]}.")
         images = np.ascontiguousarray(pixels.reshape(-1, *SHAPE).transpose(0, 2, 3, 1))
         return images, np.array(labels, np.int32)
 
@@ -144,4 +154,4 @@ def _as_text(value: object) -> Any:
 
 
 def _no_persistent(identifier: object) -> object:
-    raise ConversionError("it refers to values outside the file, which CIFAR's pickles do not")
+    raise ConversionError("it refers to values outside the file; CIFAR's pickles never do")

@@ -1,9 +1,9 @@
-"""Which output of a network is meant by each class of some data: told by the classes' names.
+"""Matches the classes of data with the outputs of a network, by the names of the classes.
 
-Labels number the classes of their own data. A network, or a run, knows classes of its own; `match_classes`
-says how the ones become the others, or refuses, and `fit_classes` gives the data with those labels.
-Names are compared exactly, without the space around them. Names that only number the classes ("0", "1", ...,
-"class 7", "007") are placeholders: they say where a class stands, and not what it is.
+Labels are numbers of the data's classes. A network, or a run, has its own list of classes. `match_classes`
+finds the output for each class of the data, or refuses. `fit_classes` returns the data with labels that are
+numbers of outputs. Names are compared exactly, after removing surrounding spaces. Names that are only numbers
+("0", "1", ..., "class 7", "007") are placeholders: they give the position of a class, not its meaning.
 """
 
 import dataclasses
@@ -19,37 +19,43 @@ from aliasfree_jax.data.masks import mask_of
 from aliasfree_jax.data.sources import IGNORED, Example, Source, task_of
 from aliasfree_jax.errors import DataError, listed
 
-LISTED = 12  # names in a message
+LISTED = 12  # at most so many names in a message
 
 
 class ClassNamesError(DataError):
-    """The classes of the data are not those that a network or a run knows."""
+    """The classes of the data differ from those of a network or a run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """How the classes of some data lie among those of a network."""
+    """The position of the data's classes among those of a network.
 
-    outputs: tuple[int, ...]  # of the network, one a class of the data
-    class_names: tuple[str, ...]  # of all outputs; real ones where either side has them
-    note: str  # a line for the user; "" where all names are equal
+    Attributes:
+      outputs: the network's output for each class of the data.
+      class_names: names of all outputs; real names if either side has them.
+      note: a line for the user; "" if all names are equal.
+    """
+
+    outputs: tuple[int, ...]
+    class_names: tuple[str, ...]
+    note: str
 
 
 def placeholders(count: int) -> tuple[str, ...]:
-    """The names of `count` classes that have none: "0", "1", ..."""
+    """Names for `count` classes without names: "0", "1", ..."""
     return tuple(map(str, range(count)))
 
 
 def _numbers(names: Sequence[str]) -> tuple[int, ...] | None:
-    """The numbers that `names` are, if these are 0 to N - 1 in any order."""
+    """The numbers in `names`, if they are 0 to N - 1 in any order; else None."""
     found = [re.fullmatch(r"(?:class|label)?[ _-]*(\d+)", name, re.IGNORECASE) for name in names]
     numbers = tuple(int(match[1]) for match in found if match)
     return numbers if sorted(numbers) == list(range(len(names))) else None
 
 
 def _compared(names: Iterable[str]) -> tuple[str, ...]:
-    """The form of `names` in which equal ones are the same class."""
-    # Macintosh file systems take accented letters apart.
+    """`names` in a form that is equal for the same class."""
+    # Macintosh file systems store accented letters in decomposed form.
     trimmed = tuple(unicodedata.normalize("NFC", str(name).strip()) for name in names)
     numbers = _numbers(trimmed)
     return trimmed if numbers is None else tuple(map(str, numbers))
@@ -72,19 +78,20 @@ def match_classes(
     subset: bool = False,
     accept: bool = False,
 ) -> Match:
-    """How classes named `found` lie among those named `known`.
+    """Finds the position of each class in `found` among the `known` classes.
 
-    The same names in another order are matched by name. Placeholders on either side are taken as positions.
+    Equal names in another order are matched by name. Placeholders on either side are taken as positions.
 
     Args:
-      known: the classes of the outputs.
+      known: the classes of the network's outputs.
       found: the classes of the data.
-      owner, data: what messages call them.
+      owner: name of the network or run in messages.
+      data: name of the data in messages.
       subset: whether the data may lack some of the known classes.
-      accept: compare no names where the numbers of classes are equal: class k is output k.
+      accept: if both sides have equally many classes, compare no names: class k is output k.
 
     Raises:
-      ClassNamesError: other classes.
+      ClassNamesError: the classes differ.
     """
     known, found = tuple(map(str, known)), tuple(map(str, found))
     ours, theirs = _compared(known), _compared(found)
@@ -95,7 +102,7 @@ def match_classes(
         return Match(
             tuple(range(len(known))),
             found if _numbers(theirs) is None else known,
-            "class names: not compared (--accept_class_names), labels are taken as positions among the "
+            "class names: not compared (--accept_class_names). Labels are taken as positions among the "
             f"classes of {owner}: {_pairs(found, known)}",
         )
     once = {name: k for k, name in enumerate(ours) if times[name] == 1}
@@ -114,15 +121,15 @@ def match_classes(
         f"{data} has {len(found)} classes, {owner} has {len(known)}, and they differ: "
         f"{_difference(known, found, owner, data)}. "
         + (
-            f"If label k means class k of {owner} all the same, pass --accept_class_names."
+            f"If label k nevertheless means class k of {owner}, pass --accept_class_names."
             if equal
-            else "--accept_class_names, which takes labels by position, needs equal numbers."
+            else "--accept_class_names takes labels by position, so it needs equally many classes."
         )
     )
 
 
 def _by_position(known: tuple[str, ...], found: tuple[str, ...], owner: str, data: str) -> Match | None:
-    """The match where one side has placeholders."""
+    """The match if one side has placeholders; else None."""
     ours, theirs = _compared(known), _compared(found)
     numbers = _numbers(theirs)
     if numbers is not None and not set(ours) & set(theirs):
@@ -130,14 +137,14 @@ def _by_position(known: tuple[str, ...], found: tuple[str, ...], owner: str, dat
         note = f"{data} has placeholders; they are taken as positions among the classes of {owner}: {named}"
         return Match(numbers, known, f"class names: {note}")
     if ours == placeholders(len(known)):
-        as_text = "" if sorted(theirs, key=_by_number) == list(theirs) else ", as text and not as numbers"
+        as_text = "" if sorted(theirs, key=_by_number) == list(theirs) else " (as text, not as numbers)"
         note = f"{owner} has placeholders; folders are taken in order{as_text}: {_pairs(found, known)}"
         return Match(tuple(range(len(known))), found, f"class names: {note}")
     return None
 
 
 def _difference(known: tuple[str, ...], found: tuple[str, ...], owner: str, data: str) -> str:
-    """The first of the differences."""
+    """Describes the first difference."""
     ours, theirs = _compared(known), _compared(found)
     there, here = set(ours), set(theirs)
     strangers = [k for k, name in enumerate(theirs) if name not in there]
@@ -147,18 +154,18 @@ def _difference(known: tuple[str, ...], found: tuple[str, ...], owner: str, data
         lower = {name.casefold(): known[i] for i, name in enumerate(ours)}
         near = difflib.get_close_matches(theirs[k].casefold(), lower, n=1, cutoff=0.8)
         hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
-        more = f"; so are {len(strangers) - 1} more" if strangers[1:] else ""
+        more = f"; {len(strangers) - 1} more classes are unknown too" if strangers[1:] else ""
         return f"{found[k]!r}, class {k} of {data}, is unknown to {owner}{instead}{hint}{more}"
     for whose, names in ((data, theirs), (owner, ours)):
         for name, count in Counter(names).items():
             if count > 1:
-                return f"{name!r} names {count} classes of {whose}, so names do not tell which is meant"
+                return f"{name!r} names {count} classes of {whose}, so the name is ambiguous"
     k = next(k for k, name in enumerate(ours) if name not in here)
     return f"{known[k]!r}, class {k} of {owner}, is missing from {data}"
 
 
 class _Relabelled:
-    """The examples of `source` with labels that number a network's outputs."""
+    """The examples of `source`, with labels that are numbers of a network's outputs."""
 
     def __init__(self, source: Source, match: Match):
         self._source, self._outputs = source, np.asarray(match.outputs)
@@ -195,15 +202,19 @@ def fit_classes(
     subset: bool = False,
     accept: bool = False,
 ) -> Source:
-    """`source` with labels, and names of classes, for the outputs whose classes are `known`.
+    """Returns `source` with the labels and class names of a network's outputs.
 
     Args:
-      source: its labels number its own classes.
-      known: see `match_classes`, as for the arguments that follow.
-      tell: called with a line, unless all names are equal.
+      source: its labels are numbers of its own classes.
+      known: see `match_classes`.
+      tell: called with a note, unless all names are equal.
+      owner: see `match_classes`.
+      data: see `match_classes`.
+      subset: see `match_classes`.
+      accept: see `match_classes`.
 
     Raises:
-      ClassNamesError: other classes.
+      ClassNamesError: the classes differ.
     """
     match = match_classes(known, source.class_names, owner=owner, data=data, subset=subset, accept=accept)
     if match.note:
@@ -212,8 +223,8 @@ def fit_classes(
     if task_of(source) == "regression":
         if not in_place:
             raise ClassNamesError(
-                f"{data} has the channels {', '.join(source.class_names)}, {owner} has {', '.join(known)}: "
-                "the targets of regression need the same channels in the same order."
+                f"{data} has the channels {', '.join(source.class_names)}, {owner} has {', '.join(known)}. "
+                "Regression needs the same channels in the same order."
             )
         return source
     unchanged = in_place and match.class_names == tuple(source.class_names)

@@ -1,7 +1,7 @@
-"""Random crops of images, and of the masks and target images that belong to them.
+"""Random crops of images, and of their masks and target images.
 
-Each is a function of an array [H, W, C] and of a generator, from which it draws by the sides of the array
-only: with the same generator, a mask is cut where its image is.
+Each function takes an array `[H, W, C]` and a random generator. What it draws depends only on the sides of
+the array. So with a generator in the same state, a mask is cropped like its image.
 """
 
 import math
@@ -14,7 +14,7 @@ from aliasfree_jax.data.decode import Resize, resize
 from aliasfree_jax.data.views import resize_shorter
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
-ATTEMPTS = 10  # rectangles drawn until one fits
+ATTEMPTS = 10  # draws of a rectangle until one fits
 
 
 class Box(NamedTuple):
@@ -29,7 +29,7 @@ class Box(NamedTuple):
 def rectangles(
     area: int, rng: np.random.Generator, scale: tuple[float, float], ratios: tuple[float, float]
 ) -> Iterator[tuple[int, int]]:
-    """Sides of random rectangles: share of `area` uniform in `scale`, quotient log-uniform in `ratios`."""
+    """Sides of random rectangles: share of `area` uniform in `scale`, aspect log-uniform in `ratios`."""
     low, high = (math.log(ratio) for ratio in ratios)
     for _ in range(ATTEMPTS):
         covered = area * rng.uniform(*scale)
@@ -38,10 +38,10 @@ def rectangles(
 
 
 def random_box(height: int, width: int, rng: np.random.Generator, scale: tuple[float, float]) -> Box:
-    """The rectangle of torchvision's and timm's RandomResizedCrop, in an image of `height` x `width`.
+    """The rectangle of RandomResizedCrop (torchvision, timm) in an image of `height` x `width`.
 
-    Its share of the area is uniform in `scale`, its aspect ratio log-uniform in 3/4..4/3. After ten
-    rectangles that do not fit: the largest centred one whose aspect ratio is within those bounds.
+    Its share of the area is uniform in `scale`, its aspect ratio log-uniform in 3/4..4/3. If ten rectangles
+    do not fit, the result is the largest centred one whose aspect ratio is within these bounds.
     """
     for w, h in rectangles(height * width, rng, scale, ASPECT_RATIOS):
         if 0 < w <= width and 0 < h <= height:
@@ -58,7 +58,7 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     resize: Resize = resize,
 ) -> np.ndarray:
-    """A random rectangle (`random_box`) of `image`, resized to [size, size, C]."""
+    """Resizes a random rectangle (`random_box`) of `image` to `[size, size, C]`."""
     top, left, height, width = random_box(image.shape[0], image.shape[1], rng, scale)
     return resize(image[top : top + height, left : left + width], size, size)
 
@@ -66,7 +66,7 @@ def random_resized_crop(
 def _window(
     image: np.ndarray, top: int, left: int, sides: tuple[int, int], outside: float | np.ndarray
 ) -> np.ndarray:
-    """The rectangle of `image` with that corner, which may lie outside, and those `sides`."""
+    """The rectangle of `image` with this corner, which may lie outside, and these `sides`."""
     height, width, channels = image.shape
     window = np.empty((*sides, channels), image.dtype)
     window[:] = outside
@@ -79,7 +79,7 @@ def _window(
 
 
 def padded_crop(image: np.ndarray, rng: np.random.Generator, padding: int, outside: float = 0) -> np.ndarray:
-    """Surrounds `image` by `padding` black pixels, or of the value `outside`; a random crop of its size."""
+    """Pads all sides of `image` by `padding` pixels of value `outside`, then crops randomly to its size."""
     top, left = rng.integers(2 * padding + 1, size=2) - padding
     return _window(image, top, left, (image.shape[0], image.shape[1]), outside)
 
@@ -92,10 +92,10 @@ def random_scaled_crop(
     outside: float | np.ndarray = 0,
     resize: Resize = resize,
 ) -> np.ndarray:
-    """Both sides times a factor uniform in `scale_range`, then a crop [size, size, C] anywhere.
+    """Scales both sides by a factor uniform in `scale_range`, then crops `[size, size, C]` at a random place.
 
-    The recipe of LPS for segmentation. Along a side that is shorter than `size` the image lies anywhere in
-    the crop, and `outside` (a value, or one a channel) surrounds it.
+    This is the recipe of LPS for segmentation. If a side of the scaled image is shorter than `size`, the
+    image is placed randomly along it, and `outside` (one value, or one for each channel) surrounds it.
     """
     factor = rng.uniform(*scale_range)
     sides = [max(1, round(factor * side)) for side in image.shape[:2]]
@@ -106,7 +106,7 @@ def random_scaled_crop(
 def random_view(
     image: np.ndarray, rng: np.random.Generator, size: int, crop_ratio: float, resize: Resize = resize
 ) -> np.ndarray:
-    """`resize_shorter`, then a crop [size, size, C] anywhere."""
+    """`resize_shorter`, then a crop `[size, size, C]` at a random place."""
     image = resize_shorter(image, size, crop_ratio, resize)
     top, left = (int(rng.integers(side - size + 1)) for side in image.shape[:2])
     return image[top : top + size, left : left + size]

@@ -1,9 +1,10 @@
-"""Encoded image files to RGB arrays, and resizing: by Pillow, or for training by faster libraries.
+"""Decodes image files to RGB arrays and resizes them, with Pillow or with faster libraries for training.
 
-"fast" decodes JPEGs with simplejpeg (libjpeg-turbo with Pillow's settings: the same pixels) and resizes with
-cykooz-resizer (the Rust crate fast_image_resize, whose Catmull-Rom and triangle convolutions are Pillow's
-antialiased bicubic and bilinear but for rounding). Whatever they cannot take goes to Pillow, damaged files
-included, so both backends accept and refuse the same files with the same messages.
+"fast" decodes JPEGs with simplejpeg: libjpeg-turbo with Pillow's settings, so the pixels are the same. It
+resizes with cykooz-resizer, the Rust crate `fast_image_resize`. The Catmull-Rom and triangle convolutions of
+this crate equal Pillow's antialiased bicubic and bilinear filters, except for rounding. Pillow handles
+everything that these libraries cannot, including damaged files. So both backends accept and refuse the same
+files, with the same messages.
 """
 
 import dataclasses
@@ -22,12 +23,12 @@ from aliasfree_jax.errors import ConfigError, DataError, needed, unknown
 Decoder = Callable[[bytes, str], np.ndarray]  # file and its name -> uint8 [H, W, 3]
 Resize = Callable[[np.ndarray, int, int], np.ndarray]  # [H, W, C], height, width -> [height, width, C]
 
-# data.interpolation; what Pillow makes of each is antialiased.
+# data.interpolation; Pillow's filters are antialiased.
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 # What Pillow raises on damaged files, besides UnidentifiedImageError (an OSError).
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 ORIENTATION_TAG = 0x0112
-# How to turn an image of each EXIF orientation upright; 1 is upright.
+# The operation that turns an image of each EXIF orientation upright; 1 is upright already.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,19 +45,19 @@ SCAN = 0xDA
 
 
 def decode(data: bytes, name: str, exif: bool = False) -> np.ndarray:
-    """The image in `data` as uint8 [H, W, 3].
+    """Decodes the image in `data` to uint8 `[H, W, 3]`.
 
-    The kind of file is told by its content. Grey, palette, CMYK and 16-bit images are converted,
-    transparency is dropped, the first frame of an animation is taken. The EXIF orientation is ignored, as
-    by the loader of torchvision, with which the originals train and evaluate.
+    The content of the file decides its format. Grey, palette, CMYK and 16-bit images are converted,
+    transparency is dropped, and the first frame of an animation is used. By default the EXIF orientation is
+    ignored, as torchvision's loader does. The original works train and evaluate with that loader.
 
     Args:
-      data: the file.
-      name: for messages.
-      exif: turn the image upright, as its EXIF orientation says.
+      data: the content of the file.
+      name: the file, for messages.
+      exif: turn the image upright, according to its EXIF orientation.
 
     Raises:
-      DataError: not an image, truncated or damaged; the message starts with `name`.
+      DataError: not an image, or truncated or damaged. The message starts with `name`.
     """
     try:
         image = Image.open(io.BytesIO(data))
@@ -68,7 +69,7 @@ def decode(data: bytes, name: str, exif: bool = False) -> np.ndarray:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an opened file, 1 (upright) if it says none."""
+    """The EXIF orientation of an opened file; 1 (upright) if the file does not state it."""
     try:
         return image.getexif().get(ORIENTATION_TAG, 1)
     except DAMAGE:  # damaged metadata do not make the pixels unreadable
@@ -76,7 +77,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16 bits in up to 32, which Pillow's own conversion would clip at 255
+    if image.mode.startswith("I"):  # 16 bits in up to 32; Pillow's conversion would clip at 255
         wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > 65535:
             raise ValueError(f"grey values {wide.min()}..{wide.max()} exceed 16 bits")
@@ -87,7 +88,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int, interpolation: str = "bicubic") -> np.ndarray:
-    """`image` at a new size, antialiased, by Pillow; uint8 results are rounded and clipped."""
+    """Resizes `image` with Pillow, antialiased. uint8 results are rounded and clipped."""
     if image.shape[:2] == (height, width):
         return image
     size, how = (width, height), FILTERS[interpolation]
@@ -99,21 +100,22 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: str = "bic
 
 
 def fast_decode(data: bytes, name: str, exif: bool = False) -> np.ndarray:
-    """`decode` by simplejpeg: the image in `data` as uint8 [H, W, 3]; the same pixels and errors."""
+    """`decode` with simplejpeg: uint8 `[H, W, 3]`, with the same pixels and errors."""
     import simplejpeg
 
     try:
         if _is_plain_jpeg(data, exif):
             return simplejpeg.decode_jpeg(data, "RGB")
     except (*DAMAGE, Image.DecompressionBombError):
-        pass  # Pillow decides what can be read, and says what is wrong
+        pass  # Pillow tries again, and its message says what is wrong
     return decode(data, name, exif)
 
 
 def _is_plain_jpeg(data: bytes, upright: bool) -> bool:
-    """Whether `data` begins as a JPEG of one or three colours, no attack by its size, and `upright` if asked.
+    """Whether simplejpeg may decode `data`: a JPEG of one or three colours and of an allowed size.
 
-    Walks the markers up to the first scan; `Image.open` takes a tenth of the time of decoding.
+    With `upright`, its EXIF orientation must not turn it. The function walks the markers up to the first
+    scan, since `Image.open` takes a tenth of the time of decoding.
     """
     if not data.startswith(b"\xff\xd8"):
         return False
@@ -130,10 +132,10 @@ def _is_plain_jpeg(data: bytes, upright: bool) -> bool:
 
 
 def fast_resize(image: np.ndarray, height: int, width: int, interpolation: str = "bicubic") -> np.ndarray:
-    """`resize` by cykooz-resizer, for uint8 [H, W, 3]; by Pillow for other images.
+    """`resize` with cykooz-resizer for uint8 `[H, W, 3]`, and with Pillow for other images.
 
-    The results differ by rounding, and next to edges where bicubic overshoots 0..255: the two passes come
-    in the other order, and each is clipped.
+    The results differ by rounding. They also differ near edges where bicubic overshoots 0..255, because the
+    two passes come in the other order and each is clipped.
     """
     if image.dtype != np.uint8 or image.shape[2] != 3 or image.shape[:2] == (height, width):
         return resize(image, height, width, interpolation)
@@ -142,7 +144,7 @@ def fast_resize(image: np.ndarray, height: int, width: int, interpolation: str =
     source = ImageData(image.shape[1], image.shape[0], PixelType.U8x3, image.tobytes())
     target = ImageData(width, height, PixelType.U8x3)
     options = _options(interpolation)
-    Resizer().resize(source, target, options)  # one a call: a resizer serves one thread at a time
+    Resizer().resize(source, target, options)  # a new one for each call: it is not thread-safe
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
 
 
@@ -163,29 +165,30 @@ BACKENDS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]]
 
 @dataclasses.dataclass(frozen=True)
 class ImageBackend:
-    """How images are decoded and resized."""
+    """The functions that decode and resize images."""
 
     decode: Decoder
     resize: Resize
 
 
 def image_backend(name: str, interpolation: str = "bicubic", exif: bool = False) -> ImageBackend:
-    """The backend that `config.data.image_backend` names.
+    """Returns the backend that `config.data.image_backend` names.
 
     Args:
-      name: of `BACKENDS`.
-      interpolation, exif: as in `config.data`.
+      name: a key of `BACKENDS`.
+      interpolation: `config.data.interpolation`.
+      exif: `config.data.exif`.
 
     Raises:
       ConfigError: unknown name or interpolation.
-      MissingPackageError: a package that the backend needs.
+      MissingPackageError: a package that the backend needs is missing.
     """
     if interpolation not in FILTERS:
         raise ConfigError(unknown("data.interpolation", interpolation, FILTERS))
     if name not in BACKENDS:
         raise ConfigError(unknown("data.image_backend", name, BACKENDS))
     for package in ("cykooz_resizer", "simplejpeg") if name == "fast" else ():
-        needed(package, "data.image_backend = 'fast' (the other is 'pillow')")
+        needed(package, "data.image_backend = 'fast' (the alternative is 'pillow')")
     decoder, resizer = BACKENDS[name]
     return ImageBackend(
         functools.partial(decoder, exif=exif), functools.partial(resizer, interpolation=interpolation)

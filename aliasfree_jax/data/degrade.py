@@ -1,4 +1,4 @@
-"""Images made worse, for networks that learn to restore them."""
+"""Degrades images, for networks that learn to restore them."""
 
 from functools import lru_cache
 
@@ -8,14 +8,14 @@ from aliasfree_jax.ops.spectrum import filter_matrix, resample_weights, uniform_
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator, noise: float, reduction: int) -> np.ndarray:
-    """What a restoring network is given of `image` [H, W, C]; float32, not clipped.
+    """Makes the input of a restoring network from `image` `[H, W, C]`; float32, not clipped.
 
     Args:
       image: uint8, or float32 in [0, 1].
-      rng: of the noise.
-      noise: standard deviation of normal noise, of images in [0, 1], added last.
-      reduction: the image is sampled at so much fewer pixels a side, without aliasing, and enlarged again by
-        ideal interpolation: together an ideal low-pass filter.
+      rng: generator of the noise.
+      noise: standard deviation of normal noise, relative to images in [0, 1]; added last.
+      reduction: factor by which each side is reduced without aliasing, before ideal interpolation enlarges it
+        again. Together this is an ideal low-pass filter.
     """
     if noise == 0 and reduction == 1:
         return image

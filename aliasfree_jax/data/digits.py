@@ -1,4 +1,4 @@
-"""scikit-learn's digits, which need no download."""
+"""scikit-learn's handwritten digits, which need no download."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,10 @@ SPLIT_SEED = 0
 
 
 def read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images, float32 [N, 8, 8] in [0, 1], and classes of a split: 1500 of "train" or 297 of "val".
+    """Images and classes of a split: 1500 of "train" or 297 of "val".
+
+    Returns:
+      float32 `[N, 8, 8]` in [0, 1], and the classes `[N]`.
 
     Raises:
       ConfigError: another split.
@@ -22,17 +25,17 @@ def read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     """
     if split not in ("train", "val"):
         raise ConfigError(unknown("split of digits", split, ("train", "val")))
-    # Slow to import, and other sources do not need it.
+    # Imported here because it is slow, and other sources do not need it.
     data = needed("sklearn.datasets", "data.source = 'digits' or 'digit_scenes'").load_digits()
     indices = _split_indices(data.target, split)
     return (data.images[indices] / GREY_LEVELS).astype(np.float32), data.target[indices]
 
 
 class DigitsSource(ArraySource):
-    """scikit-learn's 8x8 digits, float [image_size, image_size, 1]: 1500 of "train" or 297 of "val".
+    """scikit-learn's 8x8 digits as float `[image_size, image_size, 1]`: 1500 of "train" or 297 of "val".
 
-    Enlarged by ideal, periodic interpolation, so the images are band-limited; they overshoot [0, 1]
-    a little, and clipping would bring aliasing back. The split is fixed and stratified.
+    The images are enlarged by ideal, periodic interpolation, so they are band-limited. They overshoot [0, 1]
+    slightly; clipping would bring aliasing back. The split is fixed and stratified.
 
     Raises:
       ConfigError: another split.
@@ -46,7 +49,7 @@ class DigitsSource(ArraySource):
 
 
 def _split_indices(labels: np.ndarray, split: str) -> np.ndarray:
-    """Positions of the examples of `split`: a fixed random share of every class is for validation."""
+    """Indices of the examples of `split`. A fixed random share of every class is for validation."""
     order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
     quotas = balanced_quotas(np.bincount(labels), VAL_EXAMPLES)
     val = np.concatenate([order[labels[order] == k][:quota] for k, quota in enumerate(quotas)])

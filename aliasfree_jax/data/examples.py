@@ -1,4 +1,4 @@
-"""Examples whose image and label are arrays."""
+"""Decodes the image and label of an example to arrays."""
 
 import dataclasses
 
@@ -13,16 +13,16 @@ from aliasfree_jax.errors import DataError
 def decoded(
     example: Example, decoder: Decoder = decode, task: str = "classification", classes: int = 0
 ) -> Example:
-    """`example` with arrays in place of encoded files.
+    """Returns `example` with arrays instead of encoded files.
 
     Args:
-      example: of a `Source`.
-      decoder: of images, target images among them.
-      task: of the source.
-      classes: of the source; the numbers in a mask lie below it, or are IGNORED.
+      example: from a `Source`.
+      decoder: decodes images and target images.
+      task: the task of the source.
+      classes: number of classes of the source. The numbers in a mask are below it, or IGNORED.
 
     Raises:
-      DataError: an image or mask that cannot be decoded, or a label that does not fit its image.
+      DataError: an image or mask cannot be decoded, or a label does not fit its image.
     """
     image, label = example.image, example.label
     if isinstance(image, bytes):
@@ -33,7 +33,7 @@ def decoded(
         label = mask_of(example, classes)
     elif task == "classification" and not isinstance(label, int | np.integer):
         raise DataError(
-            f"{example.name} has labels of its pixels, but the source says no task: give it `task`, "
+            f"{example.name} has labels of pixels, but its source has no attribute `task`: set it to "
             "'segmentation' or 'regression'."
         )
     elif isinstance(label, bytes):
@@ -50,14 +50,14 @@ def _sizes(example: Example, image: np.ndarray, label: np.ndarray, task: str) ->
     height, width = image.shape[:2]
     own = " x ".join(map(str, label.shape[:2])) or "a single number"
     return (
-        f"{example.label_name or f'the {kind} of {example.name}'} is {own} pixels, its image {example.name} "
-        f"{height} x {width}: a {kind} has a value for each pixel of its image. Give both the same size; if "
-        "the image's EXIF orientation turns it, data.exif decides whether that counts."
+        f"{example.label_name or f'the {kind} of {example.name}'} has {own} pixels, its image {example.name} "
+        f"{height} x {width}, but a {kind} needs a value for each pixel of its image. Make the sizes equal. "
+        "If the image has an EXIF orientation that turns it, see data.exif."
     )
 
 
 class DecodeOnce:
-    """`source`, with decoded images kept in memory up to `max_bytes`: for data sets of small images."""
+    """Keeps the decoded images of `source` in memory, up to `max_bytes`. For data sets of small images."""
 
     def __init__(self, source: Source, decoder: Decoder = decode, max_bytes: int = 1 << 30):
         self._source, self._decoder = source, decoder

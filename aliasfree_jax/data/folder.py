@@ -1,4 +1,4 @@
-"""Images in class folders, `<split>/<class>/*.jpg`: in a directory, a tar or a zip."""
+"""Images in class folders, `<split>/<class>/*.jpg`, in a directory, a tar or a zip."""
 
 import difflib
 import warnings
@@ -12,35 +12,35 @@ from aliasfree_jax.data.sources import Example, split_names
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.files import local_path
 
-PAIRED = ({"images", "masks"}, {"images", "targets"})  # see paired_files
+PAIRED = ({"images", "masks"}, {"images", "targets"})  # read by paired_files
 USUAL_SPLITS = ("train", "val", "validation", "test")
 
-LAYOUT = "<split>/<class>/*.jpg (or .png, ...; the tree may sit one folder down)"
+LAYOUT = "<split>/<class>/*.jpg (or .png, ...; the tree may be one folder down)"
 HOW_TO_GET = (
     "ImageNet: register at https://image-net.org/download, unpack ILSVRC2012 and sort the validation images "
-    "into their class folders. CIFAR-10: cifar-10-python.tar.gz of "
-    "https://www.cs.toronto.edu/~kriz/cifar.html, as it is."
+    "into their class folders. CIFAR-10: cifar-10-python.tar.gz from "
+    "https://www.cs.toronto.edu/~kriz/cifar.html; do not unpack it."
 )
 
 
 class FolderSource:
-    """The images of one split of a directory, .tar, .tar.gz, .tar.xz, .tar.bz2 or .zip.
+    """The images of one split in a directory, .tar, .tar.gz, .tar.xz, .tar.bz2 or .zip.
 
-    Classes are the folders of the split that hold an image, sorted by name, or those of `train` where there
-    is a `train`, so that labels mean the same in every split. Images may lie deeper inside their class
-    folder; they are told by their extensions. Whatever else lies in the split is named in one warning.
-    For the split "val", a folder `validation` or `test` is accepted if there is no `val`.
+    The classes are the folders of the split that contain an image, sorted by name. If there is a `train`
+    folder, its classes are used for every split, so that labels mean the same everywhere. Images may lie
+    deeper inside their class folder. Images are recognised by their extension. One warning lists everything
+    else in the split. For the split "val", a folder `validation` or `test` is accepted if there is no `val`.
 
-    A compressed tar is read once, into memory; the others are read at random places on demand.
+    A compressed tar is read once, into memory. Directories, tars and zips are read on demand.
 
     Args:
-      path: of the directory or archive.
+      path: the directory or archive.
       split: name of the folder in it.
       tree: `path`, if it is open already.
 
     Raises:
       DataError: nothing at `path`, no such split, no images, or classes that `train` does not have.
-      ConfigError: its folders are those of another task.
+      ConfigError: the folders belong to another task.
     """
 
     def __init__(self, path: str | Path, split: str, tree: Tree | None = None):
@@ -50,13 +50,13 @@ class FolderSource:
         root, self.split = _find_split(tree, split, names, self._path)
         folder = f"{root}{self.split}"
         self.names, ignored = _images(tree, folder)
-        start = len(folder) + 1  # of the part of a path that starts with the class
+        start = len(folder) + 1  # where the class begins in a path
         classes = [name[start:].split("/", 1)[0] for name in self.names]
         if set(classes) in PAIRED:
             raise ConfigError(
-                f"{self._path}/{folder} holds {' and '.join(sorted(set(classes)))}, which are no classes. "
-                "Such pairs are read with config.task = 'segmentation' (masks) or 'regression' (targets) and "
-                "data.source = 'folder'; prepare does not pack them."
+                f"{self._path}/{folder} contains {' and '.join(sorted(set(classes)))}, which are not "
+                "classes. Read such pairs with config.task = 'segmentation' (masks) or 'regression' "
+                "(targets) and data.source = 'folder'; the command prepare cannot pack them."
             )
         for empty in tree.children(folder) - set(classes):
             ignored.add(EMPTY, empty)
@@ -77,7 +77,11 @@ class FolderSource:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
-        """The encoded image at `index`; raises `DataError` if its file cannot be read."""
+        """The encoded image at `index`.
+
+        Raises:
+          DataError: the file cannot be read.
+        """
         name = f"{self._path}/{self.names[index]}"
         try:
             return Example(self._reader(index), int(self.labels[index]), name)
@@ -86,28 +90,32 @@ class FolderSource:
 
 
 def data_path(text: str | Path, layout: str = f"{LAYOUT}. {HOW_TO_GET}") -> Path:
-    """`data.path` as an absolute path; `DataError` if nothing is there, `ConfigError` for an address.
+    """Returns `data.path` as an absolute path.
 
     Args:
       text: the path.
-      layout: what should be in the directory or archive, for messages.
+      layout: the expected content of the directory or archive, for messages.
+
+    Raises:
+      DataError: nothing exists there.
+      ConfigError: `text` is an address such as gs://.
     """
     path = local_path(text, "data.path").absolute()
     if not path.exists():
         raise DataError(
             f"no data at {path} (data.path): expected a directory, .tar, .tar.gz, .tar.xz or .zip "
-            f"that holds {layout}"
+            f"that contains {layout}"
         )
     return path
 
 
 def is_kept(name: str, splits: tuple[str, ...]) -> bool:
-    """Whether a file of an archive may be an image of one of the `splits`."""
+    """Whether a file of an archive can be an image of one of the `splits`."""
     return is_image(name) and not set(splits).isdisjoint(name.split("/")[:2])
 
 
 def _images(tree: Tree, folder: str) -> tuple[list[str], Ignored]:
-    """The paths of all images in the class folders of `folder`, sorted, and what else lies there."""
+    """The paths of all images in the class folders of `folder`, sorted, and everything else found there."""
     images, ignored = [], Ignored()
     start = len(folder) + 1
     for path in tree.walk(folder):
@@ -124,7 +132,7 @@ def _images(tree: Tree, folder: str) -> tuple[list[str], Ignored]:
 
 
 def _find_split(tree: Tree, split: str, names: tuple[str, ...], path: Path) -> tuple[str, str]:
-    """The folder (with a slash, or "") that holds the split, and the name that the split has there."""
+    """The folder that contains the split (with a final slash, or ""), and the split's name there."""
     top = tree.children("")
     for name in names:
         if name in top:
@@ -135,7 +143,8 @@ def _find_split(tree: Tree, split: str, names: tuple[str, ...], path: Path) -> t
         if len(holders) > 1:
             places = ", ".join(f"{root}{name}" for root in holders)
             raise DataError(
-                f"{path} holds several trees with the split {name!r}: {places}. Choose one as data.path."
+                f"{path} contains several trees with the split {name!r}: {places}. Set data.path to one of "
+                "them."
             )
         if holders:
             return holders[0], name
@@ -143,14 +152,14 @@ def _find_split(tree: Tree, split: str, names: tuple[str, ...], path: Path) -> t
     near = difflib.get_close_matches(split, sorted(top), n=1)
     raise DataError(
         f"no split {split!r} in {path}: "
-        + (f"splits there: {', '.join(found)}." if found else f"expected {LAYOUT}.")
+        + (f"it has the splits {', '.join(found)}." if found else f"expected {LAYOUT}.")
         + (f" Did you mean {near[0]!r}?" if near and near[0] not in found else "")
-        + f" Folders at the top: {', '.join(sorted(top)[:10]) or 'none'}."
+        + f" Folders at the top level: {', '.join(sorted(top)[:10]) or 'none'}."
     )
 
 
 def _class_names(tree: Tree, root: str, split: str, classes: set[str], path: Path) -> tuple[str, ...]:
-    """The classes of `train` where there is a `train`, which must have all `classes` of the split."""
+    """The classes of `train` if there is a `train`; it must have all `classes` of the split."""
     if split == "train" or "train" not in tree.children(root.rstrip("/")):
         return tuple(sorted(classes))
     folders = tree.children(f"{root}train")
@@ -158,7 +167,7 @@ def _class_names(tree: Tree, root: str, split: str, classes: set[str], path: Pat
     if train and (strangers := sorted(classes - train)):
         raise DataError(
             f"{path}/{root}{split} has {len(strangers)} classes that {root}train does not have, so labels "
-            f"would not mean the same: {', '.join(strangers[:5])}{', ...' if len(strangers) > 5 else ''}."
-            + (f" {root}train/{strangers[0]} is there, without images." if strangers[0] in folders else "")
+            f"would differ in meaning: {', '.join(strangers[:5])}{', ...' if len(strangers) > 5 else ''}."
+            + (f" {root}train/{strangers[0]} exists, but has no images." if strangers[0] in folders else "")
         )
     return tuple(sorted(train or classes))

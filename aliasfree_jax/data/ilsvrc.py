@@ -1,4 +1,4 @@
-"""The tar files of ILSVRC2012 (ImageNet-1k) as they are distributed, read at random places."""
+"""Reads the original tar files of ILSVRC2012 (ImageNet-1k) with random access."""
 
 import io
 import tarfile
@@ -24,7 +24,7 @@ _DEVKIT_ROOT = "ILSVRC2012_devkit_t12/data"
 
 
 class _Places:
-    """Files inside a tar by name, offset and size, and the class of each."""
+    """Files inside a tar (name, offset and size), and the class of each."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class _Places:
 
 
 class IlsvrcTrain(_Places):
-    """`ILSVRC2012_img_train.tar`: a tar of tars, one for each class, named by its WordNet id."""
+    """`ILSVRC2012_img_train.tar`: a tar that contains one tar for each class, named by its WordNet id."""
 
     def __init__(self, path: Path):
         images: list[tuple[str, tuple[int, int]]] = []
@@ -67,22 +67,30 @@ class IlsvrcTrain(_Places):
                 if not found:
                     ignored.add(EMPTY, member.name)
         if not images:
-            raise DataError(f"no class archives (n01440764.tar, ...) in {path}: is it {TRAIN}?")
+            raise DataError(
+                f"{path} contains no class archives (n01440764.tar, ...). Is it really {TRAIN} of ILSVRC2012?"
+            )
         _tell(path, ignored)
         super().__init__(path, images, owners, tuple(sorted(set(owners))))
 
 
 class IlsvrcVal(_Places):
-    """`ILSVRC2012_img_val.tar`, with the labels from the development kit beside it."""
+    """`ILSVRC2012_img_val.tar`, with the labels from the development kit in the same directory."""
 
     def __init__(self, path: Path, class_names: tuple[str, ...]):
         truth, ignored = _validation_classes(path.with_name(DEVKIT)), Ignored()
         with _opened(path, VAL) as archive:
             images = sorted(_images(archive, None, ignored))
         if len(images) != len(truth):
-            raise DataError(f"{path} has {len(images)} images, {DEVKIT} has labels of {len(truth)}.")
+            raise DataError(
+                f"{path} has {len(images)} images, but {DEVKIT} has {len(truth)} labels. Both must come from "
+                "ILSVRC2012, whole."
+            )
         if strangers := sorted(set(truth) - set(class_names)):
-            raise DataError(f"{DEVKIT} names classes that {TRAIN} does not have, e.g. {strangers[0]}.")
+            raise DataError(
+                f"{DEVKIT} names classes that {TRAIN} does not have, e.g. {strangers[0]}. Download both "
+                "files again."
+            )
         _tell(path, ignored)
         super().__init__(path, images, truth, class_names)
 
@@ -90,7 +98,7 @@ class IlsvrcVal(_Places):
 def _images(
     archive: tarfile.TarFile, within: tarfile.TarInfo | None, ignored: Ignored
 ) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Name, offset and size of the images of a tar, which may be `within` another; others are `ignored`."""
+    """Name, offset and size of the images in a tar, which may be `within` another; counts other files."""
     start = within.offset_data if within else 0
     for member in archive:
         if member.isfile() and is_image(member.name):
@@ -101,7 +109,7 @@ def _images(
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[tarfile.TarFile]:
-    """The tar, all of whose members are read in the block; `DataError` if it is missing or not whole."""
+    """Opens the tar; the block must read all its members. `DataError` if the tar is missing or incomplete."""
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             yield archive
@@ -121,7 +129,7 @@ def _tell(path: Path, ignored: Ignored) -> None:
 
 
 def _validation_classes(devkit: Path) -> list[str]:
-    """The WordNet id of every validation image, in the order of their names."""
+    """The WordNet id of every validation image, in the order of the images' names."""
     try:
         with tarfile.open(devkit) as kit:
             synsets = loadmat(io.BytesIO(_read(kit, "meta.mat")), squeeze_me=True)["synsets"]
@@ -130,8 +138,8 @@ def _validation_classes(devkit: Path) -> list[str]:
         return [ids[int(line)] for line in text.split()]
     except (*DAMAGE, MatReadError, tarfile.TarError, zlib.error) as error:
         raise DataError(
-            f"the labels of the validation images are in {DEVKIT}, which must lie, whole, beside {VAL}: "
-            f"{type(error).__name__}: {error}."
+            f"cannot read the labels of the validation images from {DEVKIT}, which must be complete and in "
+            f"the same directory as {VAL}: {type(error).__name__}: {error}."
         ) from error
 
 

@@ -11,16 +11,18 @@ from aliasfree_jax.errors import DataError
 
 NUMBERS = ("1", "L", "P", "I", "I;16", "I;16B")  # Pillow's modes whose single value is a number
 EXPECTED = (
-    "a PNG with a palette, or grey, whose values are the numbers of the classes, and 255 for pixels that "
-    "count nowhere"
+    "a PNG with a palette, or a grey one, whose values are the numbers of the classes, and 255 for ignored "
+    "pixels"
 )
 
 
 def decode_mask(data: bytes, name: str) -> np.ndarray:
-    """The numbers in a file, integers [H, W]; of an image with a palette its indices, not its colours.
+    """The numbers in an image file, integers `[H, W]`.
+
+    For an image with a palette these are the indices, not the colours.
 
     Raises:
-      DataError: damaged, or no image of numbers; the message starts with `name`.
+      DataError: damaged, or not an image of numbers. The message starts with `name`.
     """
     try:
         image = Image.open(io.BytesIO(data))
@@ -29,7 +31,7 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
         raise DataError(f"{name}: cannot decode these {len(data)} bytes as a mask: {error}") from error
     if image.mode not in NUMBERS:
         raise DataError(
-            f"{name} is an image of colours ({image.mode}), not a mask: expected {EXPECTED}. Replace each "
+            f"{name} is a colour image ({image.mode}), not a mask: expected {EXPECTED}. Replace each "
             "colour by the number of its class."
         )
     if image.format == "JPEG":
@@ -38,10 +40,10 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
 
 
 def mask_of(example: Example, classes: int) -> np.ndarray:
-    """The label of an example as integers [H, W], each below `classes` or IGNORED.
+    """The label of an example as integers `[H, W]`, each below `classes` or IGNORED.
 
     Raises:
-      DataError: it is no such mask.
+      DataError: the label is not such a mask.
     """
     label, name = example.label, example.label_name or f"the mask of {example.name}"
     mask = decode_mask(label, name) if isinstance(label, bytes) else np.asarray(label)
@@ -55,13 +57,13 @@ def mask_of(example: Example, classes: int) -> np.ndarray:
         raise DataError(
             f"{name} has the class {mask[row, column]} at row {row}, column {column}; expected 0 to "
             f"{classes - 1}, the {classes} classes of these data, or {IGNORED} (ignored). Correct the mask, "
-            "or name its class among the classes."
+            "or add its class to the names of the classes."
         )
     return mask
 
 
 def resize_nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`mask` [H, W, C] at a new size: of each new pixel the value at its centre, so that none are blended."""
+    """Resizes `mask` `[H, W, C]`. A new pixel has the old value at its centre, so no values are blended."""
     rows, columns = (
         (2 * np.arange(new) + 1) * old // (2 * new)
         for new, old in zip((height, width), mask.shape[:2], strict=True)

@@ -1,4 +1,4 @@
-"""From the data section of a configuration to a source."""
+"""Opens the source that the data section of a configuration names."""
 
 from pathlib import Path
 
@@ -26,10 +26,10 @@ from aliasfree_jax.data.tfds import TfdsSource
 from aliasfree_jax.errors import ConfigError, DataError, unknown
 
 PAIRS = (
-    "<split>/images and <split>/{0} (or images/<split> and {0}/<split>) with files of the same names but for "
-    "their extensions"
+    "<split>/images and <split>/{0} (or images/<split> and {0}/<split>) with files of the same names, except "
+    "for their extensions"
 )
-# The tasks that the labels of each source are for; of regression, images may be their own targets.
+# The tasks that each source has labels for. In regression, images may be their own targets.
 SOURCE_TASKS = {
     "digits": ("classification", "regression"),
     "digit_scenes": ("segmentation", "regression"),
@@ -43,17 +43,18 @@ SOURCE_TASKS = {
 
 
 def open_source(data: ConfigDict, *, train: bool, task: str = "classification") -> Source:
-    """Opens the training or evaluation split named by `config.data`, with its limit applied.
+    """Opens the training or evaluation split that `config.data` names, and applies its limit.
 
-    The training split has all its images: `sources.hold_out` divides off those of `data.validation`.
+    The training split has all its images; `sources.hold_out` separates those of `data.validation` later.
 
     Args:
       data: the section `config.data`.
-      train: the training split.
-      task: `config.task`, what the labels are for.
+      train: True for the training split, False for the evaluation split.
+      task: `config.task`.
 
     Raises:
-      ConfigError: unknown source, one without labels for the task, an empty field that it needs, or `arrays`.
+      ConfigError: the source is unknown or is "arrays", it has no labels for the task, or a field that it
+        needs is empty.
       DataError: the data are missing or unreadable.
     """
     if data.source not in SOURCE_TASKS:
@@ -62,8 +63,8 @@ def open_source(data: ConfigDict, *, train: bool, task: str = "classification") 
         others = [name for name, tasks in SOURCE_TASKS.items() if task in tasks]
         raise ConfigError(
             f"data.source = {data.source!r} has no labels for task = {task!r}, only for "
-            f"{' and '.join(SOURCE_TASKS[data.source])}: set config.task, or a data.source for {task} "
-            f"({', '.join(others)})."
+            f"{' and '.join(SOURCE_TASKS[data.source])}: set config.task, or a data.source that supports "
+            f"{task} ({', '.join(others)})."
         )
     if data.source in PATHS and not data.path:
         raise ConfigError(f"data.source = {data.source!r} needs data.path: {PATHS[data.source]}.")
@@ -74,10 +75,10 @@ def open_source(data: ConfigDict, *, train: bool, task: str = "classification") 
 
 
 def open_images(text: str | Path, split: str) -> Source:
-    """The images of one split of a directory or archive: class folders, or the pickles of CIFAR.
+    """The images of one split of a directory or archive: class folders, or CIFAR's pickles.
 
     Raises:
-      ConfigError: an address.
+      ConfigError: `text` is an address such as gs://.
       DataError: the data are missing or unreadable.
     """
     path, names = data_path(text), split_names(split)
@@ -90,18 +91,18 @@ def open_images(text: str | Path, split: str) -> Source:
 
 def _cifar(path: Path, split: str, tree: Tree, found: dict[str, Layout]) -> CifarSource:
     if len(found) > 1:
-        raise DataError(f"{path} holds several data sets: {', '.join(found)}. Choose one as data.path.")
+        raise DataError(f"{path} contains several data sets: {', '.join(found)}. Set data.path to one.")
     [(root, layout)] = found.items()
     return CifarSource(path, split, tree, layout, root)
 
 
 def open_pairs(text: str | Path, split: str, task: str) -> Source:
-    """The images of one split of a directory or archive with masks or target images.
+    """The images of one split of a directory or archive, with their masks or target images.
 
-    For regression without a folder of targets: any images, or the pickles of CIFAR.
+    For regression without a folder of targets, this reads any images, or CIFAR's pickles.
 
     Raises:
-      ConfigError: an address.
+      ConfigError: `text` is an address such as gs://.
       DataError: the data are missing or unreadable, or an image has no label.
     """
     layout = PAIRS.format(LABELS[task]) + (
@@ -118,12 +119,12 @@ def open_pairs(text: str | Path, split: str, task: str) -> Source:
     return images_alone(path, tree, split)
 
 
-# What data.path is, for the sources that need it.
+# The meaning of data.path, for the sources that need it.
 PATHS = {
     "folder": "a directory, .tar* or .zip",
     "voc": "VOCdevkit/VOC2012, or a directory above it",
     "cityscapes": "the directory of leftImg8bit and gtFine",
-    "records": "where they were prepared",
+    "records": "the directory that prepare wrote",
 }
 
 
@@ -151,6 +152,6 @@ def _open_split(data: ConfigDict, split: str, task: str) -> Source:
             return TfdsSource(data.name, split, data.path, task)
         case _:
             raise ConfigError(
-                "data.source = 'arrays' has nothing to open: in Python, make ArraySource(images, labels) "
-                "and hand it to train_batches and eval_batches."
+                "data.source = 'arrays' names no files. In Python, make ArraySource(images, labels) and pass "
+                "it to train_batches and eval_batches."
             )

@@ -1,4 +1,4 @@
-"""Images in files, each with the file of its mask or target image: folders of pairs, or of images alone."""
+"""Images in files, each with the file of its mask or target image: folders of pairs, or images alone."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,21 +14,22 @@ from aliasfree_jax.errors import DataError, listed, unknown
 
 LABELS = {"segmentation": "masks", "regression": "targets"}  # folder of the labels, by task
 CLASSES = "classes.txt"
-LISTED = 5  # names in a message
-HELD_OUT = 10  # of images without splits, every tenth is for evaluation
+LISTED = 5  # at most so many names in a message
+HELD_OUT = 10  # without split folders, every tenth image is for evaluation
 
 
 class PairedFiles:
-    """The pairs of a `tree`, given as the paths of images and, in the same order, of their labels.
+    """The pairs of images and labels in a `tree`.
 
     Args:
-      path: of the directory or archive, for messages.
+      path: the directory or archive, for messages.
       tree: `path`, opened.
-      images: their paths.
-      labels: those of masks or target images; the `images` themselves, if an image is its own target.
-      class_names: of the masks, or of the channels of the targets.
+      images: paths of the images.
+      labels: paths of the masks or target images, in the same order; equal to `images` if each image is its
+        own target.
+      class_names: names of the masks' classes, or of the targets' channels.
       task: "segmentation" or "regression".
-      numbers: what to put in place of each value of a mask, [256]; None leaves them as they are.
+      numbers: the class for each value of a mask, `[256]`; None leaves the values unchanged.
     """
 
     def __init__(
@@ -52,7 +53,11 @@ class PairedFiles:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
-        """The encoded image and label at `index`; raises `DataError` if a file cannot be read."""
+        """The encoded image and label at `index`.
+
+        Raises:
+          DataError: a file cannot be read.
+        """
         name, label_name = (f"{self._path}/{of[index]}" for of in (self.names, self._label_names))
         image = _read(self._image, index, name)
         label = image if self._label is None else _read(self._label, index, label_name)
@@ -71,7 +76,7 @@ def _read(reader: Reader, index: int, name: str) -> bytes:
 
 
 class OwnTargets:
-    """The images of `source`, each with itself as target: to be restored from what data.noise leaves."""
+    """The images of `source`, each with itself as target. The network restores what data.noise degrades."""
 
     task = "regression"
 
@@ -91,7 +96,18 @@ class OwnTargets:
 
 
 def missing_labels(path: Path, kind: str, pairs: dict[str, str], there: set[str], remedy: str) -> None:
-    """Raises `DataError` unless the files of all labels are `there`; `pairs` are images and labels."""
+    """Checks that every image has its label.
+
+    Args:
+      path: the directory or archive, for the message.
+      kind: "mask" or "target".
+      pairs: the path of the label for each path of an image.
+      there: the paths that exist.
+      remedy: the end of the message.
+
+    Raises:
+      DataError: labels are missing.
+    """
     if missing := [f"{image} (expected {label})" for image, label in pairs.items() if label not in there]:
         raise DataError(
             f"{path}: {len(missing)} of {len(pairs)} images have no {kind}: {listed(missing, LISTED)}. "
@@ -100,10 +116,14 @@ def missing_labels(path: Path, kind: str, pairs: dict[str, str], there: set[str]
 
 
 def pair_folders(tree: Tree, split: str, task: str) -> tuple[str, str, str] | None:
-    """The root, with a slash, or "", and the folders of images and labels of a split; None without such.
+    """Finds the folders of images and labels of a split.
 
-    They are `<split>/images` and `<split>/masks` (or `targets`), or `images/<split>` and `masks/<split>`,
-    here or one folder down.
+    They are `<split>/images` and `<split>/masks` (or `targets`), or `images/<split>` and `masks/<split>`, at
+    the top or one folder down.
+
+    Returns:
+      The root (with a final slash, or ""), the folder of images and the folder of labels; None if there are
+        none.
     """
     labels = LABELS[task]
     for root in ("", *(f"{folder}/" for folder in sorted(tree.children("")))):
@@ -117,10 +137,10 @@ def pair_folders(tree: Tree, split: str, task: str) -> tuple[str, str, str] | No
 
 
 def folder_pairs(path: Path, tree: Tree, folders: tuple[str, str, str], task: str) -> PairedFiles:
-    """The pairs of equal names, but for their extensions, in the folders that `pair_folders` found.
+    """The pairs with equal names, except for their extensions, in the folders that `pair_folders` found.
 
     Raises:
-      DataError: no images, an image without its label, several of one name; or no names of classes.
+      DataError: there are no images or no names of classes, an image has no label, or a name is not unique.
     """
     root, image_folder, label_folder = folders
     images, labels = (_by_stem(path, tree, folder) for folder in folders[1:])
@@ -128,36 +148,36 @@ def folder_pairs(path: Path, tree: Tree, folders: tuple[str, str, str], task: st
         raise DataError(f"no images in {path}/{image_folder}.")
     kind = LABELS[task].removesuffix("s")
     pairs = {image: labels.get(stem, f"{label_folder}/{stem}.png") for stem, image in images.items()}
-    remedy = f"A {kind} has the name of its image but for the extension; add it, or remove the image."
+    remedy = f"A {kind} needs the name of its image, except for the extension. Add it, or remove the image."
     missing_labels(path, kind, pairs, set(labels.values()), remedy)
     names = channel_names(3) if task == "regression" else read_classes(path, tree, root)
     return PairedFiles(path, tree, list(pairs), list(pairs.values()), names, task)
 
 
 def _by_stem(path: Path, tree: Tree, folder: str) -> dict[str, str]:
-    """The images of a folder, by their paths below it without extensions, sorted."""
+    """The images in a folder, sorted, by their relative paths without extensions."""
     found = sorted(name for name in tree.walk(folder) if is_image(name))
     stems = [name[len(folder) + 1 :].rpartition(".")[0] for name in found]
     if several := [stem for stem, count in Counter(stems).items() if count > 1]:
         raise DataError(
-            f"{path}/{folder} has several images named {several[0]!r}, with different extensions: keep one."
+            f"{path}/{folder} has several images named {several[0]!r} with different extensions: keep one."
         )
     return dict(zip(stems, found, strict=True))
 
 
 def read_classes(path: Path, tree: Tree, root: str) -> list[str]:
-    """The names in classes.txt, one a line, in the order of the numbers in the masks."""
+    """The names in classes.txt, one per line, in the order of the numbers in the masks."""
     file = f"{root}{CLASSES}"
     if not tree.has(file):
         raise DataError(
-            f"{path}/{file} is missing: masks are numbers, so the classes must be named there, one a line, "
-            "in the order of the numbers (the first is class 0)."
+            f"{path}/{file} is missing: masks contain numbers, so this file must name the classes, one per "
+            "line, in the order of the numbers (the first is class 0)."
         )
     names = [line.strip() for line in read_lines(path, tree, file)]
     if not names or len(names) > 255 or len(set(names)) < len(names):
         raise DataError(
             f"{path}/{file} names {len(names)} classes, {len(set(names))} of them different: expected 1 to "
-            "255 different names, one a line."
+            "255 different names, one per line."
         )
     return names
 
@@ -172,12 +192,12 @@ def read_lines(path: Path, tree: Tree, file: str) -> list[str]:
 
 
 def images_alone(path: Path, tree: Tree, split: str) -> PairedFiles:
-    """All images of a split, in folders of any depth, each its own target.
+    """All images of a split, in folders of any depth. Each image is its own target.
 
-    Where no folder is named as a split is, every tenth image is for evaluation and the others for training.
+    If no folder has the name of a split, every tenth image is for evaluation and the others are for training.
 
     Raises:
-      DataError: no images, or no such split.
+      DataError: there are no images, or no such split.
     """
     usual = {name for kind in ("train", "val") for name in split_names(kind)}
     roots = ["", *(f"{folder}/" for folder in sorted(tree.children("")))]
@@ -187,15 +207,15 @@ def images_alone(path: Path, tree: Tree, split: str) -> PairedFiles:
         if not chosen:
             raise DataError(f"no split {split!r} in {path}; splits there: {', '.join(sorted(splits))}.")
         if len({s.rpartition("/")[0] for s in chosen}) > 1:
-            raise DataError(f"{path} holds several trees: {', '.join(chosen)}. Choose one as data.path.")
-        folder = chosen[0] + ("/images" if "images" in tree.children(chosen[0]) else "")  # beside masks
+            raise DataError(f"{path} contains several trees: {', '.join(chosen)}. Set data.path to one.")
+        folder = chosen[0] + ("/images" if "images" in tree.children(chosen[0]) else "")  # not the masks
         found = sorted(name for name in tree.walk(folder) if is_image(name))
     elif split in usual:
         every = sorted(name for name in tree.walk("") if is_image(name))
         held_out = every[HELD_OUT - 1 :: HELD_OUT]
         found = held_out if split != "train" else sorted(set(every) - set(held_out))
     else:
-        raise DataError(unknown(f"split of {path}, which has no folders of splits,", split, usual))
+        raise DataError(unknown(f"split of {path} (which has no split folders)", split, usual))
     if not found:
         raise DataError(f"no images for the split {split!r} in {path}.")
     return PairedFiles(path, tree, found, found, channel_names(3), "regression")

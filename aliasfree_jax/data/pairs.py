@@ -1,4 +1,4 @@
-"""An example as a network's input and its label, for training and for evaluation."""
+"""Makes the network's input and label from an example, for training and for evaluation."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ Label = int | np.ndarray
 def training_pair(
     example: Example, rng: np.random.Generator, how: Preprocessing, resize: Resize
 ) -> tuple[np.ndarray, Label]:
-    """The augmented input, float32 [H, W, C], and the label that belongs to it, of a decoded example."""
+    """The augmented input, float32 `[H, W, C]`, and the label of a decoded example."""
     image, label = augment(np.asarray(example.image), rng, how, resize, _of_pixels(example, how))
     image = normalize(degrade(image, rng, how.noise, how.reduction), how.mean, how.std)
     image = random_erasing(image, rng, how.erase_probability)
@@ -31,7 +31,7 @@ def training_pair(
 def evaluation_pair(
     example: Example, index: int, how: Preprocessing, resize: Resize
 ) -> tuple[np.ndarray, Label]:
-    """The input and label of a decoded example as they are evaluated; its index is the seed of noise."""
+    """The input and label of a decoded example for evaluation. Its index is the seed of the noise."""
     label = _of_pixels(example, how)
     if label is not None:
         label = evaluated(label, how, surface_of_label(how, resize).resize)
@@ -41,7 +41,7 @@ def evaluation_pair(
 
 
 def label_form(how: Preprocessing) -> tuple[tuple[int, ...], type, int]:
-    """Shape and dtype of a label in a batch, and its value where there is no example."""
+    """Shape, dtype and padding value of a label in a batch."""
     side = how.input_size
     return {
         "classification": ((), np.int32, 0),
@@ -51,7 +51,7 @@ def label_form(how: Preprocessing) -> tuple[tuple[int, ...], type, int]:
 
 
 def _of_pixels(example: Example, how: Preprocessing) -> np.ndarray | None:
-    """The label [H, W, K], if it is one of pixels."""
+    """The label `[H, W, K]` if it is a label of pixels; else None."""
     if how.task == "classification":
         return None
     label = np.asarray(example.label)
@@ -59,7 +59,7 @@ def _of_pixels(example: Example, how: Preprocessing) -> np.ndarray | None:
 
 
 def _finished(example: Example, label: np.ndarray | None, how: Preprocessing) -> Label:
-    """What stands in the batch: the class; the classes of pixels; or the target, normalised as the image."""
+    """The label in a batch: the class, the classes of pixels, or the target normalised like the image."""
     if label is None:
         return int(example.label)
     if how.task == "segmentation":

@@ -1,7 +1,7 @@
-"""From a source to batches: one Grain pipeline, with threads or processes that decode and augment.
+"""Makes batches from a source: one Grain pipeline, with threads or processes that decode and augment.
 
-Which example is where in the training stream, and how it is augmented, depends on the seed and its
-position only: not on the number of workers, nor on the step at which the stream starts.
+The order of the training stream and the augmentation depend only on the seed and on the position in the
+stream. They do not depend on the number of workers, or on the step at which the stream starts.
 """
 
 import os
@@ -22,21 +22,21 @@ from aliasfree_jax.data.pairs import evaluation_pair, label_form, training_pair
 from aliasfree_jax.data.sources import Example, Source, task_of
 from aliasfree_jax.errors import ConfigError, DataError
 
-# image float32 [B, H, W, C]; mask float32 [B], 1 for examples that count; label int32 [B], of segmentation
-# int32 [B, H, W] with sources.IGNORED, of regression float32 [B, H, W, K], normalised as the image is.
+# image: float32 [B, H, W, C]. mask: float32 [B], 1 for examples that count. label: int32 [B]; for
+# segmentation int32 [B, H, W] with sources.IGNORED; for regression float32 [B, H, W, K], normalised.
 Batch = dict[str, np.ndarray]
 
-# A training example that cannot be read is replaced; after so many in a row the data set is broken.
+# Unreadable training examples are replaced. With more replacements in a row the data set must be broken.
 MAX_REPLACEMENTS = 100
 NAMES_KEPT = 10
-# Images below this many bytes: handing them from thread to thread costs more than preparing them.
+# Below this size, passing images between threads costs more than preparing them.
 SMALL_IMAGE_BYTES = 16_384
 MAX_THREADS = 16
 
 
 @dataclass(frozen=True)
 class ProcessPart:
-    """Which part of every batch a process reads: the `index`-th of `count` equal blocks of rows."""
+    """The part of every batch that a process reads: block `index` of `count` equal blocks of rows."""
 
     index: int
     count: int
@@ -46,7 +46,7 @@ WHOLE = ProcessPart(0, 1)
 
 
 class _Element(NamedTuple):
-    image: np.ndarray | None  # None: only fills up a batch
+    image: np.ndarray | None  # None: padding of a batch
     label: int | np.ndarray
     skipped: tuple[str, ...]
 
@@ -65,7 +65,7 @@ def _read(source: Source, index: int, backend: ImageBackend) -> Example:
 
 @dataclass(frozen=True)
 class _TrainElement:
-    """Reads, decodes and augments the example at an index; replaces it if it is unreadable."""
+    """Reads, decodes and augments the example at an index. Replaces it if it is unreadable."""
 
     source: Source
     how: Preprocessing
@@ -79,11 +79,12 @@ class _TrainElement:
                 example = _read(self.source, index, self.backend)
             except DataError as error:
                 if not self.skip:
-                    raise DataError(f"{error} (data.corrupt = 'skip' would leave it out)") from error
+                    raise DataError(f"{error} (data.corrupt = 'skip' leaves such images out)") from error
                 skipped.append(str(error))
                 if len(skipped) > MAX_REPLACEMENTS:
                     raise DataError(
-                        f"{len(skipped)} unreadable training images in a row, last: {error}"
+                        f"{len(skipped)} training images in a row are unreadable; check data.path. "
+                        f"The last one: {error}"
                     ) from error
                 index = int(rng.integers(len(self.source)))
             else:
@@ -109,17 +110,17 @@ class _EvalElement:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The elements of one process's part of every batch from `first_batch` on, one after the other."""
+    """The elements of one process's part of every batch from `first_batch` on."""
 
     elements: grain.MapDataset
     batch_size: int  # over all processes
     part: ProcessPart
     first_batch: int
-    end: int  # number of the last batch plus one; those that reach beyond the elements are filled up
+    end: int  # number of the last batch plus one; an incomplete batch is padded
 
     @property
     def own(self) -> int:
-        """Rows of this part; the last parts fill up what is missing to as many."""
+        """Rows of this part. The last parts are padded to the same number."""
         return -(-self.batch_size // self.part.count)
 
     def __len__(self) -> int:
@@ -135,7 +136,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Collate:
-    """Stacks elements; those that only fill up become zeros with mask 0, their pixels IGNORED."""
+    """Stacks elements. Padding becomes zeros with mask 0, and its pixels IGNORED."""
 
     how: Preprocessing
 
@@ -154,11 +155,11 @@ class _Collate:
 
 
 class BatchStream(Iterator[Batch]):
-    """An iterator of batches; `close` it if it is left before its end and has worker processes.
+    """An iterator of batches. `close` it if you stop before its end and it has worker processes.
 
     Attributes:
-      skipped: unreadable images that were replaced or left out in the batches handed out so far.
-      first_skipped: what was wrong with the first few of them.
+      skipped: number of unreadable images that were replaced or left out so far.
+      first_skipped: the messages of the first few of them.
     """
 
     def __init__(self, dataset: grain.IterDataset):
@@ -179,11 +180,11 @@ class BatchStream(Iterator[Batch]):
 
 
 def _threads(source: Source) -> int:
-    """How many threads should prepare elements; 0 = the one that collects the batches."""
+    """How many threads should prepare elements; 0: the thread that collects the batches does it."""
     try:
         image = source[0].image
         small = (len(image) if isinstance(image, bytes) else image.nbytes) < SMALL_IMAGE_BYTES
-    except DataError:  # to be reported, or skipped, where it comes up in the stream
+    except DataError:  # the stream reports or skips it later
         small = False
     return 0 if small else min(os.cpu_count() or 1, MAX_THREADS)
 
@@ -195,7 +196,7 @@ def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> Batc
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags when it starts processes
             flags.FLAGS.mark_as_parsed()
-        # Whole batches go round the workers, so that their number does not change a batch.
+        # Workers receive whole batches, so that their number does not change a batch.
         batches = elements.batch(size, batch_fn=collate)
         reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
@@ -211,7 +212,7 @@ def _check(source: Source, batch_size: int, part: ProcessPart) -> None:
     if batch_size < 1:
         raise ConfigError(f"batch_size must be positive, got {batch_size}.")
     if not 0 <= part.index < part.count:
-        raise ConfigError(f"there is no block {part.index} of {part.count}: they count from 0.")
+        raise ConfigError(f"there is no block {part.index} of {part.count}: blocks are counted from 0.")
     if len(source) == 0:
         raise DataError("the source has no examples.")
 
@@ -230,25 +231,26 @@ def train_batches(
     start_step: int = 0,
     part: ProcessPart = WHOLE,
 ) -> BatchStream:
-    """An endless stream of full training batches, shuffled anew every epoch.
+    """An endless stream of full training batches, in a new order every epoch.
 
-    Epochs follow each other without a break: a batch may hold the end of one and the start of the next.
+    Epochs follow each other without a gap: a batch may contain the end of one epoch and the start of the
+    next.
 
     Args:
-      source: what to read.
+      source: the training examples.
       data: the section `config.data`.
-      batch_size: examples a batch, over all processes.
-      seed: of the order and of the augmentation.
-      start_step: the first batch is the one that the whole stream yields at this position.
-      part: the rows that this process reads; all parts together are the batch of one process.
+      batch_size: examples in a batch, over all processes.
+      seed: seed of the order and of the augmentation.
+      start_step: position of the first batch in the whole stream.
+      part: the rows that this process reads. All parts together are the batch of a single process.
 
     Returns:
-      An iterator of batches (see `Batch`) whose `mask` is all 1, with `skipped` and `first_skipped` for
-      data.corrupt = "skip"; B is batch_size / part.count.
+      An iterator of batches (see `Batch`) whose `mask` is all 1. B is batch_size / part.count. Its attributes
+        `skipped` and `first_skipped` report what data.corrupt = "skip" left out.
 
     Raises:
-      ConfigError: fields of `data` that do not fit the images, here or at the first batch.
-      DataError: no examples; while iterating, an unreadable image if data.corrupt = "raise".
+      ConfigError: fields of `data` do not fit the images; raised here or at the first batch.
+      DataError: there are no examples. While iterating: an image is unreadable, if data.corrupt = "raise".
     """
     _check(source, batch_size, part)
     if batch_size % part.count:
@@ -273,13 +275,24 @@ def train_batches(
 def eval_batches(
     source: Source, data: ConfigDict, *, batch_size: int, part: ProcessPart = WHOLE, skip: bool = False
 ) -> BatchStream:
-    """Every example of `source` once, in order; the last batch is filled up with masked zeros.
+    """Every example of `source` once, in order. The last batch is padded with masked zeros.
 
-    So are parts, to equal sizes, where their number does not divide the batch: its images stay the same.
+    If the number of parts does not divide the batch size, the parts are padded to equal sizes. The batch
+    keeps its images. Noise (data.noise) depends only on the position of the example.
 
-    Yields batches (see `Batch`) whose `mask` is 1 for real examples. Noise (data.noise) depends on the
-    position of the example only. Arguments and errors as in `train_batches`, but an unreadable image is an
-    error unless `skip`, which puts masked zeros in its place and counts it.
+    Args:
+      source: the evaluation examples.
+      data: the section `config.data`.
+      batch_size: examples in a batch, over all processes.
+      part: the rows that this process reads.
+      skip: replace unreadable images by masked zeros and count them, instead of raising an error.
+
+    Returns:
+      An iterator of batches (see `Batch`) whose `mask` is 1 for real examples.
+
+    Raises:
+      ConfigError: fields of `data` do not fit the images; raised here or at the first batch.
+      DataError: there are no examples. While iterating: an image is unreadable, unless `skip`.
     """
     _check(source, batch_size, part)
     how = _preprocessing(source, data)

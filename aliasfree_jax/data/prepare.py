@@ -1,11 +1,12 @@
-"""Packs images into ArrayRecord shards, since a million small files are slow to read at random.
+"""Packs images into ArrayRecord shards, since a million small files are slow to read in random order.
 
-python -m aliasfree_jax prepare /data/imagenet /fast/imagenet              folders, .tar or .zip of them
-python -m aliasfree_jax prepare /data/ILSVRC2012 /fast/imagenet --resize=256    the three ILSVRC2012 tars
-python -m aliasfree_jax prepare --verify /fast/imagenet
+    python -m aliasfree_jax prepare /data/imagenet /fast/imagenet                 class folders, .tar or .zip
+    python -m aliasfree_jax prepare /data/ILSVRC2012 /fast/imagenet --resize=256  the three ILSVRC2012 tars
+    python -m aliasfree_jax prepare --verify /fast/imagenet
 
-Interrupted, it goes on where it was when started again. Images are kept byte by byte unless --resize is
-given and they are larger. Train with --config.data.source=records --config.data.path=/fast/imagenet.
+After an interruption, run the same command again: it continues. Image files are copied byte by byte, unless
+--resize is given and they are larger. Train with --config.data.source=records
+--config.data.path=/fast/imagenet.
 """
 
 import io
@@ -42,11 +43,13 @@ from aliasfree_jax.errors import EXIT_INTERRUPTED, ConfigError, DataError
 from aliasfree_jax.files import local_path, sole_writer, write_json, write_whole
 
 SPLITS = ("train", "val")
-OPTIONS_DIFFER = "holds shards of other images or options; continue with those, or use another directory"
+OPTIONS_DIFFER = (
+    "contains shards of other images or options; use the earlier images and options, or another directory"
+)
 
 
 def open_sources(path: Path) -> dict[str, Listed]:
-    """The splits to pack: of the ILSVRC2012 tars in a directory, or of class folders."""
+    """The splits to pack, from the ILSVRC2012 tars in a directory or from class folders."""
     if (path / TRAIN).exists():
         train = IlsvrcTrain(path / TRAIN)
         return {"train": train, "val": IlsvrcVal(path / VAL, train.class_names)}
@@ -60,12 +63,12 @@ def open_sources(path: Path) -> dict[str, Listed]:
     if not found:
         if path.exists() and find_cifar(open_tree(path, lambda name: False)):
             raise DataError(
-                f"{path} is CIFAR as it is distributed, which needs no packing: train with "
+                f"{path} is CIFAR in its original files, which need no packing: train with "
                 f"--config.data.source=folder --config.data.path={path}"
             )
         raise reasons[0]
     for reason in reasons:
-        print(f"without: {reason}", file=sys.stderr)
+        print(f"a split is left out: {reason}", file=sys.stderr)
     return found
 
 
@@ -73,7 +76,7 @@ def tasks_of(sources: dict[str, Listed], directory: Path, per_shard: int, side: 
     """The shards of all splits.
 
     Raises:
-      DataError: the directory holds other ones.
+      DataError: the directory contains other shards.
     """
     tasks = []
     for split, source in sources.items():
@@ -92,10 +95,17 @@ def tasks_of(sources: dict[str, Listed], directory: Path, per_shard: int, side: 
 
 
 def prepare(path: Path, directory: Path, *, per_shard: int, side: int, workers: int) -> dict[str, Any]:
-    """Packs all splits of `path` into `directory`; the content of its `info.json`.
+    """Packs all splits of `path` into `directory`. Returns the content of its `info.json`.
+
+    Args:
+      path: see `open_sources`.
+      directory: where to write; created if missing.
+      per_shard: largest number of images in a shard.
+      side: largest shorter side in pixels; 0 keeps all images.
+      workers: number of processes.
 
     Raises:
-      DataError: no images, or the directory holds something else or cannot be written to.
+      DataError: there are no images, or the directory contains other data or is not writable.
       OccupiedError: another process packs into it.
     """
     _refuse_finished(directory)
@@ -103,7 +113,7 @@ def prepare(path: Path, directory: Path, *, per_shard: int, side: int, workers: 
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with interrupts() as seen, sole_writer(directory):
-            _refuse_finished(directory)  # another process may have done it meanwhile
+            _refuse_finished(directory)  # another process may have finished meanwhile
             tasks = tasks_of(sources, directory, per_shard, side)
             notes = _write_shards(tasks, sources, workers, seen)
             names = next(iter(sources.values())).class_names
@@ -114,23 +124,25 @@ def prepare(path: Path, directory: Path, *, per_shard: int, side: int, workers: 
             for leftover in [*(task.note for task in tasks), *directory.glob("*.part")]:
                 leftover.unlink()
     except OSError as error:
-        raise DataError(f"cannot write in {directory}: {error}. Then give the same command again.") from error
+        raise DataError(
+            f"cannot write in {directory}: {error}. Remove the cause, then run the same command again."
+        ) from error
     return info
 
 
 def _refuse_finished(directory: Path) -> None:
     if (directory / INFO).exists():
-        read_info(directory)  # it may be damaged
-        raise DataError(f"{directory} is prepared already; check it with --verify, or remove it first.")
+        read_info(directory)  # raises if damaged
+        raise DataError(f"{directory} is prepared already: check it with --verify, or remove it first.")
 
 
 def _write_shards(
     tasks: list[Task], sources: dict[str, Listed], workers: int, interrupted: list[int]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The notes of all shards, by split; however it ends, its processes end with it."""
+    """The notes of all shards, by split. Its processes end before it returns or raises."""
     notes: dict[str, list[dict[str, Any]]] = {split: [] for split in sources}
     others = set(multiprocessing.active_children())
-    resource_tracker.ensure_running()  # it would let interrupts through while it starts
+    resource_tracker.ensure_running()  # while it starts, interrupts would not be blocked
     with interrupts_wait():
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin, (sources,))
         written = pool.map(write_shard, tasks)
@@ -146,8 +158,8 @@ def _write_shards(
         if interrupted:
             raise KeyboardInterrupt from error
         raise DataError(
-            "a worker process was ended from outside, perhaps since memory ran out: give the same command "
-            "again, with fewer --workers"
+            "a worker process was killed, perhaps because memory ran out: run the same command again with "
+            "fewer --workers"
         ) from error
     finally:
         if sum(map(len, notes.values())) < len(tasks):
@@ -158,7 +170,7 @@ def _write_shards(
 
 
 def _summary(split: str, notes: list[dict[str, Any]], directory: Path) -> dict[str, Any]:
-    """What `info.json` says of a split, whose labels are written."""
+    """Writes the labels of a split. Returns the entry of the split in `info.json`."""
     labels = [label for note in notes for label in note["labels"]]
     file = io.BytesIO()
     np.save(file, np.array(labels, np.int32))
@@ -175,10 +187,10 @@ def _summary(split: str, notes: list[dict[str, Any]], directory: Path) -> dict[s
 
 
 def verify(directory: Path) -> int:
-    """Compares every shard, and the labels, with their checksums; the number of shards.
+    """Compares all shards and labels with their checksums. Returns the number of shards.
 
     Raises:
-      DataError: some are missing or differ; all are named.
+      DataError: files are missing or differ; the message names all of them.
     """
     info, faults = read_info(directory), []
     shards = [shard for split in info["splits"].values() for shard in split["shards"]]
@@ -194,37 +206,43 @@ def verify(directory: Path) -> int:
         if summary.get("labels_sha256", checksum(path)) != checksum(path):
             faults.append(f"{path.name} is damaged")
     if faults:
-        raise DataError(f"{directory}: {'; '.join(faults)}. Remove {INFO} and these, and prepare it again.")
+        raise DataError(
+            f"{directory}: {'; '.join(faults)}. Remove {INFO} and these files, and prepare it again."
+        )
     return len(shards)
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
-    flags.DEFINE_bool("verify", False, "check the shards of one directory instead", flag_values=values)
+    """Defines the flags of the command."""
+    flags.DEFINE_bool("verify", False, "only check the shards of a directory", flag_values=values)
     flags.DEFINE_integer(
-        "resize", 0, "largest shorter side, pixels; 0: all as they are", lower_bound=0, flag_values=values
+        "resize", 0, "largest shorter side in pixels; 0: keep all sizes", lower_bound=0, flag_values=values
     )
-    flags.DEFINE_integer("images_per_shard", 1024, "at most", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("workers", os.cpu_count() or 1, "processes", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "images_per_shard", 1024, "largest number of images in a shard", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "workers", os.cpu_count() or 1, "number of processes", lower_bound=1, flag_values=values
+    )
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     if len(arguments) != (1 if values.verify else 2):
         raise ConfigError(
-            "expected IMAGES and DIRECTORY (what to pack, and where to), or --verify and one directory, got "
-            f"{arguments}."
+            "expected IMAGES and DIRECTORY (the data to pack, and where to write), or --verify and one "
+            f"directory, got {arguments}."
         )
     paths = [local_path(text) for text in arguments]
     if values.verify:
-        print(f"{verify(paths[0])} shards are as they were written")
+        print(f"all {verify(paths[0])} shards have the right checksums")
         return
     path, directory = paths
     sizes = {"per_shard": values.images_per_shard, "side": values.resize, "workers": values.workers}
     try:
         info = prepare(path, directory, **sizes)
     except KeyboardInterrupt:
-        print(f"interrupted: give the same command again to go on in {directory}", file=sys.stderr)
+        print(f"interrupted: run the same command again to continue in {directory}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     for split, summary in info["splits"].items():
         print(f"{split}: {summary['images']} images in {len(summary['shards'])} shards")

@@ -1,7 +1,7 @@
 """RandAugment (Cubuk et al. 2020, arXiv 1909.13719) with the operations of timm's `rand-...-inc1`.
 
-Fifteen operations of Pillow, whose severity grows with a magnitude from 0 to 10. The constants are those
-of the recipe of ConvNeXt.
+It has fifteen operations of Pillow, whose strength grows with a magnitude from 0 to 10. The constants are
+those of ConvNeXt's recipe.
 """
 
 import re
@@ -16,7 +16,7 @@ from aliasfree_jax.errors import ConfigError
 Operation = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
 LARGEST = 10.0  # magnitude
-FILL = (124, 116, 104)  # what comes in from outside: the mean colour of ImageNet
+FILL = (124, 116, 104)  # colour of pixels from outside the image: the mean of ImageNet
 
 
 def _fill(image: Image.Image) -> int | tuple[int, ...]:
@@ -28,7 +28,7 @@ def _signed(value: float, rng: np.random.Generator) -> float:
 
 
 def _affine(largest: float, matrix: Callable[[float, Image.Image], tuple[float, ...]]) -> Operation:
-    """Moves pixels by the `matrix` of a number of either sign, which grows up to `largest`."""
+    """Moves pixels by the `matrix` of a number of random sign, whose size grows up to `largest`."""
 
     def operation(image: Image.Image, magnitude: float, rng: np.random.Generator) -> Image.Image:
         moved = matrix(_signed(largest * magnitude / LARGEST, rng), image)
@@ -44,7 +44,7 @@ def _rotate(image: Image.Image, magnitude: float, rng: np.random.Generator) -> I
 
 
 def _posterize(image: Image.Image, magnitude: float, rng: np.random.Generator) -> Image.Image:
-    # By a table: Pillow refuses the 0 bits of magnitude 10, which leave a black image.
+    # A table, because Pillow refuses the 0 bits of magnitude 10 (a black image).
     kept = 256 - 2 ** (8 - (4 - int(0.4 * magnitude)))
     return image.point([value & kept for value in range(256)] * len(image.getbands()))
 
@@ -86,7 +86,7 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def as_pillow(image: np.ndarray) -> Image.Image:
-    """uint8 or float32 in [0, 1], [H, W, 1 or 3], as an image of 8 bits.
+    """Converts uint8, or float32 in [0, 1], `[H, W, 1 or 3]` to an image of 8 bits.
 
     Raises:
       ConfigError: another number of channels.
@@ -102,16 +102,20 @@ def as_pillow(image: np.ndarray) -> Image.Image:
 
 
 def from_pillow(image: Image.Image, like: np.ndarray) -> np.ndarray:
-    """[H, W, C] in the dtype and with the channels of `like`."""
+    """Converts to an array `[H, W, C]` with the dtype and channels of `like`."""
     array = np.asarray(image).reshape(image.height, image.width, like.shape[2])
     return array if like.dtype == np.uint8 else array.astype(like.dtype) / 255
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Applies `operations` of the fifteen, drawn with replacement, each with a `probability`.
+    """Applies several of the fifteen operations in sequence, drawn with replacement.
 
-    Each time the magnitude is normal around `magnitude` with `deviation`, cut to 0..10.
+    Attributes:
+      magnitude: mean of the magnitude of each operation.
+      deviation: standard deviation of the magnitude, which is clipped to 0..10.
+      operations: number of operations drawn.
+      probability: probability that a drawn operation is applied.
     """
 
     magnitude: float = 9.0
@@ -121,24 +125,24 @@ class RandAugment:
 
     @classmethod
     def parse(cls, text: str) -> "RandAugment":
-        """From timm's notation: `rand-m9-mstd0.5-inc1`, with n2 and p0.5 besides.
+        """Reads timm's notation: `rand-m9-mstd0.5-inc1`, optionally with n2 and p0.5.
 
         Raises:
-          ConfigError: another notation, or without inc1 (operations that get milder with the magnitude).
+          ConfigError: another notation, or one without inc1 (operations that weaken as the magnitude grows).
         """
         name, *parts = text.split("-")
         found = [re.fullmatch(r"(mstd|m|n|p|inc)(\d+(?:\.\d+)?)", part) for part in parts]
         values = {"m": 9.0} | {match[1]: float(match[2]) for match in found if match}
         if name != "rand" or None in found or values.get("inc") != 1 or values["m"] > LARGEST:
             raise ConfigError(
-                f"data.rand_augment = {text!r} is not of the form 'rand-m9-mstd0.5-inc1': m is the "
-                "magnitude, 0 to 10, mstd its deviation; n2 operations with probability p0.5 may be given "
-                "besides."
+                f"data.rand_augment = {text!r} does not have the form 'rand-m9-mstd0.5-inc1': m is the "
+                "magnitude (0 to 10), mstd its standard deviation. Optional are n2 (the number of "
+                "operations) and p0.5 (their probability)."
             )
         return cls(values["m"], values.get("mstd", 0.0), int(values.get("n", 2)), values.get("p", 0.5))
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """[H, W, C] to the same shape and dtype; float images are rounded to 8 bits."""
+        """Augments an image `[H, W, C]`; shape and dtype stay. Float images are rounded to 8 bits."""
         result, names = as_pillow(image), list(OPERATIONS)
         for index in rng.integers(len(names), size=self.operations):
             if rng.random() < self.probability:

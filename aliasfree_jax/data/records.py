@@ -1,7 +1,8 @@
-"""Images packed in ArrayRecord shards by `aliasfree_jax.data.prepare`.
+"""Reads the ArrayRecord shards that `aliasfree_jax.data.prepare` writes.
 
-A directory holds the shards, `<split>-labels.npy`, and `info.json`, which is written last. A record is one
-encoded image: label and length of the name (little-endian, 4 and 2 bytes), the name, the file's bytes.
+A directory contains the shards, `<split>-labels.npy`, and `info.json`, which is written last. A record is one
+encoded image: the label and the length of the name (little-endian, 4 and 2 bytes), the name, and the bytes of
+the image file.
 """
 
 import hashlib
@@ -25,14 +26,14 @@ _HEADER = struct.Struct("<IH")
 
 
 def pack(example: Example) -> bytes:
-    """An example with an encoded image as one record."""
+    """Packs an example with an encoded image into one record."""
     assert isinstance(example.image, bytes)
     name = example.name.encode()
     return _HEADER.pack(example.label, len(name)) + name + example.image
 
 
 def unpack(record: bytes) -> Example:
-    """What `pack` packed; `DataError` for other bytes."""
+    """Reverses `pack`; `DataError` for other bytes."""
     try:
         label, length = _HEADER.unpack_from(record)
         start = _HEADER.size + length
@@ -42,7 +43,7 @@ def unpack(record: bytes) -> Example:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -51,21 +52,22 @@ def read_info(directory: Path) -> dict[str, Any]:
     """The content of `info.json`.
 
     Raises:
-      DataError: not there, damaged, or of another version.
+      DataError: it is missing, damaged, or of another version.
     """
     try:
         info = json.loads((directory / INFO).read_text())
         if isinstance(info, dict) and info.get("format") != FORMAT:
             raise DataError(
-                f"{directory}/{INFO} has format {info.get('format')}, this version reads {FORMAT}."
+                f"{directory}/{INFO} has format {info.get('format')}, but this version reads only format "
+                f"{FORMAT}. {AGAIN}"
             )
         shards = [shard for split in info["splits"].values() for shard in split["shards"]]
         sum(shard["images"] for shard in shards)
         "".join([*info["class_names"], *(shard["file"] + shard["sha256"] for shard in shards)])
     except OSError as error:
         raise DataError(
-            f"no prepared data set in {directory} (data.path): {error}. Make one with: python -m "
-            f"aliasfree_jax prepare IMAGES {directory}; started again, it goes on where it was."
+            f"no prepared data set in {directory} (data.path): {error}. Make one with python -m "
+            f"aliasfree_jax prepare IMAGES {directory}. If it was interrupted, run it again: it continues."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -75,15 +77,15 @@ def read_info(directory: Path) -> dict[str, Any]:
 
 
 def labels_file(directory: Path, split: str) -> Path:
-    """Where the labels of all images of a split are, one after the other."""
+    """The file that contains the labels of all images of a split, in order."""
     return directory / f"{split}-labels.npy"
 
 
 def read_labels(directory: Path, split: str, info: dict[str, Any]) -> np.ndarray:
-    """The labels of a split, int [N].
+    """The labels of a split, int `[N]`.
 
     Raises:
-      DataError: not there, damaged, or not those of the images that `info` lists.
+      DataError: the file is missing, damaged, or does not fit the images that `info` lists.
     """
     path, classes = labels_file(directory, split), len(info["class_names"])
     try:
@@ -93,15 +95,15 @@ def read_labels(directory: Path, split: str, info: dict[str, Any]) -> np.ndarray
     count = sum(shard["images"] for shard in info["splits"][split]["shards"])
     fits = isinstance(labels, np.ndarray) and labels.shape == (count,) and labels.dtype.kind in "iu"
     if not fits or (count and not 0 <= labels.min() <= labels.max() < classes):
-        raise DataError(f"{path} does not hold {count} labels in 0..{classes - 1}. {AGAIN}")
+        raise DataError(f"{path} does not contain {count} labels in 0..{classes - 1}. {AGAIN}")
     return labels
 
 
 class RecordSource:
-    """One split of a prepared directory; for "val", `validation` or `test` is accepted.
+    """One split of a prepared directory. For "val", `validation` or `test` is accepted too.
 
     Raises:
-      DataError: not prepared, no such split, or shards that are missing or have other lengths.
+      DataError: the directory is not prepared, has no such split, or has missing or incomplete shards.
     """
 
     def __init__(self, path: str | Path, split: str):
@@ -112,7 +114,10 @@ class RecordSource:
         self.labels = read_labels(directory, self.split, info)
         shards = [directory / shard["file"] for shard in info["splits"][self.split]["shards"]]
         if missing := [shard.name for shard in shards if not shard.exists()]:
-            raise DataError(f"{directory} lacks {len(missing)} of {len(shards)} shards, e.g. {missing[0]}.")
+            raise DataError(
+                f"{directory} lacks {len(missing)} of {len(shards)} shards, e.g. {missing[0]}. Copy them "
+                "there, or prepare the images again."
+            )
         self._check = f"check it with python -m aliasfree_jax prepare --verify {directory}"
         try:
             self._records = ArrayRecordDataSource([str(shard) for shard in shards])

@@ -1,7 +1,7 @@
-"""Scenes of handwritten digits on textured ground, with the class of each pixel: made on the fly.
+"""Scenes of handwritten digits on textured ground, with the class of each pixel. They are made on demand.
 
-A scene is periodic and band-limited. Digits lie at real-valued places, in real-valued sizes, and wrap round
-the border, so that a scene that is shifted is one that might have been made.
+A scene is periodic and band-limited. Digits have real-valued places and sizes, and wrap around the border. So
+a shifted scene is one that could have been made too.
 """
 
 from functools import lru_cache
@@ -13,23 +13,23 @@ from aliasfree_jax.data.sources import Example
 
 COUNTS = {"train": 4096, "val": 512}
 SEED = 0
-SIDE = 40  # of the scene for which the sizes of digits are given
-SIZES = (1.6, 2.4)  # pixels from sample to sample of a digit
-DIGITS = (2, 4)  # at least, and fewer than
-PLACES = 6  # drawn for a digit; the one farthest from the other digits is taken
+SIDE = 40  # side of a scene in which SIZES are in pixels
+SIZES = (1.6, 2.4)  # distance between the samples of a digit
+DIGITS = (2, 4)  # smallest number of digits, and one more than the largest
+PLACES = 6  # places drawn for a digit; the one farthest from the other digits is used
 INK = (0.45, 0.75)  # brightness of a digit
-MASKED_FROM = 0.3  # share of full ink
-GROUND = 0.25  # mean brightness
+MASKED_FROM = 0.3  # share of full ink from which a pixel belongs to the digit
+GROUND = 0.25  # mean brightness of the ground
 TEXTURE = 0.08  # standard deviation of the ground
-FREQUENCIES = 6  # of the texture, cycles a scene, at most
+FREQUENCIES = 6  # highest frequency of the texture, cycles per scene
 
 
 class DigitScenesSource:
-    """Scenes of 2 or 3 digits, float32 [image_size, image_size, 1], 4096 of "train" or 512 of "val".
+    """Scenes of 2 or 3 digits, float32 `[image_size, image_size, 1]`: 4096 of "train" or 512 of "val".
 
-    Class 0 is the ground, class 1 + d the digit d. A pixel belongs to the digit painted last among those
-    whose ink there is at least 0.3 of the full. Scene number `index` of a split is always the same. Both
-    splits have digits of their own, those of `DigitsSource`. Values overshoot [0, 1] a little.
+    Class 0 is the ground, class 1 + d is the digit d. A pixel belongs to the last painted digit whose ink
+    there is at least 0.3 of full ink. Scene `index` of a split is always the same. The splits use different
+    digits, those of `DigitsSource`. Values overshoot [0, 1] slightly.
 
     Raises:
       ConfigError: another split.
@@ -48,7 +48,7 @@ class DigitScenesSource:
         return COUNTS[self._split]
 
     def __getitem__(self, index: int) -> Example:
-        """The scene at `index`, and its mask."""
+        """The scene at `index` and its mask."""
         rng = np.random.default_rng((SEED, list(COUNTS).index(self._split), index))
         scene = GROUND + TEXTURE * _texture(self._size, rng)
         mask = np.zeros(scene.shape, np.uint8)
@@ -66,7 +66,7 @@ class DigitScenesSource:
 
 
 def _place(others: list[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
-    """Centre of a digit (row, column): of a few places the one that is farthest from the others."""
+    """Centre of a digit (row, column): the farthest from the others of a few random places."""
     places = rng.uniform(0, size, (PLACES, 2))
     if not others:
         return places[0]
@@ -76,15 +76,15 @@ def _place(others: list[np.ndarray], size: int, rng: np.random.Generator) -> np.
 
 
 def _placed(size: int, centre: float, step: float) -> np.ndarray:
-    """Ideal interpolation of 8 samples, `step` pixels apart around `centre`, on a circle; [size, 8].
+    """Ideal interpolation of 8 samples, `step` pixels apart around `centre`, on a circle; `[size, 8]`.
 
-    A sample becomes the periodic kernel of the frequencies that samples at this distance can hold.
+    A sample becomes the periodic kernel of the frequencies that samples at this distance can represent.
     """
     highest = int((size / step - 1) // 2)
     distance = np.arange(size)[:, None] - (centre + step * (np.arange(8) - 3.5))[None]
     angle = np.pi * distance / size
     below = np.sin(angle)
-    near = np.abs(below) < 1e-9  # the limit of the quotient is its value on the sample
+    near = np.abs(below) < 1e-9  # on the sample, the quotient is replaced by its limit
     kernel = np.sin((2 * highest + 1) * angle) / np.where(near, 1, below)
     return np.where(near, 2 * highest + 1, kernel) * step / size
 
@@ -99,7 +99,7 @@ def _texture(size: int, rng: np.random.Generator) -> np.ndarray:
 
 @lru_cache
 def _basis(size: int) -> np.ndarray:
-    """The sines and cosines of an axis up to the highest frequency, mean square 1; [size, 2 K + 1]."""
+    """The sines and cosines of an axis up to the highest frequency, with mean square 1; `[size, 2 K + 1]`."""
     highest = min(FREQUENCIES, (size - 1) // 2)
     angles = 2 * np.pi * np.arange(size)[:, None] * np.arange(1, highest + 1)[None] / size
     return np.concatenate([np.ones((size, 1)), np.sqrt(2) * np.cos(angles), np.sqrt(2) * np.sin(angles)], 1)

@@ -1,4 +1,4 @@
-"""Pascal VOC and Cityscapes, as their authors distribute them."""
+"""Pascal VOC and Cityscapes in their original files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,12 +18,12 @@ VOC_CLASSES = tuple(
 )
 VOC_LISTS = "ImageSets/Segmentation"
 VOC_LAYOUT = (
-    f"JPEGImages, SegmentationClass and {VOC_LISTS}, as VOCdevkit/VOC2012 does. Pascal VOC 2012: "
+    f"JPEGImages, SegmentationClass and {VOC_LISTS}, like VOCdevkit/VOC2012. Pascal VOC 2012: "
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
 )
-AUGMENTED = "_aug"  # ends the names of lists that go with SegmentationClassAug
+AUGMENTED = "_aug"  # lists with this ending use the masks in SegmentationClassAug
 
-# The classes that are trained, by the numbers that they have in *_labelIds.png.
+# The classes used in training, by their numbers in *_labelIds.png.
 CITYSCAPES_CLASSES = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
     20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car",
@@ -37,32 +37,32 @@ CITYSCAPES_LAYOUT = (
 
 
 def _open(text: str, wanted: set[str], layout: str) -> tuple[Path, Tree, str]:
-    """The directory or archive, and the folder in it, with a slash, or "", that holds the `wanted` ones."""
+    """The directory or archive, and the folder in it (with a final slash, or "") that contains `wanted`."""
     path = data_path(text, layout)
     tree = open_tree(path, lambda name: is_image(name) or name.endswith(".txt"))
     level = [""]
     for _ in range(3):
         found = [root for root in level if wanted <= tree.children(root.rstrip("/"))]
         if len(found) > 1:
-            raise DataError(f"{path} holds several data sets: {', '.join(found)}. Choose one as data.path.")
+            raise DataError(f"{path} contains several data sets: {', '.join(found)}. Set data.path to one.")
         if found:
             return path, tree, found[0]
         level = [f"{root}{child}/" for root in level for child in sorted(tree.children(root.rstrip("/")))]
-    raise DataError(f"{path} (data.path) does not hold {layout}.")
+    raise DataError(f"{path} (data.path) does not contain {layout}.")
 
 
 def open_voc(text: str, split: str) -> PairedFiles:
-    """Pascal VOC's images of a list in ImageSets/Segmentation with their masks: 21 classes, borders ignored.
+    """Pascal VOC's images of a list in ImageSets/Segmentation, with their masks: 21 classes, borders ignored.
 
-    A list whose name ends in "_aug", such as "train_aug", goes with the masks in SegmentationClassAug. Its
-    lines are names, as in the lists of Pascal VOC, or pairs of paths.
+    A list whose name ends in "_aug", such as "train_aug", uses the masks in SegmentationClassAug. Its lines
+    are names, as in Pascal VOC's lists, or pairs of paths.
 
     Args:
-      text: data.path: VOC2012, or a directory or archive that holds it.
+      text: data.path: VOC2012, or a directory or archive that contains it.
       split: the name of the list.
 
     Raises:
-      DataError: no such data or list, an empty one, one that names missing images, or missing masks.
+      DataError: the data, the list, or images or masks in it are missing, or the list is empty.
     """
     path, tree, root = _open(text, {"JPEGImages", "ImageSets"}, VOC_LAYOUT)
     lists = {name.rpartition("/")[2].removesuffix(".txt") for name in _files(tree, [root + VOC_LISTS])}
@@ -71,15 +71,15 @@ def open_voc(text: str, split: str) -> PairedFiles:
     folder = "SegmentationClass" + ("Aug" if split.endswith(AUGMENTED) else "")
     pairs = dict(_voc_pair(root, folder, line) for line in read_lines(path, tree, file))
     if not pairs:
-        raise DataError(f"{path}/{file} names no images: expected the name of one a line. Unpack it again.")
+        raise DataError(f"{path}/{file} names no images: expected one name per line. Unpack it again.")
     images = _files(tree, {name.rpartition("/")[0] for name in pairs})
     if missing := [name for name in pairs if name not in images]:
         raise DataError(
-            f"{path}/{file} names {len(missing)} of {len(pairs)} images that are not there: "
-            f"{listed(missing, LISTED)}. Unpack them, or take them out of the list."
+            f"{path}/{file} names {len(missing)} of {len(pairs)} images that do not exist: "
+            f"{listed(missing, LISTED)}. Unpack them, or remove them from the list."
         )
     masks = _files(tree, {name.rpartition("/")[0] for name in pairs.values()})
-    remedy = f"Unpack {folder}, or take the images out of {path}/{file}."
+    remedy = f"Unpack {folder}, or remove the images from {path}/{file}."
     missing_labels(path, "mask", pairs, masks, remedy)
     return PairedFiles(path, tree, list(pairs), list(pairs.values()), VOC_CLASSES, "segmentation")
 
@@ -92,7 +92,7 @@ def _voc_pair(root: str, folder: str, line: str) -> tuple[str, str]:
 
 
 def _files(tree: Tree, folders: Iterable[str]) -> set[str]:
-    """All files of the folders that are there: listed once, since to ask for each file is slow."""
+    """All files of the folders that exist. They are listed once, since asking for each file is slow."""
     there = (
         folder for folder in folders if folder.rpartition("/")[2] in tree.children(folder.rpartition("/")[0])
     )
@@ -100,14 +100,14 @@ def _files(tree: Tree, folders: Iterable[str]) -> set[str]:
 
 
 def open_cityscapes(text: str, split: str) -> PairedFiles:
-    """The images of a split of Cityscapes with their masks: the 19 classes that are trained, others ignored.
+    """The images of a split of Cityscapes with their masks: the 19 training classes, others ignored.
 
     Args:
-      text: data.path: the directory that holds leftImg8bit and gtFine.
+      text: data.path: the directory that contains leftImg8bit and gtFine.
       split: "train" or "val".
 
     Raises:
-      DataError: no such data or split, or missing masks.
+      DataError: the data, the split or masks are missing.
     """
     path, tree, root = _open(text, {"leftImg8bit", "gtFine"}, CITYSCAPES_LAYOUT)
     folder = f"{root}leftImg8bit"
@@ -129,7 +129,7 @@ def open_cityscapes(text: str, split: str) -> PairedFiles:
 
 
 def trained_numbers() -> np.ndarray:
-    """The trained class of each number in *_labelIds.png of Cityscapes, IGNORED for the others; [256]."""
+    """The training class of each number in `*_labelIds.png` of Cityscapes, else IGNORED; `[256]`."""
     numbers = np.full(256, IGNORED, np.uint8)
     numbers[list(CITYSCAPES_CLASSES)] = np.arange(len(CITYSCAPES_CLASSES))
     return numbers

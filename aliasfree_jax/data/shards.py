@@ -1,6 +1,6 @@
-"""The shards that `aliasfree_jax.data.prepare` writes, one by one, in worker processes that may be ended.
+"""Writes the shards of `aliasfree_jax.data.prepare` one at a time, in worker processes that may be killed.
 
-A shard counts as finished when its note is there, whole, and of the same images and options.
+A shard is finished if its note exists, is complete, and describes the same images and options.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from aliasfree_jax.data.views import resize_shorter
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.files import write_json
 
-QUALITY = 95  # of the JPEGs that are written again, smaller
+QUALITY = 95  # of resized JPEGs
 SUFFIX = ".array_record"
 
 
@@ -39,7 +39,16 @@ class Listed(Source, Protocol):
 
 
 class Task(NamedTuple):
-    """One shard: the examples [start, stop) of a split; `images` is the split's fingerprint."""
+    """One shard: the examples [start, stop) of a split.
+
+    Attributes:
+      split: name of the split.
+      path: file of the shard.
+      start: index of the first example.
+      stop: index after the last example.
+      resize: largest shorter side in pixels; 0 keeps all images.
+      images: the `fingerprint` of the split.
+    """
 
     split: str
     path: Path
@@ -50,16 +59,16 @@ class Task(NamedTuple):
 
     @property
     def note(self) -> Path:
-        """What is known of the finished shard."""
+        """The file that describes the finished shard."""
         return self.path.with_suffix(".json")
 
     def identity(self) -> dict[str, Any]:
-        """The part of the note that tells whether a shard is this one."""
+        """The part of the note that identifies the shard."""
         return {"start": self.start, "stop": self.stop, "resize": self.resize, "images": self.images}
 
 
 def fingerprint(source: Listed) -> str:
-    """Of the names, labels and classes of all images, in their order."""
+    """A hash of the names, labels and classes of all images, in their order."""
     text = "\n".join([*source.class_names, "", *source.names])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape") + source.labels.tobytes()).hexdigest()
 
@@ -69,7 +78,7 @@ NOTE |= {"unreadable": list, "bytes": int, "sha256": str}
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """The note of a shard; None if there is none, or none that can be used: the shard is not finished."""
+    """The note of a shard; None if it is missing or unusable, so that the shard is not finished."""
     try:
         note = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -79,9 +88,9 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def smaller(example: Example, side: int) -> Example:
-    """The image with its shorter side at `side`, as a JPEG; as it is if it is no larger.
+    """Shrinks the image so that its shorter side is `side`, and encodes it as JPEG.
 
-    It keeps its EXIF orientation, for data.exif to choose.
+    Smaller images are unchanged. The EXIF orientation is kept, so that data.exif still has an effect.
 
     Raises:
       DataError: the image cannot be decoded.
@@ -97,17 +106,17 @@ def smaller(example: Example, side: int) -> Example:
     return Example(out.getvalue(), example.label, example.name)
 
 
-_sources: dict[str, Listed] = {}  # of a worker process
+_sources: dict[str, Listed] = {}  # set in each worker process
 
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Ctrl-C within the block comes after it; to processes that start within, it never comes."""
+    """Delays a Ctrl-C within the block until its end. Processes started within the block never receive it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     usual, late = signal.getsignal(signal.SIGINT), list[tuple[int, FrameType | None]]()
-    # The mask is for the processes. Here another thread may take the signal, and interrupt the main one.
+    # New processes inherit the mask. In this process another thread may take the signal and interrupt us.
     waits = callable(usual) and threading.current_thread() is threading.main_thread()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     if waits:
@@ -124,14 +133,14 @@ def interrupts_wait() -> Iterator[None]:
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """Lists every Ctrl-C within the block.
+    """Records every Ctrl-C within the block in a list.
 
-    It raises `KeyboardInterrupt` as usual, but what is raised in a callback of the garbage collector, and JAX
-    has one, is lost: Python would only print it, with a traceback.
+    Each raises `KeyboardInterrupt` as usual. But Python loses an exception that is raised in a callback of
+    the garbage collector, and JAX has such a callback: Python would only print it with a traceback.
     """
     seen: list[int] = []
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, as under nohup
-    if not usual or threading.current_thread() is not threading.main_thread():  # others handle no signals
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # nohup, for one, ignores it
+    if not usual or threading.current_thread() is not threading.main_thread():  # only it handles signals
         yield seen
         return
 
@@ -149,16 +158,16 @@ def interrupts() -> Iterator[list[int]]:
 
 
 def begin(sources: dict[str, Listed]) -> None:
-    """Makes a process ready for `write_shard`; Ctrl-C is for the process that started it."""
+    """Prepares a worker process for `write_shard`. It ignores Ctrl-C, which its parent process handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _sources.update(sources)
 
 
 def write_shard(task: Task) -> dict[str, Any]:
-    """Writes one shard, or finds it finished; its note, which `info.json` is made of.
+    """Writes one shard unless it is finished. Returns its note, which becomes part of `info.json`.
 
     Raises:
-      DataError: it cannot be written.
+      DataError: the shard cannot be written.
     """
     note = read_note(task.note)
     if note and task.path.exists() and task.path.stat().st_size == note["bytes"]:
@@ -178,12 +187,14 @@ def write_shard(task: Task) -> dict[str, Any]:
             writer.write(pack(example))
             labels.append(example.label)
         writer.close()
-        with part.open("rb+") as file:  # on the disk before the note is
+        with part.open("rb+") as file:  # must be on the disk before its note
             os.fsync(file.fileno())
         note = {"file": task.path.name, **task.identity(), "labels": labels, "unreadable": unreadable}
         note |= {"bytes": part.stat().st_size, "sha256": checksum(part)}
         part.replace(task.path)
         write_json(task.note, note, indent=None)
-    except (OSError, RuntimeError) as error:  # RuntimeError: of ArrayRecord
-        raise DataError(f"cannot write {task.path}: {error}. Then give the same command again.") from error
+    except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
+        raise DataError(
+            f"cannot write {task.path}: {error}. Remove the cause, then run the same command again."
+        ) from error
     return note

@@ -1,7 +1,7 @@
-"""Random-access sources of labelled images, the one interface that the input pipeline reads.
+"""Sources of labelled images with random access: the one interface that the input pipeline reads.
 
-A source hands out encoded bytes or arrays; decoding and augmentation happen later, in the pipeline's
-threads or processes. A source must therefore be picklable and safe to read from several threads.
+A source returns encoded files or arrays. The threads or processes of the pipeline decode and augment them
+later. A source must therefore be picklable, and several threads must be able to read it at once.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,64 +12,84 @@ import numpy as np
 
 from aliasfree_jax.errors import ConfigError, DataError, unknown
 
-# The labelled held-out split goes by several names: imagenet2012 has "validation", cifar10 only "test".
+# Data sets name the evaluation split differently: imagenet2012 has "validation", cifar10 only "test".
 _VAL_NAMES = ("val", "validation", "test")
 
 
 def split_names(split: str) -> tuple[str, ...]:
-    """The names that a split may have in a data set; the first one there is meant."""
+    """The names that `split` may have in a data set, in order of preference."""
     return _VAL_NAMES if split == "val" else (split,)
 
 
 def split_of(split: str, known: Collection[str], place: object) -> str:
-    """The name that a split has among the `known` ones of a `place`; `DataError` if it has none."""
+    """The name that `split` has in a data set.
+
+    Args:
+      split: the requested split.
+      known: the splits of the data set.
+      place: the data set, for the message.
+
+    Raises:
+      DataError: the data set has no such split.
+    """
     for name in split_names(split):
         if name in known:
             return name
     raise DataError(unknown(f"split of {place}", split, known))
 
 
-IGNORED = 255  # label of pixels that count nowhere: borders of objects in Pascal VOC, and what lies outside
+IGNORED = 255  # label of ignored pixels: borders of objects in Pascal VOC, pixels outside the image
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled image: an encoded file, or uint8 [H, W, C], or float [H, W, C] in [0, 1].
+    """One labelled image.
 
-    The label is a class; or of each pixel, integers [H, W] or an encoded image of indices; or the image that
-    a regression is to give, as the image itself is given.
+    Attributes:
+      image: an encoded file, or uint8 `[H, W, C]`, or floating point `[H, W, C]` in [0, 1].
+      label: a class; or a class for every pixel, as integers `[H, W]` or an encoded image of class numbers;
+        or the target image of a regression, in the same forms as `image`.
+      name: says in messages where the image came from.
+      label_name: says in messages where a label that is an image came from; "" if it has no separate place.
     """
 
     image: bytes | np.ndarray
     label: int | bytes | np.ndarray
-    name: str  # for messages: says where the image came from
-    label_name: str = ""  # likewise of a label that is an image; "" where that has no place of its own
+    name: str
+    label_name: str = ""
 
 
 class Source(Protocol):
-    """Labelled images by position.
+    """Labelled images with random access by index.
 
-    A source that knows all classes of its images without reading them should also have `labels`, int [N]:
-    `limit` and `hold_out` then go class by class. One for another task than classification must have `task`,
-    a name of `config.TASKS` (`task_of`).
+    A source that knows the classes of all images without reading them should also have `labels`, int `[N]`.
+    `limit` and `hold_out` then select class by class. A source for another task than classification must have
+    `task`, a name of `config.TASKS` (see `task_of`).
+
+    Attributes:
+      class_names: the names of the classes; for regression, the names of the target's channels.
     """
 
-    class_names: tuple[str, ...]  # of regression: the names of the target's channels
+    class_names: tuple[str, ...]
 
     def __len__(self) -> int:
         """Number of examples."""
 
     def __getitem__(self, index: int) -> Example:
-        """The example at `index`, 0 <= index < len; raises `DataError` if it cannot be read."""
+        """The example at `index`, 0 <= index < len.
+
+        Raises:
+          DataError: the example cannot be read.
+        """
 
 
 def task_of(source: Source) -> str:
-    """What the labels of a source are for, a name of `config.TASKS`."""
+    """The task of a source: a name of `config.TASKS`."""
     return getattr(source, "task", "classification")
 
 
 def channel_names(count: int) -> tuple[str, ...]:
-    """What the channels of target images are called, as the classes of a `Source` are."""
+    """Names for the channels of target images, used as the `class_names` of a `Source`."""
     known = {1: ("grey",), 3: ("red", "green", "blue")}
     return known.get(count) or tuple(map(str, range(count)))
 
@@ -94,7 +114,7 @@ class Subset:
 
 
 def balanced_quotas(sizes: np.ndarray, count: int) -> np.ndarray:
-    """Splits `count` over classes of the given `sizes` [K] as evenly as they allow; int [K]."""
+    """Splits `count` over classes of the given `sizes` `[K]` as evenly as they allow. Returns int `[K]`."""
     quotas = np.zeros_like(sizes)
     while (left := count - int(quotas.sum())) > 0:
         unfilled = np.flatnonzero(quotas < sizes)
@@ -106,13 +126,17 @@ def balanced_quotas(sizes: np.ndarray, count: int) -> np.ndarray:
 
 
 def limit(source: Source, count: int) -> Source:
-    """`count` examples of `source`, the same ones every time; 0, or more than there are, is all of them.
+    """Selects `count` examples of `source`: always the same ones, in the order of `source`.
 
-    Evenly spread over the source, class by class where the source knows its labels: the classes then
-    differ by one example at most, unless one has too few. Order as in `source`.
+    The selection is spread evenly over the source. If the source knows its labels, the selection goes class
+    by class: the classes then differ by at most one example, unless a class has too few.
+
+    Args:
+      source: the source to select from.
+      count: number of examples. 0, or more than there are, selects all.
 
     Raises:
-      ConfigError: negative count.
+      ConfigError: `count` is negative.
     """
     if count < 0:
         raise ConfigError(f"data.train_limit and data.eval_limit must be 0 (all) or positive, got {count}.")
@@ -138,15 +162,16 @@ def _spread(positions: np.ndarray, count: int) -> np.ndarray:
 
 
 def _spread_in_each(members: Sequence[np.ndarray], quotas: np.ndarray) -> np.ndarray:
-    """So many of the positions of each class, in their order in the source."""
+    """Selects `quotas[k]` positions of each class k, in their order in the source."""
     chosen = [_spread(of_class, quota) for of_class, quota in zip(members, quotas, strict=True)]
     return np.sort(np.concatenate(chosen))
 
 
 def proportional_quotas(sizes: np.ndarray, share: float) -> np.ndarray:
-    """`share` of each of `sizes` [K], off by less than one; int [K], in total as near to the share of all.
+    """Rounds `share * sizes` to integers `[K]`; each is off by less than one.
 
-    At least one of each and at most all but one, even if the total differs then; of an empty class none.
+    The total is as close as possible to `share` of the total size. Every class gets at least one and keeps at
+    least one, even if the total changes by that. An empty class, or a class of one, gets none.
     """
     exact = share * sizes
     most = np.maximum(sizes - 1, 0)
@@ -159,17 +184,21 @@ def proportional_quotas(sizes: np.ndarray, share: float) -> np.ndarray:
 
 
 def hold_out(source: Source, share: float) -> tuple[Source, Source]:
-    """Divides `source` into what is left and a `share` of it that is held out, the same every time.
+    """Divides `source` into the remaining examples and a held-out `share`: the same division every time.
 
-    Evenly spread over the source, class by class where the source knows its labels: of each class the share
-    is held out to within one example, at least one, and at least one is left. Order as in `source`.
+    The held-out examples are spread evenly over the source. If the source knows its labels, the division goes
+    class by class: the share is exact to within one example, at least one example of each class is held out,
+    and at least one remains. Both results keep the order of `source`.
 
     Args:
-      source: at least two examples, and of each class that it has.
-      share: more than 0, less than 1.
+      source: needs at least two examples, and at least two of each class that occurs.
+      share: between 0 and 1, both excluded.
+
+    Returns:
+      The remaining examples, then the held-out examples.
 
     Raises:
-      DataError: too few examples.
+      DataError: there are too few examples.
     """
     labels = getattr(source, "labels", None)
     members = [np.arange(len(source))] if labels is None else _members(source, labels)
@@ -177,9 +206,9 @@ def hold_out(source: Source, share: float) -> tuple[Source, Source]:
     if single:
         names = [repr(source.class_names[k]) for k in single[:5]] + ["..."] * (len(single) > 5)
         raise DataError(
-            f"data.validation = {share:g} holds out images of every class, so each needs two or more in the "
-            f"training split; only one has {', '.join(names)}. Add images, leave the class out, use more of "
-            "the images (data.train_limit), or set data.validation = 0."
+            f"data.validation = {share:g} holds out images of every class, so every class needs at least two "
+            f"training images. These classes have only one: {', '.join(names)}. Add images, remove the "
+            "class, raise data.train_limit, or set data.validation = 0."
         )
     held = _spread_in_each(members, proportional_quotas(np.asarray([len(m) for m in members]), share))
     left = np.setdiff1d(np.arange(len(source)), held, assume_unique=True)

@@ -1,7 +1,7 @@
-"""Prepared TensorFlow Datasets, read without TensorFlow.
+"""Reads prepared TensorFlow Datasets without TensorFlow.
 
-Only data sets stored as array_record have random access. TensorFlow is needed once, to prepare
-most of them, but never to read them.
+Only data sets stored as array_record have random access. Most data sets need TensorFlow once, to be prepared.
+Reading them never needs it.
 """
 
 import dataclasses
@@ -14,33 +14,34 @@ from aliasfree_jax.data.segmentation_sets import CITYSCAPES_CLASSES, trained_num
 from aliasfree_jax.data.sources import IGNORED, Example, channel_names, split_of
 from aliasfree_jax.errors import DataError, needed
 
-LEFT = "image_left"  # the image of Cityscapes
+LEFT = "image_left"  # the image feature of Cityscapes
 MASKS = ("segmentation_mask", "segmentation_label", "label")
 
 
 class TfdsSource:
     """One split of a data set of images, as encoded image files.
 
-    The features that are read are `image` (of Cityscapes `image_left`) and, for classification, `label`; for
-    segmentation a mask: `segmentation_mask`, `segmentation_label`, or a `label` that is an image. Its classes
-    are those of a LabeledImage, or numbers up to the largest one in the training split, which is then read.
+    The image is the feature `image` (for Cityscapes `image_left`). For classification the label is the
+    feature `label`. For segmentation it is a mask: `segmentation_mask`, `segmentation_label`, or a `label`
+    that is an image. The classes of a mask come from its LabeledImage feature. Without one, they are numbers
+    up to the largest number in the training split, which is then read completely.
 
     Args:
       name: of the data set, e.g. "imagenet2012", "cifar10", "name/config:version".
-      split: e.g. "train", or with TFDS syntax "train[:50%]". "val" is read from `validation` or
-        `test` where the data set has no `val`.
-      data_dir: where it was prepared; "" is TFDS's default, ~/tensorflow_datasets.
-      task: "segmentation" for masks; for "regression" the images are their own targets.
+      split: e.g. "train", or with TFDS syntax "train[:50%]". "val" is read from `validation` or `test` if the
+        data set has no `val`.
+      data_dir: directory of the prepared data; "" is TFDS's default, ~/tensorflow_datasets.
+      task: "classification"; "segmentation" for masks; "regression" for images that are their own targets.
 
     Raises:
-      DataError: the data set is not prepared, not as array_record, has no such split, or other features.
+      DataError: the data set is not prepared, not stored as array_record, or lacks the split or features.
       MissingPackageError: tensorflow_datasets is missing.
     """
 
     def __init__(self, name: str, split: str, data_dir: str = "", task: str = "classification"):
         tfds = needed("tensorflow_datasets", "data.source = 'tfds'")  # slow to import
         builder = _open_builder(tfds, name, data_dir)
-        base = re.split(r"\W", split)[0] or split  # TFDS checks what follows the name
+        base = re.split(r"\W", split)[0] or split  # TFDS checks the text after the name
         self.split = split_of(base, builder.info.splits, name) + split[len(base) :]
         features = builder.info.features
         self.task = task
@@ -54,8 +55,8 @@ class TfdsSource:
             stored = getattr(builder.info.file_format, "value", builder.info.file_format)
             if stored != "array_record":
                 raise DataError(
-                    f"{name} is prepared at {builder.data_dir} as {stored}, which has no random access. "
-                    f"Prepare it as array_record, in another data_dir: {_command(name, 'OTHER_DIR')}"
+                    f"{name} in {builder.data_dir} is stored as {stored}, which has no random access. "
+                    f"Prepare it as array_record in another data_dir: {_command(name, 'OTHER_DIR')}"
                 ) from error
             raise DataError(f"{name} has no split {self.split!r}: {error}") from error
         if not len(self._records):
@@ -68,7 +69,7 @@ class TfdsSource:
         if self.task == "classification":
             return tuple(features["label"].names)
         if self.task == "regression":
-            return channel_names(3)  # as files are decoded
+            return channel_names(3)  # decoded files have three channels
         if self._numbers is not None:
             return tuple(CITYSCAPES_CLASSES.values())
         if count := getattr(features[self._label], "num_classes", None):
@@ -100,7 +101,7 @@ class TfdsSource:
 
 
 def _features(tfds: ModuleType, features: Any, task: str, name: str) -> tuple[str, str]:
-    """The names of the features of the image and its label, "" if the image is its own target."""
+    """The names of the image feature and the label feature; "" if the image is its own target."""
     image = LEFT if LEFT in features else "image"
     masks = [mask for mask in MASKS if mask in features and isinstance(features[mask], tfds.features.Image)]
     labels = {
@@ -127,15 +128,15 @@ def _command(name: str, data_dir: str) -> str:
 
 
 def _open_builder(tfds: ModuleType, name: str, data_dir: str) -> Any:
-    """The read side of a prepared data set."""
+    """Opens a prepared data set for reading."""
     try:
         builder = tfds.builder(name, **({"data_dir": data_dir} if data_dir else {}))
     except (tfds.core.DatasetNotFoundError, ImportError) as error:
         reason = str(error).splitlines()[0]
         where = data_dir or "TFDS's default data_dir"
         raise DataError(
-            f"no data set {name!r} in {where}, and TFDS cannot make one ({reason}): check data.name and "
-            f"data.path. To prepare a data set: {_command(name, data_dir)}"
+            f"there is no data set {name!r} in {where}, and TFDS cannot make one ({reason}): check data.name "
+            f"and data.path. To prepare a data set, run {_command(name, data_dir)}"
         ) from error
     if not builder.info.splits:
         raise DataError(

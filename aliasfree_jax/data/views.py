@@ -1,4 +1,4 @@
-"""The views of an image that involve no chance: pure functions of NumPy arrays [H, W, C]."""
+"""Views of an image without randomness: pure functions of NumPy arrays `[H, W, C]`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,15 @@ import numpy as np
 
 from aliasfree_jax.data.decode import Resize, resize
 
-# From this side on the originals evaluate whole images, squeezed into the square, instead of their centre.
+# From this side on, the originals evaluate whole images, squeezed into a square, instead of centre crops.
 WARPED_FROM = 384
 
 
 def resize_shorter(image: np.ndarray, size: int, crop_ratio: float, resize: Resize = resize) -> np.ndarray:
-    """The shorter side at int(size / crop_ratio); the longer one truncated, as in torchvision.
+    """Resizes the shorter side to int(size / crop_ratio); the longer side is truncated, as in torchvision.
 
-    An image that is `size` square already counts as prepared: it is returned as it is, whatever the ratio.
-    There torchvision's Resize would enlarge it, as it does, here too, an image with one pixel more.
+    An image of `size` x `size` counts as prepared and is returned unchanged, whatever the ratio.
+    torchvision's Resize would enlarge it. An image one pixel larger is enlarged, here too.
     """
     if image.shape[:2] == (size, size):
         return image
@@ -27,7 +27,7 @@ def resize_shorter(image: np.ndarray, size: int, crop_ratio: float, resize: Resi
 
 
 def center_view(image: np.ndarray, size: int, crop_ratio: float, resize: Resize = resize) -> np.ndarray:
-    """[size, size, C]: `resize_shorter`, then the centre crop of torchvision; none of a prepared image."""
+    """`resize_shorter`, then torchvision's centre crop: `[size, size, C]`. Prepared images are unchanged."""
     if image.shape[:2] == (size, size):
         return image
     image = resize_shorter(image, size, crop_ratio, resize)
@@ -38,14 +38,14 @@ def center_view(image: np.ndarray, size: int, crop_ratio: float, resize: Resize 
 def evaluation_view(
     image: np.ndarray, size: int, crop_ratio: float, kind: str = "auto", resize: Resize = resize
 ) -> np.ndarray:
-    """What is evaluated of `image`, [size, size, C].
+    """The part of `image` that is evaluated, `[size, size, C]`.
 
     Args:
-      image: [H, W, C].
-      size: side of the view, pixels.
-      crop_ratio: side of the centre crop over the resized shorter side.
-      kind: "crop", the centre (`center_view`); "warp", all of it, its aspect ratio given up; "auto", as
-        the original of alias-free ConvNeXt: a crop below 384 pixels, warped from there on.
+      image: `[H, W, C]`.
+      size: side of the view in pixels.
+      crop_ratio: side of the centre crop divided by the resized shorter side.
+      kind: "crop": the centre (`center_view`). "warp": the whole image, its aspect ratio changed. "auto":
+        like the original of alias-free ConvNeXt, a crop below 384 pixels, else warped.
       resize: antialiased, see `resize`.
     """
     if is_warped(size, kind):
@@ -59,12 +59,12 @@ def is_warped(size: int, kind: str) -> bool:
 
 
 def kind_of_view(kind: str, task: str) -> str:
-    """`data.eval_view` for a task: "auto" of masks and target images is the crop, at every size."""
+    """`data.eval_view` for a task. For masks and target images, "auto" is the crop at every size."""
     return "crop" if kind == "auto" and task != "classification" else kind
 
 
 def described(data: Mapping[str, Any], task: str = "classification") -> str:
-    """How the fields of `config.data` prepare an image for evaluation: "224 x 224, ratio 0.875, bicubic"."""
+    """Describes how `config.data` prepares an image for evaluation: "224 x 224, ratio 0.875, bicubic"."""
     size, border = data["image_size"], data["zero_pad"]
     warped = is_warped(size, kind_of_view(data["eval_view"], task))
     parts = [f"{size} x {size}", "warped" if warped else f"ratio {data['eval_crop_ratio']:g}"]
@@ -75,10 +75,10 @@ def described(data: Mapping[str, Any], task: str = "classification") -> str:
 
 
 def zero_pad(image: np.ndarray, pixels: int, value: float = 0) -> np.ndarray:
-    """`image` with a border of zeros, or of another `value`, [H + 2 pixels, W + 2 pixels, C].
+    """Adds a border of zeros, or of another `value`: `[H + 2 pixels, W + 2 pixels, C]`.
 
-    Of a normalised image zeros are the mean colour, and circular shifts then move no edge to the other side
-    until they exceed the border.
+    In a normalised image, zeros are the mean colour. A circular shift then moves no edge to the other side,
+    unless it exceeds the border.
     """
     if pixels == 0:
         return image

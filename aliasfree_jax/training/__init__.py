@@ -1,1 +1,1 @@
-"""Training: one loop, one step, for all networks."""
+"""Training: one loop and one step for all networks."""

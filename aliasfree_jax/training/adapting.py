@@ -1,4 +1,4 @@
-"""Whether a network that was not written for this package trains in it, found before anything is computed."""
+"""Checks, before anything is computed, that a network from outside this package can be trained."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from aliasfree_jax.training.step import STREAMS, random_streams
 
 IMAGES = 2
 REMEDY = (
-    "Images have data.image_size rows and columns, and a channel for each value of data.mean. A call learns "
-    f"whether it is training by an argument named {', '.join(TRAINING)}; in training it may draw from the "
-    f"random streams {', '.join(STREAMS)}."
+    "Images have data.image_size rows and columns, and one channel for each value of data.mean. The "
+    f"argument that says whether the call is training may be named {', '.join(TRAINING)}. In training, the "
+    f"network may use the random streams {', '.join(STREAMS)}."
 )
 
 
@@ -24,7 +24,7 @@ def _images(card: ModelCard) -> jax.ShapeDtypeStruct:
 
 
 def _traced(network: Adapted, card: ModelCard, now: dict[str, Any]) -> None:
-    """Initialises, evaluates and trains the network on shapes alone."""
+    """Initialises, evaluates and trains the network on shapes only."""
     key, images = jax.random.key(0), _images(card)
     variables = jax.eval_shape(lambda x: network.init(key, x), images)
     jax.eval_shape(network.apply, variables, images)
@@ -39,14 +39,16 @@ def _traced(network: Adapted, card: ModelCard, now: dict[str, Any]) -> None:
 
 
 def check_call(network: Adapted, card: ModelCard, **now: jax.ShapeDtypeStruct) -> None:
-    """Raises what keeps the network from being evaluated and trained on images as `card` has them.
+    """Checks that the network can be evaluated and trained on images of the shape that `card` describes.
 
     Args:
-      now: further arguments of its call in training.
+      network: the network.
+      card: describes the images.
+      **now: further arguments of the network's call in training.
 
     Raises:
-      ShapeError: it does not run as it is written.
-      AliasFreeError: it cannot be transformed.
+      ShapeError: the network does not run as written.
+      AliasFreeError: the network cannot be transformed.
     """
     with running(card.model, _images(card).shape[1:], REMEDY):
         _traced(network.clone(transform=as_written), card, now)
@@ -55,9 +57,16 @@ def check_call(network: Adapted, card: ModelCard, **now: jax.ShapeDtypeStruct) -
 
 
 def check_outputs(network: Adapted, card: ModelCard) -> None:
-    """Raises `ShapeError` for anything but what the task of `card` asks for.
+    """Checks the shape of the network's output for the task of `card`.
 
-    That is a logit for each class; for dense tasks at each pixel, or the values of each.
+    For classification it is one logit for each class; for dense tasks, one logit or value at each pixel.
+
+    Args:
+      network: the network.
+      card: describes the images, the task and the classes.
+
+    Raises:
+      ShapeError: the output has another shape.
     """
     with running(card.model, _images(card).shape[1:], REMEDY):
         result, _ = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x), _images(card))
@@ -68,7 +77,7 @@ def check_outputs(network: Adapted, card: ModelCard) -> None:
         return
     found = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", result)
     raise ShapeError(
-        f"{card.model} gives {found} for {IMAGES} images: the data has {count} {what}, so one array is "
-        f"expected, float32{list(wanted)} (task = {card.task!r}). Let the function take num_classes, `def "
-        "make_network(num_classes)`, and its module return that array alone."
+        f"{card.model} returns {found} for {IMAGES} images. The data has {count} {what}, so the expected "
+        f"output is one array, float32{list(wanted)} (task = {card.task!r}). Add the argument num_classes, "
+        "`def make_network(num_classes)`, and let the module return only that array."
     )

@@ -1,4 +1,4 @@
-"""Initial weights from a network with other classes, samplers or activations; backbones from classifiers."""
+"""Takes initial weights from a network with other classes, samplers or activations, or from a backbone."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,23 +23,24 @@ from aliasfree_jax.data.class_names import ClassNamesError, match_classes
 from aliasfree_jax.errors import CheckpointError, listed
 from aliasfree_jax.models.parts import KIND_OF_OPTION
 
-BACKBONE = "backbone"  # module of a network for dense prediction that is a classifier without its head
+BACKBONE = "backbone"  # in a network for dense prediction: the module that is a classifier without its head
 
 
 class Pretrained(NamedTuple):
-    """A network whose weights a run starts from."""
+    """A network whose weights start a run."""
 
     card: ModelCard
     variables: PyTree
 
 
 def _head(expected: Shapes, wider: Shapes, found: Shapes, old: int) -> list[str]:
-    """Names of the arrays whose last axis is the number of classes, and which differ in nothing else.
+    """Names of the arrays that differ only in the last axis, which is the number of classes.
 
     Args:
-      expected: of the network.
-      wider: of the same for more classes.
-      found: of the weights, for `old` classes.
+      expected: shapes of the network.
+      wider: shapes of the same network with more classes.
+      found: shapes of the weights, for `old` classes.
+      old: number of classes of the weights.
     """
     return [
         name
@@ -49,12 +50,12 @@ def _head(expected: Shapes, wider: Shapes, found: Shapes, old: int) -> list[str]
 
 
 def with_classes(card: ModelCard, count: int) -> ModelCard:
-    """The card of the same network for another number of classes."""
+    """The card of the same network with another number of classes."""
     return dataclasses.replace(card, options={**card.options, "num_classes": count})
 
 
 def _outputs(old: tuple[str, ...], new: tuple[str, ...], accept: bool) -> tuple[tuple[int, ...] | None, str]:
-    """The old output for each new class, None if these are other classes; and a line on it."""
+    """The old output for each new class, or None if the classes differ; and a note about it."""
     try:
         match = match_classes(old, new, owner="the initial network", accept=accept)
     except ClassNamesError as error:
@@ -63,7 +64,7 @@ def _outputs(old: tuple[str, ...], new: tuple[str, ...], accept: bool) -> tuple[
 
 
 def _with_parts_of(module: nn.Module, other: nn.Module) -> nn.Module:
-    """`module` with the samplers, activations and norms of a network of the same class."""
+    """`module` with the samplers, activations and norms of `other`, a network of the same class."""
     if type(other) is not type(module):
         return module
     with_weights = ("stem", "shortcut")
@@ -80,19 +81,24 @@ def adopt(
     tell: Callable[[str], None],
     accept_class_names: bool = False,
 ) -> PyTree:
-    """Variables for `module`, which `mine` describes, taken from those of another network.
+    """Takes the variables of `module` from the weights of another network.
 
-    What only the samplers, activations and norms of `module` have begins at its initial values: polynomials
-    of an alias-free network that starts from plain weights. The head is kept where both cards name the same
-    classes, its outputs in the order of `mine`; else it is drawn afresh. Weights of a classifier become those
-    of the backbone, if `module` has one; all else then begins at its initial values.
+    New variables of samplers, activations and norms keep their initial values, e.g. the polynomials of an
+    alias-free network that starts from plain weights. If both cards name the same classes, the head is kept
+    and its outputs are put in the order of `mine`. Otherwise the head is initialised randomly. If `module`
+    has a backbone, the weights of a classifier become its backbone, and everything else keeps its initial
+    values.
 
     Args:
-      tell: called with a line on the head, unless it is kept as it is, and one on what begins anew.
-      accept_class_names: keep the head for as many classes with other names.
+      pretrained: the other network.
+      module: the network that needs variables.
+      mine: the card of `module`.
+      seed: seed of the initial values.
+      tell: called with a note about the head, unless it is kept unchanged, and a note about new variables.
+      accept_class_names: keep the head for equally many classes with other names.
 
     Raises:
-      CheckpointError: they differ in anything else.
+      CheckpointError: the networks differ in anything else.
     """
     card, variables = pretrained
     abstract = abstract_variables(module, mine.image_size, mine.channels)
@@ -110,10 +116,10 @@ def adopt(
     head = _head(expected, wider, found, len(old))
     if wider == expected and not unchanged:
         raise CheckpointError(
-            f"the weights of {card.model!r} ({card.origin}) are of other classes, in number, name or order, "
-            f"and it is not known which layer of {mine.model!r} is the head: its function takes no "
-            "num_classes. Let it take them, `def make_network(num_classes)`, or start from weights of the "
-            "same classes."
+            f"the weights of {card.model!r} ({card.origin}) have other classes, in number, name or order, "
+            f"and the head of {mine.model!r} cannot be found, because its function has no argument "
+            "num_classes. Add it, `def make_network(num_classes)`, or start from weights with the same "
+            "classes."
         )
     drawn = head if outputs is None else []
     added = [name for name in expected if name not in found]
@@ -127,17 +133,19 @@ def adopt(
     if faults:
         raise CheckpointError(
             f"the weights of {card.model!r} ({card.origin}) do not fit the model {mine.model!r}:\n{faults}\n"
-            "Set model.name and model.options to a network with the layers of these weights (only parameters "
-            "of its own samplers, activations and norms may be missing), or another init_from."
+            "Set model.name and model.options to a network with the layers of these weights, or use another "
+            "init_from. Only parameters of samplers, activations and norms may be missing in the weights."
         )
     if drawn:
-        tell(f"drawn afresh for {len(new)} classes: {', '.join(drawn)}" + f", since {why}" * bool(why))
+        tell(
+            f"initialised randomly for {len(new)} classes: {', '.join(drawn)}" + f", since {why}" * bool(why)
+        )
     elif why:
         tell(why)
     if added:
         tell(
-            f"{len(found) - len(drawn)} arrays are taken over; {len(added)} of {mine.model!r} that the "
-            f"weights lack begin at their initial values: {listed(added, 6)}"
+            f"{len(found) - len(drawn)} arrays are taken from the weights; {len(added)} arrays of "
+            f"{mine.model!r} are not in them and keep their initial values: {listed(added, 6)}"
         )
     taken = {name: leaf for name, leaf in named_leaves(variables).items() if name not in drawn}
     if outputs is not None:
@@ -148,7 +156,7 @@ def adopt(
 
 
 def _fresh(module: nn.Module, card: ModelCard, seed: int) -> PyTree:
-    """Initial variables for images as `card` has them."""
+    """Initial variables for images of the shape that `card` describes."""
     image = jnp.zeros((1, card.image_size, card.image_size, card.channels))
     return jax.jit(lambda: module.init(jax.random.key(seed), image, train=False))()
 
@@ -156,16 +164,16 @@ def _fresh(module: nn.Module, card: ModelCard, seed: int) -> PyTree:
 def _adopt_backbone(
     pretrained: Pretrained, module: Any, mine: ModelCard, *, seed: int, tell: Callable[[str], None]
 ) -> PyTree:
-    """See `adopt`: the weights of a classifier without its head become those of the backbone."""
+    """The part of `adopt` for backbones: the weights of a classifier without its head become the backbone."""
     card, variables = pretrained
     headless = {name: {k: v for k, v in of.items() if k != "head"} for name, of in variables.items()}
-    # The backbone has no classes, and so none that could differ.
+    # The backbone has no classes, so they cannot differ.
     same = dataclasses.replace(mine, class_names=card.class_names, options=card.options)
     backbone = module.backbone(**module.numerics)
-    adopt(Pretrained(card, headless), backbone, same, seed=seed, tell=tell)  # raises, and tells
+    adopt(Pretrained(card, headless), backbone, same, seed=seed, tell=tell)  # only to check and to tell
     fresh = _fresh(module, mine, seed)
     taken = {path.replace("/", f"/{BACKBONE}/", 1): leaf for path, leaf in named_leaves(headless).items()}
     leaves = named_leaves(fresh)
     decoder = sum(BACKBONE not in path.split("/") for path in leaves)
-    tell(f"the backbone is that of {card.model}; {decoder} arrays behind it begin at their initial values")
+    tell(f"the backbone has the weights of {card.model}; {decoder} other arrays keep their initial values")
     return jax.tree.unflatten(jax.tree.structure(fresh), [*(leaves | taken).values()])

@@ -1,9 +1,9 @@
-"""Draws the curves of one or several runs as a picture, from their `metrics.jsonl`.
+"""Draws the curves of one or several runs from their `metrics.jsonl`.
 
-python -m aliasfree_jax curves runs/mine
-python -m aliasfree_jax curves runs/plain runs/aps runs/afc --out=three.png
+    python -m aliasfree_jax curves runs/mine
+    python -m aliasfree_jax curves runs/plain runs/aps runs/afc --out=three.png
 
-A run draws its own at its end. Needs matplotlib (pip install 'aliasfree_jax[figures]').
+Every run draws its curves at its end. Needs matplotlib (pip install 'aliasfree_jax[figures]').
 """
 
 import io
@@ -19,21 +19,21 @@ from aliasfree_jax.files import local_path, write_whole
 from aliasfree_jax.training.progress import read_events
 
 CURVES = "curves.png"
-# "integer_consistency" is drawn in "consistency", "mean_iou" in "iou"; panels without values are left out.
+# "integer_consistency" is drawn in "consistency", "mean_iou" in "iou". Panels without values are omitted.
 PANELS = ("loss", "accuracy", "iou", "psnr", "consistency", "db", "learning_rate")
 TITLES = {"iou": "mean IoU", "psnr": "PSNR (dB)", "db": "equivariance error (dB)"}
-MARKS = "os^"  # of kinds of shifts
-HALF_LIFE = 0.02  # of the smoothing of training curves, as a share of the run
+MARKS = "os^"  # markers of the kinds of shifts
+HALF_LIFE = 0.02  # half-life of the smoothing of training curves, as a share of the run
 Series = tuple[list[float], list[float]]  # epochs, values
 
 
 def panel_of(metric: str) -> str:
-    """Where a metric is drawn: "raw_accuracy" in the panel "accuracy". No panel has the name of others."""
+    """The panel of a metric: "raw_accuracy" is drawn in "accuracy"."""
     return metric if metric in PANELS else metric.rpartition("_")[2]
 
 
 def read_series(run: Path) -> dict[tuple[str, str], Series]:
-    """(split, metric) -> its values over the epochs, of the metrics that have a panel.
+    """The values over the epochs, by (split, metric), of the metrics that have a panel.
 
     Raises:
       DataError: the run has no metrics.
@@ -46,9 +46,9 @@ def read_series(run: Path) -> dict[tuple[str, str], Series]:
                 epochs.append(event["epoch"])
                 values.append(event[name])
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"no metrics of a run in {run}: {error}.") from error
+        raise DataError(f"{run} has no readable metrics ({error}). Is it the directory of a run?") from error
     if not series:
-        raise DataError(f"{run}/metrics.jsonl has no values yet.")
+        raise DataError(f"{run}/metrics.jsonl has no values yet: wait for the first ones.")
     return series
 
 
@@ -64,7 +64,7 @@ def smoothed(series: Series) -> list[float]:
 
 
 def figure_class() -> Any:
-    """Matplotlib's `Figure`, used without pyplot: no state and no display. It is optional.
+    """Matplotlib's `Figure`. It is used without pyplot, so it needs no state and no display.
 
     Raises:
       MissingPackageError: matplotlib is not installed.
@@ -73,9 +73,14 @@ def figure_class() -> Any:
 
 
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
-    """Loss, learning rate, and what was measured of each run.
+    """Draws the loss, the learning rate and the evaluations of each run.
 
-    Training is pale and smoothed, evaluation has marks; what is of raw weights beside averages is dashed.
+    Training curves are pale and smoothed; evaluations have markers. Results of raw weights, measured beside
+    averages, are dashed.
+
+    Args:
+      runs: directories of the runs.
+      out: file of the picture; its extension is the format.
 
     Raises:
       MissingPackageError: matplotlib is not installed.
@@ -102,7 +107,7 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
 
 
 def _label(split: str, metric: str, panel: str) -> str:
-    """("validation", "raw_integer_consistency") -> "validation, integer, raw weights"."""
+    """("validation", "raw_integer_consistency") becomes "validation, integer, raw weights"."""
     kind = metric.removeprefix(RAW).removesuffix(panel).rstrip("_")
     return ", ".join(filter(None, (split, kind, "raw weights" if metric.startswith(RAW) else "")))
 
@@ -124,13 +129,13 @@ def _draw(axes: Any, series: dict[tuple[str, str], Series], panel: str, colour: 
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of the command."""
-    flags.DEFINE_string("out", "", f"the picture; default: {CURVES} in the first run", flag_values=values)
+    flags.DEFINE_string("out", "", f"file to write; default: {CURVES} in the first run", flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Draws the runs whose directories are the `arguments`."""
     if not arguments:
-        raise ConfigError("name the directory of a run, or several: python -m aliasfree_jax curves runs/mine")
+        raise ConfigError("expected directories of runs, as in: python -m aliasfree_jax curves runs/mine")
     runs = [local_path(argument) for argument in arguments]
     out = local_path(values.out) if values.out else runs[0] / CURVES
     draw_curves(runs, out)

@@ -1,4 +1,4 @@
-"""A whole recipe in miniature: every component, a few updates."""
+"""Runs a whole recipe in miniature: every component, a few updates."""
 
 from collections.abc import Mapping
 
@@ -7,19 +7,20 @@ from ml_collections import ConfigDict
 from aliasfree_jax.config import validate
 
 UPDATES = 3
-IMAGES = 4  # a device and micro-batch, also those that are mixed among themselves
+IMAGES = 4  # images per device and micro-batch, and per group of mixup and CutMix
 EVALUATED = 8
 
 
 def shortened(config: ConfigDict, devices: int) -> ConfigDict:
-    """`config` with three updates of a few images, all schedules shortened in proportion.
+    """`config` with three updates of a few images, and all schedules shortened in proportion.
 
-    Network, augmentation, optimizer, precision, averaging, evaluation and checkpoints stay as they are:
-    what would fail after hours, or at the end, fails within minutes. Groups of images, which are mixed or
-    normalised together, become those of a device.
+    Network, augmentation, optimizer, precision, averaging, evaluation and checkpoints stay the same. So an
+    error that would come after hours, or at the end, comes within minutes. Groups of images that are mixed or
+    normalised together become those of one device.
 
     Args:
-      devices: that the batch is divided over.
+      config: the configuration.
+      devices: number of devices that share the batch.
 
     Raises:
       ConfigError: `config` itself is invalid.
@@ -31,11 +32,11 @@ def shortened(config: ConfigDict, devices: int) -> ConfigDict:
     short.train.batch_size = IMAGES * devices * short.train.accumulation_steps
     short.train.mixing.group = IMAGES
     norm = short.model.options.get("norm")
-    if isinstance(norm, Mapping | ConfigDict) and norm.get("group"):  # a batch norm of groups
+    if isinstance(norm, Mapping | ConfigDict) and norm.get("group"):  # batch norm over groups of images
         short.model.options.norm = {**norm, "group": IMAGES}
     short.train.total_epochs = 1.0
     short.data.train_limit = UPDATES * short.train.batch_size
-    short.data.validation = 0.0  # of so few images, most classes have one or none
+    short.data.validation = 0.0  # with so few images, most classes have one or none
     short.data.eval_limit = short.eval.batch_size = EVALUATED
     short.optimizer.warmup_epochs *= share
     short.optimizer.step_epochs = tuple(share * epoch for epoch in config.optimizer.step_epochs)

@@ -1,4 +1,4 @@
-"""`run`: from a configuration to a trained network. The only stateful loop of the package."""
+"""`run`: from a configuration to a trained network. This is the only stateful loop of the package."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -26,13 +26,21 @@ from aliasfree_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a finished run leaves in memory; the same is in its newest checkpoint."""
+    """The result of a finished run. The newest checkpoint contains the same.
+
+    Attributes:
+      card: describes the network.
+      module: the network.
+      variables: the variables that are evaluated.
+      results: results of the last evaluation.
+      skipped: number of training examples that could not be read.
+    """
 
     card: ModelCard
     module: nn.Module
-    variables: PyTree  # those that are evaluated
-    results: dict[str, float]  # of the last evaluation
-    skipped: int  # training examples that could not be read
+    variables: PyTree
+    results: dict[str, float]
+    skipped: int
 
 
 def _first_state(
@@ -41,9 +49,9 @@ def _first_state(
     pretrained: Pretrained | None,
     accept_class_names: bool,
 ) -> tuple[int, TrainState, list[str]]:
-    """Step and state to go on from, and what to tell of it.
+    """The step and state to start from, and notes about them.
 
-    That is the run's own newest sound checkpoint, else initial weights, else random ones.
+    They come from the run's newest undamaged checkpoint, else from initial weights, else they are random.
     """
     notes: list[str] = []
     if checkpoints.latest_step() is not None:
@@ -71,11 +79,11 @@ def _first_state(
 
 @dataclasses.dataclass
 class _Loop:
-    """A run that trains: the state, and all that hears of its changes."""
+    """A run in training: the state, and everything that is updated with it."""
 
     setup: Setup
     state: TrainState
-    done: int  # updates
+    done: int  # number of updates
     checkpoints: RunCheckpoints
     progress: Progress
     stop_requested: Callable[[], bool]
@@ -83,7 +91,7 @@ class _Loop:
 
     @property
     def card(self) -> ModelCard:
-        """Of the network as it is now."""
+        """The card of the network in its present state."""
         return dataclasses.replace(self.setup.card, step=self.done)
 
     def _save(self) -> None:
@@ -91,14 +99,15 @@ class _Loop:
         self.progress.saved(self.checkpoints.directory / str(self.done))
 
     def _keep_best(self, metric: str, images: str) -> str:
-        """Keeps the network if it is the best so far by `metric`; says so, or why none is kept.
+        """Keeps the network if it is the best so far by `metric`. Returns a note about it, or "".
 
-        The weights that are kept are those that the metric is of: the raw ones, or those that are evaluated.
+        If the metric was measured with raw weights, these are kept; otherwise the weights that are evaluated.
         """
         results, workdir = self.results, self.checkpoints.directory.parent
         if metric not in results:
             return (
-                f"no best network is kept: checkpoint.best = {metric!r}, evaluated are {', '.join(results)}"
+                f"no best network is kept: the evaluation has no result {metric!r} (checkpoint.best), only "
+                f"{', '.join(results)}"
             )
         variables = self.state.raw() if metric.startswith(RAW) else self.state.evaluated()
         if keep_best(workdir, self.card, variables, results, metric, images):
@@ -106,23 +115,23 @@ class _Loop:
         return ""
 
     def _evaluate(self) -> None:
-        """Evaluates the network, keeps it if it is the best, and tells of both.
+        """Evaluates the network, keeps it if it is the best, and reports both.
 
         Raises:
-          TerminatedError: SIGTERM came; nothing is told.
+          TerminatedError: SIGTERM came; nothing is reported.
         """
         evaluation = self.setup.evaluation
         if evaluation is None:
             return
         self.results = self.setup.evaluate(self.state, self.stop_requested)
         told = self._keep_best(evaluation.best, evaluation.images) if evaluation.best else ""
-        # Last: an evaluation without its line is made again.
+        # Logged last: an evaluation without a line in the log is repeated after a restart.
         self.progress.evaluated(self.results, evaluation.images)
         if told:
             self.progress.note(told)
 
     def _train(self, batches: BatchStream) -> None:
-        """Updates to the plan's end."""
+        """Trains to the end of the plan."""
         setup, plan, progress, start = self.setup, self.setup.plan, self.progress, self.done
         workdir = self.checkpoints.directory.parent
         profile = plan.profiled(start)
@@ -148,7 +157,7 @@ class _Loop:
             self._after_step(batches)
 
     def _after_step(self, batches: BatchStream) -> None:
-        """Logs, saves, stops and evaluates, whatever is due."""
+        """Logs, saves, stops and evaluates, as far as due."""
         plan, progress, last = self.setup.plan, self.progress, self.done == self.setup.plan.total
         stops = self.stop_requested() and not last
         evaluates, saves = plan.evaluates(self.done), plan.saves(self.done) or stops
@@ -170,10 +179,10 @@ class _Loop:
             progress.restart_clock()
 
     def go_on(self) -> int:
-        """Makes up for an evaluation that was interrupted, then trains on to the plan's end.
+        """Repeats an evaluation that was interrupted, then trains to the end of the plan.
 
         Returns:
-          the number of skipped training examples.
+          The number of skipped training examples.
         """
         setup, plan, progress = self.setup, self.setup.plan, self.progress
         if self.done and plan.evaluates(self.done) and not from_first(progress.has_evaluation):
@@ -202,34 +211,34 @@ def run(
     accept_changes: Sequence[str] = (),
     accept_class_names: bool = False,
 ) -> Summary:
-    """Trains a network and leaves checkpoints, `metrics.jsonl` and `config.json` in `workdir`.
+    """Trains a network. Writes checkpoints, `metrics.jsonl` and `config.json` to `workdir`.
 
-    `augmented.png` shows what the network sees in the first step.
+    `augmented.png` shows the network's input in the first step.
 
-    A run that was interrupted goes on from its newest checkpoint when it is started again with the
-    same `workdir`; it then sees the same batches, and computes the same, as if it had not been. At
-    SIGTERM, which schedulers send before they end a job, it saves a checkpoint after the current step, or
-    ends the evaluation after the current batch; an evaluation that was interrupted is made up for.
+    To resume a run that was interrupted, start it again with the same `workdir`. It continues from its newest
+    checkpoint, sees the same batches, and computes the same as without the interruption. After SIGTERM, which
+    schedulers send before they end a job, the run saves a checkpoint after the current step. During an
+    evaluation it stops after the current batch; the resumed run repeats the evaluation.
 
     Args:
       config: see `aliasfree_jax.config.base_config`.
-      workdir: directory of this run; made if need be.
-      pretrained: weights to start from; ignored where the run already has a checkpoint.
-      evaluate: (predict, batches) -> results, called as the configuration says and at the end, on the
-        images that `data.validation` holds out of the training split, else on the evaluation split;
-        None: no evaluation.
-      sources: training and evaluation data of your own, e.g. `data.ArraySource`s, for the source
-        "arrays"; None: those that the configuration names.
-      origin: what to write on the model card, e.g. the configuration's file.
-      accept_changes: fields, such as "data.path", that may differ from those of the run that goes on,
-        although they change the result; `config.json` keeps them.
-      accept_class_names: take labels by position where the run to go on with, or the evaluation split, has
-        as many classes with other names; and keep the head of initial weights.
+      workdir: directory of this run; created if missing.
+      pretrained: weights to start from; ignored if the run already has a checkpoint.
+      evaluate: (predict, batches) -> results. It is called as the configuration says, and at the end, on the
+        images that `data.validation` holds out of the training split, else on the evaluation split. None: no
+        evaluation.
+      sources: your own training and evaluation data, e.g. `data.ArraySource`s, for the source "arrays". None:
+        the data that the configuration names.
+      origin: text for the model card, e.g. the configuration's file.
+      accept_changes: fields, such as "data.path", that may differ from the resumed run, although they change
+        the result. `config.json` records them.
+      accept_class_names: take labels by position if the resumed run, or the evaluation split, has equally
+        many classes with other names. Also keeps the head of initial weights.
 
     Raises:
       OccupiedError: another live job trains in `workdir`.
-      AliasFreeError: the configuration, data, initial weights or checkpoint cannot be used, the run there
-        is of another configuration, or the loss is no longer finite.
+      AliasFreeError: the configuration, data, initial weights or checkpoint cannot be used, the existing run
+        has another configuration, or the loss is not finite.
       TerminatedError: SIGTERM came; the checkpoint is written.
     """
     workdir = local_path(workdir, "workdir")
@@ -252,12 +261,12 @@ def run(
                 progress.note(note)
             if start:
                 progress.saved(checkpoints.directory / str(start))
-            # Not earlier: a configuration that does not fit the run must not replace the run's own.
+            # Written after all checks: a configuration that does not fit must not replace the run's.
             if is_first():
                 write_json(workdir / CONFIG, to_store(config, accepted))
             with watch_for_termination() as stop_requested:
                 loop = _Loop(setup, state, start, checkpoints, progress, stop_requested)
                 skipped = loop.go_on()
-    if stop_requested():  # during the last batch of the last evaluation
+    if stop_requested():  # SIGTERM came during the last batch of the last evaluation
         raise TerminatedError(loop.done)
     return Summary(loop.card, setup.network.module, loop.state.evaluated(), loop.results, skipped)

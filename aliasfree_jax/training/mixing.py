@@ -1,7 +1,8 @@
-"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on the device, as timm does them a batch; a picture.
+"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on the device, as in timm's batch mode.
 
-The original mixes each GPU's 32 images among themselves, with one draw for all. So do we, in groups of
-consecutive images: what is computed depends neither on the number of devices nor needs their exchange.
+The original mixes the 32 images of each GPU with each other, with one random draw for all of them. This
+package does the same in groups of consecutive images. So the result does not depend on the number of devices,
+and the devices need not communicate. The module also draws a contact sheet of mixed images.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ GAP = 2  # pixels between images
 
 @dataclass(frozen=True)
 class Mixing:
-    """The fields of `config.train.mixing`; same names and meanings."""
+    """The fields of `config.train.mixing`, with the same names and meanings."""
 
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -39,15 +40,16 @@ class Mixing:
 def mix(
     images: jax.Array, labels: jax.Array, key: jax.Array, how: Mixing
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Blends every image with its partner: the one in its place from the end of the group.
+    """Blends every image with its partner: image i of a group with image i from its end.
 
     Args:
-      images: [B, H, W, C], B a multiple of `how.group`.
-      labels: [B], integers.
-      key: of the draws.
+      images: `[B, H, W, C]`, B a multiple of `how.group`.
+      labels: integers `[B]`.
+      key: key of the random draws.
+      how: the fields of the configuration.
 
     Returns:
-      images; the partners' labels [B]; the share [B] of the image's own label in its target.
+      The images, the partners' labels `[B]`, and the share `[B]` of the image's own label in its target.
     """
     groups = len(images) // how.group
 
@@ -61,7 +63,7 @@ def mix(
 
 
 def _mix_group(images: jax.Array, key: jax.Array, how: Mixing) -> tuple[jax.Array, jax.Array]:
-    """[G, H, W, C] blended with the reversed group, and the one share of all."""
+    """Blends `[G, H, W, C]` with the reversed group. Returns it with its share, one number."""
     whether, which, blend_key, cut_key, centre_key = jax.random.split(key, 5)
     applied = jax.random.uniform(whether) < how.probability
     share_of_cut = how.switch if how.mixup > 0 and how.cutmix > 0 else float(how.cutmix > 0)
@@ -76,7 +78,7 @@ def _mix_group(images: jax.Array, key: jax.Array, how: Mixing) -> tuple[jax.Arra
 
 
 def _box(height: int, width: int, ratio: jax.Array, key: jax.Array) -> jax.Array:
-    """Whether each pixel [H, W] lies in a box of `ratio` of the sides, round a random centre."""
+    """Whether each pixel `[H, W]` is in a box of `ratio` of the sides around a random centre."""
 
     def along(side: int, key: jax.Array) -> jax.Array:
         half = jnp.floor(side * ratio).astype(jnp.int32) // 2
@@ -88,17 +90,17 @@ def _box(height: int, width: int, ratio: jax.Array, key: jax.Array) -> jax.Array
 
 
 def write_contact_sheet(config: ConfigDict, path: Path, images: np.ndarray) -> None:
-    """Writes the first images [B, H, W, C] of a batch as one PNG, as the network gets them.
+    """Writes the first images `[B, H, W, C]` of a batch as one PNG, as the network sees them.
 
-    They are augmented; the mixing is that of the recipe, with draws of its own.
+    They are augmented already. They are mixed by the recipe, but with other random draws than in training.
     """
     mixing = Mixing.from_config(config.train.mixing)
     if mixing is not None:
-        groups = min(len(images) // mixing.group, SHOWN)  # no more than the picture has room for
+        groups = min(len(images) // mixing.group, SHOWN)  # the picture has no room for more
         whole = images[: groups * mixing.group]
         labels = jnp.zeros(len(whole), int)
         images = np.asarray(mix(jnp.asarray(whole), labels, jax.random.key(config.seed), mixing)[0])
-        # One of each pair is enough, and other groups have other draws.
+        # One image of each pair is enough. Show all groups, because each has its own draws.
         images = images.reshape(-1, mixing.group, *images.shape[1:])[:, : max(1, mixing.group // 2)]
         images = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
     pixels = denormalize(images[:SHOWN], config.data.mean, config.data.std)

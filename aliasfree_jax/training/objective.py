@@ -1,7 +1,7 @@
-"""What a network is trained for: the loss of images, of pixels, or of images as outputs, by its name.
+"""The training objective: the loss of images, of pixels, or of output images, by its name.
 
-Every term is a sum over what counts in an example, and how much that is: the step divides the sums of a whole
-batch. So an image with many ignored pixels weighs as little as it has pixels that count.
+Every term has a sum over the counted parts of an example, and their number. The step divides the sums of a
+whole batch. So the weight of an image is its number of counted pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,11 +16,11 @@ from aliasfree_jax.data.sources import IGNORED
 
 @dataclass(frozen=True)
 class Term:
-    """Something to average over a batch.
+    """A quantity that is averaged over a batch.
 
     Attributes:
-      sums: (outputs [B, ...], label [B, ...]) -> [B], over what counts of each example.
-      counts: label [B, ...] -> [B], how much of each example counts.
+      sums: (outputs `[B, ...]`, label `[B, ...]`) -> `[B]`, the sum over the counted parts of each example.
+      counts: label `[B, ...]` -> `[B]`, the number of counted parts of each example.
     """
 
     sums: Callable[[jax.Array, jax.Array], jax.Array]
@@ -28,31 +28,31 @@ class Term:
 
 
 Objective = Mapping[str, Term]
-"""The terms by name: "loss", and what else the training log has."""
+"""The terms by name: "loss", and other quantities for the training log."""
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
     """Cross-entropy with smoothed labels, in nats.
 
-    One value an example or pixel: averaging is left to the caller, who knows what counts.
+    Returns one value for each example or pixel. The caller averages, because it knows what counts.
 
     Args:
-      logits: [..., K].
-      labels: [...], integers in [0, K).
+      logits: `[..., K]`.
+      labels: integers `[...]` in [0, K).
       smoothing: share of the target that is spread evenly over all K classes.
 
     Returns:
-      [...], float32.
+      float32 `[...]`.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     classes = logits.shape[-1]
-    # A product with one-hot rows, not a gather: it needs no communication when the batch is divided.
+    # One-hot rows instead of a gather: they need no communication if the batch is divided.
     targets = jax.nn.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
     return -jnp.sum(targets * log_probs, axis=-1)
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """1 where the largest logit is the label's, else 0: [..., K], [...] -> [...], float32."""
+    """1 if the largest logit is the label's, else 0: `[..., K]`, `[...]` -> float32 `[...]`."""
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
@@ -61,7 +61,7 @@ def _one_each(label: jax.Array) -> jax.Array:
 
 
 def _of_pixels(values: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., jax.Array]:
-    """The sum of the `values` at the pixels of each image that are not ignored."""
+    """The sum of `values` over the pixels of each image that are not ignored."""
     return lambda logits, label: jnp.sum(values(logits, label) * (label != IGNORED), axis=(1, 2))
 
 
@@ -83,13 +83,13 @@ def _error(distance: Callable[[jax.Array], jax.Array]) -> Term:
 
 
 def make_objective(task: str, loss: str = "cross_entropy", smoothing: float = 0.0) -> Objective:
-    """The objective of `config.task` with the loss `config.train.loss`; see `config.LOSSES`."""
+    """The objective for `config.task` and the loss `config.train.loss` (see `config.LOSSES`)."""
     if task == "regression":
         return {"loss": _error({"l1": jnp.abs, "l2": jnp.square}[loss])}
     entropy = partial(cross_entropy, smoothing=smoothing)
     if task == "classification":
         return {"loss": Term(entropy, _one_each), "accuracy": Term(correct, _one_each)}
-    # The mean over all pixels, ignored ones as zeros, is the default of learnable_polyphase_sampling.
+    # The default of learnable_polyphase_sampling is the mean over all pixels, with zeros for ignored ones.
     counts = _all_pixels if loss == "cross_entropy_of_all" else _counted
     return {"loss": Term(_of_pixels(entropy), counts), "accuracy": Term(_of_pixels(correct), _counted)}
 

@@ -1,4 +1,4 @@
-"""The papers' optimizers, AdamW for ConvNeXts and SGD with momentum for the others; and LAMB."""
+"""The papers' optimizers: AdamW for ConvNeXts, SGD with momentum for the other networks; and LAMB."""
 
 import functools
 import re
@@ -13,20 +13,20 @@ from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.training.schedules import Schedule
 
-LAST = 13  # depth of the final norm and the head in a ConvNeXt
+LAST = 13  # depth of a ConvNeXt's final norm and head
 
 
 def decay_mask(params: PyTree) -> PyTree:
-    """Whether weight decay applies to each parameter: to those of more than one axis.
+    """Whether weight decay applies to each parameter: to those with more than one axis.
 
-    These are all kernels and all coefficients of polynomial activations [C, 3]. Biases, norm scales,
-    layer scales and the scales around activations have one axis or none.
+    These are all kernels, and all coefficients `[C, 3]` of polynomial activations. Biases, norm scales, layer
+    scales and the scales around activations have one axis or none.
     """
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def sgd_decay_mask(params: PyTree) -> PyTree:
-    """All parameters, norms and biases too, but those that score polyphase components (LPS)."""
+    """All parameters, including norms and biases, except those that score polyphase components (LPS)."""
 
     def decayed(path: tuple[Any, ...], _: jax.Array) -> bool:
         return not any(str(key.key).startswith("logits") for key in path)
@@ -35,7 +35,7 @@ def sgd_decay_mask(params: PyTree) -> PyTree:
 
 
 def _sgd(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
-    """PyTorch's SGD: the decay is part of the gradient."""
+    """PyTorch's SGD: the weight decay is part of the gradient."""
     decay = optax.add_decayed_weights(config.weight_decay, mask=sgd_decay_mask)
     return optax.chain(decay, optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov))
 
@@ -43,7 +43,7 @@ def _sgd(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation
 def _adaptive(
     kind: Callable[..., optax.GradientTransformation], config: ConfigDict, schedule: Schedule
 ) -> optax.GradientTransformation:
-    """Decoupled weight decay on kernels and activation coefficients only."""
+    """Decoupled weight decay, only on kernels and activation coefficients."""
     return kind(
         schedule,
         b1=config.b1,
@@ -55,13 +55,16 @@ def _adaptive(
 
 
 def depth(path: str) -> int:
-    """Depth of a ConvNeXt's parameter, 0 (stem) to 13 (head), from a path such as "stage2_block4/norm/scale".
+    """Depth of a ConvNeXt's parameter, from 0 (stem) to 13 (head).
 
-    Three blocks of the third stage share a depth; the other stages are one depth each. The numbers of the
-    original for its sizes with 27 blocks there; others use fewer of them.
+    In the third stage, every three blocks share a depth. Each other stage is one depth. These are the numbers
+    of the original for its sizes with 27 blocks in the third stage. Smaller networks use fewer of them.
+
+    Args:
+      path: path of the parameter, such as "stage2_block4/norm/scale".
 
     Raises:
-      ConfigError: of another network.
+      ConfigError: the parameter belongs to another network.
     """
     name = path.split("/")[0]
     if name in ("stem", "stem_norm", "downsample0", "downsample0_norm"):
@@ -74,15 +77,15 @@ def depth(path: str) -> int:
         stage, block = int(match[1]), int(match[2])
         return (1, 2, min(3 + block // 3, 11), 12)[stage]
     raise ConfigError(
-        "optimizer.layer_decay is defined for ConvNeXts of up to four stages, not for a network with "
-        f"{path!r}."
+        "optimizer.layer_decay is defined only for ConvNeXts of up to four stages, not for a network with "
+        f"{path!r}: set it to 1."
     )
 
 
 def scale_by_depth(decay: float) -> optax.GradientTransformation:
-    """Multiplies every parameter's update by decay^(13 - depth): its learning rate and its weight decay.
+    """Multiplies every update by decay^(13 - depth), and so the learning rate and the weight decay.
 
-    The nearer to the image, the smaller: ConvNeXt's fine-tuning recipe.
+    Layers nearer to the image learn more slowly. This is ConvNeXt's fine-tuning recipe.
     """
 
     def scaled(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
@@ -92,10 +95,10 @@ def scale_by_depth(decay: float) -> optax.GradientTransformation:
 
 
 def scale_backbone(factor: float) -> optax.GradientTransformation:
-    """Multiplies the updates of the module "backbone" (DeepLab's): its learning rate, and its weight decay.
+    """Multiplies the updates of the module "backbone" (DeepLab's), and so its learning rate and weight decay.
 
     Raises:
-      ConfigError: the network has none.
+      ConfigError: the network has no backbone.
     """
 
     def scaled(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
@@ -104,7 +107,8 @@ def scale_backbone(factor: float) -> optax.GradientTransformation:
     def scale(updates: PyTree, _: PyTree) -> PyTree:
         if "backbone" not in updates:
             raise ConfigError(
-                "optimizer.backbone_factor is for networks with a backbone (deeplabv3plus_*): set it to 1."
+                "optimizer.backbone_factor is only for networks with a backbone (deeplabv3plus_*): set it "
+                "to 1."
             )
         return jax.tree_util.tree_map_with_path(scaled, updates)
 
@@ -113,16 +117,17 @@ def scale_backbone(factor: float) -> optax.GradientTransformation:
 
 OPTIMIZERS: dict[str, Callable[[ConfigDict, Schedule], optax.GradientTransformation]] = {
     "adamw": functools.partial(_adaptive, optax.adamw),
-    # Each layer's step as long as its weights, for very large batches: You et al. 2020 (arXiv 1904.00962).
+    # The step of each layer is proportional to its weights' norm; for very large batches. You et al. 2020
+    # (arXiv 1904.00962).
     "lamb": functools.partial(_adaptive, optax.lamb),
     "sgd": _sgd,
 }
 
 
 def make_optimizer(config: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
-    """That of the section `optimizer` of a configuration.
+    """The optimizer of the section `optimizer` of a configuration.
 
-    Gradients are clipped first and updates scaled by depth last, if it says so.
+    If configured, gradients are clipped first, and updates are scaled by depth last.
     """
     parts = [OPTIMIZERS[config.name](config, schedule)]
     if config.clip_norm > 0:

@@ -1,7 +1,7 @@
-"""What a run tells: a progress bar with notes on stderr, and `metrics.jsonl`, one line an event.
+"""Reports of a run: a progress bar and notes on stderr, and `metrics.jsonl` with one event per line.
 
-TensorBoard and Weights & Biases get the same numbers, where a run asks for them. Metrics stay on the device
-until they are logged, so that the host need not wait for every step.
+TensorBoard and Weights & Biases receive the same numbers if the configuration says so. Metrics stay on the
+device until they are logged, so the host does not wait for every step.
 """
 
 import json
@@ -23,11 +23,11 @@ from aliasfree_jax.files import UnwritableError, write_whole
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.schedules import Plan
 
-# Steps the host may run ahead: enough to keep the device busy, few enough to bound the batches in memory.
+# Steps that the host may run ahead. This keeps the device busy and limits the batches in memory.
 AHEAD = 2
-# Takes named numbers, such as "train/loss", after so many steps; and ends the run there.
+# A function that writes named numbers, such as "train/loss", for a step; and a function that ends the run.
 Writer = tuple[Callable[[int, Mapping[str, float]], None], Callable[[], None]]
-METRICS, WANDB_ID = "metrics.jsonl", "wandb_id"  # in the run's directory
+METRICS, WANDB_ID = "metrics.jsonl", "wandb_id"  # files in the run's directory
 
 
 class DivergedError(AliasFreeError, ArithmeticError):
@@ -35,12 +35,12 @@ class DivergedError(AliasFreeError, ArithmeticError):
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:
-    """What a run has told so far: the lines of its `metrics.jsonl`."""
+    """The events of a run so far: the lines of its `metrics.jsonl`."""
     return [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
 
 
 def _kept_events(path: Path, step: int) -> list[dict[str, Any]]:
-    """What an earlier part of the run told up to `step`; what comes later or is half written is dropped."""
+    """The earlier events of the run up to `step`. Later and incomplete lines are dropped."""
     kept = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
@@ -53,9 +53,9 @@ def _kept_events(path: Path, step: int) -> list[dict[str, Any]]:
 
 
 def _tensorboard(workdir: Path, start: int) -> Writer:
-    """Event files by tensorboardX: without TensorFlow and torch.
+    """Writes event files with tensorboardX, without TensorFlow and torch.
 
-    Events of steps after `start`, left by a part of the run that is done again, are dropped.
+    Events of steps after `start` are dropped, because the run repeats these steps.
     """
     module = needed("tensorboardX", "log.tensorboard")
     writer = module.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
@@ -68,9 +68,9 @@ def _tensorboard(workdir: Path, start: int) -> Writer:
 
 
 def _weights_and_biases(workdir: Path, config: ConfigDict) -> Writer:
-    """A run of the project `log.wandb`, named after the working directory; directories may share a name.
+    """A run of the project `log.wandb`, named after the working directory.
 
-    It is known there by an identifier that is made once: no other run has it, and the run keeps it.
+    Several directories may share a name. So a random identifier is created once and kept with the run.
     """
     module = needed("wandb", "log.wandb")
     known = workdir / WANDB_ID
@@ -82,7 +82,7 @@ def _weights_and_biases(workdir: Path, config: ConfigDict) -> Writer:
 
 
 def make_writers(config: ConfigDict, workdir: Path, start: int) -> list[Writer]:
-    """Those that the section `log` asks for.
+    """The writers that the section `log` asks for.
 
     Raises:
       MissingPackageError: a package is missing.
@@ -92,24 +92,24 @@ def make_writers(config: ConfigDict, workdir: Path, start: int) -> list[Writer]:
 
 
 class Progress:
-    """Progress bar and metrics file of one run; `close` it.
+    """Progress bar and metrics file of one run. `close` it at the end.
 
-    Throughput counts training steps only: `restart_clock` after anything else that takes time. Of several
-    processes only the first shows and writes anything; all check the losses.
+    The throughput counts training steps only: call `restart_clock` after everything else that takes time. If
+    there are several processes, only the first shows and writes anything, but all check the losses.
     """
 
     def __init__(self, workdir: Path, plan: Plan, *, start: int, writers: Sequence[Writer] = ()):
         self._checkpoint = "none yet"
         self._path = workdir / METRICS
         self._writes = is_first()
-        self.has_evaluation = False  # of step `start`; known to the first process
+        self.has_evaluation = False  # whether step `start` was evaluated; only the first process knows
         if self._writes:
             self._keep_lines(start)
         self._writers = writers
         self._plan = plan
         self._step = start
         self._pending: list[dict[str, jax.Array]] = []
-        # A terminal redraws one line; in a log file every refresh is a new line, so make them rare.
+        # A terminal redraws one line. In a log file every refresh is a new line, so refresh rarely.
         interval = 0.5 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(
             total=plan.total,
@@ -120,7 +120,7 @@ class Progress:
             mininterval=interval,
             bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
-        self._compiled = time.perf_counter(), start  # when, and at which step
+        self._compiled = time.perf_counter(), start  # time and step
         self.restart_clock()
 
     def note(self, text: str) -> None:
@@ -129,18 +129,18 @@ class Progress:
             self._bar.write(text, file=sys.stderr)
 
     def restart_clock(self) -> None:
-        """Leaves the time since the last step out of the throughput."""
+        """Excludes the time since the last step from the throughput."""
         self._since, self._timed, self._waited = time.perf_counter(), 0, 0.0
 
     @contextmanager
     def waiting_for_data(self) -> Iterator[None]:
-        """Measures the time in the block as waiting for data."""
+        """Counts the time in the block as waiting for data."""
         since = time.perf_counter()
         yield
         self._waited += time.perf_counter() - since
 
     def first_step(self, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of the first step, whose time is that of compiling."""
+        """Records the metrics of the first step. Its time is mostly compilation."""
         jax.block_until_ready(metrics)
         self.note(f"first step done after {time.perf_counter() - self._since:.0f} s")
         self.step(metrics)
@@ -148,7 +148,7 @@ class Progress:
         self.restart_clock()
 
     def step(self, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of the next step, still being computed."""
+        """Records the metrics of the next step; the device may still be computing them."""
         self._pending.append(metrics)
         self._step += 1
         self._timed += 1
@@ -157,10 +157,10 @@ class Progress:
         self._bar.update()
 
     def log_steps(self, **also: Any) -> None:
-        """Logs the mean metrics of the steps since the last call, and `also`.
+        """Logs the mean metrics of the steps since the last call, and the values `also`.
 
         Raises:
-          DivergedError: one of their losses is not finite.
+          DivergedError: a loss is not finite.
         """
         if not self._pending:
             return
@@ -168,13 +168,13 @@ class Progress:
         self._pending = []
         self._check_finite([float(metrics["loss"]) for metrics in window])
         mean = {name: float(sum(float(m[name]) for m in window) / len(window)) for name in window[0]}
-        # Of the last step, not a mean: the value that a restart at this step would continue from.
+        # The last value, not the mean: a restart at this step would continue from it.
         mean["learning_rate"] = float(window[-1]["learning_rate"])
         speed = ""
         if self._timed:
             elapsed = time.perf_counter() - self._since
             mean["images_per_second"] = self._timed * self._plan.batch_size / elapsed
-            # At most so much of it slows the training: the devices may have been busy meanwhile.
+            # An upper limit of the slowdown, because the devices may be busy during the wait.
             mean["data_wait"] = self._waited / elapsed
             speed = f", {mean['images_per_second']:.0f} images/s ({mean['data_wait']:.0%} data wait)"
         self.restart_clock()
@@ -184,7 +184,7 @@ class Progress:
         self._bar.set_postfix_str(text, refresh=False)
 
     def _time_left(self) -> str:
-        """From all steps after the first, with the evaluations and checkpoints between them."""
+        """Estimated from all steps after the first, including evaluations and checkpoints between them."""
         since, first = self._compiled
         if self._step <= first:
             return ""
@@ -196,13 +196,13 @@ class Progress:
             if not math.isfinite(loss):
                 raise DivergedError(
                     f"the loss of step {self._step - len(losses) + i + 1} is {loss}. "
-                    f"Last checkpoint: {self._checkpoint}. Lower optimizer.learning_rate, lengthen "
-                    "optimizer.warmup_epochs or set optimizer.clip_norm; then start again, or resume the run "
+                    f"Last checkpoint: {self._checkpoint}. Lower optimizer.learning_rate, raise "
+                    "optimizer.warmup_epochs or set optimizer.clip_norm. Then start again, or resume the run "
                     "with --workdir."
                 )
 
     def evaluated(self, results: Mapping[str, float], images: str) -> None:
-        """Logs the results of an evaluation at this step, on the `images` of this name."""
+        """Logs the results of an evaluation at this step. `images` is the name of the evaluated images."""
         self._write(images, results)
         shares = ("accuracy", "consistency", "iou")
         shown = (f"{k} {v:.2%}" if k.endswith(shares) else f"{k} {v:.4g}" for k, v in results.items())
@@ -210,11 +210,11 @@ class Progress:
         self.note(f"{where}: {', '.join(shown)}")
 
     def saved(self, directory: Path) -> None:
-        """Remembers the newest checkpoint, which error messages name."""
+        """Remembers the newest checkpoint for error messages."""
         self._checkpoint = str(directory)
 
     def _keep_lines(self, start: int) -> None:
-        """Drops what was written after step `start`, and leaves the file open for more."""
+        """Drops the events after step `start`, and leaves the file open for new ones."""
         try:
             events = _kept_events(self._path, start)
             write_whole(self._path, "".join(json.dumps(event) + "\n" for event in events))
@@ -228,8 +228,8 @@ class Progress:
         reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
         return UnwritableError(
             f"cannot write {self._path}: {reason.strerror or reason}. "
-            f"Last checkpoint: {self._checkpoint}. Make room or mend the file system, then go on with "
-            "--workdir."
+            f"Last checkpoint: {self._checkpoint}. Free some space or repair the file system, then resume "
+            "with --workdir."
         )
 
     def _write(self, split: str, values: Mapping[str, Any]) -> None:
@@ -251,7 +251,7 @@ class Progress:
             write(self._step, numbers)
 
     def close(self) -> None:
-        """Ends the bar, the file and the writers."""
+        """Closes the bar, the file and the writers."""
         self._bar.close()
         if self._writes:
             self._file.close()

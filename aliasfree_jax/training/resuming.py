@@ -1,4 +1,4 @@
-"""How a run stops and goes on: SIGTERM, the comparison with its stored configuration, one job at a time."""
+"""Stops and resumes runs: SIGTERM, the comparison with the stored configuration, one job at a time."""
 
 import itertools
 import json
@@ -29,13 +29,13 @@ from aliasfree_jax.stored_config import (
 )
 
 Batch = TypeVar("Batch")
-_ASKED = itertools.count(1)  # how often the processes have asked, equally often in all of them
+_ASKED = itertools.count(1)  # number of requests so far; equal in all processes
 
-GONE = "(no field of this version)"  # stands for the present value of a field that was removed
-_ROUNDING = "numbers are rounded otherwise from here on"
-_MEASURED = "evaluations before and after this step cannot be compared, nor can the best network"
-# By the start of their names, the fields that may change while a run goes on, with what is then said ("":
-# nothing). Every other field changes the result, also one that a later version adds.
+GONE = "(this version has no such field)"  # shown as the present value of a removed field
+_ROUNDING = "from now on, numbers are rounded differently"
+_MEASURED = "do not compare evaluations, or best networks, from before and after this step"
+# The fields that may change when a run is resumed, by the start of their names, and the note about each ("":
+# none). All other fields change the result, including fields that a later version adds.
 MAY_CHANGE = {
     "checkpoint.": "",
     "eval.": "",
@@ -44,18 +44,18 @@ MAY_CHANGE = {
     "train.devices": "",
     "train.parameter_shards": "",
     "dry_run": "",
-    "init_from": "",  # a run that has checkpoints starts from none
+    "init_from": "",  # a run with checkpoints ignores it
     "train.precision": _ROUNDING,
     "train.remat": _ROUNDING,
-    "data.image_backend": _ROUNDING,  # of pixels; the crops are the same
-    "data.corrupt": "unreadable images are treated otherwise from here on",
-    "data.eval_split": _MEASURED,  # other than eval_view and eval_crop_ratio, which make training views too
+    "data.image_backend": _ROUNDING,  # pixels are rounded; the crops are the same
+    "data.corrupt": "from now on, unreadable images are treated differently",
+    "data.eval_split": _MEASURED,  # eval_view and eval_crop_ratio are missing: training views use them too
     "data.eval_limit": _MEASURED,
 }
 
 
 def _word(field: str) -> str | None:
-    """What to say when the field has changed; None if it must not."""
+    """The note about a changed field; None if the field must not change."""
     return next((word for start, word in MAY_CHANGE.items() if field.startswith(start)), None)
 
 
@@ -66,20 +66,20 @@ def _shown(change: tuple[Any, Any]) -> str:
 def check_identity(
     workdir: Path, config: ConfigDict, step: int | None, accept: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Compares a run that has checkpoints with the configuration that it is to go on with.
+    """Compares a run that has checkpoints with the configuration that resumes it.
 
     Args:
       workdir: the run's directory.
       config: the present configuration.
-      step: of the run's newest checkpoint; None: a new run, which is like nothing yet.
+      step: step of the run's newest checkpoint; None for a new run, which is not compared.
       accept: fields that may differ although they change the result.
 
     Returns:
-      all changes that the run went on with so far, to be stored; and what to tell.
+      All changes that were ever accepted, to be stored; and notes for the user.
 
     Raises:
-      ConfigError: fields that change the result differ and are not accepted, an accepted one does not exist,
-        or the stored configuration is missing or unreadable.
+      ConfigError: fields that change the result differ and are not accepted, an accepted field does not
+        exist, or the stored configuration is missing or unreadable.
     """
     for fault in filter(None, (field_fault(name) for name in accept if name not in REMOVED)):
         raise ConfigError(f"--accept_changes: {fault}")
@@ -91,9 +91,8 @@ def check_identity(
         accepted = read_accepted(path)
     except ConfigError as error:
         raise ConfigError(
-            f"{error}\nThe run has checkpoints, but nothing says what they were trained with: put the file "
-            "back, or take another --workdir and start from the weights with "
-            f"--config.init_from={workdir}."
+            f"{error}\nThe run has checkpoints, but their configuration is unknown. Restore the file, or use "
+            f"another --workdir and start from the weights with --config.init_from={workdir}."
         ) from error
     changes = {name: (value, GONE) for name, value in read_removed(path).items()}
     changes |= differences(before.to_dict(), config.to_dict(), defaults())
@@ -103,8 +102,8 @@ def check_identity(
         lines = "\n".join(f"  {name}: {_shown(faults[name])}" for name in refused)
         raise ConfigError(
             f"{workdir} was trained with other settings, which change the result (field: stored, now):\n"
-            f"{lines}\nUse the stored ones (train.py takes them without --config), or another --workdir. "
-            f"To go on with these all the same: --accept_changes={','.join([*accept, *refused])}"
+            f"{lines}\nUse the stored settings (train.py without --config does), or another --workdir. To "
+            f"continue with the new ones: --accept_changes={','.join([*accept, *refused])}"
         )
     notes = [f"{name}: {_shown(changes[name])}: {_word(name)}" for name in changes if _word(name)]
     notes += [f"accepted change of {name}: {_shown(faults[name])}" for name in faults]
@@ -117,11 +116,13 @@ def check_identity(
 
 @contextmanager
 def sole_job(workdir: Path) -> Iterator[None]:
-    """Makes the run's directory and keeps other jobs out of it; of several processes the first does.
+    """Creates the run's directory and locks it against other jobs.
+
+    If there are several processes, the first one does this.
 
     Raises:
-      OccupiedError: another live job is in.
-      ConfigError: the directory cannot be made or written to.
+      OccupiedError: another live job uses the directory.
+      ConfigError: the directory cannot be created or written to.
     """
     with ExitStack() as stack:
 
@@ -130,34 +131,35 @@ def sole_job(workdir: Path) -> Iterator[None]:
                 workdir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(sole_writer(workdir))
             except OSError as error:
-                raise ConfigError(f"cannot make the run directory {workdir}: {error}") from error
+                raise ConfigError(f"cannot create the run directory {workdir}: {error}") from error
 
         of_first(enter)
         yield
 
 
 class TerminatedError(Exception):
-    """SIGTERM ended the run after `step` updates, whose checkpoint is written."""
+    """SIGTERM ended the run after `step` updates. The checkpoint of this step is written."""
 
     def __init__(self, step: int) -> None:
-        """After `step` updates."""
-        super().__init__(f"terminated after step {step}, whose checkpoint is written")
+        """Makes the error for a run that ended after `step` updates."""
+        super().__init__(f"terminated after step {step} and saved its checkpoint")
 
 
 @contextmanager
 def watch_for_termination() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells, after a step or between batches, whether SIGTERM has come: stop there.
+    """Yields a function that returns whether SIGTERM has come.
 
-    A second SIGTERM ends the process at once. Of several processes any may get the signal, and all must ask
-    equally often: JAX's coordination service, which handles it then, makes all stop at the same place.
-    Outside the main thread, where Python handles no signals, a single process never stops.
+    Call it after a step or between batches, and stop if it returns True. A second SIGTERM ends the process at
+    once. If there are several processes, any of them may receive the signal, and all must call the function
+    equally often. JAX's coordination service then handles the signal and stops all of them at the same place.
+    Outside the main thread Python handles no signals, so a single process never stops there.
     """
     came = threading.Event()
     if jax.process_count() > 1:
 
         def agreed() -> bool:
             if not came.is_set() and multihost_utils.reached_preemption_sync_point(next(_ASKED)):
-                came.set()  # the service says so only once
+                came.set()  # the service reports it only once
             return came.is_set()
 
         yield agreed
@@ -181,10 +183,10 @@ def watch_for_termination() -> Iterator[Callable[[], bool]]:
 def until_termination(
     batches: Iterable[Batch], step: int, stop_requested: Callable[[], bool]
 ) -> Iterator[Batch]:
-    """The batches of an evaluation after `step` updates, which SIGTERM ends between two of them.
+    """The batches of an evaluation after `step` updates. SIGTERM ends it between two batches.
 
     Raises:
-      TerminatedError: it came; the checkpoint of `step` is there, or to be written.
+      TerminatedError: SIGTERM came. The caller makes sure that the checkpoint of `step` is written.
     """
     for batch in batches:
         if stop_requested():

@@ -1,4 +1,4 @@
-"""From a configuration to all that a run is made of: here, and only here, is it read."""
+"""Makes all parts of a run from a configuration. The configuration is read only here."""
 
 import dataclasses
 import functools
@@ -40,14 +40,14 @@ from aliasfree_jax.training.state import StateBuilder, TrainState
 from aliasfree_jax.training.step import Predict, TrainStep, make_predict, make_train_step
 from aliasfree_jax.transform import what_is_left
 
-# (images -> logits, batches) -> named results; passed in, so that training knows no evaluation.
+# (images -> logits, batches) -> named results. It is passed in, so that training does not import evaluation.
 Evaluate = Callable[[Callable[[Any], jax.Array], Iterable[Mapping[str, Any]]], Mapping[str, float]]
-OF_IMAGES = ("images", "skipped")  # results that are the same for all weights
-VALIDATION, TEST = "validation", "test"  # images: part of the training split, or the evaluation split
+OF_IMAGES = ("images", "skipped")  # results that do not depend on the weights
+VALIDATION, TEST = "validation", "test"  # images held out of the training split, or the evaluation split
 
 
 def model_options(config: ConfigDict, num_classes: int) -> dict[str, Any]:
-    """The keyword arguments of `create_model` that a configuration and the number of classes imply."""
+    """The keyword arguments of `create_model` for a configuration and a number of classes."""
     return {
         **PRECISIONS[config.train.precision],
         # Only ConvNeXts have the option.
@@ -78,9 +78,12 @@ def make_card(config: ConfigDict, class_names: Iterable[str], origin: str) -> Mo
 
 
 def check_network(config: ConfigDict) -> None:
-    """Raises what is wrong with the network's options, task or image size, before any data is read.
+    """Checks the network's options, task and image size before any data are read.
 
-    Warns if an exact sampler is asked for where something else breaks invariance.
+    Warns if the network has an exact sampler, but something else breaks its invariance.
+
+    Raises:
+      AliasFreeError: the options, the task or the image size do not fit the network.
     """
     card = make_card(config, ["a class"], "")
     network = network_of(card)
@@ -91,7 +94,7 @@ def check_network(config: ConfigDict) -> None:
     elif left := what_is_left(card.model, network, card.options):
         warnings.warn(left, stacklevel=1)
     if isinstance(network, Adapted):
-        return  # what it gives is looked at when the number of classes is known
+        return  # its output is checked when the number of classes is known
     image = jax.ShapeDtypeStruct((1, card.image_size, card.image_size, card.channels), jax.numpy.float32)
     outputs, _ = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, train=False), image)
     dense = outputs.ndim == image.ndim
@@ -102,25 +105,33 @@ def check_network(config: ConfigDict) -> None:
             else ("one vector", "'classification', or model.name to a U-Net or DeepLabV3+ (unet_*, deeplab*)")
         )
         raise ConfigError(
-            f"model.name = {card.model!r} gives {given} for an image, which does not fit task = "
+            f"model.name = {card.model!r} returns {given} for each image, which does not fit task = "
             f"{config.task!r}: set task to {others}."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated while a network trains, and how."""
+    """The evaluation of a network during training.
+
+    Attributes:
+      measure: the function that evaluates.
+      batches: makes the batches of all images, with this process's rows.
+      skips: whether unreadable images are left out and counted.
+      images: name of the images: VALIDATION or TEST.
+      best: the best network by this result is kept; "": none.
+    """
 
     measure: Evaluate
-    batches: Callable[[], BatchStream]  # of all images, this process's rows
-    skips: bool  # unreadable images are left out, and counted
-    images: str  # which: VALIDATION or TEST
-    best: str  # the best network by this result is kept; "": none
+    batches: Callable[[], BatchStream]
+    skips: bool
+    images: str
+    best: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network with its two computations, each compiled when it is first used."""
+    """A network with its two functions, each compiled at its first use."""
 
     module: nn.Module
     train_step: TrainStep
@@ -129,24 +140,37 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """All that a configuration decides about a run; nothing of it changes while the run trains."""
+    """All decisions that a configuration makes about a run. They do not change during training.
+
+    Attributes:
+      mesh: the devices.
+      plan: the durations.
+      keep: number of checkpoints to keep.
+      batches: (start_step=...) -> training batches with this process's rows.
+      draw_batch: writes a picture of images as the network sees them.
+      card: describes the network.
+      network: the network and its functions.
+      states: makes the initial state.
+      evaluation: the evaluation during training; None: none.
+      notes: lines for the user.
+    """
 
     mesh: Mesh
     plan: Plan
-    keep: int  # checkpoints
-    batches: Callable[..., BatchStream]  # (start_step=...) -> training batches, this process's rows
-    draw_batch: Callable[[Path, np.ndarray], None]  # writes a picture of images as the network gets them
+    keep: int
+    batches: Callable[..., BatchStream]
+    draw_batch: Callable[[Path, np.ndarray], None]
     card: ModelCard
     network: Network
     states: StateBuilder
     evaluation: Evaluation | None
-    notes: list[str]  # to be told
+    notes: list[str]
 
     def evaluate(self, state: TrainState, stop_requested: Callable[[], bool]) -> dict[str, float]:
-        """What the evaluation finds; {} if there is none.
+        """The results of the evaluation; {} if there is none.
 
-        Where the state has averages, the results are theirs, and under names with `RAW` those of the raw
-        weights.
+        If the state has averages, the results are those of the averages. Names that start with `RAW` are
+        results of the raw weights.
 
         Raises:
           TerminatedError: SIGTERM came.
@@ -173,11 +197,16 @@ class Setup:
 def fit_sources(
     train: Source, held_out: Source | None, stored: ModelCard | None, *, accept_class_names: bool
 ) -> tuple[Source, Source | None, list[str]]:
-    """Both splits with labels that mean the same, and what they mean in a run that goes on; notes on it.
+    """Makes labels mean the same in both splits, and in the run that is resumed.
 
     Args:
-      stored: the card of the run that goes on; None for a new one.
+      train: the training split.
+      held_out: the evaluation split; None if there is none.
+      stored: the card of the run that is resumed; None for a new run.
       accept_class_names: see `data.class_names`.
+
+    Returns:
+      Both splits, and notes for the user.
 
     Raises:
       ClassNamesError: the run, or the training split, has other classes.
@@ -201,7 +230,7 @@ def fit_sources(
 def _network(
     config: ConfigDict, card: ModelCard, plan: Plan, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> Network:
-    """The model, with what the configuration says of its updates."""
+    """The network, and its training step as configured."""
     module = network_of(card)
     heat = temperature(config.train.temperature, plan)
     step = make_train_step(
@@ -225,9 +254,9 @@ def _open_data(
     stored: ModelCard | None,
     accept_class_names: bool,
 ) -> tuple[Source, Evaluation | None, list[str]]:
-    """The images to train on, those to evaluate on, and notes.
+    """The training images, the evaluation, and notes.
 
-    The arguments are those of `set_up`; `stored` is the card of the run that goes on.
+    The arguments are those of `set_up`; `stored` is the card of the run that is resumed.
     """
     if sources is None:
         train = open_source(config.data, train=True, task=config.task)
@@ -243,11 +272,12 @@ def _open_data(
     elif held_out is not None and config.checkpoint.best:
         notes.append(
             "best by test images: data.validation=0, so the network in best/ is chosen on the evaluation "
-            "split, and its results there are too good; data.validation=0.1 holds training images out for it"
+            "split, and its results there are too good; data.validation=0.1 chooses on held-out training "
+            "images"
         )
     evaluation = None
     if evaluate is not None and held_out is not None:
-        # Training images that are held out are left out if unreadable, as the others are; of a test set none.
+        # Unreadable images are skipped if they come from the training split, but never in a test set.
         skips = images == VALIDATION and config.data.corrupt == "skip"
         batches = functools.partial(
             own_eval_batches, held_out, config.data, config.eval.batch_size, skip=skips
@@ -265,11 +295,15 @@ def set_up(
     workdir: Path | None = None,
     accept_class_names: bool = False,
 ) -> Setup:
-    """All that `config` decides about a run.
+    """Makes all decisions that `config` makes about a run.
 
     Args:
-      evaluate: see `loop.run`, as are sources, origin and accept_class_names.
-      workdir: of the run; if it goes on, it keeps its classes.
+      config: the configuration.
+      evaluate: see `loop.run`.
+      sources: see `loop.run`.
+      origin: see `loop.run`.
+      workdir: directory of the run. If the run is resumed, it keeps its classes.
+      accept_class_names: see `loop.run`.
 
     Raises:
       AliasFreeError: the configuration is invalid, or does not fit the devices or the data.

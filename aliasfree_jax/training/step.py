@@ -1,7 +1,7 @@
-"""The compiled training step and the compiled prediction, the same code for one device and for many.
+"""The compiled training step and the compiled prediction: the same code for one or many devices.
 
-Both are `jax.jit` over a mesh with the batch divided, everything else replicated or sharded: sums over the
-batch are sums over all devices, so batch statistics, loss and gradients are those of the whole batch.
+Both are `jax.jit` over a mesh. The batch is divided; everything else is replicated or sharded. Sums over the
+batch are sums over all devices. So batch statistics, loss and gradients are those of the whole batch.
 """
 
 import dataclasses
@@ -31,19 +31,19 @@ Gradients = tuple[PyTree, tuple[dict[str, PyTree], Metrics]]  # and updated coll
 
 
 def _kept(new: PyTree, old: PyTree) -> PyTree:
-    """`new` in the number formats of `old`: under x64 a batch has wider statistics than its past."""
+    """`new` with the dtypes of `old`. Under x64 a batch has wider statistics than the stored ones."""
     return jax.tree.map(lambda n, o: n if n.dtype == o.dtype else n.astype(o.dtype), new, old)
 
 
 def random_streams(key: jax.Array) -> dict[str, jax.Array]:
-    """What the layers of a network that trains draw from, by the names of `STREAMS`."""
+    """The keys of the random streams `STREAMS`, which the layers use in training."""
     return {name: jax.random.fold_in(key, number) if number else key for number, name in enumerate(STREAMS)}
 
 
 def _make_gradients(
     module: nn.Module, objective: Objective, mixing: Mixing | None
 ) -> Callable[..., Gradients]:
-    """Of the loss of one micro-batch, a part of what an update averages over: so much as `counts` has."""
+    """The gradients of the loss of one micro-batch, divided by `counts` of the whole batch."""
 
     def loss_of(
         params: PyTree,
@@ -76,7 +76,7 @@ def _make_gradients(
 
 
 def _micro_batches(batch: Batch, steps: int, mesh: Mesh) -> Batch:
-    """[B, ...] -> [steps, B / steps, ...], every device keeping its own examples."""
+    """`[B, ...]` -> `[steps, B / steps, ...]`; every device keeps its examples."""
     sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
     def cut(array: jax.Array) -> jax.Array:
@@ -95,7 +95,7 @@ def _accumulated(
     steps: int,
     mesh: Mesh,
 ) -> Gradients:
-    """What `gradients` gives for the whole batch, computed in `steps` micro-batches."""
+    """The result of `gradients` for the whole batch, computed in `steps` micro-batches."""
     key = jax.random.fold_in(state.key, state.step)
     counts = {
         name: jnp.maximum(jnp.sum(term.counts(batch["label"]) * batch["mask"]), 1.0)
@@ -131,23 +131,23 @@ def make_train_step(
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
 ) -> TrainStep:
-    """A function (state, batch) -> (state, metrics) that updates the parameters once.
+    """A compiled function (state, batch) -> (state, metrics) that updates the parameters once.
 
-    The metrics are those of the batch before the update: the objective's, learning_rate and grad_norm
-    (before clipping). The state passed in is donated: its arrays must not be used again.
+    The metrics describe the batch before the update: those of the objective, learning_rate, and grad_norm
+    (before clipping). The input state is donated: its arrays must not be used again.
 
     Args:
       module: network with `apply(variables, images, train=True)`.
-      optimizer: as the state was made with.
-      schedule: what the optimizer uses, for the metrics only.
-      mesh: devices; the batch size must be a multiple of their number times `accumulation_steps`.
+      optimizer: the optimizer that made the state.
+      schedule: the optimizer's schedule, used here only for the metrics.
+      mesh: devices. The batch size must be a multiple of their number times `accumulation_steps`.
       scheduled: arguments of the network that change with the step: the temperature of learned samplers.
-      objective: what is averaged over a batch; the "loss" is what is minimised.
-      mixing: mixup and CutMix; the target of a mixed image, and the loss, is the mean of both labels' by
-        their shares, and its accuracy that for the label with the larger one.
-      accumulation_steps: micro-batches whose gradients are summed before the update; batch statistics
-        are those of the micro-batches.
-      ema_decay: d of the averages e = d e + (1 - d) m of all variables m, if the state keeps any.
+      objective: the quantities to average over a batch; "loss" is minimised.
+      mixing: mixup and CutMix. The loss of a mixed image is the mean of the losses for both labels, weighted
+        by their shares. Its accuracy refers to the label with the larger share.
+      accumulation_steps: number of micro-batches whose gradients are summed before the update. Batch
+        statistics are those of the micro-batches.
+      ema_decay: d in the averages e = d e + (1 - d) m of all variables m, if the state keeps averages.
     """
     gradients = _make_gradients(module, objective, mixing)
 
@@ -176,8 +176,8 @@ def make_train_step(
 def make_predict(module: nn.Module, mesh: Mesh) -> Predict:
     """A compiled function (variables, images) -> outputs of the network in evaluation mode.
 
-    The variables lie on the devices of the mesh, the images too or on the host. The outputs of all images
-    come to every device, and so to every process.
+    The variables must be on the devices of the mesh; the images may be there or on the host. Every device,
+    and so every process, receives the outputs of all images.
     """
 
     def predict(variables: PyTree, images: jax.Array) -> Any:

@@ -41,14 +41,14 @@ def encoded() -> Callable[..., bytes]:
 
 @pytest.fixture
 def fast_packages() -> None:
-    """Skips a test of the fast image backend where its packages are missing."""
+    """Skips a test of the fast image backend if its packages are missing."""
     for package in ("simplejpeg", "cykooz_resizer"):
         pytest.importorskip(package, reason="needs pip install 'aliasfree_jax[fast]'")
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """train: 3 cats, 2 dogs; val: 1 cat, 2 dogs; PNG of one colour each, so that images can be told apart."""
+    """train: 3 cats, 2 dogs; val: 1 cat, 2 dogs. Each PNG has one colour, which identifies it."""
     root = tmp_path / "tree"
     files = [
         "train/cat/a.png",

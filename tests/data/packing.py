@@ -1,4 +1,4 @@
-"""What tests of packed images share."""
+"""Shared helpers for tests of packed images."""
 
 import io
 
@@ -19,7 +19,7 @@ def jpeg(height=20, width=30, seed=0) -> bytes:
 
 
 def in_process(monkeypatch):
-    """Shards are written by this process, which is faster to start."""
+    """Writes shards in this process, which starts faster."""
 
     class Pool:
         def __init__(self, workers, context, begin, arguments):

@@ -18,7 +18,7 @@ from aliasfree_jax.errors import ConfigError
 
 
 class Scripted:
-    """A generator whose draws are written down in advance."""
+    """A generator with predefined draws."""
 
     def __init__(self, uniform, integers=()):
         self._uniform, self._integers = iter(uniform), iter(integers)
@@ -44,7 +44,7 @@ def test_random_box_by_hand():
     assert rng.bounds == [18, 38]
     # aspect 4/3 is wider than high: sqrt(8000 / 4 * 4 / 3) = 51.6, sqrt(8000 / 4 * 3 / 4) = 38.7
     assert random_box(80, 100, Scripted([0.25, np.log(4 / 3)], [0, 0]), (0.08, 1)) == Box(0, 0, 39, 52)
-    # the first rectangle, 89 x 89, is too high, the second is taken
+    # the first rectangle, 89 x 89, is too high; the second fits
     assert random_box(80, 100, Scripted([1.0, 0.0, 0.5, 0.0], [1, 2]), (0.08, 1)) == Box(1, 2, 63, 63)
 
 
@@ -53,7 +53,7 @@ def test_random_box_by_hand():
     [(10, 100, Box(0, 43, 10, 13)), (100, 10, Box(43, 0, 13, 10)), (90, 100, Box(0, 0, 90, 100))],
 )
 def test_random_box_falls_back_to_the_centre(height, width, box):
-    never = Scripted([1.2, 0.0] * 10)  # more than the whole area: does not fit
+    never = Scripted([1.2, 0.0] * 10)  # more than the whole area, so it does not fit
     assert random_box(height, width, never, (1.2, 1.2)) == box
 
 
@@ -62,7 +62,7 @@ def test_random_box_statistics():
     boxes = np.asarray([random_box(1000, 1000, rng, (0.1, 0.5)) for _ in range(2000)], float)
     top, left, height, width = boxes.T
     share, aspect = height * width / 1e6, width / height
-    # rounding of both sides changes the area by less than a side: 1/300 of it
+    # rounding of both sides changes the area by less than one side: 1/300 of it
     assert share.min() > 0.1 * 0.995 and share.max() < 0.5 * 1.005
     assert aspect.min() > 3 / 4 * 0.995 and aspect.max() < 4 / 3 * 1.005
     # every such box fits at once, so both are uniform; means within 4 standard errors of 2000 draws
@@ -129,7 +129,7 @@ def test_random_view_takes_every_place():
 
 
 def test_color_jitter_scales_brightness_contrast_and_saturation():
-    image = np.full((8, 8, 3), 100, np.uint8)  # no contrast, no colour: brightness alone shows
+    image = np.full((8, 8, 3), 100, np.uint8)  # no contrast, no colour: only brightness is visible
     levels = [color_jitter(image, np.random.default_rng(seed), 0.4).mean() for seed in range(200)]
     assert 59 <= min(levels) < 65 and 135 < max(levels) <= 141
     grey = color_jitter(noise(8, 8), np.random.default_rng(0), 1.0)
@@ -149,7 +149,7 @@ def test_random_erasing_replaces_one_rectangle_by_normal_numbers():
         aspects.append(rows.sum() / columns.sum())
         assert out.dtype == np.float32
     assert (image == 9).all()
-    # Rounding to whole pixels adds a little to either end.
+    # Rounding to whole pixels widens the range a little at both ends.
     assert 0.018 < min(shares) < 0.05 and 0.28 < max(shares) < 0.345
     assert 0.25 < min(aspects) < 0.4 and 2.5 < max(aspects) < 4
     assert abs(out[erased].mean()) < 0.2 and abs(out[erased].std() - 1) < 0.1

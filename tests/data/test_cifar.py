@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as distributed: pickles of Python 2, written here instruction by instruction."""
+"""CIFAR-10 and CIFAR-100 in their original files: pickles of Python 2, written instruction by instruction."""
 
 import os
 import pickle
@@ -40,7 +40,7 @@ def listed(values: list[bytes]) -> bytes:
 
 
 def array(shape: tuple[int, ...], raw: bytes, dtype: str = "u1") -> bytes:
-    """A numpy array as numpy 1 under Python 2 pickled it, its bytes a plain string."""
+    """A numpy array, pickled as by numpy 1 under Python 2, with its bytes as a plain string."""
     sizes = b"".join(map(number, shape))
     lengths = sizes + b"\x86" if len(shape) == 2 else b"(" + sizes + b"t"
     made = b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85U\x01b\x87Rq\t"
@@ -82,7 +82,7 @@ def cifar(tmp_path) -> Path:
 
 def test_the_files_written_here_are_what_pickle_reads(cifar):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numpy 2, on its older names
+        warnings.simplefilter("ignore")  # numpy 2 warns about its older names
         value = pickle.loads((cifar / "data_batch_2").read_bytes(), encoding="bytes")
     images, labels = pictures(1)
     assert set(value) == {b"batch_label", b"labels", b"data", b"filenames"} and value[b"labels"] == labels
@@ -124,7 +124,7 @@ def test_by_the_configuration(cifar):
 
 
 def test_pickled_again_by_python_3(cifar):
-    """With bytes as keys and protocol 2 or 4, as copies of the data set have it."""
+    """Some copies of the data set have bytes as keys and protocol 2 or 4."""
     images, labels = pictures(5)
     rows = images.transpose(0, 3, 1, 2).reshape(PER_BATCH, -1)
     for protocol in (2, 4):
@@ -166,7 +166,7 @@ HOSTILE = {
     "extension": (b"\x80\x02\x82\x01.", "the instruction EXT1, which plain data does not need"),
     "state": (b"\x80\x02}}U\x01aK\x01sb.", "tries to set attributes of a value of type dict"),
     "persistent": (b"\x80\x02U\x01aQ.", "refers to values outside the file"),
-    "list": (pickle.dumps([1], 2), "holds a list, not a dictionary"),
+    "list": (pickle.dumps([1], 2), "contains a list, not a dictionary"),
     "keys": (dictionary(labels=listed([])), "has no 'data', only labels"),
     "none": (b"\x80\x02}.", "has no 'labels', only nothing"),
     "text": (b"<html>404</html>", "instruction"),
@@ -183,10 +183,10 @@ WRONG = {
     "flat": (batch(IMAGES, LABELS, data=array((9216,), RAW)), r"got uint8\[9216\]"),
     "shape": (batch(IMAGES, LABELS, data=array((4, 3072), RAW)), r"shape \(4, 3072\) with 9216 bytes"),
     "dtype": (batch(IMAGES, LABELS, data=array((3, 1536), RAW, "i2")), r"got int16\[3, 1536\]"),
-    "objects": (batch(IMAGES, LABELS, data=array((3, 3072), RAW, "O8")), "'data' are no array of numbers"),
-    "no array": (batch(IMAGES, LABELS, data=text("abc")), "'data' are no array of numbers"),
-    "above": (batch(IMAGES, [0, 10, 1]), r"labels must lie in 0\.\.9, got 10"),
-    "below": (batch(IMAGES, [0, -1, 1]), r"labels must lie in 0\.\.9, got -1"),
+    "objects": (batch(IMAGES, LABELS, data=array((3, 3072), RAW, "O8")), "'data' is not an array of numbers"),
+    "no array": (batch(IMAGES, LABELS, data=text("abc")), "'data' is not an array of numbers"),
+    "above": (batch(IMAGES, [0, 10, 1]), r"labels must be in 0\.\.9, got 10"),
+    "below": (batch(IMAGES, [0, -1, 1]), r"labels must be in 0\.\.9, got -1"),
     "no number": (batch(IMAGES, LABELS, labels=listed([text("a")] * 3)), "'labels' is not a list of int"),
     "no list": (batch(IMAGES, LABELS, labels=text("abc")), "'labels' is not a list of int"),
 }
@@ -222,9 +222,9 @@ def test_files_that_are_missing(cifar):
 
 
 def test_other_data_beside_it(cifar, encoded):
-    """Class folders come first, as before; of two such data sets none is chosen."""
+    """Class folders come first. If there are two such data sets, neither is chosen."""
     shutil.copytree(cifar, cifar.parent / "copy")
-    with pytest.raises(DataError, match="several data sets: cifar-10-batches-py/, copy/. Choose one"):
+    with pytest.raises(DataError, match="several data sets: cifar-10-batches-py/, copy/. Set data.path"):
         open_images(cifar.parent, "train")
     image = cifar.parent / "val/a/0.png"
     image.parent.mkdir(parents=True)
@@ -237,5 +237,5 @@ def test_other_data_beside_it(cifar, encoded):
 def test_it_needs_no_packing(cifar, capsys):
     for path in (cifar, packed(cifar, "tar.gz")):
         assert main(["prepare", str(path), str(cifar.parent / "out")]) == 2
-        assert "needs no packing: train with --config.data.source=folder" in capsys.readouterr().err
+        assert "need no packing: train with --config.data.source=folder" in capsys.readouterr().err
     assert not (cifar.parent / "out").exists()

@@ -1,4 +1,4 @@
-"""Labels of some data to the outputs of a network, by the names of the classes."""
+"""Matches labels of data with outputs of a network, by the names of the classes."""
 
 import pickle
 
@@ -22,10 +22,10 @@ ANIMALS = ("ant", "bee", "cat")
         (ANIMALS, ANIMALS),
         (ANIMALS, list(ANIMALS)),
         (ANIMALS, (" ant", "bee\n", "cat ")),
-        (("caf\u00e9",), ("cafe\u0301",)),  # as Linux and Macintosh write it
+        (("caf\u00e9",), ("cafe\u0301",)),  # as written by Linux and by Macintosh
         (("crane", "crane", "ox"), ("crane", "crane", "ox")),  # ImageNet's English names
         (NUMBERED, NUMBERED),
-        (AS_TEXT, AS_TEXT),  # a run on numbered folders, and its own data
+        (AS_TEXT, AS_TEXT),  # a run on numbered folders, and its data
         (("class 0", "class 1"), ("0", "1")),
         (("0", "1"), ("00", "01")),
         (("0", "1"), (0, 1)),
@@ -65,7 +65,7 @@ BY_NAME = "labels are matched by name"
             ("n1", "n10", "n2"),
             (0, 1, 2),
             ("n1", "n10", "n2"),
-            "in order, as text and not as numbers: n1 = 0, n10 = 1, n2 = 2",
+            "in order (as text, not as numbers): n1 = 0, n10 = 1, n2 = 2",
         ),
         (
             placeholders(10),
@@ -100,7 +100,7 @@ def test_some_of_the_classes_where_that_is_allowed():
         "cat, ant"
     )
     assert match_classes(NUMBERED, ("10", "2"), subset=True).outputs == (10, 2)
-    # A name that stands for one class only, though another stands for two.
+    # One name belongs to one class only, although another belongs to two.
     assert match_classes(("crane", "crane", "ox"), ("ox",), subset=True).outputs == (2,)
     with pytest.raises(
         ClassNamesError, match="2 classes, the network has 3.*'bee', class 1 of the network, is"
@@ -108,8 +108,8 @@ def test_some_of_the_classes_where_that_is_allowed():
         match_classes(ANIMALS, ("ant", "cat"))
 
 
-BY_POSITION = "If label k means class k of the network all the same, pass --accept_class_names"
-NEEDS = "--accept_class_names, which takes labels by position, needs equal numbers"
+BY_POSITION = "If label k nevertheless means class k of the network, pass --accept_class_names"
+NEEDS = "--accept_class_names takes labels by position, so it needs equally many classes"
 
 
 @pytest.mark.parametrize("subset", [False, True])
@@ -119,7 +119,7 @@ NEEDS = "--accept_class_names, which takes labels by position, needs equal numbe
         (
             ANIMALS,
             ("wolf", "yak", "zebra"),
-            "'wolf', class 0 of the data, .* class 0 is 'ant'; so are 2 more",
+            "'wolf', class 0 of the data, .* class 0 is 'ant'; 2 more classes are unknown too",
             BY_POSITION,
         ),
         (
@@ -145,7 +145,7 @@ NEEDS = "--accept_class_names, which takes labels by position, needs equal numbe
         (placeholders(4), ANIMALS, "3 classes, the network has 4, .* 'ant', class 0", NEEDS),
         (("a", "b", "c", "d"), ("0", "1", "2"), "3 classes, the network has 4, .* '0', class 0", NEEDS),
         (("a", "b", "c"), ("1", "2", "3"), "'1', class 0 of the data", BY_POSITION),  # from 1: positions?
-        (("1", "2", "3"), ("0", "1", "2"), "'0', class 0 of the data", BY_POSITION),  # 1 is not 1's neighbour
+        (("1", "2", "3"), ("0", "1", "2"), "'0', class 0 of the data", BY_POSITION),  # shifted by one
         (AS_TEXT, tuple("abcdefghijk"), "'a', class 0 of the data", BY_POSITION),  # which is 10?
     ],
 )
@@ -159,13 +159,13 @@ def test_other_classes_are_refused(known, found, said, way, subset):
 def test_accepting_takes_positions():
     match = match_classes(ANIMALS, ("wolf", "yak", "zebra"), accept=True)
     assert match.outputs == (0, 1, 2) and match.class_names == ("wolf", "yak", "zebra")
-    assert match.note.startswith("class names: not compared (--accept_class_names), labels are taken as ")
+    assert match.note.startswith("class names: not compared (--accept_class_names). Labels are taken as ")
     assert "wolf = ant, yak = bee" in match.note
-    # Folders in the order of text, as their own program numbered them.
+    # Folders in alphabetical order, as other programs number them.
     assert match_classes(NUMBERED, AS_TEXT, accept=True).outputs == tuple(range(11))
     assert match_classes(ANIMALS, ("0", "1", "2"), accept=True).class_names == ANIMALS
-    assert match_classes(ANIMALS, ("cat",), accept=True, subset=True).outputs == (2,)  # by name, as ever
-    with pytest.raises(ClassNamesError, match="needs equal numbers"):
+    assert match_classes(ANIMALS, ("cat",), accept=True, subset=True).outputs == (2,)  # by name, as always
+    with pytest.raises(ClassNamesError, match="needs equally many classes"):
         match_classes(ANIMALS, ("wolf", "yak"), accept=True, subset=True)
 
 
@@ -180,8 +180,8 @@ def test_a_source_gets_the_labels_and_names_of_the_network():
     assert (len(fitted), fitted.class_names, fitted.labels.tolist()) == (6, ANIMALS, [2, 0, 1, 2, 2, 0])
     assert [fitted[i].label for i in range(6)] == [2, 0, 1, 2, 2, 0]
     assert fitted[3].name == source[3].name and fitted[3].image is not None
-    assert pickle.loads(pickle.dumps(fitted))[0].label == 2  # goes to the workers of the pipeline
-    # Balanced by the new labels: of three images one a class.
+    assert pickle.loads(pickle.dumps(fitted))[0].label == 2  # workers of the pipeline receive it
+    # Balanced by the new labels: three images, one of each class.
     assert limit(fitted, 3).labels.tolist() == [2, 0, 1] and limit(fitted, 3).class_names == ANIMALS
 
 
@@ -202,7 +202,7 @@ def test_numbers_get_the_networks_names():
 
 
 class Unlabelled:
-    """As the test split of a data set without labels."""
+    """Like the test split of a data set without labels."""
 
     class_names = ("b", "a")
 

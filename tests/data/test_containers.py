@@ -1,4 +1,4 @@
-"""One tree gives the same classes, images, labels and warning from every container."""
+"""One tree has the same classes, images, labels and warning in every container."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ FOLDERS = "cat dog.png 10 9 empty deeper.jpg Ünïcode v1.2".split()
 
 
 def pack(tree: Path, kind: str, prefix: str = "", folders: bool = True) -> Path:
-    """All of `tree` in an archive; entries for folders are optional in both formats."""
+    """Packs `tree` into an archive. Entries for folders are optional in both formats."""
     path = tree.parent / f"{tree.name}-{folders}.{kind}"
     entries = [p for p in sorted(tree.rglob("*")) if folders or p.is_file()]
     if kind == "zip":
@@ -41,7 +41,7 @@ def pack(tree: Path, kind: str, prefix: str = "", folders: bool = True) -> Path:
 
 
 def grow(folder: Path, rng: np.random.Generator, depth: int = 0) -> None:
-    """Random files and folders; each file holds its own path, so that files can be told apart."""
+    """Random files and folders. Each file contains its path, which identifies it."""
     folder.mkdir(parents=True)
     for name in rng.choice(FILES, rng.integers(0, 5), replace=False):
         (folder / name).write_text(str(folder / name))
@@ -51,7 +51,7 @@ def grow(folder: Path, rng: np.random.Generator, depth: int = 0) -> None:
 
 
 def seen(path: Path, split: str) -> tuple:
-    """All that a source says of itself, without the name of its container."""
+    """Everything that a source reports, without the name of its container."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -65,7 +65,7 @@ def seen(path: Path, split: str) -> tuple:
 
 
 def by_definition(split: Path) -> dict[str, list[str]]:
-    """Class -> its images, in the plainest words."""
+    """The images of each class, by the simplest code."""
     classes: dict[str, list[str]] = {}
     for path in sorted(p for p in split.rglob("*") if p.is_file()):
         parts = path.relative_to(split).parts
@@ -100,7 +100,7 @@ def test_any_tree(tmp_path, seed):
             assert {data.decode() for _, data, _ in directory[1]} == {p for k in expected.values() for p in k}
         for kind in KINDS:
             assert seen(pack(tree, kind), split) == directory, kind
-        # Without entries for folders an empty one is not there, so it is not named; all else is the same.
+        # Without entries for folders, an empty folder is invisible and not reported. All else is the same.
         for kind in ("tar", "zip"):
             assert seen(pack(tree, kind, folders=False), split)[:3] == directory[:3] or len(directory) == 1
 
@@ -125,7 +125,7 @@ def test_all_that_is_ignored_is_named_once(stray):
     assert [str(warning.message) for warning in caught] == [
         f"{stray}/val: ignored 9 files or folders: .db (1, first b/Thumbs.db), .md (1, first c/z.md), "
         ".txt (2, first a/x.txt), by-product folders (2, first @eaDir), class folders without images, which "
-        "are no classes (1, first c), hidden (1, first .DS_Store), outside class folders (1, first 2.png)."
+        "are not classes (1, first c), hidden (1, first .DS_Store), outside class folders (1, first 2.png)."
     ]
 
 
@@ -154,7 +154,7 @@ def test_a_class_folder_that_is_empty_in_train_only(stray):
     shutil.copytree(stray / "val", stray / "train")
     (stray / "train/a/0.png").unlink()
     for path in (stray, pack(stray, "tar.gz"), pack(stray, "zip")):
-        with pytest.raises(DataError, match="train does not have.*: a. train/a is there, without images"):
+        with pytest.raises(DataError, match="train does not have.*: a. train/a exists, but has no images"):
             FolderSource(path, "val")
 
 
@@ -186,7 +186,7 @@ def test_a_zip_with_backslashes(stray):
 
 @pytest.mark.parametrize("name", ["a/link.png", "a/@eaDir/link.png", "a/link"])
 def test_links_in_a_tar(stray, name):
-    """Of images they are refused; others are counted, as any file that is no image."""
+    """Links that look like images are refused; others are counted like any file that is not an image."""
     (stray / "val" / name).symlink_to(stray / "val/a/0.png")
     path = pack(stray, "tar.gz")
     if name == "a/link.png":
@@ -229,7 +229,7 @@ def test_extensions_are_those_that_pillow_opens():
 
 def test_folders_that_cannot_be_listed_and_links_in_circles(stray, monkeypatch):
     (stray / "val/a/self").symlink_to(stray / "val")
-    with pytest.raises(DataError, match="val/a/self is a link to a folder that holds it"):
+    with pytest.raises(DataError, match="val/a/self is a link to a folder that contains it"):
         FolderSource(stray, "val")
     (stray / "val/a/self").unlink()
     listing = os.scandir

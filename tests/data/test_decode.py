@@ -72,7 +72,7 @@ def test_exif_orientation(orientation, upright):
     exif[0x0112] = orientation
     data = save(Image.fromarray(COLOURS), exif=exif)
     np.testing.assert_array_equal(decode(data, "x", exif=True), upright)
-    np.testing.assert_array_equal(decode(data, "x"), COLOURS)  # as by the originals' loader
+    np.testing.assert_array_equal(decode(data, "x"), COLOURS)  # like the originals' loader
 
 
 def test_damaged_exif_does_not_matter():

@@ -20,7 +20,7 @@ from aliasfree_jax.data.sources import IGNORED, task_of
 from aliasfree_jax.errors import ConfigError, DataError
 
 RGB = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-SIZES = {"2007_000032": (30, 41), "2007_000039": (33, 28), "2007_000063": (21, 50)}  # odd ones
+SIZES = {"2007_000032": (30, 41), "2007_000039": (33, 28), "2007_000063": (21, 50)}  # some odd sizes
 
 
 def save(path, pixels, palette=False, **options):
@@ -49,9 +49,9 @@ def voc(tmp_path):
     for seed, (name, sides) in enumerate(SIZES.items()):
         mask = mask_of_sides(sides, seed)
         save(root / f"SegmentationClass/{name}.png", mask, palette=True)
-        save(root / f"SegmentationClassAug/{name}.png", mask)  # grey, as it is distributed
+        save(root / f"SegmentationClassAug/{name}.png", mask)  # grey, as in the original files
         save(root / f"JPEGImages/{name}.jpg", np.stack([mask] * 3, -1), quality=95)
-    save(root / "JPEGImages/2007_000001.jpg", np.zeros((9, 9, 3), np.uint8))  # without a mask, in no list
+    save(root / "JPEGImages/2007_000001.jpg", np.zeros((9, 9, 3), np.uint8))  # without a mask, and in no list
     lists = root / "ImageSets/Segmentation"
     lists.mkdir(parents=True)
     names = list(SIZES)
@@ -83,7 +83,7 @@ def test_voc_is_found_and_its_masks_are_those_written(above, voc, voc_config):
     assert source.class_names == tuple(VOC_CLASSES) and len(VOC_CLASSES) == 21
     assert len(source) == 2 and len(opened(voc_config, train=False)) == 1
     assert pickle.loads(pickle.dumps(source))[1] == source[1]
-    # Of just the batch's size nothing is resized: the mask is the one written, palette or not.
+    # At the batch's size nothing is resized: the mask is the stored one, with or without palette.
     mask = mask_of_sides((16, 16), 7)
     for name in SIZES:
         save(voc / f"SegmentationClass/{name}.png", mask, palette=True)
@@ -120,7 +120,7 @@ def test_voc_from_a_tar(voc, voc_config, tmp_path):
 
 
 def faulty(voc, name):
-    """Makes one fault in the validation image's files; what is said of it."""
+    """Makes one fault in the validation image's files. Returns a pattern of the error message."""
     mask, image = voc / "SegmentationClass/2007_000063.png", voc / "JPEGImages/2007_000063.jpg"
     val = voc / "ImageSets/Segmentation/val.txt"
     match name:
@@ -131,7 +131,7 @@ def faulty(voc, name):
             )
         case "missing image":
             image.unlink()
-            return r"names 1 of 1 images that are not there: VOC2012/JPEGImages/2007_000063.jpg. Unpack"
+            return r"names 1 of 1 images that do not exist: VOC2012/JPEGImages/2007_000063.jpg. Unpack"
         case "empty list":
             val.write_text("\n\n")
             return r"val.txt names no images"
@@ -146,12 +146,10 @@ def faulty(voc, name):
             return "1 of 1 images have no mask.*Unpack SegmentationClass"
         case "several years":
             shutil.copytree(voc, voc.parent / "VOC2007")
-            return "holds several data sets: VOC2007/, VOC2012/. Choose one"
+            return "contains several data sets: VOC2007/, VOC2012/. Set data.path"
         case "other size":
             save(mask, mask_of_sides((22, 50)), palette=True)
-            return (
-                r"2007_000063.png is 22 x 50 pixels, its image .*2007_000063.jpg 21 x 50.*Give both the same"
-            )
+            return r"2007_000063.png has 22 x 50 pixels, its image .*2007_000063.jpg 21 x 50.*Make the sizes"
         case "class beyond":
             pixels = mask_of_sides((21, 50), 2)
             pixels[3, 5] = 37
@@ -161,7 +159,7 @@ def faulty(voc, name):
             )
         case "colours":
             save(mask, np.stack([mask_of_sides((21, 50))] * 3, -1))
-            return r"63.png is an image of colours \(RGB\), not a mask: expected a PNG.*Replace each colour"
+            return r"63.png is a colour image \(RGB\), not a mask: expected a PNG.*Replace each colour"
         case "damaged":
             mask.write_bytes(mask.read_bytes()[:60])
             return r"63.png: cannot decode these 60 bytes as a mask"
@@ -188,7 +186,7 @@ def test_a_directory_without_voc_says_what_is_expected(voc_config, tmp_path):
     (tmp_path / "empty").mkdir()
     voc_config.path = str(tmp_path / "empty")
     with pytest.raises(
-        DataError, match="does not hold JPEGImages, SegmentationClass and .*host.robots.ox.ac.uk"
+        DataError, match="does not contain JPEGImages, SegmentationClass and .*host.robots.ox.ac.uk"
     ):
         opened(voc_config)
 
@@ -241,7 +239,7 @@ def test_a_folder_of_images_and_masks(layout, tmp_path, data_config):
     write_pairs(tmp_path, layout, "masks")
     data = data_config(source="folder", path=str(tmp_path), image_size=16, **RGB)
     root = tmp_path / ("deeper" if "deeper" in layout else "")
-    with pytest.raises(DataError, match="classes.txt is missing.*one a line, in the order"):
+    with pytest.raises(DataError, match="classes.txt is missing.*one per line, in the order"):
         opened(data)
     (root / "classes.txt").write_text("sky\nroad\n")
     with pytest.raises(DataError, match="has the class 2 .*expected 0 to 1"):
@@ -253,7 +251,7 @@ def test_a_folder_of_images_and_masks(layout, tmp_path, data_config):
         np.testing.assert_array_equal(batch["label"], np.rint(batch["image"][..., 0] * 255).astype(int) % 3)
     next(path for path in root.rglob("1.png") if "test" in path.parts and "masks" in path.parts).unlink()
     with pytest.raises(
-        DataError, match="1 of 2 images have no mask.*name of its image but for the extension"
+        DataError, match="1 of 2 images have no mask.*name of its image, except for the extension"
     ):
         opened(data, train=False)
 
@@ -290,7 +288,7 @@ def test_pairs_are_no_classes(labels, tmp_path, data_config):
     data = data_config(source="folder", path=str(tmp_path))
     for reads in (lambda: opened(data, task="classification"), lambda: open_sources(tmp_path)):
         with pytest.raises(
-            ConfigError, match=f"holds images and {labels}, which are no classes.*config.task"
+            ConfigError, match=f"contains images and {labels}, which are not classes.*config.task"
         ):
             reads()
 
@@ -366,7 +364,7 @@ def test_scenes_show_every_class_and_the_digits_stand_out():
 
 
 def test_a_scene_is_band_limited_and_wraps_round():
-    """The same scene at two resolutions: the finer one holds nothing that the coarser one does not."""
+    """The same scene at two resolutions: the finer one contains no higher frequencies."""
     for index in range(5):
         coarse, fine = (DigitScenesSource("train", size)[index] for size in (48, 96))
         spectrum = np.fft.fft2(fine.image[..., 0])
@@ -394,5 +392,5 @@ def test_images_beside_masks_are_restored_without_these(tmp_path, data_config):
 def test_several_trees_of_images(tmp_path, data_config):
     for name in ("one/train/0.png", "two/train/0.png"):
         save(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DataError, match="holds several trees: one/train, two/train. Choose one as data.path"):
+    with pytest.raises(DataError, match="contains several trees: one/train, two/train. Set data.path"):
         opened(data_config(source="folder", path=str(tmp_path)), task="regression")

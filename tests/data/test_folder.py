@@ -14,7 +14,7 @@ from aliasfree_jax.errors import DataError
 
 
 def pack(tree: Path, kind: str, prefix: str) -> Path:
-    """Packs the tree as the given kind of archive, its members starting with `prefix`."""
+    """Packs the tree into an archive of this kind. The members' names start with `prefix`."""
     path = tree.parent / f"packed.{kind}"
     files = sorted(p for p in tree.rglob("*") if p.is_file())
     if kind == "zip":
@@ -88,7 +88,7 @@ def test_only_val_is_enough_for_evaluation(tree):
     shutil.rmtree(tree / "train")
     assert len(FolderSource(tree, "val")) == 3
     for path in (tree, pack(tree, "tar", "x/"), pack(tree, "tar.xz", "")):
-        with pytest.raises(DataError, match="no split 'train'.*splits there: val"):
+        with pytest.raises(DataError, match="no split 'train'.*it has the splits val"):
             FolderSource(path, "train")
 
 
@@ -111,7 +111,7 @@ def test_nothing_there(tmp_path):
 
 
 def test_misspelt_split(tree):
-    with pytest.raises(DataError, match="no split 'trian'.*splits there: train, val"):
+    with pytest.raises(DataError, match="no split 'trian'.*it has the splits train, val"):
         FolderSource(tree, "trian")
 
 
@@ -168,7 +168,7 @@ def test_forked_process_opens_its_own_zip(tree, monkeypatch):
 
 def test_not_an_archive(tmp_path):
     (tmp_path / "page.tar").write_text("<html>404</html>" * 100)
-    with pytest.raises(DataError, match="neither a directory nor a whole .tar"):
+    with pytest.raises(DataError, match="neither a directory nor a complete .tar"):
         FolderSource(tmp_path / "page.tar", "val")
 
 

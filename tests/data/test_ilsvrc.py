@@ -1,4 +1,4 @@
-"""The tars of ILSVRC2012: what is read, and what is said of all else."""
+"""The tars of ILSVRC2012: what is read, and what is ignored."""
 
 import io
 import tarfile
@@ -23,7 +23,7 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 @pytest.fixture
 def ilsvrc(tmp_path):
-    """Three classes whose numbers in the kit are not in the order of their names."""
+    """Three classes whose numbers in the kit differ from the order of their names."""
     root = tmp_path / "ILSVRC2012"
     root.mkdir()
     with tarfile.open(root / TRAIN, "w") as outer:
@@ -52,14 +52,14 @@ def test_the_tars_of_imagenet(ilsvrc, tmp_path, monkeypatch):
     assert train.class_names == val.class_names == ("n01", "n02", "n03")
     seen = {train[i].name: (train[i].label, train[i].image) for i in range(6)}
     assert seen["n02/n02_1.JPEG"] == (1, jpeg(seed=1)) and seen["n01/n01_0.JPEG"] == (0, jpeg(seed=10))
-    # Images 1, 2, 3 are of the kit's classes 3, 1, 2: n02, n03, n01.
+    # Images 1, 2, 3 have the kit's classes 3, 1, 2: n02, n03, n01.
     assert [(val[i].name[-6], val[i].label) for i in range(3)] == [("1", 1), ("2", 2), ("3", 0)]
     assert val[0].image == jpeg(seed=101)
 
 
 def test_faults_of_the_tars_are_named(ilsvrc, tmp_path):
     (ilsvrc / DEVKIT).rename(ilsvrc / "kit.tar.gz")
-    with pytest.raises(DataError, match="labels of the validation images are in ILSVRC2012_devkit"):
+    with pytest.raises(DataError, match="labels of the validation images from ILSVRC2012_devkit"):
         prepare(ilsvrc, tmp_path / "out", **SIZES)
     (ilsvrc / "kit.tar.gz").rename(ilsvrc / DEVKIT)
     (ilsvrc / VAL).rename(ilsvrc / "val.tar")
@@ -68,7 +68,7 @@ def test_faults_of_the_tars_are_named(ilsvrc, tmp_path):
     (ilsvrc / "val.tar").rename(ilsvrc / VAL)
     with tarfile.open(ilsvrc / VAL, "a") as archive:
         add(archive, "ILSVRC2012_val_00000004.JPEG", jpeg())
-    with pytest.raises(DataError, match="has 4 images, .* has labels of 3"):
+    with pytest.raises(DataError, match="has 4 images, .* has 3 labels"):
         prepare(ilsvrc, tmp_path / "out", **SIZES)
     (ilsvrc / TRAIN).write_bytes(jpeg())
     with pytest.raises(DataError, match=f"{TRAIN} is missing, damaged, or not {TRAIN}"):
@@ -97,7 +97,7 @@ def test_other_files_in_the_tars_are_named(ilsvrc):
     assert train.class_names == ("n01",) and train.names == ["n01/n01_0.JPEG"]
     assert [str(warning.message) for warning in caught] == [
         f"{ilsvrc / TRAIN}: ignored 5 files or folders: .db (1, first Thumbs.db), .txt (1, first notes.txt), "
-        ".zip (1, first n03.zip), class folders without images, which are no classes (1, first n02.tar), "
+        ".zip (1, first n03.zip), class folders without images, which are not classes (1, first n02.tar), "
         "hidden (1, first ._n01_0.JPEG)."
     ]
     names = [f"ILSVRC2012_val_{index:08d}.JPEG" for index in (1, 2, 3)]
@@ -133,5 +133,5 @@ def test_a_damaged_kit_is_one_sentence(ilsvrc, kit):
             add(archive, name, data)
     if kit == "cut":
         path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DataError, match=f"labels of the validation images are in {DEVKIT}"):
+    with pytest.raises(DataError, match=f"labels of the validation images from {DEVKIT}"):
         module.open_sources(ilsvrc)

@@ -1,4 +1,4 @@
-"""The fast backend against Pillow: the same boxes, nearly the same pixels, the same errors."""
+"""The fast backend against Pillow: the same boxes, almost the same pixels, the same errors."""
 
 import io
 import pickle
@@ -30,7 +30,7 @@ needs_fast = pytest.mark.usefixtures("fast_packages")
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """Three slow waves a channel, away from 0 and 255: no overshoot is cut."""
+    """Three slow waves in each channel, away from 0 and 255, so that no overshoot is clipped."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     rng, image = np.random.default_rng(0), np.full((height, width, 3), 127.5)
     for channel in range(3):
@@ -74,7 +74,7 @@ def test_orientation_is_applied_if_asked(orientation):
 def test_other_files_go_to_pillow():
     image = Image.fromarray(smooth(24, 40))
     png = io.BytesIO()
-    image.save(png, "PNG")  # ImageNet has one that is called .JPEG
+    image.save(png, "PNG")  # ImageNet has a PNG that is called .JPEG
     np.testing.assert_array_equal(fast_decode(png.getvalue(), "x.JPEG"), np.asarray(image))
     cmyk = jpeg(image.convert("CMYK"))
     np.testing.assert_array_equal(fast_decode(cmyk, "x"), decode(cmyk, "x"))
@@ -109,7 +109,7 @@ def test_damaged_files_are_read_or_refused_as_by_pillow():
             assert words == expected_words
         else:
             np.testing.assert_array_equal(fast_decode(file, "x"), expected)
-    assert 10 < refused < 190  # both happened
+    assert 10 < refused < 190  # both cases happened
 
 
 @needs_fast
@@ -121,7 +121,7 @@ def test_resized_images_agree(shape, interpolation):
     image = smooth(*shape)
     expected, found = (r(image, 224, 200, interpolation).astype(int) for r in (resize, fast_resize))
     assert found.shape == (224, 200, 3)
-    # Both round to 8 bits after each of two passes, in other orders: each is within 1.2 of the exact value.
+    # Both round to 8 bits after each of two passes, in different orders: each is within 1.2 of exact.
     assert np.abs(found - expected).max() <= 2
     assert np.abs(found - expected).mean() < 0.25
 
@@ -144,7 +144,7 @@ def test_other_arrays_go_to_pillow(dtype, channels):
 @pytest.mark.parametrize("name", ["pillow", "fast"])
 def test_the_crop_is_the_box_of_the_generator(name):
     y, x = np.mgrid[:100, :150]
-    where = np.stack([2 * y, x, np.zeros_like(x)], -1).astype(np.uint8)  # colours tell the place
+    where = np.stack([2 * y, x, np.zeros_like(x)], -1).astype(np.uint8)  # colours identify the place
     crop_and_resize = image_backend(name).resize
     for seed in range(20):
         view = random_resized_crop(
@@ -152,8 +152,8 @@ def test_the_crop_is_the_box_of_the_generator(name):
         ).astype(float)
         top, left, height, width = random_box(100, 150, np.random.default_rng(seed), (0.3, 1.0))
         rows, columns = view[4:-4, :, 0].mean(1) / 2, view[:, 4:-4, 1].mean(0)
-        # A pixel of the view lies at the middle of its share of the box; bicubic keeps linear functions away
-        # from the border, up to rounding to 8 bits in each of two passes.
+        # A pixel of the view is at the middle of its part of the box. Bicubic keeps linear functions away
+        # from the border, except for rounding to 8 bits in each of two passes.
         middles = (np.arange(32) + 0.5) / 32
         np.testing.assert_allclose(rows, (top + height * middles - 0.5)[4:-4], atol=0.6)
         np.testing.assert_allclose(columns, (left + width * middles - 0.5)[4:-4], atol=1.2)
@@ -182,7 +182,7 @@ def test_crops_of_photographs_agree():
             for b in (image_backend("pillow"), image_backend("fast"))
         ]
         differences.append(np.abs(views[0].astype(int) - views[1]).mean())
-    # Rounding, and values cut at 0 and 255 between the passes, which photographs have at strong edges.
+    # Rounding, and values clipped at 0 and 255 between the passes, at the strong edges of photographs.
     assert np.mean(differences) < 0.25 and max(differences) < 0.5
 
 

@@ -1,4 +1,4 @@
-"""Masks and target images stay with their image, through every step and in every kind of stream."""
+"""Masks and target images stay aligned with their image, in every step and every kind of stream."""
 
 import itertools
 import zlib
@@ -21,13 +21,13 @@ EVERYTHING = {"flip": True, "circular_shift": 3, "zero_pad": 2}
 
 
 def coded(count: int = 5, height: int = 16, width: int = 16) -> ArraySource:
-    """Images whose values, of 255, are 10 times the classes of their pixels, in 1..19."""
+    """Images whose values (of 255) are 10 times the classes of their pixels, in 1..19."""
     classes = np.random.default_rng(0).integers(1, 20, (count, height, width))
     return ArraySource((classes * 10).astype(np.uint8)[..., None], classes, list(map(str, range(20))))
 
 
 def blocks(count: int = 4, height: int = 40, width: int = 52) -> ArraySource:
-    """As `coded`, but of one class in each of four large quarters, so that resized images show it inside."""
+    """Like `coded`, but with one class in each quarter, so that the inside survives resizing."""
     quarters = np.random.default_rng(0).integers(1, 20, (count, 2, 2))
     classes = quarters.repeat(height // 2, 1).repeat(width // 2, 2)
     return ArraySource((classes * 10).astype(np.uint8)[..., None], classes, list(map(str, range(20))))
@@ -53,26 +53,26 @@ def test_a_batch_of_masks_has_the_promised_form(data_config):
 
 @pytest.mark.parametrize("crop", ["none", "padded", "random"])
 def test_unresized_pixels_keep_their_class(crop, data_config):
-    """Every pixel of the image says its class; black, from outside, is ignored."""
+    """Every pixel of the image encodes its class. Black pixels come from outside and are ignored."""
     data = data_config(image_size=16, crop=crop, **EVERYTHING, **PLAIN)
     for batch in take(coded(), data, 6):
         outside = batch["label"] == IGNORED
         np.testing.assert_array_equal(outside, encoded_classes(batch) == 0)
         # float32 rounding of numbers below 20
         np.testing.assert_allclose(encoded_classes(batch)[~outside], batch["label"][~outside], atol=1e-4)
-        assert outside.mean() < 0.7  # 16 of 20 pixels a side, less 4 of the padding
+        assert outside.mean() < 0.7  # 16 of 20 pixels per side, minus 4 of the padding
 
 
 @pytest.mark.parametrize("crop", CROPS)
 def test_resized_pixels_keep_their_class_away_from_borders(crop, data_config):
-    """Interpolation blends next to a border of two classes only: elsewhere image and mask agree."""
+    """Interpolation blends only near a border of two classes. Elsewhere image and mask agree."""
     data = data_config(image_size=24, crop=crop, crop_scale=(0.3, 1.0), **EVERYTHING, **PLAIN)
     for batch in take(blocks(), data, 6):
         labels, agree = batch["label"], abs(encoded_classes(batch) - batch["label"]) < 0.05
         inside = labels != IGNORED
         assert set(np.unique(labels[inside])) <= set(range(1, 20))  # no blended numbers
         seen = (agree & inside).sum() / inside.sum()
-        assert seen > 0.6  # a few pixels on either side of the borders differ, more where views are small
+        assert seen > 0.6  # a few pixels on both sides of the borders differ, and more if views are small
 
 
 def test_colours_and_erasing_change_the_image_only(data_config):
@@ -89,10 +89,10 @@ def test_what_lies_outside_a_scaled_crop_is_the_mean_colour_and_ignored(data_con
     (batch,) = take(coded(), data, 1)
     outside = batch["label"] == IGNORED
     np.testing.assert_array_equal(outside.sum((1, 2)), 16 * 16 - 8 * 8)
-    # the mean colour is rounded to a byte: by at most half of one, over the standard deviation
+    # the mean colour is rounded to a byte: by at most half of one, divided by the standard deviation
     assert abs(batch["image"][..., 0][outside]).max() <= 0.5 / 255 / 0.2 + 1e-6
     corners = {tuple(np.argwhere(~label)[0]) for label in outside}
-    assert len(corners) > 1  # anywhere in the crop
+    assert len(corners) > 1  # at several places in the crop
 
 
 @pytest.mark.parametrize("size", [(7, 5), (20, 31), (10, 10)])
@@ -104,7 +104,7 @@ def test_nearest_takes_the_value_at_the_centre(size):
 
 @pytest.mark.parametrize("size", [24, 400])
 def test_evaluation_crops_the_centre_of_both_at_every_size(size, data_config):
-    """From 384 pixels on images of classes are squeezed: not those of masks."""
+    """From 384 pixels on, images for classification are squeezed; images with masks are not."""
     source = blocks(1, 200, 300)
     data = data_config(image_size=size, eval_crop_ratio=1.0, **PLAIN)
     (batch,) = eval_batches(source, data, batch_size=1)
@@ -113,7 +113,7 @@ def test_evaluation_crops_the_centre_of_both_at_every_size(size, data_config):
     assert (
         agree.mean() > 0.65
     )  # at 24 pixels four rows and columns next to the borders are blended: (20 / 24)^2
-    # the quarters of the centre crop, 200 of 300 pixels wide, are 100 wide each: half of what is seen
+    # the quarters of the centre crop, 200 of 300 pixels wide, are 100 wide each: half of the view
     assert (batch["label"][0, 0] == batch["label"][0, 0, 0]).sum() == pytest.approx(size / 2, abs=1)
 
 
@@ -164,7 +164,7 @@ def test_a_reduced_image_lacks_the_high_frequencies(data_config):
     source = OwnTargets(ArraySource(np.random.default_rng(0).random((1, 15, 15, 1), np.float32), [0]))
     (batch,) = eval_batches(source, data_config(image_size=15, reduction=3, **PLAIN), batch_size=1)
     spectra = {key: np.fft.fft2(batch[key][0, :, :, 0]) for key in ("image", "label")}
-    kept = abs(np.fft.fftfreq(15, 1 / 15)) <= 2  # what 5 samples hold
+    kept = abs(np.fft.fftfreq(15, 1 / 15)) <= 2  # frequencies that 5 samples can represent
     kept = kept[:, None] & kept[None]
     # float32 rounding of sums of 225 numbers up to 1
     np.testing.assert_allclose(spectra["image"], np.where(kept, spectra["label"], 0), atol=1e-3)
@@ -175,9 +175,9 @@ def test_fields_of_other_tasks_are_refused(data_config):
         ConfigError, match="rand_augment.*moves images without their masks.*data.rand_augment = ''"
     ):
         train_batches(coded(), data_config(rand_augment="rand-m9-inc1", **PLAIN), batch_size=1, seed=0)
-    with pytest.raises(ConfigError, match="data.noise = 0.1 .*'regression', and this is segmentation"):
+    with pytest.raises(ConfigError, match="data.noise = 0.1 .*'regression', but the task is segmentation"):
         eval_batches(coded(), data_config(noise=0.1, **PLAIN), batch_size=1)
-    with pytest.raises(ConfigError, match="data.reduction = 2 degrade.*this is classification"):
+    with pytest.raises(ConfigError, match="data.reduction = 2 are only.*task is classification"):
         eval_batches(DigitsSource("val", 8), data_config(reduction=2, **PLAIN), batch_size=1)
 
 
@@ -232,15 +232,15 @@ def test_channels_in_another_order_are_refused():
 @pytest.mark.parametrize(
     ("labels", "names", "match"),
     [
-        (np.zeros((2, 4, 5), int), None, r"got int64\[2, 4, 5\]. Masks are integers \[2, 4, 4\]"),
+        (np.zeros((2, 4, 5), int), None, r"got int64\[2, 4, 5\]. Masks must be integers \[2, 4, 4\]"),
         (np.zeros((2, 4, 4)), None, "expected 2 integer labels.*got float64"),
         (
             np.full((2, 4, 4), 3),
             ["a", "b"],
-            r"labels must lie in 0\.\.1 .*got 3\.\.3.*count nowhere have 255",
+            r"labels must lie in 0\.\.1 .*got 3\.\.3.*255 marks ignored",
         ),
-        (np.full((2, 4, 4, 1), 200.0), None, "images must lie in"),
-        (np.zeros((2, 4, 4, 3)), ["a"], "targets of 3 channels have 1 names"),
+        (np.full((2, 4, 4, 1), 200.0), None, "images must be in"),
+        (np.zeros((2, 4, 4, 3)), ["a"], "class_names has 1 names, but the targets have 3 channels"),
     ],
 )
 def test_arrays_that_are_no_labels_of_pixels(labels, names, match):
@@ -253,7 +253,7 @@ def test_arrays_that_are_no_labels_of_pixels(labels, names, match):
     [("none", False, 2000188320), ("padded", False, 593210080), ("padded", True, 4193975828)],
 )
 def test_streams_of_classification_are_what_they_were(crop, floats, crc, data_config):
-    """Checksums of the batches before masks travelled with images; nothing here is resized by a library."""
+    """Checksums of batches from before masks were supported. No library resizes anything here."""
     rng = np.random.default_rng(0)
     images = (
         rng.random((5, 8, 8, 1), np.float32)
@@ -296,5 +296,5 @@ def test_masks_without_a_task_are_refused(data_config):
         def __getitem__(self, index):
             return Example(np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), int), "scan 7")
 
-    with pytest.raises(DataError, match="scan 7 has labels of its pixels.*give it `task`, 'segmentation'"):
+    with pytest.raises(DataError, match="scan 7 has labels of pixels.*set it to 'segmentation'"):
         next(eval_batches(Untold(), data_config(**PLAIN), batch_size=1))

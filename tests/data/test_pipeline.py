@@ -26,7 +26,7 @@ GREY = {"mean": (0.0,), "std": (1.0,)}
 
 
 def numbered(count: int, size: int = 8) -> ArraySource:
-    """Images whose only colour and label are their own number."""
+    """Images whose only colour, and whose label, is their index."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, size, size, 1))
     return ArraySource(np.ascontiguousarray(images), np.arange(count))
 
@@ -56,7 +56,7 @@ def random_views(data_config):
 
 @pytest.fixture
 def damaged_tree(tree, encoded):
-    """A tree whose image train/cat/b.JPG is half a JPEG."""
+    """A tree in which train/cat/b.JPG is half a JPEG."""
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
     data = encoded(noise, "JPEG")
     (tree / "train/cat/b.PNG").rename(tree / "train/cat/b.JPG")
@@ -78,7 +78,7 @@ def test_batches_have_the_promised_form(data_config):
 
 def test_every_epoch_is_a_new_order_of_everything(data_config):
     labels = np.concatenate([b["label"] for b in take(numbered(10), data_config(**GREY), 10)[0]])
-    epochs = labels.reshape(4, 10)  # batches of 4 run across the epochs of 10
+    epochs = labels.reshape(4, 10)  # batches of 4 continue across the epochs of 10
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
@@ -135,7 +135,7 @@ def test_threads_do_not_change_the_stream(random_views, monkeypatch):
 
 @pytest.fixture
 def photographs(tree, encoded, monkeypatch):
-    """A tree of JPEGs of several sizes, which threads prepare as if they were large."""
+    """A tree of JPEGs of several sizes. Threads prepare them as if they were large."""
     monkeypatch.setattr(pipeline, "SMALL_IMAGE_BYTES", 0)
     rng = np.random.default_rng(0)
     for i, file in enumerate(sorted((tree / "train").rglob("*.[pP]*"))):
@@ -199,7 +199,7 @@ class OneFile:
 
 
 def pixels_of(source, data, train: bool) -> np.ndarray:
-    """The first view of the source's image, as bytes again."""
+    """The first view of the source's image, as bytes."""
     batch = take(source, data, 1)[0][0] if train else next(eval_batches(source, data, batch_size=1))
     return np.rint(batch["image"][0] * 255)
 
@@ -207,7 +207,7 @@ def pixels_of(source, data, train: bool) -> np.ndarray:
 @pytest.mark.parametrize("crop", ["none", "random", "random_resized", "evaluation"])
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_every_view_is_resized_as_asked(interpolation, crop, data_config, encoded):
-    """A square image, all of it (no other shape has its area): what is seen is Pillow's of that side."""
+    """A square image, used completely, since no other shape has its area. The view equals Pillow's resize."""
     image = np.random.default_rng(0).integers(0, 256, (24, 24, 3)).astype(np.uint8)
     train = crop != "evaluation"
     fields = {"eval_crop_ratio": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": interpolation}
@@ -296,7 +296,7 @@ def test_corrupt_image_is_skipped_and_counted(damaged_tree, data_config):
     source = FolderSource(damaged_tree, "train")
     data = data_config(corrupt="skip", crop="padded")
     batches, stream = take(source, data, 10)  # 40 examples: 8 epochs of 5, each with the bad one
-    assert stream.skipped >= 8  # more where the replacement was the bad image again
+    assert stream.skipped >= 8  # more if the replacement was the bad image again
     assert len(stream.first_skipped) == min(stream.skipped, pipeline.NAMES_KEPT)
     assert all("train/cat/b.JPG: cannot decode" in text for text in stream.first_skipped)
     assert all(b["mask"].all() for b in batches)
@@ -312,7 +312,7 @@ def test_corrupt_image_is_skipped_and_counted(damaged_tree, data_config):
 def test_nothing_but_corrupt_images_ends(damaged_tree, data_config):
     for file in (damaged_tree / "train").rglob("*.png"):
         file.write_bytes(b"")
-    with pytest.raises(DataError, match="101 unreadable training images in a row"):
+    with pytest.raises(DataError, match="101 training images in a row are unreadable"):
         take(FolderSource(damaged_tree, "train"), data_config(corrupt="skip"), 1)
 
 
@@ -322,7 +322,7 @@ def test_evaluation_never_skips_unasked(damaged_tree, data_config):
         list(eval_batches(source, data, batch_size=2))
     stream = eval_batches(source, data, batch_size=2, skip=True)
     masks = [batch["mask"].tolist() for batch in stream]
-    assert masks == [[1, 0], [1, 1], [1, 0]]  # the second image, and the filling
+    assert masks == [[1, 0], [1, 1], [1, 0]]  # the second image, and the padding
     assert stream.skipped == 1 and "b.JPG: cannot decode" in stream.first_skipped[0]
 
 
@@ -354,7 +354,7 @@ def test_parts_are_the_rows_of_one_process(random_views, monkeypatch, workers, t
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 13])
 def test_parts_of_an_evaluation_count_every_example_once(data_config, count):
-    """Also where the last batch has rows for the first process only: all get equally many batches."""
+    """Also if the last batch has rows only for the first process: all processes get equally many batches."""
     data = data_config(**GREY)
     parts = [
         list(eval_batches(numbered(count), data, batch_size=8, part=ProcessPart(i, 4))) for i in range(4)
@@ -366,7 +366,7 @@ def test_parts_of_an_evaluation_count_every_example_once(data_config, count):
 
 
 def test_a_share_exists_and_shares_of_training_are_equal(data_config):
-    with pytest.raises(ConfigError, match="there is no block 4 of 4: they count from 0"):
+    with pytest.raises(ConfigError, match="there is no block 4 of 4: blocks are counted from 0"):
         eval_batches(numbered(9), data_config(**GREY), batch_size=8, part=ProcessPart(4, 4))
     with pytest.raises(ConfigError, match="a batch of 6 cannot be read as 4 equal blocks"):
         train_batches(numbered(9), data_config(**GREY), batch_size=6, seed=0, part=ProcessPart(0, 4))

@@ -68,7 +68,7 @@ def test_larger_images_are_resized_and_others_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("side", [0, 20])
 def test_packed_images_keep_their_orientation(tmp_path, monkeypatch, side):
-    """Packing turns nothing: data.exif chooses later."""
+    """Packing does not turn images, so data.exif still has an effect."""
     turned = Image.Exif()
     turned[0x0112] = 6
     path = tmp_path / "in/train/a/x.jpg"
@@ -101,7 +101,7 @@ def test_a_split_that_cannot_be_packed_is_told_of(folders, tmp_path, capsys, mon
     (tmp_path / "in/val/cow/0.jpg").write_bytes(jpeg())
     info = prepare(tmp_path / "in", tmp_path / "out", **SIZES)
     assert list(info["splits"]) == ["train"]
-    assert "without: " in (told := capsys.readouterr().err) and "train does not have" in told
+    assert "left out: " in (told := capsys.readouterr().err) and "train does not have" in told
 
 
 def test_the_command_packs_and_verifies(folders, tmp_path, monkeypatch, capsys):
@@ -112,7 +112,7 @@ def test_the_command_packs_and_verifies(folders, tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().out
     assert "train: 9 images in 2 shards" in told and f"--config.data.path={out}" in told
     assert main(["prepare", "--verify", str(out)]) == 0
-    assert "3 shards are as they were written" in capsys.readouterr().out
+    assert "all 3 shards have the right checksums" in capsys.readouterr().out
     assert main(arguments) == 2
     assert "is prepared already" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Packing that was interrupted or meets what is there already."""
+"""Packing that was interrupted, or that finds existing files."""
 
 import gc
 import json
@@ -24,7 +24,7 @@ from aliasfree_jax.files import LOCK, OccupiedError, sole_writer
 
 
 def test_an_interrupted_run_goes_on(folders, tmp_path, monkeypatch):
-    """Died after the first shard and within the second: the first is not written again."""
+    """Killed within the second shard: the first shard is not written again."""
     directory = tmp_path / "out"
     directory.mkdir()
     monkeypatch.setattr(shards, "_sources", module.open_sources(folders))
@@ -82,11 +82,11 @@ def test_a_shard_that_is_cut_is_made_again(folders, unfinished, monkeypatch, len
 def test_shards_of_other_images_are_not_continued(folders, unfinished, tmp_path):
     shutil.copytree(folders, tmp_path / "in")
     (tmp_path / "in/train/cat/0.jpg").rename(tmp_path / "in/train/cat/00.jpg")
-    with pytest.raises(DataError, match=f"holds shards of other images.*{SHARD}"):
+    with pytest.raises(DataError, match=f"contains shards of other images.*{SHARD}"):
         prepare(tmp_path / "in", unfinished, **SIZES)
-    for note in unfinished.glob("*.json"):  # without a note, the name of a shard says as much
+    for note in unfinished.glob("*.json"):  # without a note, the name of a shard is enough
         note.unlink()
-    with pytest.raises(DataError, match="holds shards of other images or options"):
+    with pytest.raises(DataError, match="contains shards of other images or options"):
         prepare(folders, unfinished, **SIZES | {"per_shard": 5})
 
 
@@ -120,7 +120,7 @@ def test_a_directory_that_cannot_be_written(folders, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards, "write_json", full)
-    with pytest.raises(DataError, match="cannot write .*No space left.*give the same command again"):
+    with pytest.raises(DataError, match="cannot write .*No space left.*run the same command again"):
         prepare(folders, tmp_path / "out", **SIZES)
 
 
@@ -133,12 +133,12 @@ def test_ctrl_c_is_one_line(folders, tmp_path, monkeypatch, capsys):
         main(["prepare", str(folders), str(tmp_path / "out")])
     assert end.value.code == 130
     told = capsys.readouterr().err
-    assert told == f"interrupted: give the same command again to go on in {tmp_path / 'out'}\n"
+    assert told == f"interrupted: run the same command again to continue in {tmp_path / 'out'}\n"
 
 
 @pytest.fixture
 def many(folders, tmp_path):
-    """So many images that the work lasts until a signal comes."""
+    """Enough images for the work to last until a signal comes."""
     shutil.copytree(folders, tmp_path / "in")
     image = next((tmp_path / "in/train").rglob("*.jpg"))
     for copy in range(300):
@@ -148,7 +148,7 @@ def many(folders, tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed(many, tmp_path):
-    """As the system does when memory runs out: one sentence, and it goes on."""
+    """As by the system when memory runs out: one sentence, and the work can be resumed."""
     command = [sys.executable, "-m", "aliasfree_jax", "prepare", str(many), str(tmp_path / "out")]
     command.append("--images_per_shard=1")
     job = subprocess.Popen([*command, "--workers=1"], text=True, stderr=subprocess.PIPE)
@@ -166,7 +166,7 @@ def test_a_worker_that_is_killed(many, tmp_path):
 
 @pytest.fixture
 def handled():
-    """Sets how SIGINT is handled, also by processes that start here: a shell's background jobs ignore it."""
+    """Sets how SIGINT is handled, also by new processes. A shell's background jobs ignore it."""
     before = signal.getsignal(signal.SIGINT)
     yield lambda handler: signal.signal(signal.SIGINT, handler)
     signal.signal(signal.SIGINT, before)
@@ -185,7 +185,7 @@ def test_an_interrupt_in_a_callback_is_seen_and_not_printed(handled, monkeypatch
     gc.callbacks.append(callback)
     try:
         with shards.interrupts() as seen:
-            gc.collect()  # of an interrupt, and of an error that is to be told
+            gc.collect()  # frees an interrupt, and an error that must be reported
             gc.collect()
     finally:
         gc.callbacks.remove(callback)
@@ -197,7 +197,7 @@ def test_an_interrupt_that_is_lost_on_its_way_is_seen(usual, handled):
     handled(usual)
     with shards.interrupts() as seen:
         assert not seen
-        try:  # as the interpreter does for a callback of the garbage collector, which has nobody to tell
+        try:  # like the interpreter for a callback of the garbage collector, which has no caller to raise to
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
             pass
@@ -213,7 +213,7 @@ def test_an_interrupt_that_another_thread_takes_waits(handled):
     try:
         with pytest.raises(KeyboardInterrupt), shards.interrupts_wait():
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)  # here the main thread would be interrupted
+            time.sleep(0.01)  # the main thread would be interrupted here
             inside.append("went on")
     finally:
         end.set()
@@ -223,11 +223,11 @@ def test_an_interrupt_that_another_thread_takes_waits(handled):
 
 @pytest.mark.slow
 def test_ctrl_c_while_the_workers_start_and_work(many, tmp_path, handled):
-    """To the whole group of processes, at several moments: no traceback, status 130, and it goes on."""
+    """Sent to the whole process group at several moments: no traceback, status 130, and it can be resumed."""
     handled(signal.default_int_handler)
     program = [sys.executable, "-m", "aliasfree_jax", "prepare", str(many)]
     for number, awaited in enumerate((LOCK, "*-of-*.part", "*-of-*.json")):
-        out = tmp_path / f"out{number}"  # where nothing is left of an earlier moment
+        out = tmp_path / f"out{number}"  # a fresh directory for each moment
         command = [*program, str(out), "--workers=1", "--images_per_shard=1"]
         job = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True)
         while job.poll() is None and not list(out.glob(awaited)):
@@ -235,7 +235,7 @@ def test_ctrl_c_while_the_workers_start_and_work(many, tmp_path, handled):
         os.killpg(job.pid, signal.SIGINT)
         told = job.communicate()[1]
         assert job.returncode == 130, told
-        assert "Traceback" not in told and told.splitlines()[-1].startswith("interrupted: give the same")
+        assert "Traceback" not in told and told.splitlines()[-1].startswith("interrupted: run the same")
     assert subprocess.run(command).returncode == 0
     assert len(RecordSource(out, "train")) == 309
 
@@ -244,6 +244,6 @@ def test_other_options_are_refused_before_anything_is_lost(folders, tmp_path, mo
     monkeypatch.setattr(shards, "_sources", module.open_sources(folders))
     module.write_shard(module.tasks_of(module.open_sources(folders), tmp_path, 4, 0)[0])
     for changed in ({"side": 16}, {"per_shard": 5}):
-        with pytest.raises(DataError, match="holds shards of other images or options"):
+        with pytest.raises(DataError, match="contains shards of other images or options"):
             prepare(folders, tmp_path, **SIZES | changed)
     assert len(list(tmp_path.glob("*.array_record"))) == 1

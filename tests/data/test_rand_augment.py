@@ -12,7 +12,7 @@ GRADUAL = (*GEOMETRIC, "Color", "Contrast", "Brightness", "Sharpness")
 
 
 class Coin:
-    """A generator whose coin always falls on one side."""
+    """A generator whose coin always falls on the same side."""
 
     def __init__(self, value: float):
         self.value = value
@@ -95,7 +95,7 @@ def test_shear_and_rotation_move_the_border_as_far_as_they_say():
     image[:, 30] = 255
     sheared = apply("ShearX", image, 10)
     assert sheared[0].sum(axis=1).argmax() == 30 and sheared[30].sum(axis=1).argmax() == 21
-    # 30 degrees about the centre: 15 rows above it the line stands 15 tan(30) = 8.7 columns aside.
+    # 30 degrees about the centre: 15 rows above it the line is 15 tan(30) = 8.7 columns aside.
     turned = apply("Rotate", image, 10)
     assert turned[20].sum(axis=1).argmax() == 30
     assert abs(abs(int(turned[5].sum(axis=1).argmax()) - 30) - 8.7) <= 1
@@ -162,7 +162,7 @@ def test_notation(text, expected):
     "text", ["rand-m9", "rand-m11-inc1", "rand-m9-inc0", "augmix-m3", "rand-m9-w0-inc1", "x"]
 )
 def test_other_notations_are_refused(text):
-    with pytest.raises(ConfigError, match=f"{text}.* is not of the form 'rand-m9-mstd0.5-inc1'"):
+    with pytest.raises(ConfigError, match=f"{text}.* does not have the form 'rand-m9-mstd0.5-inc1'"):
         RandAugment.parse(text)
 
 

@@ -1,4 +1,4 @@
-"""The pipeline on real images, where they are at hand (not part of the repository)."""
+"""The pipeline on real images, if available (they are not part of the repository)."""
 
 from pathlib import Path
 

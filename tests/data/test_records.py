@@ -1,4 +1,4 @@
-"""Prepared data that is damaged: one sentence each."""
+"""Damaged prepared data: one sentence for each case."""
 
 import io
 import json
@@ -20,7 +20,7 @@ def test_directories_that_hold_no_records(packed, tmp_path):
     with pytest.raises(DataError, match="unknown split of .*'tran'. Did you mean 'train'"):
         RecordSource(packed, "tran")
     (tmp_path / "info.json").write_text(json.dumps({"format": 2, "shards": []}))
-    with pytest.raises(DataError, match="has format 2, this version reads 1"):
+    with pytest.raises(DataError, match="has format 2, but this version reads only format 1"):
         RecordSource(tmp_path, "train")
     with pytest.raises(DataError, match="no data at"):
         prepare(tmp_path / "nowhere", tmp_path / "out", **SIZES)
@@ -69,10 +69,10 @@ def stored(values) -> bytes:
         (b"PK\3\4", "is missing or damaged"),
         (stored(np.zeros(9, np.int32))[:-3], "is missing or damaged"),
         (stored(np.array([print] * 9)), "is missing or damaged"),
-        (stored(np.zeros(8, np.int32)), r"does not hold 9 labels in 0\.\.1"),
-        (stored(np.zeros(9)), "does not hold 9 labels"),
-        (stored(np.full(9, 2)), "does not hold 9 labels"),
-        (stored(np.full(9, -1)), "does not hold 9 labels"),
+        (stored(np.zeros(8, np.int32)), r"does not contain 9 labels in 0\.\.1"),
+        (stored(np.zeros(9)), "does not contain 9 labels"),
+        (stored(np.full(9, 2)), "does not contain 9 labels"),
+        (stored(np.full(9, -1)), "does not contain 9 labels"),
     ],
 )
 def test_damaged_labels_are_one_sentence(copy, data, message):

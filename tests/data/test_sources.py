@@ -34,7 +34,7 @@ def test_array_source_hands_out_examples_with_names():
         (IMAGES, [0, 1, 2, 0], r"0\.\.1.*got 0\.\.2"),
         (IMAGES, [0, -1, 0, 0], r"got -1\.\.0"),
         (IMAGES + 255.0, [0] * 4, "divide by 255"),
-        (IMAGES + np.nan, [0] * 4, r"must lie in \[0, 1\]"),
+        (IMAGES + np.nan, [0] * 4, r"must be in \[0, 1\]"),
     ],
 )
 def test_array_source_says_what_is_wrong(images, labels, match):
@@ -56,7 +56,7 @@ def test_digits_are_enlarged_by_ideal_interpolation():
     image = large[5].image
     assert image.shape == (32, 32, 1) and image.dtype == np.float32
     assert large[5].label == small[5].label
-    # interpolation keeps the samples: float32 rounding of a product with an 8-column matrix
+    # interpolation keeps the samples, except for float32 rounding of a product with an 8-column matrix
     np.testing.assert_allclose(image[::4, ::4], small[5].image, atol=2e-6)
 
 
@@ -80,7 +80,7 @@ def test_limit_balances_classes_and_spreads():
     picked = [subset[i].image.item() for i in range(len(subset))]
     assert picked == [0, 15, 30, 45, 60, 67, 75, 82, 90, 92, 95, 97]
     assert subset.class_names == source.class_names
-    assert np.bincount(limit(subset, 6).labels).tolist() == [2, 2, 2]  # a subset of a subset balances too
+    assert np.bincount(limit(subset, 6).labels).tolist() == [2, 2, 2]  # a subset of a subset is balanced too
 
 
 def test_limit_without_known_labels_is_evenly_spread():
@@ -96,7 +96,7 @@ def test_limit_bounds():
 
 
 class Unlabelled:
-    """Ten examples of unknown labels."""
+    """Ten examples with unknown labels."""
 
     class_names = ("a",)
 
@@ -108,7 +108,7 @@ class Unlabelled:
 
 
 def make_numbered(labels, names=None):
-    """A source whose images are their own numbers."""
+    """A source whose images are their indices."""
     images = np.arange(len(labels), dtype=np.float32).reshape(-1, 1, 1, 1) / len(labels)
     return ArraySource(images, labels, names)
 
@@ -141,7 +141,7 @@ def test_a_share_of_every_class_is_held_out(seed, share):
 
 def test_equal_classes_give_equally_many_and_evenly_spread():
     source = make_numbered(np.repeat([0, 1, 2], 100))
-    left, held = hold_out(source, 0.29)  # 0.29 * 100 is a little less than 29
+    left, held = hold_out(source, 0.29)  # 0.29 * 100 is slightly less than 29
     assert np.bincount(held.labels).tolist() == [29] * 3 and len(left) == 213
     gaps = np.diff([n for n in numbers(held, 300) if n < 100])
     assert set(gaps) == {3, 4}
@@ -149,7 +149,7 @@ def test_equal_classes_give_equally_many_and_evenly_spread():
 
 def test_what_is_held_out_of_few_is_in_total_the_share():
     assert proportional_quotas(np.array([15] * 10), 0.1).tolist() == [2] * 5 + [1] * 5
-    assert proportional_quotas(np.array([5, 5, 5]), 0.1).tolist() == [1, 1, 1]  # one of each all the same
+    assert proportional_quotas(np.array([5, 5, 5]), 0.1).tolist() == [1, 1, 1]  # one of each nevertheless
     assert proportional_quotas(np.array([2, 0, 3]), 0.9).tolist() == [1, 0, 2]
 
 
@@ -167,7 +167,7 @@ def test_held_out_without_known_labels_is_evenly_spread():
 
 def test_a_class_of_one_image_cannot_be_divided():
     source = make_numbered([0, 0, 1, 2, 2], ["cat", "dog", "owl"])
-    with pytest.raises(DataError, match="each needs two or more .*; only one has 'dog'.*data.validation = 0"):
+    with pytest.raises(DataError, match="needs at least two .*only one: 'dog'.*data.validation = 0"):
         hold_out(source, 0.5)
 
 

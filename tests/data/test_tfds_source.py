@@ -46,7 +46,7 @@ class AliasfreeTiny(tfds.core.GeneratorBasedBuilder):
 
 
 class AliasfreeTwoLabels(tfds.core.GeneratorBasedBuilder):
-    """The features of cifar100: `label` among the fine classes, and a coarse one."""
+    """The features of cifar100: `label` for the fine classes, and a coarse label."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -69,7 +69,7 @@ class AliasfreeTwoLabels(tfds.core.GeneratorBasedBuilder):
 
 
 class AliasfreeMasks(tfds.core.GeneratorBasedBuilder):
-    """4 training and 2 test images of a mask's numbers: one without names, as of Oxford's pets."""
+    """4 training and 2 test images with masks, whose classes have no names, as in Oxford's pets."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -92,7 +92,7 @@ class AliasfreeMasks(tfds.core.GeneratorBasedBuilder):
 
 
 class AliasfreeNamedMasks(AliasfreeMasks):
-    """Likewise, with a `label` of pixels that has names."""
+    """4 training and 2 test images whose `label` is a mask with class names."""
 
     def _info(self):
         features = {
@@ -181,7 +181,7 @@ def test_unknown_data_set(tmp_path):
 
 
 def test_tfrecord_is_refused_with_the_way_out(data_dir, tmp_path):
-    # Without TensorFlow no tfrecord can be written: the same files, said to be tfrecord.
+    # Without TensorFlow no tfrecord can be written, so these files only claim to be tfrecord.
     shutil.copytree(data_dir / "aliasfree_tiny", tmp_path / "aliasfree_tiny")
     info_path = tmp_path / "aliasfree_tiny/1.0.0/dataset_info.json"
     info = json.loads(info_path.read_text())
@@ -201,7 +201,7 @@ def test_package_missing(monkeypatch):
     ("name", "classes"), [("aliasfree_masks", "01234"), ("aliasfree_named_masks", "abcdef")]
 )
 def test_masks(name, classes, data_dir, data_config):
-    """Without names the classes are numbers up to the largest in the training split."""
+    """Without names, the classes are numbers up to the largest in the training split."""
     fields = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
     data = data_config(source="tfds", name=name, path=str(data_dir), eval_split="test", **fields)
     source = open_source(data, train=False, task="segmentation")

@@ -1,4 +1,4 @@
-"""A tiny network and tiny data in place of the real ones, so that these tests test training alone."""
+"""Replaces the real networks and data by tiny ones, so that these tests test only training."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -24,13 +24,13 @@ CLASSES = ("a", "b", "c")
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Runs of the same network share their compiled programs, those of processes that tests start too."""
+    """Runs of the same network share their compiled programs, also in processes that tests start."""
     cache = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    if jax.config.jax_compilation_cache_dir:  # one that lasts for longer
+    if jax.config.jax_compilation_cache_dir:  # the caller has set a lasting cache
         yield
         return
     before = {name: getattr(jax.config, name) for name in cache}
@@ -81,7 +81,7 @@ def make_batch(seed: Any, size: int, classes: int = 3) -> dict[str, np.ndarray]:
 
 
 class Batches:
-    """Endless batches that depend on seed and step only, like the real ones."""
+    """Endless batches that depend only on seed and step, like the real ones."""
 
     def __init__(self, size: int, seed: int, step: int, skipped: int = 0):
         self.size, self.seed, self.at, self.skipped = size, seed, step, skipped
@@ -101,13 +101,13 @@ class Batches:
 
 @pytest.fixture
 def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the networks alone."""
+    """Replaces only the networks."""
     monkeypatch.setattr(foreign, "create_model", create_tiny)
 
 
 @pytest.fixture
 def world(tiny_networks: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Replaces networks and data; its attributes change what the data is."""
+    """Replaces networks and data. Its attributes describe the data."""
     data_now = SimpleNamespace(opened=[], skipped=0, eval_classes=CLASSES, poison=None)
 
     def open_source(data: ConfigDict, train: bool, task: str) -> Any:
@@ -147,13 +147,13 @@ def world(tiny_networks: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespa
 
 @pytest.fixture(scope="session")
 def tiny() -> SimpleNamespace:
-    """The tiny network and its data, for tests that do without the loop."""
+    """The tiny network and its data, for tests without the loop."""
     return SimpleNamespace(Net=TinyNet, make_batch=make_batch, size=SIZE)
 
 
 @pytest.fixture
 def config() -> ConfigDict:
-    """Two steps of 12 examples an epoch; drop path, batch norm and averages are on."""
+    """Two steps of 12 examples per epoch, with drop path, batch norm and averages."""
     config = base_config()
     config.model.name = "tiny"
     config.model.options = {"drop_path_rate": 0.3}

@@ -24,7 +24,7 @@ def source(names, labels=LABELS):
 
 @pytest.fixture
 def go(world, config, monkeypatch, capfd):
-    """Runs on classes of given names; gives the summary, the source that training reads, and what is said."""
+    """Trains on classes of the given names. Returns the summary, the training source and the notes."""
     read = []
     train_batches = setup.train_batches
 
@@ -60,7 +60,7 @@ def test_a_run_goes_on_with_its_own_classes_only(go, tmp_path):
         go(tmp_path, ("ant", "bee", "dog"), epochs=2.0)
     with pytest.raises(ClassNamesError, match="the training split has 4 classes, the run has 3"):
         go(tmp_path, (*CLASSES, "dog"), epochs=2.0)
-    with pytest.raises(ClassNamesError, match="--accept_class_names, .* needs equal numbers"):
+    with pytest.raises(ClassNamesError, match="--accept_class_names .*needs equally many classes"):
         go(tmp_path, (*CLASSES, "dog"), epochs=2.0, accept_class_names=True)
     assert (tmp_path / "config.json").read_text() == stored
     assert newest_card(tmp_path).step == 2  # nothing was lost, nothing added
@@ -73,7 +73,7 @@ def test_a_run_goes_on_with_its_own_classes_only(go, tmp_path):
     assert summary.card.class_names == load_model(tmp_path)[0].class_names == read.class_names == CLASSES
     assert read.labels.tolist() == [(2, 0, 1)[label] for label in LABELS]
 
-    (tmp_path / "checkpoints/4/card/metadata").write_text("{")  # damaged: the one before says which classes
+    (tmp_path / "checkpoints/4/card/metadata").write_text("{")  # damaged: the one before is used
     assert newest_card(tmp_path).step == 3 and newest_card(tmp_path / "nowhere") is None
     with pytest.raises(ClassNamesError, match="'wolf'"):
         go(tmp_path, OTHERS, epochs=2.0)
@@ -82,7 +82,7 @@ def test_a_run_goes_on_with_its_own_classes_only(go, tmp_path):
 def test_other_classes_are_taken_by_position_where_that_is_accepted(go, config, tmp_path):
     initial = make_initial(config, CLASSES)
     _, _, said = go(tmp_path, OTHERS, pretrained=initial, accept_class_names=True)
-    assert "drawn afresh" not in said and "wolf = ant" in said
+    assert "initialised randomly" not in said and "wolf = ant" in said
     summary, read, said = go(tmp_path, CLASSES, epochs=2.0, accept_class_names=True)
     assert "class names: not compared (--accept_class_names)" in said and "ant = wolf" in said
     assert read.labels.tolist() == LABELS.tolist() and summary.card.class_names == CLASSES
@@ -125,7 +125,7 @@ def make_initial(config, names):
 
 
 def heads(config, names, new, accept=False):
-    """The head's kernel of weights on `names`, that of a new run on `new` from them, and what is told."""
+    """The head's kernel of weights for `names`, that of a new run on `new` from them, and the notes."""
     told = []
     initial = make_initial(config, names)
     variables = initial.variables
@@ -156,14 +156,14 @@ def heads(config, names, new, accept=False):
 def test_a_head_for_the_same_classes_is_kept(world, config, names, new, order, said):
     old, now, told = heads(config, names, new)
     np.testing.assert_array_equal(now, old[:, order])
-    assert said in told and bool(told) == bool(said) and "drawn afresh" not in told
+    assert said in told and bool(told) == bool(said) and "initialised randomly" not in told
 
 
 def test_a_head_for_as_many_other_classes_is_drawn_afresh(world, config):
     old, now, told = heads(config, CLASSES, OTHERS)
     assert now.shape == old.shape and np.abs(now - old).max() > 0.01
     assert (
-        "drawn afresh for 3 classes: params/head/bias, params/head/kernel, since the data has 3 classes"
+        "initialised randomly for 3 classes: params/head/bias, params/head/kernel, since the data has 3"
         in told
     )
     assert "'wolf', class 0 of the data, is unknown to the initial network, whose class 0 is 'ant'" in told
@@ -175,8 +175,11 @@ def test_a_head_for_as_many_other_classes_is_drawn_afresh(world, config):
 
 @pytest.mark.parametrize("accept", [False, True])
 def test_a_head_for_another_number_of_classes_is_drawn_afresh(world, config, accept):
-    _, now, told = heads(config, (*CLASSES, "dog"), CLASSES, accept)  # though it has the new ones
-    assert now.shape == (4, 3) and told == "drawn afresh for 3 classes: params/head/bias, params/head/kernel"
+    _, now, told = heads(config, (*CLASSES, "dog"), CLASSES, accept)  # the weights have them too
+    assert (
+        now.shape == (4, 3)
+        and told == "initialised randomly for 3 classes: params/head/bias, params/head/kernel"
+    )
 
 
 def test_a_card_that_names_another_number_of_classes_has_placeholders(config):

@@ -1,4 +1,4 @@
-"""train.py: what it asks the loop for, and what it says in the end."""
+"""train.py: its call of the loop, and its final output."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    """The module train.py with flags of its own and without training; `calls` holds what the loop got."""
+    """The module train.py with separate flags and without training. `calls` records the loop's arguments."""
     values = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", values)
     for define in ("DEFINE", "DEFINE_list"):  # (parser,) name, default, text
@@ -92,7 +92,7 @@ def test_initial_weights_come_from_a_run_or_a_file(command, monkeypatch, tmp_pat
         assert command.pretrained_weights(config, tmp_path / "run") == ("file", reference)
     config.init_from = str(tmp_path / "other")
     assert command.pretrained_weights(config, tmp_path / "run") == ("run", config.init_from)
-    # A run that goes on needs them no longer, not even if they are gone.
+    # A resumed run does not need them any more, even if they are deleted.
     (tmp_path / "run/checkpoints/10").mkdir(parents=True)
     assert command.pretrained_weights(config, tmp_path / "run") is None
 
@@ -173,7 +173,7 @@ def test_sigterm_ends_the_last_report(command, monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         command.main(base_config())
     assert end.value.code == 143 and seen == [0]
-    assert "terminated after step 9, whose checkpoint is written; go on with" in capsys.readouterr().err
+    assert "terminated after step 9 and saved its checkpoint; go on with" in capsys.readouterr().err
 
 
 def test_termination_has_a_status_of_its_own(command, monkeypatch, capsys):
@@ -185,7 +185,7 @@ def test_termination_has_a_status_of_its_own(command, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         command.main(base_config())
     assert end.value.code == 143
-    said = "terminated after step 7, whose checkpoint is written; go on with: python train.py --workdir=mine"
+    said = "terminated after step 7 and saved its checkpoint; go on with: python train.py --workdir=mine"
     assert said in capsys.readouterr().err
 
 

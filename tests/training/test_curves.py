@@ -1,4 +1,4 @@
-"""The curves of a run: what is read, and that a picture comes out."""
+"""The curves of a run: the data read, and the picture."""
 
 import json
 import sys
@@ -79,24 +79,24 @@ def test_the_command_draws(run, tmp_path, capsys):
     curves(str(run))
     assert f"wrote {run}/curves.png" in capsys.readouterr().out
     picture = np.asarray(Image.open(run / "curves.png").convert("L"))
-    assert picture.shape == (480, 1800) and (picture < 200).mean() > 0.005  # not a white page
+    assert picture.shape == (480, 1800) and (picture < 200).mean() > 0.005  # the page is not blank
     curves(str(run), str(run), f"--out={tmp_path}/both.png")
     assert (tmp_path / "both.png").exists()
 
 
 def test_the_command_takes_paths_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(DataError, match=f"no metrics of a run in {tmp_path}/run"):
+    with pytest.raises(DataError, match=f"{tmp_path}/run has no readable metrics"):
         curves("~/run")
     for typed in (["gs://bucket/run"], ["run", "--out=gs://bucket/x.png"]):
         with pytest.raises(PathError, match="the path is 'gs://bucket/.*', an address: gs:// is not"):
             curves(*typed)
-    with pytest.raises(ConfigError, match="name the directory of a run, or several"):
+    with pytest.raises(ConfigError, match="expected directories of runs"):
         curves()
 
 
 def test_a_directory_without_metrics(tmp_path):
-    with pytest.raises(DataError, match=f"no metrics of a run in {tmp_path}"):
+    with pytest.raises(DataError, match=f"{tmp_path} has no readable metrics"):
         curves(str(tmp_path))
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(DataError, match="has no values yet"):

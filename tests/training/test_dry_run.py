@@ -1,4 +1,4 @@
-"""Recipes in miniature: what is kept, what is shortened, and one run whole."""
+"""Recipes in miniature: what stays, what is shortened, and one complete run."""
 
 import os
 import subprocess
@@ -54,7 +54,7 @@ def test_a_fault_of_the_recipe_is_not_hidden():
 
 @pytest.fixture
 def photographs(tmp_path):
-    """The 89 of ../shared, or as many smooth random images of their size where those are not there."""
+    """The 89 photographs of ../shared; without them, equally many smooth random images of the same size."""
     if PHOTOGRAPHS.exists():
         return PHOTOGRAPHS
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def photographs(tmp_path):
 
 @pytest.mark.slow
 def test_the_papers_recipe_on_photographs(tmp_path, photographs):
-    """All of it but the size: a narrow network with one block in each stage, at 96 pixels."""
+    """Everything except the size: a narrow network with one block in each stage, at 96 pixels."""
     data = [f"--config.data.path={photographs}", "--config.data.train_split=val"]
     config = [f"--config={ROOT}/configs/convnext_afc.py", "--config.dry_run=true"]
     config += [f"--config.model.options.{sizes}" for sizes in ("depths=(1,1,1,1)", "widths=(8,8,16,16)")]

@@ -1,4 +1,4 @@
-"""Networks that start from the weights of another: what they take, what begins anew, what is refused."""
+"""Networks that start from the weights of another: what they take, what is new, what is refused."""
 
 import re
 
@@ -31,7 +31,7 @@ def make_card(model, options, classes=CLASSES):
 
 
 def make_initial(model, options, classes=CLASSES):
-    """A card and variables, off their initial zeros and ones."""
+    """A card and variables that differ from the initial zeros and ones."""
     card, rng = make_card(model, options, classes), np.random.default_rng(0)
     network = create_model(model, **card.options)
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), np.zeros((1, 32, 32, 1))))
@@ -40,7 +40,7 @@ def make_initial(model, options, classes=CLASSES):
 
 
 def adopted(initial, model, options, classes=CLASSES):
-    """The leaves of what a network takes, of the weights, and of its own initial variables; what is told."""
+    """The leaves of the adopted variables, the weights and the initial variables; and the notes."""
     mine, told = make_card(model, options, classes), []
     module = create_model(model, **mine.options)
     taken = adopt(initial, module, mine, seed=3, tell=told.append)
@@ -70,7 +70,10 @@ def test_shared_parameters_are_taken_and_a_networks_own_begin_as_they_do_from_sc
         np.testing.assert_array_equal(leaf, (fresh if name in new else weights)[name], err_msg=name)
     if own:
         (line,) = told
-        assert f"{len(weights)} arrays are taken over; {len(new)} of {end[0]!r} that the weights lack" in line
+        assert (
+            f"{len(weights)} arrays are taken from the weights; {len(new)} arrays of {end[0]!r} are not"
+            in line
+        )
         assert all(name in line for name in sorted(new)[:6])
     else:
         assert told == []
@@ -80,14 +83,14 @@ def test_a_polynomial_begins_as_a_fit_to_gelu():
     taken, *_ = adopted(make_initial(*PLAIN), *ALIAS_FREE)
     rows = taken["params/stage0_block0/mlp/activation/coefficients"]
     np.testing.assert_array_equal(rows, np.tile(np.float32(GELU_QUADRATIC), (16, 1)))
-    # The paper's scales make that 7 P(7 x); the recipe for fine-tuning divides them out.
+    # The paper's scales turn it into 7 P(7 x); the recipe for fine-tuning removes them.
     options = MICRO | {"activation": gelu_like("up_polynomial")}
     taken, *_ = adopted(make_initial(*PLAIN), "convnext_afc_micro", options)
     rows, inner, outer = (
         taken[f"params/stage0_block0/mlp/activation/{name}"]
         for name in ("coefficients", "in_scale", "out_scale")
     )
-    # Rounding of the coefficients and of the products to float32.
+    # Rounding of the coefficients and products to float32.
     np.testing.assert_allclose(rows[0] * outer * inner ** np.arange(3), GELU_QUADRATIC, rtol=1e-6)
 
 
@@ -99,8 +102,11 @@ def test_other_classes_draw_a_head_and_keep_the_rest():
     for name in head:
         np.testing.assert_array_equal(taken[name], fresh[name])
     drawn, kept = told
-    assert drawn == "drawn afresh for 10 classes: " + ", ".join(head)
-    assert f"{len(weights) - 2} arrays are taken over; {len(set(taken) - set(weights))} of" in kept
+    assert drawn == "initialised randomly for 10 classes: " + ", ".join(head)
+    assert (
+        f"{len(weights) - 2} arrays are taken from the weights; {len(set(taken) - set(weights))} arrays of"
+        in kept
+    )
 
 
 DEEPER = {"depths": (1, 2), "widths": (4, 8)}
@@ -109,7 +115,7 @@ DEEPER = {"depths": (1, 2), "widths": (4, 8)}
 @pytest.mark.parametrize(
     ("start", "end", "fault"),
     [
-        # A layer that is missing is no part of an activation: it must not begin at random unnoticed.
+        # A missing layer is not part of an activation: it must not be initialised silently.
         (PLAIN, ("convnext_afc_micro", DEEPER), "missing: params/stage1_block1/depthwise/bias"),
         (("resnet20_cifar", MICRO), ("resnet20_cifar", DEEPER), "missing: batch_stats/stage1_block1/norm1"),
         (("convnext_micro", DEEPER), ALIAS_FREE, "unexpected: params/stage1_block1/depthwise/bias"),
@@ -151,19 +157,19 @@ def test_a_run_begins_as_its_network_with_the_weights():
     state = setup.states.build(taken)
     images = np.random.default_rng(1).standard_normal((2, 32, 32, 1)).astype(np.float32)
     module = create_model("convnext_afc_micro", **setup.card.options)
-    fresh = jax.jit(module.init)(jax.random.key(5), images)  # of another seed: nothing that is new is random
+    fresh = jax.jit(module.init)(jax.random.key(5), images)  # another seed: nothing new is random
     leaves = named_leaves(fresh) | named_leaves(initial.variables)
     merged = jax.tree.unflatten(jax.tree.structure(fresh), list(leaves.values()))
     found, expected = setup.network.predict(state.evaluated(), images), jax.jit(module.apply)(merged, images)
-    # Rounding of two compilations of one network, relative to the largest logit.
+    # Rounding differs between two compilations of a network; relative to the largest logit.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     plain = create_model("convnext_micro", **initial.card.options)
     before = jax.jit(plain.apply)(initial.variables, images)
-    assert np.abs(expected - before).max() > 1e-2 * np.abs(before).max()  # another function
+    assert np.abs(expected - before).max() > 1e-2 * np.abs(before).max()  # a different function
 
 
 def test_weights_of_a_classifier_become_those_of_the_backbone():
-    """Also where the backbone's samplers have weights that the classifier's have not."""
+    """Also if the backbone's samplers have weights that the classifier lacks."""
     initial = make_initial("resnet20_cifar", MICRO)
     options = {"backbone": {"name": "resnet20_cifar_lps", **MICRO}, "width": 4, "low_level_width": 2}
     taken, old, fresh, told = adopted(initial, "deeplabv3plus_resnet20_cifar_lps", options, tuple("abc"))
@@ -172,9 +178,9 @@ def test_weights_of_a_classifier_become_those_of_the_backbone():
     for path, leaf in taken.items():
         np.testing.assert_array_equal(leaf, kept.get(path, fresh[path]))
     assert any("/backbone/" in path and "logits" in path for path in taken.keys() - kept.keys())
-    assert re.search("begin at their initial values: .*logits", told[0])
+    assert re.search("keep their initial values: .*logits", told[0])
     assert re.fullmatch(
-        r"the backbone is that of resnet20_cifar; \d+ arrays behind it begin at their initial values", told[1]
+        r"the backbone has the weights of resnet20_cifar; \d+ other arrays keep their initial values", told[1]
     )
 
 

@@ -1,4 +1,4 @@
-"""Somebody's Linen network, named by its file, trained by train.py: as it is written, and transformed."""
+"""A Linen network from a user's file, trained by train.py: as written, and transformed."""
 
 import importlib.util
 import json
@@ -94,7 +94,7 @@ def plain():
 
 @contextmanager
 def program(name: str):
-    """The module of a program at the root; what it adds to the flags is forgotten in the end."""
+    """The module of a program at the root. The flags that it adds are removed afterwards."""
     before = set(flags.FLAGS)
     spec = importlib.util.spec_from_file_location(f"{name}_under_test", ROOT / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -107,14 +107,14 @@ def program(name: str):
 
 
 def train(*arguments: str) -> None:
-    """train.py with what is typed behind it."""
+    """train.py with the given arguments."""
     with program("train") as module:
         cli.parse(["train.py", *arguments], module.default_config)
         module.main(flags.FLAGS.config)
 
 
 def evaluate(*arguments: str) -> None:
-    """The same of eval.py."""
+    """eval.py with the given arguments."""
     with program("eval") as module:
         cli.parse(["eval.py", *arguments], lambda: cli.stored_config(module.checkpoint()))
         module.main(flags.FLAGS.config)
@@ -134,7 +134,7 @@ NARROW = "--config.model.options.width=2"
 
 @pytest.fixture
 def nets(tmp_path, monkeypatch) -> Path:
-    """A directory of its own with nets.py."""
+    """A separate directory with nets.py."""
     (tmp_path / "nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -142,7 +142,7 @@ def nets(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """The directory of nets.py and of `run`, four updates of the transformed network."""
+    """The directory of nets.py and of `run`: four updates of the transformed network."""
     directory = tmp_path_factory.mktemp("whole")
     (directory / "nets.py").write_text(NETS)
     with pytest.MonkeyPatch.context() as patch:
@@ -160,7 +160,7 @@ def run(whole, tmp_path) -> Path:
 
 @pytest.fixture
 def changed(whole):
-    """The network's file has another content within the test."""
+    """The network's file has other content within the test."""
     (whole / "nets.py").write_text(NETS.replace("num_classes, width=4", "num_classes, width=4, depth=1"))
     yield whole / "nets.py"
     (whole / "nets.py").write_text(NETS)
@@ -193,7 +193,7 @@ def test_it_trains_and_is_shift_invariant(whole):
         "sampler": "polyphase"
     }
     assert re.fullmatch("[0-9a-f]{64}", card.file_sha256)
-    # The network as it is written is not.
+    # The network as written is not.
     images = jax.random.normal(jax.random.key(0), (2, SIDE, SIDE, 1))
     moved = jnp.roll(images, (1, 3), (1, 2))
     written = module.clone(transform=foreign.as_written)
@@ -211,7 +211,7 @@ def test_it_is_evaluated_from_another_directory(run, tmp_path, monkeypatch, caps
 
 
 def test_it_goes_on_bit_for_bit(whole, tmp_path, monkeypatch, capfd):
-    """Stopped after step 2, and gone on with from another directory."""
+    """Stopped after step 2 and resumed from another directory."""
     step = Progress.step
 
     def step_and_signal(self, metrics):
@@ -284,7 +284,7 @@ def test_the_page_shows_what_it_is_for(tmp_path, monkeypatch, capfd):
     assert [command[1] for command in commands] == ["train.py", "train.py", "eval.py"]
     for _, script, *typed in commands:
         train(*typed, *SMALL) if script == "train.py" else evaluate(*typed)
-        # Other files serve as initial weights: parameters of the same names suffice.
+        # Another file can be the source of initial weights: equal parameter names are enough.
         if "runs/written" in typed[-1]:
             (tmp_path / "my_file.py").write_text(python + "\n# Changed.\n")
     assert "starting from the weights of" in capfd.readouterr().err
@@ -292,14 +292,14 @@ def test_the_page_shows_what_it_is_for(tmp_path, monkeypatch, capfd):
         json.loads((tmp_path / "runs" / name / "results.json").read_text())["integer"]
         for name in ("written", "invariant")
     )
-    # Zero padding and strides change the logits by a tenth or so, float32 sums in another order by 1e-6.
+    # Zero padding and strides change the logits by about a tenth, float32 sums in another order by 1e-6.
     assert written["logit_change"]["max"] > 1e-3 > 1e-5 > invariant["logit_change"]["max"]
     evaluated = json.loads((tmp_path / "runs/invariant/eval.json").read_text())
     assert evaluated["integer"]["consistency"] == 1.0 == invariant["consistency"]
 
 
 def test_initial_weights_keep_their_names(nets):
-    """The transformed network takes every array over; the head of other classes is drawn afresh."""
+    """The transformed network takes every array. The head for other classes is initialised randomly."""
     plain, tuned = (
         setup.make_card(configured("nets.py:make_network", how, width=2), tuple("abc"), "")
         for how in (None, {"sampler": "polyphase"})
@@ -312,7 +312,7 @@ def test_initial_weights_keep_their_names(nets):
     jax.tree.map(np.testing.assert_array_equal, variables, taken)
     wider = setup.make_card(configured("nets.py:make_network", {"sampler": "polyphase"}, width=2), "abcd", "")
     taken = adopt(Pretrained(plain, variables), network_of(wider), wider, seed=0, tell=told.append)
-    assert "drawn afresh for 4 classes: params/Dense_0/bias, params/Dense_0/kernel" in told[0]
+    assert "initialised randomly for 4 classes: params/Dense_0/bias, params/Dense_0/kernel" in told[0]
     kept = taken["params"]["Conv_0"]["kernel"]
     np.testing.assert_array_equal(kept, variables["params"]["Conv_0"]["kernel"])
 
@@ -322,12 +322,12 @@ def test_a_head_that_is_not_known_is_not_taken_for_other_classes(nets):
     variables = network_of(card).init(jax.random.key(1), jnp.zeros((1, SIDE, SIDE, 1)))
     mine = setup.make_card(configured("nets.py:plain"), "jihgfedcba", "")
     with pytest.raises(
-        CheckpointError, match=r"which layer .*nets.py:plain' is the head.*def make_network\("
+        CheckpointError, match=r"the head of .*nets.py:plain' cannot be found.*def make_network\("
     ):
         adopt(Pretrained(card, variables), network_of(mine), mine, seed=0, tell=print)
 
 
-# The module that training sees.
+# The module that is trained.
 
 
 def networks() -> dict[str, nn.Module]:
@@ -338,7 +338,7 @@ def networks() -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize("kind", ["with statistics", "without"])
 def test_it_is_the_network_itself(kind):
-    """Initial values, outputs, statistics and random draws, bit for bit."""
+    """Initial values, outputs, statistics and random draws are equal bit for bit."""
     network = networks()[kind]
     adapted, key = foreign.Adapted(network), jax.random.key(3)
     images = jax.random.normal(key, (2, SIDE, SIDE, 1))
@@ -355,7 +355,7 @@ def test_it_is_the_network_itself(kind):
 
 
 def test_options_as_the_command_line_has_them():
-    """What is typed reaches `shift_invariant`, also through a stored configuration."""
+    """Options from the command line reach `shift_invariant`, also through a stored configuration."""
     with program("train") as module:
         typed = (
             "sampler={'name': 'blur', 'kernel_size': 5}",
@@ -418,7 +418,7 @@ def test_networks_of_this_package_are_transformed_too():
         assert bool(check(network.apply, variables, images, argnums=1)) == findings
 
 
-# What a file may hold, and what is said of others.
+# What a file may contain, and the messages about other content.
 
 
 @pytest.mark.parametrize("name", ["make_network", "of_all_options", "plain"])
@@ -563,11 +563,23 @@ number = 3
         ("nets.py:with_variables", {}, {}, ConfigError, "returned tuple: .*pass --config.init_from"),
         ("nets.py:of_nnx", {}, {}, ConfigError, "returned Linear: expected a flax.linen.Module"),
         ("nets.py:Coloured", {}, {}, ShapeError, r"Coloured does not run on images of 16,16,1 \(.*data.mean"),
-        ("nets.py:Untold", {}, {}, ShapeError, "'quick'.*argument named train, training, is_training, deter"),
+        (
+            "nets.py:Untold",
+            {},
+            {},
+            ShapeError,
+            "'quick'.*training may be named train, training, is_training, deter",
+        ),
         ("nets.py:Noisy", {}, {}, ShapeError, "noise.*the random streams drop_path, dropout, gumbel"),
-        ("nets.py:Thousand", {}, {}, ShapeError, r"gives float32\[2, 1000\] for 2 .*the data has 10 classes"),
-        ("nets.py:Several", {}, {}, ShapeError, r"\('float32\[2, 10\]', .* expected, float32\[2, 10\]"),
-        ("nets.py:OfMaps", {}, {}, ShapeError, r"gives float32\[2, 16, 16, 10\] .*return that array alone"),
+        (
+            "nets.py:Thousand",
+            {},
+            {},
+            ShapeError,
+            r"returns float32\[2, 1000\] for 2 .*The data has 10 classes",
+        ),
+        ("nets.py:Several", {}, {}, ShapeError, r"\('float32\[2, 10\]', .* one array, float32\[2, 10\]"),
+        ("nets.py:OfMaps", {}, {}, ShapeError, r"returns float32\[2, 16, 16, 10\] .*return only that array"),
         ("nets.py:Flat", {"sampler": "polyphase"}, {}, TransformError, r"nets.py:\d+: reshape.*\. \w+"),
         ("nets.py:plain", {"sampler": "polyphas"}, {}, ConfigError, "unknown sampler 'polyphas'"),
         ("nets.py:plain", {"sampler": "learned_polyphase"}, {}, ConfigError, "has parameters"),
@@ -611,7 +623,7 @@ def test_options_of_this_packages_networks_are_none_of_others(nets, field, value
 
 def test_another_number_of_classes_than_the_function_has(nets):
     with pytest.raises(
-        ShapeError, match=r"float32\[2, 10\] for 2 images: the data has 4 classes.*num_classes"
+        ShapeError, match=r"float32\[2, 10\] for 2 images. The data has 4 classes.*num_classes"
     ):
         setup.set_up(configured("nets.py:plain"), sources=(of_classes(4), None))
 

@@ -1,4 +1,4 @@
-"""A disk that fills while a run writes: it ends with what happened, and the last good state is kept."""
+"""A disk that fills up while a run writes: the message is clear, and the last good state is kept."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ import pytest
 from aliasfree_jax.checkpoint import finished_steps, load_model
 
 ROOT = Path(__file__).resolve().parents[2]
-# From the first evaluation on no file can grow beyond four kilobytes: the kernel refuses as on a full disk. A
-# checkpoint has larger files, `metrics.jsonl` has not.
+# From the first evaluation on, no file can grow beyond four kilobytes: the kernel refuses, as on a full disk.
+# Files of a checkpoint are larger; `metrics.jsonl` is not.
 PROGRAM = """
 import resource, sys
 from pathlib import Path

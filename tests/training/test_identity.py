@@ -1,4 +1,4 @@
-"""A run goes on only as itself."""
+"""A run is resumed only with its configuration."""
 
 import json
 
@@ -82,10 +82,10 @@ def test_what_changes_the_result_is_refused_until_it_is_accepted(workdir, field)
     assert f"--accept_changes={named}" in str(error.value)
     accepted, notes = check_identity(workdir, config, 4, [named])
     assert [(a["field"], a["step"]) for a in accepted] == [(named, 4)] and len(notes) == 1
-    # The next time it is the run's own.
+    # From the second time on, it belongs to the run.
     (workdir / "config.json").write_text(json.dumps(to_store(config, accepted)))
     assert check_identity(workdir, config, 8, []) == (json.loads(json.dumps(accepted)), [])
-    again, notes = check_identity(workdir, config, 8, [named])  # as a scheduler starts it again
+    again, notes = check_identity(workdir, config, 8, [named])  # as when a scheduler starts it again
     assert again == json.loads(json.dumps(accepted))
     assert notes == [f"--accept_changes: {named} has not changed"]
 
@@ -107,7 +107,7 @@ def test_a_float32_run_goes_on_in_the_networks_own_precision_with_a_word(workdir
     assert check_identity(workdir, before, 4, []) == ([], [])
     accepted, (note,) = check_identity(workdir, base_config(), 4, [])
     assert accepted == []
-    assert note == 'train.precision: "float32", "default": numbers are rounded otherwise from here on'
+    assert note == 'train.precision: "float32", "default": from now on, numbers are rounded differently'
 
 
 def test_every_field_that_changes_the_result_is_listed_at_once(workdir):
@@ -147,7 +147,7 @@ def test_a_removed_field_that_had_its_default_is_not_missed(workdir):
 def test_what_a_removed_field_did_is_refused_until_it_is_accepted(workdir):
     with_blending(workdir, 2.0)
     with pytest.raises(
-        ConfigError, match=r"(?s)train.blend.epochs: 2.0, .*no field of this version.*_changes="
+        ConfigError, match=r"(?s)train.blend.epochs: 2.0, .*this version has no such field.*_changes="
     ):
         check_identity(workdir, base_config(), 4, [])
     accepted, (note,) = check_identity(workdir, base_config(), 4, ["train.blend.epochs"])
@@ -168,7 +168,7 @@ def test_checkpoints_without_a_configuration(workdir, content):
     (workdir / "config.json").unlink()
     if content is not None:
         (workdir / "config.json").write_text(content)
-    with pytest.raises(ConfigError, match="(?s)cannot read.*config.json.*nothing says what they"):
+    with pytest.raises(ConfigError, match="(?s)cannot read.*config.json.*their configuration is unknown"):
         check_identity(workdir, base_config(), 4, [])
     assert check_identity(workdir, base_config(), None, []) == ([], [])
 

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: the run goes on each time, to the very parameters of an undisturbed one."""
+"""`kill -9` at random moments: the run resumes each time, and ends with the same parameters as without."""
 
 import json
 import multiprocessing
@@ -15,7 +15,7 @@ from aliasfree_jax.training import loop
 from configs import quickstart
 
 KILLS, STEPS = 20, 100
-# Processes of their own, forked from one that has imported everything and started nothing.
+# Separate processes, forked from one that has imported everything and started nothing.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([loop.__name__, quickstart.__name__, "sklearn.datasets"])
 # One device: an array is saved in as many pieces as there are devices.
@@ -61,7 +61,7 @@ def test_twenty_kills_change_nothing(tmp_path):
     reached = [0]
     for _ in range(KILLS):
         process = start(tmp_path / "parts")
-        # At random between the steps, and while checkpoints are written; now and then before the first.
+        # At random times between steps and while checkpoints are written; sometimes before the first step.
         goal = reached[-1] + 2 * draw.randint(0, 2)
         while newest(tmp_path / "parts") < goal and process.is_alive():
             time.sleep(0.005)
@@ -70,7 +70,7 @@ def test_twenty_kills_change_nothing(tmp_path):
         process.kill()
         process.join()
         reached.append(newest(tmp_path / "parts"))
-    # It never went back, and got further in most of the attempts.
+    # The run never went back, and advanced in most of the attempts.
     assert reached == sorted(reached) and len(set(reached)) > KILLS / 2, reached
     assert reached[-1] < STEPS, "the run ended before the last kill: make it longer"
     last = start(tmp_path / "parts")

@@ -1,4 +1,4 @@
-"""Layer-wise learning rates: the depths of the original, and what they do to an update."""
+"""Layer-wise learning rates: the depths of the original, and their effect on an update."""
 
 import jax
 import jax.numpy as jnp

@@ -28,7 +28,7 @@ def assert_equal(a, b, atol=0.0):
 
 
 def count_images(predict, batches):
-    """An evaluation that is passed in: masked count of images and the mean of their logits."""
+    """A custom evaluation: masked count of images, and the mean of their logits."""
     total, count = 0.0, 0
     for batch in batches:
         mask = batch["mask"] > 0
@@ -48,25 +48,25 @@ def test_four_steps_are_two_and_two_more(world, config, tmp_path):
         loop.run(config, tmp_path / "parts", evaluate=stop_after_two)
     assert sorted(p.name for p in (tmp_path / "parts/checkpoints").iterdir()) == ["2"]
     parts = loop.run(config, tmp_path / "parts", evaluate=count_images)
-    # Bit for bit: parameters, averages, statistics, and what the evaluation makes of them.
+    # Bit for bit: parameters, averages, statistics, and the results of the evaluation.
     assert_equal(whole.variables, parts.variables)
     assert whole.results == parts.results
     losses = [[e["loss"] for e in events(tmp_path / run, "train")] for run in ("whole", "parts")]
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
-    # The newest checkpoint holds what the summary says, read through the public door.
+    # The newest checkpoint contains the same as the summary, read through the public function.
     card, module, variables = load_model(tmp_path / "parts")
     assert (card.step, card.class_names, card.channels) == (4, ("a", "b", "c"), 1)
     assert card == parts.card
     assert_equal(variables, parts.variables)
-    # Saved in the background while training went on: still the values of step 2.
+    # Saved in the background while training continued: still the values of step 2.
     assert_equal(
         load_model(tmp_path / "whole/checkpoints/2")[2], load_model(tmp_path / "parts/checkpoints/2")[2]
     )
 
 
 def test_sigterm_saves_the_step_and_ends_the_run(world, config, tmp_path, monkeypatch):
-    """A scheduler's signal after step 3, between two checkpoints: nothing is lost, nothing differs."""
+    """A scheduler's signal after step 3, between two checkpoints: nothing is lost or changed."""
     whole = loop.run(config, tmp_path / "whole")
     step = Progress.step
 
@@ -85,7 +85,7 @@ def test_sigterm_saves_the_step_and_ends_the_run(world, config, tmp_path, monkey
 
 
 def signalling(at, batches_before):
-    """An evaluation that gets SIGTERM in the `at`-th of its calls, and counts the batches it goes on with."""
+    """An evaluation that receives SIGTERM in its `at`-th call, and counts the batches after it."""
     calls, after = [0], [0]
 
     def evaluate(predict, batches):
@@ -112,9 +112,9 @@ def test_sigterm_ends_an_evaluation_and_a_restart_makes_up_for_it(
     config.checkpoint.every_epochs = 1.0 if saves else 0.0
     step = 4 if last else 2
     evaluate = signalling(2 if last else 1, 1)
-    with pytest.raises(TerminatedError, match=f"terminated after step {step}, whose checkpoint is written"):
+    with pytest.raises(TerminatedError, match=f"terminated after step {step} and saved its checkpoint"):
         loop.run(config, tmp_path, evaluate=evaluate)
-    assert evaluate.after == [1]  # not one batch more
+    assert evaluate.after == [1]  # no further batch
     assert finished_steps(tmp_path / "checkpoints")[-1] == step
     assert [event["step"] for event in events(tmp_path, "test")] == ([2] if last else [])
     accuracies = iter([0.75] if last else [0.75, 0.25])
@@ -123,7 +123,7 @@ def test_sigterm_ends_an_evaluation_and_a_restart_makes_up_for_it(
     assert [event["step"] for event in events(tmp_path, "train")] == [1, 2, 3, 4]
     assert load_model(tmp_path / "best")[0].step == step and next(accuracies, None) is None
     assert summary.results == {"accuracy": 0.75 if last else 0.25}
-    # Once more: evaluated for the summary, told before.
+    # Once more: evaluated for the summary, reported before.
     loop.run(config, tmp_path, evaluate=lambda *_: {"accuracy": 0.0})
     assert [event["step"] for event in events(tmp_path, "test")] == [2, 4]
 
@@ -151,10 +151,10 @@ def test_the_best_network_is_not_the_newest(world, config, tmp_path, capfd):
     loop.run(config, tmp_path, evaluate=lambda predict, batches: {"accuracy": next(accuracies)})
     assert (load_model(tmp_path / "best")[0].step, load_model(tmp_path)[0].step) == (2, 4)
     assert "best accuracy of test images so far: kept in" in capfd.readouterr().err
-    # An evaluation of one's own without the result that the configuration asks for:
+    # A custom evaluation without the result that the configuration asks for:
     loop.run(config, tmp_path / "other", evaluate=lambda predict, batches: {"top5": 1.0})
     assert not (tmp_path / "other/best").exists()
-    assert "checkpoint.best = 'accuracy', evaluated are top5" in capfd.readouterr().err
+    assert "no result 'accuracy' (checkpoint.best), only top5" in capfd.readouterr().err
 
 
 def test_an_unknown_best_result_is_found_before_any_data_is_opened(world, config, tmp_path):
@@ -223,7 +223,7 @@ def test_a_batch_that_does_not_divide_is_found_before_any_data_is_opened(world, 
 
 def test_a_run_directory_that_cannot_be_made(world, config, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot make the run directory .*file"):
+    with pytest.raises(ConfigError, match="cannot create the run directory .*file"):
         loop.run(config, tmp_path / "file")
 
 
@@ -261,11 +261,11 @@ def test_accepted_changes_that_the_arrays_do_not_allow(world, config, tmp_path):
     config.model.name = "other"
     with pytest.raises(CheckpointError, match="has the model 'tiny', but the configuration asks for 'other'"):
         loop.run(config, tmp_path, accept_changes=accept)
-    assert (tmp_path / "config.json").read_text() == stored  # the run can still go on
+    assert (tmp_path / "config.json").read_text() == stored  # the run can still be resumed
 
 
 def stand_still(config):
-    """Steps of 1e-30, which change nothing but zeros."""
+    """Steps of 1e-30, which change only zeros."""
     config.optimizer.learning_rate = 1e-30
     config.optimizer.min_learning_rate = 0.0
     config.train.ema_decay = 0.0
@@ -294,7 +294,7 @@ def test_a_head_for_other_classes_is_drawn_afresh_and_that_is_said(world, config
     assert_equal(summary.variables["params"]["conv"], variables["params"]["conv"], atol=1e-20)
     assert summary.variables["params"]["head"]["kernel"].shape == (4, 3)
     err = capfd.readouterr().err
-    assert "drawn afresh for 3 classes: params/head/bias, params/head/kernel" in err
+    assert "initialised randomly for 3 classes: params/head/bias, params/head/kernel" in err
 
 
 def test_initial_weights_of_another_network(world, config, tmp_path):

@@ -1,4 +1,4 @@
-"""Sharded parameters: where arrays lie, and that steps, checkpoints and predictions do not change."""
+"""Sharded parameters: the placement of arrays, and that steps, checkpoints and predictions do not change."""
 
 from contextlib import closing
 
@@ -63,7 +63,7 @@ def test_sharded_training_is_the_same(tiny, tmp_path):
             state, metrics = step(state, put_batch(tiny.make_batch(number, 16, 8), mesh))
             losses.append(float(metrics["loss"]))
         kernel = state.params["head"]["kernel"]
-        # Each device holds its part only, of parameters, averages and the optimizer's moments.
+        # Each device has only its part of parameters, averages and the optimizer's moments.
         moments = jax.tree.leaves(state.opt_state, is_leaf=lambda leaf: hasattr(leaf, "shape"))
         for array in (kernel, state.ema["params"]["head"]["kernel"], *moments):
             if array.shape == (WIDTH, 8):
@@ -74,11 +74,11 @@ def test_sharded_training_is_the_same(tiny, tmp_path):
         card = ModelCard("tiny", {}, ("a",), 8, 1, (0.5,), (0.5,), 0.875, 4, "test")
         with closing(RunCheckpoints(tmp_path / str(shards), 1)) as checkpoints:
             checkpoints.save(card, state.evaluated(), state.rest())
-    for shards in (2, 4):  # float32 sums in another order, grown over four updates
+    for shards in (2, 4):  # float32 sums in another order; the difference grows over four updates
         np.testing.assert_allclose(seen[shards][0], seen[1][0], rtol=1e-5)
         np.testing.assert_allclose(seen[shards][1], seen[1][1], atol=1e-5)
 
-    # What four shards wrote is read into two, exactly.
+    # Two shards read exactly what four shards wrote.
     mesh, module, optimizer, shape, *_ = build(tiny, 2)
     abstract = StateBuilder(module, optimizer, shape, mesh, average=True).abstract()
     with closing(RunCheckpoints(tmp_path / "4", 1)) as checkpoints:

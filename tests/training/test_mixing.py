@@ -21,7 +21,7 @@ def partners_of(array):
 
 
 def mixed_by(batch, seeds, how):
-    """What `mix` gives for each seed, all computed by one program."""
+    """The results of `mix` for each seed, computed by one program."""
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
     found = jax.jit(jax.vmap(lambda key: mix(*batch, key, how)))(keys)
     return zip(*map(np.asarray, found), strict=True)
@@ -67,7 +67,7 @@ def test_the_share_of_mixup_has_the_beta_distribution():
 
 
 def test_the_share_of_cutmix_before_the_border_is_uniform():
-    """The box is cut at the border, so shares can only grow: mean above 1/2, below that of no box."""
+    """The border clips the box, so shares can only grow: the mean is between 1/2 and that of no box."""
     share, cut = shares(Mixing(cutmix=1.0, group=2), side=32)
     assert cut.all()
     assert 0.6 < share.mean() < 0.75 and share.min() < 0.3 and share.max() == 1
@@ -75,15 +75,15 @@ def test_the_share_of_cutmix_before_the_border_is_uniform():
 
 def test_switch_and_probability():
     _, cut = shares(Mixing(mixup=0.8, cutmix=1.0, switch=0.25, group=2))
-    assert abs(cut.mean() - 0.25) < 0.05  # 4 standard errors are 0.03; shares of almost 0 or 1 round
+    assert abs(cut.mean() - 0.25) < 0.05  # 4 standard errors are 0.03; shares near 0 or 1 are rounded
     share, _ = shares(Mixing(mixup=0.8, cutmix=1.0, probability=0.5, group=2))
-    assert 0.5 <= (share == 1).mean() < 0.6  # boxes of no pixel add some
+    assert 0.5 <= (share == 1).mean() < 0.6  # boxes without a pixel add some
     share, _ = shares(Mixing(mixup=0.8, probability=0.0, group=2))
     assert (share == 1).all()
 
 
 def test_it_needs_no_exchange_between_devices(batch):
-    """Groups lie on one device each: nothing but the labels' order moves, and that within a device."""
+    """Each group is on one device. Only the order of the labels changes, within a device."""
     images, labels = jnp.tile(batch[0], (4, 1, 1, 1))[:64], jnp.arange(64)
     mesh = jax.make_mesh((4,), ("data",))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))

@@ -1,4 +1,4 @@
-"""The network that a configuration describes, and how it computes."""
+"""The network that a configuration describes, and its precision."""
 
 import jax.numpy as jnp
 import pytest
@@ -32,7 +32,7 @@ def test_precisions_are_options_of_the_network(precision):
         WORDS[precision]
     )
     module = create_model(config.model.name, **options)
-    assert module.precision == WORDS[precision].get("precision", "highest")  # an alias-free network's own
+    assert module.precision == WORDS[precision].get("precision", "highest")  # alias-free networks: "highest"
     assert module.dtype == WORDS[precision].get("dtype")
     assert jnp.dtype(module.param_dtype) == jnp.float32
 
@@ -55,8 +55,8 @@ def test_a_precision_that_does_not_exist():
 @pytest.mark.parametrize(
     ("task", "name", "message"),
     [
-        ("segmentation", "resnet20_cifar", "gives one vector .* does not fit task = 'segmentation'.*unet_"),
-        ("classification", "unet_micro", "gives a map .* task = 'classification'.* a classifier"),
+        ("segmentation", "resnet20_cifar", "returns one vector .* does not fit task = 'segmentation'.*unet_"),
+        ("classification", "unet_micro", "returns a map .* task = 'classification'.* a classifier"),
     ],
 )
 def test_a_network_of_another_task(task, name, message):

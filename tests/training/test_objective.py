@@ -1,4 +1,4 @@
-"""What networks are trained for: images, pixels of which some are ignored, images as outputs."""
+"""Training objectives: images, pixels of which some are ignored, and output images."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def segmented(batch=8):
     rng = np.random.default_rng(0)
     label = rng.integers(0, CLASSES, (batch, SIDE, SIDE)).astype(np.int32)
     label[:, 0] = IGNORED
-    label[0] = IGNORED  # an image without any pixel that counts
+    label[0] = IGNORED  # an image without counted pixels
     return rng.standard_normal((batch, SIDE, SIDE, CLASSES)).astype(np.float32), label
 
 
@@ -42,7 +42,7 @@ def test_ignored_pixels_count_in_neither_loss_nor_accuracy():
     outputs, label = segmented()
     objective = make_objective("segmentation")
     entropies, counted = expected_entropies(outputs, label)
-    # A sum of some 200 float32 numbers.
+    # A sum of about 200 float32 numbers.
     assert mean(objective["loss"], outputs, label) == pytest.approx(entropies.mean(), rel=1e-5)
     right = outputs.argmax(-1)[counted] == label[counted]
     assert mean(objective["accuracy"], outputs, label) == pytest.approx(right.mean(), rel=1e-6)
@@ -89,7 +89,7 @@ def updated(batch, devices, accumulation):
 
 @pytest.mark.parametrize(("devices", "accumulation"), [(1, 4), (4, 1), (4, 2)])
 def test_an_update_averages_over_the_pixels_of_the_whole_batch(devices, accumulation):
-    """Not over images, and not over parts of the batch: images differ in their pixels that count."""
+    """Not over images or parts of the batch: images differ in their number of counted pixels."""
     images, label = segmented()
     mask = np.ones(8, np.float32)
     mask[-1] = 0
@@ -120,7 +120,7 @@ def test_the_backbone_learns_more_slowly():
     params = {"backbone": {"conv": jnp.ones(3)}, "head": {"conv": jnp.ones(3)}}
     updates, _ = optimizer.update(params, optimizer.init(params), params)
     np.testing.assert_allclose(updates["backbone"]["conv"], 0.1 * updates["head"]["conv"], rtol=1e-6)
-    with pytest.raises(ConfigError, match=r"backbone_factor is for networks with a backbone"):
+    with pytest.raises(ConfigError, match=r"backbone_factor is only for networks with a backbone"):
         head = {"head": params["head"]}
         optimizer.update(head, optimizer.init(head), head)
 

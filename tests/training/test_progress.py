@@ -68,21 +68,21 @@ def test_waiting_for_data_is_told(tmp_path, capfd):
         progress.step(metrics(1.0))
         progress.log_steps()
     first, second = read(tmp_path)
-    assert first["data_wait"] > 0.5 and second["data_wait"] == 0  # the rest of it takes microseconds
+    assert first["data_wait"] > 0.5 and second["data_wait"] == 0  # the remaining time is microseconds
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_lines(tmp_path):
-    """/dev/full fails every write as a full disk does."""
+    """/dev/full fails every write, like a full disk."""
     with closing(Progress(tmp_path, PLAN, start=0)) as progress:
         progress.saved(tmp_path / "checkpoints" / "5")
         progress._file.close()
         progress._file = full = open("/dev/full", "w")
         progress.step(metrics(1.0))
-        with pytest.raises(UnwritableError, match=r"No space left.*Last checkpoint: .*/5\. Make room"):
+        with pytest.raises(UnwritableError, match=r"No space left.*Last checkpoint: .*/5\. Free some space"):
             progress.log_steps()
         progress._file = open(os.devnull, "w")
         with pytest.raises(OSError, match="No space left"):
-            full.close()  # what it could not write is still in it
+            full.close()  # the unwritten text is still in it
     before = json.dumps({"step": 3}) + "\n"
     (tmp_path / "metrics.jsonl").write_text(before)
     (tmp_path / f".metrics.jsonl.{os.getpid()}.new").symlink_to("/dev/full")

@@ -42,7 +42,7 @@ def test_warmup_of_one_step_is_zero_like_linspace():
 
 
 def test_step_schedule_at_named_steps():
-    """The originals': 0.1, a tenth at epochs 30 and 60 (PyTorch's StepLR)."""
+    """The originals' schedule: 0.1, a tenth of it at epochs 30 and 60 (PyTorch's StepLR)."""
     rate = learning_rate(load_recipe("imagenet_blur").optimizer, plan := plan_of("imagenet_blur"))
     for epoch, expected in ((0, 0.1), (29.999, 0.1), (30, 0.01), (59.999, 0.01), (60, 0.001), (90, 0.001)):
         step = int(epoch * plan.steps_per_epoch)
@@ -72,7 +72,7 @@ def test_temperatures_at_named_epochs(name):
 
 
 def test_the_temperature_of_other_recipes():
-    """tau_stepdecay_limit_p5 in the one full recipe of LPS; none without learned samplers."""
+    """tau_stepdecay_limit_p5 in the one complete recipe of LPS; None without learned samplers."""
     config = importlib.import_module("configs.cifar10_resnet").get_config("resnet18,lps")
     schedule = temperature(config.train.temperature, plan := make_plan(config, 256 * 100))
     for epoch, expected in ((9, 1), (10, 0.85), (30, 0.85**3), (50, 0.5), (250, 0.5)):
@@ -89,7 +89,7 @@ def plan_of(name):
 
 
 def short_configs():
-    """All schedules of LPS, and some that are shorter than an epoch or than an update."""
+    """All schedules of LPS, and some that are shorter than an epoch or an update."""
     lps = importlib.import_module("configs.imagenet_lps")
     for name in [*lps.LINEAR, *lps.DECAY]:
         yield lps.get_config(name)
@@ -109,7 +109,7 @@ def short_configs():
 
 @pytest.mark.parametrize("config", list(short_configs()))
 def test_temperatures_only_fall_however_short_the_run(config):
-    """Steps of several epochs become one, and the first epoch may be longer than the whole run."""
+    """Several epochs become one step, and the first epoch may be longer than the whole run."""
     dry = shortened(config, 1)
     for each, updates in [(dry, 3), *((config, updates) for updates in (1, 2, 3, 7, 50))]:
         for epochs in (each.train.total_epochs, 0.5, 1.0):

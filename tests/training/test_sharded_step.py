@@ -30,7 +30,7 @@ def batches():
 
 
 def build(devices: int, **options):
-    """Mesh, state and compiled step of a small alias-free network: mixing, two micro-batches a step."""
+    """Mesh, state and compiled step of a small alias-free network with mixing and two micro-batches."""
     mesh = make_mesh(devices)
     sizes = {"depths": (1, 1), "widths": (4, 8), "num_classes": 10}
     module = create_model("convnext_afc_micro", **sizes, **options)
@@ -43,7 +43,7 @@ def build(devices: int, **options):
 
 
 def train(mesh, state, step):
-    """The losses of all steps, and the parameters after them."""
+    """The losses of all steps, and the final parameters."""
     losses = []
     for batch in batches():
         state, metrics = step(state, put_batch(batch, mesh))
@@ -62,7 +62,7 @@ def losses(built):
 
 
 def test_devices_do_not_change_the_loss_curve(losses):
-    # The order of summation differs between 1 and 4 devices: float32 rounding, grown over the updates.
+    # The order of summation differs between 1 and 4 devices: float32 rounding, which grows over the updates.
     np.testing.assert_allclose(losses[4], losses[1], rtol=1e-5)
     assert len(set(losses[1])) == STEPS
 
@@ -77,13 +77,13 @@ def test_bfloat16_computes_in_half_precision_and_keeps_float32_parameters(losses
     mesh, state, step = build(1, **PRECISIONS["bfloat16"])
     assert "bf16" in step.as_text()
     rough, params = train(mesh, state, step)
-    # bfloat16 has 8 bits: each product is off by up to 0.4 %, and the updates drift apart.
+    # bfloat16 has 8 bits: each product has an error of up to 0.4 %, and the updates drift apart.
     np.testing.assert_allclose(rough, losses[1], rtol=0.02)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
 
 
 def test_the_check_sees_communication_and_fft():
-    """Negative control: what mixes the examples of a divided batch is found, and so is an FFT."""
+    """Negative control: operations that mix the examples of a divided batch are found, and FFTs too."""
     mesh = make_mesh(4)
     images = put_batch(next(batches()), mesh)["image"]
     mixed = jax.jit(lambda x: jax.numpy.fft.rfft2(x, axes=(1, 2)).real[::-1])

@@ -22,9 +22,9 @@ RATE, BATCH = 0.05, 16
 
 @pytest.fixture(scope="module")
 def run(tiny):
-    """A function that trains a tiny network by gradient descent and gives the last state and all metrics."""
+    """Trains a tiny network by gradient descent. Returns the last state and all metrics."""
 
-    @functools.cache  # several tests look at the same run
+    @functools.cache  # several tests use the same run
     def train(
         devices=1, steps=3, ema_decay=0.0, accumulation_steps=1, make_batch=None, mixing=None, **options
     ):
@@ -125,7 +125,7 @@ def test_masked_examples_do_not_count(run, tiny):
         run(steps=1, batch_norm=False, make_batch=lambda b=b: b)[1][0]["loss"] for b in (half, kept)
     )
     assert masked == pytest.approx(alone, rel=1e-5)  # float32 sums
-    # And the mean is that of 8 examples, however large the batch.
+    # The mean is that of 8 examples, whatever the size of the batch.
     state, _ = run(steps=0, batch_norm=False)
     logits = tiny.Net(batch_norm=False).apply(state.evaluated(), kept["image"], train=False)
     assert masked == pytest.approx(float(cross_entropy(logits, kept["label"], 0.1).mean()), rel=1e-5)
@@ -189,7 +189,7 @@ def test_a_learned_sampler_gets_its_temperature_and_noise(tiny, accumulation_ste
         return found
 
     warm, cold = losses(None), losses(lambda step: jnp.where(step < 2, 1.0, 0.01))  # 1 is the default
-    assert len(set(warm)) == 3  # other noise at every step
+    assert len(set(warm)) == 3  # different noise at every step
     assert warm[:2] == cold[:2] and warm[2] != cold[2]
 
 
@@ -225,7 +225,7 @@ def test_predict_on_four_devices(run, tiny):
     images = tiny.make_batch(0, 8)["image"]
     variables = module.init(jax.random.key(1), images)
     logits = make_predict(module, mesh)(variables, images)
-    # The same float32 sums, differently split.
+    # The same float32 sums, divided differently.
     np.testing.assert_allclose(logits, module.apply(variables, images), atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""train.py in one process and in two real ones that join each other: the same run."""
+"""train.py in one process and in two real processes that join each other: the same run."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def start(workdir: Path, processes: int, devices: int, *arguments: str) -> list[
     """Starts train.py `processes` times, each with `devices` virtual devices."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    if processes > 1:  # one that finds its program in the cache would run ahead: Gloo does not wait for long
+    if processes > 1:  # with the cache, one process would run ahead, and Gloo does not wait long
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [sys.executable, "train.py", f"--workdir={workdir}", *ARGUMENTS, *arguments]
     address = f"--coordinator=localhost:{free_port()}"
@@ -60,7 +60,7 @@ def start(workdir: Path, processes: int, devices: int, *arguments: str) -> list[
 
 
 def finish(started: list[subprocess.Popen], status: int = 0) -> list[tuple[str, str]]:
-    """Waits for all; what each printed."""
+    """Waits for all processes. Returns the output of each."""
     printed = [process.communicate(timeout=300) for process in started]
     assert [process.returncode for process in started] == [status] * len(started), printed
     return printed
@@ -88,7 +88,7 @@ LAYOUTS = {
     "2x2 sharded, workers": (2, 2, "--config.train.parameter_shards=2", "--config.data.workers=1"),
 }
 
-# Gloo's threads write the pieces of their lines one by one, between those of the others.
+# Gloo's threads write their lines in pieces, which mix with each other.
 GLOO = r"\[Gloo\] Rank |\d+| is connected to | peer ranks\. Expected number of connected peer ranks is : "
 
 
@@ -98,7 +98,7 @@ def test_processes_and_devices_change_nothing(alone, tmp_path, layout):
     printed = finish(start(tmp_path / "run", *LAYOUTS[layout]))
     losses = [[event["loss"] for event in events(run, "train")] for run in (alone, tmp_path / "run")]
     assert len(losses[0]) == 8
-    # Float32 sums in another order, grown over eight updates.
+    # Float32 sums in another order; the difference grows over eight updates.
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     mine, other = (json.loads((run / "results.json").read_text()) for run in (tmp_path / "run", alone))
     assert mine["images"] == other["images"] == 43  # every image once

@@ -1,4 +1,4 @@
-"""Which images evaluations look at while a network trains, and what they find there."""
+"""The images that evaluations use during training, and the results."""
 
 import json
 from contextlib import closing
@@ -21,7 +21,7 @@ from aliasfree_jax.training.setup import set_up
 
 
 def make_source(count, seed, classes=3):
-    """Images of noise, each with a brightness of its own by which it is known again."""
+    """Noise images, each with a different brightness, which identifies it."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     images = rng.uniform(0, 0.2, (count, 8, 8, 1)) + np.linspace(0, 0.7, count)[:, None, None, None]
@@ -34,7 +34,7 @@ def events(workdir, split):
 
 
 class Looking:
-    """An evaluation that remembers its images and says what it is told to."""
+    """An evaluation that remembers its images and returns preset results."""
 
     def __init__(self, *values):
         self.values, self.images = iter(values), []
@@ -47,7 +47,7 @@ class Looking:
 
 @pytest.fixture
 def small(config, tiny_networks):
-    """36 training images of which a third is held out: two steps of 12 an epoch."""
+    """36 training images, a third of them held out: two steps of 12 per epoch."""
     config.data.source, config.data.eval_crop_ratio, config.data.validation = "arrays", 1.0, 1 / 3
     config.model.options.drop_path_rate = 0.0
     config.train.ema_decay, config.eval.batch_size = 0.0, 8
@@ -63,12 +63,12 @@ def test_evaluations_look_at_what_is_held_out(small, tmp_path, capfd):
     config, looking = small.config, Looking(0.75, 0.5, 0.25)
     loop.run(config, tmp_path, sources=small.sources, evaluate=looking)
     assert loop.run(config, tmp_path, sources=small.sources, evaluate=looking).results == {"accuracy": 0.25}
-    assert len(looking.images) == 3  # the run that was started again too
+    assert len(looking.images) == 3  # also in the resumed run
     left, held = hold_out(small.sources[0], 1 / 3)
     for images in looking.images:
         np.testing.assert_array_equal(images, as_inputs(held, config))
     assert [e["epoch"] for e in events(tmp_path, "validation")] == [1.0, 2.0] and not events(tmp_path, "test")
-    assert [e["step"] for e in events(tmp_path, "train")] == [1, 2, 3, 4]  # of the 24 that are left
+    assert [e["step"] for e in events(tmp_path, "train")] == [1, 2, 3, 4]  # with the 24 remaining images
     chosen = json.loads((tmp_path / "best/results.json").read_text())
     assert chosen == {"accuracy": 0.75, "chosen_by": "accuracy", "chosen_on": "validation"}
     told = capfd.readouterr().err
@@ -113,7 +113,7 @@ def test_without_validation_images_it_is_said_that_test_images_choose(small, tmp
 
 
 def test_too_few_images_to_hold_some_out(small, tmp_path):
-    with pytest.raises(DataError, match="needs two or more .*; only one has 'a', 'b', 'c'"):
+    with pytest.raises(DataError, match="needs at least two .*only one: 'a', 'b', 'c'"):
         loop.run(small.config, tmp_path, sources=(make_source(3, 0), None))
     small.config.data.validation = 0.9
     with pytest.raises(ConfigError, match="exceeds the 4 training examples that data.validation = 0.9"):
@@ -160,7 +160,7 @@ def test_averaged_and_raw_weights_and_consistency_while_training(small, tmp_path
     told = capfd.readouterr().err
     assert f"raw_integer_consistency {event['raw_integer_consistency']:.2%}" in told
 
-    # The run keeps averages, and in best/ the weights that the metric is of; both give what was logged.
+    # The run keeps averages. best/ has the weights that the metric belongs to. Both have the logged value.
     held = hold_out(small.sources[0], 1 / 3)[1]
     for prefix, directory in (("", tmp_path), ("raw_", tmp_path / "best")):
         _, module, variables = load_model(directory)
@@ -178,7 +178,7 @@ def test_averaged_and_raw_weights_and_consistency_while_training(small, tmp_path
 
 
 def test_every_kind_of_shifts_has_its_flat_name(config):
-    config.data.zero_pad, config.eval.shifts = 1, 2  # the shifts are those of the network's input
+    config.data.zero_pad, config.eval.shifts = 1, 2  # shifts in pixels of the network's input
     config.eval.during = SHIFTS_DURING
 
     def brightest_row(images):

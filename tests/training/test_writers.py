@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases: what they are handed, with stand-ins for the packages."""
+"""The values passed to TensorBoard and Weights & Biases, with stand-ins for the packages."""
 
 import sys
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from aliasfree_jax.training.schedules import make_plan
 
 
 class Recorder:
-    """Stands for both packages and for what they make; remembers all calls."""
+    """Replaces both packages and their objects, and remembers all calls."""
 
     def __init__(self, *arguments, **options):
         self.arguments, self.options, self.calls = arguments, options, []
@@ -56,7 +56,7 @@ def test_a_run_writes_its_numbers_to_both(packages, world, config, tmp_path):
 
 def test_a_resumed_run_replaces_what_is_done_again(packages, world, config, tmp_path):
     make_writers(base_config(), tmp_path, 7)
-    assert not vars(packages)  # nothing unless asked for
+    assert not vars(packages)  # nothing unless requested
     config.log.tensorboard = True
     make_writers(config, tmp_path, 7)
     assert packages.tensorboard.options == {"purge_step": 8}
