@@ -1,4 +1,4 @@
-"""Padding, slicing and joining: along rows and columns they are a window that moves on the circle."""
+"""Rules of padding, slicing and joining. Along rows and columns they move a window round the circle."""
 
 import dataclasses
 import itertools
@@ -25,15 +25,15 @@ def _place(eqn: Any, value: Map, dim: int) -> int:
     if dim not in dims:
         raise TransformError(
             eqn,
-            "cuts an axis in which rows or columns are merged with others",
-            "Keep rows and columns as axes of their own",
+            "cuts an axis in which rows or columns are merged with other axes",
+            "Keep rows and columns as separate axes",
         )
     return dims.index(dim)
 
 
 @rule("pad")
 def pad(how: Transformation, eqn: Any, value: Held, fill: Held) -> list[Value]:
-    """Rows and columns continue round the circle, whatever the program pads them by."""
+    """Rows and columns continue round the circle. The program's padding value is ignored there."""
     if not isinstance(value, Map) or not isinstance(fill, Plain):
         raise TransformError(eqn, "pads by values of a map", "Pad by a constant")
     config = list(eqn.params["padding_config"])
@@ -56,7 +56,7 @@ def pad(how: Transformation, eqn: Any, value: Held, fill: Held) -> list[Value]:
 
 @rule("slice")
 def cut(how: Transformation, eqn: Any, value: Map) -> list[Value]:
-    """A window of rows or columns; a stride samples them."""
+    """Moves the window of rows or columns. A stride samples them."""
     p = eqn.params
     strides = p["strides"] or (1,) * value.ndim
     return [_sliced(how, eqn, value, list(zip(p["start_indices"], p["limit_indices"], strides, strict=True)))]
@@ -64,7 +64,7 @@ def cut(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 
 @rule("split")
 def split(how: Transformation, eqn: Any, value: Map) -> list[Value]:
-    """Slices side by side."""
+    """Adjacent slices along one axis."""
     parts, results = [(0, length, 1) for length in value.shape], []
     for size, end in zip(eqn.params["sizes"], itertools.accumulate(eqn.params["sizes"]), strict=True):
         parts[eqn.params["axis"]] = (int(end - size), int(end), 1)
@@ -73,7 +73,7 @@ def split(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 
 
 def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int, int, int]]) -> Map:
-    """The map from start to limit by a stride, along each of the program's axes."""
+    """The slice (start, limit, stride) of a map along each of the program's axes."""
     whole = [(0, length, 1) for length in value.shape]
     changed = [dim for dim in range(value.ndim) if parts[dim] != whole[dim]]
     others = [dim for dim in changed if not value.spatial(dim)]
@@ -83,8 +83,8 @@ def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int
         how.found(
             eqn,
             WHOLE,
-            "takes the same polyphase component of all images, which aliases",
-            "Choose it by what the components hold (layers.AdaptivePolyphase)",
+            "selects the same polyphase component for all images, which aliases",
+            "Select it by the content of the components (layers.AdaptivePolyphase)",
         )
     if not others:
         return value
@@ -95,14 +95,14 @@ def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int
 
 
 def _sampled(how: Transformation, eqn: Any, value: Map, place: int, start: int, limit: int, step: int) -> Map:
-    """Rows (`place` 0) or columns from `start` to `limit`, every `step`-th."""
+    """Every `step`-th row (`place` 0) or column from `start` to `limit`."""
     if value.stride[place] != 1:
         value = how.settle(eqn, value)
     value = how.strided(eqn, value, exchanged(ONE, place, step), "a strided slice")
     first, seen = value.first[place] + start, every(limit - start, step)
     if how.circular and how.subsamples and step != 1 and seen != every(value.sides[place], step):
         raise TransformError(eqn, "samples a part of the map", "Sample all of it, or pad it first")
-    if not how.circular:  # up to the end of the last step
+    if not how.circular:  # keep up to the end of the last step
         stop = min(value.sides[place], start + seen * step)
         first, array = 0, jax.lax.slice_in_dim(value.array, start, stop, 1, value.space[place])
         value = value.like(array)
@@ -111,16 +111,18 @@ def _sampled(how: Transformation, eqn: Any, value: Map, place: int, start: int, 
 
 
 _PARTS = {
-    "dynamic_slice": ("takes a part of the rows or columns", "Use the whole map"),
-    "gather": ("gathers rows or columns one by one", "Pad by jnp.pad, resize by a filter, or slice"),
+    "dynamic_slice": ("selects a part of the rows or columns", "Use the whole map"),
+    "gather": ("gathers single rows or columns", "Pad with jnp.pad, resize with a filter, or slice"),
 }
 
 
 @rule(*_PARTS)
 def part(how: Transformation, eqn: Any, value: Held, *at: Held) -> list[Value]:
-    """Kept where it takes all rows and columns, of channels that do not depend on a map."""
+    """Allowed if it selects all rows and columns, at indices that do not depend on a map."""
     if not isinstance(value, Map) or not all(isinstance(each, Plain) for each in at):
-        raise TransformError(eqn, "takes a part at a place that depends on a map", "Choose it by a constant")
+        raise TransformError(
+            eqn, "selects a part at an index that depends on a map", "Use an index that does not"
+        )
     sizes, numbers = list(eqn.params["slice_sizes"]), eqn.params.get("dimension_numbers")
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims) if numbers else ()
     chosen = (*gone, *numbers.start_index_map) if numbers else ()
@@ -140,7 +142,7 @@ def part(how: Transformation, eqn: Any, value: Held, *at: Held) -> list[Value]:
 
 @rule("rev")
 def rev(how: Transformation, eqn: Any, value: Map) -> Sequence[Value]:
-    """Rows and columns that run backwards can pad a map ("reflect"), nothing else."""
+    """Reversed rows and columns can only pad a map (padding "reflect")."""
     along = any(map(value.spatial, eqn.params["dimensions"]))
     value = how.settle(eqn, value) if along else value
     if along and how.circular:
@@ -150,16 +152,18 @@ def rev(how: Transformation, eqn: Any, value: Map) -> Sequence[Value]:
 
 @rule("concatenate")
 def concatenate(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
-    """Maps one behind the other along channels; along rows or columns it is padding."""
+    """Joins maps along channels. Along rows or columns, joining is padding."""
     dim = eqn.params["dimension"]
-    values = tuple(value for value in values if value.shape[dim]) or values[:1]  # numpy pads by nothing, too
+    values = (
+        tuple(value for value in values if value.shape[dim]) or values[:1]
+    )  # numpy joins empty arrays, too
     along = any(isinstance(value, Map) and value.spatial(dim) for value in values)
     return [(_joined_places if along else _joined_channels)(how, eqn, dim, values)]
 
 
 @rule("stack")
 def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
-    """Maps side by side along a new axis."""
+    """Joins maps along a new axis."""
     axis = eqn.params["axis"]
     apart: list[Held] = []
     for value in values:
@@ -172,7 +176,7 @@ def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
 
 
 def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Held]) -> Map:
-    """Windows side by side are one window; constants and mirror images beside a whole map are padding."""
+    """Adjacent windows become one window. Constants and mirror images beside a whole map are padding."""
     values = how.settled(eqn, values)
     whole = max(
         (value for value in values if isinstance(value, Map)),
@@ -192,8 +196,8 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
             and (value.first[place] - end) % whole.sides[place] == 0
         )
         if not goes_on and whole.cut_off[place]:
-            reason = "continues a map of which rows or columns are left out"
-            raise TransformError(eqn, reason, "Use the whole map (pad windows before it, cut nothing off)")
+            reason = "continues a map from which rows or columns were cut off"
+            raise TransformError(eqn, reason, "Use the whole map: pad the windows before it, cut nothing off")
         if not (goes_on or _pads(value, whole, dim)):
             raise TransformError(
                 eqn,
@@ -214,7 +218,7 @@ def _pads(value: Held, whole: Map, dim: int) -> bool:
 
 
 def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[Held]) -> Map:
-    """Maps on one grid one behind the other, along an axis that is not spatial."""
+    """Joins maps on one grid along an axis that is not spatial."""
     values = side_by_side(how, eqn, values)
     first = first_map(values)
     shape, arrays = list(first.merged().shape), []
