@@ -50,12 +50,14 @@ def shift_invariant(
       argnums: Positions of the positional arguments that hold the images. They may be pytrees of arrays.
 
     Returns:
-      A function with the arguments and results of `f`. It raises `ConfigError` if there are no images at
-      these axes, `TransformError` for an operation without a shift-invariant form, and `StatefulError` if `f`
-      changes a module that it holds.
+      A function with the arguments and results of `f`.
 
     Raises:
-      ConfigError: The sampler has parameters, an option is unknown, or `f` is not a function.
+      ConfigError: The sampler has parameters, an option is unknown, or `f` is not a function. The returned
+        function raises it if there are no images at these axes.
+      TransformError: Raised by the returned function. An operation has no shift-invariant form. The message
+        names its line and a remedy.
+      StatefulError: Raised by the returned function. `f` changes a module that it holds.
     """
     if not callable(f) or isinstance(f, nn.Module):
         raise ConfigError(f"expected a function of images, such as module.apply, got {type(f).__name__}.")

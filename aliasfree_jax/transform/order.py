@@ -9,8 +9,9 @@ import numpy as np
 
 from aliasfree_jax.transform.program import named
 
-# How a variable depends on the result of one convolution: it is no map, an unrelated map, an affine function
-# at each position, or another function, which may only be summed over all positions.
+# How a variable depends on the result of one convolution. _PLAIN: it is not a map. _OTHER: it is an unrelated
+# map. _AFFINE: it is an affine function at each position. _FUNCTION: it is another function at each position,
+# which may only be summed over all positions.
 _PLAIN, _OTHER, _AFFINE, _FUNCTION = range(4)
 _SAME = "add sub neg convert_element_type copy copy_p stop_gradient broadcast_in_dim reshape".split()
 _LATE = 10**6  # more operations than any program has
