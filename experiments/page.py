@@ -143,12 +143,12 @@ def _findings(table: Table) -> list[str]:
         if found
         else f"No result contradicts the theory, in {exact} networks that are exact in theory."
     ]
-    lines += [f"- {told}" for told in found]
+    lines += ["", *(f"- {told}" for told in found)] if found else []
     if table.missing:
         names = ", ".join(f"`{run.name}`" for run in table.missing)
         lines += ["", _filled(f"Missing: {names}.")]
     if table.stale:
-        lines += ["", "Left out, because they were made with other settings:"]
+        lines += ["", "Left out, because they were made with other settings:", ""]
         lines += [f"- `{run.name}`: {'; '.join(faults[:3])}" for run, faults in table.stale]
     return lines
 

@@ -477,7 +477,7 @@ def test_logits_have_no_such_row(draw):
     ("function", "shift", "operation", "reason"),
     [
         (pooled, (1, 1), "max_pool", "a strided max pool by 2 keeps frequencies that alias"),
-        (enlarged, (0.5, 0.5), "", "upsamples from fixed places, by no ideal filter"),
+        (enlarged, (0.5, 0.5), "", "upsamples from fixed positions without an ideal filter"),
         (nn.gelu, (0.5, 0), "gelu", "a non-linearity of unbounded band"),
         (lambda x: x * jnp.arange(8)[:, None], (1, 1), "mul", "combines a map with values that differ"),
     ],
