@@ -491,7 +491,7 @@ def test_functions_between_layers_are_told_by_what_they_do(function, shift, oper
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (PolyphaseUpsample(2, BlurPool), "zeros between the samples follow shifts by whole places only"),
+        (PolyphaseUpsample(2, BlurPool), "zeros between the samples follow shifts by whole positions only"),
         (MaxBlurPool(2, 2), "selects samples: unbounded band"),
         (BlurPool(2), "a blur before sampling by 2 keeps frequencies that alias"),
         (AdaptivePolyphase(2), "polyphase sampling follows shifts by whole places only"),
