@@ -200,11 +200,7 @@ def _circular(convolution: nn.Conv2d, padding: tuple[int, int, int, int]) -> nn.
 
 
 def plain_convnext(depths: Ints = DEPTHS, widths: Ints = WIDTHS, num_classes: int = 1000) -> nn.Module:
-    """Plain ConvNeXt, by default tiny. Maps images `[N, 3, H, W]` to logits.
-
-    Raises:
-      ValueError: `depths` and `widths` have different lengths.
-    """
+    """Plain ConvNeXt, by default tiny. Maps images `[N, 3, H, W]` to logits."""
     downsampling = [nn.Sequential(nn.Conv2d(3, widths[0], 4, stride=4), _PixelNorm(widths[0], eps=EPS))]
     for inner, outer in zip(widths[:-1], widths[1:], strict=True):
         downsampling.append(nn.Sequential(_PixelNorm(inner, eps=EPS), nn.Conv2d(inner, outer, 2, stride=2)))
@@ -215,9 +211,6 @@ def alias_free_convnext(depths: Ints = DEPTHS, widths: Ints = WIDTHS, num_classe
     """Alias-free ConvNeXt as published, by default tiny. Maps images `[N, 3, H, W]` to logits.
 
     It is alias-free if H and W are multiples of 32 and at least 96.
-
-    Raises:
-      ValueError: `depths` and `widths` have different lengths.
     """
     stem = _circular(nn.Conv2d(3, widths[0], 4), (1, 2, 1, 2))
     downsampling = [

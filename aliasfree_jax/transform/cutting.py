@@ -19,7 +19,7 @@ from aliasfree_jax.transform.upsampling import upsampled
 from aliasfree_jax.transform.values import Held, Plain, Value, first_map, varies
 
 
-def _place(eqn: Any, value: Map, dim: int) -> int:
+def _direction(eqn: Any, value: Map, dim: int) -> int:
     """0 for the program's axis of rows, 1 for that of columns."""
     dims = value.space_dims()
     if dim not in dims:
@@ -39,14 +39,14 @@ def pad(how: Transformation, eqn: Any, value: Held, fill: Held) -> list[Value]:
     config = list(eqn.params["padding_config"])
     spatial = [dim for dim in range(value.ndim) if value.spatial(dim) and any(config[dim])]
     value = how.settle(eqn, value) if spatial else value
-    places = [_place(eqn, value, dim) for dim in spatial]
-    for place, dim in zip(places, spatial, strict=True) if how.circular else ():
+    directions = [_direction(eqn, value, dim) for dim in spatial]
+    for direction, dim in zip(directions, spatial, strict=True) if how.circular else ():
         low, high, zeros = config[dim]
         if zeros:
-            value = upsampled(how, eqn, value, exchanged(ONE, place, zeros + 1))
+            value = upsampled(how, eqn, value, exchanged(ONE, direction, zeros + 1))
         how.padded(eqn, (low - zeros, high - zeros))
-        seen = value.seen_sides[place] - zeros + low + high
-        value = value.windowed(place, value.first[place] - low, seen)
+        seen = value.seen_sides[direction] - zeros + low + high
+        value = value.windowed(direction, value.first[direction] - low, seen)
         config[dim] = (0, 0, 0)
     if not any(map(any, config)):
         return [value]
@@ -78,7 +78,7 @@ def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int
     changed = [dim for dim in range(value.ndim) if parts[dim] != whole[dim]]
     others = [dim for dim in changed if not value.spatial(dim)]
     for dim in filter(value.spatial, changed):
-        value = _sampled(how, eqn, value, _place(eqn, value, dim), *parts[dim])
+        value = _sampled(how, eqn, value, _direction(eqn, value, dim), *parts[dim])
     if any(value.counts_components(dim) and parts[dim][0] + 1 == parts[dim][1] for dim in others):
         how.found(
             eqn,
@@ -94,19 +94,21 @@ def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int
     return value.rebuilt(array)
 
 
-def _sampled(how: Transformation, eqn: Any, value: Map, place: int, start: int, limit: int, step: int) -> Map:
-    """Every `step`-th row (`place` 0) or column from `start` to `limit`."""
-    if value.stride[place] != 1:
+def _sampled(
+    how: Transformation, eqn: Any, value: Map, direction: int, start: int, limit: int, step: int
+) -> Map:
+    """Every `step`-th row (`direction` 0) or column from `start` to `limit`."""
+    if value.stride[direction] != 1:
         value = how.settle(eqn, value)
-    value = how.strided(eqn, value, exchanged(ONE, place, step), "a strided slice")
-    first, seen = value.first[place] + start, every(limit - start, step)
-    if how.circular and how.subsamples and step != 1 and seen != every(value.sides[place], step):
+    value = how.strided(eqn, value, exchanged(ONE, direction, step), "a strided slice")
+    first, seen = value.first[direction] + start, every(limit - start, step)
+    if how.circular and how.subsamples and step != 1 and seen != every(value.sides[direction], step):
         raise TransformError(eqn, "samples a part of the map", "Sample all of it, or pad it first")
     if not how.circular:  # keep up to the end of the last step
-        stop = min(value.sides[place], start + seen * step)
-        first, array = 0, jax.lax.slice_in_dim(value.array, start, stop, 1, value.space[place])
+        stop = min(value.sides[direction], start + seen * step)
+        first, array = 0, jax.lax.slice_in_dim(value.array, start, stop, 1, value.space[direction])
         value = value.like(array)
-    value = value.windowed(place, first, seen, step)
+    value = value.windowed(direction, first, seen, step)
     return how.settle(eqn, value) if how.subsamples and value.whole else value
 
 
@@ -182,20 +184,20 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
         (value for value in values if isinstance(value, Map)),
         key=lambda value: value.shape[dim] - 10**9 * value.grid.mirrored,
     )
-    place = _place(eqn, whole, dim)
+    direction = _direction(eqn, whole, dim)
     if not how.circular:
         arrays = [value.merged() if isinstance(value, Map) else value.full() for value in values]
         return whole.rebuilt(jax.lax.concatenate(arrays, dim)).all_seen()
-    first = end = whole.first[place] - sum(value.shape[dim] for value in values[: values.index(whole)])
+    first = end = whole.first[direction] - sum(value.shape[dim] for value in values[: values.index(whole)])
     padding = 0
     for value in values:
         goes_on = (
             isinstance(value, Map)
             and value.array is whole.array
             and not value.grid.mirrored
-            and (value.first[place] - end) % whole.sides[place] == 0
+            and (value.first[direction] - end) % whole.sides[direction] == 0
         )
-        if not goes_on and whole.cut_off[place]:
+        if not goes_on and whole.cut_off[direction]:
             reason = "continues a map from which rows or columns were cut off"
             raise TransformError(eqn, reason, "Use the whole map: pad the windows before it, cut nothing off")
         if not (goes_on or _pads(value, whole, dim)):
@@ -207,7 +209,7 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
         padding += 0 if goes_on else value.shape[dim]
         end += value.shape[dim]
     how.padded(eqn, (padding,))
-    return whole.windowed(place, first, end - first)
+    return whole.windowed(direction, first, end - first)
 
 
 def _pads(value: Held, whole: Map, dim: int) -> bool:

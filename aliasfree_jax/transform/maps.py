@@ -26,9 +26,9 @@ def every(side: int, step: int) -> int:
     return -(-side // step)
 
 
-def exchanged(pair: tuple[int, int], place: int, value: int) -> tuple[int, int]:
-    """The pair with a new value for rows (`place` 0) or columns (`place` 1)."""
-    return (value, pair[1]) if place == 0 else (pair[0], value)
+def exchanged(pair: tuple[int, int], direction: int, value: int) -> tuple[int, int]:
+    """The pair with a new value for rows (`direction` 0) or columns (`direction` 1)."""
+    return (value, pair[1]) if direction == 0 else (pair[0], value)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -179,13 +179,13 @@ class Map:
         grid = self.grid.sampled(self.stride)
         return dataclasses.replace(self, array=array, grid=grid, stride=ONE, blocks=())
 
-    def windowed(self, place: int, first: int, seen: int, step: int = 1) -> "Map":
-        """The map with another visible window along rows (`place` 0) or columns, and a further stride."""
+    def windowed(self, direction: int, first: int, seen: int, step: int = 1) -> "Map":
+        """The map with another visible window along rows (`direction` 0) or columns, and a further stride."""
         return dataclasses.replace(
             self,
-            first=exchanged(self.first, place, first),
-            seen_sides=exchanged(self.seen_sides, place, seen),
-            stride=exchanged(self.stride, place, self.stride[place] * step),
+            first=exchanged(self.first, direction, first),
+            seen_sides=exchanged(self.seen_sides, direction, seen),
+            stride=exchanged(self.stride, direction, self.stride[direction] * step),
         )
 
     def rebuilt(self, array: jax.Array, sources: Sequence[Group] | None = None, **changes: Any) -> "Map":

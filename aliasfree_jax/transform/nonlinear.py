@@ -121,7 +121,7 @@ def _resampled(layout: Map, array: jax.Array, grid: tuple[int, int]) -> jax.Arra
 
 
 def _distribution(root: Map) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation of each image over all places and channels."""
+    """Mean and standard deviation of each image over all positions and channels."""
     axes = tuple(axis for axis in range(root.array.ndim) if axis not in root.batch)
     wide = root.array.astype(jnp.promote_types(root.dtype, jnp.float32))
     mean = wide.mean(axes, keepdims=True)

@@ -41,10 +41,10 @@ def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> Sequence[Val
         raise TransformError(
             eqn, "cuts an axis across the axes merged in it", "Keep rows and columns as separate axes"
         )
-    for place, axis in enumerate(value.space):
+    for direction, axis in enumerate(value.space):
         _first, *within = [length for part in parts for length, base in part if base == axis]
         if within:
-            return reshape(how, eqn, _blocks(how, eqn, value, place, math.prod(within)))
+            return reshape(how, eqn, _blocks(how, eqn, value, direction, math.prod(within)))
     if finer:
         value = how.settle(eqn, value)
         parts = [
@@ -54,9 +54,9 @@ def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> Sequence[Val
     flat = [piece for part in parts for piece in part]
     lengths = [value.array.shape[axis] if axis in value.space else length for length, axis in flat]
     apart = value.rebuilt(value.array.reshape(lengths), [() if axis == NEW else (axis,) for _, axis in flat])
-    for place in (0, 1) if finer else ():
-        if any(part[0][1] == value.space[place] for i, part in enumerate(parts) if i in finer):
-            apart = interleaved(how, eqn, apart, place)
+    for direction in (0, 1) if finer else ():
+        if any(part[0][1] == value.space[direction] for i, part in enumerate(parts) if i in finer):
+            apart = interleaved(how, eqn, apart, direction)
     ends = list(itertools.accumulate(1 if i in finer else len(part) for i, part in enumerate(parts)))
     groups = tuple(tuple(range(*each)) for each in zip([0, *ends], ends, strict=False))
     result = dataclasses.replace(apart, groups=groups)
@@ -100,9 +100,9 @@ def _single(eqn: Any, value: Map, parts: Sequence[Sequence[Piece]]) -> int | Non
         axes = [axis for length, axis in part if axis in value.space or length > 1]
         spatial = [axis in value.space for axis in axes]
         if sum(spatial) and not all(spatial[spatial.index(True) :]):
-            place = value.space.index(axes[spatial.index(True)])
-            if sum(spatial) == 1 and value.seen_sides[place] == 1:
-                return place
+            direction = value.space.index(axes[spatial.index(True)])
+            if sum(spatial) == 1 and value.seen_sides[direction] == 1:
+                return direction
             raise TransformError(
                 eqn,
                 "flattens rows or columns together with other axes, so each position has its own weights",
@@ -145,24 +145,24 @@ def _parts(sizes: Mapping[int, int], shape: Sequence[int], space: Group) -> list
     return parts if all(length == 1 for length, _ in rest) else None
 
 
-def _row_repeated(how: Transformation, eqn: Any, value: Map, place: int) -> Map:
+def _row_repeated(how: Transformation, eqn: Any, value: Map, direction: int) -> Map:
     """A single row or column, repeated by the axes merged in it. On the circle it can only pad."""
     value = how.settle(eqn, value)
     if how.circular:
         return dataclasses.replace(value, grid=Grid(value.grid, "mirrored"))
     sources = list(value.groups)
-    sources[value.places[place][0]] = (value.space[place],)
+    sources[value.places[direction][0]] = (value.space[direction],)
     return value.rebuilt(value.merged(), sources).all_seen()
 
 
-def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) -> Map:
+def _blocks(how: Transformation, eqn: Any, value: Map, direction: int, size: int) -> Map:
     """Cuts rows or columns into blocks: a pending stride, and a new axis for the position in the block."""
-    value = how.from_start(eqn, value if value.stride[place] == 1 else how.settle(eqn, value))
-    value = how.strided(eqn, value, exchanged(ONE, place, size), "a split into blocks")
-    axis, bases = value.space[place], [(base,) for base in range(value.array.ndim)]
+    value = how.from_start(eqn, value if value.stride[direction] == 1 else how.settle(eqn, value))
+    value = how.strided(eqn, value, exchanged(ONE, direction, size), "a split into blocks")
+    axis, bases = value.space[direction], [(base,) for base in range(value.array.ndim)]
     array = jnp.stack([jnp.roll(value.array, -i, axis) for i in range(size)], axis + 1)
     value = value.rebuilt(array, [*bases[: axis + 1], (), *bases[axis + 1 :]])
-    value = value.windowed(place, value.first[place], every(value.seen_sides[place], size), size)
+    value = value.windowed(direction, value.first[direction], every(value.seen_sides[direction], size), size)
     value = dataclasses.replace(value, blocks=(*value.blocks, axis + 1))
     return how.settle(eqn, value) if how.subsamples else value
 

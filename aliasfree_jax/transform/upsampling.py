@@ -33,11 +33,11 @@ def upsampled(how: Transformation, eqn: Any, value: Map, strides: tuple[int, int
     return how.upsampled(eqn, value, strides)
 
 
-def interleaved(how: Transformation, eqn: Any, value: Map, place: int) -> Map:
-    """Interleaves rows (`place` 0) or columns with those in the next base axis (depth to space)."""
-    axis = value.space[place]
+def interleaved(how: Transformation, eqn: Any, value: Map, direction: int) -> Map:
+    """Interleaves rows (`direction` 0) or columns with those in the next base axis (depth to space)."""
+    axis = value.space[direction]
     size = value.array.shape[axis + 1]
-    value = upsampled(how, eqn, value, exchanged(ONE, place, size))
+    value = upsampled(how, eqn, value, exchanged(ONE, direction, size))
     parts = [jnp.roll(jnp.take(value.array, i, axis + 1), i, axis) for i in range(size)]
     others = [(base,) for base in range(value.array.ndim) if base != axis + 1]
     return value.rebuilt(sum(parts[1:], parts[0]), others)
@@ -66,9 +66,9 @@ def by_matrices(how: Transformation, eqn: Any, value: Map, matrices: Mapping[int
         along = _weights(matrix)
         if dim not in value.space_dims() or along is None:
             return None
-        place = value.space_dims().index(dim)
-        factors[place] = matrix.shape[1] // matrix.shape[0]
-        weights.append((value.space[place], along))
+        direction = value.space_dims().index(dim)
+        factors[direction] = matrix.shape[1] // matrix.shape[0]
+        weights.append((value.space[direction], along))
     value = upsampled(how, eqn, value, (factors[0], factors[1]))
     for axis, along in weights:
         array = value.array
