@@ -82,8 +82,8 @@ _OF_GATES = (
     _tried("gate, hidden width 2 C", "narrow", {"mlp_ratio": 3.0}),
     _tried("gate, hidden width 4 C", "wide", {"mlp_ratio": 6.0}),
     _tried("gate, polynomial in the stem", "polystem", _POLYNOMIAL_STEM),
-    _tried("gate, a norm after it too", "normed", {"activation": "normed_up_gate"}),
-    _tried("polynomial of degree 3 on its grid", "cubic", {"activation": _CUBIC}, "convnext_afc_{}"),
+    _tried("gate, followed by a norm", "normed", {"activation": "normed_up_gate"}),
+    _tried("polynomial of degree 3", "cubic", {"activation": _CUBIC}, "convnext_afc_{}"),
 )
 VARIANTS = {"ResNet-18": _OF_RESNETS, "ResNet-20": _OF_RESNETS, "ConvNeXt": _OF_CONVNEXTS, GATES: _OF_GATES}
 
