@@ -23,8 +23,8 @@ LONGER_COLUMNS: Columns = (
     ("accuracy, %", share("accuracy")),
     ("consistency, %: integer shifts", share("integer", "consistency")),
     ("half-pixel", share("half_pixel", "consistency")),
-    ("accuracy of the searched images, %", share("worst", "accuracy")),
-    ("worst case: integer", share("worst", "adversarial_integer", "worst_case_accuracy")),
+    (f"accuracy of {LONGER.measuring.worst_images} images, %", share("worst", "accuracy")),
+    ("their worst case: integer shifts", share("worst", "adversarial_integer", "worst_case_accuracy")),
     ("real-valued", share("worst", "adversarial_continuous", "worst_case_accuracy")),
 )
 

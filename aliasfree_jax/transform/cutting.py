@@ -204,7 +204,7 @@ def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Hel
             raise TransformError(
                 eqn,
                 "joins different maps along rows or columns, or parts of one in another order",
-                "Join them along channels, or use the map as it is",
+                "Join them along channels, or use the map unchanged",
             )
         padding += 0 if goes_on else value.shape[dim]
         end += value.shape[dim]

@@ -79,7 +79,7 @@ class Quadratics:
         if value.origin.primitive.name in ("div", "rsqrt", "sqrt", "cbrt", "log", "pow"):
             self.refuse(value.origin, "divides by a map, or uses its root or logarithm,")
         if len(value.roots) > 1 or not jnp.issubdtype(value.dtype, jnp.inexact):
-            self.refuse(value.origin, "combines several maps, or decides by a map,")
+            self.refuse(value.origin, "combines several maps, or compares a map,")
         mean, deviation = _distribution(root)
         quadratic = _fitted(value, root, mean, deviation)
 
