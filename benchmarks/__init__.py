@@ -1,6 +1,6 @@
-"""Measurements: `python -m benchmarks`, and the page made from them: `python -m benchmarks.page`."""
+"""Benchmarks (`python -m benchmarks`) and pages of their results (`python -m benchmarks.page`)."""
 
 import os
 
-# The process that measures and those that it starts share an accelerator's memory.
+# The measuring process and the processes that it starts share the memory of an accelerator.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

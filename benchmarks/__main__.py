@@ -1,8 +1,8 @@
-"""Measures everything on this machine and writes one file: `python -m benchmarks` (`--quick`: a minute).
+"""Runs all benchmarks on this machine and writes one file: `python -m benchmarks` (`--quick`: a minute).
 
-Whole networks side by side (and PyTorch's, where it is installed), networks transformed and native, single
-operations by every method, memory, compile time, precision and the input. `python -m benchmarks.page` makes
-docs/benchmarks.md of the files.
+It compares whole networks (also with PyTorch, if installed), transformed and native networks, single
+operations by every method, memory, compile time, precision and reading of images. `python -m benchmarks.page`
+writes the pages from the files.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ from typing import Any
 
 from aliasfree_jax.startup import begin
 
-if __name__ == "__main__":  # before what may be missing is imported
+if __name__ == "__main__":  # before imports of optional packages
     begin()
 
 import jax
@@ -35,30 +35,32 @@ SECTIONS = (
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
-    flags.DEFINE_bool("quick", False, "small shapes, few repetitions; not stored", flag_values=values)
+    """Defines the command's flags."""
+    flags.DEFINE_bool(
+        "quick", False, "small shapes and few repetitions; the results are not stored", flag_values=values
+    )
     flags.DEFINE_integer(
-        "batch", None, "images a step; default 4 on a CPU, 256 elsewhere", flag_values=values
+        "batch", None, "images per step; default 4 on a CPU, 256 elsewhere", flag_values=values
     )
     flags.DEFINE_integer("repetitions", None, "default 7; with --quick 3", flag_values=values)
-    precision = "of the networks; default float32, bfloat16 on GPUs"
+    precision = "precision of the networks; default float32, on GPUs bfloat16"
     flags.DEFINE_enum("precision", None, list(PRECISIONS), precision, flag_values=values)
-    only = "a section to measure; may be repeated; default: all"
+    only = "section to measure; may be repeated; default: all"
     flags.DEFINE_multi_enum("only", list(SECTIONS), SECTIONS, only, flag_values=values)
-    photographs = "folder or tar for the section input; default: the sample of ImageNet"
+    photographs = "folder or tar of images for the section input; default: a sample of ImageNet"
     flags.DEFINE_string("photographs", None, photographs, flag_values=values)
-    out = "the JSON file; default benchmarks/results/<machine>.json"
+    out = "JSON file to write; default benchmarks/results/<machine>.json"
     flags.DEFINE_string("out", None, out, flag_values=values)
 
 
 def file_of(described: dict[str, Any]) -> Path:
-    """benchmarks/results/<backend>-<device>.json: one file a kind of machine."""
+    """The result file of a kind of machine: benchmarks/results/<backend>-<device>.json."""
     words = re.findall(r"[a-z0-9]+", f"{described['backend']} {described['device']}".lower())
     return RESULTS / ("-".join(words) + ".json")
 
 
 def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
-    """What each section measures, as a function without parameters."""
+    """The measurement of each section, as a function without arguments."""
     batch = values.batch or (256 if accelerator else 4)
     repetitions = values.repetitions or (3 if values.quick else 7)
     mode = values.precision or ("bfloat16" if accelerator else "float32")
@@ -89,12 +91,12 @@ def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
         "memory": lambda: memory.measure(values.quick, batch, repetitions),
         "compile": lambda: memory.scanned(values.quick, batch, repetitions),
         "precision": lambda: precision.measure(values.quick),
-        **({"input": read} if importlib.util.find_spec("cykooz_resizer") else {}),  # of the extra `fast`
+        **({"input": read} if importlib.util.find_spec("cykooz_resizer") else {}),  # needs the extra `fast`
     }
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
-    """Measures, prints and stores; sections that are not measured keep their stored values."""
+    """Measures sections, prints their results and stores them. Other sections keep their stored results."""
     refuse(arguments)
     described = machine()
     path = local_path(values.out) if values.out else file_of(described)

@@ -1,8 +1,8 @@
-"""Images a second of the input: decoding and random crops on one core, whole batches over worker processes.
+"""Throughput of reading images: decoding and random crops on one core, whole batches in worker processes.
 
-All take turns, round by round. Time is the clock's and the processor's (all threads and workers together),
-which a busy machine disturbs less: what a core can do alone. Of the pipeline nothing is counted that was
-read ahead: the consumer does no work, so that buffers are empty, and what they held is taken out first.
+All variants run in turn, round by round. Both clock time and processor time (all threads and workers) are
+measured. A busy machine disturbs processor time less. Batches that were read ahead are removed before the
+measurement, and the consumer does no work, so buffers stay empty.
 """
 
 import importlib.metadata
@@ -30,14 +30,14 @@ from aliasfree_jax.data.decode import ImageBackend, image_backend
 from configs.convnext_afc import recipe
 
 Row = dict[str, Any]
-Call = Callable[[int, np.random.Generator], Any]  # works on the image of that number
+Call = Callable[[int, np.random.Generator], Any]  # arguments: number of the image, random generator
 
 SIDE, BATCH = 224, 32
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-sample.tar"
 
 
 class MadeUp:
-    """JPEGs of noise with the spectrum of photographs, 500 x 375, for where there are no photographs."""
+    """JPEGs of noise with the spectrum of photographs, 500 x 375. They replace missing photographs."""
 
     class_names: tuple[str, ...] = ("noise",)
 
@@ -65,7 +65,7 @@ class MadeUp:
 
 
 def open_photographs(path: Path | None, quick: bool) -> tuple[Source, str]:
-    """The images at `path`, else the sample of ImageNet, else made-up ones; and what they are, in words."""
+    """The images at `path`, or the sample of ImageNet, or made-up images, and a description."""
     if path is None and (quick or not PHOTOGRAPHS.exists()):
         count = 8 if quick else 89
         return MadeUp(count), f"{count} made-up JPEGs"
@@ -74,7 +74,7 @@ def open_photographs(path: Path | None, quick: bool) -> tuple[Source, str]:
 
 
 def core_calls(files: list[bytes], backend: ImageBackend) -> dict[str, Call]:
-    """The steps that turn an image file into a training view, alone and together."""
+    """The steps from an image file to a training image, separately and together."""
     decoded = [backend.decode(data, "") for data in files]
 
     def crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -88,7 +88,7 @@ def core_calls(files: list[bytes], backend: ImageBackend) -> dict[str, Call]:
 
 
 def measure_core(files: list[bytes], rounds: int) -> list[Row]:
-    """A row a step: images/s on one core with either backend, medians over the rounds."""
+    """One row per step: images/s on one core with each backend, medians over the rounds."""
     calls = {name: core_calls(files, image_backend(name)) for name in IMAGE_BACKENDS}
     steps = list(calls[IMAGE_BACKENDS[0]])
     times: dict[tuple[str, str], list[tuple[float, float]]] = {}
@@ -118,18 +118,18 @@ def measure_core(files: list[bytes], rounds: int) -> list[Row]:
 
 
 def _processor_seconds() -> float:
-    """Of this process and its worker processes, so far."""
+    """Processor time of this process and its worker processes so far."""
     ticks = 0
     for worker in multiprocessing.active_children():
         fields = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        ticks += int(fields[11]) + int(fields[12])  # in user and in system mode
+        ticks += int(fields[11]) + int(fields[12])  # user and system time
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def seconds_of(source: Source, data: ConfigDict, batches: int) -> tuple[float, float]:
-    """Clock and processor time of `batches` batches of `train_batches`, after those that were read ahead."""
+    """Clock and processor time of `batches` batches of `train_batches`, without batches read ahead."""
     with closing(train_batches(source, data, batch_size=BATCH, seed=0)) as stream:
-        for _ in range(2 + 3 * data.workers):  # each worker holds one batch, queues one and makes one
+        for _ in range(2 + 3 * data.workers):  # each worker holds, queues and makes one batch
             next(stream)
         clock, processor = time.perf_counter(), _processor_seconds()
         for _ in range(batches):
@@ -138,7 +138,7 @@ def seconds_of(source: Source, data: ConfigDict, batches: int) -> tuple[float, f
 
 
 def measure_pipeline(source: Source, workers: tuple[int, ...], batches: int, rounds: int) -> list[Row]:
-    """A row for each augmentation, backend and number of workers: images/s, medians over the rounds."""
+    """One row per augmentation, backend and number of workers: images/s, medians over the rounds."""
     plain, whole = recipe("convnext_afc_tiny").data, recipe("convnext_afc_tiny").data
     plain.update({"rand_augment": "", "erase_probability": 0.0})
     recipes = {"crop, flip": plain, "crop, flip, RandAugment, erasing": whole}
@@ -158,7 +158,7 @@ def measure_pipeline(source: Source, workers: tuple[int, ...], batches: int, rou
 
 
 def measure(quick: bool, repetitions: int, path: Path | None = None) -> dict[str, Any]:
-    """Both tables, and what they were measured on."""
+    """Both tables, with the images and versions that were used."""
     source, description = open_photographs(path, quick)
     files = [bytes(source[i].image) for i in range(len(source))]
     packages = ("pillow", "simplejpeg", "cykooz-resizer", "grain")
@@ -173,13 +173,13 @@ def measure(quick: bool, repetitions: int, path: Path | None = None) -> dict[str
 
 
 def markdown(rows: dict[str, Any], table: Callable[[list[Row]], str]) -> str:
-    """The section of the page."""
+    """The page's section on reading images."""
     versions = ", ".join(f"{package} {version}" for package, version in rows["versions"].items())
     return "\n".join(
         [
-            f"{rows['images']}; to {SIDE} x {SIDE}; {versions}. On one core:\n",
+            f"{rows['images']}, resized to {SIDE} x {SIDE}; {versions}. On one core:\n",
             table(rows["core"]) + "\n",
-            f"`train_batches`, batches of {BATCH}; processor time is that of all threads and workers:\n",
+            f"`train_batches` with batches of {BATCH}. Processor time is that of all threads and workers:\n",
             table(rows["pipeline"]) + "\n",
         ]
     )

@@ -1,8 +1,8 @@
-"""Memory of the gradient, by what is recomputed; and what the recomputation costs.
+"""Memory of the gradient for each `remat` option, and the time that recomputation costs.
 
-Two figures: what differentiation keeps between forward and backward pass, with the batch whole (the
-leaves of the vjp: the same on every backend), and the temporary memory of the gradient compiled here, with
-this backend's choices.
+There are two figures. The first is the memory kept between forward and backward pass with an undivided batch.
+It is equal on all backends. The second is the temporary memory of the compiled gradient with this backend's
+choices.
 """
 
 import functools
@@ -29,7 +29,7 @@ def _bytes(tree: Any) -> int:
 
 
 def measure(quick: bool, batch: int, repetitions: int) -> list[Row]:
-    """A row for each network and each way to recompute; quick: "auto" only, shallow, nothing compiled."""
+    """One row per network and `remat` option. `quick`: "auto" only, shallow networks, nothing compiled."""
     images = jax.random.normal(jax.random.key(0), (batch, 224, 224, 3))
     rows: list[Row] = []
     calls: dict[str, Callable[[], Any]] = {}
@@ -61,7 +61,7 @@ def measure(quick: bool, batch: int, repetitions: int) -> list[Row]:
 
 
 def scanned(quick: bool, batch: int, repetitions: int) -> list[Row]:
-    """The third stage's nine blocks one by one, and as one block in a scan over stacked parameters."""
+    """Compares the third stage's nine blocks, one by one, with a scan over stacked parameters."""
     depth, side, width = (2, 7, 24) if quick else (9, 14, 384)
     init = nn.initializers.normal(0.02)
     depthwise = Factory(DepthwiseConv, kernel_init=init)

@@ -1,8 +1,8 @@
-"""Whole networks side by side: every one in a process of its own, all working in turn.
+"""Compares whole networks. Each runs in a separate process, and the processes are measured in turn.
 
-Processes of their own, because two frameworks in one disturb each other's threads and memory; in turn,
-because a shared machine is faster at one minute than at the next. On an accelerator, whose memory
-they would have to share, one process follows the other instead.
+The processes are separate because two frameworks in one process disturb each other's threads and memory. They
+take turns because the speed of a shared machine varies over time. On an accelerator, one process follows the
+other, because they would have to share its memory.
 """
 
 import contextlib
@@ -17,16 +17,16 @@ from typing import Any
 
 CALLS = ("forward", "gradient", "step")
 
-LARGEST_BATCH_ON_THE_DOUBLE_GRID = 32  # its gradient keeps about 1.6 GiB an image in float32
+LARGEST_BATCH_ON_THE_DOUBLE_GRID = 32  # its gradient keeps about 1.6 GiB per image in float32
 
-# What `aliasfree_jax.startup` does, undone: a process as it was started, for comparison.
+# Undoes the settings of `aliasfree_jax.startup`, for comparison.
 AS_STARTED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "XLA_FLAGS": ""}
 
 Task = dict[str, Any]
 
 
 def tasks(batch: int, side: int, size: str, precision: str, quick: bool, accelerator: bool) -> list[Task]:
-    """What to measure: the project's five families, and PyTorch's networks where it is installed."""
+    """The tasks for ConvNeXt: this package's five families, and PyTorch's networks if it is installed."""
     common = {"batch": batch, "side": side, "precision": precision, "compile": False}
     common |= {"options": {"depths": (1, 1)} if quick else {}, "together": quick}
     result = [
@@ -64,9 +64,10 @@ def tasks(batch: int, side: int, size: str, precision: str, quick: bool, acceler
 def _beside_torch(
     common: Task, networks: dict[str, str], started: str, network: str, package: str
 ) -> list[Task]:
-    """The project's `networks` by their labels, one of them also as `started`, and PyTorch's `network` of it.
+    """Tasks of this package's `networks` by label, and of PyTorch's `network`.
 
-    The last one takes part where the `package` is installed.
+    The network labelled `started` is also measured without `aliasfree_jax.startup`. PyTorch's network takes
+    part if `package` is installed.
     """
     common = {**common, "options": {}, "compile": False, "together": False}
     result = [
@@ -80,14 +81,14 @@ def _beside_torch(
 
 
 def resnet_tasks(batch: int, precision: str) -> list[Task]:
-    """ResNet-50 with each sampler, and BlurPool's of the package `antialiased-cnns` where it is installed."""
+    """The tasks for ResNet-50: each sampler, and BlurPool's network if `antialiased-cnns` is installed."""
     networks = {"plain": "resnet50", "blur": "resnet50_blur", "APS": "resnet50_aps", "LPS": "resnet50_lps"}
     common = {"batch": batch, "side": 224, "precision": precision}
     return _beside_torch(common, networks, "blur", "blur_resnet50", "antialiased_cnns")
 
 
 def cifar_tasks(precision: str) -> list[Task]:
-    """ResNet-20 at 32 pixels, 128 images a step, as on CIFAR-10; PyTorch's where it is installed."""
+    """The tasks for ResNet-20 at 32 pixels with batches of 128, and PyTorch's network if it is installed."""
     plain = "resnet20_cifar"
     networks = {"plain": plain, "APS": f"{plain}_aps", "alias-free": f"{plain}_afc"}
     common = {"batch": 128, "side": 32, "precision": precision}
@@ -98,7 +99,7 @@ class Worker:
     """A running `benchmarks.worker`."""
 
     def __init__(self, task: Task) -> None:
-        """Starts the process, which compiles and runs everything once; `ready` waits for that."""
+        """Starts the process, which compiles and runs everything once. `ready` waits until it is done."""
         environment = {**os.environ, **task.get("environment", {})}
         command = [sys.executable, "-m", "benchmarks.worker", json.dumps(task)]
         self.process = subprocess.Popen(
@@ -107,18 +108,18 @@ class Worker:
         self.facts: dict[str, Any] = {}
 
     def ready(self) -> None:
-        """Waits until the process can be asked."""
+        """Waits until the process accepts requests."""
         self.facts = self._answer()
 
     def _answer(self) -> Any:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a worker ended with status {self.process.wait()}: its error is above.")
+            raise RuntimeError(f"a worker ended with status {self.process.wait()}. Its error is above.")
         return json.loads(line)
 
     def ask(self, name: str) -> float:
-        """Milliseconds of one call, or "peak_mib"."""
+        """Milliseconds of the call `name`, or the peak memory for "peak_mib"."""
         assert self.process.stdin is not None
         self.process.stdin.write(name + "\n")
         self.process.stdin.flush()
@@ -138,7 +139,7 @@ def _running(group: list[Task]) -> Iterator[list[Worker]]:
         for task in group:
             print(f"  preparing {task['label']}", file=sys.stderr, flush=True)
             workers.append(Worker(task))
-            if not task["together"]:  # or their compile times would be those of a busy machine
+            if not task["together"]:  # so that compile times are those of an idle machine
                 workers[-1].ready()
         for worker in workers:
             if not worker.facts:
@@ -150,7 +151,7 @@ def _running(group: list[Task]) -> Iterator[list[Worker]]:
 
 
 def measure(all_tasks: list[Task], repetitions: int, accelerator: bool) -> list[dict[str, Any]]:
-    """A row a task: medians in milliseconds, images a second, memory, compile times, flops."""
+    """One row per task: medians in milliseconds, images/s, memory, compile times and FLOPs."""
     rows = []
     for group in [[task] for task in all_tasks] if accelerator else [all_tasks]:
         with _running(group) as workers:
@@ -162,7 +163,7 @@ def measure(all_tasks: list[Task], repetitions: int, accelerator: bool) -> list[
                         measured[call].append(worker.ask(call))
             for task, worker, measured in zip(group, workers, times, strict=True):
                 rows.append(_row(task, worker, measured))
-                if accelerator:  # what is measured is seen, should a later network fail
+                if accelerator:  # printed now, in case a later network fails
                     print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return rows
 

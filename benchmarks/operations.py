@@ -1,7 +1,7 @@
-"""Single operations by every method, forward and with their gradient, in one process.
+"""Compares methods of single operations, forward and with gradient, in one process.
 
-The shapes are those of ConvNeXt-T at 224 pixels; `quick` shrinks them. Rows are medians in milliseconds,
-the methods in columns.
+The shapes are those of ConvNeXt-T at 224 pixels. `quick` uses smaller ones. Values are medians in
+milliseconds, with one column per method.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from aliasfree_jax.ops.choices import CHOICES, choices
 from benchmarks.timing import in_turn, lowered
 
 Row = dict[str, Any]
-Numerics = Mapping[str, Any]  # of `config.PRECISIONS`
+Numerics = Mapping[str, Any]  # a value of `config.PRECISIONS`
 STAGES = ((56, 96), (28, 192), (14, 384), (7, 768))
 QUICK_STAGES = ((14, 24),)
 POLYNOMIAL = Factory(UpPolynomial, in_scale=7.0, out_scale=7.0, train_scale=True)
@@ -44,13 +44,13 @@ GATE = Factory(UpGate, in_scale=7.0, out_scale=7.0, train_scale=True)
 
 
 def normal(*shape: int) -> jax.Array:
-    """Random maps."""
+    """Random maps of this shape."""
     return jax.random.normal(jax.random.key(sum(shape)), shape)
 
 
 @contextlib.contextmanager
 def chosen(**fields: Any) -> Iterator[None]:
-    """Runs with other entries in the table of automatic choices."""
+    """Replaces entries in the table of automatic choices."""
     with mock.patch.dict(CHOICES, {jax.default_backend(): dataclasses.replace(choices(), **fields)}):
         yield
 
@@ -58,11 +58,11 @@ def chosen(**fields: Any) -> Iterator[None]:
 def table(
     methods: Mapping[str, Callable[..., Any]], arguments: tuple[Any, ...], repetitions: int, **facts: Any
 ) -> list[Row]:
-    """A row for the forward pass and one for the gradient (which includes the forward pass)."""
+    """One row for the forward pass and one for the gradient, which includes the forward pass."""
     rows = []
     for gradient in (False, True):
         programs = [lowered(f, *arguments, gradient=gradient) for f in methods.values()]
-        with ThreadPoolExecutor() as pool:  # on an accelerator's many cores compiling is most of the time
+        with ThreadPoolExecutor() as pool:  # on an accelerator, compiling takes most of the time
             done = pool.map(lambda program: program.compile(), programs)
         calls = {name: functools.partial(f, *arguments) for name, f in zip(methods, done, strict=True)}
         times = in_turn(calls, repetitions)
@@ -71,7 +71,7 @@ def table(
 
 
 def resampling(quick: bool, repetitions: int) -> list[Row]:
-    """Interpolation by 2 of 2^22 values (quick: 2^18), by matrices and by FFT, over the side N."""
+    """Interpolation by 2 of 2^22 values (quick: 2^18), by matrices and by FFT, for several sides."""
     rows, values = [], 2**18 if quick else 2**22
     for side in (64,) if quick else (8, 16, 32, 64, 128, 256, 512, 1024):
         channels = min(256, max(1, values // side**2))
@@ -84,7 +84,7 @@ def resampling(quick: bool, repetitions: int) -> list[Row]:
 
 
 def narrow_resampling(quick: bool, repetitions: int) -> list[Row]:
-    """Low-pass filter of images by one product of a transposed map, and with the matrix repeated."""
+    """Low-pass filter for few channels: one product of a transposed map, or a repeated matrix."""
     rows, side = [], 64 if quick else 224
     for channels in (3,) if quick else (1, 3, 8, 16, 32, 96):
         methods = {}
@@ -100,14 +100,14 @@ def narrow_resampling(quick: bool, repetitions: int) -> list[Row]:
 
 
 def on_double_grid(x: jax.Array, coefficients: jax.Array, precision: Any) -> jax.Array:
-    """The activation on the original's grid of twice the side, by matrices."""
+    """The activation on a grid of twice the side, as in the original, by matrices."""
     fine = resample.ideal_upsample(x, 2, precision=precision)
     y = polynomial(fine, coefficients)
     return resample.ideal_resample(y, (x.shape[1], x.shape[2]), precision=precision)
 
 
 def activations(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[Row]:
-    """up-polynomial-down alone: exact grid and double grid by matrices, double grid by FFT."""
+    """up-polynomial-down: 3/2 grid and double grid by matrices, and 3/2 grid by FFT."""
     rows = []
     for side, channels in QUICK_STAGES if quick else STAGES:
         maps = normal(batch, side, side, 4 * channels)
@@ -123,7 +123,7 @@ def activations(quick: bool, batch: int, repetitions: int, numerics: Numerics) -
 
 
 def gates(quick: bool, batch: int, repetitions: int) -> list[Row]:
-    """The polynomial of a block's 4 C hidden maps, and the gate of its 8/3 C pairs, alone."""
+    """The polynomial of a block's 4 C hidden channels, and the gate of its 8/3 C pairs of channels."""
     rows = []
     for side, channels in QUICK_STAGES if quick else STAGES:
         pairs = hidden_width(channels, UpGate)
@@ -156,7 +156,7 @@ def _applied(layer: Any, which: str = "", **fields: Any) -> Callable[..., Any]:
 
 
 def mlps(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[Row]:
-    """The pointwise part of a block: GELU, and polynomial and gate in both orders, whole and in pieces."""
+    """The pointwise part of a block: GELU, polynomial and gate, in both orders, whole and in pieces."""
     rows, pieces = [], 2**14 if quick else 24 * 2**20
     for side, channels in QUICK_STAGES if quick else STAGES:
         x = normal(batch, side, side, channels)
@@ -179,7 +179,7 @@ def mlps(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[
 
 
 def depthwise_convolutions(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[Row]:
-    """7 x 7 circular depthwise convolution by each method."""
+    """Circular 7 x 7 depthwise convolution by each method."""
     rows, apply = [], functools.partial(depthwise.depthwise_conv, precision=numerics.get("precision"))
     for side, channels in QUICK_STAGES if quick else STAGES:
         methods = {
@@ -193,12 +193,12 @@ def depthwise_convolutions(quick: bool, batch: int, repetitions: int, numerics: 
 
 
 def _towards_parameters(apply: Callable[..., Any], images: jax.Array, variables: Any) -> Any:
-    """Without the images among the arguments, their gradient is not computed, as in training."""
+    """Applies a layer without a gradient for the images, as in training."""
     return apply(variables, images)
 
 
 def stems(quick: bool, batch: int, repetitions: int) -> list[Row]:
-    """The alias-free stem: XLA's convolution or a product over patches, whole or in pieces."""
+    """The alias-free stem: XLA's convolution or a product over patches, for the whole batch or in pieces."""
     side, width = (32, 16) if quick else (224, 96)
     quadratic = Factory(LowpassPolynomial, in_scale=7.0, out_scale=7.0, train_scale=True)
     init = jax.nn.initializers.normal(0.2)
@@ -218,7 +218,7 @@ def stems(quick: bool, batch: int, repetitions: int) -> list[Row]:
 
 
 def measure(quick: bool, batch: int, repetitions: int, precision: str) -> dict[str, list[Row]]:
-    """All tables by name; `precision` is that of activation, MLP and depthwise convolution."""
+    """All tables by name. `precision` applies to activation, MLP and depthwise convolution."""
     numerics = PRECISIONS[precision]
     tables: dict[str, Callable[[], list[Row]]] = {
         "activation": lambda: activations(quick, batch, repetitions, numerics),

@@ -1,11 +1,11 @@
-"""What each precision of the configuration costs in exactness: errors of logits and of equivariance.
+"""Measures the numerical errors of each precision of the configuration: errors of logits and of equivariance.
 
-`measure` runs ConvNeXt-T at 224 pixels, alias-free and, to compare with, circular only, in every mode of
-`config.PRECISIONS`. The weights are random (`random_variables`) and no part of the network is
-hidden by a small gain; how often such a network changes its mind would say nothing, so only errors count.
+`measure` runs the alias-free ConvNeXt-T at 224 pixels in every mode of `config.PRECISIONS`, and a circular
+one for comparison. The weights are random (`random_variables`), and no part of the network is hidden by a
+small gain. The consistency of such a network means nothing, so only errors are measured.
 
-Hardware without TF32 emulates it (`benchmarks.tf32`). All modes run the program of a GPU (the row "gpu" of
-`ops.choices`), wherever they run: its depthwise convolutions are products too.
+TF32 is emulated on hardware without it (`benchmarks.tf32`). All modes use the program for GPUs (the row "gpu"
+of `ops.choices`) on every backend, because its depthwise convolutions are products, too.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ Moved = dict[str, list[np.ndarray]]
 
 FAMILIES = ("convnext_afc", "convnext_circular")
 BATCH = 2
-MAX_SHIFT = 31  # whole pixels
+MAX_SHIFT = 31  # pixels
 SHIFTS_OF_A_KIND = 2
 
-# LLVM's optimisation takes half of the compilation time and changes no result beyond rounding.
+# Without LLVM's optimisation, compilation takes half the time. Results change by rounding only.
 _UNOPTIMISED: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
@@ -41,12 +41,12 @@ def _program_of_a_gpu() -> Iterator[None]:
 
 
 def random_variables(network: Any, side: int) -> Any:
-    """Variables of a network for [.., side, side, 3], all of them counting for its output, in float32.
+    """Random float32 variables of a network for images `[N, side, side, 3]`, which all affect its output.
 
-    Kernels are normal with deviation 1 / sqrt(fan-in), the polynomials' coefficients those of the
-    quadratic that fits GELU times 1 + 0.2 z, biases 0.1 z, and everything else 1 + 0.1 z: scales of norms,
-    gains of the residual branches (in a new network 1e-6) and of the stem's activation (0), scales of the
-    polynomials (7, for inputs smaller than these kernels make). The z are standard normal.
+    Kernels are normal with deviation 1 / sqrt(fan-in). Coefficients of polynomials are those of the quadratic
+    fit to GELU, times 1 + 0.2 z. Biases are 0.1 z. All other variables are 1 + 0.1 z: scales of norms, gains
+    of residual branches (1e-6 in a new network) and of the stem's activation (0), and scales of polynomials
+    (7). The z are standard normal.
     """
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
     rng = np.random.default_rng(0)
@@ -65,7 +65,7 @@ def random_variables(network: Any, side: int) -> Any:
 
 
 def random_images(side: int) -> np.ndarray:
-    """Noise with the spectrum of photographs, 1 / frequency: float32 [BATCH, side, side, 3], deviation 1."""
+    """Noise with the spectrum of photographs: float32 `[BATCH, side, side, 3]`, with deviation 1."""
     white = np.random.default_rng(1).standard_normal((BATCH, side, side, 3))
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(side)] * 2))
     gains = 1 / np.maximum(frequency, 1 / side)[:, :, None]
@@ -74,7 +74,7 @@ def random_images(side: int) -> np.ndarray:
 
 
 def shifted_images(images: np.ndarray) -> Moved:
-    """The images moved by random shifts of each kind, by FFT in float64 and then rounded to float32."""
+    """The images after random shifts of each kind, computed by FFT in float64 and rounded to float32."""
     rng, size = np.random.default_rng(2), (SHIFTS_OF_A_KIND, 2)
     shifts = {
         "integer": rng.integers(1, MAX_SHIFT + 1, size).astype(float),
@@ -133,12 +133,12 @@ def _row(
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
-    """One row for each network and precision; `quick` takes micro networks at 32 pixels.
+    """One row per network and precision. `quick` uses micro networks at 32 pixels.
 
-    All errors are relative to the largest logit of the batch: `logit_error` is the largest difference from
-    the same network in float64, `equivariance_error` the largest change of a logit when the images move
-    round the circle, up to 31 pixels, over the three kinds of shifts that `integer_error`,
-    `half_pixel_error` and `fractional_error` (random real numbers) tell apart.
+    All errors are relative to the largest logit of the batch. `logit_error` is the largest difference from
+    the same network in float64. `integer_error`, `half_pixel_error` and `fractional_error` are the largest
+    changes of a logit under circular shifts of that kind, up to 31 pixels. `equivariance_error` is the
+    largest of the three.
     """
     size, side = ("micro", 32) if quick else ("tiny", 224)
     images, rows = random_images(side), []
@@ -156,9 +156,9 @@ def measure(quick: bool) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """A table of the rows of `measure`, one line each."""
+    """The rows of `measure` as a Markdown table."""
     lines = [
-        "| network | precision | logits against float64 | integer shifts | half pixels | real shifts |",
+        "| network | precision | logits against float64 | integer shifts | half-pixel shifts | real shifts |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -1,8 +1,8 @@
-"""Lower bounds on an accelerator: bytes and multiply-adds of every operation of a block, by arithmetic.
+"""Lower bounds of the time on an accelerator, from the bytes and multiply-adds of each operation of a block.
 
-A kernel takes at least its arithmetic over the device's peak, and at least its traffic over the
-bandwidth. For operations that XLA leaves apart (products, and one fused loop between them) the sum of
-these bounds is what a network could reach; it is no measurement.
+A kernel needs at least its operations divided by the peak rate, and its memory traffic divided by the
+bandwidth. XLA does not fuse products with each other, so the sum of the bounds is the best time that a
+network could reach. It is not a measurement.
 """
 
 import dataclasses
@@ -15,18 +15,30 @@ STAGES = ((56, 96, 3), (28, 192, 3), (14, 384, 9), (7, 768, 3))  # side, channel
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """Peaks of one accelerator: bfloat16 products with float32 sums, and memory."""
+    """Peak rates of an accelerator.
+
+    Attributes:
+      name: Name of the accelerator.
+      tflops: Rate of bfloat16 products with float32 sums, in TFLOP/s.
+      terabytes_per_s: Memory bandwidth in TB/s.
+    """
 
     name: str
     tflops: float
     terabytes_per_s: float
 
     def milliseconds(self, macs: float, values: float, bytes_each: int = 2) -> float:
-        """The least time of a kernel with so many multiply-adds and values read and written."""
+        """The minimum time of a kernel.
+
+        Args:
+          macs: Number of multiply-adds.
+          values: Number of values read and written.
+          bytes_each: Bytes per value.
+        """
         return 1e3 * max(2 * macs / (self.tflops * 1e12), values * bytes_each / (self.terabytes_per_s * 1e12))
 
 
-# Peak of dense bfloat16 and of HBM3e, from NVIDIA's data sheet of the H200 SXM.
+# Peaks of dense bfloat16 products and of HBM3e, from NVIDIA's data sheet of the H200 SXM.
 H200 = Device("H200", 989.0, 4.8)
 
 
@@ -35,16 +47,16 @@ def _product(device: Device, rows: int, inner: int, columns: int) -> float:
 
 
 def _resampling(device: Device, n: int, m: int, channels: int) -> float:
-    """One way between n x n and m x m: two products with a pass through memory between them."""
+    """Resampling from n x n to m x m: two products, with the result in memory between them."""
     first = device.milliseconds(channels * m * n * n, channels * (n * n + m * n))
     return first + device.milliseconds(channels * m * m * n, channels * (m * n + m * m))
 
 
 def block(device: Device, batch: int, side: int, channels: int) -> dict[str, float]:
-    """Milliseconds of a block's forward pass by part, for a whole batch; all bounds."""
+    """Lower bounds in milliseconds for the parts of a block's forward pass, for a whole batch."""
     n, hidden, (m, _) = side, 4 * channels, polynomial_grid((side, side), 2)
     image = {
-        # Reads and writes the map; 49 multiply-adds a value, on the vector units (1/8 of the peak).
+        # Reads and writes the map. 49 multiply-adds per value run on the vector units, at 1/8 of the peak.
         "depthwise": device.milliseconds(8 * 49 * batch * channels * n * n, 2 * batch * channels * n * n),
         "norm": device.milliseconds(0, 3 * batch * channels * n * n),
         "MLP, GELU": 2 * _product(device, batch * n * n, channels, hidden),
@@ -59,7 +71,7 @@ def block(device: Device, batch: int, side: int, channels: int) -> dict[str, flo
 
 
 def measure(device: Device = H200, batch: int = 256) -> list[dict[str, Any]]:
-    """A row a stage, for all its blocks together, and the sum."""
+    """One row per stage, for all its blocks, and a row with the sums."""
     rows = []
     for side, channels, blocks in STAGES:
         bounds = block(device, batch, side, channels)

@@ -1,7 +1,7 @@
-"""TF32 products where the hardware has none, by rewriting a function's program.
+"""Emulates TF32 products by rewriting a function's program.
 
-The operands of every float32 product below "highest" are rounded to 10 bits of mantissa, to nearest, and
-multiplied and summed in float32. Tensor cores differ in the last bits of the sums.
+The operands of every float32 product with a precision below "highest" are rounded to nearest with 10 mantissa
+bits, then multiplied and summed in float32. Tensor cores differ in the last bits of the sums.
 """
 
 import functools
@@ -20,14 +20,13 @@ _CALLS = {"jit", "pjit", "closed_call", "remat2", "checkpoint", "custom_jvp_call
 
 
 def rounded_products(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its float32 products as TF32 has them: operands of 10 bits, sums in float32.
+    """The function with its float32 products in TF32: operands of 10 mantissa bits, and float32 sums.
 
-    Products marked "highest" stay as they are, as on a GPU; so do those of other number formats. The
-    operands are rounded inside jit, checkpoint, scan, while, cond and functions with a gradient of their
-    own too.
+    Products with precision "highest" are not changed, as on a GPU, nor are products of other types. Operands
+    are also rounded inside jit, checkpoint, scan, while, cond and functions with custom derivatives.
 
     Raises:
-      ConfigError: products inside something else (a kernel), which cannot be reached.
+      ConfigError: There are products inside another operation, such as a kernel.
     """
 
     def rounded(*arguments: Any) -> Any:
@@ -38,7 +37,7 @@ def rounded_products(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _evaluate(jaxpr: Any, *arguments: Any) -> list[Any]:
-    """The outputs of a jaxpr, open without constants or closed, with rounded products."""
+    """The outputs of a jaxpr with rounded products. An open jaxpr must have no constants."""
     inner = getattr(jaxpr, "jaxpr", jaxpr)
     values = dict(zip(inner.constvars, getattr(jaxpr, "consts", ()), strict=True))
     values.update(zip(inner.invars, arguments, strict=True))
@@ -66,7 +65,7 @@ def _outputs(equation: Any, operands: list[Any]) -> Sequence[Any]:
         params = {**params, "precision": (jax.lax.Precision.HIGHEST,) * 2}
     elif any(map(_has_products, jaxprs_in_params(params))):
         raise ConfigError(
-            f"the products inside {name!r} cannot be rounded. Choose a method made of plain operations."
+            f"the products inside {name!r} cannot be rounded. Choose a method that uses plain operations."
         )
     result = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(params))
     return result if equation.primitive.multiple_results else [result]
@@ -78,7 +77,7 @@ def _tf32(precision: Any, operands: Sequence[Any]) -> bool:
 
 
 def _rewritten(value: Any) -> Any:
-    """A parameter of a loop, with the products of the jaxprs in it rounded."""
+    """A parameter of a loop, with rounded products in its jaxprs."""
     if isinstance(value, tuple) and value and hasattr(value[0], "eqns"):
         return tuple(map(_rewritten, value))
     if not hasattr(value, "eqns"):
@@ -95,7 +94,7 @@ def _has_products(jaxpr: Any) -> bool:
 
 
 def has_tf32() -> bool:
-    """Whether products of precision "high" are TF32 on the default backend: 1 + 2^-12 becomes 1."""
+    """Whether products of precision "high" are TF32 on the default backend. TF32 rounds 1 + 2^-12 to 1."""
     near_one = jnp.full((256, 256), 1 + 2.0**-12, jnp.float32)
     product = jax.jit(functools.partial(jnp.matmul, precision="high"))(near_one, jnp.eye(256))
     return bool(jnp.all(product == 1))

@@ -1,4 +1,4 @@
-"""Times of several functions, measured in turn so that a noisy machine disturbs all alike."""
+"""Times several functions in turn, so that a noisy machine disturbs all of them equally."""
 
 import os
 import platform
@@ -12,14 +12,14 @@ import jax
 
 
 def milliseconds(function: Callable[[], Any]) -> float:
-    """How long one call takes, until its results are on the device."""
+    """The time of one call, until its results are ready on the device."""
     start = time.perf_counter()
     jax.block_until_ready(function())
     return 1e3 * (time.perf_counter() - start)
 
 
 def in_turn(functions: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, float]:
-    """Median milliseconds of each function over `repetitions` rounds, after one that compiles."""
+    """Median milliseconds of each function over `repetitions` rounds, after one round that compiles."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for round_ in range(repetitions + 1):
         for name, function in functions.items():
@@ -30,9 +30,9 @@ def in_turn(functions: Mapping[str, Callable[[], Any]], repetitions: int) -> dic
 
 
 def lowered(function: Callable[..., Any], *arguments: Any, gradient: bool = False) -> Any:
-    """`function` of such arguments, ready to compile.
+    """`function`, lowered for these arguments and ready to compile.
 
-    `gradient` adds the pull-back of the output onto all arguments; the output is computed all the same.
+    `gradient` adds the gradient for all arguments, with the output as the cotangent.
     """
 
     def both(*args: Any) -> Any:
@@ -45,7 +45,7 @@ def lowered(function: Callable[..., Any], *arguments: Any, gradient: bool = Fals
 def compiled(
     function: Callable[..., Any], *arguments: Any, gradient: bool = False
 ) -> tuple[Callable[[], Any], Any]:
-    """A call of `function(*arguments)` (or of its gradient) without parameters, and the compiled program."""
+    """A function without arguments that calls `function(*arguments)` or its gradient, and the program."""
     program = lowered(function, *arguments, gradient=gradient).compile()
     return (lambda: program(*arguments)), program
 
@@ -57,7 +57,7 @@ def _processor() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the measurement ran on."""
+    """The device, versions and load of this machine."""
     device = jax.devices()[0]
     return {
         "backend": jax.default_backend(),

@@ -1,12 +1,12 @@
-"""PyTorch networks to time against: plain ConvNeXt and the alias-free one at its original cost.
+"""PyTorch networks for comparison: plain ConvNeXt, and the alias-free one at its original cost.
 
-`python -m benchmarks` runs them in a process of its own, so this file imports nothing of the package. The
-alias-free network keeps the original's cost: each ideal filter is an rfft2 and an irfft2, interpolation
-fills zeros in first, the pointwise layers of a block run on the doubled grid, the convolutions of stem and
-downsampling run before their filter at full resolution. At 224 x 224 the tiny sizes take 4.46 and 17.68
-GMAC. Parameter names are the original's; filter masks follow from the input's size and are no part of the
-state. There is no stochastic depth. Maps are NCHW wherever nothing else is said. ResNet-20 is He et al.'s for
-CIFAR-10 (2016, section 4.2) with projecting shortcuts.
+`python -m benchmarks` runs them in a separate process, so this file imports nothing of the package. The
+alias-free network has the original's cost. Each ideal filter is an rfft2 and an irfft2. Interpolation inserts
+zeros first. The pointwise layers of a block run on the doubled grid. The convolutions of stem and
+downsampling run at full resolution, before their filter. At 224 x 224 the tiny sizes need 4.46 and 17.68
+GMAC. Parameter names are the original's. Filter masks depend on the input's size and are not stored in the
+state. There is no stochastic depth. Maps are NCHW unless stated otherwise. ResNet-20 is that of He et al.
+2016 for CIFAR-10 (section 4.2), with projection shortcuts.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ GELU_FIT = (0.0169394634313126, 0.5, 0.3078363963999393)  # least-squares quadra
 
 
 class _PixelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of each pixel."""
+    """Layer norm over the channels of each pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class _SampleNorm(nn.Module):
-    """Removes each pixel's mean over channels, divides by one standard deviation a sample."""
+    """Subtracts each pixel's mean over channels, and divides by one standard deviation per image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _SampleNorm(nn.Module):
 
 
 def _mask(size: int, cutoff: float, top: float) -> Tensor:
-    """The 1-D mask of the frequencies below `cutoff` (1 is Nyquist); `top` weighs the last bin of a band."""
+    """The 1-D mask of frequencies below `cutoff` (1 is Nyquist). `top` is the weight of the highest one."""
     low = int(size * cutoff // 2)
     mask = torch.ones(size)
     mask[low + 1 : size - low] = 0
@@ -66,16 +66,16 @@ class _IdealFilter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         if self.rect.shape != (height, width // 2 + 1):
-            with torch.inference_mode(False):  # a mask made in that mode could not serve training later
+            with torch.inference_mode(False):  # masks made in inference mode cannot be used in training
                 rows, columns = (_mask(size, self.cutoff, self.top) for size in (height, width))
                 self.rect = torch.outer(rows, columns[: width // 2 + 1]).to(x.device)
-        spectrum = torch.fft.rfft2(x.float())  # there is no FFT of bfloat16
+        spectrum = torch.fft.rfft2(x.float())  # FFTs do not support bfloat16
         y = torch.fft.irfft2(spectrum * self.rect, s=(height, width)).to(x.dtype)
         return y[:, :, :: self.stride, :: self.stride]
 
 
 class _Upsample(_IdealFilter):
-    """Ideal interpolation by 2: zeros in between, then the filter of reconstruction."""
+    """Ideal interpolation by 2: inserts zeros, then applies the reconstruction filter."""
 
     def forward(self, x: Tensor) -> Tensor:
         stuffed = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
@@ -84,7 +84,7 @@ class _Upsample(_IdealFilter):
 
 
 class _Polynomial(nn.Module):
-    """Quadratic activation a channel with trained input and output scales, on NHWC maps."""
+    """Quadratic activation per channel with trained input and output scales, on NHWC maps."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class _Polynomial(nn.Module):
 
 
 class _FilteredPolynomial(_Polynomial):
-    """The same with one factor of the square low-passed at 3/4 of the band, channels first: the stem's."""
+    """The stem's activation on NCHW maps: one factor of the square is low-passed at 3/4 of the band."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -112,7 +112,7 @@ class _FilteredPolynomial(_Polynomial):
 
 
 class _StemActivation(nn.Module):
-    """Adds the stem's activation, times a scalar that starts at 0, to its input."""
+    """Adds the stem's activation, times a trained scalar (initially 0), to its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class _StemActivation(nn.Module):
 
 
 class _PlainBlock(nn.Module):
-    """ConvNeXt block: depthwise 7 x 7, then LayerNorm and pointwise layers channels last."""
+    """ConvNeXt block: depthwise 7 x 7, then layer norm and pointwise layers with channels last."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class _PlainBlock(nn.Module):
 
 
 class _AliasFreeMLP(nn.Module):
-    """Interpolates by 2, applies the pointwise layers there, low-passes and takes every other pixel."""
+    """Pointwise layers on a doubled grid: interpolates by 2, then low-passes and subsamples by 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class _AliasFreeMLP(nn.Module):
 
 
 class _AliasFreeBlock(nn.Module):
-    """Alias-free block: circular depthwise 7 x 7, norm a sample, pointwise layers at twice the rate."""
+    """Alias-free block: circular depthwise 7 x 7, norm per image, pointwise layers on the doubled grid."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class _AliasFreeBlock(nn.Module):
 
 
 class _ConvNeXt(nn.Module):
-    """Four times downsampling and blocks, then mean, LayerNorm and head."""
+    """Four stages of downsampling and blocks, then mean, layer norm and head."""
 
     def __init__(
         self, down: list[nn.Sequential], block: type[nn.Module], depths: Ints, widths: Ints, classes: int
@@ -200,7 +200,7 @@ def _circular(convolution: nn.Conv2d, padding: tuple[int, int, int, int]) -> nn.
 
 
 def plain_convnext(depths: Ints = DEPTHS, widths: Ints = WIDTHS, num_classes: int = 1000) -> nn.Module:
-    """Plain ConvNeXt, tiny by default; takes [N, 3, H, W], returns logits. ValueError: unequal lengths."""
+    """Plain ConvNeXt, by default tiny. Maps images `[N, 3, H, W]` to logits."""
     downsampling = [nn.Sequential(nn.Conv2d(3, widths[0], 4, stride=4), _PixelNorm(widths[0], eps=EPS))]
     for inner, outer in zip(widths[:-1], widths[1:], strict=True):
         downsampling.append(nn.Sequential(_PixelNorm(inner, eps=EPS), nn.Conv2d(inner, outer, 2, stride=2)))
@@ -208,8 +208,10 @@ def plain_convnext(depths: Ints = DEPTHS, widths: Ints = WIDTHS, num_classes: in
 
 
 def alias_free_convnext(depths: Ints = DEPTHS, widths: Ints = WIDTHS, num_classes: int = 1000) -> nn.Module:
-    """Alias-free ConvNeXt as published, tiny by default; takes [N, 3, H, W] with H and W from 96 and
-    multiples of 32 (others are not alias-free), returns logits. ValueError: unequal lengths."""
+    """Alias-free ConvNeXt as published, by default tiny. Maps images `[N, 3, H, W]` to logits.
+
+    It is alias-free if H and W are multiples of 32 and at least 96.
+    """
     stem = _circular(nn.Conv2d(3, widths[0], 4), (1, 2, 1, 2))
     downsampling = [
         nn.Sequential(stem, _StemActivation(widths[0]), _IdealFilter(1 / 4, stride=4), _SampleNorm(widths[0]))
@@ -221,7 +223,7 @@ def alias_free_convnext(depths: Ints = DEPTHS, widths: Ints = WIDTHS, num_classe
 
 
 class _ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut, which projects where the size changes."""
+    """Two 3 x 3 convolutions and a shortcut, which is a projection if the size changes."""
 
     def __init__(self, inner: int, outer: int, stride: int) -> None:
         super().__init__()
@@ -240,7 +242,7 @@ def _conv3(inner: int, outer: int, stride: int = 1) -> nn.Conv2d:
 
 
 def resnet20(num_classes: int = 1000) -> nn.Module:
-    """Plain ResNet-20; takes [N, 3, 32, 32], returns logits."""
+    """Plain ResNet-20. Maps images `[N, 3, 32, 32]` to logits."""
     layers: list[nn.Module] = [_conv3(3, 16), nn.BatchNorm2d(16), nn.ReLU()]
     for inner, outer in ((16, 16), (16, 32), (32, 64)):
         layers.append(_ResidualBlock(inner, outer, outer // inner))

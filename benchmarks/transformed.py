@@ -1,7 +1,7 @@
-"""ResNet-50 made shift-invariant by `aliasfree_jax.shift_invariant`, beside the network that is built so.
+"""Compares ResNet-50 transformed by `aliasfree_jax.shift_invariant` with the native shift-invariant network.
 
-The project's plain network and Haiku's, where it is installed, transformed; in one process, in turn. Rows are
-medians in milliseconds, and their quotients by the native network's.
+This package's plain network, and Haiku's if it is installed, are transformed. All run in one process, in
+turn. Values are medians in milliseconds, and their ratios to the native network.
 """
 
 import functools
@@ -20,14 +20,14 @@ from aliasfree_jax.transform import shift_invariant
 from benchmarks.timing import in_turn
 
 Row = dict[str, Any]
-Apply = Callable[..., Any]  # of parameters, images, statistics, train: logits and statistics
+Apply = Callable[..., Any]  # (parameters, images, statistics, train) -> (logits, statistics)
 
 SAMPLERS: dict[str, Any] = {"blur": {"name": "blur", "kernel_size": 3}, "polyphase": "polyphase"}
 CIRCULAR = {"padding": "CIRCULAR", "stem": {"name": "image", "pool_size": 3, "pool_padding": "CIRCULAR"}}
 
 
 def own(precision: str, **options: Any) -> tuple[Apply, Any]:
-    """The project's ResNet-50, and the module."""
+    """The apply function and module of this package's ResNet-50."""
     module = create_model("resnet50", num_classes=1000, **PRECISIONS[precision], **options)
 
     def apply(parameters: Any, images: jax.Array, statistics: Any, train: bool) -> Any:
@@ -38,7 +38,7 @@ def own(precision: str, **options: Any) -> tuple[Apply, Any]:
 
 
 def haiku() -> tuple[Apply, Any]:
-    """Haiku's ResNet-50, which nobody here wrote, and the module."""
+    """The apply function and module of Haiku's ResNet-50."""
     import haiku as hk
 
     def network(images: jax.Array, train: bool) -> jax.Array:
@@ -53,7 +53,7 @@ def haiku() -> tuple[Apply, Any]:
 
 
 def programs(apply: Apply, parameters: Any, images: jax.Array, statistics: Any) -> dict[str, Any]:
-    """Answers in evaluation, and the gradient of a loss in training, compiled."""
+    """The compiled logits in evaluation, and the compiled gradient of a loss in training."""
 
     def loss(parameters: Any, images: jax.Array, statistics: Any) -> Any:
         logits, statistics = apply(parameters, images, statistics, True)
@@ -66,7 +66,7 @@ def programs(apply: Apply, parameters: Any, images: jax.Array, statistics: Any) 
 
 
 def measure(batch: int, side: int, repetitions: int, precision: str) -> list[Row]:
-    """A row for each sampler, pass and network."""
+    """One row per sampler, pass and network."""
     images = jax.random.normal(jax.random.key(0), (batch, side, side, 3))
     plain, module = own(precision)
     ours = jax.jit(module.init)(jax.random.key(0), images)
@@ -78,7 +78,7 @@ def measure(batch: int, side: int, repetitions: int, precision: str) -> list[Row
             jax.random.key(0), images
         )
         variables["Haiku's, transformed"] = parameters, images, statistics
-    variables["native"] = variables["ours, transformed"]  # the same names and shapes
+    variables["native"] = variables["ours, transformed"]  # equal names and shapes
     rows = []
     for sampler, part in SAMPLERS.items():
         networks = {"native": own(precision, sampler=part, **CIRCULAR)[0]}

@@ -1,8 +1,8 @@
-"""One network in a process of its own: prepares, then times a call whenever it is told to.
+"""Runs one network in a separate process, and times a call on request.
 
-`python -m benchmarks.worker '{"framework": "jax", "network": "convnext_afc_tiny", ...}'` prints one line
-of JSON when it is ready and, for every line on its standard input, calls the function of that name twice
-and prints the milliseconds of the second time. `benchmarks.networks` starts several, which take turns.
+`python -m benchmarks.worker '{"framework": "jax", "network": "convnext_afc_tiny", ...}'` prints one line of
+JSON when it is ready. For every line on its standard input it calls the function of that name twice, and
+prints the milliseconds of the second call. `benchmarks.networks` starts several workers, which take turns.
 """
 
 import functools
@@ -17,7 +17,7 @@ Calls = dict[str, Callable[[], float]]  # milliseconds of one call
 
 
 def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
-    """Forward pass, gradient and whole training step of one of the project's networks."""
+    """Forward pass, gradient and training step of a network of this package."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -38,7 +38,7 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
     labels = jnp.arange(batch)
     optimizer, mesh = optax.adamw(1e-6), make_mesh(1)
     state = StateBuilder(network, optimizer, (side, side, 3), mesh).build()
-    # Copies: the training step is given the state itself.
+    # Copies, because the training step donates the state.
     variables = jax.tree.map(jnp.copy, {"params": state.params, **state.collections})
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
@@ -69,7 +69,7 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
 
     def train() -> Any:
         nonlocal state
-        state, metrics = programs["step"](state, whole)  # the state passed in is donated
+        state, metrics = programs["step"](state, whole)  # donates the state
         return metrics
 
     calls = {
@@ -81,7 +81,7 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
 
 
 def prepare_torch(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
-    """The same of a PyTorch network: ours of `benchmarks.torch_networks`, or an installed package's."""
+    """The same calls for a PyTorch network of `benchmarks.torch_networks` or of an installed package."""
     import torch
 
     from benchmarks.torch_networks import alias_free_convnext, plain_convnext, resnet20
@@ -139,7 +139,7 @@ def prepare_torch(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
 
 
 def _device_peak(framework: str) -> int:
-    """Bytes at the peak: of the device's memory, or of the process on a CPU."""
+    """Peak memory in bytes: of the device, or of the process on a CPU."""
     if framework == "torch":
         import torch
 
@@ -155,7 +155,7 @@ def _device_peak(framework: str) -> int:
 
 
 def main() -> None:
-    """Prepares the task given as the only argument and serves until standard input ends."""
+    """Prepares the task given as the only argument, and answers requests until standard input ends."""
     task = json.loads(sys.argv[1])
     calls, facts = {"jax": prepare_jax, "torch": prepare_torch}[task["framework"]](task)
     for call in calls.values():
@@ -164,9 +164,7 @@ def main() -> None:
     for line in sys.stdin:
         name = line.strip()
         if name in calls:
-            calls[
-                name
-            ]()  # gets back the memory that other processes had in between, as every step but the first
+            calls[name]()  # reclaims memory that other processes used meanwhile; this call is not timed
         result = _device_peak(task["framework"]) / 2**20 if name == "peak_mib" else calls[name]()
         print(json.dumps(round(result, 3)), flush=True)
 

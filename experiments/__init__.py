@@ -1,5 +1,5 @@
-"""The papers' claims on CIFAR-10: which networks are trained and measured how, and the page that tells.
+"""Experiments on CIFAR-10 that test the papers' claims: training, measuring, and pages of results.
 
-`python -m experiments` trains and measures what is missing, `python -m experiments --page` makes
-docs/experiments.md from the stored results. Needs the repository: it is no part of the installed package.
+`python -m experiments` trains and measures all missing runs. `python -m experiments --page` writes the pages
+in docs/results from the stored results. It needs the repository and is not part of the installed package.
 """

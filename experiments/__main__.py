@@ -1,13 +1,12 @@
-"""Trains and measures the networks of a protocol, and makes docs/experiments.md of what is stored.
+"""Trains and measures the networks of a protocol, and writes pages and tables from the stored results.
 
-python -m experiments --protocol=reduced --data=CIFAR.tar.xz --jobs=2   all that is missing
+python -m experiments --protocol=reduced --data=CIFAR.tar.xz --jobs=2   all missing runs
 python -m experiments --protocol=full --data=CIFAR --only='resnet20-*' --seeds=0
-python -m experiments --protocol=reduced --list                         all runs, and what is stored
-python -m experiments --page               docs/experiments.md, its pictures and the README's tables
+python -m experiments --protocol=reduced --list                         all runs and their status
+python -m experiments --page               pages in docs/results, pictures, and tables of other pages
 
-Started again, it skips what is stored and goes on with what was interrupted; delete a file in
-experiments/results to make it again. The data is CIFAR-10 as class folders, <split>/<class>/*.png, in a
-directory, tar or zip.
+A restarted command skips stored runs and resumes interrupted runs. To repeat a run, delete its file in
+experiments/results. The data is CIFAR-10 as class folders, <split>/<class>/*.png, in a directory, tar or zip.
 """
 
 import fnmatch
@@ -19,7 +18,7 @@ from pathlib import Path
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.startup import begin
 
-if __name__ == "__main__":  # before what may be missing is imported
+if __name__ == "__main__":  # before imports of optional packages
     begin()
 
 from absl import flags
@@ -27,7 +26,7 @@ from absl import flags
 from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.files import local_path, sole_writer
 from experiments.matrix import Run
-from experiments.page import write_page
+from experiments.page import write_pages
 from experiments.protocols import PROTOCOLS, Protocol
 from experiments.runner import Failure, cores_of, pending, perform_all, worker
 from experiments.stored import Store
@@ -35,10 +34,15 @@ from experiments.tables import write_tables
 
 
 def chosen_runs(protocol: Protocol, pattern: str, seeds: str) -> list[Run]:
-    """The runs whose name, with or without its seed, fits `pattern`, of the `seeds` "0,1" ("": all).
+    """The runs that match a pattern and a list of seeds.
+
+    Args:
+      protocol: The protocol.
+      pattern: A shell pattern for the name of a run, with or without its seed.
+      seeds: Seeds such as "0,1". "" selects all.
 
     Raises:
-      ConfigError: no such seed, or no such run.
+      ConfigError: The protocol has no such seed, or no run matches.
     """
     known = ",".join(map(str, protocol.seeds))
     wanted = (seeds or known).split(",")
@@ -51,12 +55,12 @@ def chosen_runs(protocol: Protocol, pattern: str, seeds: str) -> list[Run]:
         and (fnmatch.fnmatch(run.name, pattern) or fnmatch.fnmatch(run.row.name, pattern))
     ]
     if not found:
-        raise ConfigError(f"no run fits --only={pattern}: --list shows all; * stands for anything.")
+        raise ConfigError(f"no run matches --only={pattern}. --list shows all runs; * matches any text.")
     return found
 
 
 def status(store: Store, run: Run) -> str:
-    """A line on what is stored for a run."""
+    """One line about the stored result of a run."""
     stored = store.read(run)
     if stored is None:
         return f"missing  {run.name}"
@@ -67,26 +71,26 @@ def status(store: Store, run: Run) -> str:
 
 
 def report(failures: Sequence[Failure]) -> None:
-    """Raises what failed, if anything did."""
+    """Raises an error if runs failed."""
     if failures:
         told = "\n".join(f"  {f.run.name} (exit status {f.status}): {f.log}" for f in failures)
-        raise DataError(f"{len(failures)} runs failed; the end of their logs says why:\n{told}")
+        raise DataError(f"{len(failures)} runs failed. See the end of their logs:\n{told}")
 
 
 def perform_missing(store: Store, chosen: list[Run], jobs: int, data: Path | None) -> None:
-    """Performs the runs of the chosen ones that have no results yet.
+    """Performs the chosen runs that have no results yet.
 
     Raises:
-      ConfigError: no data to train on.
-      OccupiedError: another process performs runs of the protocol.
-      DataError: runs failed.
+      ConfigError: There is no training data.
+      OccupiedError: Another process performs runs of the protocol.
+      DataError: Runs failed.
     """
     if not data or not data.exists():
         raise ConfigError(
-            f"there is no data at {str(data or '')!r}: pass --data=PATH, CIFAR-10 as class folders."
+            f"there is no data at {str(data or '')!r}. Pass --data=PATH: CIFAR-10 as class folders."
         )
     if jobs < 1:
-        raise ConfigError(f"--jobs is a number of runs at once, at least 1, got {jobs}.")
+        raise ConfigError(f"--jobs is the number of parallel runs, at least 1, got {jobs}.")
     todo = pending(store, chosen)
     for run in todo:
         if store.read(run) is not None:
@@ -99,21 +103,25 @@ def perform_missing(store: Store, chosen: list[Run], jobs: int, data: Path | Non
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
-    flags.DEFINE_enum("protocol", "reduced", list(PROTOCOLS), "what is trained, how long", flag_values=values)
+    """Defines the command's flags."""
+    flags.DEFINE_enum(
+        "protocol", "reduced", list(PROTOCOLS), "networks and length of training", flag_values=values
+    )
     flags.DEFINE_string("data", None, "CIFAR-10: a folder, tar or zip", flag_values=values)
-    flags.DEFINE_string("only", "*", "names of runs: 'resnet20-*-none'", flag_values=values)
-    flags.DEFINE_string("seeds", "", "e.g. 0,1; default: all of the protocol", flag_values=values)
-    flags.DEFINE_integer("jobs", 1, "runs at once, which share the cores", flag_values=values)
-    flags.DEFINE_bool("list", False, "tell of every run what is stored, and end", flag_values=values)
-    flags.DEFINE_bool("page", False, "make the page from what is stored, and end", flag_values=values)
+    flags.DEFINE_string("only", "*", "pattern for names of runs: 'resnet20-*-none'", flag_values=values)
+    flags.DEFINE_string(
+        "seeds", "", "for example 0,1; default: all seeds of the protocol", flag_values=values
+    )
+    flags.DEFINE_integer("jobs", 1, "parallel runs, which share the cores", flag_values=values)
+    flags.DEFINE_bool("list", False, "print the status of every run and exit", flag_values=values)
+    flags.DEFINE_bool("page", False, "write the pages from the stored results and exit", flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     refuse(arguments)
     if values.page:
-        print("\n".join(f"wrote {path}" for path in [*write_page(), *write_tables()]))
+        print("\n".join(f"wrote {path}" for path in [*write_pages(), *write_tables()]))
         return
     store = Store(PROTOCOLS[values.protocol])
     chosen = chosen_runs(store.protocol, values.only, values.seeds)
@@ -124,6 +132,6 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    # As Ctrl-C: processes that it started are ended with it.
+    # Like Ctrl-C: the processes that it started end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(program(define, main, __doc__)(sys.argv[1:]))

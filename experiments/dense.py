@@ -1,12 +1,12 @@
-"""Trains U-Nets with four samplers alike, to find digits and to denoise, and measures what shifts do to them.
+"""Trains U-Nets with different samplers for segmentation and denoising, and measures the effect of shifts.
 
 python -m experiments.dense --task=segmentation                       two seeds of each; no download
 python -m experiments.dense --task=denoising --data=CIFAR.tar.xz
 python -m experiments.dense --task=segmentation --only=lps --seeds=1  one of them
 
-Each run is what a user does: train.py with the recipe's own configuration, then eval.py. A run is a file,
-experiments/results/dense/<task>-<variant>-<seed>.json; one that is there is not made again. Several commands
-may run at once. The tables of docs/dense.md come from there by `python -m experiments --page`.
+Each run calls train.py with the recipe's configuration, then eval.py. Its results are written to
+experiments/results/dense/<task>-<variant>-<seed>.json. Existing results are skipped. Several commands may run
+in parallel. `python -m experiments --page` writes the tables of docs/dense.md from these files.
 """
 
 import json
@@ -21,7 +21,7 @@ from typing import Any
 
 from aliasfree_jax.startup import begin
 
-if __name__ == "__main__":  # before what may be missing is imported
+if __name__ == "__main__":  # before imports of optional packages
     begin()
 
 from absl import flags
@@ -47,13 +47,15 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Task:
-    """Networks that are trained alike.
+    """A task, and the networks that are trained for it with one recipe.
 
     Attributes:
-      config: their configuration; the variant stands behind the colon.
-      overrides: of its fields, as on a command line, for training and evaluation.
-      measured: flags of eval.py.
-      columns: of the table: heading, and the keys of the result, of a share or a number of dB.
+      config: The configuration file. The variant follows after a colon.
+      variants: The variants of the network.
+      seeds: The seeds of each variant.
+      overrides: Overrides of configuration fields, for training and evaluation.
+      measured: Flags of eval.py.
+      columns: Columns of the table: heading, and the keys of the result, which is a share or a value in dB.
     """
 
     config: str
@@ -106,10 +108,10 @@ def path_of(task: str, variant: str, seed: int) -> Path:
 
 
 def perform(task: str, variant: str, seed: int, data: str) -> dict[str, Any]:
-    """Trains and evaluates by the two programs; what eval.json has.
+    """Runs train.py and eval.py, and returns the contents of eval.json.
 
     Raises:
-      DataError: one of them failed.
+      DataError: One of the programs failed.
     """
     how = TASKS[task]
     workdir = TRAININGS / path_of(task, variant, seed).stem
@@ -123,7 +125,7 @@ def perform(task: str, variant: str, seed: int, data: str) -> dict[str, Any]:
             raise DataError(f"python {' '.join(command)} failed with status {status}.")
         seconds = seconds or time.perf_counter() - began
     results: dict[str, Any] = json.loads((workdir / "eval.json").read_text())
-    # Where the data was is no setting.
+    # The path of the data is not a setting.
     results["data"]["path"], results["checkpoint"] = "", workdir.name
     made_by = f"python -m experiments.dense --task={task} --only={variant} --seeds={seed}"
     return results | {"command": made_by, "train_seconds": seconds, "processor": machine()}
@@ -136,10 +138,10 @@ def _found(results: Any, keys: Sequence[str]) -> float:
 
 
 def table(task: str) -> Rows:
-    """The stored results of a task, means over seeds; variants without results are left out.
+    """The stored results of a task as a table of means over seeds. Variants without results are left out.
 
     Raises:
-      DataError: there are none.
+      DataError: There are no results.
     """
     how = TASKS[task]
     rows: Rows = [["sampling", *(heading for heading, _ in how.columns)]]
@@ -151,21 +153,21 @@ def table(task: str) -> Rows:
         cells = []
         for heading, keys in how.columns:
             mean = fmean(_found(run, keys) for run in runs)
-            # The papers' programs print percent.
+            # The papers' metrics are in percent.
             share = mean / 100 if keys[0] == "published" else mean
             cells.append(percent(share).rstrip("%") if heading.endswith("%") else f"{mean:.1f}")
         rows.append([NAMES[variant], *cells])
     if not rows[1:]:
-        raise DataError(f"{RESULTS} has no results of {task}: python -m experiments.dense makes them.")
+        raise DataError(f"{RESULTS} has no results of {task}. Run python -m experiments.dense.")
     return rows
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
-    flags.DEFINE_enum("task", None, list(TASKS), "what to train for", required=True, flag_values=values)
+    """Defines the command's flags."""
+    flags.DEFINE_enum("task", None, list(TASKS), "task to train for", required=True, flag_values=values)
     flags.DEFINE_string("data", "", "images to denoise: a folder, tar or zip", flag_values=values)
-    flags.DEFINE_list("only", [], "of the variants; default: all", flag_values=values)
-    flags.DEFINE_list("seeds", [], "of the seeds; default: all", flag_values=values)
+    flags.DEFINE_list("only", [], "variants; default: all", flag_values=values)
+    flags.DEFINE_list("seeds", [], "seeds; default: all", flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:

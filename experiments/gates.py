@@ -1,4 +1,4 @@
-"""Other gates than the one of `convnext_afg_*`, for the experiments that chose it."""
+"""Alternative gates, for the experiments that chose the gate of `convnext_afg_*`."""
 
 from typing import ClassVar
 
@@ -10,13 +10,13 @@ from aliasfree_jax.models import register_part
 
 
 class NormedUpGate(Layer):
-    """`UpGate` with an alias-free norm after it, on the map's own grid, where the variance is exact."""
+    """`UpGate`, followed by an alias-free norm on the original grid, where the variance is exact."""
 
     gated: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, 2 C] to [N, H, W, C]."""
+        """Maps `[N, H, W, 2 C]` to `[N, H, W, C]`."""
         gate = UpGate(7.0, 7.0, True, **self.numerics, name="gate")
         y: jax.Array = SpatialNorm(**self.numerics, name="norm")(gate(x))
         return y

@@ -1,4 +1,4 @@
-"""What is trained: every network, with and without shifted training images, for every seed."""
+"""The trained networks: every variant, with and without shifted training images, for every seed."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
-from experiments import gates  # noqa: F401  # makes its activation known by name
+from experiments import gates  # noqa: F401  # registers its activation
 
 RESNETS = ("ResNet-18", "ResNet-20")
-GATES = "Gates"  # ConvNeXts that differ in what multiplies
+GATES = "Gates"  # ConvNeXts with different gates
 FAMILIES = (*RESNETS, "ConvNeXt", GATES)
 
 AUGMENTATIONS = {"none": 0, "shifts": 16}
-"""Training images are rolled by up to so many pixels each way: half of a side of 32 is all of the circle."""
+"""Largest random roll of training images per axis, in pixels. 16 of 32 pixels covers all circular shifts."""
 
-# Which circular shifts a network's construction leaves without effect.
+# The circular shifts to which a network is invariant by construction.
 Promise = tuple[str, ...]
 NOTHING: Promise = ()
 WHOLE_PIXELS: Promise = ("integer",)
@@ -24,14 +24,14 @@ EVERY_SHIFT: Promise = ("integer", "fractional")
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to sample.
+    """A variant of the network: its sampler and activation.
 
     Attributes:
-      name: in tables.
-      key: in the names of runs.
-      model: name of the network, the braces stand for its size.
-      options: keyword arguments of `create_model`.
-      promise: shifts under which the mathematics allows no change.
+      name: Name in tables.
+      key: Name in the names of runs.
+      model: Name of the network. The braces are replaced by its size.
+      promise: The shifts to which it is invariant in theory.
+      options: Keyword arguments of `create_model`.
     """
 
     name: str
@@ -73,7 +73,7 @@ def _tried(name: str, key: str, options: Mapping[str, Any], model: str = "convne
     return Variant(name, key, model, EVERY_SHIFT, options)
 
 
-# Among which the gated network was chosen; compared with it and with the ConvNeXts above.
+# The candidates for the gated network. They are compared with it and with the ConvNeXts above.
 _CUBIC = _scaled("up_polynomial", 7.0, 7.0, initial=(*GELU_QUADRATIC, 0.0))
 _POLYNOMIAL_STEM = {"stem_activation": _scaled("lowpass_polynomial", 7.0, 7.0), "stem_residual": True}
 _OF_GATES = (
@@ -82,15 +82,15 @@ _OF_GATES = (
     _tried("gate, hidden width 2 C", "narrow", {"mlp_ratio": 3.0}),
     _tried("gate, hidden width 4 C", "wide", {"mlp_ratio": 6.0}),
     _tried("gate, polynomial in the stem", "polystem", _POLYNOMIAL_STEM),
-    _tried("gate, a norm after it too", "normed", {"activation": "normed_up_gate"}),
-    _tried("polynomial of degree 3 on its grid", "cubic", {"activation": _CUBIC}, "convnext_afc_{}"),
+    _tried("gate, followed by a norm", "normed", {"activation": "normed_up_gate"}),
+    _tried("polynomial of degree 3", "cubic", {"activation": _CUBIC}, "convnext_afc_{}"),
 )
 VARIANTS = {"ResNet-18": _OF_RESNETS, "ResNet-20": _OF_RESNETS, "ConvNeXt": _OF_CONVNEXTS, GATES: _OF_GATES}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A network and its training images: one row of the table, whatever the seed."""
+    """A network and its kind of training images: one row of the table, for all seeds."""
 
     family: str
     variant: Variant
@@ -116,17 +116,17 @@ class Run:
 
 
 def rows() -> list[Row]:
-    """The rows of a table, a network's two augmentations beside each other."""
+    """The rows of a table, with a network's two augmentations next to each other."""
     return [
         Row(family, variant, augmentation)
         for family in FAMILIES
         for variant in VARIANTS[family]
-        # Rolled images are the same images to networks that no shift changes.
+        # Shifts cannot change the output of these networks, so they are not trained on rolled images.
         for augmentation in (AUGMENTATIONS if family != GATES else ("none",))
     ]
 
 
 def runs(table: Sequence[Row], seeds: Sequence[int]) -> Iterator[Run]:
-    """All runs of a table in their order: with the first seed, then the next; none shifted first."""
+    """All runs of a table, sorted by seed, then unshifted training images before shifted ones."""
     for seed, augmentation in itertools.product(seeds, AUGMENTATIONS):
         yield from (Run(row, seed) for row in table if row.augmentation == augmentation)

@@ -1,4 +1,4 @@
-"""What is measured of a trained network: one answer a question of the table."""
+"""Measures a trained network: all figures of the tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,8 +26,8 @@ GRIDS = (2, 3, 4)  # worst cases over multiples of 1/2, 1/3, 1/4 of a pixel
 
 
 def random_shifts(side: int, how: Measuring) -> list[Measurement]:
-    """Integer and half-pixel shifts round the circle, and shifts that let zeros in; new for every image."""
-    keys = jax.random.split(jax.random.key(0), 3)  # the same shifts for every network
+    """Random shifts of every image: circular by whole and half pixels, and with zeros at the border."""
+    keys = jax.random.split(jax.random.key(0), 3)  # equal shifts for all networks
     return [
         Measurement("integer", random_integer(how.draws, side - 1, keys[0])),
         Measurement("half_pixel", random_fraction(how.draws, side - 1, 2, keys[1])),
@@ -36,7 +36,7 @@ def random_shifts(side: int, how: Measuring) -> list[Measurement]:
 
 
 def worst_cases(side: int, how: Measuring) -> list[Measurement]:
-    """All integer shifts, the grids of fractions, and a search over real-valued shifts."""
+    """All integer shifts, all multiples of some fractions, and a search over real-valued shifts."""
     radius = side // 2
     grids = {f"1/{n}": fractions(n).scattered() for n in GRIDS}
     search = {"points": how.points, "starts": how.starts, "steps": how.steps}
@@ -48,10 +48,10 @@ def worst_cases(side: int, how: Measuring) -> list[Measurement]:
 
 
 def map_errors(module: nn.Module, variables: PyTree, images: np.ndarray) -> dict[str, float]:
-    """Equivariance error of the last feature map under a shift of one and of half a pixel on both axes.
+    """Equivariance error of the last feature map for a shift by one pixel and by half a pixel on both axes.
 
-    The largest difference to the map moved along, relative to the largest value; the map may have moved by
-    the pixels that adaptive samplers choose, see `evaluation.alignment`.
+    It is the largest difference to the shifted map, relative to the largest value. The map may also move by
+    the pixels that adaptive samplers choose (see `evaluation.alignment`).
     """
 
     @jax.jit
@@ -78,11 +78,11 @@ def map_errors(module: nn.Module, variables: PyTree, images: np.ndarray) -> dict
 def measure(
     module: nn.Module, variables: PyTree, config: ConfigDict, how: Measuring, source: Source | None = None
 ) -> dict[str, Any]:
-    """All results of a network on the test images of its configuration, or on those of `source`.
+    """Measures a network on the test images of its configuration, or on those of `source`.
 
     Returns:
-      Results of `evaluate` under random shifts of all images; under "worst" those of the searched images; and
-      under "map" the equivariance errors.
+      Results of `evaluate` for random shifts of all images. "worst" has the worst cases of the searched
+      images, and "map" the equivariance errors.
     """
     source = open_source(config.data, train=False) if source is None else source
     predict = predictor(module, variables)
@@ -105,5 +105,5 @@ def _evaluated(
 
 
 def parameter_count(variables: Mapping[str, Any]) -> int:
-    """Trained numbers."""
+    """Number of trained parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

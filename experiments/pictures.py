@@ -1,4 +1,4 @@
-"""The pictures of the page: accuracy against consistency, worst case against radius, training curves."""
+"""The pictures of the pages: accuracy against consistency, worst case against radius, training curves."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
@@ -8,7 +8,7 @@ from aliasfree_jax.evaluation.report.pictures import plain_axes
 from aliasfree_jax.training.curves import figure_class
 from experiments.summary import Summary
 
-# One colour a way to sample, the same everywhere: Okabe and Ito's palette, and grey for the plain network.
+# One colour per variant, in all pictures: Okabe and Ito's palette, and grey for the plain network.
 COLOURS = {
     "plain": "#888888",
     "circular": "#000000",
@@ -19,10 +19,10 @@ COLOURS = {
     "afc": "#009E73",
     "afg": "#D55E00",
 }
-MARKERS = {"ResNet-18": "o", "ResNet-20": "s", "ConvNeXt": "D"}  # the families that are drawn
+MARKERS = {"ResNet-18": "o", "ResNet-20": "s", "ConvNeXt": "D"}  # the families in the pictures
 Curve = tuple[Sequence[float], Sequence[float]]
 CurveOf = Callable[[Summary], Curve]
-MARKED = 32  # so many points of a curve have marks; of more they would hide it
+MARKED = 32  # curves with more points have no markers
 KINDS = {"integer": "integer shifts", "half_pixel": "half-pixel shifts", "crop": "crop shifts"}
 
 
@@ -34,7 +34,7 @@ def _legend(
     before: Sequence[Any] = (),
     after: Sequence[Any] = (),
 ) -> None:
-    """Below the panels: the colours, and what else is drawn in `axes` for it."""
+    """Adds a legend below the panels: other handles and the colours of the variants."""
     names = {s.row.variant.key: s.row.variant.name for s in summaries}
     colours = [
         axes.plot([], [], color=colour, linewidth=4, label=names[key])[0]
@@ -50,7 +50,7 @@ def _mean(summary: Summary, *keys: str) -> float:
 
 
 def consistency_figure(summaries: Sequence[Summary]) -> Any:
-    """Accuracy against consistency under three kinds of shift, without and with shifted training images."""
+    """Accuracy against consistency for three kinds of shifts, with and without shifted training images."""
     figure = figure_class()(figsize=(13, 5.4), layout="constrained")
     panels = figure.subplots(1, len(KINDS), sharey=True)
     for axes, (kind, title) in zip(panels, KINDS.items(), strict=True):
@@ -76,12 +76,12 @@ def consistency_figure(summaries: Sequence[Summary]) -> Any:
 
 
 def _families(summaries: Sequence[Summary]) -> list[str]:
-    """Those that are drawn and there."""
+    """The families in the picture that have results."""
     return [name for name in MARKERS if any(s.row.family == name for s in summaries)]
 
 
 def _shapes(axes: Any, families: Sequence[str]) -> tuple[list[Any], list[Any]]:
-    """For a legend: the shapes of the families; open and filled ones."""
+    """Legend handles: the markers of the families, and open and filled markers."""
 
     def sample(label: str, marker: str, face: str) -> Any:
         look: dict[str, Any] = {"color": "#444444", "linestyle": "", "markersize": 9}
@@ -99,9 +99,15 @@ def _panels(
     label: str,
     lowest: float | None = None,
 ) -> Any:
-    """One column a family, one row a kind of curve, a curve a network trained without shifts.
+    """Draws one column per family, one row per kind of curve, and one curve per network.
 
-    `label` is that of the horizontal axes, `lowest` the least value of the vertical ones, if fixed.
+    Only networks trained without shifted images are drawn.
+
+    Args:
+      summaries: The results.
+      curves: The kinds of curves, by the label of their vertical axis.
+      label: Label of the horizontal axes.
+      lowest: Lower limit of the vertical axes. None: automatic.
     """
     shown = [s for s in summaries if s.row.augmentation == "none"]
     families = _families(shown) or [*MARKERS]
@@ -118,7 +124,7 @@ def _panels(
             plain_axes(axes)
             axes.locator_params(axis="x", integer=True)
         panels[0].set_ylabel(name, fontsize=12)
-        panels[0].set_ylim(bottom=lowest)  # at the end: a limit that is set no longer follows the curves
+        panels[0].set_ylim(bottom=lowest)  # last: a fixed limit no longer adapts to curves
     for top, bottom, family in zip(grid[0], grid[-1], families, strict=True):
         top.set_title(family, loc="left", fontsize=13, fontweight="bold")
         bottom.set_xlabel(label, fontsize=12)
@@ -131,7 +137,7 @@ def _average(curves: Sequence[Sequence[float]], unit: float = 1.0) -> list[float
 
 
 def radius_figure(summaries: Sequence[Summary]) -> Any:
-    """Worst-case accuracy over all integer shifts of up to so many pixels each way."""
+    """Worst-case accuracy over all integer shifts up to a radius."""
 
     def curve(summary: Summary) -> Curve:
         curves = summary.values("results", "worst", "adversarial_integer", "worst_case_by_radius")
@@ -141,7 +147,7 @@ def radius_figure(summaries: Sequence[Summary]) -> Any:
 
 
 def training_figure(summaries: Sequence[Summary]) -> Any:
-    """Training loss over the epochs, and the accuracy where it was measured more than once."""
+    """Training loss per epoch, and test accuracy if it was measured more than once."""
 
     def over_epochs(split: str, name: str, unit: float = 1.0) -> CurveOf:
         def curve(summary: Summary) -> Curve:
@@ -159,17 +165,18 @@ def training_figure(summaries: Sequence[Summary]) -> Any:
 # name of the file -> title, figure
 PICTURES: dict[str, tuple[str, Callable[[Sequence[Summary]], Any]]] = {
     "consistency": (
-        "Accuracy against the share of predictions that stay the same; arrows lead to the same network "
-        "trained on shifted images",
+        "Accuracy against the share of predictions that do not change under a shift. Arrows lead to the same "
+        "network trained on shifted images",
         consistency_figure,
     ),
     "radius": (
-        "Accuracy in the worst case over all circular integer shifts of up to so many pixels each way, "
-        "without shifted training images",
+        "Worst-case accuracy over all circular integer shifts up to a radius. Networks trained without "
+        "shifted images",
         radius_figure,
     ),
     "training": (
-        "Training loss, mean over each epoch, and test accuracy where every epoch was tested; without shifts",
+        "Mean training loss of each epoch, and test accuracy if it was measured after every epoch. Networks "
+        "trained without shifted images",
         training_figure,
     ),
 }

@@ -1,4 +1,4 @@
-"""How runs are trained and measured: the protocols, whose results never mix."""
+"""The protocols: how runs are trained and measured. Results of different protocols are never mixed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,16 @@ from experiments.matrix import AUGMENTATIONS, GATES, RESNETS, Row, Run, rows, ru
 
 @dataclass(frozen=True)
 class Measuring:
-    """What every trained network undergoes.
+    """How a trained network is measured.
 
     Attributes:
-      draws: random shifts of every test image, of each kind.
-      largest_crop: pixels each way of the shifts that let zeros in.
-      worst_images: test images, evenly spread, that worst cases are searched for.
-      points, starts, steps: of the search over real-valued shifts.
-      mapped_images: images whose last feature map is compared.
+      worst_images: Number of test images, evenly spread, for which worst cases are searched.
+      points: Initial points of the search over real-valued shifts.
+      starts: Number of the worst points from which gradient ascent starts.
+      steps: Steps of gradient ascent.
+      draws: Random shifts per test image and kind of shift.
+      largest_crop: Largest shift per axis, in pixels, of shifts with zeros at the border.
+      mapped_images: Number of images whose last feature map is compared.
     """
 
     worst_images: int
@@ -33,14 +35,16 @@ class Measuring:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to train and measure all networks.
+    """How all networks are trained and measured.
 
     Attributes:
-      name: of the directories of results and runs.
-      about: what it is, for the page.
-      sizes: of each family: the size in the names of its networks, and options that all of them get.
-      shorten: changes the family's recipe where the protocol does.
-      rows: of its table.
+      name: Name of its directories of results and runs.
+      about: Description for its page.
+      seeds: Seeds of every row.
+      sizes: For each family: the size in the names of its networks, and options of all its networks.
+      measuring: How trained networks are measured.
+      shorten: Changes the family's recipe.
+      rows: Rows of its table.
     """
 
     name: str
@@ -52,34 +56,34 @@ class Protocol:
     rows: Sequence[Row] = tuple(rows())
 
     def runs(self) -> list[Run]:
-        """All that it trains, in the order in which it does."""
+        """All runs, in the order of training."""
         return list(runs(self.rows, self.seeds))
 
 
 def _leave(config: ConfigDict) -> None:
-    """The recipe as it is."""
+    """Keeps the recipe."""
 
 
-_IMAGES, _TEST_IMAGES, _EPOCHS, _BATCH = 5000, 1000, 8, 50  # of the protocol `reduced`
-_LONGER_EPOCHS = 10  # of the protocol `longer`, all images
+_IMAGES, _TEST_IMAGES, _EPOCHS, _BATCH = 5000, 1000, 8, 50  # protocol `reduced`
+_LONGER_EPOCHS = 10  # protocol `longer`, on all images
 _TIMES = _LONGER_EPOCHS * 50_000 / (_EPOCHS * _IMAGES)
 
 
 def _reduce(config: ConfigDict) -> None:
-    """Few images, few epochs."""
+    """Few images and few epochs."""
     _shorten(config, _EPOCHS)
     config.data.train_limit, config.data.eval_limit = _IMAGES, _TEST_IMAGES
     config.eval.every_epochs = 0.0
 
 
 def _reduce_epochs(config: ConfigDict) -> None:
-    """All images, few epochs, each with its accuracy."""
+    """All images and few epochs, with an evaluation after each epoch."""
     _shorten(config, _LONGER_EPOCHS)
     config.eval.every_epochs = 1.0
 
 
 def _shorten(config: ConfigDict, epochs: int) -> None:
-    """Few epochs, small batches; short warm-up, no averages, which need longer trainings."""
+    """Few epochs, small batches and a short warm-up. No averaged weights, which need longer training."""
     config.train.temperature.every_epochs *= epochs / config.train.total_epochs
     config.train.total_epochs, config.train.batch_size = float(epochs), _BATCH
     config.eval.batch_size = 100
@@ -96,8 +100,8 @@ def _shorten(config: ConfigDict, epochs: int) -> None:
 
 FULL = Protocol(
     name="full",
-    about="The families' own recipes for CIFAR-10 (ResNets configs/cifar10_resnet.py, ConvNeXts "
-    "configs/cifar10_afc.py), whole networks, all images. For an accelerator.",
+    about="The recipes for CIFAR-10 (ResNets: configs/cifar10_resnet.py, ConvNeXts: "
+    "configs/cifar10_afc.py) without changes, with full networks and all images. It needs an accelerator.",
     seeds=(0, 1, 2),
     sizes={
         "ResNet-18": ("resnet18_cifar", {}),
@@ -110,14 +114,15 @@ FULL = Protocol(
 )
 REDUCED = Protocol(
     name="reduced",
-    about="Made for two CPU cores: two hours, and twenty minutes more for the gates that were tried. "
-    f"{_IMAGES:,} training images, {_EPOCHS} epochs, batches of {_BATCH}, {_TEST_IMAGES:,} test images. "
-    "ResNets take SGD and a cosine, ConvNeXts AdamW, no averages or dropped paths. The networks are much "
-    "smaller than their names say: of ResNet-18 each stage has one block instead of two, and an eighth of "
-    "the channels (8 to 64); of ResNet-20 one block instead of three, and half the channels (8 to 32); the "
-    "ConvNeXts are `convnext_*_micro` (two stages of two blocks, 32 and 64 channels, a stem of stride 4). So "
-    "short a training on so few images favours networks that no shift changes: it shows what shifts do to "
-    "trained networks; the accuracies rank nothing.",
+    about="Designed for two CPU cores: it takes two hours, and twenty more minutes for the candidate gates. "
+    f"It has {_IMAGES:,} training images, {_EPOCHS} epochs, batches of {_BATCH} and {_TEST_IMAGES:,} test "
+    "images. ResNets are trained by SGD with a cosine schedule, ConvNeXts by AdamW. There are no averaged "
+    "weights and no dropped paths. The networks are much smaller than their names suggest. Each stage of "
+    "ResNet-18 has one block instead of two and an eighth of the channels (8 to 64). Each stage of ResNet-20 "
+    "has one block instead of three and half the channels (8 to 32). The ConvNeXts are `convnext_*_micro`: "
+    "two stages of two blocks, 32 and 64 channels, and a stem of stride 4. Such a short training on few "
+    "images favours shift-invariant networks. The tables show the effect of shifts on trained networks. Do "
+    "not use them to rank accuracy.",
     seeds=(0, 1),
     sizes={
         "ResNet-18": ("resnet18_cifar", {"depths": (1, 1, 1, 1), "widths": (8, 16, 32, 64)}),
@@ -130,10 +135,10 @@ REDUCED = Protocol(
 )
 LONGER = Protocol(
     name="longer",
-    about="What a longer training makes of the ConvNeXts of the reduced protocol: the same networks and "
-    f"recipe, but all 50,000 training images and {_LONGER_EPOCHS} epochs, {_TIMES:g} times the updates, and "
-    "10,000 test images. With shifted images only the circular network is trained again: they change "
-    "nothing for the others. Made for two CPU cores and an hour.",
+    about="The ConvNeXts of the reduced protocol, trained longer. Networks and recipe are the same, but "
+    f"there are all 50,000 training images, {_LONGER_EPOCHS} epochs ({_TIMES:g} times the updates) and "
+    "10,000 test images. Only the circular network is also trained on shifted images: shifts cannot change "
+    "the output of the others. Designed for one hour on two CPU cores.",
     seeds=(0,),
     sizes={"ConvNeXt": REDUCED.sizes["ConvNeXt"]},
     measuring=REDUCED.measuring,
@@ -148,7 +153,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in (REDUCED, LONGER, FULL)}
 
 
 def configuration(protocol: Protocol, run: Run, data: str = "") -> ConfigDict:
-    """How a run is trained on the images at `data`, a folder, tar or zip with train/ and val/ or test/."""
+    """The configuration of a run. `data` is a folder, tar or zip with train/ and val/ or test/."""
     variant, (size, options) = run.row.variant, protocol.sizes[run.row.family]
     model = variant.model.format(size)
     if run.row.family in RESNETS:
@@ -157,10 +162,10 @@ def configuration(protocol: Protocol, run: Run, data: str = "") -> ConfigDict:
         config = cifar10_afc.recipe(model)
     config.model.options.update({**options, **variant.options})
     config.seed, config.data.path = run.seed, data
-    # The recipe's padded crops of ConvNeXts are shifts too.
+    # The padded crops in the ConvNeXts' recipe are shifts, too.
     config.data.crop, config.data.circular_shift = "none", AUGMENTATIONS[run.row.augmentation]
-    config.checkpoint.best = ""  # the last network is measured: nothing is chosen,
-    config.data.validation = 0.0  # so no images are held out for it
-    config.train.precision = "float32"  # of all networks alike
+    config.checkpoint.best = ""  # the last network is measured, so no validation images are needed
+    config.data.validation = 0.0
+    config.train.precision = "float32"  # equal for all networks
     protocol.shorten(config)
     return config

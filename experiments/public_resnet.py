@@ -1,11 +1,11 @@
-"""ResNets that others trained on CIFAR-10, as they are and made shift-invariant without training.
+"""Measures public ResNets for CIFAR-10, before and after `shift_invariant`, without any training.
 
 python -m experiments.public_resnet --weights=resnet20-12fca82f.th --data=CIFAR.tar.xz
 python -m experiments.public_resnet --weights=resnet56-4bfd9763.th --data=CIFAR.tar.xz --images=2000 ...
 
 The weights are those of github.com/akamaster/pytorch_resnet_cifar10. The data is CIFAR-10 as for
-`python -m experiments`. The results go to experiments/results/public_resnet.json, an entry for each network,
-and from there into the tables of README and docs by `python -m experiments --page`.
+`python -m experiments`. The results are written to experiments/results/public_resnet.json, one entry per
+network. `python -m experiments --page` writes the tables of README and docs from them.
 """
 
 import functools
@@ -18,7 +18,7 @@ from typing import Any
 
 from aliasfree_jax.startup import begin
 
-if __name__ == "__main__":  # before what may be missing is imported
+if __name__ == "__main__":  # before imports of optional packages
     begin()
 
 import jax
@@ -43,7 +43,7 @@ from experiments.stored import ROOT, rounded
 
 RESULTS = ROOT / "experiments" / "results" / "public_resnet.json"
 SIDE, BATCH = 32, 500
-# What is done to the network: options of `shift_invariant`; None for nothing.
+# The options of `shift_invariant`. None: the network is not transformed.
 WAYS: Mapping[str, dict[str, Any] | None] = {
     "as trained": None,
     "circular padding": {"sampler": "subsample"},
@@ -52,12 +52,12 @@ WAYS: Mapping[str, dict[str, Any] | None] = {
     "ideal": {"sampler": "ideal"},
     "ideal, polynomials": {"sampler": "ideal", "activations": "polynomial"},
 }
-# By rows and columns: the rolls under which PyTorch's predictions were compared, and of how many images.
+# The rolls (rows, columns) for which predictions were compared with PyTorch's, and the number of images.
 ROLLS, ROLLED = ((1, 0), (0, 1), (3, 5), (-2, 7)), 2000
 
 
 def measurements(draws: int) -> list[Measurement]:
-    """Random circular shifts of every image, the same for all ways: by whole pixels, and by half ones."""
+    """Random circular shifts of every image by whole and by half pixels. They are equal for all ways."""
     whole, half = jax.random.split(jax.random.key(0))
     return [
         Measurement("integer", random_integer(draws, SIDE - 1, whole)),
@@ -66,7 +66,7 @@ def measurements(draws: int) -> list[Measurement]:
 
 
 def against_pytorch(predict: Callable[[Any], Any], source: Source, data: ConfigDict) -> dict[str, Any]:
-    """Accuracy on all images, and the shares of equal predictions after `ROLLS`, as PyTorch has them."""
+    """Accuracy on all images, and the share of unchanged predictions after each of `ROLLS`."""
     chosen = Subset(source, np.sort(np.random.default_rng(0).permutation(len(source))[:ROLLED]))
     rolls = [Measurement(str(roll), Grid(np.array([roll]))) for roll in ROLLS]
     rolled = evaluate(predict, eval_batches(chosen, data, batch_size=BATCH), rolls)
@@ -77,7 +77,7 @@ def against_pytorch(predict: Callable[[Any], Any], source: Source, data: ConfigD
 
 
 def measure(values: flags.FlagValues) -> dict[str, Any]:
-    """The network's results: beside PyTorch's, and of every way by its name."""
+    """The network's results: those to compare with PyTorch's, and those of every way."""
     card, network, variables = load_pretrained(values.weights)
     data = base_config().data
     data.update(card.preparation())
@@ -112,7 +112,7 @@ def measure(values: flags.FlagValues) -> dict[str, Any]:
 
 
 def row(name: str, found: Mapping[str, Any]) -> list[str]:
-    """The name of a way and its results in percent; see `table`."""
+    """One row of `table`: the name of a way and its results in percent."""
     shares = (
         *(found["accuracy"], found["integer"]["consistency"], found["half_pixel"]["consistency"]),
         *(found["worst"]["accuracy"], found["worst"]["adversarial_integer"]["worst_case_accuracy"]),
@@ -121,20 +121,20 @@ def row(name: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def stored() -> dict[str, Any]:
-    """What was measured, by the network's name; nothing where there is no file."""
+    """The stored results by network. Empty if there is no file."""
     return dict(json.loads(RESULTS.read_text())) if RESULTS.exists() else {}
 
 
 def table(network: str) -> Rows:
-    """The stored results of a network, such as "ResNet-20".
+    """The table of stored results of a network, such as "ResNet-20".
 
     Raises:
-      DataError: there are none.
+      DataError: There are no results.
     """
     try:
         found = stored()[network]["ways"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{RESULTS} has no results ({error!r}): {__name__} makes them.") from error
+        raise DataError(f"{RESULTS} has no results ({error!r}). Run python -m {__name__}.") from error
     heading = [
         *(network, "accuracy, %", "same class under integer shifts, %", "half-pixel"),
         *("accuracy of the searched images, %", "its worst case over all integer shifts"),
@@ -143,14 +143,16 @@ def table(network: str) -> Rows:
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
-    flags.DEFINE_string("weights", None, "resnet20-12fca82f.th, say", required=True, flag_values=values)
+    """Defines the command's flags."""
+    flags.DEFINE_string(
+        "weights", None, "for example resnet20-12fca82f.th", required=True, flag_values=values
+    )
     flags.DEFINE_string("data", None, "CIFAR-10: a folder, tar or zip", required=True, flag_values=values)
-    flags.DEFINE_multi_enum("way", list(WAYS), list(WAYS), "what to do to it", flag_values=values)
+    flags.DEFINE_multi_enum("way", list(WAYS), list(WAYS), "how to transform it", flag_values=values)
     flags.DEFINE_integer("images", 0, "test images, evenly spread; 0: all", 0, flag_values=values)
-    flags.DEFINE_integer("draws", 1, "random shifts of each kind an image", 1, flag_values=values)
-    flags.DEFINE_integer("worst_images", 100, "of them, tried under every shift", 1, flag_values=values)
-    flags.DEFINE_string("output", str(RESULTS), "the file to write", flag_values=values)
+    flags.DEFINE_integer("draws", 1, "random shifts per image, of each kind", 1, flag_values=values)
+    flags.DEFINE_integer("worst_images", 100, "images tried under every shift", 1, flag_values=values)
+    flags.DEFINE_string("output", str(RESULTS), "file to write", flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:

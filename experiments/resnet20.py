@@ -1,4 +1,4 @@
-"""ResNet-20 for CIFAR-10 as anybody would write it in Flax: nothing here knows of this package."""
+"""ResNet-20 for CIFAR-10 in plain Flax. It uses nothing of this package."""
 
 import functools
 
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 
 
 class Block(nn.Module):
-    """Two convolutions beside a shortcut without parameters (He et al. 2016, option A)."""
+    """Two convolutions, and a shortcut without parameters (He et al. 2016, option A)."""
 
     features: int
     strides: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """[N, H, W, C] to [N, H / strides, W / strides, features]."""
+        """Maps `[N, H, W, C]` to `[N, H / strides, W / strides, features]`."""
         conv = functools.partial(nn.Conv, self.features, (3, 3), padding=1, use_bias=False)
         norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
         y = nn.relu(norm(name="bn1")(conv(strides=self.strides, name="conv1")(x)))
@@ -27,11 +27,11 @@ class Block(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2."""
+    """ResNet-20 (He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2)."""
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Images [N, H, W, 3] to logits [N, 10]."""
+        """Maps images `[N, H, W, 3]` to logits `[N, 10]`."""
         x = nn.Conv(16, (3, 3), padding=1, use_bias=False, name="conv1")(images)
         norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name="bn1")
         x = nn.relu(norm(x))

@@ -1,6 +1,6 @@
-"""Runs what is missing, each run in a process of its own on cores of its own.
+"""Performs missing runs, each in a separate process with its own cores.
 
-What is stored is skipped, what was interrupted goes on, what fails is told at the end.
+Stored runs are skipped, interrupted runs are resumed, and failures are reported at the end.
 """
 
 import os
@@ -16,10 +16,10 @@ from tqdm import tqdm
 from experiments.matrix import Run
 from experiments.stored import ROOT, Store
 
-POLL = 0.5  # seconds between looks at the running processes
-LOG = "log.txt"  # in a run's directory: all that its processes printed
+POLL = 0.5  # seconds between checks of the running processes
+LOG = "log.txt"  # in a run's directory: the output of its processes
 
-# (run, file to print to) -> the process that trains and measures it
+# (run, log file) -> the process that trains and measures the run
 Start = Callable[[Run, Path], subprocess.Popen[bytes]]
 
 
@@ -33,7 +33,7 @@ class Failure:
 
 
 def cores_of(job: int, jobs: int) -> set[int]:
-    """The cores of the `job`-th of `jobs` that run at once; all of them where they cannot be chosen."""
+    """The cores of job number `job` of `jobs` parallel jobs. Empty if cores cannot be chosen here."""
     if not hasattr(os, "sched_getaffinity"):
         return set()
     cores = sorted(os.sched_getaffinity(0))
@@ -42,10 +42,10 @@ def cores_of(job: int, jobs: int) -> set[int]:
 
 
 def worker(store: Store, data: str, cores: int) -> Start:
-    """Starts `experiments.worker`; processes with equally many cores share compiled programs."""
+    """A function that starts `experiments.worker`. Workers with equal core counts share compiled programs."""
     environment = {
         **os.environ,
-        # Programs are compiled for a number of cores.
+        # Compiled programs depend on the number of cores.
         "JAX_COMPILATION_CACHE_DIR": str(store.trainings / f"compiled-for-{cores}-cores"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
@@ -64,18 +64,18 @@ def worker(store: Store, data: str, cores: int) -> Start:
 
 
 def pending(store: Store, chosen: Sequence[Run]) -> list[Run]:
-    """The runs without results of their settings."""
+    """The runs without valid results."""
     return [run for run in chosen if store.done(run) is None]
 
 
 def perform_all(store: Store, chosen: Sequence[Run], jobs: int, start: Start) -> list[Failure]:
-    """Performs the runs in their order, `jobs` at once; returns those that failed.
+    """Performs the runs in order, `jobs` in parallel, and returns those that failed.
 
-    Whatever ends it, its processes are asked to end too; trainings then save where they are.
+    When it ends for any reason, it terminates its processes. Trainings then save a checkpoint.
     """
     waiting, failures = list(chosen), list[Failure]()
     running: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}  # by job
-    # A terminal redraws one line; in a log file every refresh is a new line, so make them rare.
+    # A terminal redraws one line. In a log file every refresh adds a line, so refreshes are rare.
     interval = 1.0 if sys.stderr.isatty() else 30.0
     bar = tqdm(
         total=len(waiting),
@@ -119,7 +119,7 @@ def _started(store: Store, run: Run, start: Start, cores: set[int]) -> subproces
     process = start(run, workdir / LOG)
     if cores:
         try:
-            os.sched_setaffinity(process.pid, cores)  # before it makes threads
-        except ProcessLookupError:  # it has ended already
+            os.sched_setaffinity(process.pid, cores)  # before it starts threads
+        except ProcessLookupError:  # it has already ended
             pass
     return process

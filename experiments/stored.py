@@ -1,8 +1,8 @@
-"""Results as files: one JSON a run, experiments/results/<protocol>/<run>.json.
+"""Stored results: one JSON file per run, experiments/results/<protocol>/<run>.json.
 
-A result belongs to a run as long as it was made with the run's settings; otherwise it is stale. The code may
-have changed since: results say of which commit they are, and one whose file is deleted is made again.
-Trainings go on only with the code that they began with.
+A result is valid if its settings equal those of the run. Otherwise it is stale. The code may have changed
+since: results name their commit. To repeat a run, delete its file. Interrupted trainings are resumed only
+with unchanged code.
 """
 
 import hashlib
@@ -20,21 +20,21 @@ from experiments.protocols import Protocol, configuration
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(aliasfree_jax.__file__).parent
-DIGITS = 6  # of numbers in files
+DIGITS = 6  # significant digits of numbers in files
 
-TRAINED_BY = ("ops", "layers", "models", "data", "training")  # parts of the package
+TRAINED_BY = ("ops", "layers", "models", "data", "training")  # the packages that decide a training
 
 Stored = dict[str, Any]
 
 
 def training_code() -> str:
-    """A fingerprint of the source that decides a training."""
+    """A hash of the source code that decides a training."""
     files = [path for part in TRAINED_BY for path in sorted((PACKAGE / part).rglob("*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def settings(protocol: Protocol, run: Run) -> dict[str, Any]:
-    """All that decides the results, as JSON has it: configuration and measurements; not where the data is."""
+    """All settings that decide the results: configuration and measurements, without the path of the data."""
     config = configuration(protocol, run).to_dict()
     found = {"config": config, "measuring": asdict(protocol.measuring)}
     plain: dict[str, Any] = json.loads(json.dumps(found))
@@ -42,7 +42,7 @@ def settings(protocol: Protocol, run: Run) -> dict[str, Any]:
 
 
 def rounded(value: Any) -> Any:
-    """JSON with numbers of `DIGITS` digits; only what was 1 becomes 1, so that 100 % is without exception."""
+    """Rounds numbers to `DIGITS` digits. Only exact 1 becomes 1, so that 100 % means no exception."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -55,12 +55,13 @@ def rounded(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Store:
-    """Where a protocol's results and trainings are.
+    """The files of a protocol's results and trainings.
 
     Attributes:
-      results: directory of the results of all protocols.
-      trainings: likewise of trainings, which are kept to go on with them.
-      code: see `training_code`.
+      protocol: The protocol.
+      results: Directory of the results of all protocols.
+      trainings: Directory of the trainings of all protocols, which are kept to be resumed.
+      code: Hash of the code. See `training_code`.
     """
 
     protocol: Protocol
@@ -73,16 +74,16 @@ class Store:
         return self.results / self.protocol.name / f"{run.name}.json"
 
     def workdir(self, run: Run) -> Path:
-        """The directory of a run's training, another one for another configuration or other code."""
+        """The directory of a run's training. It depends on the configuration and the code."""
         text = self.code + json.dumps(settings(self.protocol, run)["config"], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return self.trainings / self.protocol.name / run.name / digest
 
     def read(self, run: Run) -> Stored | None:
-        """What is stored for a run, of whatever settings; None if nothing.
+        """The stored result of a run, whatever its settings. None if there is none.
 
         Raises:
-          DataError: an unreadable file, or one of another run or protocol.
+          DataError: The file is unreadable, or belongs to another run or protocol.
         """
         path = self.path(run)
         if not path.exists():
@@ -93,30 +94,32 @@ class Store:
             if not {"config", "measuring"} <= stored["settings"].keys():
                 raise KeyError("settings")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} has no results of a run ({error!r}): delete it.") from error
+            raise DataError(f"{path} has no results of a run ({error!r}). Delete it.") from error
         if found != (self.protocol.name, run.name):
-            raise DataError(f"{path} has the results of {'/'.join(found)}: it must not be renamed or moved.")
+            raise DataError(
+                f"{path} has the results of {'/'.join(found)}. Do not rename or move result files."
+            )
         return stored
 
     def why_stale(self, run: Run, stored: Stored) -> list[str]:
-        """The settings in which stored results are not those of the run; none if they are.
+        """The settings that differ between stored results and the run. Empty if the results are valid.
 
-        For example "config.train.batch_size: 50, not 64". A field of the configuration that one side lacks
-        has its default: results stay valid when fields are added or removed.
+        For example "config.train.batch_size: 50, not 64". A configuration field that is missing on one side
+        has its default there, so results stay valid when fields are added or removed.
         """
         of_result = {**stored["settings"], "config": {**stored["settings"]["config"]}}
-        # Where the data was is no setting.
+        # The path of the data is not a setting.
         of_result["config"]["data"] = {**of_result["config"].get("data", {}), "path": ""}
         found = differences(of_result, settings(self.protocol, run), {"config": defaults()})
         return [f"{name}: {one}, not {other}" for name, (one, other) in found.items()]
 
     def done(self, run: Run) -> Stored | None:
-        """The results of a run, None if there are none or stale ones."""
+        """The valid results of a run. None if there are none."""
         stored = self.read(run)
         return None if stored is None or self.why_stale(run, stored) else stored
 
     def write(self, run: Run, stored: Stored) -> Path:
-        """Writes the results of a run, numbers shortened but for the settings; at any moment a whole file."""
+        """Writes the results of a run atomically. Numbers are rounded, except in the settings."""
         path = self.path(run)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {**rounded(stored), "settings": stored["settings"]}, indent=1)

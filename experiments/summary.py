@@ -1,4 +1,4 @@
-"""Stored results of a protocol as rows over seeds, and whether they keep what the mathematics promises."""
+"""Collects a protocol's stored results by row, and compares them with the theory."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,13 @@ RANDOM = {"integer": "integer", "fractional": "half_pixel"}
 
 @dataclass(frozen=True)
 class Summary:
-    """A row, and its stored results, one a seed."""
+    """A row and its stored results, one per seed."""
 
     row: Row
     results: Sequence[Stored]
 
     def values(self, *keys: str) -> list[Any]:
-        """What lies under these keys of the results, for every seed: numbers, lists."""
+        """The value at these keys of the results, for every seed."""
         found = []
         for stored in self.results:
             value: Any = stored
@@ -39,7 +39,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Table:
-    """What is there of a protocol: rows with results, runs without, and stale ones with the reasons."""
+    """The state of a protocol: rows with results, missing runs, and stale runs with their differences."""
 
     summaries: Sequence[Summary]
     missing: Sequence[Run]
@@ -47,7 +47,7 @@ class Table:
 
     @property
     def results(self) -> list[Stored]:
-        """All results."""
+        """All valid results."""
         return [stored for summary in self.summaries for stored in summary.results]
 
 
@@ -71,13 +71,13 @@ def summarize(store: Store) -> Table:
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean, which is 1 only if all values are."""
+    """The mean. It is 1 only if all values are 1."""
     average = statistics.fmean(values)
     return average if average < 1 or min(values) >= 1 else 1 - 1e-9
 
 
 def exceptions(summary: Summary) -> Iterator[str]:
-    """Every result that is not what the mathematics promises of the row's network."""
+    """Every result that contradicts the invariance of the row's network."""
     for stored in summary.results:
         results = stored["results"]
         worst = results["worst"]

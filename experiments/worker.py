@@ -1,4 +1,4 @@
-"""Trains and measures one run in a process of its own; started by `experiments.runner`.
+"""Trains and measures one run in a separate process. `experiments.runner` starts it.
 
 python -m experiments.worker --protocol=reduced --run=resnet18-aps3-none-seed0 --data=CIFAR.tar.xz
 """
@@ -15,7 +15,7 @@ from typing import Any
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.startup import begin
 
-if __name__ == "__main__":  # before what may be missing is imported
+if __name__ == "__main__":  # before imports of optional packages
     begin()
 
 from absl import flags, logging
@@ -35,7 +35,7 @@ from experiments.stored import ROOT, Store, Stored, settings
 
 
 def commit() -> dict[str, Any]:
-    """The code's git commit, and whether it was changed since; results and pages are no code."""
+    """The git commit, and whether the code has uncommitted changes. Results and pages do not count."""
 
     def git(*arguments: str) -> str:
         process = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
@@ -47,7 +47,7 @@ def commit() -> dict[str, Any]:
 
 
 def curve(events: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Loss and accuracy of training images, accuracy of test images: means of what was told in each epoch."""
+    """Training loss, training accuracy and test accuracy: means of the logged values of each epoch."""
     found: dict[str, dict[int, list[dict[str, Any]]]] = {"train": defaultdict(list), TEST: defaultdict(list)}
     for event in events:
         found[event["split"]][math.ceil(event["epoch"])].append(event)
@@ -61,7 +61,7 @@ def curve(events: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
 
 
 def training_seconds(events: list[dict[str, Any]], batch: int) -> float:
-    """The time of all updates, from their throughput: interruptions and compilation do not count."""
+    """The time of all updates, computed from the throughput, without interruptions and compilation."""
     seconds, last = 0.0, 0
     for event in events:
         if event["split"] == "train":
@@ -72,7 +72,7 @@ def training_seconds(events: list[dict[str, Any]], batch: int) -> float:
 
 
 def again(protocol: Protocol, run: Run, data: str) -> str:
-    """The command that makes one run's results."""
+    """The command that repeats one run."""
     return (
         f"python -m experiments --protocol={protocol.name} --data={Path(data).name} "
         f"--only={run.row.name} --seeds={run.seed}"
@@ -80,22 +80,22 @@ def again(protocol: Protocol, run: Run, data: str) -> str:
 
 
 def perform(store: Store, run: Run, data: str) -> Stored:
-    """Trains, or goes on, measures, and returns what is to be stored."""
+    """Trains or resumes a run, measures it, and returns the result to store."""
     protocol = store.protocol
     config: ConfigDict = configuration(protocol, run, data)
     workdir = store.workdir(run)
     code = commit()
     origin = f"experiments, {protocol.name}: {run.name}"
-    # Where the data is may change: it is no setting.
+    # The path of the data may change: it is not a setting.
     summary = train(config, workdir, evaluate=evaluate, origin=origin, accept_changes=("data.path",))
     events = read_events(workdir)
     began = time.perf_counter()
     results = measure(summary.module, summary.variables, config, protocol.measuring)
     evaluation = time.perf_counter() - began
     where, about = circumstances(), machine()
-    del where["command"]  # of this worker; told is the one that people use
+    del where["command"]  # that of this worker; the stored command is the one that users type
     used = settings(protocol, run)
-    used["config"]["data"]["path"] = Path(data).name  # without this machine's directories
+    used["config"]["data"]["path"] = Path(data).name  # without directories of this machine
     return {
         "protocol": protocol.name,
         "run": run.name,
@@ -117,10 +117,10 @@ def perform(store: Store, run: Run, data: str) -> Stored:
 
 
 def find(protocol: Protocol, name: str) -> Run:
-    """The run of this name.
+    """The run with this name.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: There is no such run.
     """
     known = {run.name: run for run in protocol.runs()}
     if name not in known:
@@ -129,18 +129,18 @@ def find(protocol: Protocol, name: str) -> Run:
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     flags.DEFINE_enum(
-        "protocol", None, list(PROTOCOLS), "to which the run belongs", required=True, flag_values=values
+        "protocol", None, list(PROTOCOLS), "protocol of the run", required=True, flag_values=values
     )
-    flags.DEFINE_string("run", None, "its name, with the seed", required=True, flag_values=values)
+    flags.DEFINE_string("run", None, "name of the run, with the seed", required=True, flag_values=values)
     flags.DEFINE_string("data", None, "CIFAR-10: a folder, tar or zip", required=True, flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     refuse(arguments)
-    logging.set_verbosity(logging.WARNING)  # Orbax tells all it does at the level INFO
+    logging.set_verbosity(logging.WARNING)  # Orbax logs a lot at level INFO
     store = Store(PROTOCOLS[values.protocol])
     run = find(store.protocol, values.run)
     print(f"wrote {store.write(run, perform(store, run, values.data))}")

@@ -1,8 +1,9 @@
-"""The benchmark command and the page made from its files."""
+"""The benchmark command and the pages written from its results."""
 
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +18,16 @@ from benchmarks.timing import machine
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_page_in_docs_is_the_one_that_the_results_give(monkeypatch, tmp_path):
-    copy = tmp_path / "benchmarks.md"
-    copy.write_text(page.PAGE.read_text())
-    monkeypatch.setattr(page, "PAGE", copy)
-    page.write_page()
-    assert copy.read_text() == (ROOT / "docs" / "benchmarks.md").read_text(), "run python -m benchmarks.page"
+def test_the_pages_in_docs_are_those_of_the_results(tmp_path):
+    shutil.copy(page.DOCS / "benchmarks.md", tmp_path)
+    names = [str(path.relative_to(tmp_path)) for path in page.write_pages(tmp_path)]
+    assert names == ["results/benchmarks_cpu.md", "results/benchmarks_gpu.md", "benchmarks.md"]
+    for name in names:
+        text = (page.DOCS / name).read_text()
+        assert (tmp_path / name).read_text() == text, "run python -m benchmarks.page"
 
 
-def test_bounds_are_those_of_a_hand_computed_case():
+def test_bounds_equal_a_case_computed_by_hand():
     device = roofline.Device("one", 1e-12, 1e-12)  # one operation a second, one byte a second
     assert device.milliseconds(2, 1) == 4e3  # 4 operations against 2 bytes
     assert device.milliseconds(0.5, 3) == 6e3
@@ -79,4 +81,4 @@ def test_the_quick_benchmark_measures_every_section(tmp_path):
     assert all(row["step_ms"] > 0 for row in stored["networks"]["rows"])
     assert set(page.TITLES) == set(stored["operations"]["rows"])
     assert "### Precision" in page.machine_section("here", stored)
-    assert "### Input" in page.machine_section("here", stored)
+    assert "### Reading images" in page.machine_section("here", stored)

@@ -1,4 +1,4 @@
-"""The U-Nets that were trained alike: what is stored of them, what the page says, and the command."""
+"""Experiments with U-Nets: stored results, tables and the command."""
 
 import json
 from types import SimpleNamespace
@@ -26,15 +26,15 @@ def test_segmentation_is_exact_where_theory_says_so_and_nowhere_else():
         circular, fractional = found["published"]["lps_massc"]["circular"], found["fractional"]["consistency"]
         assert (circular == 100) == (variant in ("lps", "afc"))
         assert (found["adversarial_integer"]["worst_consistency"] == 1) == (variant in ("lps", "afc"))
-        # Single pixels between two classes are decided by the rounding of float32.
+        # float32 rounding decides single pixels between two classes.
         assert (fractional > 1 - 1e-5) == (variant == "afc")
 
 
 def test_denoising_is_exact_where_theory_says_so_and_nowhere_else():
     for (variant, _), found in stored("denoising").items():
         assert found["card"]["task"] == "regression" and found["images"] == 1000 and found["psnr"] > 20
-        # Float32 keeps some 120 dB, and what aliases is far above. Of 4,000 pairs a few have two phases of
-        # equal norms, up to rounding, between which APS then changes.
+        # float32 allows about -120 dB, and aliases cause far larger errors. In a few of 4,000 pairs, two
+        # phases have equal norms up to rounding, so APS may choose the other one.
         assert (found["integer"]["equivariance_db"] < -75) == (variant in ("aps", "afc"))
         assert (found["fractional"]["equivariance_db"] < -120) == (variant == "afc")
 
@@ -48,7 +48,7 @@ def test_a_table_has_a_row_for_each_variant(task):
 
 def test_without_results_there_is_no_table(monkeypatch, tmp_path):
     monkeypatch.setattr(dense, "RESULTS", tmp_path)
-    with pytest.raises(DataError, match=r"has no results of denoising: python -m experiments.dense makes"):
+    with pytest.raises(DataError, match=r"has no results of denoising\. Run python -m experiments\.dense"):
         table("denoising")
 
 

@@ -1,4 +1,4 @@
-"""The matrix, its protocols, what is stored, the runner and the page; results are made up but for one run."""
+"""Experiments: matrix, protocols, stored results, runner and pages. All results but one are made up."""
 
 import copy
 import json
@@ -22,13 +22,13 @@ from aliasfree_jax.models import create_model
 from experiments import dense, public_resnet
 from experiments.__main__ import chosen_runs, define, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
-from experiments.page import PAGE, spread, write_page
+from experiments.page import DOCS, spread, write_pages
 from experiments.pictures import PICTURES
 from experiments.protocols import FULL, LONGER, PROTOCOLS, REDUCED, configuration
 from experiments.runner import cores_of, pending, perform_all
 from experiments.stored import Store, rounded, settings
 from experiments.summary import exceptions, mean, summarize
-from experiments.tables import DENSE, README, WEIGHTS, write_tables
+from experiments.tables import DENSE, EXPERIMENTS, README, WEIGHTS, write_tables
 from experiments.worker import curve, training_seconds
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ def named(*names, protocol=REDUCED):
 
 
 def made_up(store, run, accuracy=0.5, consistency=1.0):
-    """Results in which every shift leaves `consistency` of the classes, and worst cases are the accuracy."""
+    """Results with a given consistency under all shifts, and worst cases that equal the accuracy."""
     kind = {
         "pairs": 400,
         "consistency": consistency,
@@ -136,7 +136,7 @@ def test_the_longer_protocol_is_the_reduced_one_but_for_its_length():
         return config
 
     names = [run.row.name for run in LONGER.runs()]
-    # Shifted images change only the training of networks that shifts change.
+    # Shifted images matter only for networks that are not invariant.
     assert names == [f"convnext-{key}-none" for key in ("circular", "aps1", "afc", "afg")] + [
         "convnext-circular-shifts"
     ]
@@ -185,9 +185,9 @@ def test_stale_results_are_told_and_made_again(store, section, field, told):
 def test_a_training_of_other_settings_or_code_is_another_directory(store):
     one, other = named(APS, APS.replace("none", "shifts"))
     assert len({store.workdir(run) for run in (one, other, replace(one, seed=1))}) == 3
-    # A changed network of the same parameters would take up the old one's weights.
+    # Otherwise a changed network with equal parameter shapes would resume from old weights.
     assert replace(store, code="changed").workdir(one) != store.workdir(one)
-    # Other measurements need no other training.
+    # Other measurements do not need another training.
     measured_otherwise = replace(store.protocol, measuring=FULL.measuring)
     assert replace(store, protocol=measured_otherwise).workdir(one) == store.workdir(one)
 
@@ -195,7 +195,7 @@ def test_a_training_of_other_settings_or_code_is_another_directory(store):
 def test_results_of_another_run_or_protocol_are_refused(store):
     aps, afc = named(APS, AFC)
     shutil.copy(store.write(aps, made_up(store, aps)), store.path(afc))
-    with pytest.raises(DataError, match=f"has the results of reduced/{APS}: it must not be renamed"):
+    with pytest.raises(DataError, match=f"has the results of reduced/{APS}. Do not rename"):
         store.read(afc)
     store.path(aps).write_text("{")
     with pytest.raises(DataError, match="has no results of a run"):
@@ -224,7 +224,7 @@ def test_curves_are_means_over_epochs_and_time_is_that_of_updates():
 
 
 def starter(store, program):
-    """Starts a Python `program` that is given a run's name and the file and text of its results."""
+    """Starts a Python program. Its arguments are a run's name, and the path and text of its results."""
 
     def start(run, log):
         text = json.dumps(made_up(store, run))
@@ -265,7 +265,7 @@ def test_runs_get_cores_of_their_own(store):
     assert cores_of(0, 1) == available
     assert len(cores_of(5, 1000)) == 1
     (run,) = named(APS)
-    # By the time a worker computes, it has only these.
+    # The cores are set before the worker computes.
     tells = "import os, time; time.sleep(1); print(len(os.sched_getaffinity(0)))"
     (failure,) = perform_all(store, [run], len(available), starter(store, tells))
     assert failure.log.read_text() == "1\n"
@@ -313,7 +313,7 @@ def test_runs_are_chosen_by_name_and_seed():
         f"resnet20-{key}-none-seed1" for key in ("aps1", "aps3", "afc", "afg")
     ]
     assert len(chosen_runs(REDUCED, "*", "")) == len(REDUCED.runs())
-    with pytest.raises(ConfigError, match="no run fits --only=resnet99"):
+    with pytest.raises(ConfigError, match="no run matches --only=resnet99"):
         chosen_runs(REDUCED, "resnet99", "")
     with pytest.raises(ConfigError, match="has the seeds 0,1, got --seeds=2"):
         chosen_runs(REDUCED, "*", "2")
@@ -322,10 +322,10 @@ def test_runs_are_chosen_by_name_and_seed():
 def test_what_can_be_mended_is_said(store, tmp_path, capsys):
     with pytest.raises(ConfigError, match="there is no data at 'nowhere'"):
         perform_missing(store, named(APS), 1, Path("nowhere"))
-    with pytest.raises(ConfigError, match="--jobs is a number of runs at once, at least 1, got 0"):
+    with pytest.raises(ConfigError, match="--jobs is the number of parallel runs, at least 1, got 0"):
         perform_missing(store, named(APS), 0, tmp_path)
     assert program(define, main, None)(["--only=resnet99"]) == 2
-    assert "error: no run fits" in capsys.readouterr().err
+    assert "error: no run matches" in capsys.readouterr().err
 
 
 # The page.
@@ -339,7 +339,7 @@ def test_two_seeds_are_both_shown_and_more_as_mean_and_deviation():
     assert cell(0.5, 0.6) == "50.00, 60.00"
     assert cell(0.5, 0.6, 0.7) == "60.00 ± 10.00"
     assert cell(1.0, 1.0) == "100.00"
-    assert cell(1.0, 0.999999) == "100.00, 99.99"  # 100 only without exception
+    assert cell(1.0, 0.999999) == "100.00, 99.99"  # 100 only without any exception
     assert cell(1.0, 1.0, 0.999999).startswith("99.99 ±")
 
 
@@ -352,16 +352,14 @@ def test_the_page_tells_means_missing_and_stale_runs_and_exceptions(store, tmp_p
     stale["settings"]["config"]["seed"] = 7
     store.write(lps, stale)
     empty = Store(FULL, store.results, store.trainings)
-    written = write_page([store, empty], tmp_path / "page.md")
+    written = write_pages([store, empty], tmp_path)
+    assert written[0] == tmp_path / "results" / "experiments_reduced.md"
+    assert not (tmp_path / "results" / "experiments_full.md").exists()
     text = written[0].read_text()
-    assert (
-        "| ResNet-20, alias-free |  | 1,234 | 50.00, 60.00 | 100.00 | 100.00 | 100.00 | every shift: holds |"
-        in text
-    )
-    assert (
-        "| ResNet-20, APS-3 |  | 1,234 | 50.00 | 90.00 | 90.00 | 90.00 | integer shifts: **1 exceptions** |"
-        in text
-    )
+    afc_row = "unshifted | 1,234 | 50.00, 60.00 | 100.00 | 100.00 | 100.00 | all shifts: holds |"
+    assert f"| ResNet-20, alias-free | {afc_row}" in text
+    aps_row = "unshifted | 1,234 | 50.00 | 90.00 | 90.00 | 90.00 | integer shifts: **1 exceptions** |"
+    assert f"| ResNet-20, APS-3 | {aps_row}" in text
     assert (
         f"- {APS}: 40 of 400 random integer shifts change the class (largest change of a logit 1.0e-06)"
         in text
@@ -370,24 +368,28 @@ def test_the_page_tells_means_missing_and_stale_runs_and_exceptions(store, tmp_p
     missing = text.split("\nMissing: ")[1].split(".\n")[0]
     assert missing.startswith("`resnet18-plain-none-seed0`,")
     assert missing.count("`") == 2 * (len(REDUCED.runs()) - 4)
-    assert "1 to 2 of 2 seeds a row" in text
-    assert "Nothing is stored yet." in text.split("## The full protocol")[1]
+    assert "1 to 2 of 2 seeds per row" in text
     for path in written[1:]:
-        assert path.name in text
+        assert f"(../{path.name})" in text
         assert Image.open(path).size[0] > 1000
 
 
-def test_the_page_in_the_repository_is_that_of_its_results(tmp_path):
-    page = write_page(page=tmp_path / PAGE.name)[0]
-    assert PAGE.read_text() == page.read_text(), "run python -m experiments --page"
+def test_the_pages_in_the_repository_are_those_of_its_results(tmp_path):
     (tmp_path / "docs/results").mkdir(parents=True)
-    for name in (README, WEIGHTS, DENSE):
+    written = write_pages(docs=tmp_path / "docs")
+    pages = [path for path in written if path.suffix == ".md"]
+    assert [path.stem for path in pages] == ["experiments_reduced", "experiments_longer"]
+    for path in pages:
+        in_repository = DOCS / "results" / path.name
+        assert in_repository.read_text() == path.read_text(), "run python -m experiments --page"
+    names = (README, DENSE, EXPERIMENTS, WEIGHTS)
+    for name in names:
         shutil.copy(ROOT / name, tmp_path / name)
-    assert write_tables(tmp_path) == [tmp_path / name for name in (README, DENSE, WEIGHTS)]
-    for name in (README, WEIGHTS, DENSE):
-        assert (tmp_path / name).read_text() == (ROOT / name).read_text(), "likewise"
-    shutil.copy(page, tmp_path / README)
-    with pytest.raises(DataError, match="README.md has no lines '<!-- measured: .*between which a table"):
+    assert write_tables(tmp_path) == [tmp_path / name for name in names]
+    for name in names:
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text(), "run python -m experiments --page"
+    shutil.copy(pages[0], tmp_path / README)
+    with pytest.raises(DataError, match="README.md needs the lines '<!-- measured: .*with a table between"):
         write_tables(tmp_path)
 
 
@@ -396,13 +398,13 @@ def test_protocols_never_share_a_table(store, tmp_path):
     (run,) = named(AFC)
     store.write(run, made_up(store, run, accuracy=0.25))
     full.write(run, made_up(full, run, accuracy=0.75))
-    text = write_page([store, full], tmp_path / "page.md")[0].read_text()
-    reduced, whole = text.split("## The full protocol")
+    pages = [path for path in write_pages([store, full], tmp_path) if path.suffix == ".md"]
+    reduced, whole = (path.read_text() for path in pages)
     assert "| 25.00 |" in reduced and "| 75.00 |" not in reduced
     assert "| 75.00 |" in whole and "| 25.00 |" not in whole
     shutil.copy(full.path(run), store.path(run))
     with pytest.raises(DataError, match="has the results of full/"):
-        write_page([store, full], tmp_path / "page.md")
+        write_pages([store, full], tmp_path)
 
 
 def test_gates_have_a_table_of_their_own(store, tmp_path):
@@ -410,9 +412,7 @@ def test_gates_have_a_table_of_their_own(store, tmp_path):
     convnext = named("convnext-afc-none-seed0")[0]
     for run in (gate, convnext):
         store.write(run, made_up(store, run))
-    first, second = (
-        write_page([store], tmp_path / "page.md")[0].read_text().split("### Gates that were tried")
-    )
+    first, second = write_pages([store], tmp_path)[0].read_text().split("## Candidate gates")
     assert gate.row.variant.name not in first
     assert f"| {gate.row.variant.name} |" in second and "| alias-free |" in second
 
@@ -454,7 +454,7 @@ def test_accuracies_are_drawn_where_epochs_were_measured(store):
         (AFC, ("adversarial_fraction", "parts", "1/3"), "multiples of 1/3 pixel: 2 of 20"),
         (AFC, ("adversarial_integer",), "all integer shifts: 2 of 20"),
         (APS, ("adversarial_integer",), "all integer shifts: 2 of 20"),
-        (APS, ("adversarial_continuous",), None),  # nothing is promised
+        (APS, ("adversarial_continuous",), None),  # not exact in theory
         ("resnet20-circular-none-seed0", ("adversarial_integer",), None),
     ],
 )
@@ -479,11 +479,11 @@ def test_a_mean_is_one_only_without_exception():
 
 @pytest.mark.slow
 def test_one_run_from_the_command_line_to_the_page(tmp_path):
-    """The reduced protocol on a few images; in a copy, so that results do not fall among the repository's."""
+    """Runs the reduced protocol on a few images, in a copy of the repository's files."""
     for package in ("experiments", "configs", "benchmarks"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("results"))
     (tmp_path / "docs/results").mkdir(parents=True)
-    for name in (README, WEIGHTS, DENSE):
+    for name in (README, WEIGHTS, DENSE, EXPERIMENTS):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "experiments/results").mkdir()
     shutil.copy(public_resnet.RESULTS, tmp_path / "experiments/results")
@@ -497,7 +497,7 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
                 image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(image).save(folder / f"{number}.png")
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
-    # For aliasfree_jax; what is copied comes first.
+    # For aliasfree_jax. The copied packages come first.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
 
     def command(*arguments):
@@ -522,10 +522,12 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
     assert file.stat().st_size < 30_000
     assert str(tmp_path) not in file.read_text()
     assert stored["results"]["integer"]["consistency"] == 1
-    assert stored["results"]["map"]["half_pixel"] < 1e-4  # float32; aliasing networks leave tenths
+    assert (
+        stored["results"]["map"]["half_pixel"] < 1e-4
+    )  # float32; aliasing networks have errors of 0.1 and more
     assert len(stored["results"]["worst"]["adversarial_integer"]["worst_case_by_radius"]) == 17
-    # Two updates an epoch are told at checkpoints, every second epoch.
+    # Two updates per epoch are logged only at checkpoints, every second epoch.
     assert stored["curve"]["train"]["epoch"] == [2.0, 4.0, 6.0, 8.0]
     assert command("--page").returncode == 0
-    for page in ("docs/experiments.md", "README.md"):
-        assert "| ConvNeXt, alias-free |" in (tmp_path / page).read_text()
+    page = tmp_path / "docs/results/experiments_reduced.md"
+    assert "| ConvNeXt, alias-free |" in page.read_text()

@@ -1,7 +1,7 @@
-"""Tests of docs/changing_your_network.md: its code blocks, commands and tables are correct.
+"""Tests docs/changing_your_network.md: its code blocks, its commands and its tables.
 
-Exact means an error below 1e-5 of the result: float32 rounding of at most a few hundred sums. Layers that
-break equivariance have errors above 1e-3.
+"Exact" means a change of less than 1e-5 of the result: float32 rounding of at most about a hundred sums.
+Operations that break invariance change it by more than 1e-3.
 """
 
 import json
@@ -63,7 +63,7 @@ SMALL = (
 
 
 def run(numbers):
-    """Runs these blocks and returns the names they define."""
+    """Runs these code blocks and returns their variables."""
     names = {"__name__": "guide"}
     for number in numbers:
         exec(compile(BLOCKS[number], f"{GUIDE.name}, block {number}", "exec"), names)
@@ -141,7 +141,7 @@ def test_weights_of_a_plain_network_fit():
         images = jnp.zeros((1, 64, 64, 3))
         return jax.eval_shape(create_model(name).init, jax.random.key(0), images)
 
-    assert shapes("resnet18") == shapes("resnet18_aps")  # resnet50 differs in the blocks of both alike
+    assert shapes("resnet18") == shapes("resnet18_aps")  # resnet50 only has other blocks
 
 
 @pytest.mark.slow
@@ -155,14 +155,14 @@ def test_an_exact_sampler_alone_is_not_enough():
     assert 0.05 < jnp.abs(moved - logits).max() / jnp.abs(logits).max() < 0.2  # "by 10 %"
 
 
-# The layers in the rows of the table; [] if a cell names no layer.
+# The layers of each row of the table in "By hand".
 
 RELU, MEAN = nn.relu, lambda x: x.mean((1, 2))
 FLAT = lambda x: x.reshape(len(x), -1)  # noqa: E731
 
 
 class WithPhase(nn.Module):
-    """Downsampling, then upsampling with the sampler's phase."""
+    """Samples, and upsamples at the sampler's phase."""
 
     @nn.compact
     def __call__(self, x):
@@ -170,7 +170,7 @@ class WithPhase(nn.Module):
         return PolyphaseUpsample(2, BlurPool)(y, phase)
 
 
-OF_ROW = {  # columns: instead of, better, exact for whole pixels, exact for fractions
+OF_ROW = {  # columns: instead of, to be better, exact for whole pixels, exact for fractions too
     "strided convolution": (
         [nn.Conv(8, (3, 3), strides=2, padding="CIRCULAR"), RELU],
         [[Conv(8, 3), RELU, BlurPool(2)]],
@@ -234,7 +234,7 @@ OF_ROW = {  # columns: instead of, better, exact for whole pixels, exact for fra
 
 
 def change(parts, shift):
-    """Relative change of the power of a network's maps, summed over all positions, under a shift."""
+    """The relative change of the power of a network's maps, summed over all positions."""
     network = nn.Sequential(parts)
 
     @jax.jit
@@ -273,9 +273,7 @@ def test_a_row_holds(row):
             assert hasattr(layers, name), name
     shift = (1.0, 3.0) if better or whole else (0.5, 1.3)
     before = change(instead, shift)
-    if not row[0].startswith(
-        ("global average", "upsampling")
-    ):  # the first breaks nothing, the second only fractions
+    if not row[0].startswith(("global average", "upsampling")):  # they break nothing, or fractions only
         assert before > 1e-3
     assert all(change(parts, (1.0, 3.0)) < before for parts in better if "upsampling" not in row[0])
     assert all(change(parts, (1.0, 3.0)) < 1e-5 for parts in whole)
@@ -283,7 +281,7 @@ def test_a_row_holds(row):
 
 
 def test_blurpools_own_table():
-    """The layers of the last and the middle column are equal, with the filter named below the table."""
+    """The layers of the last column equal those of the middle column, with BlurPool's filter."""
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 8, 8, 4)), jnp.float32)
     blur = Factory(BlurPool, kernel_size=4, padding="REFLECT")
     pooled = nn.max_pool(x, (2, 2), (1, 1))

@@ -45,7 +45,9 @@ def test_what_is_stored_is_what_the_pages_say(network):
 
 def test_without_results_there_is_no_table(monkeypatch, tmp_path):
     monkeypatch.setattr(public_resnet, "RESULTS", tmp_path / "none.json")
-    with pytest.raises(DataError, match=r"none.json has no results .*experiments.public_resnet makes them"):
+    with pytest.raises(
+        DataError, match=r"none.json has no results .*Run python -m experiments\.public_resnet"
+    ):
         table("ResNet-20")
 
 

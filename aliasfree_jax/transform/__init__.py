@@ -1,4 +1,4 @@
-"""Functions of images read as programs: made shift-invariant, or checked for what breaks it."""
+"""Reads a JAX function of images as a program, and makes it shift-invariant or checks its invariance."""
 
 from aliasfree_jax.transform import control, cutting, loops, reductions, shapes, windows  # noqa: F401  rules
 from aliasfree_jax.transform.building import create_model, what_is_left

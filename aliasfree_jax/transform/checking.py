@@ -1,4 +1,4 @@
-"""What in a function of images breaks shift invariance, read from its program: nothing is computed."""
+"""Finds the operations that break shift invariance. It reads the program and computes nothing."""
 
 import dataclasses
 import itertools
@@ -19,15 +19,17 @@ from aliasfree_jax.transform.values import Held, Pointwise, Value
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """An operation that breaks invariance.
+    """An operation that breaks shift invariance.
+
+    Source: this package.
 
     Attributes:
-      where: file and line of the user's code.
-      operation: the function that the line calls, or the primitive of JAX.
-      shifts: the least that it breaks: "whole pixels", or "fractions" of a pixel only.
-      reason: why.
-      remedy: what to write in its place.
-      within: the path of the module, where the library names its modules.
+      where: File and line of the user's code.
+      operation: The library function that the line calls, or the JAX primitive.
+      shifts: The smallest kind of shift that it breaks: "whole pixels", or "fractions" of a pixel only.
+      reason: Why it breaks invariance.
+      remedy: What to write instead.
+      within: Path of the module, if the library names its modules. Otherwise "".
     """
 
     where: str
@@ -39,10 +41,13 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """All that breaks invariance, in the order of the program; as text, a table with one entry a line."""
+    """A list of all findings, in the order of the program. `print` shows it as a table.
+
+    Source: this package.
+    """
 
     def __str__(self) -> str:
-        """The table."""
+        """A table with one entry per line of code."""
         if not self:
             return "nothing found"
         entries: dict[Finding, list[str]] = {}
@@ -62,15 +67,15 @@ class Findings(list[Finding]):
 
 @dataclasses.dataclass(frozen=True)
 class _AsWritten:
-    """Non-linearities on the grid that they have."""
+    """Evaluates non-linearities on the grid of their input."""
 
     def realized(self, value: Pointwise) -> Map:
-        """The map, and its frequencies."""
+        """The map, with its frequency band."""
         array = value.at({id(root): root.array for root in value.roots})
         return dataclasses.replace(value.roots[0], array=array, band=value.band)
 
     def refuse(self, eqn: Any, what: str) -> None:
-        """They stay."""
+        """Accepts every non-linearity."""
 
 
 def check(
@@ -81,25 +86,27 @@ def check(
     argnums: int | Sequence[int] = 0,
     **kwargs: Any,
 ) -> Findings:
-    """Finds every operation of a function of images that breaks its shift invariance, without computing it.
+    """Finds every operation of a function of images that breaks its shift invariance.
 
-    The program of `f` is read, as by `shift_invariant`. Shifts are circular: what leaves on one side of an
-    image comes in on the other.
+    It reads the program of `f`, as `shift_invariant` does, and computes nothing. Shifts are circular: pixels
+    that leave on one side of the image enter on the other.
+
+    Source: this package.
 
     Args:
-      f: a pure function, such as `module.apply`.
-      *args: its arguments; in place of arrays, `jax.ShapeDtypeStruct` will do. Arguments without arrays
-        (`train=False`) stay as they are.
-      shifts: "whole pixels", or "fractions": all shifts, those by whole pixels included.
-      spatial_axes: of rows and columns in the images; the images are axis 0, unless it is one of the two.
-      argnums: number, or numbers, of the positional arguments that hold the images.
-      **kwargs: further arguments of `f`.
+      f: A pure function, such as `module.apply`.
+      *args: Arguments of `f`. `jax.ShapeDtypeStruct` may replace arrays. Arguments without arrays, such as
+        `train=False`, are passed on unchanged.
+      shifts: "whole pixels", or "fractions" for all shifts, including those by whole pixels.
+      spatial_axes: The axes of rows and columns in the images. Axis 0 is the batch, unless it is one of them.
+      argnums: Positions of the positional arguments that hold the images.
+      **kwargs: Keyword arguments of `f`.
 
     Returns:
-      The findings, in the order of the program. `print` them.
+      The findings, in the order of the program. `print` shows them as a table.
 
     Raises:
-      ConfigError: unknown shifts, or images that are not where `argnums` and `spatial_axes` say.
+      ConfigError: The kind of shifts is unknown, or `argnums` and `spatial_axes` do not point to images.
     """
     if shifts not in (WHOLE, FRACTIONS):
         raise ConfigError(unknown("kind of shifts", shifts, (WHOLE, FRACTIONS)))
@@ -114,10 +121,15 @@ def walk(
     report: Callable[[Place, str, str, str], None],
     observe: Callable[[Place, Sequence[Value]], None] | None = None,
 ) -> list[Held]:
-    """Walks a program on shapes, and tells `report` what breaks it, `observe` what its operations give.
+    """Walks through a program with shapes alone.
+
+    Args:
+      read: The program.
+      report: Called for every operation that breaks invariance.
+      observe: Called with the results of every operation.
 
     Returns:
-      What it gives; of maps and arrays, all but what is in them.
+      The results of the program. Their arrays hold shapes only.
     """
     how = Transformation(Subsample, True, True, report=report, activations=_AsWritten(), observe=observe)
     given: list[Held] = []
@@ -138,7 +150,7 @@ def walk(
 
 
 def shapes_of(arguments: Any) -> Any:
-    """The arguments with shapes in place of arrays."""
+    """The arguments, with every array replaced by its shape."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf,
         arguments,
@@ -146,7 +158,7 @@ def shapes_of(arguments: Any) -> Any:
 
 
 def _given_back(how: Transformation, number: int, eqn: Any, result: Map) -> None:
-    """A map that is a result of the program, by its operation `eqn`: its user reads all of it."""
+    """Checks a map that the program returns. Its user reads all of its frequencies."""
     how.read(result)
     if eqn is None:
         return
@@ -160,28 +172,28 @@ def _given_back(how: Transformation, number: int, eqn: Any, result: Map) -> None
 
 
 def _moves_along(how: Transformation, eqn: Any, result: Map) -> None:
-    """Reports a result that moves in steps of several pixels, or from a place of its own for each image."""
+    """Reports a result that moves in steps of several pixels, or whose grid begins differently per image."""
     images, sides, kinds = result.grid.images, result.sides, result.grid.kinds
     steps = [full // side for full, side in zip(images, sides, strict=True)]
     by_whole_places = result.band is not None and result.band.unit != images
     anew = bool(kinds & {"phase", "component", "components"})
     if "refused" in kinds or not (anew or (max(steps) > 1 and by_whole_places)):
         return
-    moves = "begins at a place of its own for each image"
+    moves = "begins at a different position for each image"
     if max(steps) > 1:
         moves = f"moves in steps of {steps[0]} x {steps[1]} pixels, not by each pixel"
     how.found(
         eqn,
         WHOLE,
-        f"the result is a map of {sides[0]} x {sides[1]} places, of images of {images[0]} x {images[1]}: it "
-        + moves,
-        "Where the map is the answer, bring it to the images' size: by layers.PolyphaseUpsample at the phase "
-        "of each sampler, or by layers.IdealUpsample behind layers.IdealDownsample",
+        f"the result is a map of {sides[0]} x {sides[1]} positions, for images of {images[0]} x {images[1]}. "
+        f"It {moves}",
+        "If the map is the output, upsample it to the image's size: use layers.PolyphaseUpsample at the "
+        "phase of each sampler, or layers.IdealUpsample after layers.IdealDownsample",
     )
 
 
 class Recorder:
-    """Takes what a walk reports."""
+    """Collects the findings of a walk."""
 
     def __init__(self, shifts: str) -> None:
         self.shifts = shifts
@@ -189,13 +201,13 @@ class Recorder:
         self._count = itertools.count()
 
     def __call__(self, place: Place, shifts: str, reason: str, remedy: str) -> None:
-        """Takes a finding, if it concerns these shifts."""
+        """Adds a finding, if it concerns the requested shifts."""
         if shifts == WHOLE or self.shifts == FRACTIONS:
             finding = Finding(place.where, place.operation, shifts, reason, remedy, place.within)
             self._found.setdefault((place.position, shifts, reason), (next(self._count), finding))
 
     def at(self, place: Place, shifts: str) -> Finding | None:
-        """What was found at a place, or else on its line in its module; rather of these shifts."""
+        """The finding at a place, or on the same line and in the same module. It prefers these shifts."""
         there = (place.where, place.within)
         found = [
             (position != place.position, finding.shifts != shifts, number)
@@ -206,6 +218,6 @@ class Recorder:
         return numbered[min(found)[2]] if found else None
 
     def findings(self) -> Findings:
-        """In the order of the program, each once."""
+        """The distinct findings, in the order of the program."""
         ordered = sorted(self._found.items(), key=lambda item: (item[0][0], item[1][0]))
         return Findings(dict.fromkeys(finding for _, (_, finding) in ordered))

@@ -1,14 +1,14 @@
-"""Finds what breaks shift invariance in networks, by reading their programs: nothing is computed.
-
+"""Finds the operations of a network that break shift invariance. Reads the program and computes nothing.
 python -m aliasfree_jax check my_file.py:make_network --image=224,224,3
 python -m aliasfree_jax check my_package.my_file:make_network --shifts=all
 python -m aliasfree_jax check resnet50_aps
 
-make_network() takes no arguments and returns a flax.linen.Module, (module, variables) or (module, variables,
-{"train": False}) with further arguments of its call; or a function of images [1, H, W, C], or (function,
-variables) for function(variables, images). In place of it stands the name of one of this package's networks.
-Every operation that breaks invariance is printed with its line, the reason and what to write in its place.
-The status is 1 if there are any, for use in continuous integration; 0 if there are none.
+make_network() has no arguments. It returns one of these:
+a flax.linen.Module; (module, variables); (module, variables, {"train": False}), with keyword arguments of the
+module's call; a function of images [1, H, W, C]; (function, variables), for function(variables, images).
+The name of a network of this package is accepted too.
+Every operation that breaks invariance is printed with its line, the reason and a remedy.
+The exit status is 1 if there are findings and 0 if there are none, for use in continuous integration.
 """
 
 import sys
@@ -26,13 +26,13 @@ SHIFTS = {"whole": WHOLE, "all": FRACTIONS}
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags; its arguments are the networks."""
+    """Defines the command's flags."""
     flags.DEFINE_string("image", "224,224,3", "rows,columns,channels", flag_values=values)
     flags.DEFINE_enum(
         "shifts",
         "whole",
         list(SHIFTS),
-        "by whole pixels, or all: those by fractions of a pixel too",
+        "shifts to check: by whole pixels, or all (also by fractions of a pixel)",
         flag_values=values,
     )
 
@@ -41,13 +41,13 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Checks the networks that the arguments name.
 
     Raises:
-      ConfigError: no network there.
-      ShapeError: it does not run on such images.
-      SystemExit: with status 1, if there are findings.
+      ConfigError: An argument names no network.
+      ShapeError: The network does not run on images of this size.
+      SystemExit: There are findings. The status is 1.
     """
     if not arguments:
         raise ConfigError(
-            "nothing to check: name my_file.py:make_network, or one of this package's networks."
+            "nothing to check. Pass my_file.py:make_network, or the name of one of this package's networks."
         )
     sides, found = image_sides(values.image), 0
     images = jax.ShapeDtypeStruct((1, *sides), "float32")

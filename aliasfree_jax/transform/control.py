@@ -1,6 +1,7 @@
-"""Calls, branches and functions with derivatives of their own: rules look inside.
+"""Rules of calls, branches and functions with custom derivatives: they evaluate the program inside.
 
-Where jax traces a function by itself, values are handed to it and back as pytrees, of one array each.
+Some functions are traced by JAX in a separate trace. Values pass into and out of them as pytrees of one
+array.
 """
 
 import dataclasses
@@ -38,11 +39,11 @@ def call(how: Transformation, eqn: Any, *values: Value) -> Sequence[Value]:
 
 @rule("remat2", "checkpoint")
 def remat(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
-    """The program inside, computed again for gradients as the original is; phases pass in and out."""
+    """The program inside, recomputed for gradients as in the original. Phases pass in and out."""
     program = eqn.params["jaxpr"]
     if how.report is not None:
         return interpret(how, program, (), values)
-    chosen: list[Any] = []  # the grids whose phases come out
+    chosen: list[Any] = []  # the grids whose phases are passed out
 
     @functools.partial(jax.checkpoint, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"])
     def function(phases: Sequence[jax.Array], *values: Held) -> Any:
@@ -57,13 +58,13 @@ def remat(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
 
 
 def apart(how: Transformation) -> Callable[[], Transformation]:
-    """Makes the transformations of functions that jax traces by itself: phases chosen there stay inside."""
+    """Makes transformations for functions that JAX traces separately. Phases chosen there stay inside."""
     scope = object()
     return lambda: dataclasses.replace(how, phases={}, scope=scope)
 
 
 def like(value: Held, by: Held) -> Held:
-    """`value`, laid out as `by`; a derivative is summed where `by` is constant."""
+    """`value` in the layout of `by`. A derivative is summed over the axes along which `by` is constant."""
     if isinstance(by, Map):
         value = value.begun_at(by.first) if isinstance(value, Map) else value
         return by.like(jnp.broadcast_to(laid_out(value, by), by.array.shape))
@@ -74,10 +75,10 @@ def like(value: Held, by: Held) -> Held:
 
 @rule("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", pointwise=True)
 def with_derivative(how: Transformation, eqn: Any, *given: Value) -> Sequence[Value]:
-    """The program inside, with the derivative that it has, whose program runs on maps as well.
+    """The program inside, with its custom derivative, whose program runs on maps as well.
 
-    A gradient is computed from the arguments: what the original keeps for it is computed again. Where
-    activations are evaluated on another grid, the derivative is that of the program inside.
+    A gradient is computed from the arguments: residuals that the original stores are recomputed. If
+    activations are evaluated on another grid, the custom derivative is replaced by that of the program.
     """
     program = eqn.params["call_jaxpr"]
     if how.activations is not None:
@@ -115,7 +116,7 @@ def with_derivative(how: Transformation, eqn: Any, *given: Value) -> Sequence[Va
 
 
 def _derivative(eqn: Any, varied: Sequence[int], forward: bool) -> Any:
-    """The program of an operation's tangents or, backward, of its gradients, from those of the `varied`."""
+    """The program of an operation's tangents (forward) or gradients (backward), for the `varied` operands."""
     arguments, results = ([v.aval for v in variables] for variables in (eqn.invars, eqn.outvars))
 
     def derivative(arguments: Sequence[jax.Array], changes: Sequence[jax.Array]) -> Any:
@@ -132,7 +133,7 @@ def _derivative(eqn: Any, varied: Sequence[int], forward: bool) -> Any:
 
 
 def _elementwise(jaxpr: Any) -> bool:
-    """Whether a program, and those inside it, have operations on each element only."""
+    """Whether a program, and every program inside it, has elementwise operations only."""
     return all(
         eqn.primitive.name in (*ELEMENTWISE, "broadcast_in_dim") or any(map(_elementwise, _programs(eqn)))
         for eqn in jaxpr.eqns
@@ -147,9 +148,11 @@ def _programs(eqn: Any) -> list[Any]:
 
 @rule("cond")
 def cond(how: Transformation, eqn: Any, index: Held, *values: Held) -> Sequence[Value]:
-    """Each branch; results are settled, so that both are alike."""
+    """Each branch. The results are settled, so that the branches return the same kinds of values."""
     if not isinstance(index, Plain):
-        raise TransformError(eqn, "branches on a map", "Branch on a value that does not depend on the place")
+        raise TransformError(
+            eqn, "branches on a map", "Branch on a value that does not depend on the position"
+        )
     taken: list[list[Held]] = []  # the results of each branch
 
     def branch(closed: Any, *values: Held) -> list[jax.Array]:
@@ -160,18 +163,20 @@ def cond(how: Transformation, eqn: Any, index: Held, *values: Held) -> Sequence[
     arrays = jax.lax.switch(index.full(), branches, *how.settled(eqn, values))
     for results in zip(*taken, strict=True):
         if len({(type(r), getattr(r, "grid", None), getattr(r, "space", None)) for r in results}) > 1:
-            raise TransformError(eqn, "has branches whose maps lie on different grids", "Sample both alike")
+            raise TransformError(
+                eqn, "has branches whose maps lie on different grids", "Sample the maps of all branches alike"
+            )
     return jax.tree.unflatten(jax.tree.structure(taken[0]), arrays)
 
 
 def turned(how: Transformation, eqn: Any, closed: Any, values: Sequence[Held]) -> list[Held]:
-    """The results of a branch, or of a turn of a loop, as these can give them on."""
+    """The results of a branch, or of one iteration of a loop, in a form that JAX can pass on."""
     results = run(how, closed.jaxpr, closed.consts, values)
     return [carried(how, eqn, result) for result in results]
 
 
 def carried(how: Transformation, eqn: Any, value: Held) -> Held:
-    """A value that loops and branches can give on: settled, from place 0 on, as the program sees it."""
+    """A value that loops and branches can pass on: settled, and starting at position 0."""
     if isinstance(value, Plain):
         return plain(value.full())
     value = how.read(how.seen(eqn, value))

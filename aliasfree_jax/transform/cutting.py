@@ -1,4 +1,4 @@
-"""Padding, slicing and joining: along rows and columns they are a window that moves on the circle."""
+"""Rules of padding, slicing and joining. Along rows and columns they move a window round the circle."""
 
 import dataclasses
 import itertools
@@ -19,34 +19,34 @@ from aliasfree_jax.transform.upsampling import upsampled
 from aliasfree_jax.transform.values import Held, Plain, Value, first_map, varies
 
 
-def _place(eqn: Any, value: Map, dim: int) -> int:
+def _direction(eqn: Any, value: Map, dim: int) -> int:
     """0 for the program's axis of rows, 1 for that of columns."""
     dims = value.space_dims()
     if dim not in dims:
         raise TransformError(
             eqn,
-            "cuts an axis in which rows or columns are merged with others",
-            "Keep rows and columns as axes of their own",
+            "cuts an axis in which rows or columns are merged with other axes",
+            "Keep rows and columns as separate axes",
         )
     return dims.index(dim)
 
 
 @rule("pad")
 def pad(how: Transformation, eqn: Any, value: Held, fill: Held) -> list[Value]:
-    """Rows and columns continue round the circle, whatever the program pads them by."""
+    """Rows and columns continue round the circle. The program's padding value is ignored there."""
     if not isinstance(value, Map) or not isinstance(fill, Plain):
         raise TransformError(eqn, "pads by values of a map", "Pad by a constant")
     config = list(eqn.params["padding_config"])
     spatial = [dim for dim in range(value.ndim) if value.spatial(dim) and any(config[dim])]
     value = how.settle(eqn, value) if spatial else value
-    places = [_place(eqn, value, dim) for dim in spatial]
-    for place, dim in zip(places, spatial, strict=True) if how.circular else ():
+    directions = [_direction(eqn, value, dim) for dim in spatial]
+    for direction, dim in zip(directions, spatial, strict=True) if how.circular else ():
         low, high, zeros = config[dim]
         if zeros:
-            value = upsampled(how, eqn, value, exchanged(ONE, place, zeros + 1))
+            value = upsampled(how, eqn, value, exchanged(ONE, direction, zeros + 1))
         how.padded(eqn, (low - zeros, high - zeros))
-        seen = value.seen_sides[place] - zeros + low + high
-        value = value.windowed(place, value.first[place] - low, seen)
+        seen = value.seen_sides[direction] - zeros + low + high
+        value = value.windowed(direction, value.first[direction] - low, seen)
         config[dim] = (0, 0, 0)
     if not any(map(any, config)):
         return [value]
@@ -56,7 +56,7 @@ def pad(how: Transformation, eqn: Any, value: Held, fill: Held) -> list[Value]:
 
 @rule("slice")
 def cut(how: Transformation, eqn: Any, value: Map) -> list[Value]:
-    """A window of rows or columns; a stride samples them."""
+    """Moves the window of rows or columns. A stride samples them."""
     p = eqn.params
     strides = p["strides"] or (1,) * value.ndim
     return [_sliced(how, eqn, value, list(zip(p["start_indices"], p["limit_indices"], strides, strict=True)))]
@@ -64,7 +64,7 @@ def cut(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 
 @rule("split")
 def split(how: Transformation, eqn: Any, value: Map) -> list[Value]:
-    """Slices side by side."""
+    """Adjacent slices along one axis."""
     parts, results = [(0, length, 1) for length in value.shape], []
     for size, end in zip(eqn.params["sizes"], itertools.accumulate(eqn.params["sizes"]), strict=True):
         parts[eqn.params["axis"]] = (int(end - size), int(end), 1)
@@ -73,18 +73,18 @@ def split(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 
 
 def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int, int, int]]) -> Map:
-    """The map from start to limit by a stride, along each of the program's axes."""
+    """The slice (start, limit, stride) of a map along each of the program's axes."""
     whole = [(0, length, 1) for length in value.shape]
     changed = [dim for dim in range(value.ndim) if parts[dim] != whole[dim]]
     others = [dim for dim in changed if not value.spatial(dim)]
     for dim in filter(value.spatial, changed):
-        value = _sampled(how, eqn, value, _place(eqn, value, dim), *parts[dim])
+        value = _sampled(how, eqn, value, _direction(eqn, value, dim), *parts[dim])
     if any(value.counts_components(dim) and parts[dim][0] + 1 == parts[dim][1] for dim in others):
         how.found(
             eqn,
             WHOLE,
-            "takes the same polyphase component of all images, which aliases",
-            "Choose it by what the components hold (layers.AdaptivePolyphase)",
+            "selects the same polyphase component for all images, which aliases",
+            "Select it by the content of the components (layers.AdaptivePolyphase)",
         )
     if not others:
         return value
@@ -94,33 +94,37 @@ def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int
     return value.rebuilt(array)
 
 
-def _sampled(how: Transformation, eqn: Any, value: Map, place: int, start: int, limit: int, step: int) -> Map:
-    """Rows (`place` 0) or columns from `start` to `limit`, every `step`-th."""
-    if value.stride[place] != 1:
+def _sampled(
+    how: Transformation, eqn: Any, value: Map, direction: int, start: int, limit: int, step: int
+) -> Map:
+    """Every `step`-th row (`direction` 0) or column from `start` to `limit`."""
+    if value.stride[direction] != 1:
         value = how.settle(eqn, value)
-    value = how.strided(eqn, value, exchanged(ONE, place, step), "a strided slice")
-    first, seen = value.first[place] + start, every(limit - start, step)
-    if how.circular and how.subsamples and step != 1 and seen != every(value.sides[place], step):
+    value = how.strided(eqn, value, exchanged(ONE, direction, step), "a strided slice")
+    first, seen = value.first[direction] + start, every(limit - start, step)
+    if how.circular and how.subsamples and step != 1 and seen != every(value.sides[direction], step):
         raise TransformError(eqn, "samples a part of the map", "Sample all of it, or pad it first")
-    if not how.circular:  # up to the end of the last step
-        stop = min(value.sides[place], start + seen * step)
-        first, array = 0, jax.lax.slice_in_dim(value.array, start, stop, 1, value.space[place])
+    if not how.circular:  # keep up to the end of the last step
+        stop = min(value.sides[direction], start + seen * step)
+        first, array = 0, jax.lax.slice_in_dim(value.array, start, stop, 1, value.space[direction])
         value = value.like(array)
-    value = value.windowed(place, first, seen, step)
+    value = value.windowed(direction, first, seen, step)
     return how.settle(eqn, value) if how.subsamples and value.whole else value
 
 
 _PARTS = {
-    "dynamic_slice": ("takes a part of the rows or columns", "Use the whole map"),
-    "gather": ("gathers rows or columns one by one", "Pad by jnp.pad, resize by a filter, or slice"),
+    "dynamic_slice": ("selects a part of the rows or columns", "Use the whole map"),
+    "gather": ("gathers single rows or columns", "Pad with jnp.pad, resize with a filter, or slice"),
 }
 
 
 @rule(*_PARTS)
 def part(how: Transformation, eqn: Any, value: Held, *at: Held) -> list[Value]:
-    """Kept where it takes all rows and columns, of channels that do not depend on a map."""
+    """Allowed if it selects all rows and columns, at indices that do not depend on a map."""
     if not isinstance(value, Map) or not all(isinstance(each, Plain) for each in at):
-        raise TransformError(eqn, "takes a part at a place that depends on a map", "Choose it by a constant")
+        raise TransformError(
+            eqn, "selects a part at an index that depends on a map", "Use an index that does not"
+        )
     sizes, numbers = list(eqn.params["slice_sizes"]), eqn.params.get("dimension_numbers")
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims) if numbers else ()
     chosen = (*gone, *numbers.start_index_map) if numbers else ()
@@ -140,7 +144,7 @@ def part(how: Transformation, eqn: Any, value: Held, *at: Held) -> list[Value]:
 
 @rule("rev")
 def rev(how: Transformation, eqn: Any, value: Map) -> Sequence[Value]:
-    """Rows and columns that run backwards can pad a map ("reflect"), nothing else."""
+    """Reversed rows and columns can only pad a map (padding "reflect")."""
     along = any(map(value.spatial, eqn.params["dimensions"]))
     value = how.settle(eqn, value) if along else value
     if along and how.circular:
@@ -150,16 +154,18 @@ def rev(how: Transformation, eqn: Any, value: Map) -> Sequence[Value]:
 
 @rule("concatenate")
 def concatenate(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
-    """Maps one behind the other along channels; along rows or columns it is padding."""
+    """Joins maps along channels. Along rows or columns, joining is padding."""
     dim = eqn.params["dimension"]
-    values = tuple(value for value in values if value.shape[dim]) or values[:1]  # numpy pads by nothing, too
+    values = (
+        tuple(value for value in values if value.shape[dim]) or values[:1]
+    )  # numpy joins empty arrays, too
     along = any(isinstance(value, Map) and value.spatial(dim) for value in values)
     return [(_joined_places if along else _joined_channels)(how, eqn, dim, values)]
 
 
 @rule("stack")
 def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
-    """Maps side by side along a new axis."""
+    """Joins maps along a new axis."""
     axis = eqn.params["axis"]
     apart: list[Held] = []
     for value in values:
@@ -172,38 +178,38 @@ def stack(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
 
 
 def _joined_places(how: Transformation, eqn: Any, dim: int, values: Sequence[Held]) -> Map:
-    """Windows side by side are one window; constants and mirror images beside a whole map are padding."""
+    """Adjacent windows become one window. Constants and mirror images beside a whole map are padding."""
     values = how.settled(eqn, values)
     whole = max(
         (value for value in values if isinstance(value, Map)),
         key=lambda value: value.shape[dim] - 10**9 * value.grid.mirrored,
     )
-    place = _place(eqn, whole, dim)
+    direction = _direction(eqn, whole, dim)
     if not how.circular:
         arrays = [value.merged() if isinstance(value, Map) else value.full() for value in values]
         return whole.rebuilt(jax.lax.concatenate(arrays, dim)).all_seen()
-    first = end = whole.first[place] - sum(value.shape[dim] for value in values[: values.index(whole)])
+    first = end = whole.first[direction] - sum(value.shape[dim] for value in values[: values.index(whole)])
     padding = 0
     for value in values:
         goes_on = (
             isinstance(value, Map)
             and value.array is whole.array
             and not value.grid.mirrored
-            and (value.first[place] - end) % whole.sides[place] == 0
+            and (value.first[direction] - end) % whole.sides[direction] == 0
         )
-        if not goes_on and whole.cut_off[place]:
-            reason = "continues a map of which rows or columns are left out"
-            raise TransformError(eqn, reason, "Use the whole map (pad windows before it, cut nothing off)")
+        if not goes_on and whole.cut_off[direction]:
+            reason = "continues a map from which rows or columns were cut off"
+            raise TransformError(eqn, reason, "Use the whole map: pad the windows before it, cut nothing off")
         if not (goes_on or _pads(value, whole, dim)):
             raise TransformError(
                 eqn,
                 "joins different maps along rows or columns, or parts of one in another order",
-                "Join them along channels, or use the map as it is",
+                "Join them along channels, or use the map unchanged",
             )
         padding += 0 if goes_on else value.shape[dim]
         end += value.shape[dim]
     how.padded(eqn, (padding,))
-    return whole.windowed(place, first, end - first)
+    return whole.windowed(direction, first, end - first)
 
 
 def _pads(value: Held, whole: Map, dim: int) -> bool:
@@ -214,7 +220,7 @@ def _pads(value: Held, whole: Map, dim: int) -> bool:
 
 
 def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[Held]) -> Map:
-    """Maps on one grid one behind the other, along an axis that is not spatial."""
+    """Joins maps on one grid along an axis that is not spatial."""
     values = side_by_side(how, eqn, values)
     first = first_map(values)
     shape, arrays = list(first.merged().shape), []

@@ -1,6 +1,4 @@
-"""Operations on each element, which commute with taking every so many-th sample; and how maps are brought to
-one grid for them.
-"""
+"""Rules of elementwise operations, which commute with subsampling, and of bringing maps to one grid."""
 
 import dataclasses
 import math
@@ -27,7 +25,7 @@ ELEMENTWISE = (
 
 @rule(*ELEMENTWISE, plains=True, pointwise=True)
 def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
-    """The operation at full size; what is pending stays so. Non-linearities wait for their grid."""
+    """Runs at full size. Pending strides stay pending, and non-linearities are evaluated later."""
     plains = [value for value in values if isinstance(value, Plain)]
     if len(plains) == len(values):
         return [Plain(_applied(eqn, [value.thin for value in plains]), tuple(eqn.outvars[0].aval.shape))]
@@ -50,7 +48,7 @@ def _degree(
     values: Sequence[Value],
     of: Callable[[Any], float] = lambda value: value.degree if isinstance(value, Pointwise) else 1,
 ) -> float:
-    """Of the result, as a polynomial of the maps among `values`; or what else, `of` each, products add up."""
+    """Degree of the result as a polynomial of the maps, or another quantity `of` maps that products add."""
     degrees = [0 if isinstance(value, Plain) else of(value) for value in values]
     match eqn.primitive.name:
         case "convert_element_type" if jnp.issubdtype(eqn.params["new_dtype"], jnp.inexact):
@@ -71,7 +69,7 @@ def _degree(
 
 
 def _band(eqn: Any, values: Sequence[Value]) -> Band | None:
-    """Of the result."""
+    """The band of the result."""
     bands = [value.band for value in values if not isinstance(value, Plain)]
     if not bands or None in bands:
         return None
@@ -80,7 +78,7 @@ def _band(eqn: Any, values: Sequence[Value]) -> Band | None:
 
 
 def _roots(values: Sequence[Value]) -> list[Map]:
-    """The maps that `values` are functions of."""
+    """The maps from which `values` are computed."""
     roots: dict[int, Map] = {}
     for value in values:
         each = value.roots if isinstance(value, Pointwise) else (value,) if isinstance(value, Map) else ()
@@ -89,19 +87,19 @@ def _roots(values: Sequence[Value]) -> list[Map]:
 
 
 def _of_one_map(values: Sequence[Value]) -> bool:
-    """Whether they are functions of one map, and of nothing else that differs from place to place."""
+    """Whether the values depend on one map only, and on no other value that differs between positions."""
     roots = _roots(values)
     return len(roots) == 1 and not any(isinstance(v, Plain) and varies(v, roots[0]) for v in values)
 
 
 def _pointwise(eqn: Any, values: Sequence[Value], degree: float) -> Pointwise:
-    """The operation on functions of maps that are laid out alike, for later."""
+    """The operation on functions of maps of equal layout, to be evaluated later."""
     roots, functions = _roots(values), [value for value in values if isinstance(value, Pointwise)]
     if any(isinstance(value, Plain) and varies(value, roots[0]) for value in values):
         raise TransformError(
             eqn,
-            "a non-linearity takes values that differ from place to place",
-            "Let them depend on the channel alone",
+            "a non-linearity has an operand that differs between positions",
+            "Use operands that depend on the channel only",
         )
     constants = {id(value): laid_out(value, roots[0]) for value in values if isinstance(value, Plain)}
 
@@ -119,7 +117,7 @@ def _pointwise(eqn: Any, values: Sequence[Value], degree: float) -> Pointwise:
 
 
 def _applied(eqn: Any, arrays: Sequence[jax.Array]) -> jax.Array:
-    """The operation on arrays that broadcast; scalars of the program stay scalars."""
+    """The operation on broadcast arrays. Scalars of the program stay scalars."""
     scalars = [not variable.aval.shape for variable in eqn.invars]
     shape = jnp.broadcast_shapes(*(a.shape for a, scalar in zip(arrays, scalars, strict=True) if not scalar))
     alike = [
@@ -130,10 +128,10 @@ def _applied(eqn: Any, arrays: Sequence[jax.Array]) -> jax.Array:
 
 
 def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
-    """The values, with maps that are laid out and seen as the first of them.
+    """The values, with all maps in the layout and window of the first map.
 
     Raises:
-      TransformError: maps that are sampled at different places.
+      TransformError: The maps are sampled at different positions.
     """
     values = on_one_grid(how, eqn, values)
     first = first_map(values)
@@ -143,14 +141,16 @@ def aligned(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]
             how.found(
                 eqn,
                 WHOLE,
-                "combines a map with values that differ from place to place",
-                "Remove them (a position embedding, a mask), or let them depend on the channel alone",
+                "combines a map with values that differ between positions",
+                "Remove them (a position embedding, a mask), or use values that depend on the channel only",
             )
         values = on_maps(lambda value: how.seen(eqn, value), values)
         first = first_map(values)
         if first.seen_sides != first.sides:
             raise TransformError(
-                eqn, "combines places with a map whose border was left out", "Pad the windows before it"
+                eqn,
+                "combines values that differ between positions with a map whose border was left out",
+                "Pad the windows before it",
             )
     trimmed = both(lambda *n: max(n), *(value.trimmed for value in values if isinstance(value, Map)))
 
@@ -168,17 +168,17 @@ def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[H
     if len({(v.grid, v.sides, v.places) for v in values if isinstance(v, Map)}) > 1:
         raise TransformError(
             eqn,
-            "combines maps that are sampled at different places",
-            "Sample both by the same strides, from maps of one size",
+            "combines maps that are sampled at different positions",
+            "Sample both by the same strides, from maps of equal size",
         )
     return list(values)
 
 
 def side_by_side(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[Held]:
-    """The maps among `values`, to be channels of one map.
+    """Aligns the maps among `values`, so that they can be channels of one map.
 
-    Parts of one map that begin at different places are sampled first: together they would have the same
-    samples at every phase, and rounding would choose.
+    Parts of one map that begin at different positions are sampled first. Together they would have equal
+    samples at every phase, so that rounding would choose the phase.
     """
     values = on_one_grid(how, eqn, values)
     if len({(value.first, value.seen_sides) for value in values if isinstance(value, Map)}) > 1:
@@ -188,7 +188,7 @@ def side_by_side(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[
 
 @rule("broadcast_in_dim", plains=True)
 def broadcast(how: Transformation, eqn: Any, value: Map | Plain, *_: Value) -> list[Value]:
-    """A plain array stays thin; a map gets new axes."""
+    """A plain array keeps its axes of length 1. A map gets new axes."""
     shape, dims = tuple(eqn.params["shape"]), eqn.params["broadcast_dimensions"]
     if isinstance(value, Plain):
         thin = [1] * len(shape)
@@ -204,13 +204,13 @@ def _repeated(eqn: Any, value: Map, shape: tuple[int, ...], dims: Sequence[int])
     for axis, dim in enumerate(dims):
         sources[dim] = value.groups[axis]
         if value.spatial(axis) and value.shape[axis] != shape[dim]:
-            raise TransformError(eqn, "repeats a map along rows or columns", "Resize it by a filter instead")
+            raise TransformError(eqn, "repeats a map along rows or columns", "Resize it with a filter")
         full[dim] = array.shape[axis] if value.spatial(axis) else shape[dim]
     return value.rebuilt(jax.lax.broadcast_in_dim(array, full, dims), sources)
 
 
 def _stretched(how: Transformation, eqn: Any, value: Value) -> Value:
-    """`value`, repeated where the operation does so without saying it: along axes of length 1."""
+    """`value`, repeated along axes of length 1 that the operation broadcasts implicitly."""
     shape = tuple(eqn.outvars[0].aval.shape)
     if isinstance(value, Plain) or value.shape == shape:
         return value

@@ -1,4 +1,4 @@
-"""Where maps are sampled."""
+"""The positions at which maps are sampled."""
 
 import dataclasses
 from collections.abc import Hashable
@@ -12,15 +12,16 @@ ONE: Strides = (1, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Positions at which maps are sampled; two maps are on one grid if theirs are equal.
+    """The positions at which a map is sampled. Two maps share a grid if their grids are equal.
 
     Attributes:
-      source: the grid that it was made from; of images, their sides.
-      kind: how it was made: "images", "phase" (sampled at a phase of its own), "components" (all polyphase
-        ones), "component" (one of them), "mirrored" (rows or columns run backwards: such maps can only pad
-        others), or any other word.
-      choice: what tells it from others that were made so: strides, the phase.
-      factor: it has every so many-th position of these, from the first on; by fractions, positions between.
+      source: The grid that this one was made from. For images: their sides.
+      kind: How it was made: "images", "phase" (sampled at a chosen phase), "components" (all polyphase
+        components), "component" (one of them), "mirrored" (rows or columns reversed: such maps can only pad
+        other maps), or any other word.
+      choice: Distinguishes grids of one source and kind: strides, the phase.
+      factor: The step between positions along rows and columns, starting at the first. Fractions add
+        positions between.
     """
 
     source: Any
@@ -30,24 +31,24 @@ class Grid:
 
     @property
     def mirrored(self) -> bool:
-        """Whether rows or columns run backwards."""
+        """Whether rows or columns are reversed."""
         return self.kind == "mirrored"
 
     @property
     def images(self) -> Strides:
-        """The sides of the images that it goes back to."""
+        """The sides of the original images."""
         return self.source.images if isinstance(self.source, Grid) else self.source
 
     @property
     def kinds(self) -> set[str]:
-        """How it, and the grids before it, were made."""
+        """The kinds of this grid and of all its sources."""
         return {self.kind} | (self.source.kinds if isinstance(self.source, Grid) else set())
 
     def sampled(self, strides: tuple[Step, Step]) -> "Grid":
-        """The grid of every so many-th position, from the first on; by fractions, of positions between."""
+        """The grid with steps `strides` times as long. Fractions add positions between."""
         factor = self.factor[0] * strides[0], self.factor[1] * strides[1]
         return dataclasses.replace(self, factor=factor)
 
     def resampled(self, sides: Strides, to: Strides) -> "Grid":
-        """The grid of `to` positions round the circle, from the same first one; this one has `sides`."""
+        """The grid of `to` positions with the same first position. This one has `sides` positions."""
         return self.sampled((Fraction(sides[0], to[0]), Fraction(sides[1], to[1])))

@@ -1,4 +1,4 @@
-"""Runs the program of a function on maps: one rule for each primitive, errors that name the user's line."""
+"""Runs the program of a function on maps, with one rule per primitive. Errors name the user's line."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -17,36 +17,36 @@ from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, on_map
 
 
 def rebound(eqn: Any, *arrays: Any, **changes: Any) -> list[Any]:
-    """The operation on these arrays, with `changes` of its parameters."""
+    """Applies the operation to these arrays, with changed parameters."""
     params = eqn.primitive.get_bind_params({**eqn.params, **changes})
     result = eqn.primitive.bind(*arrays, **params)
     return list(result) if eqn.primitive.multiple_results else [result]
 
 
 class Activations(Protocol):
-    """How non-linearities are evaluated."""
+    """Evaluates non-linearities."""
 
     def realized(self, value: Pointwise) -> Map:
-        """The map that a function of maps gives."""
+        """The result of a function of maps, as a map."""
 
     def refuse(self, eqn: Any, what: str) -> None:
-        """Is told of a non-linearity that is no function of each element."""
+        """Called for a non-linearity that is not elementwise. It may raise an error."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Transformation(Reporting):
-    """What is done to a program.
+    """How a program is transformed.
 
     Attributes:
-      activations: how non-linearities are evaluated; None: as they are written.
-      observe: is shown the results of every operation.
+      activations: How non-linearities are evaluated. None: as written.
+      observe: Called with the results of every operation.
     """
 
     activations: Activations | None = None
     observe: Callable[[Place, Sequence[Value]], None] | None = None
 
     def not_pointwise(self, eqn: Any, value: Map, what: str) -> Map:
-        """`value`, of which the operation makes a non-linearity that is no function of each element."""
+        """`value`, the input of a non-linearity that is not elementwise."""
         if self.activations is not None:
             self.activations.refuse(eqn, what)
         return self.unbounded(eqn, value)
@@ -56,14 +56,14 @@ class Transformation(Reporting):
         return self.activated(value) if isinstance(value, Pointwise) else value
 
     def activated(self, value: Pointwise) -> Map:
-        """The map that a function of maps gives."""
+        """The result of a function of maps, evaluated once."""
         if not value.held:
             assert self.activations is not None
             value.held.append(self.activations.realized(value))
         return value.held[0]
 
     def settle(self, eqn: Any, value: Map) -> Map:
-        """`value` with nothing pending, sampled if it was."""
+        """`value` with its pending stride applied."""
         if value.settled:
             return value
         if value not in self.sampled:
@@ -71,30 +71,30 @@ class Transformation(Reporting):
         return self.sampled[value]
 
     def settled(self, eqn: Any, values: Sequence[Held]) -> list[Held]:
-        """The values with nothing pending."""
+        """The values, with all pending strides applied."""
         return on_maps(lambda value: self.settle(eqn, value), values)
 
     def from_start(self, eqn: Any, value: Map) -> Map:
-        """`value` as the program sees it from row and column 0 on.
+        """`value`, turned on its circle so that the program sees it from row and column 0.
 
         Raises:
-          TransformError: the program sees a part of it.
+          TransformError: The program sees only a part of the map.
         """
         if not value.whole:
             seen, circle = value.seen_sides, value.circle
             raise TransformError(
                 eqn,
-                f"it uses {seen[0]} x {seen[1]} places of a map that has {circle[0]} x {circle[1]}",
-                "Use the whole map (pad it before a window, cut nothing off), or a mean instead of one place",
+                f"it uses {seen[0]} x {seen[1]} positions of a map that has {circle[0]} x {circle[1]}",
+                "Use the whole map (pad it before a window, cut nothing off), or a mean over all positions",
             )
         return value.begun_at((0, 0)) if self.circular else value
 
     def seen(self, eqn: Any, value: Map) -> Map:
-        """`value` settled, seen from row and column 0 on: `merged()` is then what the program sees."""
+        """`value` settled and starting at row and column 0. `merged()` is then what the program sees."""
         return self.from_start(eqn, self.settle(eqn, value))
 
 
-SHORTCUT = "strided 1 x 1 convolution of a shortcut"  # a rule's name, beside those of primitives
+SHORTCUT = "strided 1 x 1 convolution of a shortcut"  # name of a rule that is not a primitive
 
 Rule = Callable[..., Sequence[Value]]
 RULES: dict[str, Rule] = {}
@@ -103,11 +103,12 @@ ALSO_UNREALIZED: set[str] = set()
 
 
 def rule(*names: str, plains: bool = False, pointwise: bool = False) -> Callable[[Rule], Rule]:
-    """Registers the rule of primitives: (transformation, equation, *values) to values.
+    """Registers a rule `(transformation, equation, *values) -> values` for primitives.
 
     Args:
-      plains: whether it is used where no value is a map, too.
-      pointwise: whether it takes values whose non-linearity is not evaluated yet.
+      *names: The primitives.
+      plains: Whether the rule is also used if no value is a map.
+      pointwise: Whether the rule accepts values whose non-linearity is not evaluated yet.
     """
 
     def register(function: Rule) -> Rule:
@@ -122,10 +123,10 @@ def rule(*names: str, plains: bool = False, pointwise: bool = False) -> Callable
 def interpret(
     how: Transformation, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Value]
 ) -> list[Value]:
-    """The program's results for these arguments.
+    """Runs a program on these arguments.
 
     Raises:
-      TransformError: an operation cannot be kept on grids.
+      TransformError: An operation has no shift-invariant form.
     """
     equations, late = list(jaxpr.eqns), set[int]()
     if not (how.subsamples or jaxpr.effects):
@@ -147,7 +148,7 @@ def interpret(
 
 
 def _with_origin(values: Sequence[Value], outputs: Sequence[Value]) -> Sequence[Value]:
-    """The outputs, which know whether they were computed from maps, and behind a refused operation."""
+    """The outputs, marked if they were computed from maps or after a refused operation."""
     if not any(value.from_maps if isinstance(value, Plain) else True for value in values):
         return outputs
     refused = _refused(values)
@@ -164,12 +165,12 @@ def _refused(values: Iterable[Value]) -> bool:
 
 
 def run(how: Transformation, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Value]) -> list[Held]:
-    """The program's results for these arguments, with every non-linearity evaluated."""
+    """Runs a program on these arguments and evaluates every non-linearity."""
     return [how.realized(value) for value in interpret(how, jaxpr, consts, arguments)]
 
 
 def _evaluated(how: Transformation, eqn: Any, name: str, values: Sequence[Value]) -> Sequence[Value]:
-    """The results of one operation by the rule `name`, of the shapes that the program gives them."""
+    """The results of one operation by the rule `name`. Their shapes must equal those of the program."""
     maps = any(not isinstance(value, Plain) for value in values)
     if not maps and name not in ALSO_WITHOUT_MAPS:
         return [
@@ -179,11 +180,11 @@ def _evaluated(how: Transformation, eqn: Any, name: str, values: Sequence[Value]
         if name not in RULES:
             raise TransformError(
                 eqn,
-                "no rule keeps its result on a grid",
-                "Compute it from values that do not depend on the place, or replace it",
+                "there is no rule for this operation on a map",
+                "Apply it to values that do not depend on the position, or replace it",
             )
         if name != "concatenate" and any(isinstance(v, Map) and v.grid.mirrored for v in values):
-            raise TransformError(eqn, "uses a map that runs backwards", "Pad by it, or leave it out")
+            raise TransformError(eqn, "uses a map with reversed rows or columns", "Use it only as padding")
         if name not in ALSO_UNREALIZED:
             values = [how.realized(value) for value in values]
         outputs = RULES[name](how, eqn, *values)
@@ -191,9 +192,9 @@ def _evaluated(how: Transformation, eqn: Any, name: str, values: Sequence[Value]
             if tuple(variable.aval.shape) != tuple(output.shape):
                 raise TransformError(
                     eqn,
-                    f"its result is {list(output.shape)} on the grid, where the program has "
-                    f"{list(variable.aval.shape)}",
-                    "Pad the map so that its size is the input's divided by the stride",
+                    f"its result has the shape {list(output.shape)} on the grid, but "
+                    f"{list(variable.aval.shape)} in the program",
+                    "Pad the map so that its size is that of the input divided by the stride",
                 )
         return outputs
     except TransformError as error:
@@ -202,13 +203,13 @@ def _evaluated(how: Transformation, eqn: Any, name: str, values: Sequence[Value]
         for value in map(how.realized, values):
             if isinstance(value, Map):
                 how.read(value)
-        if not _refused(values):  # what follows from it need not be told
+        if not _refused(values):  # a refused operation is reported once, not again for all that follows
             how.found(eqn, WHOLE, error.reason, error.remedy)
         return [_gone_on(values, variable.aval) for variable in eqn.outvars]
 
 
 def _gone_on(values: Sequence[Value], aval: Any) -> Held:
-    """What a report goes on with behind a refused operation: a map, if it has the axes of the only one."""
+    """A substitute for the result of a refused operation: a map, if it has the axes of the only input map."""
     array = jnp.zeros(aval.shape, aval.dtype)
     roots = [value.roots[0] if isinstance(value, Pointwise) else value for value in values]
     maps = [value for value in roots if isinstance(value, Map)]
@@ -217,7 +218,7 @@ def _gone_on(values: Sequence[Value], aval: Any) -> Held:
         dims = [dim for dim in range(value.ndim) if value.spatial(dim)]
         if value.space_dims() == dims:
             return _of_axes(value, array, (dims[0], dims[1]), [(dim,) for dim in range(array.ndim)])
-        if len(dims) == 1:  # tokens: as many rows, of one column each
+        if len(dims) == 1:  # tokens become rows of one column
             groups: list[Group] = [(dim + (dim > dims[0]),) for dim in range(array.ndim)]
             groups[dims[0]] = (dims[0], dims[0] + 1)
             return _of_axes(value, jnp.expand_dims(array, dims[0] + 1), (dims[0], dims[0] + 1), groups)
@@ -225,7 +226,7 @@ def _gone_on(values: Sequence[Value], aval: Any) -> Held:
 
 
 def _of_axes(value: Map, array: jax.Array, space: tuple[int, int], groups: Sequence[Group]) -> Map:
-    """A map on a grid of its own, unless it has the places of `value`."""
+    """A map with these axes. It is on a new grid, unless it has the size of `value`."""
     sides = array.shape[space[0]], array.shape[space[1]]
     firsts = [g[0] for g, old in zip(groups, value.groups, strict=True) if set(old) & set(value.batch)]
     batch = tuple(axis for axis in firsts if axis not in space)

@@ -1,4 +1,4 @@
-"""Any JAX function of images made shift-invariant, in the manner of `jax.grad`."""
+"""Makes any JAX function of images shift-invariant. It transforms functions, as `jax.grad` does."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -27,35 +27,40 @@ def shift_invariant(
     spatial_axes: tuple[int, int] = (1, 2),
     argnums: int | Sequence[int] = 0,
 ) -> Callable[..., Any]:
-    """Makes a function of images shift-invariant: any network, with the parameters that it has.
+    """Makes a function of images, such as a network with its parameters, shift-invariant.
 
-    The program of `f` is read, and run with every strided convolution, pool and slice at stride 1 on a
-    circle; `sampler` samples behind the non-linearity that follows, where the next operation needs it. All
-    maps that are sampled at one place follow one choice of phase. The result composes with `jax.jit`, `grad`,
-    `vmap`, `eval_shape`, `checkpoint` and sharding, in training and evaluation.
+    It reads the program of `f`, and runs every strided convolution, pool and slice at stride 1 with circular
+    padding. The sampler runs after the non-linearity that follows, right before the next operation that needs
+    the samples. All branches that sample the same grid use the same phase. The result works with `jax.jit`,
+    `grad`, `vmap`, `eval_shape`, `checkpoint` and sharding, in training and evaluation.
+
+    Source: this package.
 
     Args:
-      f: a pure function, such as `module.apply`; its positional argument number `argnums` holds the images.
-        Arguments without arrays (`train=False`) stay as they are. An NNX module is given by `nnx.split`.
-      sampler: name, dictionary, class or module, as for `create_model`, of one without parameters.
-        "polyphase" is exact for whole pixels, "ideal" for all shifts where activations are.
-      padding: "CIRCULAR" lays maps on a circle, whatever the program pads by; None keeps its
+      f: A pure function, such as `module.apply`. Arguments without arrays, such as `train=False`, are passed
+        on unchanged. Pass an NNX module as the parts that `nnx.split` returns.
+      sampler: A sampler without parameters: name, dictionary, class or module, as in `create_model`.
+        "polyphase" is exact for shifts by whole pixels. "ideal" is exact for all shifts, if the activations
+        are.
+      padding: "CIRCULAR" replaces the program's padding by circular padding. None keeps the program's
         padding.
-      activations: None, as written; `Oversample(k)`, approximate; "polynomial", by quadratics that are fitted
-        to them, which are exact for shifts by fractions of a pixel with sampler="ideal".
-      spatial_axes: of rows and columns in the images; the images are axis 0, unless it is one of the two.
-      argnums: number, or numbers, of the positional arguments that hold the images (any pytree of arrays).
+      activations: None keeps the activations. `Oversample(k)` is approximate. "polynomial" replaces them by
+        fitted quadratics, which are exact for all shifts with `sampler="ideal"`.
+      spatial_axes: The axes of rows and columns in the images. Axis 0 is the batch, unless it is one of them.
+      argnums: Positions of the positional arguments that hold the images. They may be pytrees of arrays.
 
     Returns:
       A function with the arguments and results of `f`.
 
     Raises:
-      ConfigError: a sampler with parameters, an unknown option; when called: no images at these axes.
-      TransformError: when called: an operation that cannot be kept on grids, with its line and a remedy.
-      StatefulError: when called: `f` changes a module that it holds.
+      ConfigError: The sampler has parameters, an option is unknown, or `f` is not a function. The returned
+        function raises it if there are no images at these axes.
+      TransformError: Raised by the returned function. An operation has no shift-invariant form. The message
+        names its line and a remedy.
+      StatefulError: Raised by the returned function. `f` changes a module that it holds.
     """
     if not callable(f) or isinstance(f, nn.Module):
-        raise ConfigError(f"expected a function of images such as module.apply, got {type(f).__name__}.")
+        raise ConfigError(f"expected a function of images, such as module.apply, got {type(f).__name__}.")
     if padding is not None and padding_word(padding) != "CIRCULAR":
         raise ConfigError(
             unknown("padding", padding, ["CIRCULAR"]) + " None keeps the padding of the function."
@@ -82,7 +87,7 @@ def sampler_of(sampler: Part | nn.Module) -> SamplerFactory:
     """The factory of a sampler without parameters.
 
     Raises:
-      ConfigError: an unknown sampler, or one with parameters.
+      ConfigError: The sampler is unknown, or has parameters.
     """
     if isinstance(sampler, nn.Module):
         given = sampler
@@ -93,9 +98,9 @@ def sampler_of(sampler: Part | nn.Module) -> SamplerFactory:
     variables = jax.eval_shape(make(strides=2, parent=None).init, jax.random.key(0), images)
     if variables:
         raise ConfigError(
-            f"the sampler {sampler!r} has parameters, for which a transformed function has no place: build "
-            "the network with it (create_model(..., sampler=...)), or transform by one without parameters, "
-            'such as "polyphase".'
+            f"the sampler {sampler!r} has parameters, which a transformed function cannot hold. Build the "
+            "network with it (create_model(..., sampler=...)), or use a sampler without parameters, such as "
+            '"polyphase".'
         )
     return make
 
@@ -106,18 +111,18 @@ def _activations_of(activations: Oversample | str | None) -> Activations | None:
     if activations == "polynomial":
         return Quadratics()
     raise ConfigError(
-        f'expected activations None, "polynomial" or Oversample(k), got {activations!r}: other layers are '
-        "exchanged in the network itself."
+        f'expected activations None, "polynomial" or Oversample(k), got {activations!r}. Change other layers '
+        "in the network itself."
     )
 
 
 def _result(how: Transformation, eqn: Any, value: Map) -> jax.Array:
-    """A map that the function gives, as the program sees it."""
+    """The array of a map that the function returns."""
     value = how.seen(eqn, value)
     if value.seen_sides != value.sides:
         raise TransformError(
             eqn,
-            "gives a map of {} x {} places, which has {} x {} on the circle".format(
+            "returns a map of {} x {} positions, which has {} x {} on the circle".format(
                 *value.seen_sides, *value.sides
             ),
             "Pad the windows that leave the border out",

@@ -1,4 +1,4 @@
-"""Where in the user's code the operations of a program come from."""
+"""Finds the line of the user's code that an operation of a program comes from."""
 
 import contextvars
 import dataclasses
@@ -16,30 +16,33 @@ from aliasfree_jax.errors import AliasFreeError
 from aliasfree_jax.ops import operation
 
 _PACKAGE = Path(__file__).parents[1]
-_NETWORKS = (f"{_PACKAGE / 'layers'}/", f"{_PACKAGE / 'models'}/")  # of this package, what users may write
+_NETWORKS = (
+    f"{_PACKAGE / 'layers'}/",
+    f"{_PACKAGE / 'models'}/",
+)  # the parts of this package that may count as user code
 _INSTALLED = tuple(
     f"{sysconfig.get_paths()[kind]}/" for kind in ("purelib", "platlib", "stdlib", "platstdlib")
 )
 _FRAMEWORKS = ("aliasfree_jax", "equinox", "flax", "haiku", "jax")
-# Functions of libraries that are better known than the primitives they are made of.
+# Library functions that are reported by their name instead of their primitives.
 _FUNCTIONS = ("jax/_src/nn/functions.py", "flax/linen/pooling.py", "aliasfree_jax/ops/")
 
-# Primitives that are named by what is in them.
+# Primitives that are reported by the operation inside.
 _CONTAINERS = (
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat2", "checkpoint"),
     *("closed_call", "core_call", "cond", "scan", "while"),
 )
-# Those of them, and calls, that a report goes into as if they were written out.
+# Containers and calls whose operations are reported one by one.
 LOOKED_INTO = (*_CONTAINERS[:-3], "jit")
 _TRANSFORMED = re.compile(r"^(\w+\()+")  # jax's own scopes: vmap(block), transpose(jvp(block))
 
-# The operations that are being looked into, from the program's own on, each with its number in its program.
+# The operations that are being evaluated, outermost first, each with its number in its program.
 _WALKED: contextvars.ContextVar[tuple[tuple[int, Any], ...]] = contextvars.ContextVar("walked", default=())
 
 
 @contextmanager
 def walking(number: int, eqn: Any) -> Iterator[None]:
-    """Within it, `eqn` is the operation of its program that is evaluated."""
+    """Marks `eqn` as the operation that is being evaluated."""
     token = _WALKED.set((*_WALKED.get(), (number, eqn)))
     try:
         yield
@@ -49,22 +52,22 @@ def walking(number: int, eqn: Any) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """An operation, and those whose programs it is in.
+    """The place of an operation in a program.
 
     Attributes:
-      path: from the program's own operation inwards, each with its number in its program.
+      path: The enclosing operations, outermost first, and the operation, each with its number in its program.
     """
 
     path: tuple[tuple[int, Any], ...]
 
     @property
     def position(self) -> tuple[int, ...]:
-        """Of places of one program, the earlier operation has the lower one."""
+        """The position in the program. Earlier operations have lower positions."""
         return tuple(number for number, _ in self.path)
 
     @property
     def primitive(self) -> str:
-        """Of the operation."""
+        """The operation's primitive."""
         return str(self.path[-1][1].primitive.name)
 
     @property
@@ -79,14 +82,14 @@ class Place:
 
     @property
     def within(self) -> str:
-        """The path of the module, where the library names its modules."""
+        """The path of the module, if the library names its modules."""
         parts = "/".join(str(eqn.source_info.name_stack) for _, eqn in self.path).split("/")
         modules = (_module(part) for part in parts)
         return "/".join(module for module, _ in itertools.groupby(modules) if module)
 
     @functools.cached_property
     def _found(self) -> tuple[str, str]:
-        # Innermost first: programs of library functions are traced once, and have no line of the user.
+        # Innermost first: cached programs of library functions do not contain a line of the user.
         for is_wanted in (_is_users, _is_networks):
             name = ""
             for _, eqn in reversed(self.path):
@@ -96,16 +99,16 @@ class Place:
                         return f"{frame.file_name}:{frame.line_num}", function or name
                     if any(known in frame.file_name for known in _FUNCTIONS):
                         function = frame.function_name.rpartition(".")[2].lstrip("_")
-        return "a line that is not known", name
+        return "unknown line", name
 
 
 def short(where: str) -> str:
-    """The line relative to the working directory where it is below, or to where packages are installed."""
+    """The line, relative to the working directory or to the folder of installed packages."""
     return re.sub(r".*-packages/", "", where).removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def _module(scope: str) -> str:
-    """The module of a name scope: of "block.method" the block, of "package.Class" the class."""
+    """The module of a name scope: "block" for "block.method", "Class" for "package.Class"."""
     names = _TRANSFORMED.sub("", scope).rstrip(")").split(".")
     return names[-1] if names[-1][:1].isupper() else names[0]
 
@@ -117,7 +120,7 @@ def _frames(eqn: Any) -> Any:
 
 @functools.cache
 def _is_users(file: str) -> bool:
-    """Whether a file is no installed package's; of this one, networks may be users' own."""
+    """Whether a file is the user's. Layers and networks of this package count as the user's."""
     if file.startswith((*_INSTALLED, "<frozen")) or "-packages/" in file:
         return False
     return file.startswith(_NETWORKS) or not file.startswith(f"{_PACKAGE}/")
@@ -125,12 +128,12 @@ def _is_users(file: str) -> bool:
 
 @functools.cache
 def _is_networks(file: str) -> bool:
-    """Whether a file is an installed package's that may have networks."""
+    """Whether a file belongs to an installed package that may contain networks."""
     return "-packages/" in file and not any(f"-packages/{package}/" in file for package in _FRAMEWORKS)
 
 
 def _name(eqn: Any) -> str:
-    """What an operation is called: by its primitive, or by the function that is called."""
+    """The name of an operation: its primitive, or the function that it calls."""
     if eqn.primitive.name != "jit":
         return str(eqn.primitive.name)
     own = operation.read(eqn.params["name"])
@@ -138,20 +141,22 @@ def _name(eqn: Any) -> str:
 
 
 def here(eqn: Any) -> Place:
-    """The place of an operation, from within its rule."""
+    """The place of an operation. Call it from within the operation's rule."""
     path = _WALKED.get()
     return Place(path if path and path[-1][1] is eqn else (*path, (0, eqn)))
 
 
 class TransformError(AliasFreeError, ValueError):
-    """An operation of a program that cannot be kept on grids.
+    """An operation of a program has no shift-invariant form.
+
+    Source: this package.
 
     Attributes:
-      where: file and line of the user's code.
-      operation: the primitive, or the function of a known library.
-      within: the path of the module, where the library names its modules.
-      reason: why it cannot be kept.
-      remedy: what to write in its place.
+      where: File and line of the user's code.
+      operation: The library function that the line calls, or the JAX primitive.
+      within: Path of the module, if the library names its modules. Otherwise "".
+      reason: Why the operation was refused.
+      remedy: What to write instead.
     """
 
     def __init__(self, eqn: Any, reason: str, remedy: str) -> None:

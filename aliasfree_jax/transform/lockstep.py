@@ -1,4 +1,4 @@
-"""Runs a program on images and on the same images moved, operation by operation, in lock-step."""
+"""Runs a program on images and on shifted images at the same time, operation by operation."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ from aliasfree_jax.transform.loops import counts
 from aliasfree_jax.transform.program import walked
 from aliasfree_jax.transform.upsampling import RESIZE
 
-# Operations that mean something else in another precision, or carry programs of a given one.
+# Operations whose meaning depends on the precision, or that contain programs of a fixed precision.
 _AS_WRITTEN = (
     *("bitcast_convert_type", "nextafter", "reduce_precision", "reduce", "reduce_window", "shard_map"),
     *("scatter", "scatter-add", "scatter_add", "scatter_mul", "scatter_min", "scatter_max", "random_bits"),
@@ -26,12 +26,14 @@ _AS_WRITTEN = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Both:
-    """An array of the program, for the images and for the moved ones.
+    """An array of the program, for the images and for the shifted images.
 
     Attributes:
-      moved: None if it does not depend on the images.
-      step: the number of the operation that made it; -1 for arguments and what does not depend on images.
-      precision: the narrowest type that constants on the way were rounded to.
+      still: The array for the images.
+      moved: The array for the shifted images. None if it does not depend on the images.
+      step: Number of the operation that computed it. -1 for arguments, and if it does not depend on the
+        images.
+      precision: The narrowest type to which constants before it were rounded.
     """
 
     still: jax.Array
@@ -40,12 +42,12 @@ class Both:
     precision: Any = jnp.float64
 
     def alone(self, moved: bool) -> "Both":
-        """One of the two, as an array that does not depend on images."""
+        """One of the two arrays, marked as independent of the images."""
         array = self.moved if moved and self.moved is not None else self.still
         return Both(array, precision=self.precision)
 
     def mapped(self, function: Callable[[jax.Array], jax.Array]) -> "Both":
-        """Both arrays, changed alike."""
+        """Applies a function to both arrays."""
         moved = None if self.moved is None else function(self.moved)
         return dataclasses.replace(self, still=function(self.still), moved=moved)
 
@@ -55,9 +57,10 @@ class Step:
     """An operation whose result depends on the images.
 
     Attributes:
-      number: in the order of execution.
-      sources: numbers of the operations whose results it takes; -1 for the images.
-      results: what it gives.
+      number: Number in the order of execution.
+      place: Place of the operation in the program.
+      sources: Numbers of the operations that computed its operands. -1 for the images.
+      results: The results of the operation.
     """
 
     number: int
@@ -68,12 +71,12 @@ class Step:
 
 @dataclasses.dataclass
 class Lockstep:
-    """Runs programs.
+    """Runs programs on images and on shifted images.
 
     Attributes:
-      wide: whether all floating-point numbers are float64: conversions between such types are left out.
-      see: is shown every step.
-      steps: how many there were.
+      wide: Whether to compute in float64 only. Conversions between floating-point types are then skipped.
+      see: Called with every step.
+      steps: The number of steps so far.
     """
 
     wide: bool
@@ -87,7 +90,7 @@ class Lockstep:
         return walked(jaxpr, jaxpr.eqns, known, Both, lambda _, eqn, values: self._evaluated(eqn, values))
 
     def _constant(self, array: Any) -> Both:
-        """A filter that was rounded to a narrow type has aliases of that size; whole numbers are exact."""
+        """A constant. A filter that was rounded to a narrow type has aliases of the rounding's size."""
         array = jnp.asarray(array)
         rounded = self.wide and array.ndim and _is_narrow(array) and bool((array != jnp.round(array)).any())
         return Both(array, precision=array.dtype if rounded else jnp.float64)
@@ -98,7 +101,7 @@ class Lockstep:
             dtype = jnp.float64 if self.wide else eqn.params["new_dtype"]
             return [values[0].mapped(lambda array: array.astype(dtype))]
         enter = _ENTERED.get(name)
-        # This package's own operations, and jax.image.resize, are looked at as a whole.
+        # Operations of this package and jax.image.resize are compared as a whole.
         called = eqn.params["name"] if name == "jit" else ""
         if enter and not (depends and (called == RESIZE or operation.read(called))):
             inside = enter(self, eqn, values)
@@ -115,7 +118,7 @@ class Lockstep:
     def step(
         self, eqn: Any, values: Sequence[Both], still: Sequence[Both], moved: Sequence[Both]
     ) -> list[Both]:
-        """The results of an operation, one for the images and another for the moved ones."""
+        """Records an operation and returns its results for the images and for the shifted images."""
         sources = tuple(dict.fromkeys(value.step for value in values if value.moved is not None))
         results = [Both(a.still, b.still, self.steps, a.precision) for a, b in zip(still, moved, strict=True)]
         self.see(Step(self.steps, here(eqn), sources, tuple(results)))
@@ -164,7 +167,7 @@ def _call(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both]:
 
 
 def _branch(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both] | None:
-    """The branch that is taken; None where the moved images take another one."""
+    """Runs the selected branch. None if the shifted images select another one."""
     index, *operands = values
     if index.moved is not None and int(index.moved) != int(index.still):
         return None
@@ -174,7 +177,7 @@ def _branch(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both] | Non
 
 
 def _repeat(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both] | None:
-    """The loop turn by turn; None where the images decide how often."""
+    """Runs the loop, one iteration after the other. None if the images decide the number of iterations."""
     condition, body, tests = eqn.params["cond_jaxpr"], eqn.params["body_jaxpr"], eqn.params["cond_nconsts"]
     start = tests + eqn.params["body_nconsts"]
     state = list(values[start:])
@@ -188,7 +191,7 @@ def _repeat(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both] | Non
 
 
 def _scan(how: Lockstep, eqn: Any, values: Sequence[Both]) -> list[Both] | None:
-    """The loop turn by turn, and what the turns give stacked; None where there is none."""
+    """Runs the loop, one iteration after the other, and stacks the outputs. None for an empty loop."""
     closed, length, (consts, moving) = eqn.params["jaxpr"], eqn.params["length"], counts(eqn.params)
     fixed, carry, rows = values[:consts], list(values[consts : consts + moving]), values[consts + moving :]
     turns: dict[int, Sequence[Both]] = {}

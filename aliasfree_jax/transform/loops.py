@@ -1,4 +1,4 @@
-"""Loops: `scan` (also `lax.map` and `fori_loop` over a known range) and `while`."""
+"""Rules of loops: `scan` (also `lax.map` and `fori_loop` over a known range) and `while`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
 
 def counts(params: dict[str, Any]) -> tuple[int, int]:
-    """How many operands of a scan are constants and how many are carried; jax 0.11 tells it by trees."""
+    """Numbers of constant and of carried operands of a scan. JAX 0.11 stores them as trees."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()
@@ -22,12 +22,12 @@ def counts(params: dict[str, Any]) -> tuple[int, int]:
 
 
 def _one(stack: jax.Array) -> jax.Array:
-    """The first of a stack; zeros where it is empty."""
+    """The first element of a stack, or zeros if the stack is empty."""
     return stack[0] if len(stack) else jnp.zeros(stack.shape[1:], stack.dtype)
 
 
 def _as(eqn: Any, value: Held, kind: Held) -> Held:
-    """A value that is carried on, as what is carried in; a map, where that is plain so far."""
+    """A carried value after an iteration, in the layout before it. A map stays a map."""
     if isinstance(value, Plain):
         return like(plain(value.full()), kind)
     if isinstance(kind, Plain):
@@ -40,7 +40,7 @@ def _as(eqn: Any, value: Held, kind: Held) -> Held:
 
 
 def _grown(turn: Callable[[list[Held]], list[Held]], carry: list[Held]) -> list[Held]:
-    """What is carried in, with maps where a turn makes maps of plain values."""
+    """The carried values, with plain values turned into maps if an iteration turns them into maps."""
     pairs = list(zip(carry, jax.eval_shape(turn, carry), strict=True))
     if all(isinstance(old, Map) or isinstance(new, Plain) for old, new in pairs):
         return carry
@@ -49,7 +49,7 @@ def _grown(turn: Callable[[list[Held]], list[Held]], carry: list[Held]) -> list[
 
 @rule("scan")
 def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
-    """Carries maps on settled grids; maps that are scanned over lose their first axis."""
+    """Carries settled maps. Maps that are scanned over lose their first axis."""
     consts, moving = counts(eqn.params)
     settled, inside = how.settled(eqn, values), apart(how)
     fixed, carry = settled[:consts], [carried(how, eqn, v) for v in settled[consts : consts + moving]]
@@ -66,7 +66,7 @@ def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     if how.report is None:
         options = {key: eqn.params[key] for key in ("reverse", "unroll")}
         last, each = jax.lax.scan(body, carry, rows, length, **options)
-    else:  # nothing is computed, and one turn tells all
+    else:  # a report computes nothing, so one iteration suffices
         last, each = body(carry, first)
         each = jax.tree.map(lambda row: jnp.broadcast_to(row, (length, *row.shape)), each)
     images = any(isinstance(value, Map) and set(value.groups[0]) & set(value.batch) for value in stacks)
@@ -74,7 +74,7 @@ def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
 
 
 def _without_first(eqn: Any, value: Held) -> Held:
-    """One of the stacked values, but for its array, which is the whole stack."""
+    """The layout of one of the stacked values. Its array is still the whole stack."""
     if isinstance(value, Plain):
         return Plain(value.thin, value.shape[1:])
     if value.spatial(0):
@@ -85,7 +85,7 @@ def _without_first(eqn: Any, value: Held) -> Held:
 
 
 def _with_first(value: Held, images: bool) -> Value:
-    """The stack of values, of one that has the array of all; whether they are images."""
+    """The inverse of `_without_first`. `images` tells whether the first axis is the batch."""
     if isinstance(value, Plain):
         return plain(value.thin)
     row = value.like(_one(value.array))
@@ -96,7 +96,7 @@ def _with_first(value: Held, images: bool) -> Value:
 
 @rule("while")
 def loop(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
-    """Carries maps on settled grids; the condition is no map."""
+    """Carries settled maps. The condition must not be a map."""
     p = eqn.params
     tests, bodies = p["cond_nconsts"], p["body_nconsts"]
     settled, inside = how.settled(eqn, values), apart(how)
@@ -109,11 +109,11 @@ def loop(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     def goes_on(state: list[Held]) -> jax.Array:
         (result,) = turned(inside(), eqn, p["cond_jaxpr"], [*of_test, *state])
         if not isinstance(result, Plain):
-            raise TransformError(eqn, "ends by a condition on a map", "Reduce it over rows and columns")
+            raise TransformError(eqn, "has a condition that is a map", "Reduce it over rows and columns")
         return result.full()
 
     carry = _grown(turn, [carried(how, eqn, value) for value in settled[tests + bodies :]])
     if how.report is None:
         return jax.lax.while_loop(goes_on, turn, carry)
-    goes_on(carry)  # nothing is computed, and one turn tells all
+    goes_on(carry)  # a report computes nothing, so one iteration suffices
     return turn(carry)

@@ -1,4 +1,4 @@
-"""Arrays with rows and columns, as they are kept and as the program sees them."""
+"""Feature maps: how they are stored, and how the program sees them."""
 
 import dataclasses
 import math
@@ -16,39 +16,38 @@ Group = tuple[int, ...]
 
 
 def both(of: Callable[..., int], *pairs: Sequence[Any]) -> tuple[int, int]:
-    """`of` what the pairs have for rows, and of what they have for columns."""
+    """Applies `of` to the row entries of the pairs, and to their column entries."""
     rows, columns = map(of, *pairs)
     return rows, columns
 
 
 def every(side: int, step: int) -> int:
-    """How many of `side` places remain of every `step`-th."""
+    """The number of positions when every `step`-th of `side` is kept."""
     return -(-side // step)
 
 
-def exchanged(pair: tuple[int, int], place: int, value: int) -> tuple[int, int]:
-    """The pair with another value for rows (`place` 0) or columns."""
-    return (value, pair[1]) if place == 0 else (pair[0], value)
+def exchanged(pair: tuple[int, int], direction: int, value: int) -> tuple[int, int]:
+    """The pair with a new value for rows (`direction` 0) or columns (`direction` 1)."""
+    return (value, pair[1]) if direction == 0 else (pair[0], value)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Map:
-    """An array with two spatial axes, as it is kept and as the program sees it.
+    """An array with two spatial axes, and the window of it that the program sees.
 
     Attributes:
-      array: all positions of its grid, whatever is pending; its axes are called base axes.
-      groups: for each axis that the program sees, the base axes that are merged in it, one behind the other.
-      space: the base axes that are rows and columns.
-      batch: the base axes of the images; none where the function takes a single image.
-      grid: what the array is sampled on.
-      stride: the pending one: the program sees every so many-th row and column.
-      first: the first row and column that the program sees. They lie on a circle, so it may be before 0.
-      seen_sides: how many the program sees from there on; they may go round the circle more than once.
-      trimmed: how many rows and columns fewer the program sees because windows without padding left out the
-        border. On the circle they are there, and are used like the others.
-      blocks: the base axes that count rows and columns within a block, as long as the stride from block to
-        block is pending.
-      band: its frequencies, where they are asked for.
+      array: All positions of its grid. A pending stride is not applied yet. Its axes are the base axes.
+      groups: For each axis that the program sees: the base axes that are merged in it, in order.
+      space: The base axes of rows and columns.
+      batch: The base axes of the batch. Empty if the function's input is a single image.
+      grid: The grid on which the array is sampled.
+      stride: The pending stride. The program sees the map after this stride.
+      first: The first row and column that the program sees. It may be negative, because maps are circular.
+      seen_sides: The number of rows and columns that the program sees. They may exceed the array's.
+      trimmed: The number of rows and columns that the program lost because windows without padding left out
+        the border. The circular map still has them, and uses them.
+      blocks: The base axes of rows and columns within a block, while the stride between blocks is pending.
+      band: The frequency band, if it is tracked.
     """
 
     array: jax.Array
@@ -65,7 +64,7 @@ class Map:
 
     @property
     def dtype(self) -> Any:
-        """Of the array."""
+        """The array's type."""
         return self.array.dtype
 
     @property
@@ -80,21 +79,21 @@ class Map:
 
     @property
     def circle(self) -> tuple[int, int]:
-        """Rows and columns that there are for the program: those of the array, sampled."""
+        """Rows and columns of the array after the pending stride."""
         return both(every, self.sides, self.stride)
 
     @property
     def cut_off(self) -> tuple[int, int]:
-        """Rows and columns of the circle that the program left out on purpose."""
+        """Numbers of rows and columns that the program cut off by slicing."""
         return both(lambda n, seen, less: max(n - seen - less, 0), self.circle, self.seen_sides, self.trimmed)
 
     @property
     def whole(self) -> bool:
-        """Whether the program uses the whole circle, once."""
+        """Whether the program uses every row and column exactly once."""
         return self.cut_off == (0, 0) and not any(both(operator.gt, self.seen_sides, self.circle))
 
     def counted(self, sums: jax.Array) -> jax.Array:
-        """Sums over all places, scaled to as many places as the program sees."""
+        """Sums over all positions, scaled to the number of positions that the program sees."""
         share = math.prod(self.seen_sides) / math.prod(self.sides)
         return sums if share == 1 else sums * share
 
@@ -105,7 +104,7 @@ class Map:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As the program sees it."""
+        """The shape that the program sees."""
         sizes = self.sizes()
         return tuple(math.prod(sizes[axis] for axis in group) for group in self.groups)
 
@@ -119,26 +118,26 @@ class Map:
         return bool(set(self.groups[dim]) & set(self.space))
 
     def counts_components(self, dim: int) -> bool:
-        """Whether the program's axis `dim` counts polyphase components, as they are split."""
+        """Whether the program's axis `dim` is the axis of polyphase components."""
         return dim == 1 and self.ndim == 5 and self.grid.kind == "components"
 
     def space_dims(self) -> list[int | None]:
-        """The program's axes that are rows and columns and nothing else; None where there is none."""
+        """The program's axes of rows and of columns. None if they are merged with other axes."""
         return [self.groups.index((axis,)) if (axis,) in self.groups else None for axis in self.space]
 
     @property
     def places(self) -> tuple[tuple[int, int], ...]:
-        """The program's axis that contains rows, and which of the spatial ones in it they are; columns."""
+        """For rows and for columns: the program's axis that contains them, and their index in it."""
         spatial = [[axis for axis in group if axis in self.space] for group in self.groups]
         found = {axis: (dim, i) for dim, axes in enumerate(spatial) for i, axis in enumerate(axes)}
         return found[self.space[0]], found[self.space[1]]
 
     def merged(self) -> jax.Array:
-        """All positions, with the axes that the program sees."""
+        """The whole array, with the axes that the program sees."""
         return self.array.reshape([math.prod(self.array.shape[axis] for axis in g) for g in self.groups])
 
     def images(self) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-        """All positions as [images, rows, columns, all else], and what lays such an array out as here."""
+        """The whole array as `[images, rows, columns, rest]`, and a function that restores the layout."""
         first = [*self.batch, *self.space]
         order = first + [axis for axis in range(self.array.ndim) if axis not in first]
         array, lead = self.array.transpose(order), len(self.batch)
@@ -151,51 +150,52 @@ class Map:
         return array.reshape(math.prod(array.shape[:lead]), *self.sides, math.prod(rest)), back
 
     def first_of_blocks(self) -> "Map":
-        """The map of the first row and column of every block."""
+        """The map of the first row and column of each block."""
         array = self.array
         for axis in self.blocks:
             array = jax.lax.slice_in_dim(array, 0, 1, axis=axis)
         return self.like(array)
 
     def like(self, array: jax.Array) -> "Map":
-        """`array`, of the same base axes, seen alike."""
+        """The map with another array of the same base axes."""
         return dataclasses.replace(self, array=array)
 
     def all_seen(self) -> "Map":
-        """The same map, of which the program sees every row and column."""
+        """The map with every row and column visible to the program."""
         return dataclasses.replace(self, first=(0, 0), seen_sides=self.circle)
 
     def begun_at(self, first: tuple[int, int]) -> "Map":
-        """The same map, turned on its circle so that the program sees the same from `first` on."""
+        """The map rolled so that its first visible position is `first`. The program sees no change."""
         by = both(operator.sub, first, self.first)
         if not any(by):
             return self
         return dataclasses.replace(self, array=jnp.roll(self.array, by, self.space), first=first)
 
     def subsampled(self) -> "Map":
-        """The map with every so many-th sample and nothing else, as the program has it."""
+        """The map after plain subsampling by its pending stride, as in the program."""
         array = self.array
         for axis, step in zip(self.space, self.stride, strict=True):
             array = jax.lax.slice_in_dim(array, 0, None, step, axis)
         grid = self.grid.sampled(self.stride)
         return dataclasses.replace(self, array=array, grid=grid, stride=ONE, blocks=())
 
-    def windowed(self, place: int, first: int, seen: int, step: int = 1) -> "Map":
-        """The map of which the program sees other rows (`place` 0) or columns, and every `step`-th."""
+    def windowed(self, direction: int, first: int, seen: int, step: int = 1) -> "Map":
+        """The map with another visible window along rows (`direction` 0) or columns, and a further stride."""
         return dataclasses.replace(
             self,
-            first=exchanged(self.first, place, first),
-            seen_sides=exchanged(self.seen_sides, place, seen),
-            stride=exchanged(self.stride, place, self.stride[place] * step),
+            first=exchanged(self.first, direction, first),
+            seen_sides=exchanged(self.seen_sides, direction, seen),
+            stride=exchanged(self.stride, direction, self.stride[direction] * step),
         )
 
     def rebuilt(self, array: jax.Array, sources: Sequence[Group] | None = None, **changes: Any) -> "Map":
-        """The map whose array, with axes as the program is to see them, is `array`.
+        """The map with the array `array`, whose axes are those that the program sees.
 
         Args:
-          sources: for each axis of `array`, the base axes of this map that it holds merged, or of which it is
-            a part; () for a new one. By default the axes are those of this map.
-          changes: of the map's other fields.
+          array: The new array.
+          sources: For each axis of `array`: the base axes of this map that it merges or is a part of, and ()
+            for a new axis. By default the axes are those of this map.
+          **changes: New values of other fields.
         """
         pieces: list[int] = []
         groups: list[Group] = []
@@ -204,7 +204,7 @@ class Map:
         for length, source in zip(array.shape, self.groups if sources is None else sources, strict=True):
             sizes = [self.array.shape[base] for base in source]
             apart = math.prod(sizes) == length and not others.issuperset(source)
-            if not apart:  # merged axes that are no longer told apart
+            if not apart:  # the merged axes can no longer be separated
                 sizes, source = [length], source if len(source) == 1 else ()
             for i, base in enumerate(source):
                 where.setdefault(base, []).append(len(pieces) + i)
@@ -225,5 +225,5 @@ class Map:
 
 
 def map_of(array: jax.Array, space: tuple[int, int], batch: Group, grid: Grid) -> Map:
-    """A map whose axes are those that the program sees, and of which it sees all."""
+    """A map without merged axes, fully visible to the program."""
     return Map(array, tuple((axis,) for axis in range(array.ndim)), space, batch, grid).all_seen()

@@ -1,10 +1,10 @@
-"""Non-linearities evaluated on finer grids: as they are, or as quadratics fitted to them.
+"""Evaluates non-linearities on finer grids: as written, or as fitted quadratics.
 
-A non-linearity creates frequencies that its own grid cannot hold; they alias, and the network then changes
-under shifts by fractions of a pixel. On a finer grid, with a low-pass filter back, fewer alias, and those of
-polynomials do not (Karras et al. 2021, arXiv 2106.12423, section 3; Michaeli et al. 2023, arXiv 2303.08085,
-section 3.2). Non-linearities are found in the program: functions of each element of one map, which are not
-affine and whose other operands are the same at every place.
+A non-linearity creates frequencies above the limit of its grid. They alias, and the network then changes
+under shifts by fractions of a pixel. A finer grid, followed by a low-pass filter, reduces the aliases, and
+removes those of polynomials (Karras et al. 2021, arXiv 2106.12423, section 3; Michaeli et al. 2023, arXiv
+2303.08085, section 3.2). The program shows which operations are non-linearities: elementwise functions of
+one map that are not affine, and whose other operands are equal at all positions.
 """
 
 import dataclasses
@@ -22,61 +22,64 @@ from aliasfree_jax.transform.interpreter import TransformError
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Pointwise
 
-NODES = 32  # of the Gauss-Hermite rule: exact for polynomials up to degree 63, so for quadratics times GELU's
+NODES = 32  # nodes of the Gauss-Hermite rule, which is exact for polynomials up to degree 63
 
 
 @dataclasses.dataclass(frozen=True)
 class Oversample:
-    """Evaluates non-linearities on a grid `factor` times finer, with an ideal low-pass filter back.
+    """Evaluates non-linearities on a grid `factor` times finer, then applies an ideal low-pass filter.
 
-    As StyleGAN3 does. The larger `factor`, the less the network changes under fractional shifts; functions of
-    unbounded band (ReLU, GELU, SiLU) do not become exact. Memory of activations grows by `factor` squared.
+    StyleGAN3 does the same. A larger factor reduces the change under fractional shifts. Functions of
+    unbounded band (ReLU, GELU, SiLU) do not become exact. Memory for activations grows by `factor` squared.
+
+    Source: Karras et al. 2021 (arXiv 2106.12423), section 3.
 
     Attributes:
-      factor: 1 or more; 1 evaluates them where they are.
+      factor: Factor of the finer grid, at least 1. 1 keeps the grid.
 
     Raises:
-      ConfigError: a factor below 1.
+      ConfigError: The factor is below 1.
     """
 
     factor: int = 2
 
     def __post_init__(self) -> None:
         if self.factor < 1:
-            raise ConfigError(f"Oversample takes a factor of at least 1, got {self.factor}.")
+            raise ConfigError(f"Oversample expects a factor of at least 1, got {self.factor}.")
 
     def realized(self, value: Pointwise) -> Map:
-        """The function on the finer grid, filtered back."""
+        """The function evaluated on the finer grid, filtered and sampled back."""
         rows, columns = value.roots[0].sides
         return _on_grid(value, (self.factor * rows, self.factor * columns))
 
     def refuse(self, eqn: Any, what: str) -> None:
-        """Other non-linearities (a max pool, a maximum over channels) stay on their grid."""
+        """Accepts other non-linearities (a max pool, a maximum over channels). They stay on their grid."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Quadratics:
     """Replaces non-linearities by quadratics, which are exact on a grid 3/2 times finer.
 
-    The quadratic is the least-squares fit to the function under a normal distribution with the mean and
-    variance of the image's map over all places and channels. Shifts do not change these, nor the fit.
-    Where the function's constants differ by channel, so does the quadratic. Polynomials of the program itself
-    (squares, products of two maps) are evaluated as they are, on the grid on which they are exact.
+    The quadratic is the least-squares fit to the function under a normal distribution. Its mean and variance
+    are those of the image's map over all positions and channels. Shifts change neither them nor the fit.
+    If the function's constants differ by channel, so does the quadratic. Polynomials of the program (squares,
+    products of two maps) are not fitted. They are evaluated on the grid on which they are exact.
     """
 
     def realized(self, value: Pointwise) -> Map:
-        """The function's quadratic; its own values where it is a polynomial.
+        """The quadratic fitted to the function, or the function if it is a polynomial.
 
         Raises:
-          TransformError: a division by a map or a root of one, a function of two maps that is no polynomial.
+          TransformError: The function divides by a map or takes its root, or combines two maps and is not a
+            polynomial.
         """
         root = value.roots[0]
         if math.isfinite(value.degree):
             return _on_grid(value, polynomial_grid(root.sides, int(value.degree)))
         if value.origin.primitive.name in ("div", "rsqrt", "sqrt", "cbrt", "log", "pow"):
-            self.refuse(value.origin, "divides by a map, or takes its root or logarithm,")
+            self.refuse(value.origin, "divides by a map, or uses its root or logarithm,")
         if len(value.roots) > 1 or not jnp.issubdtype(value.dtype, jnp.inexact):
-            self.refuse(value.origin, "combines several maps, or decides by a map,")
+            self.refuse(value.origin, "combines several maps, or compares a map,")
         mean, deviation = _distribution(root)
         quadratic = _fitted(value, root, mean, deviation)
 
@@ -89,21 +92,21 @@ class Quadratics:
         return _on_grid(fitted, polynomial_grid(root.sides, 2))
 
     def refuse(self, eqn: Any, what: str) -> None:
-        """Refuses an operation that no quadratic replaces.
+        """Refuses an operation that no quadratic can replace.
 
         Raises:
-          TransformError: always.
+          TransformError: Always.
         """
         raise TransformError(
             eqn,
-            f"{what} which no quadratic replaces",
-            "Use layers.SpatialNorm in place of a norm over channels, sampling in place of a max pool, or "
+            f"{what} which no quadratic can replace",
+            "Use layers.SpatialNorm instead of a norm over channels, a sampler instead of a max pool, or "
             "activations=Oversample(2), which is approximate",
         )
 
 
 def _on_grid(value: Pointwise, grid: tuple[int, int]) -> Map:
-    """The function evaluated on a grid of `grid` rows and columns, low-passed back to that of its maps."""
+    """The function evaluated on a finer `grid`, then filtered and sampled back to the grid of its maps."""
     first = value.roots[0]
     if grid == first.sides:
         return first.like(value.at({id(root): root.array for root in value.roots}))
@@ -118,7 +121,7 @@ def _resampled(layout: Map, array: jax.Array, grid: tuple[int, int]) -> jax.Arra
 
 
 def _distribution(root: Map) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation of each image over all places and channels."""
+    """Mean and standard deviation of each image over all positions and channels."""
     axes = tuple(axis for axis in range(root.array.ndim) if axis not in root.batch)
     wide = root.array.astype(jnp.promote_types(root.dtype, jnp.float32))
     mean = wide.mean(axes, keepdims=True)
@@ -129,7 +132,7 @@ def _distribution(root: Map) -> tuple[jax.Array, jax.Array]:
 def _fitted(
     value: Pointwise, root: Map, mean: jax.Array, deviation: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Coefficients of 1, t and t^2, t the normalised map: projections on the Hermite polynomials."""
+    """Coefficients of 1, t and t^2 for the normalised map t: projections on the Hermite polynomials."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     shape = [1] * root.array.ndim
     shape[root.space[0]] = NODES

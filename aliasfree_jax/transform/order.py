@@ -1,4 +1,4 @@
-"""In which order the operations of a program are evaluated: the first map that is sampled decides a phase."""
+"""The order of evaluation of a program. It matters because the first sampled map decides the phase."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,25 +9,28 @@ import numpy as np
 
 from aliasfree_jax.transform.program import named
 
-# What a variable is, to somebody who asks for one convolution: no map, another map, an affine function of its
-# result at each place, or any other function of it, of which only sums over all places may be taken.
+# How a variable depends on the result of one convolution. _PLAIN: it is not a map. _OTHER: it is an unrelated
+# map. _AFFINE: it is an affine function at each position. _FUNCTION: it is another function at each position,
+# which may only be summed over all positions.
 _PLAIN, _OTHER, _AFFINE, _FUNCTION = range(4)
 _SAME = "add sub neg convert_element_type copy copy_p stop_gradient broadcast_in_dim reshape".split()
 _LATE = 10**6  # more operations than any program has
 
 
 def in_order(jaxpr: Any, consts: Sequence[Any], maps: Sequence[bool]) -> tuple[list[Any], set[int]]:
-    """The program's operations, in an order that does not depend on how it is written down.
+    """Sorts the program's operations, independently of the order in which they are written.
 
-    By how many operations lie before them; of equally many, by what they compute. So the map that decides the
-    phase of a grid is the same whether a shortcut is written before the main branch or behind it. Strided
-    1 x 1 convolutions of shortcuts come last: the main branch has decided then, so they are sampled first.
+    The key is the depth of an operation, then a digest of its computation. So the map that decides a phase is
+    the same whether a shortcut is written before or after the main branch. Strided 1 x 1 convolutions of
+    shortcuts come last: the main branch has decided by then, so their input can be sampled first.
 
     Args:
-      maps: whether each argument is a map.
+      jaxpr: The program.
+      consts: Its constants.
+      maps: Whether each argument is a map.
 
     Returns:
-      The operations, and which of them are `shortcuts`.
+      The sorted operations, and the indices of the `shortcuts` among them.
     """
     late = shortcuts(jaxpr, maps)
     depths = {variable: (0, f"argument {i}") for i, variable in enumerate(jaxpr.invars)}
@@ -50,7 +53,7 @@ def in_order(jaxpr: Any, consts: Sequence[Any], maps: Sequence[bool]) -> tuple[l
 
 
 def _first_values(array: Any) -> str:
-    """What tells constants of one shape apart, where it is known; read by numpy, which traces nothing."""
+    """The first values of a constant, if they are known. numpy reads them, so that nothing is traced."""
     if isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True):
         return ""
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):  # random keys
@@ -59,10 +62,11 @@ def _first_values(array: Any) -> str:
 
 
 def shortcuts(jaxpr: Any, maps: Sequence[bool]) -> set[int]:
-    """The strided 1 x 1 convolutions that are only normalised before another map is added to them.
+    """The strided 1 x 1 convolutions that are only normalised before another map is added.
 
     Args:
-      maps: whether each argument is a map.
+      jaxpr: The program.
+      maps: Whether each argument is a map.
     """
     states = [_OTHER if each else _PLAIN for each in maps]
     found = set()
@@ -81,7 +85,7 @@ def _is_strided_pointwise(eqn: Any) -> bool:
 
 
 def _followed(jaxpr: Any, arguments: Sequence[int], start: int | None = None) -> list[int] | None:
-    """What the results are to the convolution number `start`; None if anything else is done to its result."""
+    """How the results depend on convolution number `start`. None if it is not a shortcut."""
     known = dict(zip(jaxpr.invars, arguments, strict=True))
     for i, eqn in enumerate(jaxpr.eqns):
         states = [known.get(v, _PLAIN) if named(v) else _PLAIN for v in eqn.invars]
@@ -93,14 +97,14 @@ def _followed(jaxpr: Any, arguments: Sequence[int], start: int | None = None) ->
 
 
 def _step(eqn: Any, states: Sequence[int]) -> list[int] | None:
-    """What an operation makes of its operands."""
+    """How the results of an operation depend on the convolution."""
     name, most = eqn.primitive.name, max(states, default=_PLAIN)
     if name == "jit":
         return _followed(eqn.params["jaxpr"].jaxpr, states)
     if most < _AFFINE:
         return [most if v.aval.ndim > 2 else _PLAIN for v in eqn.outvars]
     match name:
-        case "add" | "sub" if _OTHER in states:  # the sum that the shortcut is for
+        case "add" | "sub" if _OTHER in states:  # the residual sum
             return [_OTHER] if most == _AFFINE else None
         case "mul" if _OTHER not in states:
             return [most if _PLAIN in states else _FUNCTION]

@@ -1,7 +1,7 @@
-"""This package's own operations: resampling by ideal filters, and polyphase sampling.
+"""Rules of this package's operations: resampling by ideal filters, and polyphase sampling.
 
-They keep their names in a program (`ops.operation`), and are taken as they are: on settled maps, with the
-grid and the frequencies that their results have.
+They keep their names in a program (`ops.operation`). They run unchanged on settled maps, and the rules add
+the grid and the frequency band of the results.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.values import Held, Plain, Value
 
-# Ranks of the first operand and of the results; derivatives, which have the same names, have others.
+# Ranks of the first operand and of the results. Derivatives have the same names, but other ranks.
 _RANKS = {
     **dict.fromkeys(
         ("ideal_resample", "ideal_strided_taps", "polyphase_upsample", "bilinear_resize"), [4, 4]
@@ -32,7 +32,7 @@ _RANKS = {
 
 
 def rule_of(eqn: Any) -> Rule | None:
-    """The rule of one of these operations; None for any other function."""
+    """The rule of an operation of this package. None for any other function."""
     name, _ = operation.read(eqn.params.get("name", "")) or ("", {})
     ranks = [variable.aval.ndim for variable in (*eqn.invars[:1], *eqn.outvars)]
     return RULES[name] if ranks == _RANKS.get(name) else None
@@ -41,7 +41,9 @@ def rule_of(eqn: Any) -> Rule | None:
 def _images(how: Transformation, eqn: Any, value: Held, first: int = 1) -> Map:
     """`value` settled and whole, with rows and columns as axes `first` and `first` + 1."""
     if not isinstance(value, Map) or value.space_dims() != [first, first + 1]:
-        raise TransformError(eqn, "takes other axes for rows and columns", "Call it with maps [N, H, W, C]")
+        raise TransformError(
+            eqn, "expects rows and columns on other axes", "Call it with maps of shape [N, H, W, C]"
+        )
     value = how.seen(eqn, value)
     if value.sides != value.seen_sides:
         raise TransformError(eqn, "resamples a map whose border was left out", "Pad the windows before it")
@@ -51,21 +53,21 @@ def _images(how: Transformation, eqn: Any, value: Held, first: int = 1) -> Map:
 def _plain(eqn: Any, values: Sequence[Held]) -> list[jax.Array]:
     if not all(isinstance(value, Plain) for value in values):
         raise TransformError(
-            eqn, "takes phases or weights that differ from place to place", "Choose one phase an image"
+            eqn, "has phases or weights that differ between positions", "Choose one phase per image"
         )
     return [value.full() for value in values if isinstance(value, Plain)]
 
 
 def _laid(value: Map, y: jax.Array, sources: Sequence[Any], **changes: Any) -> Map:
-    """The map of a result, of which the program sees all."""
+    """A result as a map, fully visible to the program."""
     return value.rebuilt(y, sources, **changes).all_seen()
 
 
 @rule("ideal_resample", "ideal_strided_taps")
 def ideal(how: Transformation, eqn: Any, value: Held, *matrices: Held) -> list[Value]:
-    """A band-limited map on another grid round the same circle.
+    """Resamples a map to another grid by an ideal filter.
 
-    Strided taps are the neighbours that each window of the next convolution reads, side by side.
+    Strided taps store the neighbours that each window of the next convolution reads next to each other.
     """
     numbers = dict((operation.read(eqn.params["name"]) or ("", {}))[1])
     value = _images(how, eqn, value)
@@ -91,7 +93,7 @@ def ideal(how: Transformation, eqn: Any, value: Held, *matrices: Held) -> list[V
 
 @rule("bilinear_resize")
 def bilinear(how: Transformation, eqn: Any, value: Held, *matrices: Held) -> list[Value]:
-    """A finer grid by whole factors, its weights continued round the circle."""
+    """Interpolates to a finer grid by whole factors, with weights that continue round the circle."""
     numbers = dict((operation.read(eqn.params["name"]) or ("", {}))[1])
     value = _images(how, eqn, value)
     to = eqn.outvars[0].aval.shape[1:3]
@@ -103,21 +105,21 @@ def bilinear(how: Transformation, eqn: Any, value: Held, *matrices: Held) -> lis
     if resized is None:
         raise TransformError(
             eqn,
-            "interpolates by weights that differ from place to place",
-            "Enlarge maps by whole factors, with align_corners=False (upsampler) and images of sides that "
-            "the strides divide",
+            "interpolates with weights that differ between positions",
+            "Enlarge maps by whole factors, with align_corners=False (upsampler), and use images whose sides "
+            "are multiples of the strides",
         )
     return [resized]
 
 
 @rule("polyphase_components")
 def polyphase_components(how: Transformation, eqn: Any, value: Held) -> list[Value]:
-    """The components of a map [N, K, h, w, C], which shifts by whole pixels permute and move."""
+    """Splits a map into polyphase components `[N, K, h, w, C]`. Whole-pixel shifts permute and move them."""
     (_, height, width, _), (_, _, h, w, _) = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     strides = height // h, width // w
     if how.report is not None and isinstance(value, Map) and (height, width) != value.sides:
         how.uneven(eqn, value.sides, strides)
-        shape = eqn.invars[0].aval.shape  # padded: what is computed does not matter to a report
+        shape = eqn.invars[0].aval.shape  # the padded shape; a report does not need the values
         band = value.band and whole((height, width))
         value = _laid(value, jnp.zeros(shape, value.dtype), value.groups, band=band)
     value = _images(how, eqn, value)
@@ -128,7 +130,7 @@ def polyphase_components(how: Transformation, eqn: Any, value: Held) -> list[Val
         how.found(
             eqn,
             band.moves(value.sides),
-            "polyphase sampling follows shifts by whole places only",
+            "polyphase sampling follows shifts by whole positions only",
             'Sample by layers.IdealDownsample (sampler="ideal")',
         )
         band = band.sampled(value.sides, (h, w))
@@ -138,7 +140,7 @@ def polyphase_components(how: Transformation, eqn: Any, value: Held) -> list[Val
 
 @rule("select_component")
 def select_component(how: Transformation, eqn: Any, value: Held, phase: Held) -> list[Value]:
-    """One component of each image; maps that were sampled at one phase are on one grid."""
+    """Selects one component per image. Maps that were sampled at one phase share a grid."""
     value = _images(how, eqn, value, 2)
     chosen = _plain(eqn, [phase])[0]
     if jnp.issubdtype(phase.dtype, jnp.floating):
@@ -146,14 +148,14 @@ def select_component(how: Transformation, eqn: Any, value: Held, phase: Held) ->
             eqn,
             WHOLE,
             "mixes the polyphase components, which aliases",
-            'Evaluate with train=False and evaluation="hard", where one component is chosen',
+            'Evaluate with train=False and evaluation="hard", which selects one component',
         )
     elif isinstance(phase, Plain) and not phase.from_maps and value.shape[1] > 1:
         how.found(
             eqn,
             WHOLE,
-            "takes the same polyphase component whatever the image, which aliases",
-            "Choose it by what the components hold (layers.AdaptivePolyphase)",
+            "selects the same polyphase component for all images, which aliases",
+            "Select it by the content of the components (layers.AdaptivePolyphase)",
         )
     y = rebound(eqn, value.merged(), chosen)[0]
     sources = [value.groups[0], *value.groups[2:]]
@@ -162,7 +164,7 @@ def select_component(how: Transformation, eqn: Any, value: Held, phase: Held) ->
 
 @rule("polyphase_upsample")
 def polyphase_upsample(how: Transformation, eqn: Any, value: Held, phase: Held) -> list[Value]:
-    """Samples back at the places that they came from: on the grid that they were sampled from."""
+    """Puts samples back at their original positions, on the grid from which they were sampled."""
     value = how.read(_images(how, eqn, value))
     y = rebound(eqn, value.merged(), *_plain(eqn, [phase]))[0]
     sides, grid, band = (y.shape[1], y.shape[2]), Grid(value.grid, "upsampled", phase), value.band
@@ -172,7 +174,7 @@ def polyphase_upsample(how: Transformation, eqn: Any, value: Held, phase: Held) 
         how.found(
             eqn,
             band.moves(value.sides),
-            "zeros between the samples follow shifts by whole places only",
+            "zeros between the samples follow shifts by whole positions only",
             "Upsample by layers.IdealUpsample",
         )
         band = between(band, value.sides, sides)

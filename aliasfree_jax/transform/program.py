@@ -1,4 +1,4 @@
-"""A function of images as a program: its jaxpr, and which of its arguments are maps."""
+"""Reads a function of images as a program: its jaxpr, and which of its arguments are images."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,19 +20,22 @@ V = TypeVar("V")
 
 
 class StatefulError(AliasFreeError, ValueError):
-    """A function that changes something outside of itself."""
+    """A function changes a module that it holds, so it is not pure.
+
+    Source: this package.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What a call of a function does.
+    """The program of one call of a function.
 
     Attributes:
-      jaxpr: the program, closed.
-      arrays: its arguments.
-      images: whether each is a batch of images.
-      axes: of rows and columns in the images.
-      results: the tree of the function's results.
+      jaxpr: The closed jaxpr.
+      arrays: Its arguments.
+      images: Whether each argument is a batch of images.
+      axes: The axes of rows and columns in the images.
+      results: The tree structure of the function's results.
     """
 
     jaxpr: Any
@@ -42,12 +45,12 @@ class Program:
     results: Any
 
     def maker(self, variable: Any) -> tuple[int, Any]:
-        """The number and the operation that gives a variable; (0, None) for an argument."""
+        """The operation that computes a variable, with its number. (0, None) for an argument."""
         found = ((i, eqn) for i, eqn in enumerate(self.jaxpr.jaxpr.eqns) if variable in eqn.outvars)
         return next(found, (0, None))
 
     def values(self, arrays: Sequence[Any]) -> list[Held]:
-        """`arrays` as the interpreter takes them; images of one size are on one grid."""
+        """`arrays` as values of the interpreter. Images of equal size share a grid."""
         pairs = zip(arrays, self.images, strict=True)
         return [self._map(array) if image else plain(array) for array, image in pairs]
 
@@ -64,10 +67,10 @@ def read(
     argnums: int | Sequence[int],
     axes: Sequence[int],
 ) -> Program:
-    """The program of `f(*args, **kwargs)`; arrays may be `jax.ShapeDtypeStruct`, all else stays as it is.
+    """Reads the program of `f(*args, **kwargs)`. Arrays may be `jax.ShapeDtypeStruct`.
 
     Raises:
-      ConfigError: images that are not where `argnums` and `axes` say.
+      ConfigError: `argnums` and `axes` do not point to images.
       StatefulError: `f` changes a module that it holds.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
@@ -81,12 +84,13 @@ def read(
 
     arrays = list(dynamic.values())
     try:
-        with override_named_call(True):  # names of Flax's modules, for messages
+        with override_named_call(True):  # Flax writes module names, for messages
             jaxpr, shapes = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
     except TraceContextError as error:
         raise StatefulError(
-            "the function changes a module that it holds (batch statistics, random keys). Give it as "
-            "graphdef, state = nnx.split(module), merge both inside the function, and return the new state."
+            "the function changes a module that it holds (batch statistics, random keys). Split the module "
+            "by graphdef, state = nnx.split(module), merge both inside the function, and return the new "
+            "state."
         ) from error
     found = [i in images for i in dynamic]
     return Program(jaxpr, arrays, found, (axes[0], axes[1]), jax.tree.structure(shapes))
@@ -97,8 +101,8 @@ def _images(args: Sequence[Any], argnums: int | Sequence[int], axes: Sequence[in
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if not all(-len(args) <= number < len(args) for number in numbers):
         raise ConfigError(
-            f"argnums={argnums} names the images among the positional arguments, of which there are "
-            f"{len(args)}: pass the images by position."
+            f"argnums={argnums} is out of range: there are {len(args)} positional arguments. Pass the images "
+            "by position."
         )
     owners = [(number, leaf) for number, arg in enumerate(args) for leaf in jax.tree.leaves(arg)]
     held = {number % len(args) for number in numbers}
@@ -107,16 +111,19 @@ def _images(args: Sequence[Any], argnums: int | Sequence[int], axes: Sequence[in
         ranks = [axis % leaf.ndim for axis in axes if -leaf.ndim <= axis < leaf.ndim]
         if len(axes) != 2 or len(set(ranks)) != 2:
             raise ConfigError(
-                f"spatial_axes={tuple(axes)} are to be rows and columns of the images, which have the shape "
-                f"{list(leaf.shape)}: give spatial_axes, and argnums, which names the images' argument."
+                f"spatial_axes={tuple(axes)} are not two axes of the images, which have the shape "
+                f"{list(leaf.shape)}. Set spatial_axes to rows and columns, and argnums to the images' "
+                "argument."
             )
     if not images:
-        raise ConfigError(f"argnums={argnums} names no array: give the number of the images' argument.")
+        raise ConfigError(
+            f"argnums={argnums} contains no array. Set argnums to the position of the images' argument."
+        )
     return images
 
 
 def named(variable: Any) -> bool:
-    """Whether it is a variable, and no constant that is written out."""
+    """Whether it is a variable, not a literal constant."""
     return not isinstance(variable, core.Literal)
 
 
@@ -127,13 +134,17 @@ def walked(
     constant: Callable[[jax.Array], V],
     evaluate: Callable[[int, Any, list[V]], Sequence[V]],
 ) -> list[V]:
-    """The results of a program, operation by operation; values go when nothing needs them any more.
+    """Evaluates a program, operation by operation. Values are freed after their last use.
 
     Args:
-      equations: its operations, in the order in which they are evaluated.
-      known: the values of its arguments and constants.
-      constant: the value of an array that is written out.
-      evaluate: the results of an operation: its number, itself, the values of its operands.
+      jaxpr: The program.
+      equations: Its operations, in the order of evaluation.
+      known: The values of its arguments and constants.
+      constant: Makes the value of a literal constant.
+      evaluate: Computes the results of an operation from its number, the operation and its operands.
+
+    Returns:
+      The results of the program.
     """
     last = {variable: i for i, eqn in enumerate(equations) for variable in eqn.invars if named(variable)}
     results = {variable for variable in jaxpr.outvars if named(variable)}

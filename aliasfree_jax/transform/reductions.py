@@ -1,4 +1,4 @@
-"""Reductions and products: over all places they are invariant, over channels they leave the grid alone."""
+"""Rules of reductions and products: invariant over all positions, on the same grid over channels."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,25 +15,25 @@ REDUCTIONS = "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or 
 
 @rule(*REDUCTIONS, pointwise=True)
 def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]:
-    """Over rows and columns together the result is plain; within blocks (a pool) what is pending stays so.
+    """Reduces a map. Over rows and columns together, the result is a plain array.
 
-    Over channels (a norm of each place) the map is sampled first: a phase shall be chosen while places differ
-    in their norms, and the norm computed where it is used.
-    Sums over images and places are statistics (batch norm): they are taken over all places, whatever is
-    pending, scaled to the places that the program counts, and decide no phase.
+    Within blocks (a pool), a pending stride stays pending. Over channels (a norm at each position), the map
+    is sampled first: the phase is chosen while the norms of positions still differ. Sums over images and
+    positions are batch statistics: they use all positions, apply no pending stride and choose no phase. They
+    are scaled to the number of positions in the program.
 
     Raises:
-      TransformError: over rows alone, or over columns alone.
+      TransformError: The reduction is over rows alone, or over columns alone.
     """
     axes = tuple(eqn.params["axes"])
     root = value if isinstance(value, Map) else value.roots[0]
     reduced = {base for dim in axes for base in root.groups[dim]}
     within = reduced & set(root.space)
     if len(within) == 1:
-        raise TransformError(eqn, "reduces rows or columns alone", "Reduce over both at once (axis=(1, 2))")
+        raise TransformError(eqn, "reduces rows or columns alone", "Reduce over both together (axis=(1, 2))")
     places = bool(within) and eqn.primitive.name == "reduce_sum"
     if isinstance(value, Pointwise):
-        # Sums of products over all places are those on any grid that is fine enough for the maps alone.
+        # A sum of products over all positions is exact on the maps' own grid.
         if places and value.degree <= 2:
             array = value.at({id(r): r.array for r in value.roots})
             value = dataclasses.replace(root, array=array, band=value.band)
@@ -47,7 +47,9 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
         y = rebound(eqn, value.merged())[0]
         return [value.rebuilt(y, [group for dim, group in enumerate(value.groups) if dim not in axes])]
     if eqn.primitive.name.startswith("arg"):
-        raise TransformError(eqn, "gives a place on the map", "It moves with the image: use it outside")
+        raise TransformError(
+            eqn, "returns a position, which moves with the image", "Use it outside of the function"
+        )
     statistics = places and bool(reduced & set(value.batch)) and not value.settled
     value = how.from_start(eqn, value) if statistics else how.seen(eqn, value)
     value = how.read(value, (0, 0)) if places else how.read(how.unbounded(eqn, value))
@@ -57,7 +59,7 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
 
 @rule("dot_general")
 def product(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
-    """A linear layer over channels, or the product of two maps over all places, or at each of them."""
+    """A linear layer over channels, or a product of two maps, over all positions or at each position."""
     contracted, batched = eqn.params["dimension_numbers"]
     values = tuple(on_maps(lambda value: how.seen(eqn, value), values))
     y = rebound(eqn, *(value.merged() if isinstance(value, Map) else value.full() for value in values))[0]
@@ -67,14 +69,16 @@ def product(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
         if any(value.spatial(dim) for dim in (*contracted[side], *batched[side])):
             raise TransformError(
                 eqn,
-                "gives every place a weight of its own (a linear layer on a flattened map, a resize by "
+                "has a different weight for each position (a linear layer on a flattened map, a resize by "
                 "matrices)",
-                "Take the mean over rows and columns before it; resize by layers.IdealUpsample or "
+                "Take the mean over rows and columns before it, or resize by layers.IdealUpsample or "
                 "PolyphaseUpsample",
             )
         return [value.rebuilt(y, _sources(value, side, contracted[side], batched[side], y.ndim))]
     if value.grid != maps[1].grid:
-        raise TransformError(eqn, "multiplies maps that are sampled at different places", "Sample both alike")
+        raise TransformError(
+            eqn, "multiplies maps that are sampled at different positions", "Sample both alike"
+        )
     band = multiplied((value.band, maps[1].band), here(eqn))
     if _meet(maps, contracted):
         how.read(dataclasses.replace(value, band=band), (0, 0))
@@ -83,13 +87,13 @@ def product(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
         return [value.rebuilt(y, _sources(value, 0, contracted[0], batched[0], y.ndim), band=band)]
     raise TransformError(
         eqn,
-        "relates every place to every other (attention between positions)",
+        "relates every position to every other (attention between positions)",
         "Attend between channels (cross-covariance), or pool first",
     )
 
 
 def _meet(maps: dict[int, Map], dims: Sequence[Sequence[int]]) -> bool:
-    """Whether these axes of two maps pair each place with itself."""
+    """Whether these axes of two maps pair each position with itself."""
     return all(
         left in dims[0] and right in dims[1] and (dims[0].index(left), i) == (dims[1].index(right), j)
         for (left, i), (right, j) in zip(maps[0].places, maps[1].places, strict=True)
@@ -99,7 +103,7 @@ def _meet(maps: dict[int, Map], dims: Sequence[Sequence[int]]) -> bool:
 def _sources(
     value: Map, side: int, contracted: Sequence[int], batched: Sequence[int], ndim: int
 ) -> list[Group]:
-    """What the axes of a product are in its operand `value`: those of a batch, of the left, of the right."""
+    """For each axis of a product, the base axes of its operand `value`: batch axes, left, right."""
     free = [value.groups[dim] for dim in range(value.ndim) if dim not in (*contracted, *batched)]
     new: list[Group] = [()] * (ndim - len(batched) - len(free))
     return [*(value.groups[dim] for dim in batched), *(new if side else free), *(free if side else new)]

@@ -1,4 +1,4 @@
-"""What breaks invariance, told while a program is walked and nothing in it is replaced."""
+"""Reports what breaks invariance, while a program is walked without replacing anything."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,20 +14,20 @@ Report = Callable[[Place, str, str, str], None]
 
 WHOLE, FRACTIONS = "whole pixels", "fractions"
 
-_TRANSFORM = "or transform by shift_invariant"
+_TRANSFORM = "or transform the network by shift_invariant"
 _DIVISIONS = ("rsqrt", "sqrt", "div", "pow", "log", "cbrt")
 _COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne")
 _SPATIAL_NORM = "Normalise over rows and columns as well (layers.SpatialNorm)"
 _FINER_GRID = f'Use layers.UpPolynomial, {_TRANSFORM}(activations="polynomial")'
-# By the first operation of a function that has no finite band.
+# Reason and remedy, by the first operation of a function of unbounded band.
 _REASONS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
         _DIVISIONS,
-        ("divides by a map, or takes its root or logarithm: unbounded band", _SPATIAL_NORM),
+        ("divides by a map, or uses its root or logarithm: unbounded band", _SPATIAL_NORM),
     ),
     **dict.fromkeys(
         ("reduce_window_max", "reduce_window_min", "max_pool", "min_pool", "adaptive_max_pool"),
-        ("chooses samples: unbounded band", "Leave the pool out, and sample by layers.IdealDownsample"),
+        ("selects samples: unbounded band", "Remove the pool, and sample by layers.IdealDownsample"),
     ),
     **dict.fromkeys(
         ("reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin", "sort", "top_k", "cummax"),
@@ -36,20 +36,21 @@ _REASONS: dict[str, tuple[str, str]] = {
 }
 _POINTWISE = ("a non-linearity of unbounded band", _FINER_GRID)
 _PRODUCT = (
-    "a product has frequencies that its grid does not hold",
+    "a product has frequencies above the limit of its grid",
     f"Multiply on a finer grid (layers.UpPolynomial, layers.UpGate), {_TRANSFORM}",
 )
 
 
 def _known(place: Place) -> tuple[str, str]:
-    """Reason and remedy of a function of unbounded band."""
+    """Reason and remedy for a function of unbounded band."""
     return _REASONS.get(place.operation, _REASONS.get(place.primitive, _POINTWISE))
 
 
 def _one_each(places: Sequence[Place]) -> list[Place]:
-    """One place of each function.
+    """One place per function.
 
-    A softmax has several; a norm divides, and may clip its variance before; a choice (where) compares before.
+    A softmax has several operations of unbounded band. A norm may clip its variance before it divides, and
+    `where` compares before it selects.
     """
     each: dict[tuple[str, str, str], Place] = {}
     for place in places:
@@ -65,22 +66,22 @@ def _one_each(places: Sequence[Place]) -> list[Place]:
 
 @dataclasses.dataclass(frozen=True)
 class Reporting(Settling):
-    """How what breaks invariance is told.
+    """Reports operations that break invariance.
 
     Attributes:
-      report: is called with the place of an operation, "whole pixels" or "fractions", a reason and a remedy
-        for all that breaks invariance to such shifts; None: operations are replaced, or refused by an error.
+      report: Called with a place, the kind of shifts ("whole pixels" or "fractions"), a reason and a remedy.
+        None: operations are replaced, or refused by an error.
     """
 
     report: Report | None = None
 
     def found(self, eqn: Any, shifts: str, reason: str, remedy: str) -> None:
-        """Reports a finding, where somebody asked for findings."""
+        """Reports a finding, if findings were requested."""
         if self.report is not None:
             self.report(here(eqn), shifts, reason, remedy)
 
     def unbounded(self, eqn: Any, value: Map) -> Map:
-        """`value` with the band of a non-linearity that `eqn` makes of it."""
+        """`value` with unbounded band, because `eqn` is a non-linearity."""
         if value.band is None:
             return value
         places = (*value.band.unbounded, here(eqn))
@@ -88,10 +89,11 @@ class Reporting(Settling):
         return dataclasses.replace(value, band=band)
 
     def read(self, value: Map, upto: Sequence[float] | None = None) -> Map:
-        """`value`, of which frequencies up to `upto` go on: reports the functions that spoil them.
+        """Filters the band to frequencies up to `upto`, and reports the functions whose aliases disturb them.
 
         Args:
-          upto: in cycles round the circle; None: all that its grid has.
+          value: The map.
+          upto: Limits in cycles per image side. None: all frequencies of its grid.
         """
         band, sides = value.band, value.sides
         if self.report is None or band is None:
@@ -104,7 +106,7 @@ class Reporting(Settling):
         return dataclasses.replace(value, band=band.cut(upto))
 
     def strided(self, eqn: Any, value: Map, strides: Strides, what: str) -> Map:
-        """`value` with the band behind sampling it as it is; reports that this aliases."""
+        """`value` with the band after subsampling. Reports the aliases."""
         if self.report is None or strides == ONE or value.band is None:
             return value
         sides, held = value.circle, self._divided(value, strides)
@@ -123,10 +125,10 @@ class Reporting(Settling):
         return dataclasses.replace(value, band=value.band.sampled(sides, (rows, columns)))
 
     def upsampled(self, eqn: Any, value: Map, strides: Strides) -> Map:
-        """`value` on a finer grid, with zeros between (`spread`); reports that they stand at fixed places.
+        """`value` on a finer grid, with zeros between its positions. Reports that their phase is fixed.
 
         Raises:
-          TransformError: its phase was chosen where it is not known.
+          TransformError: The phase of its sampling is not known here.
         """
         grid, band = value.grid, value.band
         try:
@@ -134,8 +136,8 @@ class Reporting(Settling):
         except KeyError as error:
             raise TransformError(
                 eqn,
-                "upsamples a map that was sampled inside of a loop or branch, or outside of this one",
-                "Sample and upsample it at one level of the program",
+                "upsamples a map that was sampled inside another loop or branch, or outside this one",
+                "Sample and upsample it at the same level of the program",
             ) from error
         if self.report is None or band is None:
             return finer
@@ -144,7 +146,7 @@ class Reporting(Settling):
         self.found(
             eqn,
             WHOLE if coarser else FRACTIONS,
-            "upsamples from fixed places, by no ideal filter",
+            "upsamples from fixed positions without an ideal filter",
             "Upsample by layers.IdealUpsample, or by layers.PolyphaseUpsample at the phase of the sampler, "
             f"{_TRANSFORM}",
         )
@@ -158,22 +160,22 @@ class Reporting(Settling):
         return even and value.band.held(coarse)
 
     def padded(self, eqn: Any, amounts: Sequence[int]) -> None:
-        """Reports rows and columns that are no continuation of the map round its circle."""
+        """Reports padding that is not circular."""
         if any(amount > 0 for amount in amounts):
             self.found(
                 eqn,
                 WHOLE,
-                "pads by constants or by a mirror image, so that the border is known",
+                "pads by constants or by a mirror image, so the network can see where the border is",
                 f'Pad circularly (padding="CIRCULAR"), {_TRANSFORM}',
             )
 
     def uneven(self, eqn: Any, sides: tuple[int, int], strides: Strides, option: str = "") -> None:
-        """Reports strides that do not divide the map, and an option that allows them."""
+        """Reports strides that do not divide the map's sides, and an option that allows them."""
         if any(side % step for side, step in zip(sides, strides, strict=True)):
             self.found(
                 eqn,
                 WHOLE,
                 f"a map of {sides[0]} x {sides[1]} is sampled by {strides[0]} x {strides[1]}, which does not "
-                "divide it",
+                "divide its sides",
                 f"Use images whose sides are multiples of the network's total stride{option}",
             )

@@ -1,4 +1,4 @@
-"""Sampling maps whose stride is pending, and bringing them back to the grid that they were sampled from."""
+"""Samples maps with a pending stride, and brings samples back to their original grid."""
 
 import dataclasses
 import math
@@ -23,13 +23,12 @@ class Settling:
     """How maps are sampled and padded.
 
     Attributes:
-      sampler: makes a sampler of given strides.
-      subsamples: whether it takes every so many-th sample and nothing else: operations keep their strides.
-      circular: whether maps lie on a circle; else they are padded as in the program.
-      sampled: by maps with a pending stride, those that they have been sampled to.
-      phases: of grids that were sampled at a phase, this phase: the first map that is sampled decides, all
-        others follow.
-      scope: tells these grids from those that other functions, which jax traces by themselves, have chosen.
+      sampler: Makes a sampler for given strides.
+      subsamples: Whether the sampler only subsamples. Operations then keep their strides.
+      circular: Whether maps are circular. Otherwise they are padded as in the program.
+      sampled: The sampled map of each map with a pending stride.
+      phases: The phase of each sampled grid. The first map that is sampled decides it, all others follow.
+      scope: Distinguishes these grids from those of functions that JAX traces separately.
     """
 
     sampler: Callable[..., Any]
@@ -42,17 +41,19 @@ class Settling:
     scope: object = dataclasses.field(default=None, kw_only=True)
 
     def chosen(self, grid: Grid, strides: Strides, by: Any = None) -> Grid:
-        """The grid that maps of `grid` are sampled to at a phase; `by` tells how, if not at once."""
+        """The grid after sampling `grid` at a chosen phase. `by` names the way, if it is not one step."""
         return Grid(grid, "phase", (strides, by or self.scope))
 
     def sample(self, value: Map) -> Map:
-        """`value` sampled by its pending stride, at the phase that its grid was sampled at before."""
+        """Samples `value` by its pending stride. Its grid keeps the phase of an earlier sampling."""
         if self.subsamples:
             return value.subsampled()
         grid = self.chosen(value.grid, value.stride)
         phase = self.phases.get(grid)
         sampler = self.sampler(strides=value.stride, parent=None)
-        if phase is None and value.blocks:  # all phases of a map have the same blocks: let one sample decide
+        if (
+            phase is None and value.blocks
+        ):  # all positions of a block are shifts of one map, so one of them decides
             phase = sampler.apply({}, value.first_of_blocks().images()[0], None, method="with_phase")[1]
         images, back = value.images()
         sampled, found = sampler.apply({}, images, phase, method="with_phase")
@@ -64,12 +65,12 @@ class Settling:
         return dataclasses.replace(value, array=array, grid=grid, stride=ONE, first=(0, 0), blocks=())
 
     def spread(self, value: Map, strides: Strides) -> Map:
-        """`value` with zeros between its places, back where they were sampled, and filtered as for sampling.
+        """Puts `value` back at its original positions on a finer grid, and applies the sampler's filter.
 
-        Where nobody chose a phase, the first place stays the first.
+        Without a chosen phase, the first position stays the first.
 
         Raises:
-          KeyError: its phase was chosen in a function that jax traces by itself.
+          KeyError: Its phase was chosen in a function that JAX traces separately.
         """
         images, back = value.images()
         grid = value.grid
@@ -82,7 +83,7 @@ class Settling:
         return dataclasses.replace(value, array=array, grid=grid).all_seen()
 
     def _finer(self, grid: Grid, strides: Strides) -> tuple[Strides, tuple[Any, Any], Grid]:
-        """A step to a grid finer by `strides` or a part of them; the places of the first samples on it."""
+        """One step to a grid finer by `strides` or a factor of them, with the first positions on it."""
         known = self._sampled_from(grid)
         by = both(math.gcd, known[1], strides) if known else ONE
         if known is None or by == ONE:
@@ -90,20 +91,20 @@ class Settling:
         source, whole, places = known
         rest = both(operator.floordiv, whole, by)
         finer = source
-        if rest != ONE:  # a way that others, who sample the same grid by less, need not take
+        if rest != ONE:  # other maps may sample the same grid by smaller strides at another phase
             finer = self.chosen(source, rest, grid)
             self.phases[finer] = _phase_of(places[0] % rest[0], places[1] % rest[1], rest)
         return by, (places[0] // rest[0], places[1] // rest[1]), finer
 
     def _sampled_from(self, grid: Grid) -> tuple[Grid, Strides, tuple[jax.Array, jax.Array]] | None:
-        """The grid that one was sampled from at a phase, by which strides, and where its first places are."""
+        """The grid from which `grid` was sampled, the strides, and the first positions."""
         choice: Any = grid.choice
         if grid.factor != ONE:
             return None
         if grid.kind == "phase":
             return grid.source, choice[0], _first_places(self.phases[grid], choice[0])
         if grid.kind == "component" and jnp.issubdtype(choice.dtype, jnp.integer):
-            strides = grid.source.choice  # this package's own operations have chosen it
+            strides = grid.source.choice  # chosen by this package's operations
             return grid.source.source, strides, _first_places((choice.full(),), strides)
         return None
 
@@ -115,7 +116,7 @@ class Settling:
         return jnp.asarray(filtered)
 
     def commutes(self, grid: Grid, strides: Strides) -> bool:
-        """Whether maps of a grid may be sampled before a 1 x 1 convolution as well as behind it."""
+        """Whether sampling a map of this grid commutes with a 1 x 1 convolution."""
         sampler = self.sampler(strides=strides, parent=None)
         if isinstance(sampler, AdaptivePolyphase) and self.chosen(grid, strides) in self.phases:
             sampler = sampler.inner(strides=strides, parent=None)
@@ -133,7 +134,7 @@ def _first_places(phase: Any, strides: Strides) -> tuple[jax.Array, jax.Array]:
 
 
 def _phase_of(row: jax.Array, column: jax.Array, strides: Strides) -> Phase:
-    """The phase of first samples at `row` and `column`, one number a step of sampling."""
+    """The phase of first samples at `row` and `column`: one number per sampling step."""
     phase = []
     for down, right in steps_of(strides):
         phase.append(row % down + down * (column % right))

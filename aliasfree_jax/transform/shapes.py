@@ -1,4 +1,4 @@
-"""Reshaping and reordering maps."""
+"""Rules of reshaping and reordering."""
 
 import dataclasses
 import itertools
@@ -14,20 +14,20 @@ from aliasfree_jax.transform.maps import Group, Map, every, exchanged
 from aliasfree_jax.transform.upsampling import interleaved
 from aliasfree_jax.transform.values import Held, Value, plain
 
-Piece = tuple[int, int]  # its length, and the base axis that it is of
+Piece = tuple[int, int]  # its length and its base axis
 NEW = -1
 
 
 @rule("transpose")
 def transpose(how: Transformation, eqn: Any, value: Map) -> list[Value]:
-    """The axes in another order."""
+    """Permutes the axes."""
     sources = [value.groups[axis] for axis in eqn.params["permutation"]]
     return [value.rebuilt(rebound(eqn, value.merged())[0], sources)]
 
 
 @rule("reshape", "squeeze")
 def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> Sequence[Value]:
-    """Axes are merged and cut: rows into blocks by a stride. A single row is merged in the next axis."""
+    """Merges and cuts axes. Cutting rows into blocks is a stride. A single row merges with the next axis."""
     shape, squeezed = tuple(eqn.outvars[0].aval.shape), eqn.params.get("dimensions") or ()
     one = value.settled and value.sides == (1, 1) and (not squeezed or any(map(value.spatial, squeezed)))
     if 0 in shape:
@@ -35,16 +35,16 @@ def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> Sequence[Val
     parts = _parts(_sizes(value, squeezed), shape, value.space) if shape else None
     finer = [] if squeezed or parts is None else _finer(value, parts)
     kept = parts is not None and not squeezed and not any(_mixed(part, value.space) for part in parts)
-    if not shape or (one and not finer and not kept):  # nothing is left that could move
+    if not shape or (one and not finer and not kept):  # no position is left that could move
         return [plain(how.seen(eqn, value).merged().reshape(shape))]
     if parts is None:
         raise TransformError(
-            eqn, "cuts an axis where its parts are no axes of their own", "Keep rows and columns apart"
+            eqn, "cuts an axis across the axes merged in it", "Keep rows and columns as separate axes"
         )
-    for place, axis in enumerate(value.space):
+    for direction, axis in enumerate(value.space):
         _first, *within = [length for part in parts for length, base in part if base == axis]
         if within:
-            return reshape(how, eqn, _blocks(how, eqn, value, place, math.prod(within)))
+            return reshape(how, eqn, _blocks(how, eqn, value, direction, math.prod(within)))
     if finer:
         value = how.settle(eqn, value)
         parts = [
@@ -54,9 +54,9 @@ def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> Sequence[Val
     flat = [piece for part in parts for piece in part]
     lengths = [value.array.shape[axis] if axis in value.space else length for length, axis in flat]
     apart = value.rebuilt(value.array.reshape(lengths), [() if axis == NEW else (axis,) for _, axis in flat])
-    for place in (0, 1) if finer else ():
-        if any(part[0][1] == value.space[place] for i, part in enumerate(parts) if i in finer):
-            apart = interleaved(how, eqn, apart, place)
+    for direction in (0, 1) if finer else ():
+        if any(part[0][1] == value.space[direction] for i, part in enumerate(parts) if i in finer):
+            apart = interleaved(how, eqn, apart, direction)
     ends = list(itertools.accumulate(1 if i in finer else len(part) for i, part in enumerate(parts)))
     groups = tuple(tuple(range(*each)) for each in zip([0, *ends], ends, strict=False))
     result = dataclasses.replace(apart, groups=groups)
@@ -68,15 +68,15 @@ def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> Sequence[Val
 
 
 def _mixed(part: Sequence[Piece], space: Group) -> bool:
-    """Whether rows or columns are merged in it with other axes."""
+    """Whether it merges rows or columns with other axes."""
     spatial = [axis in space for length, axis in part if axis in space or length > 1]
     return any(spatial) and not all(spatial)
 
 
 def _finer(value: Map, parts: Sequence[Sequence[Piece]]) -> list[int]:
-    """Which of the new axes are rows, or columns, with those between them (copies, depth to space).
+    """The new axes that hold rows or columns of a finer grid (copies, depth to space).
 
-    None are if no axis is left for channels: then places are flattened, each to have weights of its own.
+    The list is empty if no axis is left for channels: the map is then flattened, before a linear layer.
     """
     alone, found = False, []
     for i, part in enumerate(parts):
@@ -91,38 +91,38 @@ def _finer(value: Map, parts: Sequence[Sequence[Piece]]) -> list[int]:
 
 
 def _single(eqn: Any, value: Map, parts: Sequence[Sequence[Piece]]) -> int | None:
-    """0 if a row alone is merged with axes behind it, 1 if a column is.
+    """0 if a single row is merged with later axes, 1 if a single column is. Otherwise None.
 
     Raises:
-      TransformError: more of them are.
+      TransformError: Several rows or columns are merged with other axes.
     """
     for part in parts:
         axes = [axis for length, axis in part if axis in value.space or length > 1]
         spatial = [axis in value.space for axis in axes]
         if sum(spatial) and not all(spatial[spatial.index(True) :]):
-            place = value.space.index(axes[spatial.index(True)])
-            if sum(spatial) == 1 and value.seen_sides[place] == 1:
-                return place
+            direction = value.space.index(axes[spatial.index(True)])
+            if sum(spatial) == 1 and value.seen_sides[direction] == 1:
+                return direction
             raise TransformError(
                 eqn,
-                "flattens rows or columns together with other axes, so that a place has weights of its own",
-                "Take the mean over rows and columns first (or convolve and take the mean); upsample by "
+                "flattens rows or columns together with other axes, so each position has its own weights",
+                "Take the mean over rows and columns first (or convolve and take the mean). To upsample, use "
                 "layers.IdealUpsample or PolyphaseUpsample",
             )
     return None
 
 
 def _sizes(value: Map, squeezed: Sequence[int]) -> dict[int, int]:
-    """Lengths of the base axes as the program counts them, but for those of length 1 that need not stay."""
+    """Lengths of the base axes as the program counts them, without droppable axes of length 1."""
     gone = {axis for dim in squeezed for axis in value.groups[dim]}
     stay = {*value.space, *(axis for axis in value.batch if axis not in gone)}
     return {axis: length for axis, length in enumerate(value.sizes()) if length != 1 or axis in stay}
 
 
 def _parts(sizes: Mapping[int, int], shape: Sequence[int], space: Group) -> list[list[Piece]] | None:
-    """What is merged in each axis of `shape`: pieces of the axes of `sizes`. None where a cut goes across.
+    """The pieces of base axes that each axis of `shape` merges. None if an axis is cut across its parts.
 
-    Of those of length 1, rows and columns go with the next axis, and with the last.
+    Rows or columns of length 1 join the next axis, or the last one.
     """
     rest: list[Piece] = [(length, axis) for axis, length in sizes.items()]
     parts: list[list[Piece]] = []
@@ -145,42 +145,42 @@ def _parts(sizes: Mapping[int, int], shape: Sequence[int], space: Group) -> list
     return parts if all(length == 1 for length, _ in rest) else None
 
 
-def _row_repeated(how: Transformation, eqn: Any, value: Map, place: int) -> Map:
-    """One row (or column), repeated by the axes that are merged in it. On the circle it can only pad."""
+def _row_repeated(how: Transformation, eqn: Any, value: Map, direction: int) -> Map:
+    """A single row or column, repeated by the axes merged in it. On the circle it can only pad."""
     value = how.settle(eqn, value)
     if how.circular:
         return dataclasses.replace(value, grid=Grid(value.grid, "mirrored"))
     sources = list(value.groups)
-    sources[value.places[place][0]] = (value.space[place],)
+    sources[value.places[direction][0]] = (value.space[direction],)
     return value.rebuilt(value.merged(), sources).all_seen()
 
 
-def _blocks(how: Transformation, eqn: Any, value: Map, place: int, size: int) -> Map:
-    """Rows or columns cut into blocks: every `size`-th, and an axis behind them that counts within."""
-    value = how.from_start(eqn, value if value.stride[place] == 1 else how.settle(eqn, value))
-    value = how.strided(eqn, value, exchanged(ONE, place, size), "a split into blocks")
-    axis, bases = value.space[place], [(base,) for base in range(value.array.ndim)]
+def _blocks(how: Transformation, eqn: Any, value: Map, direction: int, size: int) -> Map:
+    """Cuts rows or columns into blocks: a pending stride, and a new axis for the position in the block."""
+    value = how.from_start(eqn, value if value.stride[direction] == 1 else how.settle(eqn, value))
+    value = how.strided(eqn, value, exchanged(ONE, direction, size), "a split into blocks")
+    axis, bases = value.space[direction], [(base,) for base in range(value.array.ndim)]
     array = jnp.stack([jnp.roll(value.array, -i, axis) for i in range(size)], axis + 1)
     value = value.rebuilt(array, [*bases[: axis + 1], (), *bases[axis + 1 :]])
-    value = value.windowed(place, value.first[place], every(value.seen_sides[place], size), size)
+    value = value.windowed(direction, value.first[direction], every(value.seen_sides[direction], size), size)
     value = dataclasses.replace(value, blocks=(*value.blocks, axis + 1))
     return how.settle(eqn, value) if how.subsamples else value
 
 
 def of_other_axes(eqn: Any, value: Map, *others: Any, **changes: Any) -> list[Map]:
-    """An operation that leaves rows and columns alone, done at full size; axes stay where they are."""
+    """Applies an operation that does not touch rows, columns or the order of axes, at full size."""
     return [value.rebuilt(y) for y in rebound(eqn, value.merged(), *others, **changes)]
 
 
 @rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "sort", "top_k")
 def along_channels(how: Transformation, eqn: Any, value: Map, *others: Held) -> Sequence[Value]:
-    """Kept at full size where it runs along channels."""
+    """Allowed along channels, where it runs at full size."""
     axis = eqn.params.get("axis", eqn.params.get("dimension", value.ndim - 1))
     if others or value.spatial(axis):
         raise TransformError(
             eqn,
             "runs along rows or columns",
-            "It depends on where the map begins: let it run along channels",
+            "The result depends on where the map begins: run it along channels",
         )
     if eqn.primitive.name != "cumsum":
         value = how.not_pointwise(eqn, value, "compares or multiplies channels,")

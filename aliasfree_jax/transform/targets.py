@@ -1,8 +1,8 @@
-"""The networks that a command is to look at, as functions of variables and images.
+"""Turns the networks named on a command line into functions of variables and images.
 
-make_network() takes no arguments and returns a flax.linen.Module, (module, variables) or (module, variables,
-{"train": False}) with further arguments of its call; or a function of images [N, H, W, C], or (function,
-variables) for function(variables, images).
+`make_network()` has no arguments. It returns one of these: a `flax.linen.Module`, `(module, variables)`,
+`(module, variables, {"train": False})` with keyword arguments of its call, a function of images
+`[N, H, W, C]`, or `(function, variables)` for `function(variables, images)`.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ class Target:
     """A network.
 
     Attributes:
-      name: in tables and messages.
-      call: the function of its variables and of images.
-      init: gives its variables, for images.
-      image: rows, columns and channels that it is made for, where that is known.
+      name: Name for tables and messages.
+      call: Function of variables and images.
+      init: Returns the variables, given images.
+      image: Rows, columns and channels of its training images, if known.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Target:
         """Traces the network on an image of these rows, columns and channels.
 
         Raises:
-          ShapeError: it does not run on it.
+          ShapeError: The network does not run on such an image.
         """
         images = jax.ShapeDtypeStruct((1, *sides), "float32")
         with running(self.name, sides):
@@ -48,17 +48,17 @@ class Target:
 
 
 def target_of(text: str) -> Target:
-    """What "my_file.py:make_network", or the name of one of this package's networks, stands for.
+    """The network named by "my_file.py:make_network" or by its name in this package.
 
     Raises:
-      ConfigError: no such file, function or network, or the function returns something else.
+      ConfigError: The file, function or network does not exist, or the function returns something else.
     """
     if text in list_models():
         return of_module(text, create_model(text), None, {"train": False})
     if ":" not in text:
         raise ConfigError(
-            f"{text!r} is neither my_file.py:make_network nor a network of this package: `python -m "
-            "aliasfree_jax models` lists those."
+            f"{text!r} is neither my_file.py:make_network nor a network of this package. `python -m "
+            "aliasfree_jax models` lists the networks."
         )
     name, made = made_by(str(local_path(text)), EXPECTED)
     parts = made if isinstance(made, tuple) else (made,)
@@ -71,14 +71,14 @@ def target_of(text: str) -> Target:
         return Target(name, call, lambda _: variables)
     if not isinstance(variables or {}, Mapping):
         raise ConfigError(
-            f"{text}() returned variables of type {type(variables).__name__}: expected what module.init "
-            "returns."
+            f"{text}() returned variables of type {type(variables).__name__}: expected the result of "
+            "module.init."
         )
     return of_module(name, network, variables, mode(network, train=False) if options is None else options)
 
 
 def of_module(name: str, module: nn.Module, variables: Any, options: Mapping[str, Any]) -> Target:
-    """A Linen module called with `options`; `variables` are None if they are to be initialised."""
+    """A Linen module called with `options`. If `variables` is None, they are initialised."""
 
     def init(images: Any) -> Any:
         return module.init(jax.random.key(0), images, **options) if variables is None else variables

@@ -1,7 +1,8 @@
-"""Upsampling: a map on a finer grid of its circle, with zeros between its places, then fixed weights.
+"""Upsampling in two steps: zeros between the samples on a finer grid, then fixed weights.
 
-So transposed convolutions, copies of rows and columns, depth to space and `jax.image.resize` are one thing:
-zeros are put between the samples, at the phase at which these were taken, and windows go over the finer grid.
+Transposed convolutions, copied rows and columns, depth to space and `jax.image.resize` all have this form.
+The samples return to the phase at which they were taken, and windows with fixed weights run over the finer
+grid.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +18,14 @@ from aliasfree_jax.transform.maps import Map, exchanged
 from aliasfree_jax.transform.program import named
 from aliasfree_jax.transform.values import Held
 
-RESIZE = "_resize"  # what programs call jax.image.resize
+RESIZE = "_resize"  # the name of jax.image.resize in programs
 
 
 def upsampled(how: Transformation, eqn: Any, value: Map, strides: tuple[int, int]) -> Map:
-    """The whole of `value` with zeros between its places.
+    """`value` with zeros between its positions.
 
     Raises:
-      TransformError: the program sees a part of it.
+      TransformError: The program sees only a part of the map.
     """
     value = how.seen(eqn, value)
     if value.sides != value.seen_sides:
@@ -32,18 +33,18 @@ def upsampled(how: Transformation, eqn: Any, value: Map, strides: tuple[int, int
     return how.upsampled(eqn, value, strides)
 
 
-def interleaved(how: Transformation, eqn: Any, value: Map, place: int) -> Map:
-    """Rows (`place` 0) or columns, with those between them that the next base axis holds (depth to space)."""
-    axis = value.space[place]
+def interleaved(how: Transformation, eqn: Any, value: Map, direction: int) -> Map:
+    """Interleaves rows (`direction` 0) or columns with those in the next base axis (depth to space)."""
+    axis = value.space[direction]
     size = value.array.shape[axis + 1]
-    value = upsampled(how, eqn, value, exchanged(ONE, place, size))
+    value = upsampled(how, eqn, value, exchanged(ONE, direction, size))
     parts = [jnp.roll(jnp.take(value.array, i, axis + 1), i, axis) for i in range(size)]
     others = [(base,) for base in range(value.array.ndim) if base != axis + 1]
     return value.rebuilt(sum(parts[1:], parts[0]), others)
 
 
 def resized(how: Transformation, eqn: Any, value: Held) -> list[Map] | None:
-    """`jax.image.resize` by whole factors, its weights continued round the circle; None for all else."""
+    """`jax.image.resize` by whole factors, with circular weights. None for any other resize."""
     program = eqn.params["jaxpr"].jaxpr
     if not isinstance(value, Map):
         return None
@@ -58,16 +59,16 @@ def resized(how: Transformation, eqn: Any, value: Held) -> list[Map] | None:
 
 
 def by_matrices(how: Transformation, eqn: Any, value: Map, matrices: Mapping[int, np.ndarray]) -> Map | None:
-    """`resized` by a matrix [in, out] for each dimension; None if these do not continue round the circle."""
+    """Resizes by a matrix `[in, out]` per dimension. None if the weights have no circular continuation."""
     factors = [1, 1]
     weights: list[tuple[int, dict[int, float]]] = []
     for dim, matrix in matrices.items():
         along = _weights(matrix)
         if dim not in value.space_dims() or along is None:
             return None
-        place = value.space_dims().index(dim)
-        factors[place] = matrix.shape[1] // matrix.shape[0]
-        weights.append((value.space[place], along))
+        direction = value.space_dims().index(dim)
+        factors[direction] = matrix.shape[1] // matrix.shape[0]
+        weights.append((value.space[direction], along))
     value = upsampled(how, eqn, value, (factors[0], factors[1]))
     for axis, along in weights:
         array = value.array
@@ -77,9 +78,9 @@ def by_matrices(how: Transformation, eqn: Any, value: Map, matrices: Mapping[int
 
 
 def _resized_axes(program: Any, matrices: dict[int, np.ndarray]) -> list[int] | None:
-    """Which axis of the argument each of the result's is; adds the `matrices` by which some are multiplied.
+    """The argument's axis for each axis of the result. It adds the matrix of each resized axis to `matrices`.
 
-    None for a program that does anything else.
+    None if the program does anything else.
     """
     constants, order = _constants(program), list(range(program.invars[0].aval.ndim))
     for eqn in program.eqns:
@@ -91,7 +92,7 @@ def _resized_axes(program: Any, matrices: dict[int, np.ndarray]) -> list[int] | 
                 order = [order[dim] for dim in eqn.params["permutation"]]
                 continue
             case "dot_general":
-                side = int(eqn.invars[0] in constants)  # of the map
+                side = int(eqn.invars[0] in constants)  # which operand is the map
                 (contracted, batched) = eqn.params["dimension_numbers"]
                 constant = constants.get(eqn.invars[1 - side])
                 if constant is None or constant.ndim != 2 or any(batched) or len(contracted[0]) != 1:
@@ -114,7 +115,7 @@ def _resized_axes(program: Any, matrices: dict[int, np.ndarray]) -> list[int] | 
 
 
 def _constants(program: Any) -> Mapping[Any, np.ndarray]:
-    """The values that do not depend on the arguments."""
+    """The values of a program that do not depend on its arguments."""
     known: dict[Any, Any] = {}
 
     def read(variables: Sequence[Any]) -> Iterator[Any]:
@@ -128,10 +129,10 @@ def _constants(program: Any) -> Mapping[Any, np.ndarray]:
 
 
 def _weights(matrix: np.ndarray) -> dict[int, float] | None:
-    """The weights, by how far behind a place it adds to, with which `matrix` [in, out] fills in.
+    """The interpolation weights of `matrix` `[in, out]`, by distance from the sample, read in the middle.
 
-    They are those in the middle. None if there are other weights elsewhere, but for those near the border, of
-    which jax makes the sum 1; and if `out` is no multiple of `in`.
+    None if `out` is not a multiple of `in`, or if the weights differ elsewhere. Near the border they may
+    differ, because JAX scales their sum to 1 there.
     """
     places, outputs = matrix.shape
     factor, left = divmod(outputs, places)
@@ -144,4 +145,4 @@ def _weights(matrix: np.ndarray) -> dict[int, float] | None:
     expected = np.array([[weights.get(o - factor * i, 0.0) for o in range(outputs)] for i in range(places)])
     sums = expected.sum(0)
     bordered = expected / np.where(sums == 0, 1, sums)
-    return weights if np.allclose(bordered, matrix, atol=1e-4) else None  # rounding of float32 in short sums
+    return weights if np.allclose(bordered, matrix, atol=1e-4) else None  # float32 rounding

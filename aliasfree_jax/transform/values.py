@@ -1,4 +1,4 @@
-"""What the interpreter computes with: maps, plain arrays, and functions of maps still to be evaluated."""
+"""The interpreter's values: maps, plain arrays, and functions of maps that are not evaluated yet."""
 
 import dataclasses
 import math
@@ -15,13 +15,13 @@ from aliasfree_jax.transform.maps import Map
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plain:
-    """An array that is no map.
+    """An array that is not a map.
 
     Attributes:
-      thin: of length 1 along the axes where the program has broadcast it: it is constant there.
-      shape: as the program sees it.
-      from_maps, refused: whether it was computed from maps, and behind a refused operation; where that is
-        asked for.
+      thin: The array, with length 1 along the axes where the program has broadcast it.
+      shape: The shape that the program sees.
+      from_maps: Whether it was computed from maps. Known only in reports.
+      refused: Whether it was computed from the result of a refused operation. Known only in reports.
     """
 
     thin: jax.Array
@@ -31,7 +31,7 @@ class Plain:
 
     @property
     def dtype(self) -> Any:
-        """Of the array."""
+        """The array's type."""
         return self.thin.dtype
 
     def full(self) -> jax.Array:
@@ -41,16 +41,17 @@ class Plain:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pointwise:
-    """A function of each element of maps that is not evaluated yet: on which grid, the activations decide.
+    """An elementwise function of maps that is not evaluated yet. The activations decide on which grid it is.
 
     Attributes:
-      roots: the maps, of one layout, on one grid.
-      compute: gives the array from those of the roots and of other functions of them, by identity.
-      degree: as a polynomial; infinite for any other function.
-      origin: the first operation of it that is not affine.
-      dtype: of the result.
-      held: its map, once it was evaluated.
-      band, place: its frequencies and where it begins, where they are asked for.
+      roots: The maps, of one layout and on one grid.
+      compute: Computes the array from the arrays of the roots and of other functions, by their `id`.
+      degree: Degree of the polynomial. Infinite for any other function.
+      origin: Its first operation that is not affine.
+      dtype: Type of the result.
+      held: Its map, after it was evaluated.
+      band: Its frequency band, if it is tracked.
+      place: The place of its first operation that is not affine, if the band is tracked.
     """
 
     roots: tuple[Map, ...]
@@ -64,11 +65,11 @@ class Pointwise:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As the program sees it."""
+        """The shape that the program sees."""
         return self.roots[0].shape
 
     def at(self, known: dict[int, jax.Array]) -> jax.Array:
-        """Its array, where the arrays of the roots are known."""
+        """Its array, given the arrays of the roots."""
         if id(self) not in known:
             known[id(self)] = self.compute(known)
         return known[id(self)]
@@ -79,13 +80,13 @@ Value = Map | Plain | Pointwise
 
 
 def plain(array: Any) -> Plain:
-    """A plain value that is constant along no axis."""
+    """An array as a plain value."""
     array = array if hasattr(array, "dtype") else jnp.asarray(array)
     return Plain(array, tuple(array.shape))
 
 
 def on_maps(of: Callable[[Map], Map], values: Sequence[Held]) -> list[Held]:
-    """The values, with `of` done to the maps among them."""
+    """Applies `of` to the maps among the values."""
     return [of(value) if isinstance(value, Map) else value for value in values]
 
 
@@ -95,14 +96,15 @@ def first_map(values: Sequence[Value]) -> Map:
 
 
 def varies(value: Plain, by: Map) -> bool:
-    """Whether `value`, which the program combines with the map `by`, differs from place to place of it."""
+    """Whether `value`, which the program combines with the map `by`, differs between its positions."""
     return any(by.spatial(dim) and length > 1 for dim, length in enumerate(value.thin.shape))
 
 
 def laid_out(value: Held, by: Map) -> jax.Array:
-    """`value` along the base axes of `by`, of length 1 where it is constant.
+    """`value` with the base axes of `by`, of length 1 along axes where it is constant.
 
-    Where a plain array varies over space, `by` is settled, whole, and begins at 0; a map is seen as `by` is.
+    If a plain array varies over space, `by` must be settled, whole and begin at 0. A map must have the same
+    visible window as `by`.
     """
     array = value.merged() if isinstance(value, Map) else value.thin
     if array.size == 1:

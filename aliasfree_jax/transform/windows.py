@@ -1,4 +1,4 @@
-"""Convolutions and pools: at stride 1 on the circle, with their stride pending."""
+"""Rules of convolutions and pools: they run at stride 1 on the circle, and their stride becomes pending."""
 
 import dataclasses
 import math
@@ -18,7 +18,14 @@ from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """How windows lie along an axis; the size includes dilation. Of `zeros`, so many lie between places."""
+    """The windows along one axis.
+
+    Attributes:
+      size: Length of a window, including dilation.
+      padding: Positions added before and after the axis.
+      stride: Step between windows.
+      zeros: Number of zeros between the positions of the input (a transposed convolution).
+    """
 
     size: int
     padding: tuple[int, int]
@@ -32,16 +39,22 @@ Windows = Mapping[int, Window]  # by the program's axes
 def windowed(
     how: Transformation, eqn: Any, value: Map, windows: Windows, what: str, *others: jax.Array, **changes: Any
 ) -> Map:
-    """The result of an operation on windows of a settled map.
+    """Runs an operation on windows of a settled map.
 
     Args:
-      windows: of the axes that the operation has windows of, in its order.
-      what: the operation's name, for a finding.
-      others: its further operands.
-      changes: of `Map.rebuilt`.
+      how: The transformation.
+      eqn: The operation.
+      value: The map.
+      windows: The windows along each axis of the operation, in its order.
+      what: Name of the operation, for findings.
+      *others: Its other operands.
+      **changes: Arguments of `Map.rebuilt`.
+
+    Returns:
+      The map, with its stride pending.
 
     Raises:
-      TransformError: windows that leave places out.
+      TransformError: The strided windows do not fit on the circle.
     """
     dims = _space_of(eqn, value)
     along = [windows[dim] for dim in dims]
@@ -54,7 +67,7 @@ def windowed(
     for dim, side, first, n, step in zip(dims, value.sides, value.first, seen, now, strict=True):
         low, size, stride = windows[dim].padding[0] - first, windows[dim].size, windows[dim].stride
         whole = how.circular or every(side, stride) == n
-        places = every(side, step) if whole else n * stride  # a pending stride needs all of the last block
+        places = every(side, step) if whole else n * stride  # a pending stride needs the whole last block
         amounts = low, (places - 1) * step + size - side - low
         if how.circular:
             array, amounts = _round_the_circle(array, dim, *amounts), (0, 0)
@@ -76,7 +89,9 @@ def _space_of(eqn: Any, value: Map) -> tuple[int, int]:
     rows, columns = value.space_dims()
     if rows is None or columns is None:
         raise TransformError(
-            eqn, "has windows over an axis in which rows or columns are merged", "Keep them apart"
+            eqn,
+            "has windows over an axis in which rows or columns are merged with other axes",
+            "Keep rows and columns as separate axes",
         )
     return rows, columns
 
@@ -84,14 +99,14 @@ def _space_of(eqn: Any, value: Map) -> tuple[int, int]:
 def _left_out(
     how: Transformation, eqn: Any, value: Map, along: Sequence[Window], seen: tuple[int, int]
 ) -> tuple[int, int]:
-    """How many places on the circle have no window because of its border; reports what the border changes."""
+    """The number of positions that have no window in the program. Reports effects of the border."""
     strides = both(lambda window: window.stride, along)
     circle = both(every, value.sides, strides)
     if any(n > c and stride > 1 for n, c, stride in zip(seen, circle, strides, strict=True)):
         raise TransformError(
             eqn,
-            f"samples {seen[0]} x {seen[1]} places of a circle that has {circle[0]} x {circle[1]}",
-            "Pad by less, so that the map's size is divided by the stride",
+            f"samples {seen[0]} x {seen[1]} positions of a circle that has {circle[0]} x {circle[1]}",
+            "Pad less, so that the output size is the map's size divided by the stride",
         )
     cut_off = both(every, value.cut_off, strides)
     trimmed = both(lambda c, n, cut: max(c - n - cut, 0), circle, seen, cut_off)
@@ -100,7 +115,7 @@ def _left_out(
             eqn,
             WHOLE,
             f"windows of {along[0].size} x {along[1].size} leave out the border",
-            'Pad circularly (padding="CIRCULAR"), or transform by shift_invariant',
+            'Pad circularly (padding="CIRCULAR"), or transform the network by shift_invariant',
         )
     how.padded(eqn, [amount for w in along for amount in (w.padding[0] - w.zeros, w.padding[1])])
     if how.subsamples:
@@ -109,7 +124,7 @@ def _left_out(
 
 
 def _round_the_circle(array: jax.Array, dim: int, low: int, high: int) -> jax.Array:
-    """`array` with its last `low` places before it and its first `high` behind; negative ones are cut off."""
+    """Pads circularly by `low` positions before and `high` after. Negative amounts cut positions off."""
     if low < 0 or high < 0:
         array, low, high = jnp.roll(array, low, dim), 0, low + high
     if high < 0:
@@ -119,20 +134,22 @@ def _round_the_circle(array: jax.Array, dim: int, low: int, high: int) -> jax.Ar
 
 @rule("conv_general_dilated")
 def convolution(how: Transformation, eqn: Any, value: Held, kernel: Held) -> list[Value]:
-    """On the circle, with its stride pending."""
+    """Runs on the circle, and its stride becomes pending."""
     value, kernel = _operands(how, eqn, value, kernel)
     return [_convolved(how, eqn, value, kernel, eqn.params["window_strides"])]
 
 
 def _operands(how: Transformation, eqn: Any, value: Held, kernel: Held) -> tuple[Map, Plain]:
     if not isinstance(value, Map) or not isinstance(kernel, Plain):
-        raise TransformError(eqn, "convolves by a map", "Convolve by a kernel that is no map of places")
+        raise TransformError(
+            eqn, "convolves with a map as the kernel", "Use a kernel that does not depend on the image"
+        )
     return how.settle(eqn, value), kernel
 
 
 @rule(SHORTCUT)
 def shortcut(how: Transformation, eqn: Any, value: Map, kernel: Plain) -> Sequence[Value]:
-    """Sampled first and convolved then, which costs less, where the two commute."""
+    """Samples first and convolves then, if the two commute. This costs less."""
     value, strides = how.settle(eqn, value), eqn.params["window_strides"]
     numbers = eqn.params["dimension_numbers"].lhs_spec[2:]
     by = both(lambda dim: strides[numbers.index(dim)], _space_of(eqn, value))
@@ -168,13 +185,13 @@ def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, strides
 
 
 def _check_axes(eqn: Any, value: Map, dims: Sequence[int]) -> None:
-    """Refuses a convolution whose windows are not along rows and columns, or that goes over images."""
+    """Refuses a convolution whose windows are not along rows and columns, or that mixes images."""
     if {*dims} != {*_space_of(eqn, value)} or eqn.params.get("batch_group_count", 1) != 1:
-        raise TransformError(eqn, "is no convolution over rows and columns", "Convolve over both")
+        raise TransformError(eqn, "is not a convolution over rows and columns", "Convolve over both")
 
 
 def _taps(value: Map, dims: Sequence[int]) -> list[int] | None:
-    """How many samples stand side by side for each place (`own.ideal_strided_taps`), where some do."""
+    """The number of taps per position in each dimension, after `own.ideal_strided_taps`. Otherwise None."""
     groups = [value.groups[dim] for dim in dims]
     if sorted(group[0] for group in groups) != sorted(value.space) or any(len(g) == 1 for g in groups):
         return None
@@ -183,7 +200,7 @@ def _taps(value: Map, dims: Sequence[int]) -> list[int] | None:
 
 @rule("reduce_window_max", "reduce_window_min", "reduce_window_sum")
 def pool(how: Transformation, eqn: Any, value: Map) -> list[Value]:
-    """On the circle, with its stride pending; one window over all places is invariant."""
+    """Runs on the circle, and its stride becomes pending. One window over all positions is invariant."""
     value, p = how.settle(eqn, value), eqn.params
     dims = _space_of(eqn, value)
     windows = dict(enumerate(map(Window, p["window_dimensions"], p["padding"], p["window_strides"])))
@@ -200,7 +217,7 @@ def pool(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 
 
 def _over_all(how: Transformation, eqn: Any, value: Map, dims: tuple[int, int]) -> Plain:
-    """One window over the whole map: invariant. Sums count the places that the program counts."""
+    """One window over the whole map. Sums are scaled to the number of positions in the program."""
     value, sizes = how.seen(eqn, value), list(eqn.params["window_dimensions"])
     for dim, side in zip(dims, value.sides, strict=True):
         sizes[dim] = side
@@ -210,7 +227,7 @@ def _over_all(how: Transformation, eqn: Any, value: Map, dims: tuple[int, int]) 
 
 @rule("depthwise_shifted_sum")
 def depthwise(how: Transformation, eqn: Any, value: Held, kernel: Held) -> list[Value]:
-    """This package's own depthwise convolution of [..., H, W, C]."""
+    """The depthwise convolution of this package, on `[..., H, W, C]`."""
     value, kernel = _operands(how, eqn, value, kernel)
     taps, amounts, dims = kernel.full(), eqn.params["amounts"], (value.ndim - 3, value.ndim - 2)
     _check_axes(eqn, value, dims)

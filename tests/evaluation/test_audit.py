@@ -484,7 +484,7 @@ def test_logits_have_no_such_row(draw):
     ("function", "shift", "operation", "reason"),
     [
         (pooled, (1, 1), "max_pool", "a strided max pool by 2 keeps frequencies that alias"),
-        (enlarged, (0.5, 0.5), "", "upsamples from fixed places, by no ideal filter"),
+        (enlarged, (0.5, 0.5), "", "upsamples from fixed positions without an ideal filter"),
         (nn.gelu, (0.5, 0), "gelu", "a non-linearity of unbounded band"),
         (lambda x: x * jnp.arange(8)[:, None], (1, 1), "mul", "combines a map with values that differ"),
     ],
@@ -498,8 +498,8 @@ def test_functions_between_layers_are_told_by_what_they_do(function, shift, oper
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (PolyphaseUpsample(2, BlurPool), "zeros between the samples follow shifts by whole places only"),
-        (MaxBlurPool(2, 2), "chooses samples: unbounded band"),
+        (PolyphaseUpsample(2, BlurPool), "zeros between the samples follow shifts by whole positions only"),
+        (MaxBlurPool(2, 2), "selects samples: unbounded band"),
         (BlurPool(2), "a blur before sampling by 2 keeps frequencies that alias"),
         (AdaptivePolyphase(2), "polyphase sampling follows shifts by whole places only"),
     ],

@@ -1,9 +1,9 @@
-"""What the small networks of these tests are made of."""
+"""Building blocks of the small networks in these tests."""
 
 import jax
 from jax import lax
 
-# Rounding of sums in another order, of numbers of size 1 to 10.
+# Tolerance: rounding of sums in another order, for numbers of size 1 to 10.
 CLOSE = 1e-5
 
 

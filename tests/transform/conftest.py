@@ -1,9 +1,9 @@
-"""Fixtures that tests of transformed functions share."""
+"""Shared fixtures for tests of transformed functions."""
 
 import pytest
 
 
 @pytest.fixture
 def k(draw):
-    """Kernels: [3, 3, 3, 4, 4]."""
+    """Three kernels, as an array [3, 3, 3, 4, 4]."""
     return draw(3, 3, 3, 4, 4) / 6

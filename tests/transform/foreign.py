@@ -1,8 +1,8 @@
-"""Networks that others wrote, in five frameworks, with weights and statistics that make their answers differ.
+"""Networks from five other libraries, with random weights, whose logits differ between images.
 
-As their frameworks initialise them they would show nothing: the logits of a fresh Haiku ResNet are exactly 0,
-and the statistics are those of no image. So parameters are drawn here (compiling an initialisation takes ten
-times as long), and statistics come from one pass in training.
+Freshly initialised networks are useless here: the logits of a fresh Haiku ResNet are exactly 0, and its batch
+statistics come from no image. So parameters are random (compiling an initialisation takes ten times as long),
+and batch statistics come from one training pass.
 """
 
 import functools
@@ -22,7 +22,7 @@ TRAINING_IMAGES = 8
 
 
 class Foreign(NamedTuple):
-    """A network in use: `f(variables, images)` are its logits."""
+    """A network in evaluation. `f(variables, images)` returns its logits."""
 
     name: str
     f: Callable[[Any, jax.Array], jax.Array]
@@ -33,7 +33,7 @@ class Foreign(NamedTuple):
 
 @functools.cache
 def foreign(name: str) -> Foreign:
-    """The network of a name of `FOREIGN`, built once a process, with two images."""
+    """Builds a network of `FOREIGN`, once per process, with two images."""
     network = FOREIGN[name](name)
     logits = np.asarray(jax.jit(network.f)(network.variables, network.images))
     assert np.isfinite(logits).all(), f"{name}: logits are not finite"
@@ -48,7 +48,7 @@ def drawn(seed: int, count: int, side: int) -> jax.Array:
 
 
 def filled(shapes: Any, output_axis: int = -1) -> Any:
-    """Arrays of these shapes: kernels that keep the size of maps, scales near 1, other vectors near 0."""
+    """Random arrays: kernels that keep the norm of maps, scales near 1, other vectors near 0."""
     random = np.random.default_rng(0)
 
     def array(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -63,7 +63,7 @@ def filled(shapes: Any, output_axis: int = -1) -> Any:
 
 
 def haiku(network: Callable[[], Callable[..., jax.Array]], name: str, *, side: int = 64) -> Foreign:
-    """A Haiku network that `network` makes, called as (images, is_training)."""
+    """The Haiku network made by `network`, called with (images, is_training)."""
     module = hk.without_apply_rng(hk.transform_with_state(lambda x, training: network()(x, training)))
 
     def f(variables: Any, images: jax.Array) -> jax.Array:
@@ -83,7 +83,7 @@ def haiku(network: Callable[[], Callable[..., jax.Array]], name: str, *, side: i
 
 
 def haiku_residual(activation: Callable[[jax.Array], jax.Array]) -> Callable[..., jax.Array]:
-    """A residual network without a maximum pool, which no fractional shift commutes with."""
+    """A residual network without a max pool, because a max pool does not commute with fractional shifts."""
 
     def normalized(x: jax.Array, training: bool) -> jax.Array:
         return hk.BatchNorm(create_scale=True, create_offset=True, decay_rate=0.9)(x, training)
@@ -116,7 +116,7 @@ def linen_resnet(name: str) -> Foreign:
 
 
 def linen_vgg(name: str) -> Foreign:
-    """flaxmodels' VGG-16 without its linear layers, which flatten the map: its mean instead."""
+    """flaxmodels' VGG-16. A mean over positions replaces the linear layers, which flatten the map."""
     module, images = flaxmodels.VGG16("logits", None, include_head=False), drawn(0, 2, 32)
 
     def f(variables: Any, images: jax.Array) -> jax.Array:
@@ -127,7 +127,7 @@ def linen_vgg(name: str) -> Foreign:
 
 
 def equinox_network(key: jax.Array) -> eqx.nn.Sequential:
-    """Convolutions, a maximum pool and a linear layer, of one image [C, H, W]."""
+    """Convolutions, a max pool and a linear layer, for one image [C, H, W]."""
     return eqx.nn.Sequential(
         [
             eqx.nn.Conv2d(3, 8, 3, padding=1, key=key),
@@ -143,7 +143,7 @@ def equinox_network(key: jax.Array) -> eqx.nn.Sequential:
 
 
 def equinox(name: str) -> Foreign:
-    """`equinox_network` of a batch [N, C, H, W], by `jax.vmap`."""
+    """`equinox_network` for a batch [N, C, H, W], by `jax.vmap`."""
     shapes, others = eqx.partition(
         eqx.filter_eval_shape(equinox_network, jax.random.key(0)),
         lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct),
@@ -157,7 +157,7 @@ def equinox(name: str) -> Foreign:
 
 
 class NnxResidual(nnx.Module):
-    """A residual network without a maximum pool, in `flax.nnx`."""
+    """A residual network without a max pool, in `flax.nnx`."""
 
     def __init__(self, rngs: nnx.Rngs):
         norm = functools.partial(nnx.BatchNorm, momentum=0.0, rngs=rngs)
@@ -176,7 +176,7 @@ class NnxResidual(nnx.Module):
 
 
 def nnx_residual(name: str) -> Foreign:
-    """`NnxResidual`, with its state outside."""
+    """`NnxResidual`, split into definition and state."""
     network = nnx.eval_shape(lambda: NnxResidual(nnx.Rngs(0)))
     network.train()
     definition, shapes = nnx.split(network)
@@ -196,7 +196,7 @@ def nnx_residual(name: str) -> Foreign:
 
 
 def plain_lax(name: str) -> Foreign:
-    """A function of `jax.lax` alone."""
+    """A network written with `jax.lax` only."""
     kernels = {"stem": (3, 3, 3, 8), "deep": (3, 3, 8, 16), "short": (1, 1, 8, 16), "head": (16, CLASSES)}
     weights = filled({key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in kernels.items()})
 

@@ -1,6 +1,6 @@
-"""Random programs of images: seeded compositions of what people write in networks.
+"""Random programs of images: seeded compositions of operations that occur in networks.
 
-Channels stay 4 and sides small, so that the same few operations are compiled again and again.
+There are always 4 channels and sides are small, so that few distinct operations are compiled.
 """
 
 from collections.abc import Callable
@@ -34,12 +34,13 @@ clipped_gradient.defvjp(lambda x: (clipped_gradient(x), x), lambda x, dy: (jnp.w
 
 
 class Drawn:
-    """Draws the steps of a program; every step takes [N, H, W, 4] to maps of the same kind.
+    """Draws the steps of a program. Input and output of every step are maps [N, H, W, 4].
 
     Attributes:
-      circular: whether the program is to follow whole pixels: strides divide the map, nothing depends on the
-        place, and no two phases have the same norm because a step gives ones and zeros.
-      shape: of the map that the next step gets.
+      circular: Whether the program must be equivariant to whole-pixel shifts. Then strides divide the map,
+        nothing depends on the position, and no step outputs only ones and zeros, which would give several
+        phases the same norm.
+      shape: Shape of the next step's input.
     """
 
     def __init__(self, seed: int, circular: bool = False) -> None:
@@ -55,7 +56,7 @@ class Drawn:
         return jnp.asarray(self.rng.standard_normal(shape) / np.sqrt(fan_in), jnp.float32)
 
     def step(self, depth: int = 0) -> Step:
-        """A step that this map is large enough for."""
+        """Draws a step for which the map is large enough."""
         shape = self.shape
         while True:
             kinds = FLAT if depth > 1 else FLAT + NESTED
@@ -66,7 +67,7 @@ class Drawn:
             self.shape = shape
 
     def same(self, depth: int) -> Step:
-        """A step that keeps the shape."""
+        """Draws a step that keeps the shape."""
         shape = self.shape
         while True:
             made = self.step(depth)
@@ -82,7 +83,7 @@ def conv(d: Drawn, depth: int) -> Step:
         d.one(1, 1, 2),
         d.one(1, 2, 4),
     )
-    if min(d.shape[1:3]) == 1:  # every second place of one is it, but on another grid
+    if min(d.shape[1:3]) == 1:  # a stride would not change a single row, but its grid
         stride = 1
     padding = d.one("SAME", "VALID", ((1, 0), (0, 2)), ((size // 2, size // 2),) * 2)
     kernel, order = d.weights(size, size, CHANNELS // groups, CHANNELS), d.one("NHWC", "NCHW")
@@ -234,7 +235,7 @@ def shortcut(d: Drawn, depth: int) -> Step:
 
 
 def blocks(d: Drawn, depth: int) -> Step:
-    if min(d.shape[1:3]) < 4:  # of a 2 x 2 map one block is left, and who knows which axis its rows are
+    if min(d.shape[1:3]) < 4:  # after a 2 x 2 map's only block, the axis of rows is ambiguous
         return lambda x: x
     w = d.weights(4 * CHANNELS, CHANNELS)
 
@@ -287,7 +288,7 @@ NESTED = [residual, residual, loop, branch, called]
 
 
 def program(seed: int, circular: bool = False) -> tuple[Callable[[jax.Array], Any], jax.Array]:
-    """A function of images and images for it."""
+    """A random function of images, and images for it."""
     drawn = Drawn(seed, circular)
     images = drawn.weights(*drawn.shape) * 10
     steps = [drawn.step() for _ in range(drawn.rng.integers(3, 8))]
@@ -308,7 +309,7 @@ def program(seed: int, circular: bool = False) -> tuple[Callable[[jax.Array], An
 
 
 def one_by_one(program: Any, *arrays: jax.Array) -> list[jax.Array]:
-    """The results of a closed jaxpr, operation by operation, so that no compiler fuses any two of them."""
+    """Evaluates a closed jaxpr operation by operation, so that no operations are fused."""
     return _run(program.jaxpr, program.consts, arrays)
 
 
@@ -344,7 +345,7 @@ def _results(eqn: Any, values: list[Any]) -> list[Any]:
         "div",
         "max",
         "min",
-    ):  # a division by one number is XLA's product
+    ):  # XLA turns a division by a scalar into a product
         values = [jnp.broadcast_to(value, eqn.outvars[0].aval.shape) for value in values]
     y = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(p))
     return y if eqn.primitive.multiple_results else [y]

@@ -1,4 +1,4 @@
-"""Audits of networks of others: the numbers break where `check` says, and nowhere once transformed."""
+"""Audits of networks of other libraries: they break where `check` says, and not after transformation."""
 
 import flax.linen as nn
 import jax
@@ -30,7 +30,7 @@ def test_the_first_break_is_what_check_finds_first(name, path):
     first = next(layer for layer in found.layers if layer.state == "breaks")
     assert (first.path, first.operation, first.where) == (path, findings[0].operation, findings[0].where)
     assert found.first_break == (path or first.name) and findings[0].reason in found.finding
-    assert first.after > 1e-3 and found.layers[-1].after > 1e-3  # errors of rounding are 1e-16
+    assert first.after > 1e-3 and found.layers[-1].after > 1e-3  # rounding errors are 1e-16
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Networks by name: a warning says what is left where an exact sampler alone does not make them exact."""
+"""Networks built by name: a warning lists what breaks the invariance of an exact sampler."""
 
 import re
 import warnings
@@ -22,14 +22,14 @@ STRIDE = "a strided convolution by 2 keeps frequencies that alias"
 
 
 class Chosen(layers.AdaptivePolyphase):
-    """A sampler of somebody's own."""
+    """A custom sampler."""
 
 
 LEFT = [
     (
         "vgg11",
         {"sampler": "polyphase", "padding": "circular"},
-        ["VGG/pool0/sampler: continues a map of which"],
+        ["VGG/pool0/sampler: continues a map from which"],
     ),
     ("vgg11", {"sampler": "learned_polyphase", "padding": "CIRCULAR"}, ["VGG/classifier: flattens rows"]),
     ("alexnet", {"sampler": "polyphase"}, [f"AlexNet/conv1: {STRIDE}", "and 2 more"]),
@@ -60,9 +60,9 @@ LEFT = [
 
 @pytest.mark.parametrize(("name", "options", "said"), LEFT)
 def test_what_is_left_is_named(name, options, said):
-    with pytest.warns(UserWarning, match="though its sampler is exact") as told:
+    with pytest.warns(UserWarning, match="although its sampler is exact") as told:
         create_model(name, **options)
-    (warning,) = told  # one, and at the line that asked
+    (warning,) = told
     assert warning.filename == __file__
     text = str(warning.message)
     assert text.startswith(f"{name} with these options is not invariant") and "resnet50_aps" in text
@@ -106,7 +106,7 @@ def test_logits_change_where_it_warns_and_nowhere_else(padding):
         jnp.abs(logits(jnp.roll(images, (1, 3), (1, 2))) - logits(images)).max()
         / jnp.abs(logits(images)).max()
     )
-    # The same sums of float32 in another order, or a border that is another one.
+    # Either the same float32 sums in another order, or a different border.
     assert change > 1e-2 if told else change < 1e-5
     assert bool(told) == (padding == "ZERO")
 
@@ -115,11 +115,11 @@ def test_networks_by_their_own_names_cost_nothing(monkeypatch):
     monkeypatch.setattr(building, "check", None)
     create_model("vgg11", num_classes=7)
     create_model("convnext_afc_tiny", num_classes=7, drop_path_rate=0.1, precision="highest")
-    models.create_model("vgg11", sampler="polyphase")  # of checkpoints and converted weights
+    models.create_model("vgg11", sampler="polyphase")  # as for checkpoints and converted weights
 
 
 class Noisy(layers.AdaptivePolyphase):
-    """Wants random numbers in evaluation too."""
+    """Needs random keys in evaluation, too."""
 
     def choose(self, components, *how):
         self.make_rng("mine")
@@ -127,11 +127,11 @@ class Noisy(layers.AdaptivePolyphase):
 
 
 class Small(nn.Module):
-    """Takes maps of one size only."""
+    """Accepts maps of one size only."""
 
     def __call__(self, x):
         if x.shape[1] != 5:
-            raise ShapeError("this layer takes maps of 5 x 5")
+            raise ShapeError("this layer expects maps of 5 x 5")
         return x
 
 
@@ -157,11 +157,11 @@ def test_training_warns_as_well():
         warnings.simplefilter("error")
         check_network(config)
     config.model.options.padding = "ZERO"
-    with pytest.warns(UserWarning, match=f"though its sampler is exact(.|\n)*{PADS}"):
+    with pytest.warns(UserWarning, match=f"although its sampler is exact(.|\n)*{PADS}"):
         check_network(config)
 
 
-# Words of padding: Flax's, in any case.
+# Padding words are those of Flax, in upper or lower case.
 
 
 @pytest.mark.parametrize(

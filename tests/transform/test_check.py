@@ -1,4 +1,4 @@
-"""What `check` finds in a program, against what shifts do to its results."""
+"""Compares the findings of `check` with the measured effect of shifts."""
 
 import time
 
@@ -29,7 +29,7 @@ def mean(x):
 
 
 def layer(module):
-    """A layer with its initial parameters."""
+    """A layer with initial parameters."""
 
     def call(x):
         variables = module.init(jax.random.key(0), jnp.zeros(x.shape, x.dtype))
@@ -64,7 +64,7 @@ def there_and_back(x, by=None):
 
 
 def by_taps(x):
-    """An ideal sampler before a convolution, as one operation that lays taps side by side."""
+    """An ideal sampler before a convolution, as one operation that returns the taps of each window."""
     sampled = ops.resample.ideal_strided_taps(x, 2, taps=2)
     return ops.conv2d(sampled, jnp.asarray(TAPS, x.dtype), 2, "VALID")
 
@@ -79,7 +79,7 @@ def lowpass_quadratic(x):
 
 NOTHING, WHOLE, FRACTIONS = "", "whole pixels", "fractions"
 
-# Functions of images, and the least shifts that change their results.
+# Functions of images, and the smallest kind of shift that changes their results.
 CASES = {
     "mean": (lambda x: mean(conv(x)), NOTHING),
     "a strided slice": (lambda x: mean(conv(x)[:, ::2, ::2] ** 3), WHOLE),
@@ -138,7 +138,7 @@ CASES = {
 
 
 def band_limited(x):
-    """Without the frequencies at half the sides, which no shift by fractions keeps."""
+    """Removes the Nyquist frequency, which shifts by fractions of a pixel do not keep."""
     return ops.resample.remove_nyquist(x)
 
 
@@ -155,7 +155,7 @@ def test_findings_are_what_shifts_change(name, draw, x64):
         return max(float(abs(y - still).max() / abs(still).max()) for y in moved)
 
     by_whole, by_fractions = change((1.0, 0.0), (5.0, 3.0)), change((0.5, 0.0), (0.3, 2.7))
-    # Rounding of float64 through some hundred sums is 1e-13; what aliases changes by far more.
+    # float64 rounding after about a hundred sums is 1e-13. Aliases cause far larger changes.
     assert (by_whole > 1e-7) == (least == WHOLE) and (by_whole < 1e-11) == (least != WHOLE)
     assert (by_fractions > 1e-7) == (least != NOTHING) and (by_fractions < 1e-11) == (least == NOTHING)
     assert bool(check(f, images)) == (least == WHOLE)
@@ -166,7 +166,7 @@ def test_findings_are_what_shifts_change(name, draw, x64):
 
 
 def line_of(text: str) -> str:
-    """Of the first line of this file that contains `text`, as findings name it."""
+    """The first line of this file that contains `text`, in the format of findings."""
     lines = open(__file__).read().splitlines()
     return f"{__file__}:{next(number for number, line in enumerate(lines, 1) if text in line)}"
 
@@ -246,13 +246,14 @@ def test_the_table_has_a_line_once(monkeypatch):
 
 def attention(x):
     tokens = x.reshape(x.shape[0], -1, x.shape[-1])
-    scores = tokens @ tokens.swapaxes(1, 2)  # between places
+    scores = tokens @ tokens.swapaxes(1, 2)  # between positions
     return (jax.nn.softmax(scores, -1) @ tokens).mean(1)
 
 
-def test_attention_between_places_is_found():
+def test_attention_between_positions_is_found():
     (found,) = check(attention, IMAGES)
-    assert found.where == line_of("# between places") and "relates every place to every other" in found.reason
+    assert found.where == line_of("# between positions")
+    assert "relates every position to every other" in found.reason
 
 
 def test_what_reaches_a_refused_operation_is_told_as_well():
@@ -340,9 +341,9 @@ def test_this_packages_networks(options, reasons):
     ("arguments", "options", "message"),
     [
         ((IMAGES,), {"shifts": "half"}, "unknown kind of shifts 'half'"),
-        ((IMAGES,), {"argnums": 1}, "names the images among the positional arguments, of which there are 1"),
-        ((3.0,), {}, "names no array"),
-        ((IMAGES,), {"spatial_axes": (1, 4)}, "are to be rows and columns of the images"),
+        ((IMAGES,), {"argnums": 1}, "argnums=1 is out of range: there are 1 positional"),
+        ((3.0,), {}, "contains no array"),
+        ((IMAGES,), {"spatial_axes": (1, 4)}, "are not two axes of the images"),
     ],
 )
 def test_mistakes_are_explained(arguments, options, message):
@@ -370,7 +371,7 @@ def test_a_resnet50_takes_two_seconds(make):
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(init, jax.random.key(0), images)
     seconds = []
-    for _ in range(2):  # the better one: the garbage of other tests may be collected meanwhile
+    for _ in range(2):  # keep the faster run: garbage of other tests may be collected during one
         start = time.process_time()
         assert check(apply, variables, images, argnums=1, shifts="fractions")
         seconds.append(time.process_time() - start)

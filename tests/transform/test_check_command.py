@@ -1,4 +1,4 @@
-"""`python -m aliasfree_jax check`: what it prints, and its status."""
+"""`python -m aliasfree_jax check`: its output and exit status."""
 
 import pytest
 
@@ -113,7 +113,7 @@ def test_findings_end_with_1(line, printed, nets, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ([], "nothing to check: name my_file.py:make_network"),
+        ([], "nothing to check. Pass my_file.py:make_network"),
         (["resnet18_ap"], "'resnet18_ap' is neither my_file.py:make_network nor a network of this package"),
         (["nowhere.py:make"], "there is no file nowhere.py"),
         (["nets.py:make_networks"], "unknown function 'make_networks'. Did you mean 'make_network'"),

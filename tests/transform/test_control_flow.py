@@ -1,4 +1,4 @@
-"""Loops, branches, calls and derivatives of their own carry maps."""
+"""Maps pass through loops, branches, calls and functions with custom derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from aliasfree_jax.transform import shift_invariant
 
 
 def by_hand(body):
-    """A twin without control flow, of three blocks."""
+    """The same network of three blocks, without control flow."""
 
     def f(x, k):
         x = jax.nn.relu(conv(x, k[0], 2))
@@ -38,7 +38,7 @@ def scanned(x, k):
 
 
 def scan_of_several(x, k):
-    """A counter and a plain zero that becomes a map are carried beside the map."""
+    """Besides the map, the loop carries a counter, and a plain zero that becomes a map."""
     x = jax.nn.relu(conv(x, k[0], 2))
 
     def body(state, kernel):
@@ -154,7 +154,7 @@ def test_control_flow_computes_what_the_unrolled_program_does(f, k, draw):
 
 
 def test_sampling_within_a_scan_over_images_of_one_size(k, draw):
-    """Each turn samples its own images at phases of their own."""
+    """Each iteration samples its images at its own phases."""
     images = draw(3, 1, 8, 8, 4)
 
     def f(x):
@@ -195,7 +195,7 @@ limited.defvjp(lambda x: (x, None), lambda _, dy: (dy / jnp.linalg.norm(dy),))
 @pytest.mark.parametrize("sampler", ["polyphase", {"name": "blur", "kernel_size": 3}], ids=str)
 @pytest.mark.parametrize("name", ["jvp", "vjp"])
 def test_derivatives_of_their_own_with_a_stride_pending(name, sampler, k, draw):
-    """The rules run on the full-resolution map, where the functions are applied."""
+    """The derivatives run on the full-resolution map, as the functions do."""
     rule = bounded if name == "jvp" else lambda x: quiet(x, 1.5)
     images = 2 * draw(2, 8, 8, 4)
 
@@ -218,10 +218,10 @@ def test_derivatives_of_their_own_with_a_stride_pending(name, sampler, k, draw):
 
 
 def test_a_gradient_that_is_no_function_of_each_element(k, draw):
-    """It is that of the sampled map."""
+    """The gradient is computed on the sampled map."""
     images = draw(2, 8, 8, 4)
 
-    def f(x, error):  # which differs from place to place, so that it is added to the sampled map
+    def f(x, error):  # `error` differs between positions, so it is added to the sampled map
         return head(conv(conv(x, k[0], 2) + error, k[1]))
 
     def of(f, *arguments):

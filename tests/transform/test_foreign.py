@@ -1,4 +1,4 @@
-"""The networks of others are worth a test: their answers differ (`test_others`: and shifts change them)."""
+"""Checks the networks of other libraries before `test_others` uses them: logits differ between images."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""With subsampling and the network's own padding, the transformed function computes the same bits."""
+"""With sampler "subsample" and the program's padding, the transformed function returns identical bits."""
 
 import dataclasses
 from typing import Any
@@ -35,14 +35,14 @@ def with_gradient(f):
     return both
 
 
-# Without optimisation: what is fused with what would decide the last bits.
+# Without optimisation, because fusion changes the last bits.
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 
 def differ(f, g, x) -> bool:
-    """Whether two functions compute other bits.
+    """Whether the results of two functions differ in any bit.
 
-    One compiled program is quick, but some fusions differ; then each operation is compiled alone.
+    One compiled program is fast, but some fusions differ. Then each operation is compiled separately.
     """
     if same_bits(*jax.jit(lambda x: (f(x), g(x)), compiler_options=UNOPTIMISED)(x)):
         return False
@@ -50,16 +50,16 @@ def differ(f, g, x) -> bool:
 
 
 def close(a: Any, b: Any) -> bool:
-    """The same gradient, but for the order in which those of one map add up.
+    """Whether two gradients are equal, up to the order of summation.
 
-    Those from within one `jit` of the program add up first, which the transformation looks into. A norm over
-    a single value has the gradient 0, and of it only the rounding of its parts.
+    Gradients from inside a `jit` are summed first, and the transformation removes such calls. The gradient of
+    a norm over a single value is 0 plus rounding.
     """
     return np.allclose(a, b, rtol=0, atol=2e-6 * max(np.abs(a).max(), 0.1), equal_nan=True)
 
 
 def gradients_differ(f, g, x) -> bool:
-    """As `differ`: where the function jumps, so may a gradient that is rounded otherwise."""
+    """Like `differ`, for gradients. They may differ where the function jumps, because of rounding."""
     f, g = with_gradient(f), with_gradient(g)
     if close(*jax.jit(lambda x: (f(x)[0], g(x)[0]), compiler_options=UNOPTIMISED)(x)):
         return False
@@ -67,7 +67,7 @@ def gradients_differ(f, g, x) -> bool:
 
 
 def generated_differ(seed: int) -> bool:
-    """Whether a generated program and its transformation differ; of every fifth, their gradients too."""
+    """Whether a generated program and its transformation differ. Gradients are compared for every fifth."""
     f, images = program(seed)
     g = shift_invariant(f, **identity)
     if seed % 5 == 0 and "while[" not in str(jax.make_jaxpr(f)(images)):  # a while loop has no gradient
@@ -101,7 +101,7 @@ def test_the_comparison_can_fail(draw):
 
 
 RESNET = {"depths": (1, 1), "widths": (8, 16)}
-# Stride 2 on the CPU has forms of its own: depthwise sums, patches, batches in pieces.
+# On the CPU, stride 2 uses special methods: depthwise sums, patches, batches in pieces.
 NETWORKS = {
     "resnet20_cifar": RESNET,
     "resnet18": RESNET,

@@ -1,4 +1,4 @@
-"""Other orders of axes and other ways to write a layer are the same network."""
+"""Other orders of axes and other ways to write a layer give the same network."""
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ def space_to_depth(x, k):
 
 
 def patches_of_two(x, k):
-    """The same as a convolution of stride 2."""
+    """`space_to_depth` written as a convolution of stride 2."""
     kernel = k[:, :, 0].reshape(-1, 4)[:16].reshape(2, 2, 4, 4)
     return head(conv(conv(x, kernel, 2, "VALID"), k[1], 2))
 
@@ -143,7 +143,7 @@ def focus(x, k):
 
 @pytest.mark.parametrize("f", [space_to_depth, focus])
 def test_space_to_depth_has_a_phase(f, k, draw):
-    """All four phases have the same samples, in another order: the first sample of the blocks decides."""
+    """All four phases have the same samples in another order, so the first sample of each block decides."""
     images = draw(3, 16, 16, 4)
     moved = [jnp.roll(images, shift, (1, 2)) for shift in [(0, 0), (1, 0), (0, 1), (3, -5)]]
     logits = jax.jit(shift_invariant(f))(jnp.concatenate(moved), k).reshape(4, 3, -1)
@@ -155,7 +155,7 @@ def test_space_to_depth_has_a_phase(f, k, draw):
 
 
 def test_images_of_a_loop_stay_images(k, draw):
-    """Behind `lax.map` every image chooses a phase of its own."""
+    """After `lax.map`, every image chooses its own phase."""
     images = draw(4, 16, 16, 4)
     images = jnp.concatenate([images, jnp.roll(images, (1, 0), (1, 2)), jnp.roll(images, (2, 1), (1, 2))])
 
@@ -188,7 +188,7 @@ def test_other_ways_to_write_a_layer(f, twin, sampler, k, draw):
 
 
 def test_one_image_is_any_number_of_images(k, draw):
-    """An axis of length 1 may go and come back, in front of rows and of other axes."""
+    """An axis of length 1 may be removed and restored, before rows and before other axes."""
     image = draw(1, 16, 16, 4)
 
     def f(x):

@@ -1,4 +1,4 @@
-"""Transformed plain networks are this package's native ones, with the same variables."""
+"""Transformed plain networks equal this package's shift-invariant networks with the same variables."""
 
 import functools
 
@@ -14,15 +14,15 @@ from aliasfree_jax.transform import TransformError, shift_invariant
 
 BLUR = {"name": "blur", "kernel_size": 3}
 SAMPLERS = [BLUR, "polyphase", "ideal"]
-# Rounding of sums in another order, through at most 20 layers; measured 4e-7 and 1e-15.
+# Rounding of sums in another order after at most 20 layers. Measured: 4e-7 and 1e-15.
 CLOSE = {"float32": 1e-6, "float64": 1e-12}
 
 TINY = {"num_classes": 10, "depths": (1, 1, 1), "widths": (8, 12, 16)}
 STAGES4 = {"num_classes": 10, "depths": (1, 1, 1, 1), "widths": (8, 8, 12, 12)}
 STEM = {"name": "image", "pool_size": 3, "pool_padding": "CIRCULAR"}
 CIRCULAR = {"padding": "CIRCULAR"}
-# Plain network, its options, what makes it native, side of the images, and by how many pixels the native
-# one's circular 4 x 4 windows lie before the plain one's, which begin at the sample.
+# Plain network, its options, the options of the shift-invariant network, side of the images, and the offset
+# in pixels between the circular 4 x 4 windows of the two networks.
 NETWORKS = {
     "cifar": ("resnet20_cifar", TINY, CIRCULAR, 16, 0),
     "basic": ("resnet18", STAGES4, {**CIRCULAR, "stem": STEM}, 32, 0),
@@ -43,7 +43,7 @@ def relative(a, b) -> float:
 
 @pytest.fixture
 def compared(randomised, draw):
-    """The relative difference of the two networks' logits."""
+    """Computes the relative difference of the two networks' logits."""
 
     def difference(kind: str, sampler, batch: int) -> float:
         name, options, native_options, side, lead = NETWORKS[kind]
@@ -79,7 +79,7 @@ def test_in_larger_batches(kind, sampler, compared):
 
 
 class Twin:
-    """What a network written by hand for the circle is made of."""
+    """Layers of a handwritten network with circular padding."""
 
     def __init__(self, variables, sampler):
         self.variables, self.sampler = variables, sampler
@@ -115,13 +115,13 @@ class Twin:
 
 
 def of_squares(x, size, combine):
-    """Of `size` x `size` windows that begin at each place."""
+    """Combines the `size` x `size` window that begins at each position."""
     rows = functools.reduce(combine, [jnp.roll(x, -i, 1) for i in range(size)])
     return functools.reduce(combine, [jnp.roll(rows, -i, 2) for i in range(size)])
 
 
 def densenet(variables, images, sampler):
-    """The first to settle is the map that a convolution takes; the concatenation follows its phase."""
+    """The input of a convolution is sampled first. The concatenation follows its phase."""
     t, relu = Twin(variables, sampler), jax.nn.relu
     x, _ = t.sampled(relu(t.norm(t.conv(images, "stem_conv"), "stem_norm")))
     x = of_squares(jnp.roll(x, (1, 1), (1, 2)), 3, jnp.maximum)
@@ -183,7 +183,7 @@ def test_networks_that_flatten_their_maps_are_refused(name):
     network = create_model(name, num_classes=10)
     images = jnp.zeros((1, 224, 224, 3))
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
-    # AlexNet's pools leave a border out before they spread the rest.
+    # AlexNet's pools leave the border out, and adaptive pooling follows.
     why = (
         "a linear layer on a flattened map|flattens rows or columns|upsamples a map whose border was left out"
     )

@@ -1,4 +1,4 @@
-"""Which strided 1 x 1 convolutions are those of a shortcut, and what becomes of them."""
+"""Strided 1 x 1 convolutions of shortcuts: how they are found, and where they run."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ POINT = KERNELS[:1, :1]
 
 
 def normed(x):
-    """As batch norm in training."""
+    """Batch norm in training."""
     mean = x.mean((0, 1, 2))
     return (x - mean) * lax.rsqrt(jnp.var(x, axis=(0, 1, 2)) + 1e-5) * 2.0 + 0.5
 
@@ -54,11 +54,11 @@ FOUND = {
 def test_shortcuts_are_found(f, count):
     program = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(SHAPE, jnp.float32))
     assert len(shortcuts(program.jaxpr, [True])) == count
-    assert not shortcuts(program.jaxpr, [False]), "of no map there is nothing to sample"
+    assert not shortcuts(program.jaxpr, [False]), "plain arrays are not sampled"
 
 
 def rows_convolved(f):
-    """The sides of the maps that 1 x 1 convolutions of the compiled function run on."""
+    """The side of the input map of each 1 x 1 convolution in the program."""
     program = jax.make_jaxpr(f)(jax.ShapeDtypeStruct(SHAPE, jnp.float32))
     return [
         eqn.invars[0].aval.shape[1]
@@ -74,7 +74,7 @@ def test_they_run_on_the_coarse_grid(sampler):
 
 
 def test_the_main_branch_decides(draw):
-    """Where the shortcut is added first, too; so both are the network whose shortcut samples by itself."""
+    """The result does not depend on which operand of the sum is written first."""
     images = draw(*SHAPE)
 
     def swapped(x):
@@ -83,13 +83,13 @@ def test_the_main_branch_decides(draw):
     here = np.asarray(shift_invariant(block)(images))
     np.testing.assert_allclose(shift_invariant(swapped)(images), here, atol=1e-6)
     moved = np.asarray(shift_invariant(block)(jnp.roll(images, (1, 3), (1, 2))))
-    # Sums over all places of float32 numbers of size 1.
+    # Sums of float32 numbers of size 1 over all positions.
     np.testing.assert_allclose(moved.sum((1, 2)), here.sum((1, 2)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("inside_jit", [True, False])
 def test_constants_of_one_shape_are_told_apart(inside_jit, draw):
-    """Two branches that differ in their constants alone: the same one decides, whichever is written first."""
+    """Two branches differ only in their constants: the same one decides, in either order."""
     images, kernels = draw(32, 8, 8, 4), list(jnp.asarray(draw(2, 3, 3, 4, 4)))
 
     def branch(x, kernel):

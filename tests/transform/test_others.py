@@ -1,4 +1,4 @@
-"""Networks that others wrote, transformed: they become invariant, which as they are they are not."""
+"""Networks of other libraries are invariant after transformation, and not before."""
 
 import functools
 
@@ -11,17 +11,17 @@ from foreign import ACTIVATIONS, FOREIGN, WITHOUT_MAX_POOL, foreign
 from aliasfree_jax import Oversample, shift_invariant
 from aliasfree_jax.ops import fractional_shift, remove_nyquist
 
-# Float32 rounding (6e-8) through some fifty layers, each of which may double it only now and then.
+# float32 rounding (6e-8) after about fifty layers.
 EXACT = 1e-5
-WHOLE = ((1, 3), (-2, 7), (5, 0))  # as many as fractions: batches of one size
+WHOLE = ((1, 3), (-2, 7), (5, 0))  # equally many as FRACTIONS, so that batches have one size
 FRACTIONS = ((1.0, 3.0), (0.5, 0.5), (1 / 3, 7.137))
 
 
 def changes(network, f, shifts):
-    """Of the logits of both images under each of the shifts, relative to the logits."""
+    """The change of both images' logits under each shift, relative to the norm of the logits."""
     channels_last = network.spatial_axes == (1, 2)
     images = network.images if channels_last else network.images.transpose(0, 2, 3, 1)
-    images = remove_nyquist(images)  # no shift by a fraction keeps that frequency
+    images = remove_nyquist(images)  # fractional shifts do not keep that frequency
     moved = [fractional_shift(images, jnp.tile(jnp.asarray(shift, jnp.float32), (2, 1))) for shift in shifts]
     if all(float(s).is_integer() for shift in shifts for s in shift):
         moved = [jnp.roll(images, tuple(map(int, shift)), (1, 2)) for shift in shifts]

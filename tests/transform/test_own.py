@@ -1,4 +1,4 @@
-"""This package's own operations in a transformed function: they stay as they are."""
+"""The transformation does not change this package's operations."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ FUNCTIONS = {
 def test_they_stay(name, batch, draw):
     f, images = FUNCTIONS[name], draw(batch, 12, 12, 3)
     for padding in ("circular", None):
-        # Rounding of float32: a mixture of components, elsewhere compiled, sums in another order.
+        # float32 rounding: sums in another order.
         transformed = shift_invariant(f, padding=padding)(images)
         np.testing.assert_allclose(transformed, f(images), rtol=1e-5, atol=1e-6)
 
@@ -54,15 +54,15 @@ def test_a_stride_before_them_is_settled(draw):
     images = draw(2, 16, 16, 3)
     transformed = shift_invariant(lambda x: unet(jax.nn.relu(conv(x, 2))).mean((1, 2)))
     moved = transformed(jnp.roll(images, (1, 3), (1, 2)))
-    # Sums in another order: rounding of float32.
+    # float32 rounding: sums in another order.
     np.testing.assert_allclose(moved, transformed(images), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("f", "message"),
     [
-        (lambda x: ops.ideal_downsample(x.swapaxes(1, 3)), "takes other axes for rows and columns"),
-        (lambda x: ops.ideal_downsample(x[:, 2:]), "it uses 10 x 12 places of a map"),
+        (lambda x: ops.ideal_downsample(x.swapaxes(1, 3)), "expects rows and columns on other axes"),
+        (lambda x: ops.ideal_downsample(x[:, 2:]), "it uses 10 x 12 positions of a map"),
         (lambda x: x + ops.ideal_upsample(x, 2)[:, :12, :12], "combines maps that are sampled at different"),
     ],
 )
@@ -74,7 +74,7 @@ def test_what_cannot_stay_is_refused(f, message, draw):
 
 @pytest.mark.parametrize("of", [lambda x: ops.polyphase_downsample(x)[0], ops.ideal_downsample])
 def test_their_derivatives_are_other_functions(of):
-    """They have the same names, and are refused as what they are: products with places, and gathers."""
+    """Derivatives have the same names. They are refused: they multiply by matrices or gather positions."""
 
     def f(x):
         return jax.grad(lambda x: (of(x) ** 2).sum())(x).sum((1, 2))

@@ -1,4 +1,4 @@
-"""All maps of one grid are sampled at one phase, however the program is written down."""
+"""All maps of one grid are sampled at one phase, in whatever order the program is written."""
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ from aliasfree_jax.transform import shift_invariant
 
 
 class Weights:
-    """Of three branches of a block."""
+    """Kernels of the three branches of a block."""
 
     def __init__(self, draw):
         self.main = draw(3, 3, 4, 4, seed=1) / 6
@@ -61,7 +61,7 @@ def shortcut_rematerialised(x, w):
 
 
 def by_slices(x, w):
-    """A strided slice as the shortcut (ResNets for CIFAR-10), padded by channels of zeros."""
+    """The shortcut is a strided slice, as in ResNets for CIFAR-10."""
     return conv(jax.nn.relu(conv(x, w.main, 2)), w.second) + x[:, ::2, ::2]
 
 
@@ -133,7 +133,7 @@ def test_phases_do_not_depend_on_how_a_block_is_written(block, sampler, w, draw)
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_blocks_follow_whole_pixels(block, w, draw):
-    """The result is that of the image, turned; by half the shift, and one place more where phases changed."""
+    """The result is that of the unshifted image, rolled: by half the shift, plus one if the phase changed."""
     f = transformed(block, w)
     image, factor = draw(1, 8, 8, 4), 4 if block is twice else 2
     shifts = [(0, 0), (1, 0), (0, 1), (1, 1), (2, 3), (5, -2)]
@@ -154,4 +154,4 @@ def test_every_image_has_a_phase_of_its_own(w, draw):
     np.testing.assert_allclose(together, alone, atol=CLOSE)
     same_phase = transformed(shortcut_last, w, "subsample")(batch)
     different = np.abs(np.asarray(same_phase) - together).max((1, 2, 3)) > 0.1
-    assert 0 < different.sum() < 4  # one phase is subsampling's
+    assert 0 < different.sum() < 4  # one phase equals that of subsampling

@@ -1,4 +1,4 @@
-"""What cannot be kept on grids is an error that names the operation, the line, the reason and the remedy."""
+"""Operations without a shift-invariant form raise an error with operation, line, reason and remedy."""
 
 import linecache
 import re
@@ -36,7 +36,7 @@ def other_phases(x):
     return lax.cond(KERNEL.sum() + x.sum() > 0, lambda x: conv(x, stride=2), lambda x: x[:, ::2, ::2], x)
 
 
-# What is refused: the primitive, what the reason and what the remedy say, and what the line contains.
+# Refused functions: primitive, part of the reason, part of the remedy, and text on the reported line.
 REFUSED = {
     "flattened before a linear layer": (
         lambda x: conv(x).reshape(2, -1) @ jnp.ones((576, 3)),  # here
@@ -46,9 +46,9 @@ REFUSED = {
         lambda x: jnp.tanh(x).reshape(2, 12, 48),  # here
         ("reshape", "flattens rows or columns", "mean over rows and columns", "# here"),
     ),
-    "weights of places": (
+    "weights of positions": (
         lambda x: jnp.einsum("ntc,ts->nsc", tokens(x), jnp.ones((144, 5))),  # here
-        ("dot_general", "every place a weight of its own", "mean over rows and columns", "# here"),
+        ("dot_general", "different weight for each position", "mean over rows and columns", "# here"),
     ),
     "resized by matrices": (
         lambda x: jax.image.resize(x, (2, 20, 20, 4), "bilinear"),  # here
@@ -56,7 +56,7 @@ REFUSED = {
     ),
     "a window that leaves out the border": (
         lambda x: conv(x, padding="VALID"),
-        ("conv_general_dilated", "10 x 10 places, which has 12 x 12", "Pad the windows", "# its line"),
+        ("conv_general_dilated", "10 x 10 positions, which has 12 x 12", "Pad the windows", "# its line"),
     ),
     "attention between positions": (
         lambda x: jnp.einsum("ntc,nsc->nts", tokens(x), tokens(x)),  # here
@@ -64,19 +64,19 @@ REFUSED = {
     ),
     "rows times columns": (
         lambda x: jnp.einsum("nhwc,nwkd->nhkcd", x, x),  # here
-        ("dot_general", "every place to every other", "cross-covariance", "# here"),
+        ("dot_general", "every position to every other", "cross-covariance", "# here"),
     ),
     "gathered rows": (
         lambda x: x[:, jnp.array([0, 2, 5])],  # here
-        ("gather", "gathers rows or columns", "slice", "# here"),
+        ("gather", "gathers single rows or columns", "slice", "# here"),
     ),
     "one pixel": (
         lambda x: x[:, 3, 3],  # here
-        ("squeeze", "1 x 1 places of a map that has 12 x 12", "mean instead of one place", "# here"),
+        ("squeeze", "1 x 1 positions of a map that has 12 x 12", "mean over all positions", "# here"),
     ),
-    "a part at a place of its own": (
+    "a part at fixed indices": (
         lambda x: lax.dynamic_slice(x, (0, 1, 1, 0), (2, 5, 5, 4)),  # here
-        ("dynamic_slice", "takes a part of the rows or columns", "whole map", "# here"),
+        ("dynamic_slice", "selects a part of the rows or columns", "whole map", "# here"),
     ),
     "the mean of rows alone": (
         lambda x: x.mean(1),  # here
@@ -88,19 +88,19 @@ REFUSED = {
     ),
     "a part of the map": (
         cut_part,
-        ("conv_general_dilated", "8 x 8 places", "cut nothing off", "# its line"),
+        ("conv_general_dilated", "8 x 8 positions", "cut nothing off", "# its line"),
     ),
     "the mean of a part": (
         lambda x: x[:, 2:-2, 2:-2].mean((1, 2)),  # here
-        ("reduce_sum", "8 x 8 places of a map that has 12 x 12", "cut nothing off", "# here"),
+        ("reduce_sum", "8 x 8 positions of a map that has 12 x 12", "cut nothing off", "# here"),
     ),
     "an upsampled part": (
         lambda x: lax.conv_transpose(x[:, 2:-2], KERNEL, (2, 2), "SAME"),  # here
-        ("conv_general_dilated", "it uses 8 x 12 places", "Use the whole map", "# here"),
+        ("conv_general_dilated", "it uses 8 x 12 positions", "Use the whole map", "# here"),
     ),
-    "the place of a maximum": (
+    "the position of a maximum": (
         lambda x: jnp.argmax(tokens(x), 1),  # here
-        ("argmax", "gives a place on the map", "outside", "# here"),
+        ("argmax", "returns a position", "outside", "# here"),
     ),
     "sorted rows": (
         lambda x: jnp.sort(x, 1),  # here
@@ -112,27 +112,27 @@ REFUSED = {
     ),
     "a map as a kernel": (
         lambda x: conv(x, x[0, :3, :3, :, None]),
-        ("conv_general_dilated", "convolves by a map", "kernel", "# its line"),
+        ("conv_general_dilated", "convolves with a map", "kernel", "# its line"),
     ),
     "a branch on a pixel": (
         lambda x: lax.cond(x[0, 0, 0, 0] > 0, jnp.sin, jnp.cos, x),  # here
-        ("squeeze", "1 x 1 places", "mean instead of one place", "# here"),
+        ("squeeze", "1 x 1 positions", "mean over all positions", "# here"),
     ),
     "branches sampled at phases of their own": (
         other_phases,
-        ("cond", "different grids", "Sample both alike", "lax.cond"),
+        ("cond", "different grids", "of all branches alike", "lax.cond"),
     ),
     "a mirrored map": (
         lambda x: x + x[:, ::-1],  # here
-        ("add", "runs backwards", "Pad by it", "# here"),
+        ("add", "reversed rows or columns", "only as padding", "# here"),
     ),
     "rows beside columns": (
         lambda x: x + x.swapaxes(1, 2),  # here
-        ("add", "sampled at different places", "Sample both", "# here"),
+        ("add", "sampled at different positions", "Sample both", "# here"),
     ),
     "maps of different strides": (
         lambda x: conv(x, stride=2)[:, :3, :3] + conv(conv(x, stride=2), stride=2),  # here
-        ("add", "places", "", "# here"),
+        ("add", "positions", "", "# here"),
     ),
     "a loop over rows": (
         lambda x: lax.map(jnp.sin, x.swapaxes(0, 1)),  # here
@@ -140,17 +140,17 @@ REFUSED = {
     ),
     "frequencies": (
         lambda x: jnp.fft.fft2(x, axes=(1, 2)).real,  # here
-        ("fft", "no rule keeps its result on a grid", "replace it", "# here"),
+        ("fft", "no rule for this operation", "replace it", "# here"),
     ),
     "windows over tokens": (
         lambda x: lax.conv_general_dilated(  # here
             tokens(x), KERNEL[0], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
         ),
-        ("conv_general_dilated", "rows or columns are merged", "Keep them apart", "# here"),
+        ("conv_general_dilated", "rows or columns are merged", "as separate axes", "# here"),
     ),
     "a class token": (
         lambda x: jnp.concatenate([jnp.zeros((2, 1, 4)), tokens(x)], 1),  # here
-        ("concatenate", "merged", "axes of their own", "# here"),
+        ("concatenate", "merged", "as separate axes", "# here"),
     ),
     "one pixel beside its channels": (
         lambda x: x[:, 3:4, 3:4].reshape(2, 4),  # here
@@ -158,7 +158,7 @@ REFUSED = {
     ),
     "one pixel repeated": (
         lambda x: jnp.repeat(x[:, 3:4, 3:4], 2, 1),  # here
-        ("reshape", "it uses", "mean instead of one place", "# here"),
+        ("reshape", "it uses", "mean over all positions", "# here"),
     ),
     "two maps one below the other": (
         lambda x: jnp.concatenate([x, jnp.sin(x)], 1),  # here
@@ -166,7 +166,7 @@ REFUSED = {
     ),
     "depthwise over columns and channels": (
         lambda x: depthwise_conv(x.transpose(0, 3, 1, 2), TAPS, "ZERO", method="shifted"),  # here
-        ("depthwise_conv", "is no convolution over rows and columns", "Convolve over both", "# here"),
+        ("depthwise_conv", "is not a convolution over rows and columns", "Convolve over both", "# here"),
     ),
 }
 
@@ -204,7 +204,7 @@ def test_maps_that_the_stride_does_not_divide_warn():
 
 
 def test_refused_within_calls_and_loops():
-    """The line is that of the operation, not of the loop around it."""
+    """The error names the line of the operation, not that of the loop."""
 
     def body(x, _):
         return jax.checkpoint(lambda x: jnp.sort(x, 1))(x), None  # here

@@ -1,4 +1,4 @@
-"""Batch statistics of a transformed network in training are those that it is evaluated with."""
+"""A transformed network uses the same batch statistics in training and in evaluation."""
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ SAMPLERS = ["subsample", {"name": "blur", "kernel_size": 3}, "ideal", "polyphase
 
 
 class Network(nn.Module):
-    """A residual network whose strided maps are normalised, with momentum 0."""
+    """A residual network with batch norm on its strided maps, with momentum 0."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -48,8 +48,8 @@ def test_training_and_evaluation_agree_on_one_batch(sampler, network_and_images)
     assert jax.tree.structure(changed["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
     evaluated = jax.jit(shift_invariant(evaluate, sampler=sampler, argnums=1))
     again = evaluated({**variables, **changed}, images)
-    # The variance is that of the batch in both; sums are taken in another order. The transformation that
-    # settled maps before their statistics was 11 % off.
+    # Both use the variance of the batch, with sums in another order. A transformation that sampled maps
+    # before their statistics was 11 % off.
     np.testing.assert_allclose(again, logits, rtol=0, atol=1e-5 * np.abs(logits).max())
     assert np.abs(evaluated(variables, images) - logits).max() > 0.1 * np.abs(logits).max()
 
@@ -63,20 +63,20 @@ def test_statistics_are_those_of_the_full_map(sampler, draw):
             x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         mean, squares = y.mean((0, 1, 2)), (y**2).mean((0, 1, 2))
-        # What Haiku and Equinox do, and the corrected variance.
+        # The formulas of Haiku and Equinox, and the corrected variance.
         return mean, squares, y.var((0, 1, 2)), ((y - mean) ** 2).mean((0, 1, 2)), y.var((0, 1, 2), ddof=1)
 
     got = jax.jit(shift_invariant(lambda x: moments(x, 2), sampler=sampler))(x)
     want = list(jax.jit(shift_invariant(lambda x: moments(x, 1)))(x))
     coarse, full = 2 * 6 * 6, 2 * 12 * 12
-    want[4] = want[3] * coarse / (coarse - 1)  # by the program's number of places
+    want[4] = want[3] * coarse / (coarse - 1)  # uses the program's number of positions
     assert full > coarse
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_they_choose_no_phase(draw):
-    """As the mean was computed, it is subtracted: the ReLU behind it still decides."""
+    """Batch statistics choose no phase: the map after the ReLU still decides."""
     kernel, x = draw(3, 3, 3, 4), draw(8, 8, 8, 3)
 
     def conv(x):
@@ -92,6 +92,6 @@ def test_they_choose_no_phase(draw):
     got, mean = jax.jit(shift_invariant(normed))(x)
     want, _ = jax.jit(shift_invariant(normed))(x, mean)
     np.testing.assert_array_equal(got, want)
-    # The map before the ReLU would have chosen otherwise, in some of the images.
+    # The map before the ReLU would choose another phase for some images.
     early = jax.nn.relu(jax.jit(shift_invariant(lambda x: conv(x) - mean - 2))(x))
     assert np.abs(early - got).max() > 0.1

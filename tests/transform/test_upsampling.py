@@ -85,7 +85,7 @@ def unet(x, up):
 
 
 def error(f, images, shift):
-    """Of f(shift x) against shift f(x), relative to the largest value."""
+    """The difference between f(shift x) and shift f(x), relative to the largest value."""
     whole = all(float(s).is_integer() for s in shift)
     if whole:
         by = tuple(map(int, shift))
@@ -118,22 +118,22 @@ def test_unets_become_equivariant(name, draw, x64):
 
 
 def by_four(x):
-    """Sampled by 2 and by 2, upsampled by 4 at once, as in DeepLab."""
+    """Samples by 2 twice and upsamples by 4 once, as in DeepLab."""
     return conv(x) + resized(conv(jax.nn.gelu(conv(x, 3, 2)), 3, 2), "bilinear", 4)
 
 
 def patches(x):
-    """Sampled by 4 at once, upsampled by 2 and by 2."""
+    """Samples by 4 once and upsamples by 2 twice."""
     return transposed(jax.nn.gelu(transposed(conv(x, 4, 4)))) + x
 
 
 def own_sampler(x):
-    """This package's sampler, and an upsampling that does not know its phase."""
+    """A sampler of this package, with an upsampling that does not know its phase."""
     return x + transposed(ops.polyphase_downsample(conv(x))[0])
 
 
 def pooled(x):
-    """A maximum pool, and depth to space."""
+    """A max pool, and depth to space."""
     x = conv(x)
     return depth_to_space(lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")) * x
 
@@ -150,7 +150,7 @@ def channels_first(f):
 
 
 def pixel_shuffle(x):
-    """Of [N, C, H, W], as in PyTorch."""
+    """A pixel shuffle of [N, C, H, W], as in PyTorch."""
     kernel = jnp.asarray(np.tile(KERNELS[3], 4), x.dtype)
     y = lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NCHW", "HWIO", "NCHW"))
     n, _, h, w = y.shape
@@ -198,7 +198,7 @@ def test_layouts(name, draw, x64):
 
 
 def flax_circular(size):
-    """Flax adds up what goes round the circle, for windows larger than the stride."""
+    """Flax's circular transposed convolution. It wraps values if windows are larger than the stride."""
     layer = nn.ConvTranspose(4, (size, size), (2, 2), padding="CIRCULAR", use_bias=False)
     return lambda x: layer.apply({"params": {"kernel": jnp.asarray(KERNELS[size], x.dtype)}}, x)
 
@@ -229,7 +229,7 @@ def test_away_from_the_border_they_are_what_they_were(name, draw):
     f, images = UPSAMPLINGS[name], draw(2, 12, 12, 4)
     with_zeros = shift_invariant(f, sampler="subsample")(images)
     inside = (slice(None), slice(6, -6), slice(6, -6))
-    # Sums in another order: rounding of float32.
+    # float32 rounding: sums in another order.
     np.testing.assert_allclose(with_zeros[inside], f(images)[inside], rtol=1e-5, atol=1e-6)
 
 
@@ -238,7 +238,7 @@ def test_constants_keep_their_level(sampler):
     flat = jnp.ones((1, 8, 8, 4))
     f = shift_invariant(lambda x: resized(conv(x, 1, 2), "nearest"), sampler=sampler)
     level = (flat @ jnp.asarray(KERNELS[1][0, 0], jnp.float32))[0, 0, 0]
-    np.testing.assert_allclose(f(flat)[0, 3, 3], level, rtol=1e-5)  # rounding of float32 in filters
+    np.testing.assert_allclose(f(flat)[0, 3, 3], level, rtol=1e-5)  # float32 rounding in filters
 
 
 def test_gradients_pass(draw):
@@ -246,7 +246,7 @@ def test_gradients_pass(draw):
     f = jax.checkpoint(shift_invariant(lambda x: unet(x, transposed)))
     moved = jax.grad(lambda x: (f(x) ** 2).sum())(jnp.roll(images, (1, 3), (1, 2)))
     still = jax.grad(lambda x: (f(x) ** 2).sum())(images)
-    # Sums in another order: rounding of float32.
+    # float32 rounding: sums in another order.
     np.testing.assert_allclose(moved, jnp.roll(still, (1, 3), (1, 2)), rtol=1e-4, atol=1e-4)
 
 
@@ -262,16 +262,16 @@ def scattered(x):
 @pytest.mark.parametrize(
     ("f", "reason"),
     [
-        (in_a_loop, "upsamples a map that was sampled inside of a loop or branch, or outside of this one"),
+        (in_a_loop, "upsamples a map that was sampled inside another loop or branch, or outside this one"),
         (lambda x: jax.image.resize(x, (2, 12, 18, 4), "bilinear"), "resize by matrices"),
-        (lambda x: resized(x[:, :1, :1], "lanczos3", 8), "it uses 1 x 1 places"),
-        (lambda x: transposed(x[:, 1:]), "it uses 7 x 12 places"),
-        (lambda x: resized(conv(x)[:, :-1], "nearest"), "it uses 7 x 12 places"),
-        (lambda x: transposed(x, 3, padding="VALID"), "17 x 25 places of a map that has 16 x 24"),
-        (flax_circular(3), "it uses 48 x 72 places of a map that has 16 x 24"),
-        (lambda x: jnp.tanh(x[:1].reshape(1, 8, 48)), "flattens rows or columns"),  # of one image
-        (scattered, "no rule keeps its result on a grid"),
-        (lambda x: transposed(conv(x[:, :7, :9], 3, 2))[:, :7, :9] + x[:, :7, :9], "places"),
+        (lambda x: resized(x[:, :1, :1], "lanczos3", 8), "it uses 1 x 1 positions"),
+        (lambda x: transposed(x[:, 1:]), "it uses 7 x 12 positions"),
+        (lambda x: resized(conv(x)[:, :-1], "nearest"), "it uses 7 x 12 positions"),
+        (lambda x: transposed(x, 3, padding="VALID"), "17 x 25 positions of a map that has 16 x 24"),
+        (flax_circular(3), "it uses 48 x 72 positions of a map that has 16 x 24"),
+        (lambda x: jnp.tanh(x[:1].reshape(1, 8, 48)), "flattens rows or columns"),  # a single image
+        (scattered, "no rule for this operation"),
+        (lambda x: transposed(conv(x[:, :7, :9], 3, 2))[:, :7, :9] + x[:, :7, :9], "positions"),
     ],
 )
 def test_what_cannot_stay_is_refused(f, reason):
@@ -282,11 +282,11 @@ def test_what_cannot_stay_is_refused(f, reason):
     assert __file__ in raised.value.where
 
 
-FIXED = "upsamples from fixed places"
+FIXED = "upsamples from fixed positions"
 
 
 def test_aligned_corners_are_refused():
-    """The outermost samples stay the outermost: the weights differ from place to place."""
+    """The outermost samples stay in place, so the weights differ between positions."""
     with pytest.raises(TransformError, match="weights that differ .*align_corners=False"):
         jax.eval_shape(shift_invariant(lambda x: BilinearUpsample().apply({}, x)), IMAGES)
 
@@ -304,24 +304,24 @@ def circular(x, stride=1):
 
 
 def autoencoder(x, down, up):
-    """With layers of this package; `up` takes the map and the phase."""
+    """An autoencoder of this package's layers. `up` is called with the map and the phase."""
     coarse, phase = down.apply({}, circular(x), method="with_phase")
     return circular(up(circular(coarse), phase))
 
 
 APS, IDEAL = layers.AdaptivePolyphase(2), layers.IdealDownsample(2)
 STEPS = "steps of 2 x 2 pixels"
-# What breaks whole pixels in decoders of this package's layers.
+# Decoders of this package's layers, and the findings for whole-pixel shifts.
 DECODERS = {
     "polyphase": (lambda x: autoencoder(x, APS, layers.PolyphaseUpsample(2).bind({})), []),
     "ideal": (lambda x: autoencoder(x, IDEAL, layers.IdealUpsample(2).bind({})), []),
     "without the phase": (
         lambda x: autoencoder(x, APS, lambda x, _: layers.PolyphaseUpsample(2).apply({}, x)),
-        ["begins at a place of its own"],
+        ["begins at a different position"],
     ),
     "ideal without the phase": (
         lambda x: autoencoder(x, APS, lambda x, _: layers.IdealUpsample(2).apply({}, x)),
-        ["begins at a place of its own"],
+        ["begins at a different position"],
     ),
     "a resize": (lambda x: autoencoder(x, APS, lambda x, _: resized(x, "linear")), [FIXED]),
     "a resize behind ideal": (lambda x: autoencoder(x, IDEAL, lambda x, _: resized(x, "linear")), [FIXED]),
