@@ -27,7 +27,7 @@ def _code(text: str) -> str:
 
 
 def _cells(*cells: str) -> str:
-    return f"| {' | '.join(cell.replace('|', r'\|') for cell in cells)} |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _answer(row: Row) -> str:
@@ -58,7 +58,9 @@ def lines_table(readme: Row) -> str:
         answer = _answer(row)
         if names:
             answer += f"<br>NAME: {', '.join(map(_code, names))}"
-        rows.append(_cells(row["section"] if row["section"] != before else "", _code(row["original"]), answer))
+        rows.append(
+            _cells(row["section"] if row["section"] != before else "", _code(row["original"]), answer)
+        )
         before = row["section"]
     return "\n".join(rows)
 

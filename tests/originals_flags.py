@@ -1,7 +1,7 @@
 """The flags in command lines of the originals, and what a run of this package must have for them.
 
-The parsers know the flags that the originals' READMEs use. Any other flag is an error, so that no flag of a line
-is passed over.
+The parsers know the flags that the originals' READMEs use. Any other flag is an error, so that no flag of a
+line is ignored.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def _words(line):
 
 
 def blurpool(line):
-    """Flags of a line of antialiased-cnns; its network is `model` with filters of `taps`, 0 for a plain one."""
+    """Flags of a line of antialiased-cnns; `model` has filters of `taps` taps, 0 if it is plain."""
     flags = _BLURPOOL.parse_args(_words(line))
     flags.model, _, digits = flags.network.partition("_lpf")
     flags.taps = flags.taps or int(digits or 0)

@@ -25,7 +25,7 @@ def command_lines(text):
     return [line for line in (*lines, *inline) if _is_command(line)]
 
 
-def flags(text):
+def flags_in(text):
     """All flags within sentences, in order, each once."""
     found = [one_line(code) for _, code in INLINE.findall(FENCE.sub("", text)) if FLAG.match(code)]
     return list(dict.fromkeys(found))

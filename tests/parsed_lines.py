@@ -1,7 +1,7 @@
 """Parses command lines of train.py or eval.py with their own flags, and runs nothing.
 
-A program for one of the two, since both define some flags of the same name: the lines come as JSON on stdin, and what
-each says leaves as JSON on stdout. An error is that of the program.
+This is a program for one of the two, since both define flags of the same names. It reads lines as JSON from
+stdin and writes what each asks for, or its error, as JSON to stdout.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from aliasfree_jax import cli
-from aliasfree_jax.config import fields, validate
+from aliasfree_jax.config import validate
 from aliasfree_jax.errors import AliasFreeError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -38,7 +38,7 @@ def parsed(line):
     except AliasFreeError as error:
         return {"error": str(error)}
     own = {name: flags.FLAGS[name].value for name in OWN}
-    return {"config": fields(flags.FLAGS.config.to_dict()), **own}
+    return {"config": flags.FLAGS.config.to_dict(), **own}
 
 
 if __name__ == "__main__":
