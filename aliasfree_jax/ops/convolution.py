@@ -69,10 +69,10 @@ def conv2d(
 ) -> jax.Array:
     """Cross-correlates `[N, H, W, C]` with a kernel `[kh, kw, C / groups, F]`.
 
-    The padding modes keep the size of the map at stride 1, so H' = ceil(H / stride). On CPUs, XLA's
-    gradient of a convolution with few channels at full resolution (the stem of an alias-free network) is 3
-    times slower than the gradient of a product over patches. Such convolutions therefore use patches while
-    these fit the working set. `layers.convolution.Conv` processes a few images at a time to stay within it.
+    The padding modes keep the size of the map at stride 1, so H' = ceil(H / stride). On CPUs, XLA is slow
+    for few channels at full resolution, as in the stem of an alias-free network: its gradient takes 3 times
+    as long as that of a product over patches. Such convolutions therefore use patches while these fit the
+    working set. `layers.convolution.Conv` processes a few images at a time to stay within it.
 
     Args:
       x: maps `[N, H, W, C]`.
