@@ -330,7 +330,7 @@ def test_outputs_and_labels_that_do_not_fit():
             pictures,
             CompareImages((0,), (1,)),
             ShapeError,
-            "gives 3 channels, but data.m",
+            "has 3 output channels, but data.m",
         ),
         (
             smoothing,
