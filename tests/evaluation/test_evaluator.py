@@ -375,7 +375,7 @@ def test_feature_maps_are_moved_back():
         assert least <= error["mean"] <= error["max"] < most and change["max"] >= change["mean"] >= 0
     with pytest.raises(ConfigError, match="use CompareLogits, not features"):
         reduced(jnp.asarray, [batch(images)], grid, WORST_CASE, compare=CompareFeatures(SIDE))
-    with pytest.raises(ConfigError, match="no 'correct' to reduce"):
+    with pytest.raises(ConfigError, match="no column 'correct'"):
         reduced(jnp.asarray, [batch(images)], grid, ACCURACY, compare=CompareFeatures(SIDE))
 
 

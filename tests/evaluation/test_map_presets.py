@@ -77,7 +77,9 @@ def test_massc_reaches_32_pixels():
         np.testing.assert_array_equal(drawn[:, 0], sign * expected)
         np.testing.assert_array_equal(drawn[:, 1], sign * expected)  # the whole batch has the same shifts
     images, label = target_scenes(1)
-    with pytest.raises(ConfigError, match="a shift of .* pixels is too large: the shorter side .* is 16"):
+    with pytest.raises(
+        ConfigError, match="a shift of .* pixels is too large: the shorter side .* has 16 pixels"
+    ):
         run("lps_massc", classes, batches_of(images, label), CompareClasses(), PresetConfig(SIDE))
 
 

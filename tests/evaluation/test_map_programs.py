@@ -268,7 +268,9 @@ def test_eval_measures_segmentation(program, tmp_path, capsys):
     "asked", ["--bilinear_shifts", "--adversarial=continuous", "--spatial_attack", "--imagenet_c=/nowhere"]
 )
 def test_eval_refuses_what_is_not_for_maps(program, tmp_path, asked):
-    with pytest.raises(ConfigError, match=f"{asked.removesuffix('=/nowhere')}: not for a network of segm"):
+    with pytest.raises(
+        ConfigError, match=f"{asked.removesuffix('=/nowhere')}: not available for task = 'segm"
+    ):
         evaluate(program, tmp_path, asked)
     assert not (tmp_path / "found.json").exists()
 

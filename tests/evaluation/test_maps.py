@@ -304,7 +304,7 @@ def test_outputs_and_labels_that_do_not_fit():
     of_images = CompareImages(MEAN, STD)
     for network, x, y, compare, error, words in (
         (lambda x: x.mean((1, 2)), images, label, None, ShapeError, r"a map of logits .*, got \[1, 3\]"),
-        (classes, images, label[:, 0, 0], None, ShapeError, r"a class for each pixel.*got labels \[1\]"),
+        (classes, images, label[:, 0, 0], None, ShapeError, r"one class per pixel.*got labels \[1\]"),
         (
             lambda x: classes(x)[:, ::2],
             images,
@@ -330,7 +330,7 @@ def test_outputs_and_labels_that_do_not_fit():
             pictures,
             CompareImages((0,), (1,)),
             ShapeError,
-            "gives 3 channels, but data.m",
+            "has 3 output channels, but data.m",
         ),
         (
             smoothing,
@@ -390,7 +390,7 @@ def test_what_is_not_for_maps_is_refused_by_name():
     for name in PRESETS_OF["regression"]:
         with pytest.raises(ConfigError, match=f"--presets={name}: not available for task = 'segmentation'"):
             select(config, SIDE, presets=[name])
-    with pytest.raises(ConfigError, match="lps_massc: not for a network of classification"):
+    with pytest.raises(ConfigError, match="lps_massc: not available for task = 'classification'"):
         select(configuration("classification"), SIDE, presets=["lps_massc"])
     with pytest.raises(ConfigError, match="unknown preset 'lps_masc'. Did you mean 'lps_massc'"):
         select(config, SIDE, presets=["lps_masc"])

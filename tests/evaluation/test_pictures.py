@@ -111,7 +111,7 @@ def test_maps_share_one_scale_and_lie_the_right_way():
     assert first.get_clim() == second.get_clim() == pytest.approx((19.5, 61))
     # Rows go down like those of an image, and pixels are centred on their shifts.
     assert first.get_extent() == [-1.5, 1.5, 1.5, -1.5] and first.origin == "upper"
-    assert figure.axes[0].get_title() == "a\nleast 39.00%, mean 50.00%"
+    assert figure.axes[0].get_title() == "a\nmin 39.00%, mean 50.00%"
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("right, pixels", "down, pixels")
     # The scale spans at least one percent, so that tiny differences do not look like noise.
     assert map_figure([known()], "consistency").axes[0].images[0].get_clim() == (99, 100)

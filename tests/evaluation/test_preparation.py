@@ -88,7 +88,9 @@ def test_another_number_of_channels_is_explained():
     ):
         prepare(data, CARD, {"data.std"})
     grey = ArraySource(np.zeros((1, 8, 8, 1), np.uint8), [0])
-    with pytest.raises(ConfigError, match="network takes 3 channels, but the images have 1: .*data.source"):
+    with pytest.raises(
+        ConfigError, match="network has 3 input channels, but the images have 1: .*data.source"
+    ):
         check_channels(grey, CARD)
     check_channels(ArraySource(np.zeros((1, 8, 8, 3), np.uint8), [0]), CARD)
 

@@ -478,5 +478,7 @@ def test_unknown_presets_and_impossible_ones():
     with pytest.raises(ConfigError, match="eval.finest_fraction must be at least 2"):
         preset("afc_rand_shift", PresetConfig(SIDE, finest=1), paper=True)
     small = {"image": np.zeros((1, 16, 16, 1)), "label": np.zeros(1, int), "mask": np.ones(1)}
-    with pytest.raises(ConfigError, match="a shift of 31 pixels is too large: the shorter side .* is 16"):
+    with pytest.raises(
+        ConfigError, match="a shift of 31 pixels is too large: the shorter side .* has 16 pixels"
+    ):
         evaluate(Constant(), [small], preset("afc_integer", PresetConfig(16), paper=True).measurements)

@@ -122,7 +122,7 @@ def test_impossible_draws_are_explained():
         random_integer(0, 1, KEY)
     with pytest.raises(ConfigError, match="radius .* at least 1 pixel, got 0"):
         square(0)
-    with pytest.raises(ConfigError, match="n >= 2, got 1"):
+    with pytest.raises(ConfigError, match="n >= 2, got n = 1"):
         fractions(1)
     with pytest.raises(ConfigError, match=r"list of shifts \[K, parameters\], K > 0, got \[0, 2\]"):
         Grid(np.zeros((0, 2)))

@@ -248,9 +248,7 @@ def _sentence(run: Run, row: Row, layer: LayerError, shift: Shift, recorder: che
     number = run.guilty(row)
     assert number is not None
     place = f" at {short(layer.where)}" if layer.path else ""
-    before = (
-        "was not compared" if math.isnan(layer.before) else f"shifts correctly (error {layer.before:.1e})"
-    )
+    before = "was not compared" if math.isnan(layer.before) else f"is equivariant (error {layer.before:.1e})"
     text = (
         f"{layer.name}{place} is the first to break under a shift by {pair(shift)}: its input {before}, "
         f"its output is not (error {run.error(number):.1e})."
