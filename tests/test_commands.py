@@ -52,7 +52,8 @@ def test_help_lists_every_flag(name, asked, capsys):
 
 def test_help_tells_the_default(capsys):
     main(["prepare", "--help"])
-    assert "--images_per_shard=...\n      at most (default: '1024')" in capsys.readouterr().out
+    said = "--images_per_shard=...\n      largest number of images in a shard (default: '1024')"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
