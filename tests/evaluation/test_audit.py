@@ -206,7 +206,7 @@ def test_a_chosen_grid_is_allowed_for_whole_pixels(draw):
         assert layers["sampler"].aligned and layers["last"].aligned and not layers["conv"].aligned
     found, layers = report(Polyphase(), draw, (0.5, 0.5))
     assert broken(found) == ["sampler"] and layers["sampler"].after > 1e-2
-    assert "Reason: polyphase sampling follows shifts by whole places only" in found.finding
+    assert "Reason: polyphase sampling follows shifts by whole positions only" in found.finding
 
 
 def test_a_chosen_grid_is_allowed_for_fractions_where_nothing_aliases(draw):
@@ -413,7 +413,7 @@ def test_exact_networks_have_no_such_layer(name, shift, side, draw):
 def test_what_cannot_be_looked_at_is_refused(draw):
     with pytest.raises(ShapeError, match="expected floating-point images, got int32"):
         audit(lambda x: x, jnp.zeros((1, 4, 4, 3), jnp.int32))
-    with pytest.raises(ConfigError, match=r"spatial_axes=\(1, 2\) are to be rows and columns"):
+    with pytest.raises(ConfigError, match=r"spatial_axes=\(1, 2\) are not two axes of the images"):
         audit(lambda x: x, jnp.zeros((4, 4)))
     images = jnp.zeros((1, 4, 4, 3))
     with pytest.raises(ShapeError, match="no result of nothing depends on the images"):
@@ -501,7 +501,7 @@ def test_functions_between_layers_are_told_by_what_they_do(function, shift, oper
         (PolyphaseUpsample(2, BlurPool), "zeros between the samples follow shifts by whole positions only"),
         (MaxBlurPool(2, 2), "selects samples: unbounded band"),
         (BlurPool(2), "a blur before sampling by 2 keeps frequencies that alias"),
-        (AdaptivePolyphase(2), "polyphase sampling follows shifts by whole places only"),
+        (AdaptivePolyphase(2), "polyphase sampling follows shifts by whole positions only"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
