@@ -1,4 +1,4 @@
-"""Draws docs/samplers.png: what each sampler keeps under shifts, and what it costs.
+"""Draws docs/samplers.png: how shifts change the output of each sampler, and what it costs.
 
 python docs/sampler_figure.py              measures (a minute, CPU), writes docs/samplers.json, and draws
 python docs/sampler_figure.py --redraw     draws the numbers in docs/samplers.json again
@@ -81,7 +81,7 @@ KINDS = {
 SIDE, IMAGES, SEEDS = 32, 8, 2
 WHOLE = ((1, 0), (0, 1), (1, 1), (2, 3), (5, 7))  # pixels
 HALF = ((0.5, 0), (0, 0.5), (0.5, 0.5), (1.5, 2.5), (4.5, 7.5))
-MAP = (1, 56, 56, 64)  # on which the cost of a sampler is counted
+MAP = (1, 56, 56, 64)  # of the map for which the cost is counted
 OUTPUT = ROOT / "docs" / "samplers"
 BLUE, RED = "#0072B2", "#D55E00"  # of Okabe and Ito's palette, safe for the colour-blind
 

@@ -1,4 +1,4 @@
-"""docs/samplers.md: its table has the numbers of docs/samplers.json, which show what the table promises."""
+"""docs/samplers.md: its table agrees with the numbers in docs/samplers.json."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = (DOCS / "samplers.md").read_text()
 MEASURED = json.loads((DOCS / "samplers.json").read_text())["samplers"]
-ROWS = {
+ROWS = {  # by the sampler's name
     line.split("|")[1].strip(" `").split("`")[0].replace("_", " "): line
     for line in PAGE.splitlines()
     if "|" in line
@@ -34,7 +34,7 @@ def test_what_the_table_promises_was_measured(name):
     promised = {"whole": "whole pixels" in cell, "half": "fractions" in cell}
     for which, promise in promised.items():
         assert (MEASURED[name][which]["max"] < EXACT) == promise
-        # What is not exact is no rounding either.
+        # Changes that are not exact are far above rounding.
         assert promise or MEASURED[name][which]["max"] > 100 * EXACT
 
 
