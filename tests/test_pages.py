@@ -1,4 +1,4 @@
-"""docs/samplers.md: its table agrees with the numbers in docs/samplers.json."""
+"""docs/samplers.md agrees with docs/samplers.json, docs/limits.md with docs/experiments.md."""
 
 import json
 import re
@@ -44,3 +44,18 @@ def test_every_layer_of_the_table_exists():
     for name in MEASURED:
         for layer in re.findall(r"`([A-Z]\w+)", ROWS[name].split("|")[2]):
             assert hasattr(layers, layer)
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|\n ").split("|")]
+
+
+def test_the_limits_have_the_numbers_of_the_experiments():
+    """Networks trained without shifted images, by the reduced protocol: the first rows of that name."""
+    experiments = [cells(line) for line in (DOCS / "experiments.md").read_text().splitlines()]
+    rows = [cells(line) for line in (DOCS / "limits.md").read_text().splitlines()]
+    rows = [row for row in rows if row[0].startswith(("ResNet", "ConvNeXt")) and len(row) == 4]
+    assert len(rows) == 9
+    for name, *shares in rows:
+        measured = next(row for row in experiments if row[:2] == [name, ""])
+        assert shares == measured[4:7], name
