@@ -1,11 +1,11 @@
-"""Draws docs/samplers.png: what each sampler keeps under shifts, and what it costs.
+"""Draws docs/samplers.png: how shifts change the output of each sampler, and what it costs.
 
 python docs/sampler_figure.py              measures (a minute, CPU), writes docs/samplers.json, and draws
 python docs/sampler_figure.py --redraw     draws the numbers in docs/samplers.json again
 
 One small random network for every sampler: two stages of convolution, norm, activation and sampling by 2,
-then global pooling and a linear layer. All layers except the sampler commute with every circular shift, so the
-sampler alone changes the logits. The images are noise with the spectrum of photographs.
+then global pooling and a linear layer. All layers except the sampler commute with every circular shift, so
+the sampler alone changes the logits. The images are noise with the spectrum of photographs.
 """
 
 import json
@@ -56,7 +56,7 @@ class Kind:
 
     Attributes:
       layer: makes the layer of stride 2.
-      padding: whether its promise needs circular padding; without a promise, what is said instead.
+      padding: whether convolutions need circular padding. Samplers that are never exact work with any.
       resnet: options of the ResNet-18 with this sampler, all with circular padding; None: there is none.
     """
 
@@ -70,10 +70,10 @@ def _resnet(sampler: Any) -> dict[str, Any]:
 
 
 KINDS = {
-    "subsample": Kind(Subsample, "no promise", _resnet("subsample")),
-    "max pool": Kind(Factory(MaxBlurPool, padding="CIRCULAR", sampler=Subsample), "no promise", None),
-    "blur": Kind(BlurPool, "no promise", _resnet("blur")),
-    "adaptive blur": Kind(AdaptiveBlurPool, "no promise", _resnet("adaptive_blur")),
+    "subsample": Kind(Subsample, "optional", _resnet("subsample")),
+    "max pool": Kind(Factory(MaxBlurPool, padding="CIRCULAR", sampler=Subsample), "optional", None),
+    "blur": Kind(BlurPool, "optional", _resnet("blur")),
+    "adaptive blur": Kind(AdaptiveBlurPool, "optional", _resnet("adaptive_blur")),
     "polyphase": Kind(AdaptivePolyphase, "needed", _resnet("polyphase")),
     "learned polyphase": Kind(LearnedPolyphase, "needed", _resnet("learned_polyphase")),
     "ideal": Kind(IdealDownsample, "needed", _resnet("ideal")),
@@ -81,7 +81,7 @@ KINDS = {
 SIDE, IMAGES, SEEDS = 32, 8, 2
 WHOLE = ((1, 0), (0, 1), (1, 1), (2, 3), (5, 7))  # pixels
 HALF = ((0.5, 0), (0, 0.5), (0.5, 0.5), (1.5, 2.5), (4.5, 7.5))
-MAP = (1, 56, 56, 64)  # on which the cost of a sampler is counted
+MAP = (1, 56, 56, 64)  # of the map for which the cost is counted
 OUTPUT = ROOT / "docs" / "samplers"
 BLUE, RED = "#0072B2", "#D55E00"  # of Okabe and Ito's palette, safe for the colour-blind
 
@@ -176,36 +176,44 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """Changes of the logits on the left, cost on the right, a row for each sampler."""
     names = list(KINDS)
     rows = np.arange(len(names))[::-1]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.6), width_ratios=(3, 2), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.6), width_ratios=(5, 4), layout="constrained")
     left.axvspan(1e-8, 1e-5, color="#E9F3EC")
-    left.text(1.5e-8, 6.55, "float32 rounding: exact", fontsize=12, color="#2E7D4F", va="center")
+    left.text(1.3e-8, 6.55, "exact in float32", fontsize=12, color="#2E7D4F", va="center")
     for row, name in zip(rows, names, strict=True):
         left.axhline(row, color="#E4E4E4", linewidth=1, zorder=0)
-        for which, colour, marker in (("whole", BLUE, "o"), ("half", RED, "D")):
+        for which, colour, offset in (("whole", BLUE, 0.13), ("half", RED, -0.13)):
             value = max(results["samplers"][name][which]["max"], 2e-8)
-            left.plot(value, row, marker, color=colour, markersize=11)
+            left.plot(value, row + offset, "o", color=colour, markersize=10)
     left.set_xscale("log")
     left.set_xlim(1e-8, 3)
     left.set_ylim(-0.6, 6.8)
     left.set_yticks(rows, names)
     left.plot([], [], "o", color=BLUE, markersize=10, label="whole pixels")
-    left.plot([], [], "D", color=RED, markersize=10, label="half pixels")
-    left.legend(loc="lower left", fontsize=12, frameon=False)
+    left.plot([], [], "o", color=RED, markersize=10, label="half pixels")
+    left.legend(
+        loc="upper right",
+        ncols=2,
+        fontsize=12,
+        frameon=False,
+        handletextpad=0.1,
+        columnspacing=1,
+        borderpad=0,
+    )
     _style(left, "Change of the logits under shifts", "largest of 80 cases, relative to the largest logit")
     shares = [results["samplers"][name]["arithmetic"] for name in names]
     right.barh(rows, [100 * share for share in shares], color="#7A7A7A", height=0.5)
     for row, name, share in zip(rows, names, shares, strict=True):
-        right.text(100 * share + 2, row, _percent(share), fontsize=13, va="center")
+        right.text(100 * share + 4, row, _percent(share), fontsize=13, va="center")
         extra = results["samplers"][name]["parameters"]
-        right.text(175, row, _percent(extra), fontsize=13, va="center", ha="center")
-        right.text(260, row, KINDS[name].padding, fontsize=13, va="center", ha="center")
-    for place, words in ((175, "extra\nparameters"), (260, "circular\npadding")):
+        right.text(225, row, _percent(extra), fontsize=13, va="center", ha="center")
+        right.text(310, row, KINDS[name].padding, fontsize=13, va="center", ha="center")
+    for place, words in ((225, "extra\nparameters"), (310, "circular\npadding")):
         right.text(place, 6.95, words, fontsize=12, ha="center", va="bottom", color="#555555")
     right.set_yticks([])
     right.set_ylim(-0.6, 6.8)
-    right.set_xlim(0, 300)
+    right.set_xlim(0, 350)
     right.set_xticks([0, 50, 100], ["0", "50 %", "100 %"])
-    _style(right, "Cost of the sampler", "of a 3 x 3 convolution")
+    _style(right, "Cost", "of a 3 x 3 convolution")
     figure.savefig(path, dpi=160, facecolor="white")
     plt.close(figure)
 

@@ -1,4 +1,4 @@
-"""The flags in command lines of the originals, and what a run of this package must have for them.
+"""Reads the originals' command lines, and states the fields that a run of this package must have.
 
 The parsers know the flags that the originals' READMEs use. Any other flag is an error, so that no flag of a
 line is ignored.

@@ -18,7 +18,7 @@ def _is_command(text):
 
 
 def command_lines(text):
-    """All command lines, in order: those of blocks, also in comments, then those within sentences."""
+    """All command lines: first those of blocks (also in comments), then those within sentences."""
     blocks = [block.replace("\\\n", " ") for block in FENCE.findall(text)]
     lines = [one_line(line) for block in blocks for line in block.splitlines()]
     inline = [one_line(code) for _, code in INLINE.findall(FENCE.sub("", text))]

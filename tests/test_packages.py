@@ -11,7 +11,9 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 
+import aliasfree_jax
 from aliasfree_jax import errors
 from aliasfree_jax.__main__ import COMMANDS
 from aliasfree_jax.errors import OPTIONAL, REQUIRED, MissingPackageError, command, excepthook, needed
@@ -238,3 +240,21 @@ def test_what_is_no_dependency_is_not_hidden(monkeypatch, capsys):
     error = ImportError("cannot import name 'x' from 'grain'", name="grain")  # installed, but another version
     excepthook(ImportError, error, None)
     assert capsys.readouterr().err == "ImportError: cannot import name 'x' from 'grain'\n"
+
+
+def test_the_citation_has_the_packages_version_and_all_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "version", "license"} <= set(citation)
+    assert str(citation["version"]) == aliasfree_jax.__version__
+    assert citation["license"] == PROJECT["license"]
+    papers = citation["references"]
+    for paper in papers:
+        assert {"type", "title", "authors", "year", "url"} <= set(paper), paper
+        assert all({"family-names", "given-names"} == set(author) for author in paper["authors"])
+    numbers = [paper["url"].removeprefix("https://arxiv.org/abs/") for paper in papers]
+    assert len(set(numbers)) == len(numbers)
+    # The papers of the four originals, of this package's networks and of their parts.
+    originals = {"1904.11486", "2011.14214", "2105.04040", "2210.08001", "2303.08085", "2510.22673"}
+    parts = {"2008.09604", "2106.12423", "2401.17992"}
+    networks = {"1512.03385", "1505.04597", "1802.02611", "2201.03545"}
+    assert originals | parts | networks <= set(numbers)
