@@ -11,6 +11,7 @@ from aliasfree_jax.startup import begin
 # A command's module, as aliasfree_jax.commands describes it. Imported when it is asked for.
 COMMANDS = {
     "convert": "aliasfree_jax.conversion.command",
+    "export": "aliasfree_jax.conversion.export_command",
     "publish": "aliasfree_jax.conversion.publish_command",
     "prepare": "aliasfree_jax.data.prepare",
     "models": "aliasfree_jax.models.command",

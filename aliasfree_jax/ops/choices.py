@@ -1,11 +1,12 @@
 """What "auto" means on each backend: one table, and where each of its entries comes from.
 
-Entries are read while a function is traced, for `jax.default_backend()`. Those of the CPU were measured
+Entries are read while a function is traced, for `jax.default_backend()` or for the row of `assume`. Those of the CPU were measured
 (`python -m benchmarks`, docs/benchmarks.md). Those of GPUs and TPUs
 follow from the arithmetic on the same page and are what `python -m benchmarks` there is to settle.
 """
 
 import dataclasses
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import jax
@@ -59,6 +60,22 @@ CHOICES: dict[str, Choices] = {
 }
 
 
+_assumed = jax.make_user_context(None)
+
+
+def assume(row: Choices) -> AbstractContextManager[None]:
+    """Within the block, `choices()` returns `row` on every backend.
+
+    For programs that are traced on one machine and run on another. The row is part of JAX's cache keys: a
+    function that was traced under another row is traced again.
+    """
+    context: AbstractContextManager[None] = _assumed(row)
+    return context
+
+
 def choices() -> Choices:
-    """The table's row for the default backend; the GPU's for backends that it does not list."""
-    return CHOICES.get(jax.default_backend(), _ACCELERATOR)
+    """The row of `assume`, or the table's row for the default backend.
+
+    Backends that the table does not list have the GPU's row.
+    """
+    return _assumed.value or CHOICES.get(jax.default_backend(), _ACCELERATOR)
