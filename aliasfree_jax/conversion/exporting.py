@@ -158,7 +158,9 @@ def compared(
         # Other sizes of the batch change nothing between platforms: one is enough for the others.
         for batch in batches if number == 0 else batches[-1:]:
             try:
-                difference, output = _agree(program, lambda x: network(variables, x), (batch, *sides), tolerance)
+                difference, output = _agree(
+                    program, lambda x: network(variables, x), (batch, *sides), tolerance
+                )
             except AliasFreeError as error:
                 raise ExportError(f"the program for {platform} {error} Nothing was written.") from error
             except Exception as error:
