@@ -87,7 +87,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Within the block, a new file to write and check. It becomes `path` at the end; after an error it is removed.
+    """Within the block, a new file to write and check.
+
+    It becomes `path` at the end. After an error it is removed.
 
     Raises:
       UnwritableError: the file cannot be written.

@@ -3,9 +3,10 @@
 python -m aliasfree_jax export runs/mine mine.stablehlo
 python -m aliasfree_jax export hf://OWNER/NAME mine.onnx
 
-CHECKPOINT is whatever aliasfree_jax.load_pretrained loads: a run, a directory, a file of weights or a name. The
-ending of OUT selects the format. The file is loaded again and compared with the network on random images; it
-is kept only if both agree. OUT.json beside it has the image size, the normalisation and the class names.
+CHECKPOINT is what aliasfree_jax.load_pretrained loads: a run, a directory, a file of weights or a name.
+The ending of OUT selects the format. The file is loaded again and compared with the network on random images.
+It is kept only if both agree. OUT.json beside it has the image size, the normalisation and the class names.
+ONNX needs Python 3.11 and: pip install 'aliasfree_jax[onnx]'.
 """
 
 from absl import flags
@@ -60,8 +61,8 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         print(f"note           {note}")
     shape = ", ".join(map(str, written.shape))
     print(
-        f"exported       {path}: {written.size / 1e6:.1f} MB, {written.parameters:,} parameters, images [{shape}], "
-        f"largest difference {written.difference:.1g} of outputs up to {written.largest:.2g} "
+        f"exported       {path}: {written.size / 1e6:.1f} MB, {written.parameters:,} parameters, "
+        f"images [{shape}], largest difference {written.difference:.1g} of outputs up to {written.largest:.2g} "
         f"({', '.join(written.compared)})"
     )
     print(f"described      {description_of(path)}: image size, normalisation, class names")

@@ -1,6 +1,6 @@
 """Trained networks as files that run without this package.
 
-The name of the file selects the format: `.stablehlo` (`stablehlo`) or `.onnx` (`onnx`). A file is written,
+The name of the file selects the format: `.stablehlo` (`stablehlo`) or `.onnx` (`onnx_files`). A file is written,
 loaded again and compared with the network on random images. It is kept only if both agree.
 """
 
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from aliasfree_jax.checkpoint import ModelCard, PyTree
-from aliasfree_jax.conversion import stablehlo
+from aliasfree_jax.conversion import onnx_files, stablehlo
 from aliasfree_jax.conversion.stablehlo import ExportError, Program
 from aliasfree_jax.errors import AliasFreeError
 from aliasfree_jax.files import local_path, whole_file, write_json, write_whole
@@ -65,8 +65,8 @@ def check_output(output: str | Path) -> Path:
     path = local_path(output, "the file to write")
     if path.suffix not in FORMATS:
         raise ExportError(
-            f"{path} should end in {' or '.join(FORMATS)}: the ending selects the format. For a checkpoint of "
-            "another code base use: python -m aliasfree_jax convert --to=SOURCE RUN FILE."
+            f"{path} should end in {' or '.join(FORMATS)}: the ending selects the format. To write a checkpoint "
+            "of another code base, use: python -m aliasfree_jax convert --to=SOURCE RUN FILE."
         )
     for file in (path, description_of(path)):
         if file.exists():
@@ -167,7 +167,7 @@ def compared(
                 if number == 0:
                     raise ExportError(
                         f"the program for {platform} does not run ({type(error).__name__}: {error}). Nothing "
-                        "was written."
+                        "was written. A file for a known number of images may run: --batch=NUMBER."
                     ) from error
                 reason = str(error).partition("\n")[0]
                 notes.append(f"the program for {platform} does not run here and was not compared: {reason}")
@@ -233,4 +233,5 @@ class Format:
 
 FORMATS = {
     ".stablehlo": Format(stablehlo.serialized, stablehlo.programs, stablehlo.about, stablehlo.loading),
+    ".onnx": Format(onnx_files.serialized, onnx_files.programs, onnx_files.about, onnx_files.loading),
 }

@@ -21,7 +21,7 @@ from aliasfree_jax.ops.choices import CHOICES, Choices, assume
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 # A file of jax.export is a FlatBuffer, which holds less than 2 GiB.
 LIMIT = 2**31 - 2**20
-_NEVER = 1 << 30
+NEVER = 1 << 30
 # The name of the operation in the bytecode of a portable StableHLO artifact.
 _FFT = b"\0fft_v1\0"
 
@@ -49,7 +49,7 @@ def check_platforms(names: Sequence[str]) -> tuple[str, ...]:
 
 def _row(platform: str) -> Choices:
     """The choices of a platform. FFTs are left out: not every compiler of StableHLO has them."""
-    return dataclasses.replace(CHOICES.get(platform, CHOICES["gpu"]), fft_from=_NEVER)
+    return dataclasses.replace(CHOICES.get(platform, CHOICES["gpu"]), fft_from=NEVER)
 
 
 def serialized(
@@ -72,7 +72,7 @@ def serialized(
     needed("flatbuffers", "a file of jax.export")
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
     if weights >= LIMIT:
-        raise _too_large(weights)
+        raise too_large(weights)
     count = jax.export.symbolic_shape("b")[0] if batch is None else batch
     images = jax.ShapeDtypeStruct((count, *sides), jnp.float32)
     try:
@@ -82,9 +82,9 @@ def serialized(
     except AliasFreeError:
         raise
     except Exception as error:  # whatever the code of a user's network raises
-        raise _not_traced(error, sides, batch) from error
+        raise not_traced(error, sides, batch) from error
     if len(exported.mlir_module_serialized) >= LIMIT:
-        raise _too_large(len(exported.mlir_module_serialized))
+        raise too_large(len(exported.mlir_module_serialized))
     content = bytes(exported.serialize())
     if _FFT in content:
         raise ExportError(
@@ -111,14 +111,16 @@ def _under(row: Choices, apply: Apply, variables: Any, images: jax.Array) -> Any
         return apply(variables, images)
 
 
-def _too_large(size: int) -> ExportError:
+def too_large(size: int, file: str = "a file of jax.export") -> ExportError:
+    """Says that a network of `size` bytes does not fit into a file of this kind."""
     return ExportError(
-        f"the network has {size / 2**30:.1f} GiB of weights, and a file of jax.export holds less than 2 GiB. "
+        f"the network has {size / 2**30:.1f} GiB of weights, and {file} holds less than 2 GiB. "
         "Keep the checkpoint and load it by aliasfree_jax.load_pretrained."
     )
 
 
-def _not_traced(error: Exception, sides: Sequence[int], batch: int | None) -> ExportError:
+def not_traced(error: Exception, sides: Sequence[int], batch: int | None) -> ExportError:
+    """Says why the network does not become a program for images of this shape."""
     shape = ", ".join(map(str, ("b" if batch is None else batch, *sides)))
     remedy = "Choose another size by --image_size=PIXELS."
     if "custom call" in str(error):

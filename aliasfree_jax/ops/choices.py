@@ -1,7 +1,7 @@
 """What "auto" means on each backend: one table, and where each of its entries comes from.
 
-Entries are read while a function is traced, for `jax.default_backend()` or for the row of `assume`. Those of the CPU were measured
-(`python -m benchmarks`, docs/benchmarks.md). Those of GPUs and TPUs
+Entries are read while a function is traced, for `jax.default_backend()` or for the row of `assume`.
+Those of the CPU were measured (`python -m benchmarks`, docs/benchmarks.md). Those of GPUs and TPUs
 follow from the arithmetic on the same page and are what `python -m benchmarks` there is to settle.
 """
 

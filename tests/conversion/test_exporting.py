@@ -333,3 +333,30 @@ def test_half_precision_is_compared_with_its_own_tolerance(pointwise):
 def test_a_program_without_images_is_none():
     with pytest.raises(ConfigError, match="no platform is given"):
         stablehlo.check_platforms(())
+
+
+def test_onnx_needs_an_older_jax(tmp_path, pointwise, monkeypatch):
+    monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
+    with pytest.raises(ExportError, match=r"jax2onnx works with jax 0\.10, and this is jax .*Python 3.11"):
+        export(tmp_path / "net.onnx", *pointwise())
+
+
+def test_onnx(tmp_path, pointwise):
+    pytest.importorskip("jax2onnx")
+    written = export(tmp_path / "net.onnx", *pointwise())
+    assert written.shape == ("b", 8, 8, 3) and written.compared == ("onnxruntime",)
+    lines, names = exporting.FORMATS[".onnx"].loading(written.path), {"images": np.ones((5, 8, 8, 3), "f")}
+    exec("\n".join(lines), names)
+    assert names["outputs"].shape == (5, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "batch"), [("convnext_afc_micro", MICRO, 2), ("resnet20_cifar_aps", RESNET, None)]
+)
+def test_onnx_of_whole_networks(name, options, batch, tmp_path, randomised):
+    pytest.importorskip("jax2onnx")
+    module = create_model(name, **options)
+    variables = randomised(module, 1, 32, 32, 3)
+    written = export(tmp_path / "net.onnx", card_of(name, **options), module, variables, batch=batch)
+    assert written.difference <= exporting.TOLERANCE * written.largest

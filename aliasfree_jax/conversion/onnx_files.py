@@ -1,0 +1,89 @@
+"""Networks as ONNX files, written by jax2onnx and checked in onnxruntime.
+
+jax2onnx translates JAX's own operations. Depthwise convolutions are therefore XLA's, not shifted sums.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from aliasfree_jax.conversion.stablehlo import (
+    LIMIT,
+    NEVER,
+    Apply,
+    ExportError,
+    Program,
+    not_traced,
+    too_large,
+)
+from aliasfree_jax.errors import AliasFreeError, needed
+from aliasfree_jax.ops.choices import CHOICES, assume
+
+_ROW = dataclasses.replace(
+    CHOICES["cpu"], depthwise="conv", fft_from=NEVER, patches_to=0, working_set=None, repeat_matrix_from=0
+)
+_PROVIDERS = ["CPUExecutionProvider"]
+
+
+def serialized(
+    apply: Apply, variables: Any, sides: Sequence[int], platforms: Sequence[str], batch: int | None
+) -> bytes:
+    """The content of the file; arguments as `stablehlo.serialized`.
+
+    Raises:
+      ExportError: the file would be too large, jax2onnx does not work with this JAX, or it cannot translate
+        the network.
+      MissingPackageError: jax2onnx or onnxruntime is missing.
+    """
+    if jax.__version_info__ >= (0, 11):
+        raise ExportError(
+            f"jax2onnx works with jax 0.10, and this is jax {jax.__version__}. Export in an environment of "
+            "Python 3.11 with: pip install 'jax<0.11' 'aliasfree_jax[onnx]'. A .stablehlo file needs no other JAX."
+        )
+    to_onnx = needed("jax2onnx", "an ONNX file").to_onnx
+    needed("onnxruntime", "an ONNX file")
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+    if weights >= LIMIT:
+        raise too_large(weights, "an ONNX file")
+
+    def network(images: jax.Array) -> Any:
+        with assume(_ROW):
+            return apply(variables, images)
+
+    try:
+        model = to_onnx(network, [("b" if batch is None else batch, *sides)], model_name="network")
+    except AliasFreeError:
+        raise
+    except Exception as error:  # jax2onnx raises errors of all kinds
+        raise not_traced(error, sides, batch) from error
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def programs(path: Path) -> Iterator[tuple[str, Program]]:
+    """The program in a file as a function, by onnxruntime on the CPU."""
+    session = needed("onnxruntime", "an ONNX file").InferenceSession(path.read_bytes(), providers=_PROVIDERS)
+    (images,) = session.get_inputs()
+    yield "onnxruntime", lambda x: session.run(None, {images.name: np.asarray(x)})
+
+
+def about(platforms: Sequence[str]) -> dict[str, Any]:
+    """What the description of a file says of its format."""
+    return {
+        "format": "onnx",
+        "jax": jax.__version__,
+        "jax2onnx": needed("jax2onnx", "an ONNX file").__version__,
+    }
+
+
+def loading(path: Path) -> tuple[str, ...]:
+    """The lines of Python that load and call a file."""
+    return (
+        "import onnxruntime  # pip install onnxruntime",
+        f"session = onnxruntime.InferenceSession({str(path)!r})",
+        "outputs = session.run(None, {session.get_inputs()[0].name: images})[0]",
+    )
