@@ -62,8 +62,8 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     shape = ", ".join(map(str, written.shape))
     print(
         f"exported       {path}: {written.size / 1e6:.1f} MB, {written.parameters:,} parameters, "
-        f"images [{shape}], largest difference {written.difference:.1g} of outputs up to {written.largest:.2g} "
-        f"({', '.join(written.compared)})"
+        f"images [{shape}], largest difference {written.difference:.1g} of outputs up to "
+        f"{written.largest:.2g} ({', '.join(written.compared)})"
     )
     print(f"described      {description_of(path)}: image size, normalisation, class names")
     print("load           " + "\n               ".join(FORMATS[path.suffix].loading(path)))

@@ -1,7 +1,7 @@
 """Trained networks as files that run without this package.
 
-The name of the file selects the format: `.stablehlo` (`stablehlo`) or `.onnx` (`onnx_files`). A file is written,
-loaded again and compared with the network on random images. It is kept only if both agree.
+The name of the file selects the format: `.stablehlo` (`stablehlo`) or `.onnx` (`onnx_files`). A file is
+written, loaded again and compared with the network on random images. It is kept only if both agree.
 """
 
 import dataclasses
@@ -65,8 +65,8 @@ def check_output(output: str | Path) -> Path:
     path = local_path(output, "the file to write")
     if path.suffix not in FORMATS:
         raise ExportError(
-            f"{path} should end in {' or '.join(FORMATS)}: the ending selects the format. To write a checkpoint "
-            "of another code base, use: python -m aliasfree_jax convert --to=SOURCE RUN FILE."
+            f"{path} should end in {' or '.join(FORMATS)}: the ending selects the format. To write a "
+            "checkpoint of another code base, use: python -m aliasfree_jax convert --to=SOURCE RUN FILE."
         )
     for file in (path, description_of(path)):
         if file.exists():

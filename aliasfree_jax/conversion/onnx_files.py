@@ -4,7 +4,9 @@ jax2onnx translates JAX's own operations. Depthwise convolutions are therefore X
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ def serialized(
     if jax.__version_info__ >= (0, 11):
         raise ExportError(
             f"jax2onnx works with jax 0.10, and this is jax {jax.__version__}. Export in an environment of "
-            "Python 3.11 with: pip install 'jax<0.11' 'aliasfree_jax[onnx]'. A .stablehlo file needs no other JAX."
+            "Python 3.11 with: pip install 'jax<0.11' 'aliasfree_jax[onnx]'. A .stablehlo file needs no other jax."
         )
     to_onnx = needed("jax2onnx", "an ONNX file").to_onnx
     needed("onnxruntime", "an ONNX file")
@@ -54,6 +56,7 @@ def serialized(
         with assume(_ROW):
             return apply(variables, images)
 
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every shape of an unknown batch
     try:
         model = to_onnx(network, [("b" if batch is None else batch, *sides)], model_name="network")
     except AliasFreeError:
@@ -73,11 +76,7 @@ def programs(path: Path) -> Iterator[tuple[str, Program]]:
 
 def about(platforms: Sequence[str]) -> dict[str, Any]:
     """What the description of a file says of its format."""
-    return {
-        "format": "onnx",
-        "jax": jax.__version__,
-        "jax2onnx": needed("jax2onnx", "an ONNX file").__version__,
-    }
+    return {"format": "onnx", "jax": jax.__version__, "jax2onnx": version("jax2onnx")}
 
 
 def loading(path: Path) -> tuple[str, ...]:

@@ -210,7 +210,10 @@ def test_a_network_of_the_user(sampler, tmp_path, draw):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("net.tflite", r"net.tflite should end in .*\.stablehlo.*: the ending selects the format. For a "),
+        (
+            "net.tflite",
+            r"net.tflite should end in .*\.stablehlo.*: the ending selects the format. To write a ",
+        ),
         ("there.stablehlo", "there.stablehlo exists already: choose another name, or remove it first."),
         ("described.stablehlo", "described.stablehlo.json exists already"),
         ("none/net.stablehlo", "none/net.stablehlo cannot be written: there is no directory "),
