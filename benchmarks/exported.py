@@ -2,8 +2,8 @@
 
 python -m benchmarks.exported convnext_afc_micro:32 convnext_tiny:224
 
-Every argument is NAME:SIDE. The weights are random. The output is the table of docs/export.md, one line for each
-format. Without jax2onnx (pip install 'aliasfree_jax[onnx]') the ONNX lines are left out.
+Every argument is NAME:SIDE. The weights are random. The output is the table of docs/export.md, one line for
+each format. Without jax2onnx (pip install 'aliasfree_jax[onnx]') the ONNX lines are left out.
 """
 
 import importlib.util

@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.checkpoint import ModelCard, PyTree
@@ -190,7 +191,7 @@ def _agree(program: Program, network: Program, shape: Sequence[int], tolerance: 
       ExportError: they differ, whatever images are drawn. The message is the end of a sentence.
     """
     for seed in range(DRAWS):
-        images = np.random.default_rng(seed).standard_normal(shape, np.float32)
+        images = jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
         expected, found = (jax.tree.map(np.asarray, run(images)) for run in (network, program))
         expected, found = (jax.tree.leaves(tree) for tree in (expected, found))
         if [leaf.shape for leaf in expected] != [leaf.shape for leaf in found]:

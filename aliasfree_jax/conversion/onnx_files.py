@@ -44,7 +44,7 @@ def serialized(
     if jax.__version_info__ >= (0, 11):
         raise ExportError(
             f"jax2onnx works with jax 0.10, and this is jax {jax.__version__}. Export in an environment of "
-            "Python 3.11 with: pip install 'jax<0.11' 'aliasfree_jax[onnx]'. A .stablehlo file needs no other jax."
+            "Python 3.11 with: pip install 'jax<0.11' 'aliasfree_jax[onnx]'. Or write a .stablehlo file instead."
         )
     to_onnx = needed("jax2onnx", "an ONNX file").to_onnx
     needed("onnxruntime", "an ONNX file")

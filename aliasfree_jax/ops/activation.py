@@ -48,7 +48,9 @@ def polynomial(
 def _horner(x: jax.Array, coefficients: jax.Array) -> jax.Array:
     """The polynomial by Horner's rule; its gradient keeps `x` only, not a map a power."""
     u = x.astype(coefficients.dtype)
-    y = jnp.broadcast_to(coefficients[..., -1], u.shape)
+    y = coefficients[..., -1]
+    if coefficients.shape[-1] == 1:
+        return jnp.broadcast_to(y, u.shape)
     for power in range(coefficients.shape[-1] - 2, -1, -1):
         y = y * u + coefficients[..., power]
     return y.astype(x.dtype)
