@@ -44,8 +44,11 @@ def serialized(
     if jax.__version_info__ >= (0, 11):
         raise ExportError(
             f"jax2onnx works with jax 0.10, and this is jax {jax.__version__}. Export in an environment of "
-            "Python 3.11 with: pip install 'jax<0.11' 'aliasfree_jax[onnx]'. Or write a .stablehlo file instead."
+            "Python 3.11 with: pip install 'jax<0.11' 'aliasfree_jax[onnx]'. Or write a .stablehlo file."
         )
+    # They warn of plugins that do not fit this jax, and of every shape with an unknown batch.
+    for name in ("jax2onnx", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     to_onnx = needed("jax2onnx", "an ONNX file").to_onnx
     needed("onnxruntime", "an ONNX file")
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
@@ -56,7 +59,6 @@ def serialized(
         with assume(_ROW):
             return apply(variables, images)
 
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every shape of an unknown batch
     try:
         model = to_onnx(network, [("b" if batch is None else batch, *sides)], model_name="network")
     except AliasFreeError:
