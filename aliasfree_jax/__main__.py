@@ -11,6 +11,7 @@ from aliasfree_jax.startup import begin
 # The module of each command (see aliasfree_jax.commands). It is imported only when the command runs.
 COMMANDS = {
     "convert": "aliasfree_jax.conversion.command",
+    "export": "aliasfree_jax.conversion.export_command",
     "publish": "aliasfree_jax.conversion.publish_command",
     "prepare": "aliasfree_jax.data.prepare",
     "models": "aliasfree_jax.models.command",

@@ -19,6 +19,7 @@ REQUIRED = {
     "PIL": "pillow",
     "absl": "absl-py",
     "array_record": "array-record",
+    "flatbuffers": "flatbuffers",
     "flax": "flax",
     "grain": "grain",
     "importlib_resources": "importlib-resources",
@@ -37,7 +38,9 @@ REQUIRED = {
 OPTIONAL = {
     "cykooz_resizer": "aliasfree_jax[fast]",
     "huggingface_hub": "aliasfree_jax[hub]",
+    "jax2onnx": "aliasfree_jax[onnx]",
     "matplotlib": "aliasfree_jax[figures]",
+    "onnxruntime": "aliasfree_jax[onnx]",
     "simplejpeg": "aliasfree_jax[fast]",
     "tensorboardX": "tensorboardX",
     "wandb": "wandb",

@@ -86,6 +86,30 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Within the block, a new file to write and check.
+
+    It becomes `path` at the end. After an error it is removed.
+
+    Raises:
+      UnwritableError: the file cannot be written.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}.checked")
+    try:
+        yield new
+        new.replace(path)
+    except UnwritableError:
+        raise
+    except OSError as error:
+        raise UnwritableError(
+            f"cannot write {path}: {error.strerror or error}. Make room or mend the file system."
+        ) from error
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+@contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """Context that yields a new directory to fill; it becomes `path` at the end, or is deleted on an error.
 

@@ -123,6 +123,7 @@ def test_the_program_starts():
 
 PATHS = {
     "convert": [["PATH", "out"], ["w.pth", "PATH"]],
+    "export": [["PATH", "out.onnx"], ["run", "PATH"]],
     "prepare": [["PATH", "out"], ["in", "PATH"], ["--verify", "PATH"]],
     "audit": [["PATH"], ["--checkpoint=PATH"], ["--output=PATH"], ["--plot=PATH"]],
     "report": [["PATH"], ["a.json", "--out=PATH"]],
@@ -145,6 +146,7 @@ def test_an_address_is_refused(name, arguments, monkeypatch, tmp_path, capsys):
     ("name", "arguments", "told"),
     [
         ("convert", ["~/w.pth", "~/out"], "HOME/w.pth"),
+        ("export", ["~/run", "~/out.onnx"], "HOME/run"),
         ("prepare", ["~/images", "~/out"], "HOME/images"),
         ("audit", ["~/nets.py:f"], "HOME/nets.py"),
         ("audit", ["--checkpoint=~/run"], "HOME/run"),

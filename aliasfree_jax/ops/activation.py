@@ -56,7 +56,9 @@ def polynomial(
 def _horner(x: jax.Array, coefficients: jax.Array) -> jax.Array:
     """Horner's rule. The gradient keeps `x` only, not one map per power."""
     u = x.astype(coefficients.dtype)
-    y = jnp.broadcast_to(coefficients[..., -1], u.shape)
+    y = coefficients[..., -1]
+    if coefficients.shape[-1] == 1:
+        return jnp.broadcast_to(y, u.shape)
     for power in range(coefficients.shape[-1] - 2, -1, -1):
         y = y * u + coefficients[..., power]
     return y.astype(x.dtype)

@@ -1,11 +1,12 @@
 """The implementation that "auto" selects on each backend, in one table.
 
-Entries are read when a function is traced, for `jax.default_backend()`. The CPU entries were measured
+Entries are read when a function is traced, for `jax.default_backend()` or for the row of `assume`. The CPU entries were measured
 (`python -m benchmarks`, docs/benchmarks.md). The GPU and TPU entries follow from the arithmetic on the same
 page; running `python -m benchmarks` on these devices should confirm or replace them.
 """
 
 import dataclasses
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import jax
@@ -60,6 +61,19 @@ CHOICES: dict[str, Choices] = {
 }
 
 
+_assumed = jax.make_user_context(None)
+
+
+def assume(row: Choices) -> AbstractContextManager[None]:
+    """Within the block, `choices()` returns `row` on every backend.
+
+    For programs that are traced on one machine and run on another. The row is part of JAX's cache keys: a
+    function that was traced under another row is traced again.
+    """
+    context: AbstractContextManager[None] = _assumed(row)
+    return context
+
+
 def choices() -> Choices:
-    """Returns the row of the default backend, or the GPU's row for backends not in the table."""
-    return CHOICES.get(jax.default_backend(), _ACCELERATOR)
+    """Returns the row of `assume`, or the row of the default backend (the GPU's row if it has none)."""
+    return _assumed.value or CHOICES.get(jax.default_backend(), _ACCELERATOR)

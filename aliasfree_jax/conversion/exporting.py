@@ -1,0 +1,238 @@
+"""Trained networks as files that run without this package.
+
+The name of the file selects the format: `.stablehlo` (`stablehlo`) or `.onnx` (`onnx_files`). A file is
+written, loaded again and compared with the network on random images. It is kept only if both agree.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aliasfree_jax.checkpoint import ModelCard, PyTree
+from aliasfree_jax.conversion import onnx_files, stablehlo
+from aliasfree_jax.conversion.stablehlo import ExportError, Program
+from aliasfree_jax.errors import AliasFreeError
+from aliasfree_jax.files import local_path, whole_file, write_json, write_whole
+
+BATCHES = (1, 3)  # numbers of images that a file for any number is compared at
+# Differences are relative to the largest output. Rounding in float32 makes 1e-6; a half-precision network
+# rounds every map to 8 bits, and other fusions round others.
+TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
+# Where two polyphase components have nearly equal norms, rounding decides which one is selected, and the
+# output is another. Random images rarely meet such a tie, and never in every draw.
+DRAWS = 3
+LAYOUT = "images [N, H, W, C] in float32: (pixels / 255 - mean) / std for each channel"
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+      path: the file.
+      size: bytes.
+      parameters: number of trained weights.
+      shape: of the images, with "b" for any number of them.
+      difference: largest absolute difference from the network's outputs on random images.
+      largest: largest absolute output there.
+      compared: the platforms whose programs were compared.
+      notes: what could not be compared.
+    """
+
+    path: Path
+    size: int
+    parameters: int
+    shape: tuple[int | str, ...]
+    difference: float
+    largest: float
+    compared: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check_output(output: str | Path) -> Path:
+    """The file to write.
+
+    Raises:
+      ExportError: its ending is unknown, it exists, or its directory does not exist.
+      PathError: it is an address.
+    """
+    path = local_path(output, "the file to write")
+    if path.suffix not in FORMATS:
+        raise ExportError(
+            f"{path} should end in {' or '.join(FORMATS)}: the ending selects the format. To write a "
+            "checkpoint of another code base, use: python -m aliasfree_jax convert --to=SOURCE RUN FILE."
+        )
+    for file in (path, description_of(path)):
+        if file.exists():
+            raise ExportError(f"{file} exists already: choose another name, or remove it first.")
+    if not path.parent.is_dir():
+        raise ExportError(f"{path} cannot be written: there is no directory {path.parent}.")
+    return path
+
+
+def description_of(path: Path) -> Path:
+    """The JSON file beside an exported network."""
+    return path.with_name(f"{path.name}.json")
+
+
+def export(
+    output: str | Path,
+    card: ModelCard,
+    module: nn.Module,
+    variables: PyTree,
+    *,
+    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    image_size: int | None = None,
+    batch: int | None = None,
+) -> Written:
+    """Writes a network as a function of images, and a description beside it.
+
+    Args:
+      output: the file to write, which must not exist. Its ending is one of `FORMATS`.
+      card: of `load_pretrained`, as the next two.
+      module: the network. It is exported with `train=False`.
+      variables: the weights, which become part of the file.
+      platforms: where the file is to run; not for ONNX, which runs everywhere.
+      image_size: rows and columns of the images; by default those of the card.
+      batch: number of images of each call; by default any number.
+
+    Raises:
+      ExportError: the network cannot be exported, or the file does not compute what the network computes.
+      MissingPackageError: a package is missing that the format needs.
+      UnwritableError: the file cannot be written.
+    """
+    path = check_output(output)
+    if image_size is not None:
+        card = dataclasses.replace(card, image_size=image_size)
+    sides = (card.image_size, card.image_size, card.channels)
+
+    def apply(variables: PyTree, images: jax.Array) -> Any:
+        return module.apply(variables, images, train=False)
+
+    form = FORMATS[path.suffix]
+    content = form.serialized(apply, variables, sides, platforms, batch)
+    shape = ("b" if batch is None else batch, *sides)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    with whole_file(path) as new:
+        write_whole(new, content)
+        found = compared(form.programs(new), apply, variables, sides, BATCHES if batch is None else (batch,))
+        written = Written(path, len(content), parameters, shape, *found)
+        write_json(description_of(path), _description(card, written, form.about(platforms)))
+    return written
+
+
+def _description(card: ModelCard, written: Written, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program needs to know that prepares images and reads the outputs."""
+    return {
+        "file": written.path.name,
+        "input": {"shape": written.shape, "dtype": "float32", "layout": LAYOUT},
+        **about,
+        "parameters": written.parameters,
+        "largest_difference": written.difference,
+        "card": card.to_json(),
+    }
+
+
+def compared(
+    programs: Iterator[tuple[str, Program]],
+    apply: Callable[[PyTree, jax.Array], Any],
+    variables: PyTree,
+    sides: Sequence[int],
+    batches: Sequence[int],
+) -> tuple[float, float, tuple[str, ...], tuple[str, ...]]:
+    """The last four fields of `Written`.
+
+    Raises:
+      ExportError: outputs differ by more than rounding.
+    """
+    network = jax.jit(apply)
+    tolerance = _tolerance(network, variables, sides)
+    worst, largest, names, notes = 0.0, 0.0, [], []
+    for number, (platform, program) in enumerate(programs):
+        # Other sizes of the batch change nothing between platforms: one is enough for the others.
+        for batch in batches if number == 0 else batches[-1:]:
+            try:
+                difference, output = _agree(
+                    program, lambda x: network(variables, x), (batch, *sides), tolerance
+                )
+            except AliasFreeError as error:
+                raise ExportError(f"the program for {platform} {error} Nothing was written.") from error
+            except Exception as error:
+                if number == 0:
+                    raise ExportError(
+                        f"the program for {platform} does not run ({type(error).__name__}: {error}). Nothing "
+                        "was written. A file for a known number of images may run: --batch=NUMBER."
+                    ) from error
+                reason = str(error).partition("\n")[0]
+                notes.append(f"the program for {platform} does not run here and was not compared: {reason}")
+                break
+            worst, largest = max(worst, difference), max(largest, output)
+        else:
+            names.append(platform)
+    return worst, largest, tuple(names), tuple(notes)
+
+
+def _tolerance(network: Any, variables: PyTree, sides: Sequence[int]) -> float:
+    program = str(network.trace(variables, jax.ShapeDtypeStruct((BATCHES[-1], *sides), np.float32)).jaxpr)
+    return HALF_TOLERANCE if re.search(r"\b(bf16|f16)\[", program) else TOLERANCE
+
+
+def _agree(program: Program, network: Program, shape: Sequence[int], tolerance: float) -> tuple[float, float]:
+    """Largest difference and largest output for random images.
+
+    Raises:
+      ExportError: they differ, whatever images are drawn. The message is the end of a sentence.
+    """
+    for seed in range(DRAWS):
+        images = jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+        expected, found = (jax.tree.map(np.asarray, run(images)) for run in (network, program))
+        expected, found = (jax.tree.leaves(tree) for tree in (expected, found))
+        if [leaf.shape for leaf in expected] != [leaf.shape for leaf in found]:
+            raise ExportError(
+                f"returns arrays of shapes {[leaf.shape for leaf in found]}, and the network returns "
+                f"{[leaf.shape for leaf in expected]}."
+            )
+        largest = max(float(np.abs(leaf).max()) for leaf in expected)
+        if not np.isfinite(largest):
+            raise ExportError(
+                "cannot be compared: the network returns values that are not finite for random images. Check "
+                "its weights."
+            )
+        pairs = zip(found, expected, strict=True)
+        difference = max(float(np.abs(a.astype(np.float64) - b).max()) for a, b in pairs)
+        if difference <= tolerance * largest:
+            return difference, largest
+    raise ExportError(
+        f"differs from the network by {difference:.2g} on random images, where the largest output is "
+        f"{largest:.2g}: more than rounding explains."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One format of files.
+
+    Attributes:
+      serialized: returns the content of a file, for arguments as `stablehlo.serialized`.
+      programs: the programs in a file, by the names of their platforms, as functions that run here.
+      about: what the description says of the format, for given platforms.
+      loading: the lines of Python that load and call a file.
+    """
+
+    serialized: Callable[..., bytes]
+    programs: Callable[[Path], Iterator[tuple[str, Program]]]
+    about: Callable[[Sequence[str]], Mapping[str, Any]]
+    loading: Callable[[Path], Sequence[str]]
+
+
+FORMATS = {
+    ".stablehlo": Format(stablehlo.serialized, stablehlo.programs, stablehlo.about, stablehlo.loading),
+    ".onnx": Format(onnx_files.serialized, onnx_files.programs, onnx_files.about, onnx_files.loading),
+}

@@ -1,0 +1,90 @@
+"""Networks as ONNX files, written by jax2onnx and checked in onnxruntime.
+
+jax2onnx translates JAX's own operations. Depthwise convolutions are therefore XLA's, not shifted sums.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from aliasfree_jax.conversion.stablehlo import (
+    LIMIT,
+    NEVER,
+    Apply,
+    ExportError,
+    Program,
+    not_traced,
+    too_large,
+)
+from aliasfree_jax.errors import AliasFreeError, needed
+from aliasfree_jax.ops.choices import CHOICES, assume
+
+_ROW = dataclasses.replace(
+    CHOICES["cpu"], depthwise="conv", fft_from=NEVER, patches_to=0, working_set=None, repeat_matrix_from=0
+)
+_PROVIDERS = ["CPUExecutionProvider"]
+
+
+def serialized(
+    apply: Apply, variables: Any, sides: Sequence[int], platforms: Sequence[str], batch: int | None
+) -> bytes:
+    """The content of the file; arguments as `stablehlo.serialized`.
+
+    Raises:
+      ExportError: the file would be too large, jax2onnx does not work with this JAX, or it cannot translate
+        the network.
+      MissingPackageError: jax2onnx or onnxruntime is missing.
+    """
+    if jax.__version_info__ >= (0, 11):
+        raise ExportError(
+            f"jax2onnx works with jax 0.10, and this is jax {jax.__version__}. Export in an environment of "
+            "Python 3.11 with: pip install 'jax<0.11' 'aliasfree_jax[onnx]'. Or write a .stablehlo file."
+        )
+    # They warn of plugins that do not fit this jax, and of every shape with an unknown batch.
+    for name in ("jax2onnx", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    to_onnx = needed("jax2onnx", "an ONNX file").to_onnx
+    needed("onnxruntime", "an ONNX file")
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+    if weights >= LIMIT:
+        raise too_large(weights, "an ONNX file")
+
+    def network(images: jax.Array) -> Any:
+        with assume(_ROW):
+            return apply(variables, images)
+
+    try:
+        model = to_onnx(network, [("b" if batch is None else batch, *sides)], model_name="network")
+    except AliasFreeError:
+        raise
+    except Exception as error:  # jax2onnx raises errors of all kinds
+        raise not_traced(error, sides, batch) from error
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def programs(path: Path) -> Iterator[tuple[str, Program]]:
+    """The program in a file as a function, by onnxruntime on the CPU."""
+    session = needed("onnxruntime", "an ONNX file").InferenceSession(path.read_bytes(), providers=_PROVIDERS)
+    (images,) = session.get_inputs()
+    yield "onnxruntime", lambda x: session.run(None, {images.name: np.asarray(x)})
+
+
+def about(platforms: Sequence[str]) -> dict[str, Any]:
+    """What the description of a file says of its format."""
+    return {"format": "onnx", "jax": jax.__version__, "jax2onnx": version("jax2onnx")}
+
+
+def loading(path: Path) -> tuple[str, ...]:
+    """The lines of Python that load and call a file."""
+    return (
+        "import onnxruntime  # pip install onnxruntime",
+        f"session = onnxruntime.InferenceSession({str(path)!r})",
+        "outputs = session.run(None, {session.get_inputs()[0].name: images})[0]",
+    )
