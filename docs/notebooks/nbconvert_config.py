@@ -1,6 +1,8 @@
-"""Settings of `jupyter nbconvert --execute --inplace *.ipynb`, which runs the notebooks of this folder.
+"""Settings for running the notebooks of this folder.
 
-Files then hold no times and no versions: a second run changes outputs only.
+jupyter nbconvert --config=docs/notebooks/nbconvert_config.py --execute --inplace docs/notebooks/*.ipynb
+
+The files then contain no times and no versions, so a second run changes only outputs that differ.
 """
 
 c = get_config()  # noqa: F821
