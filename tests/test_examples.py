@@ -1,6 +1,7 @@
 """Runs the examples of README and docs pages with all packages blocked that only training needs."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ FOR_TRAINING = (
     *("grain", "orbax", "tensorflow_datasets", "ml_collections", "optax"),
     *("PIL", "sklearn", "tqdm", "matplotlib"),  # absl is not in the list, because flax imports it
 )
+NNX_TRAINING = ROOT / "examples" / "nnx_training.py"
 MOST_LINES = 8  # without imports, class lines and decorators
 
 RUNNER = """
@@ -93,3 +95,16 @@ def test_the_page_names_every_layer():
         name for line in PAGE.splitlines() if line.startswith("|") for name in re.findall(r"`(\w+)", line)
     }
     assert not {*layers.__all__} - table
+
+
+def test_a_network_trains_with_nnx(capsys):
+    """The example's own assertions: accuracy, and the same class after a shift."""
+    runpy.run_path(str(NNX_TRAINING), run_name="__main__")
+    assert "same class after a shift 100.0%" in capsys.readouterr().out
+
+
+def test_the_page_on_nnx_shows_the_example():
+    shown = blocks((ROOT / "docs" / "nnx.md").read_text(), "docs/nnx.md")
+    assert len(shown) == 4
+    for place, block in shown:
+        assert block in NNX_TRAINING.read_text(), place

@@ -1,4 +1,4 @@
-"""The documentation, as far as it can be tested without building it: CI builds the site with warnings as errors."""
+"""Tests of the documentation that do not build the site. CI builds it with warnings as errors."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
 """The implementation that "auto" selects on each backend, in one table.
 
-Entries are read when a function is traced, for `jax.default_backend()` or for the row of `assume`. The CPU entries were measured
-(`python -m benchmarks`, docs/benchmarks.md). The GPU and TPU entries follow from the arithmetic on the same
-page; running `python -m benchmarks` on these devices should confirm or replace them.
+Entries are read when a function is traced, for `jax.default_backend()` or for the row of `assume`. The CPU
+entries were measured (`python -m benchmarks`, docs/benchmarks.md). The GPU and TPU entries follow from the
+arithmetic on the same page; running `python -m benchmarks` on these devices should confirm or replace them.
 """
 
 import dataclasses
