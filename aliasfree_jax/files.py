@@ -102,7 +102,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
     except OSError as error:
         raise UnwritableError(
-            f"cannot write {path}: {error.strerror or error}. Make room or mend the file system."
+            f"cannot write {path}: {error.strerror or error}. Free disk space or repair the file system."
         ) from error
     finally:
         with suppress(OSError):

@@ -97,6 +97,7 @@ def test_the_page_names_every_layer():
     assert not {*layers.__all__} - table
 
 
+@pytest.mark.slow
 def test_a_network_trains_with_nnx(capsys):
     """The example's own assertions: accuracy, and the same class after a shift."""
     runpy.run_path(str(NNX_TRAINING), run_name="__main__")

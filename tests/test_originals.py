@@ -38,10 +38,8 @@ from aliasfree_jax.__main__ import COMMANDS
 from aliasfree_jax.config import fields
 from aliasfree_jax.conversion import command as converting
 from aliasfree_jax.conversion.code_bases import SOURCES
-from aliasfree_jax.evaluation.audit import command as auditing
 from aliasfree_jax.evaluation.selection import select
 from aliasfree_jax.layers import BlurPool, Factory, MaxBlurPool
-from aliasfree_jax.models import create_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = ROOT.parent / "shared" / "seeds"
@@ -265,16 +263,14 @@ def test_other_commands_exist():
             assert set(re.findall(r"\w+", target)) <= set(extras)
             assert "-c" not in words or (ROOT / words[words.index("-c") + 1]).is_file()
         elif words[:3] == ["python", "-m", "aliasfree_jax"]:
-            assert words[3] in COMMANDS
-            module = {"convert": converting, "audit": auditing}[words[3]]
+            assert words[3] == "convert" and words[3] in COMMANDS
             values = flags.FlagValues()
             values.set_gnu_getopt(True)
-            module.define(values)
+            converting.define(values)
             _, *arguments = values(["", *words[4:]])
-            if words[3] == "convert":
-                assert values.to in SOURCES and len(arguments) == 2
-            else:
-                assert create_model(arguments[0]) and values.shift == ["1,1"]
+            assert values.to in SOURCES and len(arguments) == 2
+        elif words[:2] == ["jupyter", "notebook"]:
+            assert list((ROOT / words[2]).glob("*.ipynb"))
         else:
             assert line in ("python3 -m venv .venv", "source .venv/bin/activate")
 

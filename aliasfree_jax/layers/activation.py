@@ -3,7 +3,7 @@
 The learned coefficients of polynomials start at the quadratic that fits GELU best. Gates multiply two maps,
 so they have degree 2 like a quadratic and are exact on the same grid. A polynomial of each channel contains
 only squares of channels. A product of two linear maps contains every pair of channels, as in the product
-networks MONet (Chrysos et al. 2024), and needs no additional resampling.
+networks MONet (Cheng et al. 2024), and needs no additional resampling.
 """
 
 from collections.abc import Callable
@@ -227,7 +227,7 @@ class Gate(ScaledActivation):
       out_scale: initial factor on the result, like `in_scale`.
       train_scale: whether both factors are learned.
 
-    Source: bilinear gated linear units (Shazeer 2020, arXiv 2002.05202) and MONet (Chrysos et al. 2024,
+    Source: bilinear gated linear units (Shazeer 2020, arXiv 2002.05202) and MONet (Cheng et al. 2024,
     arXiv 2401.17992).
     """
 
@@ -259,7 +259,7 @@ class UpGate(Gate, FinerGrid):
     low-passed back. The layer commutes with every fractional shift. Its fields are those of `Gate`.
 
     Source: this package, for the products of bilinear gated linear units (Shazeer 2020, arXiv 2002.05202)
-    and MONet (Chrysos et al. 2024, arXiv 2401.17992).
+    and MONet (Cheng et al. 2024, arXiv 2401.17992).
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -282,7 +282,7 @@ class UpSelfGate(ScaledActivation):
       train_scale: whether both factors are learned.
 
     Source: this package, after bilinear gated linear units (Shazeer 2020, arXiv 2002.05202) and MONet
-    (Chrysos et al. 2024, arXiv 2401.17992).
+    (Cheng et al. 2024, arXiv 2401.17992).
     """
 
     @nn.compact

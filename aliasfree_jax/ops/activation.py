@@ -187,7 +187,7 @@ def gate(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_scale: Scale = 
     Raises:
       ShapeError: the maps have different shapes.
 
-    Source: bilinear gated linear units (Shazeer 2020, arXiv 2002.05202) and MONet (Chrysos et al. 2024,
+    Source: bilinear gated linear units (Shazeer 2020, arXiv 2002.05202) and MONet (Cheng et al. 2024,
     arXiv 2401.17992); the scales are this package's.
     """
     _check_shapes(x, by)
@@ -230,7 +230,7 @@ def up_gate_down(
       ShapeError: a map is not floating-point `[N, H, W, C]`, or the shapes differ.
       ConfigError: unknown method.
 
-    Source: this package. The products are those of Chrysos et al. 2024 (arXiv 2401.17992) and Shazeer 2020
+    Source: this package. The products are those of Cheng et al. 2024 (arXiv 2401.17992) and Shazeer 2020
     (arXiv 2002.05202), the resampling that of Michaeli et al. 2023 (arXiv 2303.08085), section 3.2.
     """
     check_images(x)
