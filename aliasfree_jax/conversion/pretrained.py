@@ -157,7 +157,7 @@ def _weights_in(directory: Path) -> Path | None:
     if not any(map(is_weights, names)) and read_library_config(directory / STANDARD[0]) is None:
         return None
     return directory / chosen(
-        directory, "", names, "Expected one of these files. Or name the file of weights."
+        directory, "", names, "Expected one of the first two, or name the file of weights."
     )
 
 

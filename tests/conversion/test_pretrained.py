@@ -261,7 +261,7 @@ def test_a_directory_with_other_files(saved, tmp_path):
     empty.mkdir()
     assert is_checkpoint(str(empty))
     (empty / "config.json").write_text(json.dumps(of_timm("resnet18")))
-    with pytest.raises(ConversionError, match="has no model.safetensors .*; it has no file of weights"):
+    with pytest.raises(ConversionError, match="has no model.safetensors .*. It has no file of weights"):
         load_pretrained(empty)
     (empty / "model.safetensors.index.json").touch()
     with pytest.raises(ConversionError, match="its weights are split over several files"):
