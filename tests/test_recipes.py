@@ -37,15 +37,12 @@ def test_every_recipe_name_is_valid_and_builds_its_network():
         create_model(config.model.name, **model_options(config, num_classes=10))
 
 
-BLUR, APS = (importlib.import_module(f"configs.{name}") for name in ("imagenet_blur", "imagenet_aps"))
+APS = importlib.import_module("configs.imagenet_aps")
 LOGITS = list(importlib.import_module("configs.imagenet_lps").WORDS["logits network"])
-LARGE = ("densenet", "mobilenet", "resnext", "wide", "resnet50_lpf", "resnet56")
+LARGE = ("resnet50,lpf", "resnet56")
 # Deeper networks have more of the same blocks. Tests of conversion count their parameters.
 DEEPER = ("101", "152", "161", "169", "201")
-TAKEN = [
-    *(
-        ("imagenet_blur", f"{network}_lpf4") for network in BLUR.MODELS
-    ),  # the size of a filter does not change shapes
+TAKEN = [  # tests/test_originals.py has the networks of imagenet_blur
     *(("imagenet_aps", f"{network}4") for network in APS.IMAGENET),
     *(("imagenet_lps", f"resnet18,{logits}") for logits in LOGITS),
     *(("imagenet_lps", words) for words in ("resnet50,lpf3,zero", "resnet18,ddac3")),
