@@ -136,8 +136,8 @@ class LearnedPolyphase(ComponentSampler):
     """Learnable polyphase sampling (LPS): a small network scores the polyphase components.
 
     In training the output is a mixture of all components with the weights softmax((logits + g) / t). Here g
-    is Gumbel noise from the rng stream "gumbel", and t is the temperature. In evaluation the output is the
-    component with the largest logit. Only evaluation commutes with shifts.
+    is Gumbel noise from the rng stream "gumbel", and t is the temperature. In "hard" evaluation, the default,
+    the output is the component with the largest logit. Only this choice commutes with shifts; mixtures do not.
 
     Attributes:
       logits: module from components `[N, K, h, w, C]` to logits `[N, K]` (`ConvLogits` and others).
