@@ -87,8 +87,8 @@ class MaxBlurPool(Layer):
 class SampledConv(Layer):
     """Convolution, then a sampler: `[N, H, W, C]` to `[N, H / stride, W / stride, features]`.
 
-    With circular padding, the layer is exact for the same shifts as its sampler. If the sampler is also linear
-    and circular, only the coarse grid is computed.
+    With circular padding, the layer is exact for the same shifts as its sampler. If the sampler is also
+    linear and circular, only the coarse grid is computed.
 
     Attributes:
       features: output channels.
