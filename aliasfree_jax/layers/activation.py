@@ -62,7 +62,9 @@ class Relu6(Layer):
 
 
 class ScaledActivation(Layer):
-    """Base class of polynomials and gates. Both process each image separately, polynomials each channel too.
+    """Base class of polynomials and gates.
+
+    Each image is processed separately, and each channel too, except in gates.
 
     Attributes:
       in_scale: initial input scale. Learned (shape `[1]`) if `train_scale` is set, otherwise constant.

@@ -74,7 +74,12 @@ class ComponentSampler(Sampler):
     def with_phase(
         self, x: jax.Array, phase: Phase = None, *, train: bool = False, temperature: Temperature = 1.0
     ) -> tuple[jax.Array, Phase]:
-        """Returns the sampled map and the phases of all steps; see `Sampler.with_phase`."""
+        """Returns the sampled map and the phases of all steps; see `Sampler.with_phase`.
+
+        Raises:
+          ConfigError: unknown `select_on`, or another unknown word in a field.
+          ShapeError: the map cannot be sampled.
+        """
         x = self.checked(x)
         if self.select_on not in get_args(SelectOn):
             raise ConfigError(unknown("select_on", self.select_on, get_args(SelectOn)))
@@ -136,8 +141,8 @@ class LearnedPolyphase(ComponentSampler):
     """Learnable polyphase sampling (LPS): a small network scores the polyphase components.
 
     In training the output is a mixture of all components with the weights softmax((logits + g) / t). Here g
-    is Gumbel noise from the rng stream "gumbel", and t is the temperature. In evaluation the output is the
-    component with the largest logit. Only evaluation commutes with shifts.
+    is Gumbel noise from the rng stream "gumbel", and t is the temperature. In "hard" evaluation, the default,
+    the output is the component with the largest logit. Only this choice commutes with shifts.
 
     Attributes:
       logits: module from components `[N, K, h, w, C]` to logits `[N, K]` (`ConvLogits` and others).

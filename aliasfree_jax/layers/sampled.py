@@ -47,8 +47,8 @@ def sampled_maxima(
 class MaxBlurPool(Layer):
     """Max pool at stride 1, then a sampler, by default a blur.
 
-    It is exact for the same integer shifts as its sampler. A maximum aliases, so it is never exact for
-    fractional shifts.
+    With circular padding it is exact for the same integer shifts as its sampler. A maximum aliases, so it is
+    not exact for fractional shifts, except with `window_shape=1`.
 
     Attributes:
       window_shape: size of the windows. 1 leaves the max pool out.
@@ -87,8 +87,8 @@ class MaxBlurPool(Layer):
 class SampledConv(Layer):
     """Convolution, then a sampler: `[N, H, W, C]` to `[N, H / stride, W / stride, features]`.
 
-    With circular padding and a linear sampler, only the coarse grid is computed. The layer is exact for the
-    same shifts as its sampler.
+    With circular padding, the layer is exact for the same shifts as its sampler. If the sampler is also
+    linear and circular, only the coarse grid is computed.
 
     Attributes:
       features: output channels.

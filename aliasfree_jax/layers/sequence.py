@@ -42,7 +42,9 @@ class BlurPool1D(Layer):
 
 
 class IdealDownsample1D(Layer):
-    """Ideal low-pass filter at 1 / stride, then sampling, for sequences. Exact for fractional shifts.
+    """Ideal low-pass filter at 1 / stride of the Nyquist frequency, then sampling, for sequences.
+
+    It is exact for every fractional shift if the stride divides the length.
 
     Attributes:
       strides: sampling stride.

@@ -108,8 +108,8 @@ class AlexNet(Chain):
       sampler: sampler after the first convolution and in every max pool.
       activation: activation after every convolution.
       padding: padding of the convolutions.
-      strided: whether the first convolution has stride 4. Otherwise it has stride 2, and the sampler does
-        the rest (`"pool_only"`). The original forgets the first ReLU in this case, see `activate_first`.
+      strided: whether the first convolution has stride 4 (`"pool_only"`). Otherwise it has stride 2, and the
+        sampler does the rest. With "pool_only", the original lacks the first ReLU, see `activate_first`.
       activate_first: whether an activation follows the first convolution.
       sample_first: whether the sampler of the first convolution precedes that activation
         (`relu_first=False` in the original).

@@ -43,6 +43,9 @@ def filter_size(options: dict[str, Any], size: int) -> dict[str, Any]:
     """Sets the taps of the sampler's blur to `size`.
 
     The blur is the sampler itself, or it precedes the choice of a polyphase component.
+
+    Raises:
+      ConfigError: the sampler is not given by name, or does not blur.
     """
     sampler = options.get("sampler", "subsample")
     fields = fields_of(sampler)

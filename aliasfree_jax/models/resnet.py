@@ -190,7 +190,7 @@ _AFC_STEM_ACTIVATION = {"name": "lowpass_polynomial", "cutoff": 0.5}
 VARIANTS: dict[str, Options] = {
     # torchvision's.
     "": {"stem": {"name": "image", "strided": True, "pool_size": 3, "pool_padding": 1}},
-    # antialiased-cnns: reflecting blurs in a zero-padded network. Only the stem's max pool is blurred.
+    # antialiased-cnns: reflecting blurs in a zero-padded network. In the stem, only the max pool is blurred.
     "blur": {
         "sampler": REFLECTING_BLUR,
         "stem": {"name": "image", "strided": True},
@@ -221,7 +221,7 @@ CIFAR_VARIANTS: dict[str, Options] = {
 
 
 def _pool_only(options: dict[str, Any], strided: bool) -> dict[str, Any]:
-    """Whether the ImageNet stem's convolution is strided, so that only the max pool uses the sampler."""
+    """Sets whether the ImageNet stem's convolution is strided. Only the max pool then uses the sampler."""
     stem = fields_of(options["stem"])
     if stem is None or stem["name"] == "small":
         raise ConfigError("pool_only needs an ImageNet stem: the small stem does not sample.")

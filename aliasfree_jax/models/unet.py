@@ -157,7 +157,7 @@ SIZES: dict[str, Options] = {
 _CIRCULAR = {"padding": "CIRCULAR"}
 _BLUR = {"name": "blur", "kernel_size": 3, "padding": "CIRCULAR"}
 # Max pooling aliases, so an alias-free network leaves it out. Squares of squares grow without bound unless a
-# norm limits them for each image. Batch norms use statistics of other images: the network does not train.
+# norm limits them for each image. Batch norms use statistics of other images: with them it does not train.
 _ALIAS_FREE = {
     **_CIRCULAR,
     "norm": {"name": "group", "num_groups": 1},

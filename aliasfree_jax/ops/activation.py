@@ -58,7 +58,7 @@ def _horner(x: jax.Array, coefficients: jax.Array) -> jax.Array:
     u = x.astype(coefficients.dtype)
     y = coefficients[..., -1]
     if coefficients.shape[-1] == 1:
-        return jnp.broadcast_to(y, u.shape)
+        return jnp.broadcast_to(y, u.shape).astype(x.dtype)
     for power in range(coefficients.shape[-1] - 2, -1, -1):
         y = y * u + coefficients[..., power]
     return y.astype(x.dtype)

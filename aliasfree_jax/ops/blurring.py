@@ -81,7 +81,9 @@ def adaptive_blur(x: jax.Array, weights: jax.Array, padding: Padding = "CIRCULAR
       `[N, H, W, C]`: weighted sums over the neighbourhood of each position (cross-correlation).
 
     Raises:
-      ShapeError: the groups do not divide the channels, or a filter size is even.
+      ShapeError: the groups do not divide the channels, a filter size is even, or the map is smaller than
+        the padding.
+      ConfigError: unknown padding.
 
     Source: DDAC, Zou et al. 2020 (arXiv 2008.09604).
     """

@@ -115,8 +115,8 @@ def pad_windows(
       strides: strides of rows and columns.
       fill: value outside the map for "SAME" and for numbers of samples.
       dilation: distance between neighbouring samples of a window. With a dilation, circular padding wraps
-        around the map as often as a wide window needs. Without, it raises an error for maps that are too
-        small.
+        around the map as often as a wide window needs. Without a dilation, it raises an error for maps that
+        are too small.
 
     Raises:
       ConfigError: unknown padding.

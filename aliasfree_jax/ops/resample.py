@@ -214,7 +214,8 @@ def remove_nyquist(x: jax.Array, precision: Precision = "highest") -> jax.Array:
     Raises:
       ShapeError: `x` is not floating-point `[N, H, W, C]`.
 
-    Source: this package; Michaeli et al. 2023 (arXiv 2303.08085) drop the same frequency when they sample.
+    Source: this package. The sampling of Michaeli et al. 2023 (arXiv 2303.08085) drops the Nyquist frequency
+    of the coarse grid in the same way.
     """
     check_images(x)
     h, w = x.shape[1:3]

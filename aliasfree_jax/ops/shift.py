@@ -30,7 +30,7 @@ def integer_shift(x: jax.Array, shift: jax.Array) -> jax.Array:
       `[N, H, W, C]`.
 
     Raises:
-      ShapeError: the shifts have another shape, or are not integers.
+      ShapeError: the shifts are not `[N, 2]`, or not integers.
 
     Source: standard circular shift; the test shifts of Chaman & Dokmanic 2021 (arXiv 2011.14214).
     """
@@ -83,7 +83,7 @@ def fractional_shift(
       `[N, H, W, C]`.
 
     Raises:
-      ShapeError: the images or shifts have another shape.
+      ShapeError: `x` is not floating-point `[N, H, W, C]`, or the shifts are neither a pair nor `[N, 2]`.
       ConfigError: the method is unknown, or not available for an array of shifts.
 
     Source: Michaeli et al. 2023 (arXiv 2303.08085), the fractional test shifts of its code.
@@ -123,7 +123,7 @@ def bilinear_sample(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Ar
       `[N, h, w, C]`.
 
     Raises:
-      ShapeError: the images or positions have another shape.
+      ShapeError: `x` is not floating-point `[N, H, W, C]`, or the positions are not `[N, h, w]`.
 
     Source: PyTorch, `torch.nn.functional.grid_sample` with zero padding.
     """

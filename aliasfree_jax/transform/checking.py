@@ -47,7 +47,7 @@ class Findings(list[Finding]):
     """
 
     def __str__(self) -> str:
-        """A table with one entry per line of code."""
+        """A table with one entry per finding. Equal findings in several modules share an entry."""
         if not self:
             return "nothing found"
         entries: dict[Finding, list[str]] = {}

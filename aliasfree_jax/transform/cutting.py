@@ -156,9 +156,8 @@ def rev(how: Transformation, eqn: Any, value: Map) -> Sequence[Value]:
 def concatenate(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
     """Joins maps along channels. Along rows or columns, joining is padding."""
     dim = eqn.params["dimension"]
-    values = (
-        tuple(value for value in values if value.shape[dim]) or values[:1]
-    )  # numpy joins empty arrays, too
+    # `jnp.pad` also joins empty arrays, for padding by 0.
+    values = tuple(value for value in values if value.shape[dim]) or values[:1]
     along = any(isinstance(value, Map) and value.spatial(dim) for value in values)
     return [(_joined_places if along else _joined_channels)(how, eqn, dim, values)]
 

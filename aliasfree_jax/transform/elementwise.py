@@ -48,7 +48,7 @@ def _degree(
     values: Sequence[Value],
     of: Callable[[Any], float] = lambda value: value.degree if isinstance(value, Pointwise) else 1,
 ) -> float:
-    """Degree of the result as a polynomial of the maps, or another quantity `of` maps that products add."""
+    """Degree of the result as a polynomial of the maps. `of` returns another quantity that products add."""
     degrees = [0 if isinstance(value, Plain) else of(value) for value in values]
     match eqn.primitive.name:
         case "convert_element_type" if jnp.issubdtype(eqn.params["new_dtype"], jnp.inexact):

@@ -16,10 +16,8 @@ from aliasfree_jax.errors import AliasFreeError
 from aliasfree_jax.ops import operation
 
 _PACKAGE = Path(__file__).parents[1]
-_NETWORKS = (
-    f"{_PACKAGE / 'layers'}/",
-    f"{_PACKAGE / 'models'}/",
-)  # the parts of this package that may count as user code
+# Parts of this package that count as user code.
+_NETWORKS = (f"{_PACKAGE / 'layers'}/", f"{_PACKAGE / 'models'}/")
 _INSTALLED = tuple(
     f"{sysconfig.get_paths()[kind]}/" for kind in ("purelib", "platlib", "stdlib", "platstdlib")
 )

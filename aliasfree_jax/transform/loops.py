@@ -27,7 +27,7 @@ def _one(stack: jax.Array) -> jax.Array:
 
 
 def _as(eqn: Any, value: Held, kind: Held) -> Held:
-    """A carried value after an iteration, in the layout before it. A map stays a map."""
+    """A carried value after an iteration, in the layout of `kind` (before it). New maps stay maps."""
     if isinstance(value, Plain):
         return like(plain(value.full()), kind)
     if isinstance(kind, Plain):

@@ -127,7 +127,7 @@ class Map:
 
     @property
     def places(self) -> tuple[tuple[int, int], ...]:
-        """For rows and for columns: the program's axis that contains them, and their index in it."""
+        """For rows and columns: the program's axis with them, and their index among its spatial axes."""
         spatial = [[axis for axis in group if axis in self.space] for group in self.groups]
         found = {axis: (dim, i) for dim, axes in enumerate(spatial) for i, axis in enumerate(axes)}
         return found[self.space[0]], found[self.space[1]]

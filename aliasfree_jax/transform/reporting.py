@@ -125,7 +125,7 @@ class Reporting(Settling):
         return dataclasses.replace(value, band=value.band.sampled(sides, (rows, columns)))
 
     def upsampled(self, eqn: Any, value: Map, strides: Strides) -> Map:
-        """`value` on a finer grid, with zeros between its positions. Reports that their phase is fixed.
+        """`value` on a finer grid, with zeros between its positions. Reports samples at fixed positions.
 
         Raises:
           TransformError: The phase of its sampling is not known here.

@@ -51,9 +51,8 @@ class Settling:
         grid = self.chosen(value.grid, value.stride)
         phase = self.phases.get(grid)
         sampler = self.sampler(strides=value.stride, parent=None)
-        if (
-            phase is None and value.blocks
-        ):  # all positions of a block are shifts of one map, so one of them decides
+        # Whole blocks have the same samples at every phase and would tie, so their first sample decides.
+        if phase is None and value.blocks:
             phase = sampler.apply({}, value.first_of_blocks().images()[0], None, method="with_phase")[1]
         images, back = value.images()
         sampled, found = sampler.apply({}, images, phase, method="with_phase")

@@ -28,7 +28,7 @@ class Target:
       name: Name for tables and messages.
       call: Function of variables and images.
       init: Returns the variables, given images.
-      image: Rows, columns and channels of its training images, if known.
+      image: Rows, columns and channels of the images that it is made for, if known.
     """
 
     name: str
