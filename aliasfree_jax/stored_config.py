@@ -21,7 +21,7 @@ REMOVED = {"train.blend.epochs": 0.0, "train.blend.start": "convnext"}
 
 
 def run_directory(checkpoint: Path) -> Path | None:
-    """Finds the run of a path: the run itself, its best network, its checkpoints or one of them. Else None."""
+    """Finds the run of a path (run, best network, checkpoints or one checkpoint). None: there is no run."""
     for path in (checkpoint, checkpoint.parent, checkpoint.parent.parent):
         if (path / "checkpoints").is_dir() and checkpoint in (
             path,
