@@ -13,7 +13,7 @@ from aliasfree_jax.config import FIELDS, OPEN, base_config, fields, nested
 from aliasfree_jax.errors import ConfigError
 
 CONFIG = "config.json"  # file name in a run's directory
-ACCEPTED = "accepted"  # additional key: the changes with which the run was resumed
+ACCEPTED = "accepted"  # additional key: the changes that were accepted when the run was resumed
 FORMAT_KEY, FORMAT = "format", 1  # additional key; files without it have format 1
 NOT_SET = "(not set)"  # placeholder for the value of a network option that is not set
 # Fields of earlier versions, with their defaults. Today every run behaves as with these defaults.
@@ -21,7 +21,7 @@ REMOVED = {"train.blend.epochs": 0.0, "train.blend.start": "convnext"}
 
 
 def run_directory(checkpoint: Path) -> Path | None:
-    """Run that contains a path (of the run, its checkpoints or one of them); None: no run contains it."""
+    """Finds the run of a path (run, best network, checkpoints or one checkpoint). None: there is no run."""
     for path in (checkpoint, checkpoint.parent, checkpoint.parent.parent):
         if (path / "checkpoints").is_dir() and checkpoint in (
             path,
@@ -74,12 +74,12 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"cannot read the stored configuration {path}: {error}.") from error
     if not isinstance(stored, dict):
-        raise ConfigError(f"cannot read the stored configuration {path}: it is not a JSON object.")
+        raise ConfigError(f"cannot read the stored configuration {path}: it must be a JSON object.")
     written = stored.pop(FORMAT_KEY, 1)
     if written != FORMAT:
         raise ConfigError(
-            f"the stored configuration {path} has format {written}, this version of aliasfree_jax reads "
-            f"format {FORMAT}: use the version that wrote it."
+            f"the stored configuration {path} has format {written}, but this version of aliasfree_jax reads "
+            f"format {FORMAT}. Use the version that wrote it."
         )
     return stored
 
@@ -87,11 +87,12 @@ def _read(path: Path) -> dict[str, Any]:
 def read_config(path: Path) -> ConfigDict:
     """Reads the configuration that a run stored as JSON at `path`.
 
-    Missing fields get their default. Unknown fields are ignored with a warning; `REMOVED` fields with their
-    old default are ignored without one.
+    Missing fields get their default. Unknown fields are ignored with a warning. `REMOVED` fields with their
+    old default are ignored without a warning.
 
     Raises:
-      ConfigError: The file is unreadable or not JSON, or a field has a value of another type.
+      ConfigError: The file is unreadable, not JSON or of another format, or a field has a value of another
+        type.
     """
     config = base_config()
     stored = _read(path)
@@ -106,7 +107,7 @@ def read_config(path: Path) -> ConfigDict:
         ) from error
     if others := {name: value for name, value in others.items() if REMOVED.get(name, NOT_SET) != value}:
         warnings.warn(
-            f"{path} has fields that this version of aliasfree_jax does not know; they are ignored: "
+            f"this version of aliasfree_jax does not know these fields of {path} and ignores them: "
             f"{', '.join(others)}.",
             stacklevel=2,
         )
@@ -114,18 +115,18 @@ def read_config(path: Path) -> ConfigDict:
 
 
 def read_accepted(path: Path) -> list[dict[str, Any]]:
-    """Changes with which the run of the configuration at `path` was resumed so far."""
+    """Returns the changes that were accepted so far when the run of `path` was resumed."""
     accepted = _read(path).get(ACCEPTED)
     return accepted if isinstance(accepted, list) else []
 
 
 def read_removed(path: Path) -> dict[str, Any]:
-    """Fields of the configuration at `path` that this version no longer supports, with their values."""
+    """Returns removed fields of the configuration at `path` that do not have their old default."""
     return {n: v for n, v in fields(_read(path)).items() if n in REMOVED and v != REMOVED[n]}
 
 
 def defaults() -> dict[str, Any]:
-    """Defaults of all fields, including removed ones, as nested dictionaries."""
+    """Returns the defaults of all fields, including removed ones, as nested dictionaries."""
     return nested({field: default for field, (default, _) in FIELDS.items()} | REMOVED)
 
 

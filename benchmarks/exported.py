@@ -1,9 +1,9 @@
-"""Exports networks and compares the files with JAX: differences, and seconds for each image.
+"""Exports networks and compares the files with JAX: differences, and time per image.
 
 python -m benchmarks.exported convnext_afc_micro:32 convnext_tiny:224
 
-Every argument is NAME:SIDE. The weights are random. The output is the table of docs/export.md, one line for
-each format. Without jax2onnx (pip install 'aliasfree_jax[onnx]') the ONNX lines are left out.
+Every argument is NAME:SIDE. The weights are random. The output is the table of docs/export.md, one row
+for each format. Without jax2onnx (pip install 'aliasfree_jax[onnx]') the ONNX rows are left out.
 """
 
 import importlib.util
@@ -30,12 +30,12 @@ REPEATS = 5
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags: the number of images of each call."""
-    flags.DEFINE_integer("batch", 2, "images of each call", lower_bound=1, flag_values=values)
+    """Defines the command's flag."""
+    flags.DEFINE_integer("batch", 2, "number of images in each call", lower_bound=1, flag_values=values)
 
 
 def _seconds(run: Callable[[Any], Any], images: np.ndarray) -> float:
-    """The shortest of several times for each image."""
+    """The shortest of `REPEATS` times per image, seconds."""
     jax.block_until_ready(run(images))
     times = []
     for _ in range(REPEATS):
@@ -73,12 +73,12 @@ def _measure(name: str, side: int, batch: int) -> None:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
-    print("| network, side | format | batch | difference | file | an image | an image in jax |")
+    print("| network, side | format | batch | difference | file size | time per image | in JAX |")
     print("|---|---|---|---|---|---|---|")
     for argument in arguments:
         name, _, side = argument.partition(":")
         if not side.isdecimal():
-            raise ConfigError(f"{argument!r} should be NAME:SIDE, e.g. convnext_afc_micro:32.")
+            raise ConfigError(f"{argument!r} is not NAME:SIDE. Expected for instance convnext_afc_micro:32.")
         _measure(name, int(side), values.batch)
 
 

@@ -1,15 +1,15 @@
-"""Draws docs/shift_curve.png: what a circular shift of the image changes in three small networks.
+"""Draws docs/shift_curve.png: how circular shifts of the image change the outputs of three small networks.
 
-python docs/shift_curve.py                         trains the three on the digits first (minutes, CPU)
-python docs/shift_curve.py --runs=A,B,C            takes runs: plain, polyphase, alias-free
-python docs/shift_curve.py --redraw                draws the numbers in docs/shift_curve.json again
+    python docs/shift_curve.py                trains the three networks on the digits first (minutes, CPU)
+    python docs/shift_curve.py --runs=A,B,C   uses finished runs: plain, polyphase, alias-free
+    python docs/shift_curve.py --redraw       draws the stored numbers of docs/shift_curve.json again
 
-All three are trained with configs/quickstart.py; only the network differs. Test images are moved along
-the diagonal in steps of 1/8 pixel by ideal (band-limited, circular) interpolation.
+All three networks are trained with configs/quickstart.py. Only the network differs. Test images are shifted
+along the diagonal in steps of 1/8 pixel, by ideal (band-limited, circular) interpolation.
 
-Polyphase sampling selects by the l1 norm here, not by l2: the digits are enlarged by ideal
-interpolation, and all polyphase components of an image of so low a band have the same l2 norm, so that
-rounding would make the choice and even whole pixels would not be exact.
+Polyphase sampling selects by the l1 norm here, not by l2. The digits are enlarged by ideal interpolation, so
+they contain only low frequencies. All polyphase components of such an image have the same l2 norm. Rounding
+would then decide, and the network would not be exact even for whole pixels.
 """
 
 import json
@@ -48,12 +48,20 @@ from aliasfree_jax.training.loop import run  # noqa: E402
 
 @dataclass(frozen=True)
 class Network:
-    """A curve of the picture; `at` is where its label goes in the two panels: shift, value."""
+    """A curve of the picture.
+
+    Attributes:
+      model: Name of the network.
+      options: Its options.
+      label: Text beside the curve.
+      colour: From the palette of Okabe and Ito, which is safe for the colour-blind.
+      at: Position (shift, value) of the label in each of the two panels.
+    """
 
     model: str
     options: dict[str, Any]
     label: str
-    colour: str  # of Okabe and Ito's palette, safe for the colour-blind
+    colour: str
     at: tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -68,17 +76,17 @@ NETWORKS = (
     ),
     Network("convnext_afc_micro", {}, "alias-free", "#009E73", ((0.12, 2e-6), (0.12, 100.7))),
 )
-STEPS_PER_PIXEL, LARGEST = 8, 2  # of the shifts, in pixels
+STEPS_PER_PIXEL, LARGEST = 8, 2  # shifts: steps per pixel, and the largest shift in pixels
 OUTPUT = ROOT / "docs" / "shift_curve"
 
 
 def quickstart() -> ConfigDict:
-    """The recipe of all three networks."""
+    """Returns the configuration of all three networks."""
     return runpy.run_path(str(ROOT / "configs" / "quickstart.py"))["get_config"]()
 
 
 def trained(network: Network, root: Path) -> tuple[Any, Any, float]:
-    """Trains a network in a run of its own; returns module, variables and seconds."""
+    """Trains a network in a new run. Returns module, variables and seconds."""
     config = quickstart()
     config.model.name = network.model
     config.model.options.update(network.options)
@@ -88,12 +96,12 @@ def trained(network: Network, root: Path) -> tuple[Any, Any, float]:
 
 
 def curve(module: Any, variables: Any, config: ConfigDict) -> list[dict[str, Any]]:
-    """The stability of predictions for each shift 0, 1/8, ..., 2, over all test images."""
+    """Measures how predictions change under the shifts 0, 1/8, ..., 2 pixels, over all test images."""
     steps = range(STEPS_PER_PIXEL * LARGEST + 1)
     measurements = []
     for step in steps:
         whole, rest = divmod(step, STEPS_PER_PIXEL)
-        # Whole pixels are moved, not interpolated: a shift of integer type.
+        # A shift of integer type moves whole pixels without interpolation.
         pixels = step / STEPS_PER_PIXEL if rest else whole
         measurements.append(Measurement(str(step), Grid(np.array([[pixels, pixels]]))))
     batches = eval_batches(
@@ -104,7 +112,7 @@ def curve(module: Any, variables: Any, config: ConfigDict) -> list[dict[str, Any
 
 
 def measure(runs: list[str]) -> dict[str, Any]:
-    """The curves of the three networks, and how they were made."""
+    """Measures the curves of the three networks, and records how they were made."""
     config, networks = quickstart(), {}
     root = ROOT / "runs" / f"shift_curve-{time.strftime('%Y%m%d-%H%M%S')}"
     for i, network in enumerate(NETWORKS):
@@ -146,13 +154,13 @@ def _style(axes: Axes, title: str, note: str) -> None:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draws logit change and consistency over the shift, side by side."""
+    """Draws the change of the logits and the consistency over the shift, side by side."""
     layout = ConstrainedLayoutEngine(wspace=0.08, w_pad=0.15, h_pad=0.12)
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2), layout=layout)
     line = {"linewidth": 2.5, "marker": "o", "markersize": 5.5, "clip_on": False}
     for network in NETWORKS:
         points = results["networks"][network.model]["points"]
-        moved = points[1:]  # the shift 0 changes nothing and has no place on a logarithmic axis
+        moved = points[1:]  # shift 0 has no change, and a logarithmic axis has no zero
         x = [p["shift"] for p in moved]
         mean, largest = ([p["logit_change"][which] for p in moved] for which in ("mean", "max"))
         left.fill_between(x, mean, largest, color=network.colour, alpha=0.15, linewidth=0)
@@ -172,16 +180,18 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def define(values: flags.FlagValues) -> None:
-    """The flags."""
-    flags.DEFINE_list("runs", [], "runs to take: plain, polyphase, alias-free", flag_values=values)
-    flags.DEFINE_bool("redraw", False, "draw the stored numbers", flag_values=values)
+    """Defines the flags."""
+    flags.DEFINE_list("runs", [], "finished runs to use: plain, polyphase, alias-free", flag_values=values)
+    flags.DEFINE_bool("redraw", False, "draw the stored numbers again", flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
-    """Measures or reads the numbers, then draws."""
+    """Measures the numbers or reads the stored ones, then draws."""
     refuse(arguments)
     if len(values.runs) not in (0, len(NETWORKS)):
-        raise ConfigError(f"--runs={','.join(values.runs)}: expected {len(NETWORKS)} runs.")
+        raise ConfigError(
+            f"--runs={','.join(values.runs)}: expected {len(NETWORKS)} runs (plain, polyphase, alias-free)."
+        )
     numbers = OUTPUT.with_suffix(".json")
     if not values.redraw:
         numbers.write_text(json.dumps(measure(values.runs), indent=1) + "\n")

@@ -22,7 +22,7 @@ _IRRELEVANT = {
 def described(part: Any) -> Any:
     """Describes a network or a part as nested dictionaries of its kind and its relevant fields.
 
-    Networks that compute the same function get equal descriptions.
+    Two ways to write the same network get equal descriptions.
     """
     if isinstance(part, tuple | list):
         return tuple(map(described, part))
@@ -112,7 +112,7 @@ class Difference:
     """One difference between two networks.
 
     Attributes:
-      path: The field that differs. "" if the networks have different kinds.
+      path: The field that differs, or the part if its kinds differ. "" if the networks have different kinds.
       ours: Its description in our network.
       theirs: Its description in the other network.
     """

@@ -3,9 +3,10 @@
 python -m aliasfree_jax export runs/mine mine.stablehlo
 python -m aliasfree_jax export hf://OWNER/NAME mine.onnx
 
-CHECKPOINT is what aliasfree_jax.load_pretrained loads: a run, a directory, a file of weights or a name.
-The ending of OUT selects the format. The file is loaded again and compared with the network on random images.
-It is kept only if both agree. OUT.json beside it has the image size, the normalisation and the class names.
+The arguments are CHECKPOINT and OUT. CHECKPOINT is a reference of aliasfree_jax.load_pretrained: a run, a
+directory, a file of weights or a name. The ending of OUT selects the format. The file is loaded again and
+compared with the network on random images. It is kept only if both agree.
+OUT.json beside it has the image size, the normalisation and the class names.
 ONNX needs Python 3.11 and: pip install 'aliasfree_jax[onnx]'.
 """
 
@@ -18,24 +19,24 @@ from aliasfree_jax.errors import ConfigError
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     flags.DEFINE_list(
         "platforms",
         "cpu,cuda,tpu",
-        f"where a file of StableHLO runs: some of {', '.join(PLATFORMS)}",
+        f"platforms that will run a .stablehlo file, from: {', '.join(PLATFORMS)}",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "image_size",
         None,
-        "rows and columns of the images, pixels; by default the size that the network was trained for",
+        "rows and columns of the images, pixels (default: the size that the network was trained for)",
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_integer(
         "batch",
         None,
-        "number of images of each call; by default any number",
+        "number of images in each call (default: any number)",
         lower_bound=1,
         flag_values=values,
     )
@@ -44,7 +45,7 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Runs the command."""
     if len(arguments) != 2:
-        raise ConfigError(f"expected CHECKPOINT and OUT, the file to write, got {arguments}.")
+        raise ConfigError(f"expected two arguments, CHECKPOINT and OUT (the new file), got {arguments}.")
     checkpoint, output = arguments
     path, platforms = check_output(output), check_platforms(values.platforms)
     card, module, variables = load_for_command(checkpoint, "CHECKPOINT")

@@ -1,7 +1,7 @@
-"""Trained networks as files that run without this package.
+"""Exports trained networks as files that run without this package.
 
-The name of the file selects the format: `.stablehlo` (`stablehlo`) or `.onnx` (`onnx_files`). A file is
-written, loaded again and compared with the network on random images. It is kept only if both agree.
+The ending of the file selects the format: `.stablehlo` (`stablehlo`) or `.onnx` (`onnx_files`). Each file is
+loaded again and compared with the network on random images. It is kept only if both agree.
 """
 
 import dataclasses
@@ -17,33 +17,32 @@ import numpy as np
 
 from aliasfree_jax.checkpoint import ModelCard, PyTree
 from aliasfree_jax.conversion import onnx_files, stablehlo
-from aliasfree_jax.conversion.stablehlo import ExportError, Program
-from aliasfree_jax.errors import AliasFreeError
+from aliasfree_jax.conversion.stablehlo import ExportError, Program, check_platforms
 from aliasfree_jax.files import local_path, whole_file, write_json, write_whole
 
-BATCHES = (1, 3)  # numbers of images that a file for any number is compared at
-# Differences are relative to the largest output. Rounding in float32 makes 1e-6; a half-precision network
-# rounds every map to 8 bits, and other fusions round others.
+BATCHES = (1, 3)  # batch sizes of the comparison, for a file that accepts any batch size
+# Largest differences, relative to the largest output. Rounding in float32 causes 1e-6. Half-precision
+# networks round maps to as few as 8 bits, and the compiler decides which maps are rounded.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
-# Where two polyphase components have nearly equal norms, rounding decides which one is selected, and the
-# output is another. Random images rarely meet such a tie, and never in every draw.
+# Draws of random images: one must agree. If two polyphase components have nearly equal norms, rounding may
+# select different ones, and the outputs differ. Such a tie is rare, and very unlikely in all draws.
 DRAWS = 3
 LAYOUT = "images [N, H, W, C] in float32: (pixels / 255 - mean) / std for each channel"
 
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What was written.
+    """Facts about an exported file.
 
     Attributes:
-      path: the file.
-      size: bytes.
-      parameters: number of trained weights.
-      shape: of the images, with "b" for any number of them.
-      difference: largest absolute difference from the network's outputs on random images.
-      largest: largest absolute output there.
-      compared: the platforms whose programs were compared.
-      notes: what could not be compared.
+      path: The file.
+      size: Its size, bytes.
+      parameters: Number of trained weights.
+      shape: Shape of the images. "b" is any number of images.
+      difference: Largest absolute difference from the network's outputs on random images.
+      largest: Largest absolute output for these images.
+      compared: The platforms whose programs were compared.
+      notes: One line for each platform whose program could not be compared.
     """
 
     path: Path
@@ -57,28 +56,28 @@ class Written:
 
 
 def check_output(output: str | Path) -> Path:
-    """The file to write.
+    """Returns the path of a file to write, after these checks.
 
     Raises:
-      ExportError: its ending is unknown, it exists, or its directory does not exist.
-      PathError: it is an address.
+      ExportError: The ending is unknown, the file exists, or its directory does not exist.
+      PathError: The path is an address such as gs://.
     """
     path = local_path(output, "the file to write")
     if path.suffix not in FORMATS:
         raise ExportError(
-            f"{path} should end in {' or '.join(FORMATS)}: the ending selects the format. To write a "
-            "checkpoint of another code base, use: python -m aliasfree_jax convert --to=SOURCE RUN FILE."
+            f"{path} must end in {' or '.join(FORMATS)}: the ending selects the format. To write a "
+            "checkpoint of another code base, use python -m aliasfree_jax convert --to=SOURCE RUN FILE."
         )
     for file in (path, description_of(path)):
         if file.exists():
-            raise ExportError(f"{file} exists already: choose another name, or remove it first.")
+            raise ExportError(f"{file} exists already. Choose another name, or remove it first.")
     if not path.parent.is_dir():
-        raise ExportError(f"{path} cannot be written: there is no directory {path.parent}.")
+        raise ExportError(f"{path} cannot be written: the directory {path.parent} does not exist.")
     return path
 
 
 def description_of(path: Path) -> Path:
-    """The JSON file beside an exported network."""
+    """Returns the path of the JSON file beside an exported network."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -94,21 +93,25 @@ def export(
 ) -> Written:
     """Writes a network as a function of images, and a description beside it.
 
+    `load_pretrained` returns `card`, `module` and `variables`.
+
     Args:
-      output: the file to write, which must not exist. Its ending is one of `FORMATS`.
-      card: of `load_pretrained`, as the next two.
-      module: the network. It is exported with `train=False`.
-      variables: the weights, which become part of the file.
-      platforms: where the file is to run; not for ONNX, which runs everywhere.
-      image_size: rows and columns of the images; by default those of the card.
-      batch: number of images of each call; by default any number.
+      output: The new file. Its ending is one of `FORMATS`.
+      card: Card of the network.
+      module: The network. It is exported with `train=False`.
+      variables: The variables, which become part of the file.
+      platforms: The platforms that will run the file, from `stablehlo.PLATFORMS`. ONNX ignores them.
+      image_size: Rows and columns of the images. Default: those of the card.
+      batch: Number of images in each call. Default: any number.
 
     Raises:
-      ExportError: the network cannot be exported, or the file does not compute what the network computes.
-      MissingPackageError: a package is missing that the format needs.
-      UnwritableError: the file cannot be written.
+      ExportError: The network cannot be exported, or the outputs of the file differ from the network's.
+      ConfigError: A platform is unknown.
+      MissingPackageError: A package that the format needs is missing.
+      PathError: `output` is an address such as gs://.
+      UnwritableError: The file cannot be written.
     """
-    path = check_output(output)
+    path, platforms = check_output(output), check_platforms(platforms)
     if image_size is not None:
         card = dataclasses.replace(card, image_size=image_size)
     sides = (card.image_size, card.image_size, card.channels)
@@ -129,7 +132,7 @@ def export(
 
 
 def _description(card: ModelCard, written: Written, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What a program needs to know that prepares images and reads the outputs."""
+    """The content of the JSON file: all that a program needs to prepare images and to read the outputs."""
     return {
         "file": written.path.name,
         "input": {"shape": written.shape, "dtype": "float32", "layout": LAYOUT},
@@ -147,28 +150,36 @@ def compared(
     sides: Sequence[int],
     batches: Sequence[int],
 ) -> tuple[float, float, tuple[str, ...], tuple[str, ...]]:
-    """The last four fields of `Written`.
+    """Compares the programs of a file with the network. Returns the last four fields of `Written`.
+
+    Args:
+      programs: Functions of images, by platform.
+      apply: The network, a function of variables and images.
+      variables: Its variables.
+      sides: Rows, columns and channels of the images.
+      batches: Batch sizes to compare.
 
     Raises:
-      ExportError: outputs differ by more than rounding.
+      ExportError: The first program does not run, or outputs differ by more than rounding.
     """
     network = jax.jit(apply)
     tolerance = _tolerance(network, variables, sides)
     worst, largest, names, notes = 0.0, 0.0, [], []
     for number, (platform, program) in enumerate(programs):
-        # Other sizes of the batch change nothing between platforms: one is enough for the others.
+        # One batch size is enough for the programs of the other platforms.
         for batch in batches if number == 0 else batches[-1:]:
             try:
                 difference, output = _agree(
                     program, lambda x: network(variables, x), (batch, *sides), tolerance
                 )
-            except AliasFreeError as error:
+            except ExportError as error:
                 raise ExportError(f"the program for {platform} {error} Nothing was written.") from error
             except Exception as error:
                 if number == 0:
+                    remedy = " Export for a known number of images: --batch=NUMBER." * (len(batches) > 1)
                     raise ExportError(
                         f"the program for {platform} does not run ({type(error).__name__}: {error}). Nothing "
-                        "was written. A file for a known number of images may run: --batch=NUMBER."
+                        f"was written.{remedy}"
                     ) from error
                 reason = str(error).partition("\n")[0]
                 notes.append(f"the program for {platform} does not run here and was not compared: {reason}")
@@ -185,10 +196,10 @@ def _tolerance(network: Any, variables: PyTree, sides: Sequence[int]) -> float:
 
 
 def _agree(program: Program, network: Program, shape: Sequence[int], tolerance: float) -> tuple[float, float]:
-    """Largest difference and largest output for random images.
+    """Returns the largest difference and the largest output for random images.
 
     Raises:
-      ExportError: they differ, whatever images are drawn. The message is the end of a sentence.
+      ExportError: The outputs differ in every draw. The message continues "the program for ...".
     """
     for seed in range(DRAWS):
         images = jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
@@ -199,14 +210,15 @@ def _agree(program: Program, network: Program, shape: Sequence[int], tolerance: 
                 f"returns arrays of shapes {[leaf.shape for leaf in found]}, and the network returns "
                 f"{[leaf.shape for leaf in expected]}."
             )
-        largest = max(float(np.abs(leaf).max()) for leaf in expected)
+        # np.max, unlike max, returns nan if any value is nan.
+        largest = float(np.max([float(np.abs(leaf).max()) for leaf in expected]))
         if not np.isfinite(largest):
             raise ExportError(
-                "cannot be compared: the network returns values that are not finite for random images. Check "
-                "its weights."
+                "cannot be compared, because the network returns values that are not finite for random "
+                "images. Check its weights."
             )
         pairs = zip(found, expected, strict=True)
-        difference = max(float(np.abs(a.astype(np.float64) - b).max()) for a, b in pairs)
+        difference = float(np.max([float(np.abs(a.astype(np.float64) - b).max()) for a, b in pairs]))
         if difference <= tolerance * largest:
             return difference, largest
     raise ExportError(
@@ -217,13 +229,13 @@ def _agree(program: Program, network: Program, shape: Sequence[int], tolerance: 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """One format of files.
+    """A file format.
 
     Attributes:
-      serialized: returns the content of a file, for arguments as `stablehlo.serialized`.
-      programs: the programs in a file, by the names of their platforms, as functions that run here.
-      about: what the description says of the format, for given platforms.
-      loading: the lines of Python that load and call a file.
+      serialized: Returns the content of a file. Its arguments are those of `stablehlo.serialized`.
+      programs: Yields the programs of a file as (platform, function of images).
+      about: Returns the fields of the description about the format, for given platforms.
+      loading: Returns the lines of Python that load and call a file.
     """
 
     serialized: Callable[..., bytes]

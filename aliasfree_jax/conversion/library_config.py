@@ -16,14 +16,8 @@ from aliasfree_jax.conversion.hub import CONFIG, PREPROCESSOR
 from aliasfree_jax.data.decode import FILTERS
 from aliasfree_jax.errors import ConversionError
 
-_RESAMPLING = {
-    0: "nearest",
-    1: "lanczos",
-    2: "bilinear",
-    3: "bicubic",
-    4: "box",
-    5: "hamming",
-}  # PIL's numbers
+# PIL's numbers of its filters.
+_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 # The libraries' defaults for missing fields.
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _DEFAULTS: dict[str, dict[str, Any]] = {

@@ -93,7 +93,7 @@ def translate(model: str, options: Options) -> tuple[str, dict[str, Any]]:
     """
     if not model.startswith("deeplabv3plus"):
         raise ConversionError(
-            f"{model} of {SOURCE} cannot be converted: the only segmentation network is DeepLabV3+."
+            f"{model} of {SOURCE} cannot be converted. Of its segmentation networks, only DeepLabV3+ can."
         )
     check_options(SOURCE, options, LEGAL | _OWN)
     for name in _OF_IMAGENET:

@@ -1,6 +1,6 @@
-"""Networks as ONNX files, written by jax2onnx and checked in onnxruntime.
+"""Exports networks as ONNX files: jax2onnx writes them, and onnxruntime runs them for the comparison.
 
-jax2onnx translates JAX's own operations. Depthwise convolutions are therefore XLA's, not shifted sums.
+jax2onnx translates JAX's operations. So depthwise convolutions are XLA's operation, not shifted sums.
 """
 
 import dataclasses
@@ -34,19 +34,26 @@ _PROVIDERS = ["CPUExecutionProvider"]
 def serialized(
     apply: Apply, variables: Any, sides: Sequence[int], platforms: Sequence[str], batch: int | None
 ) -> bytes:
-    """The content of the file; arguments as `stablehlo.serialized`.
+    """Returns the content of the file.
+
+    Args:
+      apply: A function of variables and images `[N, H, W, C]`.
+      variables: The variables, which become constants of the file.
+      sides: Rows, columns and channels of the images.
+      platforms: Ignored: ONNX files run everywhere.
+      batch: Number of images in each call. None: any number.
 
     Raises:
-      ExportError: the file would be too large, jax2onnx does not work with this JAX, or it cannot translate
+      ExportError: The file would be too large, jax2onnx does not work with this JAX, or it cannot translate
         the network.
       MissingPackageError: jax2onnx or onnxruntime is missing.
     """
     if jax.__version_info__ >= (0, 11):
         raise ExportError(
-            f"jax2onnx works with jax 0.10, and this is jax {jax.__version__}. Export in an environment of "
-            "Python 3.11 with: pip install 'jax<0.11' 'aliasfree_jax[onnx]'. Or write a .stablehlo file."
+            f"jax2onnx needs jax 0.10, but this is jax {jax.__version__}. Write a .stablehlo file, or export "
+            "in an environment of Python 3.11 with: pip install 'jax<0.11' 'aliasfree_jax[onnx]'."
         )
-    # They warn of plugins that do not fit this jax, and of every shape with an unknown batch.
+    # Both warn about plugins that do not fit this jax, and about every shape with an unknown batch.
     for name in ("jax2onnx", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     to_onnx = needed("jax2onnx", "an ONNX file").to_onnx
@@ -70,19 +77,19 @@ def serialized(
 
 
 def programs(path: Path) -> Iterator[tuple[str, Program]]:
-    """The program in a file as a function, by onnxruntime on the CPU."""
+    """Yields the program of a file as a function. onnxruntime runs it on the CPU."""
     session = needed("onnxruntime", "an ONNX file").InferenceSession(path.read_bytes(), providers=_PROVIDERS)
     (images,) = session.get_inputs()
     yield "onnxruntime", lambda x: session.run(None, {images.name: np.asarray(x)})
 
 
 def about(platforms: Sequence[str]) -> dict[str, Any]:
-    """What the description of a file says of its format."""
+    """Returns the fields of a file's description about the format."""
     return {"format": "onnx", "jax": jax.__version__, "jax2onnx": version("jax2onnx")}
 
 
 def loading(path: Path) -> tuple[str, ...]:
-    """The lines of Python that load and call a file."""
+    """Returns the lines of Python that load and call a file."""
     return (
         "import onnxruntime  # pip install onnxruntime",
         f"session = onnxruntime.InferenceSession({str(path)!r})",

@@ -142,11 +142,7 @@ def _chunks(address: str, path: Path) -> Iterator[bytes]:
                     bar.update(len(chunk))
         if total and done != int(total):
             raise IncompleteRead(b"", int(total) - done)
-    except (
-        OSError,
-        ValueError,
-        HTTPException,
-    ) as error:  # failed requests, malformed addresses and truncated downloads
+    except (OSError, ValueError, HTTPException) as error:  # failed request, bad address, truncated download
         raise ConversionError(
             f"{address} cannot be downloaded ({error or type(error).__name__}). Check the network, name a "
             f"mirror in {MIRROR}, or save the file as {path}."

@@ -1,4 +1,4 @@
-"""Writes a network as a directory for a model hub, and reads it back bit by bit.
+"""Writes a network as a directory for a model hub, and reads it back with the same bits.
 
     model.safetensors         the variables under their paths here, e.g. "params/stem/kernel"
     config.json               the network: the fields of its `ModelCard` that do not concern images

@@ -1,8 +1,8 @@
-"""Programs of StableHLO: a network as a file of `jax.export`, which JAX runs without this package.
+"""Exports networks as files of `jax.export`: StableHLO programs that JAX runs without this package.
 
-One file holds a program for each kind of platform: that of a CPU computes depthwise convolutions as shifted
-sums, that of an accelerator uses XLA's convolution, and so on (`ops.choices`). The weights are stored once.
-JAX selects the program when it compiles the file.
+A file holds one program for each kind of platform, because the fastest methods differ (`ops.choices`). For
+instance, CPUs compute depthwise convolutions as shifted sums, and accelerators use XLA's convolution. The
+weights are stored once. JAX selects the program when it compiles the file.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from aliasfree_jax.errors import AliasFreeError, ConfigError, needed, unknown
 from aliasfree_jax.ops.choices import CHOICES, Choices, assume
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-# A file of jax.export is a FlatBuffer, which holds less than 2 GiB.
+# Bytes. A file of jax.export is a FlatBuffer, which must be smaller than 2 GiB.
 LIMIT = 2**31 - 2**20
-NEVER = 1 << 30
-# The name of the operation in the bytecode of a portable StableHLO artifact.
+NEVER = 1 << 30  # a value of `Choices.fft_from`: no map is that large
+# The name of the FFT in the bytecode of a portable StableHLO artifact.
 _FFT = b"\0fft_v1\0"
 
 Apply = Callable[[Any, jax.Array], Any]
@@ -30,43 +30,43 @@ Program = Callable[[jax.Array], Any]
 
 
 class ExportError(AliasFreeError):
-    """A network that cannot be exported, or whose file does not compute what the network computes."""
+    """A network cannot be exported, or the outputs of its file differ from those of the network."""
 
 
 def check_platforms(names: Sequence[str]) -> tuple[str, ...]:
-    """The names without repetitions.
+    """Returns the names of platforms without repetitions.
 
     Raises:
-      ConfigError: no name, or an unknown one.
+      ConfigError: A name is unknown, or there is none.
     """
     for name in names:
         if name not in PLATFORMS:
             raise ConfigError(unknown("platform", name, PLATFORMS))
     if not names:
-        raise ConfigError(f"no platform is given: expected some of {', '.join(PLATFORMS)}.")
+        raise ConfigError(f"no platform is given. Expected one or more of {', '.join(PLATFORMS)}.")
     return tuple(dict.fromkeys(names))
 
 
 def _row(platform: str) -> Choices:
-    """The choices of a platform. FFTs are left out: not every compiler of StableHLO has them."""
+    """The choices of a platform, without FFTs: some compilers of StableHLO lack them."""
     return dataclasses.replace(CHOICES.get(platform, CHOICES["gpu"]), fft_from=NEVER)
 
 
 def serialized(
     apply: Apply, variables: Any, sides: Sequence[int], platforms: Sequence[str], batch: int | None
 ) -> bytes:
-    """The content of the file.
+    """Returns the content of the file.
 
     Args:
-      apply: a function of variables and images `[N, H, W, C]`.
-      variables: the weights, which become constants of the program.
-      sides: rows, columns and channels of the images.
-      platforms: some of `PLATFORMS`.
-      batch: number of images of each call; None for any number.
+      apply: A function of variables and images `[N, H, W, C]`.
+      variables: The variables, which become constants of the program.
+      sides: Rows, columns and channels of the images.
+      platforms: Names from `PLATFORMS`.
+      batch: Number of images in each call. None: any number.
 
     Raises:
-      ExportError: the file would be too large, contains an FFT or an operation that JAX does not keep stable,
-        or the network does not run on images of this shape.
+      ExportError: The file would be too large, the program contains an FFT or an operation that JAX does not
+        keep stable, or the network does not run on images of this shape.
       MissingPackageError: flatbuffers is missing.
     """
     needed("flatbuffers", "a file of jax.export")
@@ -81,28 +81,28 @@ def serialized(
         )(images)
     except AliasFreeError:
         raise
-    except Exception as error:  # whatever the code of a user's network raises
+    except Exception as error:  # a user's network can raise any error
         raise not_traced(error, sides, batch) from error
     if len(exported.mlir_module_serialized) >= LIMIT:
         raise too_large(len(exported.mlir_module_serialized))
     content = bytes(exported.serialize())
     if _FFT in content:
         raise ExportError(
-            "the program contains an FFT, which not every runtime of StableHLO has. Build the network with "
+            "the program contains an FFT, which some compilers of StableHLO lack. Build the network with "
             'method="matmul" or "auto" instead of "fft", and without jax.numpy.fft.'
         )
     return content
 
 
 def _by_platform(apply: Apply, platforms: Sequence[str]) -> Apply:
-    """`apply` traced once for each different row of choices."""
+    """A function that traces `apply` once for each different row of choices."""
     rows = {platform: _row(platform) for platform in platforms}
     branches = {row: functools.partial(_under, row, apply) for row in rows.values()}
     if len(branches) == 1:
         (branch,) = branches.values()
         return branch
     per_platform = {platform: branches[row] for platform, row in rows.items()}
-    # The variables are operands of the branches, which therefore share one copy.
+    # The variables are operands of the branches, so all branches share one copy.
     return lambda variables, images: jax.lax.platform_dependent(variables, images, **per_platform)
 
 
@@ -112,30 +112,30 @@ def _under(row: Choices, apply: Apply, variables: Any, images: jax.Array) -> Any
 
 
 def too_large(size: int, file: str = "a file of jax.export") -> ExportError:
-    """Says that a network of `size` bytes does not fit into a file of this kind."""
+    """Returns the error for a network of `size` bytes, which does not fit into a file of this kind."""
     return ExportError(
-        f"the network has {size / 2**30:.1f} GiB of weights, and {file} holds less than 2 GiB. "
-        "Keep the checkpoint and load it by aliasfree_jax.load_pretrained."
+        f"the network has {size / 2**30:.1f} GiB of weights, but {file} must be smaller than 2 GiB. "
+        "Keep the checkpoint and load it with aliasfree_jax.load_pretrained."
     )
 
 
 def not_traced(error: Exception, sides: Sequence[int], batch: int | None) -> ExportError:
-    """Says why the network does not become a program for images of this shape."""
+    """Returns the error for a network that cannot be traced or translated for images of this shape."""
     shape = ", ".join(map(str, ("b" if batch is None else batch, *sides)))
-    remedy = "Choose another size by --image_size=PIXELS."
+    remedy = "Try another size: --image_size=PIXELS."
     if "custom call" in str(error):
-        remedy = "JAX exports only operations that it keeps stable: replace this one in the network."
+        remedy = "JAX exports only operations that it keeps stable. Replace this one in the network."
     elif batch is None:
-        remedy += " A network that needs a known number of images is exported with --batch=NUMBER."
+        remedy += " If the network needs a known number of images, pass --batch=NUMBER."
     return ExportError(
         f"the network cannot be exported for images [{shape}] ({type(error).__name__}: {error}). {remedy}"
     )
 
 
 def programs(path: Path) -> Iterator[tuple[str, Program]]:
-    """The programs in a file, each with the name of its first platform, as functions that run here.
+    """Yields the programs of a file as functions that run here, each with the name of its first platform.
 
-    The program of another platform runs on this machine too: StableHLO is the same everywhere.
+    Programs of other platforms run on this machine too, because StableHLO is the same everywhere.
     """
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     here = jax.export.default_export_platform()
@@ -149,12 +149,12 @@ def programs(path: Path) -> Iterator[tuple[str, Program]]:
 
 
 def about(platforms: Sequence[str]) -> dict[str, Any]:
-    """What the description of a file says of its format."""
+    """Returns the fields of a file's description about the format."""
     return {"format": "jax.export", "jax": jax.__version__, "platforms": list(platforms)}
 
 
 def loading(path: Path) -> tuple[str, ...]:
-    """The lines of Python that load and call a file."""
+    """Returns the lines of Python that load and call a file."""
     return (
         "import jax.export  # pip install jax flatbuffers",
         f"exported = jax.export.deserialize(bytearray(open({str(path)!r}, 'rb').read()))",

@@ -247,9 +247,8 @@ def _push_counted(layout: str, convert: Callable[[bytes], object]) -> Callable[[
 
 
 _NUMBERS = {pickle.BININT: "<i", pickle.BININT1: "<B", pickle.BININT2: "<H", pickle.BINFLOAT: ">d"}
-_COUNTED: dict[
-    bytes, tuple[str, Callable[[bytes], object]]
-] = {  # layout of the count, conversion of the bytes
+# Instruction byte -> layout of the count, conversion of the bytes.
+_COUNTED: dict[bytes, tuple[str, Callable[[bytes], object]]] = {
     pickle.LONG1: ("<B", _integer),
     pickle.LONG4: ("<I", _integer),
     pickle.BYTEARRAY8: ("<Q", bytes),

@@ -1,4 +1,7 @@
-"""Takes initial weights from a network with other classes, samplers or activations, or from a backbone."""
+"""Takes initial weights from a network with other classes, samplers or activations.
+
+The weights of a classifier can become the backbone of a network for dense prediction.
+"""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The training objective: the loss of images, of pixels, or of output images, by its name.
 
 Every term has a sum over the counted parts of an example, and their number. The step divides the sums of a
-whole batch. So the weight of an image is its number of counted pixels.
+whole batch. So the weight of an image is proportional to its number of counted pixels.
 """
 
 from collections.abc import Callable, Mapping

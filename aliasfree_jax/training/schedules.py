@@ -53,7 +53,7 @@ class Plan:
         return step == self.total or bool(self.save_every and step % self.save_every == 0)
 
     def profiled(self, start: int) -> tuple[int, int] | None:
-        """The first and last step to profile in a run resumed after `start`; None if none are left."""
+        """The first and last step to profile in a run resumed after `start`; None if the first is over."""
         first, last = self.profile or (0, 0)
         return (first, min(last, self.total)) if start < first <= self.total else None
 

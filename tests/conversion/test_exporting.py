@@ -1,4 +1,4 @@
-"""Networks as files of StableHLO: what a file computes, for which platforms, and what is refused."""
+"""Exported networks: the outputs of the files, the platforms, and the refused networks."""
 
 import json
 
@@ -19,7 +19,7 @@ from aliasfree_jax.foreign import build
 from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.choices import CHOICES, assume, choices
 
-# As in tests/models/test_equivariance.py: float32 rounding, and what an alias changes.
+# As in tests/models/test_equivariance.py: the largest change by float32 rounding, the smallest by aliasing.
 SINGLE, BROKEN = 2e-5, 1e-3
 MICRO = {"depths": (1, 1), "widths": (8, 16), "num_classes": 10}
 RESNET = {"depths": (1, 1), "widths": (4, 8), "num_classes": 10}
@@ -45,7 +45,7 @@ def make_network():
 
 
 class Pointwise(nn.Module):
-    """The smallest network, with a function of its maps."""
+    """A very small network that applies a function to its feature map."""
 
     function: object = staticmethod(lambda maps: maps)
 
@@ -61,7 +61,7 @@ def card_of(name, side=32, **options):
 
 
 def moved(image, shift):
-    """The image moved round the circle by (down, right) pixels, by numpy's FFT in float64."""
+    """The image after a circular shift by (down, right) pixels, with numpy's FFT in float64."""
     y = image.astype(np.float64)
     for axis, pixels in zip((1, 2), shift, strict=True):
         turns = np.fft.fftfreq(y.shape[axis]) * pixels
@@ -72,7 +72,7 @@ def moved(image, shift):
 
 
 def changes(path, image, shifts):
-    """The relative change of the logits of the reloaded file for each shift: one call of 1 + n images."""
+    """The relative change of the reloaded file's logits for each shift, from one call of 1 + n images."""
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     images = np.concatenate([image, *(moved(image, shift) for shift in shifts)])
     logits = np.asarray(exported.call(images))
@@ -212,11 +212,11 @@ def test_a_network_of_the_user(sampler, tmp_path, draw):
     [
         (
             "net.tflite",
-            r"net.tflite should end in .*\.stablehlo.*: the ending selects the format. To write a ",
+            r"net.tflite must end in .*\.stablehlo.*: the ending selects the format. To write a ",
         ),
-        ("there.stablehlo", "there.stablehlo exists already: choose another name, or remove it first."),
+        ("there.stablehlo", "there.stablehlo exists already. Choose another name, or remove it first."),
         ("described.stablehlo", "described.stablehlo.json exists already"),
-        ("none/net.stablehlo", "none/net.stablehlo cannot be written: there is no directory "),
+        ("none/net.stablehlo", "none/net.stablehlo cannot be written: the directory .*none does not exist"),
     ],
 )
 def test_files_that_cannot_be_written(output, message, tmp_path):
@@ -229,11 +229,11 @@ def test_files_that_cannot_be_written(output, message, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run"], "expected CHECKPOINT and OUT, the file to write, got ['run']."),
+        (["run"], "expected two arguments, CHECKPOINT and OUT (the new file), got ['run']."),
         (["run", "a.stablehlo", "--platforms=cpu,cdua"], "unknown platform 'cdua'. Did you mean 'cuda'?"),
         (
             ["run", "a.stablehlo", "--platforms="],
-            "no platform is given: expected some of cpu, cuda, rocm, tpu.",
+            "no platform is given. Expected one or more of cpu, cuda, rocm, tpu.",
         ),
         (["run", "a.stablehlo", "--batch=0"], "flag --batch=0: 0 is not a positive integer"),
         (["run", "a.stablehlo"], "no checkpoint at run: there is no such file or directory."),
@@ -259,7 +259,7 @@ def test_an_fft_is_refused(tmp_path, pointwise):
 
 def test_an_unknown_number_of_images_is_refused(tmp_path, pointwise):
     loaded = pointwise(function=lambda maps: maps * np.ones(int(maps.shape[0]))[:, None, None, None])
-    refused(tmp_path, loaded, r"(?s)for images \[b, 8, 8, 3\] .*is exported with --batch=NUMBER")
+    refused(tmp_path, loaded, r"(?s)for images \[b, 8, 8, 3\] .*known number of images, pass --batch=NUMBER")
     assert export(tmp_path / "net.stablehlo", *loaded, batch=2).shape == (2, 8, 8, 3)
 
 
@@ -280,7 +280,7 @@ def test_an_unstable_operation_is_refused(tmp_path, pointwise):
 
 def test_a_large_network_is_refused(tmp_path, pointwise, monkeypatch):
     monkeypatch.setattr(stablehlo, "LIMIT", 20)
-    refused(tmp_path, pointwise(), "the network has 0.0 GiB of weights, and a file of jax.export holds less")
+    refused(tmp_path, pointwise(), "the network has 0.0 GiB of weights, but a file of jax.export must be")
 
 
 def test_a_missing_package_is_named(tmp_path, pointwise, monkeypatch):
@@ -293,6 +293,7 @@ def test_a_missing_package_is_named(tmp_path, pointwise, monkeypatch):
     [
         (lambda y: y * 1.01, "the program for cpu differs from the network by .*more than rounding explains"),
         (lambda y: y[:, :1], r"returns arrays of shapes \[\(1, 1\)\], and the network returns \[\(1, 2\)\]"),
+        (lambda y: y * np.nan, "the program for cpu differs from the network by nan"),
         (lambda y: 1 / 0, r"the program for cpu does not run \(ZeroDivisionError"),
     ],
 )
@@ -333,14 +334,17 @@ def test_half_precision_is_compared_with_its_own_tolerance(pointwise):
         assert exporting._tolerance(jax.jit(function), variables, (8, 8, 3)) == expected
 
 
-def test_a_program_without_images_is_none():
-    with pytest.raises(ConfigError, match="no platform is given"):
-        stablehlo.check_platforms(())
+@pytest.mark.parametrize(
+    ("platforms", "message"), [((), "no platform is given"), (("gpu",), "unknown platform 'gpu'")]
+)
+def test_unknown_platforms_are_refused(platforms, message, tmp_path, pointwise):
+    with pytest.raises(ConfigError, match=message):
+        export(tmp_path / "net.stablehlo", *pointwise(), platforms=platforms)
 
 
 def test_onnx_needs_an_older_jax(tmp_path, pointwise, monkeypatch):
     monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
-    with pytest.raises(ExportError, match=r"jax2onnx works with jax 0\.10, and this is jax .*Python 3.11"):
+    with pytest.raises(ExportError, match=r"jax2onnx needs jax 0\.10, but this is jax .*Python 3.11"):
         export(tmp_path / "net.onnx", *pointwise())
 
 

@@ -188,7 +188,7 @@ def test_hyper_parameters_complete_what_leaves_no_trace():
 
 
 REFUSED = [
-    ("deeplabv3(ResNet18Custom)", {}, r"the only segmentation network is DeepLabV3\+"),
+    ("deeplabv3(ResNet18Custom)", {}, r"Of its segmentation networks, only DeepLabV3\+ can"),
     ("deeplabv3plus(ResNet19Custom)", {}, "unknown network .* Did you mean 'deeplabv3plus.ResNet18Custom.'"),
     (MODEL, {"unpool": "LPS"}, "unknown unpool .* for the pool LPS 'LPS'.*null means bilinear"),
     (MODEL, {"conv1_stride": True}, "its first step selects no phase. Use unpool null"),
