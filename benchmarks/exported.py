@@ -1,9 +1,9 @@
-"""Exports networks and compares the files with JAX: differences, and seconds for each image.
+"""Exports networks and compares the files with JAX: differences, and milliseconds per image.
 
 python -m benchmarks.exported convnext_afc_micro:32 convnext_tiny:224
 
-Every argument is NAME:SIDE. The weights are random. The output is the table of docs/export.md, one line for
-each format. Without jax2onnx (pip install 'aliasfree_jax[onnx]') the ONNX lines are left out.
+Every argument is NAME:SIDE. The weights are random. The output is the table of docs/export.md, with
+one line per format. Without jax2onnx (pip install 'aliasfree_jax[onnx]') the ONNX lines are left out.
 """
 
 import importlib.util
@@ -30,12 +30,12 @@ REPEATS = 5
 
 
 def define(values: flags.FlagValues) -> None:
-    """The command's flags: the number of images of each call."""
-    flags.DEFINE_integer("batch", 2, "images of each call", lower_bound=1, flag_values=values)
+    """Defines the command's flags."""
+    flags.DEFINE_integer("batch", 2, "images per call", lower_bound=1, flag_values=values)
 
 
 def _seconds(run: Callable[[Any], Any], images: np.ndarray) -> float:
-    """The shortest of several times for each image."""
+    """The shortest of several times, per image."""
     jax.block_until_ready(run(images))
     times = []
     for _ in range(REPEATS):
