@@ -30,7 +30,7 @@ from aliasfree_jax.legal_values import (
 # A network's output for an image: one class, one class per pixel, or another image.
 TASKS = ("classification", "segmentation", "regression")
 SOURCES = ("digits", "digit_scenes", "folder", "voc", "cityscapes", "records", "tfds", "arrays")
-# Options of the network for each `train.precision`. docs/benchmarks.md lists their speed and their errors.
+# Options of the network for each `train.precision`. docs/benchmarks.md lists their errors.
 PRECISIONS: dict[str, dict[str, str]] = {
     "default": {},  # the network decides: exact where shift invariance depends on it, else JAX's default
     "float32": {"precision": "highest"},

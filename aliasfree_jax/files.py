@@ -92,7 +92,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     It becomes `path` at the end. After an error it is removed.
 
     Raises:
-      UnwritableError: the file cannot be written.
+      UnwritableError: The file cannot be written.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.checked")
     try:

@@ -65,7 +65,7 @@ def random_variables(network: Any, side: int) -> Any:
 
 
 def random_images(side: int) -> np.ndarray:
-    """Noise with the spectrum of photographs: float32 `[BATCH, side, side, 3]`, with deviation 1."""
+    """Noise with photographs' spectrum, 1 / frequency: float32 `[BATCH, side, side, 3]`, deviation 1."""
     white = np.random.default_rng(1).standard_normal((BATCH, side, side, 3))
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(side)] * 2))
     gains = 1 / np.maximum(frequency, 1 / side)[:, :, None]

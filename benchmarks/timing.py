@@ -32,7 +32,8 @@ def in_turn(functions: Mapping[str, Callable[[], Any]], repetitions: int) -> dic
 def lowered(function: Callable[..., Any], *arguments: Any, gradient: bool = False) -> Any:
     """`function`, lowered for these arguments and ready to compile.
 
-    `gradient` adds the gradient for all arguments, with the output as the cotangent.
+    `gradient` adds the gradient for all arguments, with the output as the cotangent. The output is still
+    returned.
     """
 
     def both(*args: Any) -> Any:

@@ -3,8 +3,8 @@
 python train.py --config=configs/convnext_afc.py --config.data.path=/data/imagenet
 
 The path contains train/<class>/*.JPEG and val/<class>/*.JPEG. An update uses 4096 images: 16 micro-batches of
-256, divided over all GPUs. With less memory, increase train.accumulation_steps. As in the original, images
-are mixed in groups of 32.
+256, divided over all GPUs. With less memory, increase train.accumulation_steps. As in the original, MixUp
+and CutMix use groups of 32 images.
 
 python train.py --config=configs/convnext_afc.py:from_plain --config.init_from=convnext_tiny.pth \
   --config.data.path=/data/imagenet
@@ -22,7 +22,7 @@ from aliasfree_jax.config import base_config
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from configs import choices
 
-SCALE = 7.0  # from the paper: the coefficients change faster by this factor
+SCALE = 7.0  # from the paper: a larger scale makes the polynomial change faster in training
 
 
 def recipe(model: str) -> ConfigDict:

@@ -226,7 +226,7 @@ def write_pages(stores: Sequence[Store] | None = None, docs: Path = DOCS) -> lis
     """Writes a page and pictures for every protocol with results, and returns the files.
 
     Raises:
-      ConfigError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
       DataError: A result cannot be read.
     """
     written = list[Path]()

@@ -125,7 +125,8 @@ def evaluate_corruptions(
       See `summarise`.
 
     Raises:
-      DataError: A folder is unreadable, or its classes differ from those of the `clean` source.
+      DataError: A folder is unreadable, has classes that the `clean` source lacks, or lacks some of its
+        classes.
     """
     folders = corruptions_in(directory)
     results: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in folders}

@@ -167,7 +167,8 @@ def bilinear_shifts(*, shifts: int, margin: int, seed: int) -> Measurement:
 def adversarial_integer(side: int, radius: int) -> Measurement:
     """Worst case over all circular shifts by whole pixels.
 
-    Source: Michaeli et al. 2023 (arXiv 2303.08085). Differs from the original: shifts along one axis count.
+    Source: Michaeli et al. 2023 (arXiv 2303.08085). Differs from the original: shifts in all
+    directions count, also along one axis only.
 
     Args:
       side: Side of the network's input in pixels.
@@ -187,7 +188,8 @@ def adversarial_integer(side: int, radius: int) -> Measurement:
 def adversarial_half(side: int, radius: int) -> Measurement:
     """Worst case over all circular shifts by multiples of half a pixel, without whole-pixel shifts.
 
-    Source: Michaeli et al. 2023 (arXiv 2303.08085). Differs from the original: shifts along one axis count.
+    Source: Michaeli et al. 2023 (arXiv 2303.08085). Differs from the original: shifts in all
+    directions count, also along one axis only.
 
     Args:
       side: Side of the network's input in pixels.
@@ -207,7 +209,8 @@ def adversarial_half(side: int, radius: int) -> Measurement:
 def adversarial_fraction(finest: int) -> Measurement:
     """Worst case over all circular shifts below one pixel by fractions p/n of a pixel, with n up to `finest`.
 
-    Source: Michaeli et al. 2023 (arXiv 2303.08085). Differs from the original: shifts along one axis count.
+    Source: Michaeli et al. 2023 (arXiv 2303.08085). Differs from the original: shifts along one
+    axis only count too.
 
     Args:
       finest: Largest denominator n.

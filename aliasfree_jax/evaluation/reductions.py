@@ -174,7 +174,7 @@ class WorstCaseByRadius(Reduction):
     At radius r, all shifts of at most r steps along each axis count. The set must order its shifts from the
     inside out, as `square` does.
 
-    Source: Michaeli and Soudry 2025, the metrics of AFT.
+    Source: Michaeli and Soudry 2025 (arXiv 2510.22673), the metrics of AFT.
 
     Attributes:
       radius: Largest radius in steps.

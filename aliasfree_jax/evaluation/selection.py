@@ -92,8 +92,8 @@ class Selection:
     """The measurements of one run.
 
     Attributes:
-      views: The measurements of each view of the images. The first view is the network's usual one, because
-        its accuracy is reported.
+      views: The measurements of each view of the images. The first view has the network's usual resizing,
+        because its accuracy is reported.
       presets: The presets by name. `views` contains their measurements.
       resized: The resizing of presets that do not resize like the network.
     """

@@ -116,7 +116,8 @@ class Shifting:
 class Circular(Shifting):
     """Circular shifts. Integer shifts move samples exactly; real-valued shifts use ideal interpolation.
 
-    Source: Michaeli et al. 2023 (arXiv 2303.08085).
+    Source: Chaman and Dokmanic 2021 (arXiv 2011.14214) for whole pixels, Michaeli et al. 2023 (arXiv
+    2303.08085) for fractions.
     """
 
     def move(self, images: jax.Array, where: jax.Array) -> jax.Array:
@@ -207,7 +208,7 @@ class Bilinear(Shifting):
 
     With a margin, the result is a window of a larger image. Without one, `fill` enters at the border.
 
-    Source: Michaeli and Soudry 2025, the metrics of AFT.
+    Source: Michaeli and Soudry 2025 (arXiv 2510.22673), the metrics of AFT.
 
     Attributes:
       fill: Value outside the image.

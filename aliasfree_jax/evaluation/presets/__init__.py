@@ -8,8 +8,8 @@ from `np.random`, and its names and units (`Preset.published`).
 Every preset is a function of `config` (its settings, a `PresetConfig`) and `paper` that returns a `Preset`.
 
 BlurPool: Zhang 2019 (arXiv 1904.11486). APS: Chaman and Dokmanic 2021 (arXiv 2011.14214). LPS: Rojas-Gomez et
-al. 2022 (arXiv 2210.08001). AFC: Michaeli et al. 2023 (arXiv 2303.08085). AFT: Michaeli and Soudry 2025. Some
-of their programs set a seed, others do not; here it is `PresetConfig.seed`.
+al. 2022 (arXiv 2210.08001). AFC: Michaeli et al. 2023 (arXiv 2303.08085). AFT: Michaeli and Soudry 2025
+(arXiv 2510.22673). Some of their programs set a seed, others do not; here it is `PresetConfig.seed`.
 """
 
 from collections.abc import Callable, Mapping

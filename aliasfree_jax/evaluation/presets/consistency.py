@@ -48,9 +48,14 @@ CIFAR_WAYS: dict[str, tuple[Shifting, int]] = {"shift": (ZeroFilled(), -1), "cir
 def blurpool_consistency(config: PresetConfig, paper: bool) -> Preset:
     """Share of images with the same class in two random windows of a larger image.
 
-    The original program draws the windows for each batch, in five passes over the data.
+    The original program draws the windows for each batch, with offsets of 0 to 31, in five passes over the
+    data.
 
     Source: Zhang 2019 (arXiv 1904.11486).
+
+    Args:
+      config: Settings; `side`, `seed` and `margin` are used.
+      paper: Whether to compute it exactly as the original.
     """
     stream, name = np.random.RandomState(config.seed), "blurpool_consistency"
     passes = {f"pass {i + 1}": windows(stream, config.margin, 2) for i in range(PASSES)}
@@ -68,6 +73,10 @@ def blurpool_diagonal(config: PresetConfig, paper: bool) -> Preset:
     """Probability of the label and accuracy for all 2 margin + 1 windows along the diagonal.
 
     Source: code of Zhang 2019 (arXiv 1904.11486).
+
+    Args:
+      config: Settings; `margin` is used.
+      paper: Has no effect: both variants are equal.
     """
     steps, name = config.margin - np.arange(2 * config.margin + 1), "blurpool_diagonal"
     reductions = (ACCURACY, TOP5_ACCURACY, Change("true_probability"), PerShift())
@@ -86,6 +95,10 @@ def aps_consistency(config: PresetConfig, paper: bool) -> Preset:
     The original program draws the rolls for each batch, from -32 to 31 on each axis.
 
     Source: Chaman and Dokmanic 2021 (arXiv 2011.14214).
+
+    Args:
+      config: Settings; `side` and `seed` are used.
+      paper: Whether to compute it exactly as the original.
     """
     stream, name = np.random.RandomState(config.seed), "aps_consistency"
     shifts = draws(stream, -32, 32, 2) if paper else two_each(config, 32)
@@ -99,9 +112,10 @@ def aps_consistency(config: PresetConfig, paper: bool) -> Preset:
 
 
 def aps_cifar(name: str, way: str, config: PresetConfig, paper: bool) -> Preset:
-    """Share of images with the same class under two shifts of -3 to 2 pixels.
+    """Share of images with the same class under two random shifts up to 3 pixels.
 
-    The original program reports the mean of the batches' means.
+    The original program draws the shifts for each batch, from -3 to 2 on each axis. It reports the mean of
+    the batches' means.
 
     Source: Chaman and Dokmanic 2021 (arXiv 2011.14214).
 
@@ -127,9 +141,14 @@ def aps_cifar(name: str, way: str, config: PresetConfig, paper: bool) -> Preset:
 def lps_consistency(config: PresetConfig, paper: bool) -> Preset:
     """Share of images with the same class in two windows, and under two rolls of the larger image.
 
-    Both draw in turn from one random generator. For the rolls the network's input is the whole larger image.
+    For the rolls the network's input is the whole larger image. In the original program both draw in turn
+    from one random generator: offsets of 0 to 31 for the windows, and -32 to 31 on each axis for the rolls.
 
     Source: Rojas-Gomez et al. 2022 (arXiv 2210.08001).
+
+    Args:
+      config: Settings; `side`, `seed` and `margin` are used.
+      paper: Whether to compute it exactly as the original.
     """
     stream = np.random.RandomState(config.seed)
     if paper:
@@ -148,12 +167,17 @@ def lps_consistency(config: PresetConfig, paper: bool) -> Preset:
 
 
 def lps_cifar_consistency(config: PresetConfig, paper: bool) -> Preset:
-    """Metric of LPS on CIFAR-10: shifts of -3 to 2 pixels, in windows of the zero-padded image and as rolls.
+    """Metric of LPS on CIFAR-10: share of images with the same class under two random shifts up to 3 pixels.
 
-    The results are proportions. The original program draws from torch's generator without a seed, so that its
-    draws cannot be reproduced.
+    It is measured for windows of the zero-padded image and for rolls. The results are proportions. The
+    original program uses shifts of -3 to 2 pixels. It draws them from torch's generator without a seed, so
+    that its draws cannot be reproduced.
 
     Source: Rojas-Gomez et al. 2022 (arXiv 2210.08001).
+
+    Args:
+      config: Settings; `side` and `seed` are used.
+      paper: Whether to compute it exactly as the original.
     """
     stream, wanted, figures = np.random.RandomState(config.seed), [], {}
     for way, (shifting, sign) in CIFAR_WAYS.items():
@@ -175,11 +199,15 @@ def _degradation(before: Figure, after: Figure) -> Figure:
 
 
 def afc_evaluate(config: PresetConfig, paper: bool) -> Preset:
-    """Accuracy, loss, and consistency with one random roll.
+    """Accuracy, loss, and consistency under random rolls.
 
-    The original program draws the roll for each batch, from -32 to 31 on each axis.
+    The original program draws one roll for each batch, from -32 to 31 on each axis.
 
     Source: Michaeli et al. 2023 (arXiv 2303.08085).
+
+    Args:
+      config: Settings; `side` and `seed` are used.
+      paper: Whether to compute it exactly as the original.
     """
     name = "afc_evaluate"
     if not paper:
@@ -198,10 +226,10 @@ def afc_evaluate(config: PresetConfig, paper: bool) -> Preset:
 def alias_free_consistency(family: str, config: PresetConfig, paper: bool) -> Preset:
     """Consistency under random rolls and fractional shifts.
 
-    The original program uses one roll for the whole data set, and the same shift plus half a pixel. AFT's
+    The original program uses one roll for the whole data set, and a shift by half a pixel more. AFT's
     program also reports accuracy and loss of the unshifted images.
 
-    Source: Michaeli et al. 2023 (arXiv 2303.08085); Michaeli and Soudry 2025.
+    Source: Michaeli et al. 2023 (arXiv 2303.08085); Michaeli and Soudry 2025 (arXiv 2510.22673).
 
     Args:
       family: "afc" or "aft".
@@ -240,11 +268,16 @@ def alias_free_consistency(family: str, config: PresetConfig, paper: bool) -> Pr
 
 
 def afc_rand_shift(config: PresetConfig, paper: bool) -> Preset:
-    """Consistency under random shifts by multiples of 1/finest of a pixel.
+    """Consistency under random shifts by fractions of a pixel.
 
-    The original program draws a shift for each batch, never by whole pixels.
+    The original program draws one shift for each batch: on each axis 1 to 31 pixels plus a multiple of
+    1/finest, never whole pixels. The improved variant is `measurements.fractional_shifts`.
 
     Source: Michaeli et al. 2023 (arXiv 2303.08085).
+
+    Args:
+      config: Settings; `side`, `seed` and `finest` are used.
+      paper: Whether to compute it exactly as the original.
 
     Raises:
       ConfigError: `config.finest` is below 2.

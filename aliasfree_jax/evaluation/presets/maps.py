@@ -32,6 +32,10 @@ def lps_massc(config: PresetConfig, paper: bool) -> Preset:
     border of zeros.
 
     Source: Zou et al. 2020 (arXiv 2008.09604), as in the code of Rojas-Gomez et al. 2022 (arXiv 2210.08001).
+
+    Args:
+      config: Settings; `side` and `seed` are used.
+      paper: Whether to compute it exactly as the original.
     """
     wanted, figures = [], dict[str, Figure]()
     for way, (shifting, sign) in WAYS.items():
@@ -100,6 +104,10 @@ def aps_psnr_shift(config: PresetConfig, paper: bool) -> Preset:
     """Largest change of an image's PSNR under ten random rolls: mean and maximum over images.
 
     Source: Chaman and Dokmanic 2021 (arXiv 2105.04040).
+
+    Args:
+      config: Settings; `side` and `seed` are used.
+      paper: Whether to compute it exactly as the original.
     """
     name = "aps_psnr_shift"
     figures = {of: figure(name, "psnr_change", of) for of in ("mean", "max")}

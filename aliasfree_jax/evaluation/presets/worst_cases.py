@@ -33,9 +33,13 @@ def _worst_case(name: str, shifts: ShiftSet | Mapping[str, ShiftSet], printed: s
 
 
 def fraction(config: PresetConfig, paper: bool) -> Preset:
-    """Worst case over fractions of a pixel. The original leaves out shifts along one axis.
+    """Worst case over fractions of a pixel. The original leaves out shifts along one axis only.
 
     Source: Michaeli et al. 2023 (arXiv 2303.08085).
+
+    Args:
+      config: Settings; `finest` is used.
+      paper: Whether to compute it exactly as the original.
     """
     if not paper:
         return Preset((measurements.adversarial_fraction(config.finest),))
@@ -50,6 +54,10 @@ def integer(config: PresetConfig, paper: bool) -> Preset:
     """Worst case over rolls. The original uses 1 to 31 pixels on both axes.
 
     Source: Michaeli et al. 2023 (arXiv 2303.08085).
+
+    Args:
+      config: Settings; `side` and `radius` are used.
+      paper: Whether to compute it exactly as the original.
     """
     if not paper:
         return Preset((measurements.adversarial_integer(config.side, config.radius),))
@@ -62,6 +70,10 @@ def full(config: PresetConfig, paper: bool) -> Preset:
     The original uses 1 to 31 pixels on both axes, and the same shifts minus half a pixel.
 
     Source: Michaeli et al. 2023 (arXiv 2303.08085).
+
+    Args:
+      config: Settings; `side` and `radius` are used.
+      paper: Whether to compute it exactly as the original.
     """
     side, radius, name = config.side, config.radius, "afc_full"
     if not paper:
@@ -82,6 +94,10 @@ def integer_rand10(config: PresetConfig, paper: bool) -> Preset:
     """Worst case over ten random rolls. The original draws them for each batch, 1 to 31 pixels on both axes.
 
     Source: Michaeli et al. 2023 (arXiv 2303.08085).
+
+    Args:
+      config: Settings; `side` and `seed` are used.
+      paper: Whether to compute it exactly as the original.
     """
     ten = draws(np.random.RandomState(config.seed), 1, 32, 10)
     own = random_integer(10, measurements.largest_shift(31, config.side), jax.random.key(config.seed))
@@ -95,6 +111,10 @@ def crop_shift(config: PresetConfig, paper: bool) -> Preset:
     The original leaves out offset 0. It resizes with bilinear interpolation, unlike its usual evaluation.
 
     Source: Michaeli et al. 2023 (arXiv 2303.08085).
+
+    Args:
+      config: Settings; `margin` is used.
+      paper: Whether to compute it exactly as the original.
     """
     name, margin = "afc_crop_shift", config.margin
     offsets = np.arange(1, 2 * margin + 1)
@@ -112,8 +132,8 @@ def original_warp(degrees: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarr
 
     Args:
       degrees: Rotations in degrees, `[K]`.
-      x: Translations to the right in pixels, `[K]`.
-      y: Translations down in pixels, `[K]`.
+      x: Horizontal part of t in pixels, `[K]`. A positive value shifts the content to the left.
+      y: Vertical part of t in pixels, `[K]`. A positive value shifts the content up.
 
     Returns:
       Parameters `[K, 4]`.
@@ -213,7 +233,7 @@ def cyclic_shift(name: str, upsample: int, config: PresetConfig, paper: bool) ->
     negative of (max_shift, max_shift) + ring. Its rings therefore surround that shift, which is a half-pixel
     shift if `upsample` is 2 and max_shift is odd.
 
-    Source: Michaeli and Soudry 2025.
+    Source: Michaeli and Soudry 2025 (arXiv 2510.22673).
 
     Args:
       name: Name of the measurement.
@@ -230,7 +250,11 @@ def aft_crop_shift(config: PresetConfig, paper: bool) -> Preset:
 
     The original enlarges the image to this size.
 
-    Source: Michaeli and Soudry 2025.
+    Source: Michaeli and Soudry 2025 (arXiv 2510.22673).
+
+    Args:
+      config: Settings; `margin` is used.
+      paper: Whether to compute it exactly as the original.
     """
     way, printed = Crop(config.margin), "adversarial_crop_shift_{}"
     return _rings("aft_crop_shift", way, config.margin, paper, printed, enlarged=True)
@@ -242,7 +266,11 @@ def bilinear_shift(config: PresetConfig, paper: bool) -> Preset:
     Such shifts need a border of one pixel. The original enlarges the image by this border. The improved
     variant uses an image with the margin of all windows.
 
-    Source: Michaeli and Soudry 2025.
+    Source: Michaeli and Soudry 2025 (arXiv 2510.22673).
+
+    Args:
+      config: Settings; `margin` and `finest` are used.
+      paper: Whether to compute it exactly as the original.
     """
     way, parts = Bilinear(1 if paper else config.margin), config.finest
     names = "adversarial_fractional_shift_{}", "shift_frac_robust_{1:.3f}"

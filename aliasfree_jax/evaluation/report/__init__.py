@@ -123,7 +123,7 @@ def tables(results: Mapping[str, Any]) -> Iterator[tuple[Rows, list[str]]]:
     """Yields each table of the report that has rows, with the lines that explain it.
 
     Args:
-      results: Results of `evaluator.evaluate`, and more if it was measured.
+      results: Results of `evaluator.evaluate`, optionally with "published", "imagenet_c" and "preparation".
     """
     found = [(_shifts(results), _explanations(results)), (_classes(results), []), (_published(results), [])]
     if corrupted := results.get("imagenet_c"):
@@ -189,7 +189,7 @@ def format_table(results: Mapping[str, Any]) -> str:
     """Formats results as plain text with aligned columns, without a final newline.
 
     Args:
-      results: Results of `evaluator.evaluate`, and more if it was measured.
+      results: Results of `evaluator.evaluate`, optionally with "published", "imagenet_c" and "preparation".
     """
     return _formatted(results, [headlines(results)], align, "")
 
@@ -198,6 +198,6 @@ def format_markdown(results: Mapping[str, Any]) -> str:
     """Formats results as Markdown.
 
     Args:
-      results: Results of `evaluator.evaluate`, and more if it was measured.
+      results: Results of `evaluator.evaluate`, optionally with "published", "imagenet_c" and "preparation".
     """
     return _formatted(results, [[line] for line in headlines(results)], markdown, "- ")
