@@ -33,17 +33,17 @@ LAYOUT = "images [N, H, W, C] in float32: (pixels / 255 - mean) / std for each c
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What was written.
+    """Description of a file that `export` wrote.
 
     Attributes:
-      path: the file.
-      size: bytes.
-      parameters: number of trained weights.
-      shape: of the images, with "b" for any number of them.
-      difference: largest absolute difference from the network's outputs on random images.
-      largest: largest absolute output there.
-      compared: the platforms whose programs were compared.
-      notes: what could not be compared.
+      path: The file.
+      size: Size of the file in bytes.
+      parameters: Number of trained weights.
+      shape: Shape of the images. "b" is any number of images.
+      difference: Largest absolute difference from the network's outputs on random images.
+      largest: Largest absolute output on these images.
+      compared: The platforms whose programs were compared with the network.
+      notes: Programs that could not be compared, with the reason.
     """
 
     path: Path
@@ -57,17 +57,21 @@ class Written:
 
 
 def check_output(output: str | Path) -> Path:
-    """The file to write.
+    """Returns the path of the file to write, after checks.
 
     Raises:
-      ExportError: its ending is unknown, it exists, or its directory does not exist.
-      PathError: it is an address.
+      ExportError: The ending is unknown, the file exists, or its directory does not exist.
+      PathError: The path is an address.
     """
     path = local_path(output, "the file to write")
     if path.suffix not in FORMATS:
         raise ExportError(
             f"{path} should end in {' or '.join(FORMATS)}: the ending selects the format. To write a "
             "checkpoint of another code base, use: python -m aliasfree_jax convert --to=SOURCE RUN FILE."
+        )
+    if path.is_dir():
+        raise ExportError(
+            f"{path} is a directory. Pass the name of a file, such as {path}/mine{path.suffix}."
         )
     for file in (path, description_of(path)):
         if file.exists():
@@ -92,21 +96,26 @@ def export(
     image_size: int | None = None,
     batch: int | None = None,
 ) -> Written:
-    """Writes a network as a function of images, and a description beside it.
+    """Writes a network as a function of images `[N, H, W, C]`, and a description as JSON beside it.
+
+    `load_pretrained` returns the card, the module and the variables. The file is loaded again and compared
+    with the network on random images. It is kept only if the outputs agree to rounding.
 
     Args:
-      output: the file to write, which must not exist. Its ending is one of `FORMATS`.
-      card: of `load_pretrained`, as the next two.
-      module: the network. It is exported with `train=False`.
-      variables: the weights, which become part of the file.
-      platforms: where the file is to run; not for ONNX, which runs everywhere.
-      image_size: rows and columns of the images; by default those of the card.
-      batch: number of images of each call; by default any number.
+      output: The file to write, which must not exist. Its ending is `.stablehlo` or `.onnx`.
+      card: Image size, normalisation and class names.
+      module: The network. It is exported with `train=False`.
+      variables: The weights, which become part of the file.
+      platforms: Platforms of a `.stablehlo` file: some of "cpu", "cuda", "rocm" and "tpu". ONNX needs none.
+      image_size: Rows and columns of the images in pixels; by default the size in the card.
+      batch: Number of images of each call; by default any number.
 
     Raises:
-      ExportError: the network cannot be exported, or the file does not compute what the network computes.
-      MissingPackageError: a package is missing that the format needs.
-      UnwritableError: the file cannot be written.
+      ExportError: The network cannot be exported, or the outputs of the file differ.
+      MissingPackageError: A package that the format needs is missing.
+      UnwritableError: The file cannot be written.
+
+    Source: this package.
     """
     path = check_output(output)
     if image_size is not None:
@@ -124,6 +133,7 @@ def export(
         write_whole(new, content)
         found = compared(form.programs(new), apply, variables, sides, BATCHES if batch is None else (batch,))
         written = Written(path, len(content), parameters, shape, *found)
+        check_output(path)  # another process may have written it in the meantime
         write_json(description_of(path), _description(card, written, form.about(platforms)))
     return written
 
