@@ -68,6 +68,10 @@ def check_output(output: str | Path) -> Path:
             f"{path} must end in {' or '.join(FORMATS)}: the ending selects the format. To write a "
             "checkpoint of another code base, use python -m aliasfree_jax convert --to=SOURCE RUN FILE."
         )
+    if path.is_dir():
+        raise ExportError(
+            f"{path} is a directory. Pass the name of a file, such as {path}/mine{path.suffix}."
+        )
     for file in (path, description_of(path)):
         if file.exists():
             raise ExportError(f"{file} exists already. Choose another name, or remove it first.")
@@ -91,25 +95,28 @@ def export(
     image_size: int | None = None,
     batch: int | None = None,
 ) -> Written:
-    """Writes a network as a function of images, and a description beside it.
+    """Writes a network as a function of images `[N, H, W, C]`, and a description as JSON beside it.
 
-    `load_pretrained` returns `card`, `module` and `variables`.
+    `load_pretrained` returns the card, the module and the variables. The file is loaded again and compared
+    with the network on random images. It is kept only if the outputs agree to rounding.
 
     Args:
-      output: The new file. Its ending is one of `FORMATS`.
-      card: Card of the network.
+      output: The file to write, which must not exist. Its ending is `.stablehlo` or `.onnx`.
+      card: Image size, normalisation and class names.
       module: The network. It is exported with `train=False`.
-      variables: The variables, which become part of the file.
-      platforms: The platforms that will run the file, from `stablehlo.PLATFORMS`. ONNX ignores them.
-      image_size: Rows and columns of the images. Default: those of the card.
-      batch: Number of images in each call. Default: any number.
+      variables: The weights, which become part of the file.
+      platforms: Platforms of a `.stablehlo` file: some of "cpu", "cuda", "rocm" and "tpu". ONNX needs none.
+      image_size: Rows and columns of the images in pixels; by default the size in the card.
+      batch: Number of images of each call; by default any number.
 
     Raises:
-      ExportError: The network cannot be exported, or the outputs of the file differ from the network's.
+      ExportError: The network cannot be exported, or the outputs of the file differ.
       ConfigError: A platform is unknown.
       MissingPackageError: A package that the format needs is missing.
       PathError: `output` is an address such as gs://.
       UnwritableError: The file cannot be written.
+
+    Source: this package.
     """
     path, platforms = check_output(output), check_platforms(platforms)
     if image_size is not None:
@@ -127,6 +134,7 @@ def export(
         write_whole(new, content)
         found = compared(form.programs(new), apply, variables, sides, BATCHES if batch is None else (batch,))
         written = Written(path, len(content), parameters, shape, *found)
+        check_output(path)  # another process may have written it in the meantime
         write_json(description_of(path), _description(card, written, form.about(platforms)))
     return written
 

@@ -40,6 +40,8 @@ def check_platforms(names: Sequence[str]) -> tuple[str, ...]:
       ConfigError: A name is unknown, or there is none.
     """
     for name in names:
+        if name == "gpu":
+            raise ConfigError("unknown platform 'gpu'. Use cuda for GPUs of NVIDIA and rocm for GPUs of AMD.")
         if name not in PLATFORMS:
             raise ConfigError(unknown("platform", name, PLATFORMS))
     if not names:

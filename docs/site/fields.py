@@ -1,6 +1,18 @@
 """Signatures of Flax modules for the API reference: their fields, as `mkdocs build` reads the source."""
 
-from griffe import Attribute, Class, Extension, Function, Module, Parameter, ParameterKind, Parameters
+from griffe import (
+    Attribute,
+    Class,
+    Expr,
+    ExprCall,
+    ExprKeyword,
+    Extension,
+    Function,
+    Module,
+    Parameter,
+    ParameterKind,
+    Parameters,
+)
 
 FIRST = Parameter("self", kind=ParameterKind.positional_or_keyword)
 LINEN = {"nn.Module", "flax.linen.Module"}
@@ -22,6 +34,19 @@ def is_field(member: object) -> bool:
     )
 
 
+def default(value: str | Expr | None) -> tuple[str | Expr | None, bool]:
+    """The default of a field, and whether `dataclasses.field` makes it keyword-only."""
+    if not isinstance(value, ExprCall):
+        return value, False
+    given = [argument for argument in value.arguments if isinstance(argument, ExprKeyword)]
+    keywords = {argument.name: argument.value for argument in given}
+    if str(value.function) == "dataclasses.field":
+        return keywords.get("default"), str(keywords.get("kw_only")) == "True"
+    if str(value.function) == "part":  # layers.layer.part: the default is its argument
+        return value.arguments[0], False
+    return value, False
+
+
 def parameters(cls: Class) -> Parameters:
     """The fields of a class and its bases, base classes first and keyword-only fields last."""
     found: dict[str, Parameter] = {}
@@ -30,7 +55,9 @@ def parameters(cls: Class) -> Parameters:
         kind = ParameterKind.keyword_only if by_keyword else ParameterKind.positional_or_keyword
         for name, member in parent.members.items():
             if is_field(member):
-                found[name] = Parameter(name, annotation=member.annotation, kind=kind, default=member.value)
+                value, alone = default(member.value)
+                of_field = ParameterKind.keyword_only if alone else kind
+                found[name] = Parameter(name, annotation=member.annotation, kind=of_field, default=value)
     by_place = sorted(found.values(), key=lambda parameter: parameter.kind is ParameterKind.keyword_only)
     return Parameters(FIRST, *by_place)
 
