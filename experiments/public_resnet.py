@@ -137,7 +137,7 @@ def table(network: str) -> Rows:
         raise DataError(f"{RESULTS} has no results ({error!r}). Run python -m {__name__}.") from error
     heading = [
         *(network, "accuracy, %", "same class under integer shifts, %", "half-pixel"),
-        *("accuracy of the searched images, %", "its worst case over all integer shifts"),
+        *("accuracy of 100 images, %", "under their worst integer shifts, %"),
     ]
     return [heading, *(row(name, of_way) for name, of_way in found.items())]
 

@@ -5,6 +5,7 @@ loaded again and compared with the network on random images. It is kept only if 
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def check_output(output: str | Path) -> Path:
     """Returns the path of a file to write, after these checks.
 
     Raises:
-      ExportError: The ending is unknown, the file exists, or its directory does not exist.
+      ExportError: The ending is unknown, the file exists, or its directory is missing or read-only.
       PathError: The path is an address such as gs://.
     """
     path = local_path(output, "the file to write")
@@ -77,6 +78,8 @@ def check_output(output: str | Path) -> Path:
             raise ExportError(f"{file} exists already. Choose another name, or remove it first.")
     if not path.parent.is_dir():
         raise ExportError(f"{path} cannot be written: the directory {path.parent} does not exist.")
+    if not os.access(path.parent, os.W_OK):
+        raise ExportError(f"{path} cannot be written: you may not write into {path.parent}.")
     return path
 
 
