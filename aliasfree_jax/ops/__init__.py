@@ -1,4 +1,4 @@
-"""Pure functions on NHWC arrays: the mathematics of the package. Imports jax and numpy, never flax."""
+"""Pure functions of NHWC arrays: the mathematics of the package. They need only JAX and NumPy."""
 
 from aliasfree_jax.ops.activation import (
     gate,
