@@ -1,4 +1,4 @@
-"""docs/samplers.md agrees with docs/samplers.json, docs/limits.md with docs/results/experiments_reduced.md."""
+"""docs/samplers.md agrees with samplers.json, docs/limits.md with docs/results/experiments_reduced.md."""
 
 import json
 import re
