@@ -159,7 +159,7 @@ def test_a_worker_that_is_killed(many, tmp_path):
         if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
             os.kill(int(child), signal.SIGKILL)
     told = job.communicate()[1]
-    assert job.returncode == 2 and "error: a worker process was ended from outside" in told, told
+    assert job.returncode == 2 and "error: a worker process was killed" in told, told
     assert "Traceback" not in told
     assert subprocess.run(command).returncode == 0
 

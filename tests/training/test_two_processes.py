@@ -127,7 +127,7 @@ def test_sigterm_to_any_process_stops_all_and_another_layout_goes_on(alone, tmp_
     printed = finish(started, status=143)
     assert all("terminated after step" in errors for _, errors in printed)
     stopped = finished_steps(workdir / "checkpoints")[-1]
-    assert f"terminated after step {stopped}," in printed[0][1] and 3 <= stopped < 8
+    assert f"terminated after step {stopped} and" in printed[0][1] and 3 <= stopped < 8
     finish(start(workdir, 1, 1, "--config.train.parameter_shards=1"))
     assert [event["step"] for event in events(workdir, "train")] == list(range(1, 9))
     whole, parts = parameters(alone), parameters(workdir)
