@@ -13,7 +13,7 @@ from aliasfree_jax.ops.convolution import mean_convolution
 PADDINGS = ("CIRCULAR", "ZERO", "REFLECT", "REPLICATE")
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (5, 8), (3, 2), (16, 7)])
+@pytest.mark.parametrize("shape", [(5, 8), (3, 2), (16, 7)])
 @pytest.mark.parametrize(("taps", "padding"), list(itertools.product((1, 2, 3, 5), PADDINGS)))
 def test_it_is_the_mean_of_the_convolution(taps, padding, shape, draw, x64):
     x, kernel = draw(2, *shape, 3), draw(taps, taps, 3, 4, seed=1)

@@ -6,6 +6,7 @@ import pytest
 from foreign import FOREIGN, WITHOUT_MAX_POOL, Foreign, foreign
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOREIGN)
 def test_which_have_a_maximum_pool(name):
     network = foreign(name)
