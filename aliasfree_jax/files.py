@@ -69,20 +69,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
       UnwritableError: The file cannot be written. The old file is unchanged.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with new.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError as error:
-        raise UnwritableError(
-            f"cannot write {path}: {error.strerror or error}. Free disk space or repair the file system."
-        ) from error
-    finally:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
+    with whole_file(path) as new, new.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -94,7 +84,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
       UnwritableError: The file cannot be written.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}.checked")
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         yield new
         new.replace(path)

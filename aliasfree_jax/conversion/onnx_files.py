@@ -14,13 +14,12 @@ import jax
 import numpy as np
 
 from aliasfree_jax.conversion.stablehlo import (
-    LIMIT,
     NEVER,
     Apply,
     ExportError,
     Program,
+    check_weights,
     not_traced,
-    too_large,
 )
 from aliasfree_jax.errors import AliasFreeError, needed
 from aliasfree_jax.ops.choices import CHOICES, assume
@@ -58,9 +57,7 @@ def serialized(
         logging.getLogger(name).setLevel(logging.ERROR)
     to_onnx = needed("jax2onnx", "an ONNX file").to_onnx
     needed("onnxruntime", "an ONNX file")
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
-    if weights >= LIMIT:
-        raise too_large(weights, "an ONNX file")
+    check_weights(variables, "an ONNX file")
 
     def network(images: jax.Array) -> Any:
         with assume(_ROW):

@@ -72,9 +72,7 @@ def serialized(
       MissingPackageError: flatbuffers is missing.
     """
     needed("flatbuffers", "a file of jax.export")
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
-    if weights >= LIMIT:
-        raise too_large(weights)
+    check_weights(variables)
     count = jax.export.symbolic_shape("b")[0] if batch is None else batch
     images = jax.ShapeDtypeStruct((count, *sides), jnp.float32)
     try:
@@ -86,7 +84,7 @@ def serialized(
     except Exception as error:  # a user's network can raise any error
         raise not_traced(error, sides, batch) from error
     if len(exported.mlir_module_serialized) >= LIMIT:
-        raise too_large(len(exported.mlir_module_serialized))
+        raise _too_large(len(exported.mlir_module_serialized))
     content = bytes(exported.serialize())
     if _FFT in content:
         raise ExportError(
@@ -113,7 +111,14 @@ def _under(row: Choices, apply: Apply, variables: Any, images: jax.Array) -> Any
         return apply(variables, images)
 
 
-def too_large(size: int, file: str = "a file of jax.export") -> ExportError:
+def check_weights(variables: Any, file: str = "a file of jax.export") -> None:
+    """Raises `ExportError` if the weights are too large for this kind of file."""
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+    if weights >= LIMIT:
+        raise _too_large(weights, file)
+
+
+def _too_large(size: int, file: str = "a file of jax.export") -> ExportError:
     """Returns the error for a network of `size` bytes, which does not fit into a file of this kind."""
     return ExportError(
         f"the network has {size / 2**30:.1f} GiB of weights, but {file} must be smaller than 2 GiB. "
