@@ -12,8 +12,12 @@ RESNETS = ("ResNet-18", "ResNet-20")
 GATES = "Gates"  # ConvNeXts with different gates
 FAMILIES = (*RESNETS, "ConvNeXt", GATES)
 
-AUGMENTATIONS = {"none": 0, "shifts": 16}
-"""Largest random roll of training images per axis, in pixels. 16 of 32 pixels covers all circular shifts."""
+# What moves training images: fields of `config.data`. Rolls by up to 16 of 32 pixels cover all circular shifts.
+AUGMENTATIONS: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "shifts": {"circular_shift": 16},
+    "crops": {"crop": "padded"},
+}
 
 # The circular shifts to which a network is invariant by construction.
 Promise = tuple[str, ...]
@@ -122,7 +126,30 @@ def rows() -> list[Row]:
         for family in FAMILIES
         for variant in VARIANTS[family]
         # Shifts cannot change the output of these networks, so they are not trained on rolled images.
-        for augmentation in (AUGMENTATIONS if family != GATES else ("none",))
+        for augmentation in (("none", "shifts") if family != GATES else ("none",))
+    ]
+
+
+_PLAIN_CONVNEXT = Variant("plain (zero padding)", "plain", "convnext_{}")
+_WANTED = {
+    "ResNet-20": ("plain", "aps3", "afc"),
+    "ConvNeXt": ("circular", "afg"),
+}
+_WANTED_NEXT = {
+    "ResNet-20": ("blur3", "lps"),
+    "ConvNeXt": ("afc", "plain"),
+}
+
+
+def accurate_rows() -> list[Row]:
+    """The rows of the protocol `accurate`: networks of full width, in the order of their training."""
+    known = {(family, v.key): v for family in VARIANTS for v in VARIANTS[family]}
+    known["ConvNeXt", "plain"] = _PLAIN_CONVNEXT
+    return [
+        Row(family, known[family, key], "crops")
+        for wanted in (_WANTED, _WANTED_NEXT)
+        for family, keys in wanted.items()
+        for key in keys
     ]
 
 

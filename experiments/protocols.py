@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10_afc, cifar10_resnet
-from experiments.matrix import AUGMENTATIONS, GATES, RESNETS, Row, Run, rows, runs
+from experiments.matrix import AUGMENTATIONS, GATES, RESNETS, Row, Run, accurate_rows, rows, runs
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def _leave(config: ConfigDict) -> None:
 _IMAGES, _TEST_IMAGES, _EPOCHS, _BATCH = 5000, 1000, 8, 50  # protocol `reduced`
 _LONGER_EPOCHS = 10  # protocol `longer`, on all images
 _TIMES = _LONGER_EPOCHS * 50_000 / (_EPOCHS * _IMAGES)
+_ACCURATE_EPOCHS = 10  # protocol `accurate`, on all images
 
 
 def _reduce(config: ConfigDict) -> None:
@@ -96,6 +97,19 @@ def _shorten(config: ConfigDict, epochs: int) -> None:
         config.optimizer.warmup_epochs = 1.0
         config.train.ema_decay = 0.0
         config.model.options.drop_path_rate = 0.0
+
+
+def _one_cycle(config: ConfigDict) -> None:
+    """All images and few epochs in batches of 128: a warm-up of one epoch, then a cosine."""
+    _shorten(config, _ACCURATE_EPOCHS)
+    config.train.batch_size = 128
+    config.optimizer.warmup_epochs = 1.0
+    config.eval.every_epochs = 0.0  # the test images are used once, after the training
+    config.checkpoint.every_epochs = 1.0
+    config.data.flip = True
+    if config.optimizer.name == "sgd":
+        config.optimizer.learning_rate = 0.2
+        config.optimizer.nesterov = True
 
 
 FULL = Protocol(
@@ -149,7 +163,20 @@ LONGER = Protocol(
         if row.family == "ConvNeXt" and (row.augmentation == "none" or not row.variant.promise)
     ),
 )
-PROTOCOLS = {protocol.name: protocol for protocol in (REDUCED, LONGER, FULL)}
+ACCURATE = Protocol(
+    name="accurate",
+    about="Networks with the depths and widths of their names, trained on all 50,000 images with padded crops and "
+    f"flips, for {_ACCURATE_EPOCHS} epochs: one cycle with a warm-up of one epoch and a cosine, in batches of 128. "
+    "ResNets are trained by SGD with Nesterov momentum, ConvNeXts by AdamW. There are no averaged weights and no "
+    "dropped paths. The test images are used once, after the training. Designed for two CPU cores: a row takes one "
+    "to two hours of one core.",
+    seeds=(0,),
+    sizes={"ResNet-20": FULL.sizes["ResNet-20"], "ConvNeXt": FULL.sizes["ConvNeXt"]},
+    measuring=Measuring(worst_images=200, points=32, starts=2, steps=10),
+    shorten=_one_cycle,
+    rows=tuple(accurate_rows()),
+)
+PROTOCOLS = {protocol.name: protocol for protocol in (REDUCED, LONGER, ACCURATE, FULL)}
 
 
 def configuration(protocol: Protocol, run: Run, data: str = "") -> ConfigDict:
@@ -162,8 +189,8 @@ def configuration(protocol: Protocol, run: Run, data: str = "") -> ConfigDict:
         config = cifar10_afc.recipe(model)
     config.model.options.update({**options, **variant.options})
     config.seed, config.data.path = run.seed, data
-    # The padded crops in the ConvNeXts' recipe are shifts, too.
-    config.data.crop, config.data.circular_shift = "none", AUGMENTATIONS[run.row.augmentation]
+    config.data.crop = "none"  # the padded crops in the ConvNeXts' recipe are shifts, too
+    config.data.update(AUGMENTATIONS[run.row.augmentation])
     config.checkpoint.best = ""  # the last network is measured, so no validation images are needed
     config.data.validation = 0.0
     config.train.precision = "float32"  # equal for all networks

@@ -68,7 +68,7 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
 KIND_OF_OPTION = {
     **{kind: kind for kind in ("sampler", "upsampler", "activation", "norm", "stem", "shortcut")},
     "final_norm": "norm",
-    **dict.fromkeys(("stem_activation", "sum_activation"), "activation"),
+    **dict.fromkeys(("stem_activation", "branch_activation", "sum_activation"), "activation"),
     "shortcut_sampler": "sampler",
 }
 # Fields of parts that contain another part, and its kind.

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.activation import Relu
+from aliasfree_jax.layers.activation import Identity, Relu
 from aliasfree_jax.layers.layer import ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampled import ImageStem
@@ -51,6 +51,7 @@ class ResNet(Network):
       activation: activation of the whole network.
       stem_activation: activation of the stem, if it differs. Before sampling by 2 a low-passed quadratic is
         cheaper.
+      branch_activation: activation at the end of the branch of a block, before the sum.
       sum_activation: activation of the sum at the end of a block, if it differs. No norm bounds this sum.
         Polynomials of it grow so fast from block to block that the network does not train.
       norm: norm of the whole network.
@@ -80,6 +81,7 @@ class ResNet(Network):
     sampler_position: SamplerPosition = "before"
     activation: ModuleFactory = part(Relu)
     stem_activation: ModuleFactory | None = None
+    branch_activation: ModuleFactory = part(Identity)
     sum_activation: ModuleFactory | None = None
     norm: ModuleFactory = part(BatchNorm)
     padding: Padding = "ZERO"
@@ -125,6 +127,7 @@ class ResNet(Network):
             "sampler": self.sampler,
             "sampler_position": self.sampler_position,
             "activation": self.activation,
+            "branch_activation": self.branch_activation,
             "sum_activation": self.sum_activation or self.activation,
             "norm": self.norm,
             "padding": self.padding,
