@@ -12,7 +12,7 @@ RESNETS = ("ResNet-18", "ResNet-20")
 GATES = "Gates"  # ConvNeXts with different gates
 FAMILIES = (*RESNETS, "ConvNeXt", GATES)
 
-# What moves training images: fields of `config.data`. Rolls by up to 16 of 32 pixels cover all circular shifts.
+# What moves training images: fields of `config.data`. Rolls by up to 16 of 32 pixels are all circular shifts.
 AUGMENTATIONS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "shifts": {"circular_shift": 16},

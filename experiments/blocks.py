@@ -1,0 +1,210 @@
+"""Compares blocks of alias-free ResNets on validation images, in the reduced protocol.
+
+python -m experiments.blocks --data=CIFAR.tar.xz             two seeds of every candidate, 5 minutes each
+python -m experiments.blocks --data=CIFAR.tar.xz --seeds=1   one seed: start one command per core
+
+The validation images are 5,000 training images of CIFAR-10 that no candidate is trained on. The test images
+are not used. Results are written to experiments/results/blocks/<candidate>-<seed>.json. Existing results are
+skipped. `python -m experiments --page` writes the table of docs/experiments.md from them.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+from unittest import mock
+
+from aliasfree_jax.startup import begin
+
+if __name__ == "__main__":  # before imports of optional packages
+    begin()
+
+import jax
+from absl import flags, logging
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from aliasfree_jax.checkpoint import PyTree
+from aliasfree_jax.commands import program, refuse
+from aliasfree_jax.errors import DataError
+from aliasfree_jax.evaluation.evaluator import evaluate
+from aliasfree_jax.evaluation.report import Rows
+from aliasfree_jax.evaluation.report.columns import percent
+from aliasfree_jax.files import write_json
+from aliasfree_jax.layers import Layer, SpatialNorm, UpPolynomial, convolution
+from aliasfree_jax.models import register_part
+from aliasfree_jax.ops.activation import GELU_QUADRATIC
+from aliasfree_jax.training import optimizer
+from aliasfree_jax.training.loop import run as train
+from aliasfree_jax.training.progress import read_events
+from benchmarks.timing import machine
+from experiments.matrix import VARIANTS, Row, Run
+from experiments.protocols import REDUCED, configuration
+from experiments.stored import ROOT, rounded
+from experiments.worker import commit, training_seconds
+
+RESULTS = ROOT / "experiments" / "results" / "blocks"
+TRAININGS = ROOT / "runs" / "blocks"
+SEEDS = (0, 1)
+IMAGES, HELD_OUT = 10_000, 0.5  # half of these training images are the validation images
+
+
+class NormedUpPolynomial(Layer):
+    """`UpPolynomial` of the sum, after an alias-free norm that bounds the sum."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[N, H, W, C]` to `[N, H, W, C]`."""
+        normed = SpatialNorm(**self.numerics, name="norm")(x)
+        y: jax.Array = UpPolynomial(**self.numerics, name="polynomial")(normed)
+        return y
+
+
+register_part("activation", "normed_up_polynomial", NormedUpPolynomial)
+
+
+@contextmanager
+def standardised() -> Iterator[None]:
+    """Within this context, convolutions standardise their kernels (Qiao et al. 2019, arXiv 1903.10520)."""
+    usual = convolution._parameters
+
+    def parameters(*arguments: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        x, kernel, bias = usual(*arguments)
+        centred = kernel - kernel.mean((0, 1, 2))
+        # The variance is that of He's initialisation.
+        return x, centred * jax.lax.rsqrt((centred**2).sum((0, 1, 2)) / 2 + 1e-5), bias
+
+    with mock.patch.object(convolution, "_parameters", parameters):
+        yield
+
+
+@contextmanager
+def undecayed_coefficients() -> Iterator[None]:
+    """Within this context, SGD does not decay the coefficients of polynomials."""
+    usual = optimizer.sgd_decay_mask
+
+    def mask(params: PyTree) -> PyTree:
+        def decayed(path: tuple[Any, ...], of_sgd: bool) -> bool:
+            return of_sgd and str(path[-1].key) != "coefficients"
+
+        return jax.tree_util.tree_map_with_path(decayed, usual(params))
+
+    with mock.patch.object(optimizer, "sgd_decay_mask", mask):
+        yield
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to compare.
+
+    Attributes:
+      name: Name in the table.
+      variant: Key of the variant of ResNet-20 that it changes.
+      options: Options of the network.
+      context: Context of the training.
+    """
+
+    name: str
+    variant: str = "afc"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+def _branch(activation: Any) -> dict[str, Any]:
+    return {"branch_activation": activation}
+
+
+_SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
+CANDIDATES: Mapping[str, Candidate] = {
+    "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
+    "sum": Candidate("no activation on the sum"),
+    "branch": Candidate("activation at the end of the branch", options=_branch("up_polynomial")),
+    "gate": Candidate("gates, also at the end of the branch", "afg", _branch("up_self_gate")),
+    "normed": Candidate("activation on the normed sum", options={"sum_activation": "normed_up_polynomial"}),
+    "instance": Candidate("instance norm", options={"norm": "instance"}),
+    "standardised": Candidate("weight standardisation", context=standardised),
+    "undecayed": Candidate("no weight decay on coefficients", context=undecayed_coefficients),
+    "small": Candidate("a third of the initial quadratic term", options={"activation": _SMALL}),
+}
+
+
+def config_of(candidate: Candidate, seed: int, data: str) -> ConfigDict:
+    """The configuration of a candidate: the reduced protocol, evaluated on held-out training images."""
+    variant = next(v for v in VARIANTS["ResNet-20"] if v.key == candidate.variant)
+    config = configuration(REDUCED, Run(Row("ResNet-20", variant, "none"), seed), data)
+    config.model.options.update(candidate.options)
+    config.data.train_limit, config.data.validation = IMAGES, HELD_OUT
+    return config
+
+
+def perform(key: str, seed: int, data: str) -> dict[str, Any]:
+    """Trains a candidate, and returns the result to store."""
+    candidate, code = CANDIDATES[key], commit()
+    config, workdir = config_of(candidate, seed, data), TRAININGS / f"{key}-{seed}"
+    with candidate.context():
+        summary = train(config, workdir, evaluate=evaluate, accept_changes=("data.path",))
+    about = machine()
+    return {
+        "accuracy": summary.results["accuracy"],
+        "seconds": training_seconds(read_events(workdir), config.train.batch_size),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(summary.variables["params"])),
+        "code": code,
+        "command": f"python -m experiments.blocks --data={Path(data).name} --only={key} --seeds={seed}",
+        "processor": about["device"],
+        "load": about["load"],
+    }
+
+
+def path_of(key: str, seed: int) -> Path:
+    """The file of a result."""
+    return RESULTS / f"{key}-{seed}.json"
+
+
+def table() -> Rows:
+    """The stored results: the accuracy for every seed, the mean, and the time relative to "sum".
+
+    Raises:
+      DataError: There are no results.
+    """
+    rows, found = list[list[str]](), {}
+    for key in CANDIDATES:
+        paths = [path for seed in SEEDS if (path := path_of(key, seed)).exists()]
+        if paths:
+            found[key] = [json.loads(path.read_text()) for path in paths]
+    if "sum" not in found:
+        raise DataError(f"{RESULTS} has no results. Run python -m experiments.blocks.")
+    usual = fmean(run["seconds"] for run in found["sum"])
+    for key, runs in found.items():
+        shares = [percent(run["accuracy"]).rstrip("%") for run in runs]
+        mean, time = fmean(run["accuracy"] for run in runs), fmean(run["seconds"] for run in runs)
+        measured = f"{runs[0]['parameters']:,}", ", ".join(shares), f"{100 * mean:.1f}", f"{time / usual:.2f}"
+        rows.append([CANDIDATES[key].name, *measured])
+    return [["block", "parameters", "accuracy of each seed, %", "mean", "time"], *rows]
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the command's flags."""
+    flags.DEFINE_string("data", None, "CIFAR-10: a folder, tar or zip", required=True, flag_values=values)
+    flags.DEFINE_list("only", [], "candidates; default: all", flag_values=values)
+    flags.DEFINE_list("seeds", [], "seeds; default: all", flag_values=values)
+
+
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Runs the command."""
+    refuse(arguments)
+    logging.set_verbosity(logging.WARNING)  # Orbax logs a lot at level INFO
+    for seed in map(int, values.seeds or SEEDS):
+        for key in values.only or CANDIDATES:
+            path = path_of(key, seed)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, rounded(perform(key, seed, values.data)), indent=1)
+                print(f"wrote {path}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(program(define, main, __doc__)(sys.argv[1:]))
