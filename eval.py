@@ -3,6 +3,7 @@
 python eval.py --integer_shifts --fractional_shifts                   the newest run under runs/
 python eval.py --workdir=runs/afc --adversarial=integer,half,continuous
 python eval.py --checkpoint=model.pth --config=configs/....py --crop_shifts --imagenet_c=DIR
+python eval.py --checkpoint=resnet20_cifar --checkpoint=resnet20_cifar_aps --config=... --integer_shifts
 python eval.py --integer_shifts --pictures                            eval.html: maps, curves, an animation
 python eval.py --presets=afc_fraction,aps_consistency --paper         the papers' metrics, exactly as there
 
@@ -36,7 +37,14 @@ from aliasfree_jax.evaluation.comparison import Comparison
 from aliasfree_jax.evaluation.evaluator import Results, predictor, shift_report
 from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
 from aliasfree_jax.evaluation.preparation import check_channels, prepare
-from aliasfree_jax.evaluation.report import circumstances, format_markdown, format_table, in_words
+from aliasfree_jax.evaluation.report import (
+    align,
+    circumstances,
+    compared,
+    format_markdown,
+    format_table,
+    in_words,
+)
 from aliasfree_jax.evaluation.report.page import write_report
 from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, image_results, run_name
 from aliasfree_jax.evaluation.selection import ADVERSARIAL, PRESETS, Selection, check_task, select
@@ -76,27 +84,34 @@ _PICTURES = flags.DEFINE_bool(
 _WORKDIR = flags.DEFINE(
     cli.LocalPath(), "workdir", "", "run to evaluate; default: the newest one under runs/"
 )
-_CHECKPOINT = flags.DEFINE(
-    cli.Weights(), "checkpoint", "", "run, directory, file of weights, hf://owner/name, or a published name"
+_CHECKPOINTS = flags.DEFINE_multi(
+    cli.Weights(),
+    flags.ArgumentSerializer(),
+    "checkpoint",
+    [],
+    "run, directory, file of weights, hf://owner/name, or a name of weights; several flags: several networks",
 )
 _OUTPUT = flags.DEFINE(
     cli.LocalPath(),
     "output",
     "",
-    "JSON file for the results; also writes the same as .md; default: eval.json in the run",
+    "JSON file for the results, or their directory for several checkpoints; also writes the same as .md; "
+    "default: eval.json in the run",
 )
 
 
-def checkpoint() -> str:
-    """The checkpoint to evaluate: a reference for `load_pretrained`."""
-    if _WORKDIR.value and _CHECKPOINT.value:
+def checkpoints() -> list[str]:
+    """The checkpoints to evaluate: references for `load_pretrained`."""
+    if _WORKDIR.value and _CHECKPOINTS.value:
         raise ConfigError("pass either --workdir or --checkpoint, not both.")
-    return str(_CHECKPOINT.value or _WORKDIR.value or newest_run("runs"))
+    return _CHECKPOINTS.value or [str(_WORKDIR.value or newest_run("runs"))]
 
 
-def output_path(reference: str) -> Path:
+def output_path(reference: str, several: bool) -> Path:
     """Output file. Its directory is made now, so that a typing error does not lose a finished evaluation."""
     output = Path(_OUTPUT.value) if _OUTPUT.value else results_path(reference)
+    if several and _OUTPUT.value:
+        output /= results_path(reference).name
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -162,16 +177,8 @@ def write(output: Path, results: Results) -> list[Path]:
     return written
 
 
-def main(config: ConfigDict) -> None:
-    """Evaluates, prints the table and writes the JSON file."""
-    validate(config)
-    if others := sorted(field for field in cli.overridden() if field.startswith("model.")):
-        raise ConfigError(
-            f"{', '.join(others)}: the network of a checkpoint cannot be changed by overrides. To train "
-            "another network from its weights: python train.py --config.init_from=CHECKPOINT"
-        )
-    reference = checkpoint()
-    output = output_path(reference)
+def evaluated(reference: str, config: ConfigDict, output: Path) -> Results:
+    """Evaluates a checkpoint, prints its table, writes its JSON file and returns the results."""
     card, module, variables = load_for_command(reference, "--checkpoint")
     config.task = card.task
     print(f"checkpoint     {reference}, step {card.step}\nnetwork        {card.in_words()}")
@@ -215,7 +222,23 @@ def main(config: ConfigDict) -> None:
     if is_first():
         written = write(output, about | circumstances() | results | ({IMAGE: pictured} if pictured else {}))
         print(f"\nresults        {', '.join(map(str, written))}")
+    return results
+
+
+def main(config: ConfigDict) -> None:
+    """Evaluates all checkpoints and compares several of them in a table."""
+    validate(config)
+    if others := sorted(field for field in cli.overridden() if field.startswith("model.")):
+        raise ConfigError(
+            f"{', '.join(others)}: the network of a checkpoint cannot be changed by overrides. To train "
+            "another network from its weights: python train.py --config.init_from=CHECKPOINT"
+        )
+    references = checkpoints()
+    outputs = {reference: output_path(reference, len(references) > 1) for reference in references}
+    results = {name: evaluated(name, ConfigDict(config), output) for name, output in outputs.items()}
+    if len(results) > 1:
+        print("\n" + "\n".join(align(compared(results))))
 
 
 if __name__ == "__main__":
-    cli.run(main, default=lambda: cli.stored_config(checkpoint()))
+    cli.run(main, default=lambda: cli.stored_config(checkpoints()[0]))

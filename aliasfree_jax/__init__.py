@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aliasfree_jax.conversion import load_pretrained
+    from aliasfree_jax.conversion import list_pretrained, load_pretrained
     from aliasfree_jax.evaluation.audit import audit
     from aliasfree_jax.models import list_models
     from aliasfree_jax.transform import Oversample, check, create_model, shift_invariant
@@ -18,12 +18,13 @@ __all__ = [
     "check",
     "create_model",
     "list_models",
+    "list_pretrained",
     "load_pretrained",
     "shift_invariant",
 ]
 
 _HOMES = {
-    "load_pretrained": "aliasfree_jax.conversion",
+    **dict.fromkeys(("list_pretrained", "load_pretrained"), "aliasfree_jax.conversion"),
     "list_models": "aliasfree_jax.models",
     **dict.fromkeys(("Oversample", "check", "create_model", "shift_invariant"), "aliasfree_jax.transform"),
     "audit": "aliasfree_jax.evaluation.audit",

@@ -20,6 +20,7 @@ except ImportError:  # Windows
 # Weights that are downloaded: references to the Hugging Face hub, and names given by the authors.
 HUB = "hf://"
 _PUBLISHED = re.compile(r"antialiased-cnns/\w+_lpf\d\w*")
+PACKAGED = Path(__file__).parent / "weights"  # weights of this package: a published directory for each name
 LOCK = "lock"  # lock file of a directory that only one process at a time may write to
 
 
@@ -35,10 +36,16 @@ class OccupiedError(ConfigError):
     """A directory that another running process writes to."""
 
 
+def packaged() -> list[str]:
+    """Names of the weights in this package, such as "resnet20_cifar_aps"."""
+    return sorted(path.parent.name for path in PACKAGED.glob("*/config.json"))
+
+
 def elsewhere(reference: str | Path) -> bool:
-    """Whether `reference` names weights to download and is not a path on this machine."""
+    """Whether `reference` names weights to download or weights of this package, and is not a path."""
     text = str(reference)
-    return text.startswith(HUB) or bool(_PUBLISHED.fullmatch(text) and not Path(text).exists())
+    named = _PUBLISHED.fullmatch(text) or text in packaged()
+    return text.startswith(HUB) or bool(named and not Path(text).exists())
 
 
 def local_path(text: str | Path, name: str = "the path") -> Path:

@@ -165,8 +165,8 @@ LONGER = Protocol(
 )
 ACCURATE = Protocol(
     name="accurate",
-    about="Networks with the depths and widths of their names, trained on all 50,000 images with padded crops "
-    f"and flips, for {_ACCURATE_EPOCHS} epochs: one cycle with a warm-up of one epoch and a cosine, in "
+    about="Networks with the depths and widths of their names, trained on all 50,000 images with padded "
+    f"crops and flips, for {_ACCURATE_EPOCHS} epochs: one cycle with a warm-up of one epoch and a cosine, in "
     "batches of 128. ResNets are trained by SGD with Nesterov momentum, ConvNeXts by AdamW. There are no "
     "averaged weights and no dropped paths. The test images are used once, after the training. Designed for "
     "two CPU cores: a row takes one to two hours of one core.",

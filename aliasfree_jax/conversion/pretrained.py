@@ -1,5 +1,6 @@
 """Loads networks with weights from runs, files, directories and hubs: `load_pretrained`."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,14 +28,22 @@ from aliasfree_jax.conversion.undecided import (
     with_hyper_parameters,
 )
 from aliasfree_jax.conversion.weight_files import read_entry, read_state_dict
-from aliasfree_jax.errors import ConversionError
-from aliasfree_jax.files import HUB, elsewhere, local_path
+from aliasfree_jax.errors import CheckpointError, ConversionError, unknown
+from aliasfree_jax.files import HUB, PACKAGED, elsewhere, local_path, packaged
 
 Loaded = tuple[ModelCard, nn.Module, Any]
 Original = tuple[str, str, Options]
 _OWN = ("card", "checkpoints")  # directories of a run or a saved network
 # Sources with networks of equal names and tensors.
 _ALIKE = ({PLAIN.source, BLURPOOL.source}, {PLAIN.source, TIMM.source})
+
+
+def list_pretrained() -> list[str]:
+    """Lists the names of the weights in this package, which `load_pretrained` accepts.
+
+    Source: this package. Each network's README.md in `aliasfree_jax/weights` has its training and results.
+    """
+    return packaged()
 
 
 def load_pretrained(
@@ -63,6 +72,7 @@ def load_pretrained(
           it is executed. A `config.json` beside it that names a network is read too;
         - `hf://owner/name[@revision][/file]`: a file on the Hugging Face hub
           (`pip install 'aliasfree_jax[hub]'`);
+        - `resnet20_cifar_aps`: weights of this package, by a name of `list_pretrained`;
         - `antialiased-cnns/resnet50_lpf4_finetune`: a file that BlurPool's authors published, by its name.
       source: The code base of a file, as in `from_original`. Default: recognised.
       model: The network in a file, as in `from_original`. Default: recognised.
@@ -79,7 +89,7 @@ def load_pretrained(
     Raises:
       UndecidedError: The file fits several networks. Pass `source`, `model` or `options` to decide.
       ConversionError: The file cannot be read or recognised, the weights do not fit, or a download failed.
-      CheckpointError: As `load_model`, for a directory of this package.
+      CheckpointError: As `load_model`, for a directory of this package; or nothing has this name.
     """
     notes: list[str] = []
     path = _on_disk(reference, notes.append)
@@ -138,10 +148,14 @@ def _on_disk(reference: str | Path, tell: Callable[[str], None]) -> Path:
     """The path of the file or directory that `reference` names, after a download if needed."""
     text = str(reference)
     if elsewhere(text):
+        if text in packaged():
+            return PACKAGED / text
         return (fetch if text.startswith(HUB) else fetch_published)(text, tell)
     path = local_path(reference)
     if path.is_dir() and not is_published(path):
         return _weights_in(path) or path
+    if re.fullmatch(r"\w+", text) and not path.exists():
+        raise CheckpointError(unknown("file, directory or name of weights", text, packaged()))
     return path
 
 
