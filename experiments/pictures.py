@@ -1,4 +1,4 @@
-"""The pictures of the pages: accuracy against consistency, worst case against radius, training curves."""
+"""The pictures of the pages: accuracy against consistency, worst case and time, and curves."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
@@ -24,6 +24,13 @@ Curve = tuple[Sequence[float], Sequence[float]]
 CurveOf = Callable[[Summary], Curve]
 MARKED = 32  # curves with more points have no markers
 KINDS = {"integer": "integer shifts", "half_pixel": "half-pixel shifts", "crop": "crop shifts"}
+WORST = {"adversarial_integer": "integer shifts", "adversarial_continuous": "real-valued shifts"}
+# The kinds of training images in the legend. Markers of the first kind are open.
+TRAINED = {
+    "none": "trained without shifts",
+    "shifts": "trained with shifts",
+    "crops": "trained with padded crops",
+}
 
 
 def _legend(
@@ -49,30 +56,83 @@ def _mean(summary: Summary, *keys: str) -> float:
     return 100 * fmean(summary.values("results", *keys))
 
 
-def consistency_figure(summaries: Sequence[Summary]) -> Any:
-    """Accuracy against consistency for three kinds of shifts, with and without shifted training images."""
-    figure = figure_class()(figsize=(13, 5.4), layout="constrained")
-    panels = figure.subplots(1, len(KINDS), sharey=True)
-    for axes, (kind, title) in zip(panels, KINDS.items(), strict=True):
+Points = Callable[[Summary], tuple[float, float]]
+
+
+def _scatter(
+    summaries: Sequence[Summary],
+    panels: Mapping[str, Points],
+    label: str,
+    *,
+    height: str,
+    diagonal: bool = False,
+) -> Any:
+    """Draws one panel per kind of points, and one point per network.
+
+    Arrows lead from a network to the same network trained on shifted images.
+
+    Args:
+      summaries: The results.
+      panels: The points by the title of their panel.
+      label: Label of the horizontal axes.
+      height: Label of the vertical axes.
+      diagonal: Whether to draw the line on which both coordinates are equal.
+    """
+    figure = figure_class()(figsize=(0.6 + 4.2 * len(panels), 5.4), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, point) in zip(grid, panels.items(), strict=True):
         points: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
         for summary in summaries:
             network = summary.row.family, summary.row.variant.key
-            at = _mean(summary, kind, "consistency"), _mean(summary, "accuracy")
-            points.setdefault(network, {})[summary.row.augmentation] = at
-        for (family, variant), both in points.items():
-            if len(both) == 2:
+            points.setdefault(network, {})[summary.row.augmentation] = point(summary)
+        for (family, variant), ways in points.items():
+            if {"none", "shifts"} <= ways.keys():
                 arrow = {"arrowstyle": "->", "color": COLOURS[variant], "alpha": 0.4, "shrinkB": 4}
-                axes.annotate("", both["shifts"], both["none"], arrowprops=arrow)
-            for augmentation, at in both.items():
+                axes.annotate("", ways["shifts"], ways["none"], arrowprops=arrow)
+            for augmentation, at in ways.items():
                 face = "white" if augmentation == "none" else COLOURS[variant]
                 marker: dict[str, Any] = {"marker": MARKERS[family], "markersize": 9}
                 axes.plot(*at, color=COLOURS[variant], markerfacecolor=face, markeredgewidth=1.8, **marker)
         plain_axes(axes)
+        if diagonal:
+            axes.axline((50, 50), slope=1, color="#bbbbbb", linewidth=1, zorder=0)
         axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
-        axes.set_xlabel("same class as without shift, %", fontsize=12)
-    panels[0].set_ylabel("accuracy, %", fontsize=12)
-    _legend(figure, panels[0], summaries, 5, *_shapes(panels[0], _families(summaries)))
+        axes.set_xlabel(label, fontsize=12)
+    grid[0].set_ylabel(height, fontsize=12)
+    _legend(figure, grid[0], summaries, 5, *_shapes(grid[0], summaries))
     return figure
+
+
+def consistency_figure(summaries: Sequence[Summary]) -> Any:
+    """Accuracy against consistency for three kinds of shifts."""
+
+    def of(kind: str) -> Points:
+        return lambda s: (_mean(s, kind, "consistency"), _mean(s, "accuracy"))
+
+    panels = {title: of(kind) for kind, title in KINDS.items()}
+    return _scatter(summaries, panels, "same class as without shift, %", height="accuracy, %")
+
+
+def worst_figure(summaries: Sequence[Summary]) -> Any:
+    """Accuracy without shifts against accuracy under the worst shift, of the same images."""
+
+    def of(kind: str) -> Points:
+        return lambda s: (_mean(s, "worst", kind, "worst_case_accuracy"), _mean(s, "worst", "accuracy"))
+
+    panels = {f"worst of all {title}": of(kind) for kind, title in WORST.items()}
+    label = "accuracy under the worst shift, %"
+    return _scatter(summaries, panels, label, height="accuracy without shift, %", diagonal=True)
+
+
+def cost_figure(summaries: Sequence[Summary]) -> Any:
+    """Accuracy against the time of training."""
+
+    def point(summary: Summary) -> tuple[float, float]:
+        return fmean(summary.values("seconds", "training")) / 60, _mean(summary, "accuracy")
+
+    families = _families(summaries)
+    panels = {", ".join(families): point}
+    return _scatter(summaries, panels, "minutes of training", height="accuracy, %")
 
 
 def _families(summaries: Sequence[Summary]) -> list[str]:
@@ -80,16 +140,18 @@ def _families(summaries: Sequence[Summary]) -> list[str]:
     return [name for name in MARKERS if any(s.row.family == name for s in summaries)]
 
 
-def _shapes(axes: Any, families: Sequence[str]) -> tuple[list[Any], list[Any]]:
-    """Legend handles: the markers of the families, and open and filled markers."""
+def _shapes(axes: Any, summaries: Sequence[Summary]) -> tuple[list[Any], list[Any]]:
+    """Legend handles: the markers of the families, and those of the kinds of training images."""
 
     def sample(label: str, marker: str, face: str) -> Any:
         look: dict[str, Any] = {"color": "#444444", "linestyle": "", "markersize": 9}
         return axes.plot([], [], marker=marker, markerfacecolor=face, label=label, **look)[0]
 
-    return [sample(family, MARKERS[family], "#444444") for family in families], [
-        sample("trained without shifts", "o", "white"),
-        sample("... with shifts", "o", "#444444"),
+    found = {summary.row.augmentation for summary in summaries}
+    return [sample(family, MARKERS[family], "#444444") for family in _families(summaries)], [
+        sample(text, "o", "white" if augmentation == "none" else "#444444")
+        for augmentation, text in TRAINED.items()
+        if augmentation in found
     ]
 
 
@@ -101,7 +163,7 @@ def _panels(
 ) -> Any:
     """Draws one column per family, one row per kind of curve, and one curve per network.
 
-    Only networks trained without shifted images are drawn.
+    Networks trained on shifted images are left out.
 
     Args:
       summaries: The results.
@@ -109,7 +171,7 @@ def _panels(
       label: Label of the horizontal axes.
       lowest: Lower limit of the vertical axes. None: automatic.
     """
-    shown = [s for s in summaries if s.row.augmentation == "none"]
+    shown = [s for s in summaries if s.row.augmentation != "shifts"]
     families = _families(shown) or [*MARKERS]
     size = (13 if len(families) > 1 else 8), 0.6 + 4.2 * len(curves)  # inches
     figure = figure_class()(figsize=size, layout="constrained")
@@ -169,14 +231,20 @@ PICTURES: dict[str, tuple[str, Callable[[Sequence[Summary]], Any]]] = {
         "network trained on shifted images",
         consistency_figure,
     ),
+    "worst": (
+        "Accuracy of some test images without shifts against their accuracy under the worst circular shift. "
+        "On the line, no shift changes a correct prediction into a wrong one",
+        worst_figure,
+    ),
+    "cost": ("Accuracy against the time of training, without compilation and evaluation", cost_figure),
     "radius": (
-        "Worst-case accuracy over all circular integer shifts up to a radius. Networks trained without "
-        "shifted images",
+        "Worst-case accuracy over all circular integer shifts up to a radius. Networks trained on "
+        "shifted images are left out",
         radius_figure,
     ),
     "training": (
         "Mean training loss of each epoch, and test accuracy if it was measured after every epoch. Networks "
-        "trained without shifted images",
+        "trained on shifted images are left out",
         training_figure,
     ),
 }

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.report import Rows, markdown
-from experiments import dense, public_resnet
+from experiments import blocks, dense, public_resnet, tuning
 from experiments.page import NAME, Columns, rows, share
-from experiments.protocols import LONGER
+from experiments.protocols import ACCURATE, LONGER, Protocol
 from experiments.stored import ROOT, Store
 from experiments.summary import summarize
 
@@ -17,22 +17,26 @@ BEGIN = "<!-- measured: python -m experiments --page, {} -->"
 END = "<!-- end of the measured table -->"
 
 
-# The rows of the longer protocol, as docs/experiments.md shows them.
-LONGER_COLUMNS: Columns = (
-    *NAME,
-    ("accuracy, %", share("accuracy")),
-    ("consistency, %: integer shifts", share("integer", "consistency")),
-    ("half-pixel", share("half_pixel", "consistency")),
-    (f"accuracy of {LONGER.measuring.worst_images} images, %", share("worst", "accuracy")),
-    ("their worst case: integer shifts", share("worst", "adversarial_integer", "worst_case_accuracy")),
-    ("real-valued", share("worst", "adversarial_continuous", "worst_case_accuracy")),
-)
+def short(protocol: Protocol) -> Rows:
+    """The results of a protocol, as docs/experiments.md shows them."""
+    columns: Columns = (
+        *NAME,
+        ("accuracy, %", share("accuracy")),
+        ("consistency, %: integer shifts", share("integer", "consistency")),
+        ("half-pixel", share("half_pixel", "consistency")),
+        (f"accuracy of {protocol.measuring.worst_images} images, %", share("worst", "accuracy")),
+        ("their worst case: integer shifts", share("worst", "adversarial_integer", "worst_case_accuracy")),
+        ("real-valued", share("worst", "adversarial_continuous", "worst_case_accuracy")),
+    )
+    return rows(summarize(Store(protocol)).summaries, columns)
 
 
 def tables() -> Iterator[tuple[Path, str, Rows]]:
     """All tables: the page, the name in the markers, and the rows."""
-    longer = summarize(Store(LONGER)).summaries
-    yield EXPERIMENTS, "protocol longer", rows(longer, LONGER_COLUMNS)
+    for protocol in (ACCURATE, LONGER):
+        yield EXPERIMENTS, f"protocol {protocol.name}", short(protocol)
+    yield EXPERIMENTS, "alias-free blocks", blocks.table()
+    yield README, "fine-tuning", tuning.table()
     yield README, "public ResNet-20", public_resnet.table("ResNet-20")
     for network in public_resnet.stored():
         yield WEIGHTS, f"public {network}", public_resnet.table(network)

@@ -3,7 +3,7 @@
 python -m experiments.tuning --data=CIFAR.tar.xz                a quarter of an hour of two cores
 python -m experiments.tuning --data=CIFAR.tar.xz --way=ideal    one way
 
-The network is `load_pretrained("resnet20_cifar")`, which the protocol `accurate` trained. Fine-tuning has that
+The network is `load_pretrained("resnet20_cifar")`, from the protocol `accurate`. Fine-tuning has that
 protocol's recipe with a tenth of its epochs and learning rate. The results are written to
 experiments/results/tuning/<way>.json. Existing results are skipped. `python -m experiments --page` writes the
 table of README.md from them.

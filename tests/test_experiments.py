@@ -24,7 +24,7 @@ from experiments.__main__ import chosen_runs, define, main, perform_missing, rep
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import DOCS, spread, write_pages
 from experiments.pictures import PICTURES
-from experiments.protocols import FULL, LONGER, PROTOCOLS, REDUCED, configuration
+from experiments.protocols import ACCURATE, FULL, LONGER, PROTOCOLS, REDUCED, configuration
 from experiments.runner import cores_of, pending, perform_all
 from experiments.stored import Store, rounded, settings
 from experiments.summary import exceptions, mean, summarize
@@ -98,7 +98,7 @@ def test_every_network_with_and_without_shifts_one_seed_after_the_other():
     assert len(set(names)) == len(names) == 2 * len(rows())
     assert [run.seed for run in found] == sorted(run.seed for run in found)
     for family, count in {"ResNet-18": 8, "ResNet-20": 8, "ConvNeXt": 4}.items():
-        for augmentation in AUGMENTATIONS:
+        for augmentation in ("none", "shifts"):
             fitting = [r for r in rows() if (r.family, r.augmentation) == (family, augmentation)]
             assert len(fitting) == count
 
@@ -109,8 +109,8 @@ def test_every_run_is_a_valid_configuration_of_a_network_that_there_is(protocol)
         config = configuration(protocol, run, "data")
         validate(config)
         create_model(config.model.name, num_classes=10, **config.model.options.to_dict())
-        assert config.data.circular_shift == AUGMENTATIONS[run.row.augmentation]
-        assert config.data.crop == "none"  # no other shifts
+        for field, without in {"circular_shift": 0, "crop": "none"}.items():
+            assert config.data[field] == AUGMENTATIONS[run.row.augmentation].get(field, without)
         assert config.data.flip
 
 
@@ -142,6 +142,17 @@ def test_the_longer_protocol_is_the_reduced_one_but_for_its_length():
     ]
     for run in LONGER.runs():
         assert recipe(LONGER, run) == recipe(REDUCED, run)
+
+
+def test_the_accurate_protocol_has_full_networks_and_keeps_the_test_images_for_the_end():
+    names = [run.row.name.removesuffix("-crops") for run in ACCURATE.runs()]
+    wanted = ["resnet20-plain", "resnet20-aps3", "resnet20-afc", "convnext-circular", "convnext-afg"]
+    assert names[:5] == wanted and len(names) == len(set(names)) == 9
+    for run in ACCURATE.runs():
+        config = configuration(ACCURATE, run)
+        assert not {"depths", "widths"} & config.model.options.keys()
+        assert config.data.train_limit == config.data.eval_limit == config.data.validation == 0
+        assert config.eval.every_epochs == 0 and not config.checkpoint.best
 
 
 def test_only_learned_samplers_cool_down():
@@ -378,7 +389,9 @@ def test_the_pages_in_the_repository_are_those_of_its_results(tmp_path):
     (tmp_path / "docs/results").mkdir(parents=True)
     written = write_pages(docs=tmp_path / "docs")
     pages = [path for path in written if path.suffix == ".md"]
-    assert [path.stem for path in pages] == ["experiments_reduced", "experiments_longer"]
+    assert [path.stem for path in pages] == [
+        f"experiments_{name}" for name in ("reduced", "longer", "accurate")
+    ]
     for path in pages:
         in_repository = DOCS / "results" / path.name
         assert in_repository.read_text() == path.read_text(), "run python -m experiments --page"

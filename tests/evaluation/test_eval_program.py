@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,27 @@ def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
     assert results["images"] == 20 and results["integer"]["pairs"] == 40
     assert results["data"]["mean"] == [0.25]  # from the network, not from the configuration
     assert "fractional" not in results
+
+
+def test_several_checkpoints_are_compared_in_a_table(network, tmp_path):
+    ended = evaluate(
+        *(f"--checkpoint={network}", "--checkpoint=resnet20_cifar_aps", "--accept_class_names"),
+        *(QUICKSTART, "--config.data.eval_limit=20", f"--output={tmp_path}", "--integer_shifts"),
+        *("--config.eval.shifts=1", "--config.eval.batch_size=20"),
+    )
+    # The digits have one channel, but the second network needs three. The first one's results are kept.
+    assert ended.returncode == 2 and "resnet20_cifar_aps" in ended.stderr, ended.stderr
+    assert (tmp_path / "random.eval.json").exists()
+    ended = evaluate(
+        *(f"--checkpoint={network}", f"--checkpoint={shutil.copytree(network, tmp_path / 'copy')}"),
+        *(QUICKSTART, "--config.data.eval_limit=20", f"--output={tmp_path}", "--integer_shifts"),
+        *("--config.eval.shifts=1", "--config.eval.batch_size=20"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    heading, _, accuracy, *_ = ended.stdout.split("\n\n")[-1].splitlines()
+    assert heading.split() == [str(network), str(tmp_path / "copy")]
+    assert accuracy.split()[:3] == ["accuracy,", "no", "shift"] and len(set(accuracy.split()[3:])) == 1
+    assert (tmp_path / "copy.eval.md").exists()
 
 
 @pytest.mark.slow

@@ -1,0 +1,91 @@
+"""Candidates for the block of alias-free ResNets, and fine-tuning: networks, contexts and stored tables."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aliasfree_jax.config import validate
+from aliasfree_jax.layers import Conv
+from aliasfree_jax.models import create_model
+from aliasfree_jax.ops.resample import remove_nyquist
+from aliasfree_jax.ops.shift import fractional_shift
+from aliasfree_jax.training import optimizer
+from experiments import blocks, tuning
+from experiments.protocols import ACCURATE, configuration
+from experiments.stored import Store
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", blocks.CANDIDATES)
+def test_every_candidate_but_the_first_is_alias_free(key):
+    candidate = blocks.CANDIDATES[key]
+    config = blocks.config_of(candidate, 0, "data")
+    validate(config)
+    network = create_model(config.model.name, num_classes=10, **config.model.options.to_dict())
+    images = remove_nyquist(jax.random.normal(jax.random.key(0), (4, 16, 16, 3)))
+    moved = fractional_shift(images, jnp.full((4, 2), 0.5))
+    with candidate.context():
+        variables = network.init(jax.random.key(1), images)
+        # With the statistics of the batch: the initial running ones would not bound the maps.
+        still, shifted = (
+            network.apply(variables, x, train=True, mutable=["batch_stats"])[0] for x in (images, moved)
+        )
+    change = jnp.abs(still - shifted).max() / jnp.abs(still).max()
+    # Rounding in float32; the ReLU of the circular network aliases.
+    assert change > 1e-3 if key == "circular" else change < 1e-4
+
+
+def test_standardised_kernels_have_no_scale_and_no_mean():
+    images = jax.random.normal(jax.random.key(0), (1, 4, 4, 2))
+    conv = Conv(3, (3, 3), use_bias=False)
+    variables = conv.init(jax.random.key(1), images)
+    other = jax.tree.map(lambda kernel: 5 * kernel + 2, variables)
+    assert not np.allclose(conv.apply(variables, images), conv.apply(other, images), atol=1e-2)
+    with blocks.standardised():
+        # Tolerance: the constant 1e-5 beside variances of about 2 / 25.
+        np.testing.assert_allclose(conv.apply(variables, images), conv.apply(other, images), atol=2e-3)
+
+
+def test_coefficients_are_undecayed_in_their_context_only():
+    params = {"norm": {"scale": 0}, "activation1": {"coefficients": 0}, "logits": {"kernel": 0}}
+    usual = {"norm": {"scale": True}, "activation1": {"coefficients": True}, "logits": {"kernel": False}}
+    with blocks.undecayed_coefficients():
+        found = optimizer.sgd_decay_mask(params)
+    assert found == {**usual, "activation1": {"coefficients": False}}
+    assert optimizer.sgd_decay_mask(params) == usual
+
+
+def test_the_candidates_see_no_test_image():
+    config = blocks.config_of(blocks.CANDIDATES["sum"], 0, "data")
+    assert config.data.validation * config.data.train_limit == 5000
+
+
+def test_the_table_has_the_stored_results_of_every_candidate():
+    heading, *rows = blocks.table()
+    assert [row[0] for row in rows] == [candidate.name for candidate in blocks.CANDIDATES.values()]
+    assert all(len(row) == len(heading) and row[2].count(",") == len(blocks.SEEDS) - 1 for row in rows)
+
+
+def test_fine_tuning_is_a_tenth_of_the_training():
+    usual = configuration(ACCURATE, ACCURATE.runs()[0])
+    for way in tuning.WAYS:
+        config = tuning.config_of(way, "data")
+        validate(config)
+        assert config.init_from == "resnet20_cifar" and config.model.name == usual.model.name
+        assert config.train.total_epochs == usual.train.total_epochs / 10
+        assert config.optimizer.learning_rate == pytest.approx(usual.optimizer.learning_rate / 10)
+        assert config.optimizer.warmup_epochs < config.train.total_epochs
+
+
+def test_fine_tuning_keeps_the_invariance_of_the_transformed_network():
+    results = {run.row.name: Store(ACCURATE).done(run) for run in ACCURATE.runs()}
+    assert results["resnet20-plain-crops"]["results"]["integer"]["consistency"] < 0.95
+    assert [row[0] for row in tuning.table()[1:]][:3] == [
+        "ResNet-20 as trained",
+        "transformed, polyphase",
+        "transformed, polyphase, fine-tuned",
+    ]
+    for row in tuning.table()[2:]:
+        if "polyphase" in row[0]:
+            assert row[3] == "100.00" and row[5] == row[6]
