@@ -1,10 +1,14 @@
 """Tables in pages that are otherwise written by hand, from stored results."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.report import Rows, markdown
+from aliasfree_jax.evaluation.report.columns import percent
+from aliasfree_jax.files import PACKAGED as PUBLISHED
+from aliasfree_jax.files import packaged
 from experiments import blocks, dense, public_resnet, tuning
 from experiments.page import NAME, Columns, rows, share
 from experiments.protocols import ACCURATE, LONGER, Protocol
@@ -12,6 +16,8 @@ from experiments.stored import ROOT, Store
 from experiments.summary import summarize
 
 README, DENSE, EXPERIMENTS = Path("README.md"), Path("docs/dense.md"), Path("docs/experiments.md")
+PACKAGED = Path("docs/weights.md")
+RESULTS = ROOT / "experiments" / "results" / "weights"
 WEIGHTS = Path("docs/results/transformed_public_weights.md")
 BEGIN = "<!-- measured: python -m experiments --page, {} -->"
 END = "<!-- end of the measured table -->"
@@ -31,11 +37,31 @@ def short(protocol: Protocol) -> Rows:
     return rows(summarize(Store(protocol)).summaries, columns)
 
 
+def packaged_weights() -> Rows:
+    """The results of eval.py for the weights of the package.
+
+    Raises:
+      DataError: There are none of some weights.
+    """
+    found: Rows = [["name", "size, MB", "accuracy, %", "consistency, %: integer shifts", "fractional shifts"]]
+    for name in packaged():
+        path = RESULTS / f"{name}.eval.json"
+        if not path.exists():
+            raise DataError(f"there are no results {path}: run the command in {PACKAGED}.")
+        results = json.loads(path.read_text())
+        size = (PUBLISHED / name / "model.safetensors").stat().st_size
+        shares = results["accuracy"], *(results[kind]["consistency"] for kind in ("integer", "fractional"))
+        cells = [percent(share).rstrip("%") for share in shares]
+        found.append([f"`{name}`", f"{size / 1e6:.1f}", *cells])
+    return found
+
+
 def tables() -> Iterator[tuple[Path, str, Rows]]:
     """All tables: the page, the name in the markers, and the rows."""
     for protocol in (ACCURATE, LONGER):
         yield EXPERIMENTS, f"protocol {protocol.name}", short(protocol)
     yield EXPERIMENTS, "alias-free blocks", blocks.table()
+    yield PACKAGED, "weights of the package", packaged_weights()
     yield README, "fine-tuning", tuning.table()
     yield README, "public ResNet-20", public_resnet.table("ResNet-20")
     for network in public_resnet.stored():

@@ -28,7 +28,7 @@ from experiments.protocols import ACCURATE, FULL, LONGER, PROTOCOLS, REDUCED, co
 from experiments.runner import cores_of, pending, perform_all
 from experiments.stored import Store, rounded, settings
 from experiments.summary import exceptions, mean, summarize
-from experiments.tables import DENSE, EXPERIMENTS, README, WEIGHTS, write_tables
+from experiments.tables import DENSE, EXPERIMENTS, PACKAGED, README, WEIGHTS, write_tables
 from experiments.worker import curve, training_seconds
 
 ROOT = Path(__file__).parents[1]
@@ -395,7 +395,7 @@ def test_the_pages_in_the_repository_are_those_of_its_results(tmp_path):
     for path in pages:
         in_repository = DOCS / "results" / path.name
         assert in_repository.read_text() == path.read_text(), "run python -m experiments --page"
-    names = (README, DENSE, EXPERIMENTS, WEIGHTS)
+    names = (README, DENSE, EXPERIMENTS, WEIGHTS, PACKAGED)
     for name in names:
         shutil.copy(ROOT / name, tmp_path / name)
     assert write_tables(tmp_path) == [tmp_path / name for name in names]
