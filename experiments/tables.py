@@ -63,7 +63,6 @@ def tables() -> Iterator[tuple[Path, str, Rows]]:
     yield EXPERIMENTS, "alias-free blocks", blocks.table()
     yield README, "fine-tuning", tuning.table()
     yield PACKAGED, "weights of the package", packaged_weights()
-    yield README, "public ResNet-20", public_resnet.table("ResNet-20")
     for network in public_resnet.stored():
         yield WEIGHTS, f"public {network}", public_resnet.table(network)
     for task in dense.TASKS:
