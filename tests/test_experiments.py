@@ -19,7 +19,6 @@ from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.files import OccupiedError, sole_writer
 from aliasfree_jax.models import create_model
-from experiments import dense, public_resnet
 from experiments.__main__ import chosen_runs, define, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import DOCS, spread, write_pages
@@ -496,11 +495,10 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
     for package in ("experiments", "configs", "benchmarks"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("results"))
     (tmp_path / "docs/results").mkdir(parents=True)
-    for name in (README, WEIGHTS, DENSE, EXPERIMENTS):
+    for name in (README, WEIGHTS, DENSE, EXPERIMENTS, PACKAGED):
         shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "experiments/results").mkdir()
-    shutil.copy(public_resnet.RESULTS, tmp_path / "experiments/results")
-    shutil.copytree(dense.RESULTS, tmp_path / "experiments/results/dense")
+    results = "experiments/results"
+    shutil.copytree(ROOT / results, tmp_path / results, ignore=shutil.ignore_patterns("reduced", "longer"))
     rng = np.random.default_rng(0)
     for split, count in (("train", 10), ("test", 2)):
         for label in range(10):
