@@ -14,7 +14,7 @@ from aliasfree_jax.checkpoint import finished_steps, load_model, named_leaves
 from aliasfree_jax.training import loop
 from configs import quickstart
 
-KILLS, STEPS = 20, 100
+KILLS, STEPS = 12, 64
 # Separate processes, forked from one that has imported everything and started nothing.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([loop.__name__, quickstart.__name__, "sklearn.datasets"])
@@ -52,7 +52,7 @@ def newest(workdir: Path) -> int:
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing(tmp_path):
+def test_a_dozen_kills_change_nothing(tmp_path):
     draw = random.Random(0)
     undisturbed = start(tmp_path / "whole")
     undisturbed.join(timeout=300)
