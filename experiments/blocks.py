@@ -165,7 +165,7 @@ def path_of(key: str, seed: int) -> Path:
 
 
 def table() -> Rows:
-    """The stored results: the accuracy for every seed, the mean, and the time relative to "sum".
+    """The stored results: the accuracy for every seed, and the mean.
 
     Raises:
       DataError: There are no results.
@@ -175,15 +175,17 @@ def table() -> Rows:
         paths = [path for seed in SEEDS if (path := path_of(key, seed)).exists()]
         if paths:
             found[key] = [json.loads(path.read_text()) for path in paths]
-    if "sum" not in found:
+    if not found:
         raise DataError(f"{RESULTS} has no results. Run python -m experiments.blocks.")
-    usual = fmean(run["seconds"] for run in found["sum"])
     for key, runs in found.items():
-        shares = [percent(run["accuracy"]).rstrip("%") for run in runs]
-        mean, time = fmean(run["accuracy"] for run in runs), fmean(run["seconds"] for run in runs)
-        measured = f"{runs[0]['parameters']:,}", ", ".join(shares), f"{100 * mean:.1f}", f"{time / usual:.2f}"
-        rows.append([CANDIDATES[key].name, *measured])
-    return [["block", "parameters", "accuracy of each seed, %", "mean", "time"], *rows]
+        shares, mean = (
+            [percent(run["accuracy"]).rstrip("%") for run in runs],
+            fmean(run["accuracy"] for run in runs),
+        )
+        rows.append(
+            [CANDIDATES[key].name, f"{runs[0]['parameters']:,}", ", ".join(shares), f"{100 * mean:.1f}"]
+        )
+    return [["block", "parameters", "accuracy of each seed, %", "mean"], *rows]
 
 
 def define(values: flags.FlagValues) -> None:

@@ -95,7 +95,9 @@ def _scatter(
                 axes.plot(*at, color=COLOURS[variant], markerfacecolor=face, markeredgewidth=1.8, **marker)
         plain_axes(axes)
         if diagonal:
+            limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
             axes.axline((50, 50), slope=1, color="#bbbbbb", linewidth=1, zorder=0)
+            axes.set(**limits)  # the line does not widen the axes
         axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
         axes.set_xlabel(label, fontsize=12)
     grid[0].set_ylabel(height, fontsize=12)
