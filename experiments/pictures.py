@@ -78,7 +78,7 @@ def _scatter(
       height: Label of the vertical axes.
       diagonal: Whether to draw the line on which both coordinates are equal.
     """
-    figure = figure_class()(figsize=(0.6 + 4.2 * len(panels), 5.4), layout="constrained")
+    figure = figure_class()(figsize=(max(8, 0.6 + 4.2 * len(panels)), 5.4), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, point) in zip(grid, panels.items(), strict=True):
         points: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}

@@ -38,7 +38,7 @@ def test_every_name_has_weights_and_a_card():
     for name in list_pretrained():
         assert {path.name for path in (PACKAGED / name).iterdir()} == {WEIGHTS, NETWORK, IMAGES, PAGE}
         page = (PACKAGED / name / PAGE).read_text()
-        assert "license: apache-2.0" in page and "accuracy" in page
+        assert '\nlicense: "apache-2.0"\n' in page and "accuracy" in page
         assert "/work" not in page and "/home" not in page  # no paths of the machine
     assert sum(path.stat().st_size for path in PACKAGED.rglob("*")) < LARGEST
 

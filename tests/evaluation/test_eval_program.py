@@ -75,7 +75,7 @@ def test_several_checkpoints_are_compared_in_a_table(network, tmp_path):
         *("--config.eval.shifts=1", "--config.eval.batch_size=20"),
     )
     # The digits have one channel, but the second network needs three. The first one's results are kept.
-    assert ended.returncode == 2 and "resnet20_cifar_aps" in ended.stderr, ended.stderr
+    assert ended.returncode == 2 and "3 input channels" in ended.stderr, ended.stderr
     assert (tmp_path / "random.eval.json").exists()
     ended = evaluate(
         *(f"--checkpoint={network}", f"--checkpoint={shutil.copytree(network, tmp_path / 'copy')}"),
@@ -147,7 +147,7 @@ def test_what_cannot_be_measured_is_explained(network, eval_program):
 
 def test_without_a_configuration_it_says_which_to_pass(network, eval_program):
     def stored():
-        return cli.stored_config(eval_program.checkpoint())
+        return cli.stored_config(eval_program.checkpoints()[0])
 
     message = f"{network} is not part of a run.*--config=configs/"
     with pytest.raises(ConfigError, match=message):
