@@ -30,6 +30,7 @@ from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import ModelCard, how_chosen, newest_run, weights_sha256
 from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_for_command
+from aliasfree_jax.conversion.pretrained import Loaded
 from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import fit_classes
@@ -107,16 +108,24 @@ def checkpoints() -> list[str]:
     return _CHECKPOINTS.value or [str(_WORKDIR.value or newest_run("runs"))]
 
 
-def output_path(reference: str, several: bool) -> Path:
-    """Output file. Its directory is made now, so that a typing error does not lose a finished evaluation."""
-    output = Path(_OUTPUT.value) if _OUTPUT.value else results_path(reference)
-    if several and _OUTPUT.value:
-        output /= results_path(reference).name
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the directory of --output={output}: {error}") from error
-    return output
+def output_paths(references: list[str]) -> list[Path]:
+    """Output files. Their directories are made now, so that a typing error loses no finished evaluation."""
+    outputs = [results_path(reference) for reference in references]
+    if _OUTPUT.value:
+        place = Path(_OUTPUT.value)
+        several = len(references) > 1
+        outputs = [place / f"{run_name(path)}.eval.json" for path in outputs] if several else [place]
+    if len(set(outputs)) < len(outputs):
+        raise ConfigError(
+            f"several checkpoints would write to one file: {', '.join(map(str, outputs))}. Pass each "
+            "checkpoint once, or leave out --output."
+        )
+    for output in outputs:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the directory of --output={output}: {error}") from error
+    return outputs
 
 
 def check_fits(card: ModelCard, source: Source) -> Source:
@@ -177,9 +186,9 @@ def write(output: Path, results: Results) -> list[Path]:
     return written
 
 
-def evaluated(reference: str, config: ConfigDict, output: Path) -> Results:
+def evaluated(reference: str, loaded: Loaded, config: ConfigDict, output: Path) -> Results:
     """Evaluates a checkpoint, prints its table, writes its JSON file and returns the results."""
-    card, module, variables = load_for_command(reference, "--checkpoint")
+    card, module, variables = loaded
     config.task = card.task
     print(f"checkpoint     {reference}, step {card.step}\nnetwork        {card.in_words()}")
     preparation = prepare(config.data, card, cli.overridden())
@@ -234,8 +243,12 @@ def main(config: ConfigDict) -> None:
             "another network from its weights: python train.py --config.init_from=CHECKPOINT"
         )
     references = checkpoints()
-    outputs = {reference: output_path(reference, len(references) > 1) for reference in references}
-    results = {name: evaluated(name, ConfigDict(config), output) for name, output in outputs.items()}
+    outputs = output_paths(references)
+    networks = [load_for_command(reference, "--checkpoint") for reference in references]
+    results = {
+        reference: evaluated(reference, loaded, config.copy_and_resolve_references(), output)
+        for reference, loaded, output in zip(references, networks, outputs, strict=True)
+    }
     if len(results) > 1:
         print("\n" + "\n".join(align(compared(results))))
 

@@ -89,6 +89,13 @@ def test_several_checkpoints_are_compared_in_a_table(network, tmp_path):
     assert (tmp_path / "copy.eval.md").exists()
 
 
+def test_bad_checkpoints_end_the_program_before_the_first_evaluation(network, tmp_path):
+    ended = evaluate(f"--checkpoint={network}", "--checkpoint=resnet20_cifar_ups", QUICKSTART)
+    assert ended.returncode == 2 and "'resnet20_cifar_aps'" in ended.stderr and not ended.stdout
+    twice = evaluate(*2 * [f"--checkpoint={network}"], QUICKSTART)
+    assert twice.returncode == 2 and "several checkpoints would write to one file" in twice.stderr
+
+
 @pytest.mark.slow
 def test_everything_in_one_run(network, tmp_path):
     output = tmp_path / "all.json"
