@@ -105,7 +105,8 @@ def checkpoints() -> list[str]:
     """The checkpoints to evaluate: references for `load_pretrained`."""
     if _WORKDIR.value and _CHECKPOINTS.value:
         raise ConfigError("pass either --workdir or --checkpoint, not both.")
-    return _CHECKPOINTS.value or [str(_WORKDIR.value or newest_run("runs"))]
+    # Flags may be parsed twice, so a checkpoint may occur twice in the list.
+    return list(dict.fromkeys(_CHECKPOINTS.value)) or [str(_WORKDIR.value or newest_run("runs"))]
 
 
 def output_paths(references: list[str]) -> list[Path]:
@@ -117,8 +118,8 @@ def output_paths(references: list[str]) -> list[Path]:
         outputs = [place / f"{run_name(path)}.eval.json" for path in outputs] if several else [place]
     if len(set(outputs)) < len(outputs):
         raise ConfigError(
-            f"several checkpoints would write to one file: {', '.join(map(str, outputs))}. Pass each "
-            "checkpoint once, or leave out --output."
+            f"several checkpoints would write to one file: {', '.join(map(str, outputs))}. Leave "
+            "out --output."
         )
     for output in outputs:
         try:

@@ -24,7 +24,7 @@ OWN = ("workdir",) if sys.argv[1] == "train" else ("workdir", "checkpoint", "pre
 def _default():
     if sys.argv[1] == "train":
         return PROGRAM.default_config()
-    return cli.stored_config(PROGRAM.checkpoint())
+    return cli.stored_config(PROGRAM.checkpoints()[0])
 
 
 def parsed(line):
@@ -38,6 +38,8 @@ def parsed(line):
     except AliasFreeError as error:
         return {"error": str(error)}
     own = {name: flags.FLAGS[name].value for name in OWN}
+    if own.get("checkpoint") is not None:
+        own["checkpoint"] = "".join(own["checkpoint"])  # the lines have one at most
     return {"config": flags.FLAGS.config.to_dict(), **own}
 
 

@@ -28,7 +28,7 @@ from aliasfree_jax.conversion.undecided import (
     with_hyper_parameters,
 )
 from aliasfree_jax.conversion.weight_files import read_entry, read_state_dict
-from aliasfree_jax.errors import CheckpointError, ConversionError, unknown
+from aliasfree_jax.errors import CheckpointError, ConversionError
 from aliasfree_jax.files import HUB, PACKAGED, elsewhere, local_path, packaged
 
 Loaded = tuple[ModelCard, nn.Module, Any]
@@ -155,7 +155,10 @@ def _on_disk(reference: str | Path, tell: Callable[[str], None]) -> Path:
     if path.is_dir() and not is_published(path):
         return _weights_in(path) or path
     if re.fullmatch(r"\w+", text) and not path.exists():
-        raise CheckpointError(unknown("file, directory or name of weights", text, packaged()))
+        raise CheckpointError(
+            f"no checkpoint at {text}: there is no such file or directory. Weights in this package: "
+            f"{', '.join(packaged())}."
+        )
     return path
 
 

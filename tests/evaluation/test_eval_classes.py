@@ -43,7 +43,7 @@ def test_numbered_folders_are_the_classes_of_these_numbers(eval_program, monkeyp
     config = base_config()
     config.data.update({"source": "folder", "path": str(path), "image_size": 8, "eval_crop_ratio": 1.0})
     config.eval.batch_size = 16
-    flags.FLAGS.checkpoint, flags.FLAGS.output = str(tmp_path / "net"), str(tmp_path / "o.json")
+    flags.FLAGS.checkpoint, flags.FLAGS.output = [str(tmp_path / "net")], str(tmp_path / "o.json")
     monkeypatch.setattr(eval_program.cli, "overridden", frozenset)
     eval_program.main(config)
     said = capsys.readouterr().out

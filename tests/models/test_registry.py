@@ -32,7 +32,7 @@ def test_patterns():
 
 
 def test_what_the_package_offers():
-    networks = {"create_model", "list_models", "load_pretrained"}
+    networks = {"create_model", "list_models", "list_pretrained", "load_pretrained"}
     programs = {"Oversample", "audit", "check", "shift_invariant"}
     assert set(aliasfree_jax.__all__) == {"__version__"} | networks | programs
     with pytest.raises(AttributeError, match="no attribute 'creat_model'"):

@@ -116,7 +116,7 @@ def train(*arguments: str) -> None:
 def evaluate(*arguments: str) -> None:
     """eval.py with the given arguments."""
     with program("eval") as module:
-        cli.parse(["eval.py", *arguments], lambda: cli.stored_config(module.checkpoint()))
+        cli.parse(["eval.py", *arguments], lambda: cli.stored_config(module.checkpoints()[0]))
         module.main(flags.FLAGS.config)
 
 
