@@ -43,6 +43,7 @@ from aliasfree_jax.training.loop import run as train
 from aliasfree_jax.training.progress import read_events
 from benchmarks.timing import machine
 from experiments.matrix import VARIANTS, Row, Run
+from experiments.measuring import parameter_count
 from experiments.protocols import REDUCED, configuration
 from experiments.stored import ROOT, rounded
 from experiments.worker import commit, training_seconds
@@ -151,7 +152,7 @@ def perform(key: str, seed: int, data: str) -> dict[str, Any]:
     return {
         "accuracy": summary.results["accuracy"],
         "seconds": training_seconds(read_events(workdir), config.train.batch_size),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(summary.variables["params"])),
+        "parameters": parameter_count(summary.variables),
         "code": code,
         "command": f"python -m experiments.blocks --data={Path(data).name} --only={key} --seeds={seed}",
         "processor": about["device"],
@@ -170,21 +171,15 @@ def table() -> Rows:
     Raises:
       DataError: There are no results.
     """
-    rows, found = list[list[str]](), {}
-    for key in CANDIDATES:
+    rows = list[list[str]]()
+    for key, candidate in CANDIDATES.items():
         paths = [path for seed in SEEDS if (path := path_of(key, seed)).exists()]
-        if paths:
-            found[key] = [json.loads(path.read_text()) for path in paths]
-    if not found:
+        if runs := [json.loads(path.read_text()) for path in paths]:
+            shares = [run["accuracy"] for run in runs]
+            texts = ", ".join(percent(share).rstrip("%") for share in shares)
+            rows.append([candidate.name, f"{runs[0]['parameters']:,}", texts, f"{100 * fmean(shares):.1f}"])
+    if not rows:
         raise DataError(f"{RESULTS} has no results. Run python -m experiments.blocks.")
-    for key, runs in found.items():
-        shares, mean = (
-            [percent(run["accuracy"]).rstrip("%") for run in runs],
-            fmean(run["accuracy"] for run in runs),
-        )
-        rows.append(
-            [CANDIDATES[key].name, f"{runs[0]['parameters']:,}", ", ".join(shares), f"{100 * mean:.1f}"]
-        )
     return [["block", "parameters", "accuracy of each seed, %", "mean"], *rows]
 
 
