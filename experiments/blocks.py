@@ -35,7 +35,7 @@ from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.files import write_json
-from aliasfree_jax.layers import Layer, SpatialNorm, UpPolynomial, convolution
+from aliasfree_jax.layers import Layer, SpatialNorm, UpPolynomial
 from aliasfree_jax.models import register_part
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training import optimizer
@@ -66,21 +66,6 @@ class NormedUpPolynomial(Layer):
 
 
 register_part("activation", "normed_up_polynomial", NormedUpPolynomial)
-
-
-@contextmanager
-def standardised() -> Iterator[None]:
-    """Within this context, convolutions standardise their kernels (Qiao et al. 2019, arXiv 1903.10520)."""
-    usual = convolution._parameters
-
-    def parameters(*arguments: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        x, kernel, bias = usual(*arguments)
-        centred = kernel - kernel.mean((0, 1, 2))
-        # The variance is that of He's initialisation.
-        return x, centred * jax.lax.rsqrt((centred**2).sum((0, 1, 2)) / 2 + 1e-5), bias
-
-    with mock.patch.object(convolution, "_parameters", parameters):
-        yield
 
 
 @contextmanager
@@ -127,7 +112,7 @@ CANDIDATES: Mapping[str, Candidate] = {
     "gate": Candidate("gates, also at the end of the branch", "afg", _branch("up_self_gate")),
     "normed": Candidate("activation on the normed sum", options={"sum_activation": "normed_up_polynomial"}),
     "instance": Candidate("instance norm", options={"norm": "instance"}),
-    "standardised": Candidate("weight standardisation", context=standardised),
+    "standardised": Candidate("weight standardisation", options={"conv": "standardised"}),
     "undecayed": Candidate("no weight decay on coefficients", context=undecayed_coefficients),
     "small": Candidate("a third of the initial quadratic term", options={"activation": _SMALL}),
 }

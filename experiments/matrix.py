@@ -130,6 +130,9 @@ def rows() -> list[Row]:
     ]
 
 
+_STANDARDISED = Variant(  # chosen by experiments.blocks
+    "alias-free, standardised", "afc", "{}_afc", EVERY_SHIFT, {"conv": "standardised"}
+)
 _PLAIN_CONVNEXT = Variant("plain (zero padding)", "plain", "convnext_{}")
 _WANTED = {
     "ResNet-20": ("plain", "aps3", "afc"),
@@ -144,7 +147,7 @@ _WANTED_NEXT = {
 def accurate_rows() -> list[Row]:
     """The rows of the protocol `accurate`: networks of full width, in the order of their training."""
     known = {(family, v.key): v for family in VARIANTS for v in VARIANTS[family]}
-    known["ConvNeXt", "plain"] = _PLAIN_CONVNEXT
+    known |= {("ResNet-20", "afc"): _STANDARDISED, ("ConvNeXt", "plain"): _PLAIN_CONVNEXT}
     return [
         Row(family, known[family, key], "crops")
         for wanted in (_WANTED, _WANTED_NEXT)

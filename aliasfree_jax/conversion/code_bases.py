@@ -6,6 +6,7 @@ from typing import Any
 
 from aliasfree_jax.checkpoint import ModelCard
 from aliasfree_jax.conversion.alias_free_convnets import AFC
+from aliasfree_jax.conversion.alias_free_vit import AFT
 from aliasfree_jax.conversion.antialiased_cnns import BLURPOOL, TORCHVISION_CNNS
 from aliasfree_jax.conversion.convnext_dialects import TORCHVISION_CONVNEXT, TRANSFORMERS_CONVNEXT
 from aliasfree_jax.conversion.description import described, differences
@@ -17,6 +18,7 @@ from aliasfree_jax.conversion.resnet_dialects import TRANSFORMERS_RESNET
 from aliasfree_jax.conversion.timm_chains import TIMM_DENSENET, TIMM_MOBILENET, TIMM_VGG
 from aliasfree_jax.conversion.timm_convnext import TIMM_CONVNEXT
 from aliasfree_jax.conversion.timm_resnet import TIMM_RESNET
+from aliasfree_jax.conversion.timm_xcit import TIMM_XCIT
 from aliasfree_jax.conversion.truly_shift_invariant_cnns import CIFAR_APS, IMAGENET_APS
 from aliasfree_jax.conversion.truly_shift_invariant_unets import UNETS
 from aliasfree_jax.errors import ConversionError
@@ -35,6 +37,7 @@ TIMM = united(
         "vgg*": TIMM_VGG,
         "densenet*": TIMM_DENSENET,
         "mobilenetv2_*": TIMM_MOBILENET,
+        "xcit_*": TIMM_XCIT,
         "*res*": TIMM_RESNET,
     },
     channels="in_chans",
@@ -47,7 +50,19 @@ TRANSFORMERS = united(
 )
 SOURCES = {
     base.source: base
-    for base in (AFC, BLURPOOL, PLAIN, IMAGENET_APS, CIFAR_APS, UNETS, LPS, TIMM, TRANSFORMERS, AKAMASTER)
+    for base in (
+        AFC,
+        BLURPOOL,
+        PLAIN,
+        IMAGENET_APS,
+        CIFAR_APS,
+        UNETS,
+        LPS,
+        TIMM,
+        TRANSFORMERS,
+        AKAMASTER,
+        AFT,
+    )
 }
 
 

@@ -74,11 +74,13 @@ class Entry:
     """One tensor of the original.
 
     Attributes:
-      key: Key in the original's state dict.
+      key: Key in the original's state dict. "" if the original has no such tensor: it then has the value
+        `constant`.
       path: Path here, such as "params/stem/conv/kernel". "" for a constant.
       layout: How its axes are reordered.
       constant: The value of a constant. Conversion refuses other values, unless `free`.
       free: Whether a constant may have any value or be missing (counters, temperatures).
+      share: The part of the original's tensor that this is: number and count of equal parts along axis 0.
     """
 
     key: str
@@ -86,6 +88,7 @@ class Entry:
     layout: Layout = VECTOR
     constant: np.ndarray | None = None
     free: bool = False
+    share: tuple[int, int] = (0, 1)
 
 
 def blur_filter(key: str, channels: int, size: int) -> Entry:
@@ -238,8 +241,12 @@ def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], targ
     left, filled = dict(state_dict), {}
     missing, wrong = [], []
     for entry in entries:
-        value = left.pop(entry.key, None)
-        if entry.constant is not None:
+        value = _shared(entry, state_dict.get(entry.key))
+        left.pop(entry.key, None)
+        if not entry.key and entry.constant is not None:
+            filled[entry.path] = entry.constant
+            shapes.pop(entry.path, None)
+        elif entry.constant is not None:
             if value is not None and not entry.free and not _equal(value, entry.constant):
                 shape = list(entry.constant.shape)
                 wrong.append(
@@ -280,6 +287,14 @@ def _equal(value: np.ndarray, constant: np.ndarray) -> bool:
     return value.shape == constant.shape and bool((np.asarray(value, np.float32) == constant).all())
 
 
+def _shared(entry: Entry, value: np.ndarray | None) -> np.ndarray | None:
+    number, count = entry.share
+    if value is None or count == 1:
+        return value
+    size = len(value) // count
+    return value[number * size : (number + 1) * size]
+
+
 def _moved(entry: Entry, value: np.ndarray) -> np.ndarray:
     try:
         value = entry.layout.here(value)
@@ -295,15 +310,20 @@ def export(variables: Any, entries: Sequence[Entry]) -> dict[str, np.ndarray]:
       ConversionError: The variables belong to another network than the table.
     """
     flat = named_leaves(variables)
-    paths = {entry.path for entry in entries if entry.constant is None}
+    paths = {entry.path for entry in entries if entry.path}
     report = listing("parameters that the original does not have", sorted(set(flat) - paths)) + listing(
         "parameters that are missing", sorted(paths - set(flat))
     )
     if report:
         raise ConversionError(f"these variables do not belong to the network that was named:{report}")
-    return {
-        entry.key: np.array(entry.constant)
-        if entry.constant is not None
-        else np.ascontiguousarray(entry.layout.there(np.asarray(flat[entry.path])))
-        for entry in entries
-    }
+    parts = dict[str, list[np.ndarray]]()
+    for entry in entries:
+        if not entry.key and not np.array_equal(flat[entry.path], np.asarray(entry.constant)):
+            raise ConversionError(f"the original has no counterpart of {entry.path}, which must be 1 there.")
+        if entry.constant is not None:
+            value = np.array(entry.constant)
+        else:
+            value = np.ascontiguousarray(entry.layout.there(np.asarray(flat[entry.path])))
+        parts.setdefault(entry.key, []).append(value)
+    parts.pop("", None)
+    return {key: values[0] if len(values) == 1 else np.concatenate(values) for key, values in parts.items()}

@@ -58,7 +58,8 @@ def from_original(
     Args:
       source: The code base: "alias_free_convnets", "antialiased-cnns", "truly_shift_invariant_cnns",
         "truly_shift_invariant_cnns/cifar10", "truly_shift_invariant_cnns/unet",
-        "learnable_polyphase_sampling", "torchvision", "timm", "transformers" or "pytorch_resnet_cifar10".
+        "learnable_polyphase_sampling", "torchvision", "timm", "transformers",
+        "pytorch_resnet_cifar10" or "alias_free_vit".
       model: Name of the network there, e.g. "convnext_afc", "resnet50", "ResNet18Custom" or
         "ConvNextForImageClassification".
       options: Arguments of the original's constructor or command line. The number of classes is read from
@@ -132,6 +133,8 @@ def _prepared(source: str, model: str, name: str) -> Options:
     """How the original prepares images. timm and transformers without a description: like torchvision."""
     if source == AFC.source:
         return _CONVNEXT
+    if name.startswith("xcit"):
+        return {**_CONVNEXT, "eval_crop_ratio": 1.0}
     if source == UNETS.source:
         return _UNET
     if code_base(source).task(model) == "segmentation":

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from aliasfree_jax.conversion.code_bases import AKAMASTER, PLAIN, TIMM, TRANSFORMERS, UNETS
+from aliasfree_jax.conversion.alias_free_vit import recognise_alias_free_vit
+from aliasfree_jax.conversion.code_bases import AFT, AKAMASTER, PLAIN, TIMM, TRANSFORMERS, UNETS
 from aliasfree_jax.conversion.convnext_dialects import UNTRACED as CONVNEXT_UNTRACED
 from aliasfree_jax.conversion.convnext_dialects import (
     recognise_torchvision_convnext,
@@ -19,6 +20,7 @@ from aliasfree_jax.conversion.resnet_dialects import UNTRACED as RESNET_UNTRACED
 from aliasfree_jax.conversion.resnet_dialects import recognise_transformers_resnet
 from aliasfree_jax.conversion.timm_chains import recognise_timm_mobilenet, recognise_timm_vgg
 from aliasfree_jax.conversion.timm_convnext import recognise_timm_convnext
+from aliasfree_jax.conversion.timm_xcit import recognise_timm_xcit
 from aliasfree_jax.conversion.truly_shift_invariant_unets import recognise_unet
 from aliasfree_jax.conversion.weights import find_weights
 from aliasfree_jax.errors import ConversionError
@@ -29,6 +31,8 @@ _DIALECTS: tuple[tuple[str, Callable[[State], tuple[str, dict[str, Any]] | None]
     (TRANSFORMERS.source, recognise_transformers_resnet),
     (PLAIN.source, recognise_torchvision_convnext),
     (TIMM.source, recognise_timm_convnext),
+    (TIMM.source, recognise_timm_xcit),
+    (AFT.source, recognise_alias_free_vit),
     (TIMM.source, recognise_timm_vgg),
     (TIMM.source, recognise_timm_mobilenet),
     (AKAMASTER.source, recognise_pytorch_resnet_cifar10),

@@ -10,15 +10,30 @@ from aliasfree_jax.layers.activation import (
     LowpassPolynomial,
     Polynomial,
     UpGate,
+    UpGelu,
     UpPolynomial,
     UpSelfGate,
 )
 from aliasfree_jax.layers.adaptive import AdaptiveBlurPool, AdaptivePolyphase, LearnedPolyphase
+from aliasfree_jax.layers.attention import CrossCovarianceAttention
 from aliasfree_jax.layers.block import DropPath
-from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
+from aliasfree_jax.layers.convolution import Conv, DepthwiseConv, StandardisedConv
 from aliasfree_jax.layers.layer import Factory, Layer
 from aliasfree_jax.layers.mlp import Mlp
-from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, SpatialNorm
+from aliasfree_jax.layers.normalization import (
+    BatchNorm,
+    ChannelNorm,
+    GroupNorm,
+    InstanceNorm,
+    PositionNorm,
+    SpatialNorm,
+)
+from aliasfree_jax.layers.patches import (
+    ActivatedPatchStem,
+    FourierPositions,
+    LocalPatchInteraction,
+    PatchStem,
+)
 from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
 from aliasfree_jax.layers.sampled import ActivatedStem, MaxBlurPool, SampledConv
 from aliasfree_jax.layers.sampling import (
@@ -39,6 +54,7 @@ from aliasfree_jax.layers.sequence import (
 from aliasfree_jax.layers.upsampling import BilinearUpsample, UpsampledConv, ZeroUpsample
 
 __all__ = [
+    "ActivatedPatchStem",
     "ActivatedStem",
     "AdaptiveBlurPool",
     "AdaptivePolyphase",
@@ -51,9 +67,11 @@ __all__ = [
     "ChannelNorm",
     "Conv",
     "ConvLogits",
+    "CrossCovarianceAttention",
     "DepthwiseConv",
     "DropPath",
     "Factory",
+    "FourierPositions",
     "Gate",
     "GraphLogits",
     "GroupNorm",
@@ -65,18 +83,23 @@ __all__ = [
     "Layer",
     "LearnedPolyphase",
     "LinearLogits",
+    "LocalPatchInteraction",
     "LowpassGate",
     "LowpassPolynomial",
     "MaxBlurPool",
     "Mlp",
     "NormPreserving",
+    "PatchStem",
     "Polynomial",
     "PolyphaseUpsample",
     "PolyphaseUpsample1D",
+    "PositionNorm",
     "SampledConv",
     "SpatialNorm",
+    "StandardisedConv",
     "Subsample",
     "UpGate",
+    "UpGelu",
     "UpPolynomial",
     "UpSelfGate",
     "UpsampledConv",

@@ -110,6 +110,7 @@ class FinerGrid(Layer):
         x: jax.Array,
         before: Callable[[jax.Array], jax.Array] = lambda x: x,
         after: Callable[[jax.Array], jax.Array] = lambda x: x,
+        kept: tuple[int, int] | None = None,
     ) -> jax.Array:
         """Computes `after(activation(before(x)))` on the finer grid: `[N, H, W, C]` to `[N, H, W, C']`.
 
@@ -119,16 +120,46 @@ class FinerGrid(Layer):
         Args:
           before: linear layer before the activation.
           after: linear layer after the activation.
+          kept: rows and columns of the result. Fewer than those of `x` also sample the result, like
+            `ops.ideal_resample`. None: those of `x`.
         """
         x = self.cast(x)
         check_images(x)
         shape = (x.shape[1], x.shape[2])
-        fine = ideal_resample(x, polynomial_grid(shape, self.degree), precision=self.exact)
-        return ideal_resample(after(self.pointwise(before(fine))), shape, precision=self.exact)
+        fine = ideal_resample(x, self.grid(shape, kept), precision=self.exact)
+        return ideal_resample(after(self.pointwise(before(fine))), kept or shape, precision=self.exact)
+
+    @nn.nowrap
+    def grid(self, shape: tuple[int, int], kept: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Returns the grid for a map of `shape`, see `ops.activation.polynomial_grid`."""
+        return polynomial_grid(shape, self.degree, kept)
 
     def pointwise(self, x: jax.Array) -> jax.Array:
         """Applies the activation to every sample of `[..., C]`, on any grid."""
         raise NotImplementedError
+
+
+class UpGelu(Gelu, FinerGrid):
+    """The exact GELU on a grid of twice the size, low-passed back.
+
+    GELU has no highest frequency, so it still aliases. It commutes with shifts by half a sample of its map,
+    and only approximately with others.
+
+    Source: Michaeli et al. 2025 (arXiv 2510.22673).
+    """
+
+    @nn.nowrap
+    def grid(self, shape: tuple[int, int], kept: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Returns twice the size of the map."""
+        return 2 * shape[0], 2 * shape[1]
+
+    def pointwise(self, x: jax.Array) -> jax.Array:
+        """Applies GELU to every sample of `[..., C]`, on any grid."""
+        return super().__call__(x)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[N, H, W, C]` to `[N, H, W, C]`."""
+        return self.between(x)
 
 
 class Polynomial(ScaledActivation):

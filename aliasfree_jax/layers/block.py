@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.convolution import Conv
-from aliasfree_jax.layers.layer import Initializer, Layer, kaiming_normal_fan_out
+from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, kaiming_normal_fan_out
 
 
 def conv_before_norm(
@@ -21,13 +21,14 @@ def conv_before_norm(
     groups: int = 1,
     dilation: int = 1,
     kernel_init: Initializer = kaiming_normal_fan_out,
-) -> Conv:
+    conv: ModuleFactory = Conv,
+) -> Any:
     """Square convolution without bias in the layer `of`, with its `padding` and number formats."""
-    return Conv(
-        features,
-        size,
-        stride,
-        of.padding if size > 1 else "VALID",
+    return conv(
+        features=features,
+        kernel_size=size,
+        strides=stride,
+        padding=of.padding if size > 1 else "VALID",
         feature_group_count=groups,
         kernel_dilation=dilation,
         use_bias=False,

@@ -65,8 +65,31 @@ class Conv(Layer):
         shape = (*window, x.shape[-1] // groups, self.features)
         x, kernel, bias = _parameters(self, x, shape, self.bias_init)
         how: dict[str, Any] = {"dilation": self.kernel_dilation, "groups": groups}
-        y = conv2d(x, kernel, self.strides, self.padding, self.precision, **how)
+        y = conv2d(x, self.applied(kernel), self.strides, self.padding, self.precision, **how)
         return y if bias is None else y + bias
+
+    @nn.nowrap
+    def applied(self, kernel: jax.Array) -> jax.Array:
+        """Returns the kernel that is applied, for the learned one."""
+        return kernel
+
+
+class StandardisedConv(Conv):
+    """`Conv` whose kernels have mean 0 and a fixed norm ("weight standardisation").
+
+    The kernel of every output channel is centred and divided by its norm; its variance is that of
+    He's initialisation, 2 / fan-in. Its fields are those of `Conv`.
+
+    Source: Qiao et al. 2019 (arXiv 1903.10520).
+    """
+
+    @nn.nowrap
+    def applied(self, kernel: jax.Array) -> jax.Array:
+        """Returns the standardised kernel."""
+        accurate = kernel.astype(accurate_dtype(kernel.dtype))
+        centred = accurate - accurate.mean((0, 1, 2))
+        power = (centred**2).sum((0, 1, 2)) / 2
+        return (centred * jax.lax.rsqrt(power + 1e-5)).astype(kernel.dtype)
 
 
 def _parameters(

@@ -10,7 +10,6 @@ from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.layers.activation import FinerGrid, Gelu, Relu, ScaledActivation, is_gated
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
 from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, normal
-from aliasfree_jax.ops.activation import polynomial_grid
 from aliasfree_jax.ops.choices import choices
 from aliasfree_jax.ops.shapes import check_images
 
@@ -24,15 +23,15 @@ def resampling_cost(shape: tuple[int, int], grid: tuple[int, int]) -> int:
 
 
 def mlp_costs(
-    shape: tuple[int, int], channels: int, hidden: int, degree: int = 2, gated: bool = False
+    shape: tuple[int, int], grid: tuple[int, int], channels: int, hidden: int, gated: bool = False
 ) -> dict[str, int]:
     """Multiply-adds of the MLP with its linear layers on the fine and on the coarse grid.
 
-    "fine" resamples `channels` maps and runs the linear layers on the activation's grid. "coarse" runs them
-    on the map's own grid. It resamples `hidden` maps (twice as many for a gate) to the fine grid and
+    "fine" resamples `channels` maps and runs the linear layers on the activation's `grid`. "coarse" runs
+    them on the map's own grid. It resamples `hidden` maps (twice as many for a gate) to the fine grid and
     `hidden` maps back.
     """
-    grid, maps = polynomial_grid(shape, degree), (3 if gated else 2) * hidden
+    maps = (3 if gated else 2) * hidden
     resampling = resampling_cost(shape, grid)
     return {
         "fine": maps * channels * math.prod(grid) + channels * resampling,
@@ -105,8 +104,8 @@ class Mlp(Layer):
         grid = choices().mlp_grid if self.grid == "auto" else self.grid
         if grid != "fewer":
             return grid
-        gated = is_gated(self.activation)
-        costs = mlp_costs((x.shape[1], x.shape[2]), x.shape[-1], self.hidden, activation.degree, gated)
+        shape, gated = (x.shape[1], x.shape[2]), is_gated(self.activation)
+        costs = mlp_costs(shape, activation.grid(shape), x.shape[-1], self.hidden, gated)
         return min(costs, key=lambda grid: costs[grid])
 
     def _at_once(self, x: jax.Array) -> int:
@@ -115,5 +114,5 @@ class Mlp(Layer):
             return x.shape[0]
         shape = (x.shape[1], x.shape[2])
         if isinstance(activation, FinerGrid):
-            shape = polynomial_grid(shape, activation.degree)
+            shape = activation.grid(shape)
         return images_at_once(x.shape[0], math.prod(shape) * self._expanded() * x.dtype.itemsize)

@@ -1,7 +1,7 @@
 """Normalisation layers for NHWC maps, all called as `norm(x, train=...)`.
 
 A norm with statistics over the channels of each pixel ("channel") is a pointwise non-linearity and aliases.
-Norms with statistics over the whole map ("spatial", "batch", "instance", "group") do not.
+Norms with statistics over the whole map ("spatial", "position", "batch", "instance", "group") do not.
 """
 
 from typing import Any
@@ -60,6 +60,47 @@ class SpatialNorm(Layer):
         """`[N, H, W, C]` to `[N, H, W, C]`. `train` has no effect."""
         check_images(x)
         return _layer_norm(self, x, (1, 2, 3))
+
+
+class PositionNorm(Layer):
+    """Alias-free layer norm: mean over the positions for each channel, one variance per image.
+
+    The variance is the mean of the centred squares over channels and positions. The layer commutes with
+    fractional shifts, like `SpatialNorm`, from which it differs only in the mean.
+
+    Attributes:
+      epsilon: added to the variance.
+      scale_init: initializer of the scale.
+
+    Source: Michaeli et al. 2025 (arXiv 2510.22673), "layer_af" of its code.
+
+    Differs from the paper: the paper's text has the mean over channels. Its code and weights have this one.
+    """
+
+    epsilon: float = 1e-6
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, token: jax.Array | None = None, *, train: bool = False) -> Any:
+        """`[N, H, W, C]` to `[N, H, W, C]`. `train` has no effect.
+
+        With a `token` `[N, 1, 1, C]`, which counts as one more position, it returns the map and the token.
+        """
+        check_images(x)
+        x = self.cast(x)
+        scale, bias = _scale_and_bias(self, x.shape[-1])
+        parts = [part.astype(accurate_dtype(x.dtype)) for part in (x, token) if part is not None]
+        positions = sum(part.shape[1] * part.shape[2] for part in parts)
+
+        def mean(values: list[jax.Array]) -> Any:
+            return sum(jnp.sum(part, axis=(1, 2), keepdims=True) for part in values) / positions
+
+        centre = mean(parts)
+        centred = [part - centre for part in parts]
+        variance = jnp.mean(mean([part**2 for part in centred]), axis=-1, keepdims=True)
+        factor = jax.lax.rsqrt(variance + self.epsilon)
+        normed = [(part * factor * scale + bias).astype(x.dtype) for part in centred]
+        return normed[0] if token is None else tuple(normed)
 
 
 def _layer_norm(of: ChannelNorm | SpatialNorm, x: jax.Array, axes: int | tuple[int, ...]) -> jax.Array:

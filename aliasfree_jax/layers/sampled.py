@@ -97,6 +97,7 @@ class SampledConv(Layer):
       sampler: the sampler, a module class or `Factory`.
       padding: padding of the convolution at stride 1. With "VALID" and `Subsample`, the convolution itself
         is strided.
+      use_bias: whether to add a bias.
       kernel_init: initializer of the kernel.
 
     Source: Zhang 2019 (arXiv 1904.11486), section 3.2, and Michaeli et al. 2023 (arXiv 2303.08085), section
@@ -108,6 +109,7 @@ class SampledConv(Layer):
     strides: Pair = 2
     sampler: SamplerFactory = part(BlurPool)
     padding: WindowPadding = "CIRCULAR"
+    use_bias: bool = True
     kernel_init: Initializer = lecun_normal
 
     @nn.compact
@@ -121,12 +123,20 @@ class SampledConv(Layer):
         check_images(x, strides)
 
         def conv(strides: tuple[int, int], padding: WindowPadding) -> Conv:
-            shape = (self.features, self.kernel_size, strides, padding)
-            return Conv(*shape, kernel_init=self.kernel_init, **self.numerics, name="conv")
+            return Conv(
+                self.features,
+                self.kernel_size,
+                strides,
+                padding,
+                use_bias=self.use_bias,
+                kernel_init=self.kernel_init,
+                **self.numerics,
+                name="conv",
+            )
 
         sampler = self.sampler(strides=self.strides, **self.numerics, name="sampler")
-        if self.padding == "VALID" and isinstance(sampler, Subsample):
-            return conv(strides, "VALID")(x)
+        if isinstance(sampler, Subsample):
+            return conv(strides, self.padding)(x)
         if self.padding == "CIRCULAR" and isinstance(sampler, LinearSampler) and sampler.circular():
             taps, strides = sampler.taps(self.cast(x), pair(self.kernel_size, "kernel_size"))
             return conv(strides, "VALID")(taps)
@@ -245,6 +255,7 @@ class NormedStem(Layer):
       activation: activation of the network.
       norm: norm of the network.
       padding: padding of the convolutions.
+      conv: convolution of the network.
     """
 
     width: int
@@ -252,10 +263,12 @@ class NormedStem(Layer):
     activation: ModuleFactory
     norm: ModuleFactory
     padding: Padding
+    conv: ModuleFactory = part(Conv)
 
     def activated(self, x: jax.Array, size: int, stride: int, train: bool) -> jax.Array:
         """Convolution, norm and activation. Call it in the module's compact method."""
-        return normed_and_activated(self, conv_before_norm(self, self.width, size, stride)(x), train)
+        conv = conv_before_norm(self, self.width, size, stride, conv=self.conv)
+        return normed_and_activated(self, conv(x), train)
 
 
 class ImageStem(NormedStem):
@@ -314,7 +327,8 @@ class DeepStem(ImageStem):
     def convolved(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
         """See `ImageStem.convolved`. The first convolution has the stride."""
         for number, width in enumerate(self.hidden_widths, 1):
-            x = conv_before_norm(self, width, 3, stride if number == 1 else 1, name=f"conv{number}")(x)
+            strides = stride if number == 1 else 1
+            x = conv_before_norm(self, width, 3, strides, name=f"conv{number}", conv=self.conv)(x)
             x = normed_and_activated(self, x, train, number=number)
         return self.activated(x, 3, 1 if self.hidden_widths else stride, train)
 

@@ -247,6 +247,10 @@ class IdealDownsample(LinearSampler):
     def taps(self, x: jax.Array, window: tuple[int, int]) -> tuple[jax.Array, tuple[int, int]]:
         """See `LinearSampler.taps`. One matrix per axis filters and arranges the windows side by side."""
         self._warn(x)
+        strides = pair(self.strides, "strides")
+        overlapping = window[0] > strides[0] and window[1] > strides[1]
+        if overlapping and not self.any_size:  # the windows share the samples of the filtered map
+            return super().taps(x, window)
         first = -same_padding(window[0])[0], -same_padding(window[1])[0]
         y = ideal_strided_taps(
             x, self.strides, taps=window, first=first, any_size=self.any_size, precision=self.exact

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.block import conv_before_norm
-from aliasfree_jax.layers.layer import Layer, ModuleFactory
+from aliasfree_jax.layers.convolution import Conv
+from aliasfree_jax.layers.layer import Layer, ModuleFactory, part
 from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Subsample, Temperature
 
 
@@ -23,12 +24,14 @@ class Shortcut(Layer):
       stride: stride of the branch.
       sampler: sampler of the shortcut.
       norm: norm of the network.
+      conv: convolution of the network.
     """
 
     features: int
     stride: int
     sampler: SamplerFactory
     norm: ModuleFactory
+    conv: ModuleFactory = part(Conv)
 
     @nn.compact
     def __call__(
@@ -59,7 +62,7 @@ class ProjectionShortcut(Shortcut):
 
     def widened(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
         """See `Shortcut.widened`."""
-        x = conv_before_norm(self, self.features, 1, stride, name="shortcut_conv")(x)
+        x = conv_before_norm(self, self.features, 1, stride, name="shortcut_conv", conv=self.conv)(x)
         norm: Any = self.norm(**self.numerics, name="shortcut_norm")
         y: jax.Array = norm(x, train=train)
         return y

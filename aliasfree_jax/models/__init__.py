@@ -10,6 +10,7 @@ from aliasfree_jax.models.parts import register_part
 from aliasfree_jax.models.registry import create_model, list_models
 from aliasfree_jax.models.resnet import ResNet
 from aliasfree_jax.models.unet import UNet
+from aliasfree_jax.models.xcit import XCiT
 
 __all__ = [
     "VGG",
@@ -23,6 +24,7 @@ __all__ = [
     "ResNet",
     "Stage",
     "UNet",
+    "XCiT",
     "create_model",
     "list_models",
     "register_part",

@@ -24,7 +24,7 @@ from aliasfree_jax.layers.sampled import ActivatedStem, SampledConv
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
 from aliasfree_jax.models.family import Family, Options
 from aliasfree_jax.models.network import Network
-from aliasfree_jax.models.parts import PARTS, Part, fields_of
+from aliasfree_jax.models.parts import PARTS, fields_of, with_cutoff
 from aliasfree_jax.ops.padding import Padding, check_padding
 
 
@@ -268,21 +268,8 @@ def _completed(options: dict[str, Any]) -> dict[str, Any]:
             f"the final_norm {final_norm['name']!r} needs a map: use final_norm_position='map', or the norm "
             "'channel' for the pooled vector."
         )
-    stem = _stem_activation(options.get("stem_activation"), options.get("stem_stride", 4))
+    stem = with_cutoff(options.get("stem_activation"), options.get("stem_stride", 4))
     return {**options, "stem_activation": stem}
-
-
-def _stem_activation(part: Part | None, stride: int) -> Part | None:
-    """Sets the cutoff of a low-passed product to the one for the stem's stride, if it is not given."""
-    fields = None if part is None else fields_of(part)
-    if fields is None or fields.get("name") not in ("lowpass_polynomial", "lowpass_gate"):
-        return part
-    if stride == 1 and "cutoff" not in fields:
-        raise ConfigError(
-            f"{fields['name']} needs the low-pass filter of a strided stem: with stem_stride=1 use "
-            "stem_activation=None."
-        )
-    return {"cutoff": 1 - 1 / stride, **fields}
 
 
 CONVNEXTS = Family(ConvNeXt, SIZES, VARIANTS, "{variant}_{size}", gated=True, completed=_completed)

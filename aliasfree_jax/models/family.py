@@ -137,8 +137,8 @@ def _constructed(network: type[Network], options: Options, gated: bool) -> dict[
     """Converts options to fields of a network: number formats, parts, checked words, tuples for lists."""
     fields, declared = dict(options), network.__dataclass_fields__
     for name, value in options.items():
-        kind, default = declared[name].type, declared[name].default
-        if name in KIND_OF_OPTION and not (value is None and default is None):
+        kind = declared[name].type
+        if name in KIND_OF_OPTION and not (value is None and type(None) in get_args(kind)):
             fields[name] = resolve(KIND_OF_OPTION[name], value, name, gated=gated)
         elif name in ("dtype", "param_dtype") and value is not None:
             fields[name] = _format(name, value)

@@ -12,7 +12,7 @@ import flax.linen as nn
 
 from aliasfree_jax import layers
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers import activation, sampled, shortcut
+from aliasfree_jax.layers import activation, attention, patches, sampled, shortcut
 from aliasfree_jax.layers.layer import Factory, ModuleFactory
 
 Part = str | Mapping[str, Any] | ModuleFactory
@@ -36,6 +36,7 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
     "activation": {
         "identity": activation.Identity,
         "gelu": activation.Gelu,
+        "up_gelu": layers.UpGelu,
         "relu": activation.Relu,
         "relu6": activation.Relu6,
         "polynomial": layers.Polynomial,
@@ -46,9 +47,11 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
         "up_gate": layers.UpGate,
         "lowpass_gate": layers.LowpassGate,
     },
+    "conv": {"plain": layers.Conv, "standardised": layers.StandardisedConv},
     "norm": {
         "channel": layers.ChannelNorm,
         "spatial": layers.SpatialNorm,
+        "position": layers.PositionNorm,
         "batch": layers.BatchNorm,
         "instance": layers.InstanceNorm,
         "group": layers.GroupNorm,
@@ -61,14 +64,22 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
     },
     "stem": {"image": sampled.ImageStem, "deep": sampled.DeepStem, "small": sampled.SmallStem},
     "shortcut": {"projection": shortcut.ProjectionShortcut, "zero_padded": shortcut.ZeroPaddedShortcut},
+    "patch_stem": {"sampled": patches.PatchStem, "activated": patches.ActivatedPatchStem},
+    "positions": {"fourier": patches.FourierPositions},
+    "class_attention": {
+        "class": attention.ClassAttention,
+        "cross_covariance": attention.CrossCovarianceAttention,
+    },
 }
 """The parts of each kind by name. `register_part` adds to them."""
 
 # Options of networks that contain a part, and the kind of that part.
 KIND_OF_OPTION = {
-    **{kind: kind for kind in ("sampler", "upsampler", "activation", "norm", "stem", "shortcut")},
-    "final_norm": "norm",
+    **{kind: kind for kind in ("sampler", "upsampler", "activation", "norm", "conv", "stem", "shortcut")},
+    **{kind: kind for kind in ("patch_stem", "positions", "class_attention")},
+    **dict.fromkeys(("final_norm", "conv_norm"), "norm"),
     **dict.fromkeys(("stem_activation", "branch_activation", "sum_activation"), "activation"),
+    **dict.fromkeys(("local_activation", "stem_first_activation", "stem_last_activation"), "activation"),
     "shortcut_sampler": "sampler",
 }
 # Fields of parts that contain another part, and its kind.
@@ -78,8 +89,11 @@ _NESTED = {"inner": "sampler", "first_sampler": "sampler", "logits": "logits"}
 _RESERVED = {"name", "parent", "dtype", "param_dtype", "precision", "strides", "scale_init"}
 # Further fields that the network sets, by kind.
 _RESERVED_IN = {
-    "stem": {"width", "sampler", "activation", "norm", "padding"},
-    "shortcut": {"features", "stride", "sampler", "norm"},
+    "stem": {"width", "sampler", "activation", "norm", "padding", "conv"},
+    "shortcut": {"features", "stride", "sampler", "norm", "conv"},
+    "conv": {field.name for field in dataclasses.fields(layers.Conv)},
+    "patch_stem": {f.name for f in dataclasses.fields(patches.PatchStem)},
+    "class_attention": {"num_heads"},
 }
 
 
@@ -89,8 +103,8 @@ def register_part(kind: str, name: str, module: type[nn.Module]) -> None:
     The name is known in the current process only: register it wherever such a network is built.
 
     Args:
-      kind: "sampler", "upsampler", "activation", "norm", "logits", "stem" or "shortcut". The layer is built
-        and called like the library's parts of this kind. A gated activation (two input channels per output
+      kind: one of `PARTS`, such as "sampler", "activation" or "norm". The layer is built and called like the
+        library's parts of this kind. A gated activation (two input channels per output
         channel) needs the class attribute `gated = True`. It can be used in ConvNeXts and U-Nets.
       name: name in options.
       module: the module class.
@@ -116,6 +130,23 @@ def fields_of(part: Part) -> dict[str, Any] | None:
     if isinstance(part, str):
         return {"name": part}
     return dict(part) if isinstance(part, Mapping) else None
+
+
+def with_cutoff(part: Part | None, stride: int) -> Part | None:
+    """Sets the cutoff of a low-passed product before sampling by `stride`, if it is not given.
+
+    Raises:
+      ConfigError: a low-passed product, but nothing is sampled.
+    """
+    fields = None if part is None else fields_of(part)
+    if fields is None or fields.get("name") not in ("lowpass_polynomial", "lowpass_gate"):
+        return part
+    if stride == 1 and "cutoff" not in fields:
+        raise ConfigError(
+            f"{fields['name']} needs the low-pass filter of a strided stem: with stem_stride=1 use "
+            "stem_activation=None."
+        )
+    return {"cutoff": 1 - 1 / stride, **fields}
 
 
 def frozen(value: Any) -> Any:

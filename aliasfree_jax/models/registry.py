@@ -6,12 +6,12 @@ from typing import Any
 import flax.linen as nn
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.models import alexnet_vgg, convnext, deeplab, densenet, mobilenet, resnet, unet
+from aliasfree_jax.models import alexnet_vgg, convnext, deeplab, densenet, mobilenet, resnet, unet, xcit
 
 FAMILIES = (
     *(convnext.CONVNEXTS, resnet.RESNETS, resnet.CIFAR_RESNETS, densenet.DENSENETS, mobilenet.MOBILENETS),
     *(alexnet_vgg.ALEXNETS, alexnet_vgg.VGGS, alexnet_vgg.BASICS, unet.UNETS),
-    *deeplab.DEEPLABS,
+    *(*deeplab.DEEPLABS, *xcit.XCITS),
 )
 _MODELS = {name: (family, *which) for family in FAMILIES for name, which in family.names()}
 

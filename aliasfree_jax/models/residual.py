@@ -1,5 +1,6 @@
 """The residual block of ResNets (He et al. 2016, arXiv 1512.03385), with injected parts."""
 
+import functools
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -7,7 +8,6 @@ import jax
 
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.block import conv_before_norm
-from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import Layer, ModuleFactory
 from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Subsample, Temperature
 from aliasfree_jax.ops.padding import Padding
@@ -43,6 +43,7 @@ class ResidualBlock(Layer):
     branch_activation: ModuleFactory
     sum_activation: ModuleFactory
     norm: ModuleFactory
+    conv: ModuleFactory
     padding: Padding
     zero_init: bool
 
@@ -86,6 +87,7 @@ class ResidualBlock(Layer):
             stride=self.stride,
             sampler=self.shortcut_sampler,
             norm=self.norm,
+            conv=self.conv,
             **self.numerics,
             name="shortcut",
         )
@@ -93,21 +95,22 @@ class ResidualBlock(Layer):
         nn.share_scope(self, shortcut)
         return shortcut
 
-    def _convolutions(self, stride: int, position: int) -> list[Conv]:
+    def _convolutions(self, stride: int, position: int) -> list[Any]:
         """Returns the convolutions of the branch.
 
         `stride` is the stride of the first 3 x 3 convolution. The first `position` convolutions have the
         first dilation.
         """
         first, second = (self.dilations[number >= position] for number in range(2))
+        conv = functools.partial(conv_before_norm, self, conv=self.conv)
         if self.kind == "basic":
             return [
-                conv_before_norm(self, self.width, 3, stride, name="conv1", dilation=first),
-                conv_before_norm(self, self.width, 3, name="conv2", dilation=second),
+                conv(self.width, 3, stride, name="conv1", dilation=first),
+                conv(self.width, 3, name="conv2", dilation=second),
             ]
         width = self.width * self.group_width // 64 * self.groups
         return [
-            conv_before_norm(self, width, 1, name="conv1"),
-            conv_before_norm(self, width, 3, stride, name="conv2", groups=self.groups, dilation=second),
-            conv_before_norm(self, self.width * EXPANSION["bottleneck"], 1, name="conv3"),
+            conv(width, 1, name="conv1"),
+            conv(width, 3, stride, name="conv2", groups=self.groups, dilation=second),
+            conv(self.width * EXPANSION["bottleneck"], 1, name="conv3"),
         ]

@@ -13,6 +13,7 @@ import jax
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.activation import Identity, Relu
+from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampled import ImageStem
@@ -55,6 +56,7 @@ class ResNet(Network):
       sum_activation: activation of the sum at the end of a block, if it differs. No norm bounds this sum.
         Polynomials of it grow so fast from block to block that the network does not train.
       norm: norm of the whole network.
+      conv: convolution of the whole network.
       padding: padding of the convolutions.
       zero_init_residual: whether the last norm of each block starts with scale 0.
       output_stride: stride of the last map, if it is to be finer than the stages make it. The last stages
@@ -84,6 +86,7 @@ class ResNet(Network):
     branch_activation: ModuleFactory = part(Identity)
     sum_activation: ModuleFactory | None = None
     norm: ModuleFactory = part(BatchNorm)
+    conv: ModuleFactory = part(Conv)
     padding: Padding = "ZERO"
     zero_init_residual: bool = False
     output_stride: int | None = None
@@ -130,6 +133,7 @@ class ResNet(Network):
             "branch_activation": self.branch_activation,
             "sum_activation": self.sum_activation or self.activation,
             "norm": self.norm,
+            "conv": self.conv,
             "padding": self.padding,
             "zero_init": self.zero_init_residual,
             **self.numerics,
@@ -157,6 +161,7 @@ class ResNet(Network):
             sampler=self.sampler,
             activation=self.stem_activation or self.activation,
             norm=self.norm,
+            conv=self.conv,
             padding=self.padding,
             **self.numerics,
             **fields,

@@ -84,12 +84,20 @@ def scaled_coefficients(
     return jnp.asarray(coefficients, dtype) * gains
 
 
-def polynomial_grid(shape: tuple[int, int], degree: int) -> tuple[int, int]:
+def polynomial_grid(
+    shape: tuple[int, int], degree: int, kept: tuple[int, int] | None = None
+) -> tuple[int, int]:
     """Returns the smallest grid (rows, columns) on which a polynomial of a map of `shape` is exact.
 
     For degree 2 it is never finer than the original's grid, which has twice the size of the map.
+
+    Args:
+      shape: rows and columns of the map.
+      degree: degree of the polynomial.
+      kept: rows and columns of the result after low-pass filtering. None: those of the map.
     """
-    return spectrum.exact_grid(shape[0], degree), spectrum.exact_grid(shape[1], degree)
+    rows, columns = kept or shape
+    return spectrum.exact_grid(shape[0], degree, rows), spectrum.exact_grid(shape[1], degree, columns)
 
 
 def up_polynomial_down(

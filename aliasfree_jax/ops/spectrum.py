@@ -68,14 +68,14 @@ def original_upsample_weights(n: int, factor: int) -> Weights:
     return (*[1.0] * (n // 2), last) if n > 1 else (1.0,)
 
 
-def exact_grid(n: int, degree: int) -> int:
+def exact_grid(n: int, degree: int, kept: int | None = None) -> int:
     """Returns the number of samples on which a polynomial of `degree` is exact after low-pass filtering.
 
-    The input has frequencies up to K = n // 2, the polynomial up to degree K. Only |k| <= R = (n - 1) // 2
-    is kept afterwards. Aliases miss the kept band if and only if the grid has more than degree K + R
-    samples.
+    The input has frequencies up to K = n // 2, the polynomial up to degree K. An axis of `kept` samples, by
+    default n, keeps only |k| <= R = (kept - 1) // 2. Aliases miss the kept band if and only if the grid has
+    more than degree K + R samples.
     """
-    return degree * (n // 2) + (n - 1) // 2 + 1
+    return degree * (n // 2) + ((n if kept is None else kept) - 1) // 2 + 1
 
 
 @functools.lru_cache(maxsize=256)

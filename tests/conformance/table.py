@@ -84,6 +84,7 @@ STEM = {
     },
     **{"activation": Factory(layers.LowpassPolynomial, cutoff=0.5), "residual": True},
 }
+PATCHES = {"width": 4, "sampler": layers.IdealDownsample, "norm": layers.BatchNorm, "patch_size": 2}
 COMPONENTS = {"given": (4, 4, 4, 4), "gives": (4,), "rank": 5}
 # Layers appear several times if their options select different code, not only different numbers.
 LAYERS = [
@@ -134,14 +135,24 @@ LAYERS = [
         (4, 4, 4),
         label="strided",
     ),
+    row("StandardisedConv", {"features": 3, "kernel_size": 3}, {"use_bias": False}, (8, 8, 3)),
     row("DepthwiseConv", {"kernel_size": 3}, {"padding": "ZERO"}),
     sampler("SampledConv", {"features": 4, "kernel_size": 3}, {"sampler": layers.IdealDownsample}),
+    row("UpGelu", None, {"dtype": jnp.bfloat16}),
+    row("CrossCovarianceAttention", {"num_heads": 2}, {"num_heads": 4}),
+    sampler("PatchStem", {**PATCHES, "activation": Factory(layers.LowpassGate, cutoff=0.5)}, {"width": 8}),
+    sampler("ActivatedPatchStem", {**PATCHES, "activation": layers.UpGelu}, {"width": 8}),
+    row(
+        "LocalPatchInteraction", {"activation": layers.UpGate, "norm": layers.BatchNorm}, {"padding": "ZERO"}
+    ),
+    row("FourierPositions", None, {"frequencies": 16}),
     row("Mlp", {"hidden": 8, "activation": layers.UpPolynomial}, {"hidden": 16}),
     row("Mlp", {"hidden": 8, "activation": layers.UpGate}, {"hidden": 16}, label="gated"),
     sampler("ActivatedStem", STEM, {"residual": False}),
     row("DropPath", {"rate": 0.5}, {"rate": 0.4}, rank=None),
     row("ChannelNorm", None, {"epsilon": 1e-3}, rank=None),
     row("SpatialNorm", None, {"epsilon": 1e-3}),
+    row("PositionNorm", None, {"epsilon": 1e-3}),
     row("BatchNorm", None, {"group": 2}),
     row("InstanceNorm", None, {"dtype": jnp.bfloat16}),
     row("GroupNorm", {"num_groups": 2}, {"num_groups": 1}),
@@ -158,12 +169,15 @@ def network(name: str, options: Any, side: int, **more: Any) -> Case:
 
 TWO_STAGES = {"depths": (1, 1), "widths": (4, 8)}
 STEM_BY_2 = {"stem_kernel": 2, "stem_stride": 2}
+XCIT = {"width": 8, "depth": 1, "num_heads": 2, "patch_size": 2}
 NETWORKS = [
     network("convnext_afc_micro", TWO_STAGES | STEM_BY_2, 16),
     network("resnet20_cifar_lps", TWO_STAGES, 8, smallest=2),
     network("basic_blur", {"widths": (4, 8)}, 8, weight=1),
     network("convnext_aps_micro", TWO_STAGES | STEM_BY_2, 16, weight=1),
     *(network(f"convnext{kind}_micro", TWO_STAGES | STEM_BY_2, 16, traced=True) for kind in ("", "_afg")),
+    network("xcit_afg_micro", XCIT, 8, smallest=2),
+    *(network(f"xcit{kind}_micro", XCIT, 8, smallest=2, traced=True) for kind in ("", "_aps", "_aft")),
     network("resnet20_cifar_aps", TWO_STAGES, 8, smallest=2, traced=True),
     network("resnet18_afc", TWO_STAGES, 16, smallest=8, weight=1),
     network("densenet121_blur", {"depths": (1, 1), "growth": 4, "width": 4}, 16, smallest=8, weight=1),

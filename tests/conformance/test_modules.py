@@ -96,13 +96,16 @@ def test_captured_intermediates_at_every_batch_size(case, cut):
     whole = outputs(module, variables, x)
     assert "['intermediates']['__call__'][0]" in whole
     for path, shape in whole.items():
+        if case.name == "FourierPositions" and "linear" in path:
+            continue  # all images have the same positions
         # Polyphase components are scored together: their axis is merged with the batch.
         assert shape[0] in (BATCH, 4 * BATCH), path
     for path, _ in jax.tree_util.tree_leaves_with_path(variables):
         keys = [key.key for key in path[1:-1]]
         # MLPs and stems may evaluate their activation without calling it as a submodule.
         if keys[-1:] != ["activation"]:
-            assert "".join(f"['{key}']" for key in ["intermediates", *keys, "__call__"]) + "[0]" in whole
+            called = "".join(f"['{key}']" for key in ["intermediates", *keys, "__call__"]) + "[0]"
+            assert any(path.startswith(called) for path in whole)  # some return a map and a token
     cut()
     assert outputs(module, variables, x) == whole
     assert outputs(module, variables, x[:1]).keys() == whole.keys()
@@ -160,7 +163,7 @@ def test_stages_of_a_network(case):
     variables = init_shapes(module, x)
     _, state = jax.eval_shape(lambda v, x: module.apply(v, x, mutable=["intermediates"]), variables, x)
     stages = jax.eval_shape(module.stages, variables, x)
-    assert len(stages) >= 2
+    assert len(stages) >= (1 if case.name.startswith("xcit") else 2)
     for number, stage in enumerate(stages):
         (sown,) = state["intermediates"][f"stage{number}"]
         assert stage.map.shape == sown.shape

@@ -59,7 +59,7 @@ def test_parameters_are_float32_by_default(case):
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} <= {jnp.dtype("float32")}
 
 
-HIGHEST = ("afc", "afg")
+HIGHEST = ("afc", "afg", "aft")
 
 
 def precisions(module, variables, x) -> set:

@@ -286,6 +286,8 @@ def test_a_converted_network_is_evaluated_as_by_its_original(source, monkeypatch
     data = card.preparation()
     if source.endswith("cifar10") or "cifar" in card.model or card.model == "basic":
         expected = (32, 1.0, "bicubic")  # these sets are not resized
+    elif source == "alias_free_vit":
+        expected = (224, 1.0, "bicubic")  # whole images
     else:
         expected = (224, 0.875, "bicubic" if source == "alias_free_convnets" else "bilinear")
     assert (data["image_size"], data["eval_crop_ratio"], data["interpolation"]) == expected

@@ -73,7 +73,7 @@ def relative_error(name: str, dtype: str) -> float:
 
 
 def test_the_cases_are_those_of_all_classifiers():
-    assert len(MINI) == 11 and AS_USERS < set(NAMES)
+    assert len(MINI) == 17 and AS_USERS < set(NAMES)
     metas = [json.loads(str(np.load(HERE / "cases" / f"{name}.npz")["meta"])) for name in NAMES]
     assert collections.Counter(meta["source"] for meta in metas) == {
         "alias_free_convnets": 16,
@@ -81,6 +81,7 @@ def test_the_cases_are_those_of_all_classifiers():
         "truly_shift_invariant_cnns": 11,
         "truly_shift_invariant_cnns/cifar10": 9,
         "learnable_polyphase_sampling": 9,
+        "alias_free_vit": 7,
     }
 
 
@@ -125,7 +126,6 @@ def test_the_copies_are_unchanged():
         original = SHARED / path.relative_to(HERE)
         digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, original)]
         assert digests[0] == digests[1], path
-    # Vision transformers and some weights of other libraries are not copied yet.
-    later = ("aft_", *described.LIBRARIES)
+    later = described.LIBRARIES  # some weights of other libraries are not copied
     theirs = {path.name for path in (SHARED / "cases").glob("*.npz") if not path.name.startswith(later)}
     assert theirs <= {path.name for path in ours if path.suffix == ".npz"}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.layers import Conv, DepthwiseConv
+from aliasfree_jax.layers import Conv, DepthwiseConv, StandardisedConv
 from aliasfree_jax.layers.layer import normal
 from aliasfree_jax.ops.choices import CHOICES
 
@@ -149,3 +149,19 @@ def test_dilated_kernels_are_flaxes(strides, dilation, groups, padding, draw, x6
     variables = randomised(ours, x, draw)
     # float64 rounding of sums of 27 products.
     np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-13)
+
+
+def test_standardised_kernels_have_no_scale_and_no_mean(draw):
+    images = draw(1, 4, 4, 2)
+    for layer, same in ((Conv, False), (StandardisedConv, True)):
+        conv = layer(3, (3, 3), use_bias=False)
+        variables = conv.init(jax.random.key(1), images)
+        other = jax.tree.map(lambda kernel: 5 * kernel + 2, variables)
+        # Tolerance: the constant 1e-5 beside variances of about 2 / 25.
+        assert np.allclose(conv.apply(variables, images), conv.apply(other, images), atol=2e-3) == same
+
+
+def test_a_standardised_kernel_has_the_variance_of_its_initialisation(draw):
+    kernel = StandardisedConv(3, 3).applied(draw(3, 3, 16, 4))
+    np.testing.assert_allclose(kernel.mean((0, 1, 2)), 0, atol=1e-7)
+    np.testing.assert_allclose(kernel.var((0, 1, 2)), 2 / (9 * 16), rtol=1e-5)

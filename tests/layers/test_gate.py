@@ -13,7 +13,7 @@ from aliasfree_jax.layers.activation import Gate, Gelu, LowpassGate, UpGate, UpP
 from aliasfree_jax.layers.mlp import Mlp, hidden_width, mlp_costs
 from aliasfree_jax.layers.sampled import ActivatedStem
 from aliasfree_jax.layers.sampling import IdealDownsample, Subsample
-from aliasfree_jax.ops.activation import gate, up_gate_down
+from aliasfree_jax.ops.activation import gate, polynomial_grid, up_gate_down
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -88,8 +88,9 @@ def test_fine_coarse_and_auto_are_one_function(size, draw, x64):
 
 @pytest.mark.parametrize(("side", "channels"), [(56, 96), (28, 192), (14, 384), (7, 768)])
 def test_the_gate_costs_what_the_polynomial_costs(side, channels):
-    quadratic = mlp_costs((side, side), channels, 4 * channels)
-    gated = mlp_costs((side, side), channels, hidden_width(channels, UpGate), gated=True)
+    shape, grid = (side, side), polynomial_grid((side, side), 2)
+    quadratic = mlp_costs(shape, grid, channels, 4 * channels)
+    gated = mlp_costs(shape, grid, channels, hidden_width(channels, UpGate), gated=True)
     assert gated == quadratic
 
 

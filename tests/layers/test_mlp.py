@@ -10,7 +10,7 @@ import pytest
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.activation import Gelu, UpPolynomial
 from aliasfree_jax.layers.mlp import Mlp, mlp_costs, resampling_cost
-from aliasfree_jax.ops.activation import polynomial
+from aliasfree_jax.ops.activation import polynomial, polynomial_grid
 
 ACTIVATION = functools.partial(UpPolynomial, in_scale=0.7, out_scale=1.3, train_scale=True)
 
@@ -63,7 +63,8 @@ def test_gradients_agree_as_well(draw, x64):
     [(56, 96, 647, 737), (28, 192, 552, 358), (14, 384, 528, 263), (7, 768, 474, 239)],
 )
 def test_costs_of_the_tiny_network(side, channels, fine, coarse):
-    costs = mlp_costs((side, side), channels, 4 * channels)
+    shape = (side, side)
+    costs = mlp_costs(shape, polynomial_grid(shape, 2), channels, 4 * channels)
     assert {grid: round(cost / 1e6) for grid, cost in costs.items()} == {
         "fine": fine,
         "coarse": coarse,
@@ -83,7 +84,10 @@ def test_auto_takes_the_cheaper_order(draw):
         products = [[v.aval.shape for v in e.invars] for e in jaxpr.eqns if e.primitive.name == "dot_general"]
         return next(shapes[0] for shapes in products if shapes[1] == (channels, 4 * channels))
 
-    costs = {case: mlp_costs((case[1],) * 2, case[0], 4 * case[0]) for case in [(2, 14), (64, 4)]}
+    costs = {
+        (channels, side): mlp_costs((side,) * 2, polynomial_grid((side,) * 2, 2), channels, 4 * channels)
+        for channels, side in [(2, 14), (64, 4)]
+    }
     assert costs[2, 14]["fine"] < costs[2, 14]["coarse"] and costs[64, 4]["coarse"] < costs[64, 4]["fine"]
     assert grid_of_the_first_layer(2, 14) == (1, 21, 21, 2)
     assert grid_of_the_first_layer(64, 4) == (1, 4, 4, 64)
