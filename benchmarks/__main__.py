@@ -29,7 +29,7 @@ from benchmarks.timing import machine
 
 RESULTS = Path(__file__).parent / "results"
 SECTIONS = (
-    *("networks", "resnets", "cifar", "transform"),
+    *("networks", "resnets", "cifar", "xcit", "transform"),
     *("operations", "memory", "compile", "precision", "input"),
 )
 
@@ -76,9 +76,14 @@ def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
     def cifar() -> Any:
         return networks.measure(networks.cifar_tasks(mode), repetitions, accelerator)
 
+    def xcit() -> Any:
+        sizes = [networks.xcit_tasks(size, batch, mode) for size in ("nano_12_p16", "small_12_p16")]
+        return [row for tasks in sizes for row in networks.measure(tasks, repetitions, accelerator)]
+
     def transform() -> Any:
         return transformed.measure(batch, 224, repetitions, mode)
 
+    long = {"resnets": resnets, "cifar": cifar, "xcit": xcit, "transform": transform}
     photographs = values.photographs and local_path(values.photographs)
 
     def read() -> Any:
@@ -86,7 +91,7 @@ def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
 
     return {
         "networks": whole,
-        **({} if values.quick else {"resnets": resnets, "cifar": cifar, "transform": transform}),
+        **({} if values.quick else long),
         "operations": lambda: operations.measure(values.quick, batch, repetitions, mode),
         "memory": lambda: memory.measure(values.quick, batch, repetitions),
         "compile": lambda: memory.scanned(values.quick, batch, repetitions),

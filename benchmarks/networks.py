@@ -95,6 +95,18 @@ def cifar_tasks(precision: str) -> list[Task]:
     return _beside_torch(common, networks, "plain", "resnet20", "torch")
 
 
+def xcit_tasks(size: str, batch: int, precision: str) -> list[Task]:
+    """The tasks for XCiT of a size: plain, gated, and the Alias-Free ViT by products and as published, by FFT."""
+    common = {"batch": batch, "side": 224, "precision": precision, "framework": "jax", "compile": False}
+    common |= {"options": {}, "together": False}
+    families = {"plain": "xcit", "gated": "xcit_afg", "AFT": "xcit_aft", "AFT by FFT": "xcit_aft"}
+    name = size.partition("_")[0]
+    return [
+        {**common, "label": f"{name} {label}", "network": f"{family}_{size}", "fft": label.endswith("FFT")}
+        for label, family in families.items()
+    ]
+
+
 class Worker:
     """A running `benchmarks.worker`."""
 

@@ -115,6 +115,12 @@ GOALS = {
         ("blur", "plain", "", ""),
         ("blur, without startup", "blur", "", ""),
     ),
+    "xcit": (
+        ("nano gated", "nano plain", "at most 2.0", "at most 2.2"),
+        ("small gated", "small plain", "at most 1.6", "at most 1.8"),
+        ("nano AFT by FFT", "nano plain", "", ""),
+        ("small AFT by FFT", "small plain", "", ""),
+    ),
     "cifar": (("plain", "torch plain", "", "at most 2"), ("plain, without startup", "plain", "", "")),
 }
 # Sections that consist of one table.
@@ -123,7 +129,7 @@ TABLES = {
     "memory": "Memory and recomputation",
     "compile": "Compile time: separate or scanned blocks",
 }
-NETWORKS = {"networks": "ConvNeXt-T", "resnets": "ResNet-50", "cifar": "ResNet-20"}
+NETWORKS = {"networks": "ConvNeXt-T", "resnets": "ResNet-50", "cifar": "ResNet-20", "xcit": "XCiT"}
 
 
 def comparisons(section: str, rows: Sequence[Row]) -> list[Row]:

@@ -5,6 +5,7 @@ JSON when it is ready. For every line on its standard input it calls the functio
 prints the milliseconds of the second call. `benchmarks.networks` starts several workers, which take turns.
 """
 
+import dataclasses
 import functools
 import json
 import resource
@@ -24,6 +25,7 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
 
     from aliasfree_jax import create_model
     from aliasfree_jax.config import PRECISIONS
+    from aliasfree_jax.ops.choices import assume, choices
     from aliasfree_jax.training.mesh import make_mesh
     from aliasfree_jax.training.objective import cross_entropy
     from aliasfree_jax.training.state import StateBuilder
@@ -61,7 +63,9 @@ def prepare_jax(task: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
         ("step", step, (state, whole)),
     ):
         start = time.perf_counter()
-        programs[name] = function.lower(*arguments).compile()
+        row = choices()
+        with assume(dataclasses.replace(row, fft_from=0) if task.get("fft") else row):
+            programs[name] = function.lower(*arguments).compile()
         facts[f"{name}_compile_s"] = round(time.perf_counter() - start, 1)
         analysis: Any = programs[name].memory_analysis()
         facts[f"{name}_temporary_mib"] = round(analysis.temp_size_in_bytes / 2**20)

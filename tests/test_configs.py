@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 IMAGENET = ["convnext_afc", "convnext_afg", "convnext_aps", "convnext_circular", "convnext_plain"]
 CIFAR10 = ["cifar10_afc", "cifar10_afg", "cifar10_aps", "cifar10_circular", "cifar10_plain"]
+XCIT = ["imagenet_xcit", "cifar10_xcit"]
 SGD = ["imagenet_blur", "imagenet_aps", "imagenet_lps", "cifar10_resnet"]
 DENSE = {"segment_digits": "segmentation", "unet_denoise": "regression", "deeplab_voc": "segmentation"}
 
@@ -30,7 +31,7 @@ def load(name, *argument):
 
 
 def test_every_config_is_known_to_these_tests():
-    assert sorted(["quickstart", *IMAGENET, *CIFAR10, *SGD, *DENSE]) == NAMES
+    assert sorted(["quickstart", *IMAGENET, *CIFAR10, *XCIT, *SGD, *DENSE]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,7 +44,7 @@ def test_config_is_valid_and_says_how_to_run_it(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", *CIFAR10, "convnext_afc", *SGD]
+    "name", ["quickstart", *CIFAR10, "convnext_afc", *XCIT, *SGD]
 )  # the other large networks have the same recipe
 def test_network_takes_the_images(name):
     config = load(name)

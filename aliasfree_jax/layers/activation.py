@@ -6,6 +6,7 @@ only squares of channels. A product of two linear maps contains every pair of ch
 networks MONet (Cheng et al. 2024), and needs no additional resampling.
 """
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -126,8 +127,9 @@ class FinerGrid(Layer):
         x = self.cast(x)
         check_images(x)
         shape = (x.shape[1], x.shape[2])
-        fine = ideal_resample(x, self.grid(shape, kept), precision=self.exact)
-        return ideal_resample(after(self.pointwise(before(fine))), kept or shape, precision=self.exact)
+        resample = functools.partial(ideal_resample, method="auto", precision=self.exact)
+        fine = resample(x, self.grid(shape, kept))
+        return resample(after(self.pointwise(before(fine))), kept or shape)
 
     @nn.nowrap
     def grid(self, shape: tuple[int, int], kept: tuple[int, int] | None = None) -> tuple[int, int]:
