@@ -96,7 +96,7 @@ def cifar_tasks(precision: str) -> list[Task]:
 
 
 def xcit_tasks(size: str, batch: int, precision: str) -> list[Task]:
-    """The tasks for XCiT of a size: plain, gated, and the Alias-Free ViT by products and as published, by FFT."""
+    """The tasks for XCiT: plain, gated, and the Alias-Free ViT by products and by FFT (as published)."""
     common = {"batch": batch, "side": 224, "precision": precision, "framework": "jax", "compile": False}
     common |= {"options": {}, "together": False}
     families = {"plain": "xcit", "gated": "xcit_afg", "AFT": "xcit_aft", "AFT by FFT": "xcit_aft"}
