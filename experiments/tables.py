@@ -9,7 +9,7 @@ from aliasfree_jax.evaluation.report import Rows, markdown
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.files import PACKAGED as PUBLISHED
 from aliasfree_jax.files import packaged
-from experiments import blocks, dense, public_resnet, tuning
+from experiments import blocks, dense, public_resnet, torch_reference, tuning
 from experiments.page import NAME, Columns, rows, share
 from experiments.protocols import ACCURATE, LONGER, Protocol
 from experiments.stored import ROOT, Store
@@ -60,6 +60,7 @@ def tables() -> Iterator[tuple[Path, str, Rows]]:
     """All tables: the page, the name in the markers, and the rows."""
     for protocol in (ACCURATE, LONGER):
         yield EXPERIMENTS, f"protocol {protocol.name}", short(protocol)
+    yield EXPERIMENTS, "PyTorch", torch_reference.table()
     yield EXPERIMENTS, "alias-free blocks", blocks.table()
     yield README, "fine-tuning", tuning.table()
     yield PACKAGED, "weights of the package", packaged_weights()

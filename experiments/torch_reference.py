@@ -27,13 +27,14 @@ from tqdm import tqdm
 
 from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.data import Batch, eval_batches, open_source, train_batches
-from aliasfree_jax.errors import needed
-from aliasfree_jax.evaluation.report import circumstances
+from aliasfree_jax.errors import DataError, needed
+from aliasfree_jax.evaluation.report import Rows, circumstances
+from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.files import write_json
 from aliasfree_jax.training.schedules import learning_rate, make_plan
 from benchmarks.timing import machine
 from experiments.protocols import ACCURATE, configuration
-from experiments.stored import ROOT, rounded
+from experiments.stored import ROOT, Store, rounded
 from experiments.worker import commit
 
 RESULT = ROOT / "experiments" / "results" / "torch_reference.json"
@@ -104,9 +105,24 @@ def accuracy(network: Any, config: ConfigDict) -> float:
     return right / count
 
 
-def stored() -> dict[str, Any] | None:
-    """The stored result. None if there is none."""
-    return dict(json.loads(RESULT.read_text())) if RESULT.exists() else None
+def table() -> Rows:
+    """The stored result beside that of the same training in JAX.
+
+    Raises:
+      DataError: One of them is missing.
+    """
+    paths = RESULT, Store(ACCURATE).path(ACCURATE.runs()[0])
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise DataError(f"there is no {missing[0]}: run python -m experiments.torch_reference.")
+    theirs, ours = (json.loads(path.read_text()) for path in paths)
+    compared = (
+        ("this package", ours["results"]["accuracy"], ours["seconds"]["training"]),
+        (f"PyTorch {theirs['torch']}", theirs["accuracy"], theirs["seconds"]),
+    )
+    return [
+        ["framework", "accuracy, %", "minutes of training"],
+        *([name, percent(share).rstrip("%"), f"{seconds / 60:.0f}"] for name, share, seconds in compared),
+    ]
 
 
 def define(values: flags.FlagValues) -> None:

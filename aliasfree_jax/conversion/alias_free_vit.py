@@ -13,11 +13,9 @@ from aliasfree_jax.conversion.entries import Candidates, CodeBase, Entry, Option
 from aliasfree_jax.conversion.fields import Fields, Only
 from aliasfree_jax.conversion.xcit_entries import (
     Names,
-    State,
     arguments,
     described_sizes,
     published_size,
-    read_off,
     sizes_of,
     xcit,
 )
@@ -73,18 +71,17 @@ _CFG: Options = {
     "lpi_act_kwargs": {},
     "features_type": "cls_attn_af",
 }
-# The original's words and ours.
+# The original's words, the names of our parts, and our layer classes.
 _ACTIVATIONS = {
-    "gelu": "gelu",
-    "up_gelu": "up_gelu",
-    "poly": "polynomial",
-    "up_poly": "up_polynomial",
-    "lpf_poly": "lowpass_polynomial",
+    "gelu": ("gelu", "Gelu"),
+    "up_gelu": ("up_gelu", "UpGelu"),
+    "poly": ("polynomial", "Polynomial"),
+    "up_poly": ("up_polynomial", "UpPolynomial"),
+    "lpf_poly": ("lowpass_polynomial", "LowpassPolynomial"),
 }
-_KINDS = {"Gelu": "gelu", "UpGelu": "up_gelu", "UpPolynomial": "up_poly", "Polynomial": "poly"}
 # The modules whose weights tell an activation.
-_MODULES = {"mlp_act": "blocks.0.mlp.act", "lpi_act": "blocks.0.local_mp.act", "pe_act": "patch_embed.proj.1"}
-_SCALES = ("in_scale", "out_scale")
+MODULES = {"mlp_act": "blocks.0.mlp.act", "lpi_act": "blocks.0.local_mp.act", "pe_act": "patch_embed.proj.1"}
+SCALES = ("in_scale", "out_scale")
 _PADDINGS = {"circular": "CIRCULAR", "zeros": "ZERO"}
 _NORMS = {"layer": "channel", "layer_af": "position"}
 _FEATURES = {"cls_attn": "class", "cls_attn_af": "cross_covariance", "avgpool": None}
@@ -102,6 +99,12 @@ def _family(model: str) -> tuple[str, dict[str, Any]]:
     raise ConversionError(unknown(f"network of {SOURCE}", model, [f"{f}_nano_12_p16" for f in _FAMILIES]))
 
 
+def named(family: str, sizes: Options) -> str:
+    """The published network of a family with these sizes, else the family, whose options state them."""
+    size = published_size(sizes)
+    return f"{family}_{size}" if size else family
+
+
 def _cfg(options: Options) -> dict[str, Any]:
     given = options.get("cfg", {})
     check_options(f"{SOURCE} cfg", given, _CFG)
@@ -109,7 +112,7 @@ def _cfg(options: Options) -> dict[str, Any]:
 
 
 def _activation(name: str, kwargs: Options) -> dict[str, Any]:
-    part: dict[str, Any] = {"name": chosen(f"activation of {SOURCE}", name, _ACTIVATIONS)}
+    part: dict[str, Any] = {"name": chosen(f"activation of {SOURCE}", name, _ACTIVATIONS)[0]}
     if {kwargs.get("up", 2), kwargs.get("down", 2)} != {2}:
         raise ConversionError(
             f"activation {name} with {dict(kwargs)}: only up=2 and down=2 can be converted."
@@ -186,57 +189,21 @@ def _entries(network: XCiT, model: str, options: Options) -> Iterator[Entry]:
     family, _ = _family(model)
     stages = network.patch_size.bit_length() - 1
     cfg = _cfg(options)
-    step = (
-        3
-        if family == "xcit_aps" or (family == "xcit_af" and cfg["pe_down_af"] and not cfg["pe_fuse_down"])
-        else 2
-    )
+    alias_free = family == "xcit_af"
+    separate = (
+        alias_free and cfg["pe_down_af"] and not cfg["pe_fuse_down"]
+    )  # samplers are modules of their own
+    step = 3 if separate or family == "xcit_aps" else 2
     places = [step * stage for stage in range(stages)]
-    if family == "xcit_af" and cfg["pe_first_act"] and step == 2:
+    if alias_free and cfg["pe_first_act"] and step == 2:
         places = [0, *(place + 1 for place in places[1:])]  # Down 2 follows the first activation
     constant = {
-        part: [scale for scale in _SCALES if kwargs.get(scale, 1) == 1]
-        for part in (*_MODULES, "pe_first_act")
+        part: [scale for scale in SCALES if kwargs.get(scale, 1) == 1]
+        for part in (*MODULES, "pe_first_act")
         if not (kwargs := cfg[f"{part}_kwargs"]).get("train_scale", True)
     }
-    alias_free = family == "xcit_af"
     positions = "pos_module" if alias_free else "pos_embeder"
     return xcit(network, Names(places, positions, "norm" if alias_free else "bn", False, constant))
-
-
-def recognise_alias_free_vit(state: State) -> tuple[str, dict[str, Any]] | None:
-    """Recognises a network from keys and shapes. Choices without weights have their published values.
-
-    Returns:
-      Its name and options. None for weights of another code base.
-    """
-    found = read_off(state)
-    if found is None:
-        return None
-    features = "avgpool" if "cls_token" not in state else "cls_attn"
-    positions = any(key.startswith(("pos_embeder.", "pos_module.")) for key in state)
-    options = {**found, "use_pos": positions, "tokens_norm": True}
-    size = published_size(found)
-
-    def named(family: str) -> str:
-        return f"{family}_{size}" if size else family
-
-    if "blocks.0.local_mp.bn.weight" in state:
-        sampled = "patch_embed.proj.3.0.weight" in state
-        return named("xcit_aps" if sampled else "xcit"), {**options, "features_type": features}
-    if "cls_attn_blocks.0.attn.temperature" in state:
-        features = "cls_attn_af"
-    cfg: dict[str, Any] = {"features_type": features}
-    for part, key in _MODULES.items():
-        cfg[part] = "up_poly" if f"{key}.act_layer.coef" in state else "up_gelu"
-        scales = {s: float(state[k][0]) for s in _SCALES if (k := f"{key}.act_layer.{s}") in state}
-        if cfg[part] == "up_poly" and len(scales) < 2:  # only constants other than 1 are stored
-            cfg[f"{part}_kwargs"] = {**scales, "train_scale": False}
-    if "patch_embed.proj.1.coef" in state:
-        cfg["pe_first_act"] = "lpf_poly"
-        cfg["pe_act"] = "up_poly" if "patch_embed.proj.4.act_layer.coef" in state else "up_gelu"
-    cfg["pe_fuse_down"] = "patch_embed.proj.2.0.weight" in state or "patch_embed.proj.5.0.weight" in state
-    return named("xcit_af"), {**options, "cfg": cfg}
 
 
 def _candidates(network: Mapping[str, Any]) -> Candidates:
@@ -245,33 +212,36 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
         return
     options = {**described_sizes(network), "use_pos": network["positions"] is not None}
     attention = look(network, "class_attention", KIND)
-    features = {"ClassAttention": "cls_attn", "CrossCovarianceAttention": "cls_attn_af"}.get(
-        attention, "avgpool"
-    )
+    words = {"ClassAttention": "cls_attn", "CrossCovarianceAttention": "cls_attn_af"}
+    features = words.get(attention, "avgpool")
     if features != "cls_attn_af":
-        yield "xcit", {**options, "features_type": features}
-        yield "xcit_aps", {**options, "features_type": features}
-    stem = network["stem_activation"] or network["activation"]
-    word = _KINDS.get(stem[KIND], "up_gelu")
-    yield (
-        "xcit_af",
-        {
-            **options,
-            "cfg": {
-                "conv_padding_mode": "circular" if network["padding"] == "CIRCULAR" else "zeros",
-                "pe_down_af": network["sampler"][KIND] == "IdealDownsample",
-                "pe_fuse_down": word.startswith("up_"),
-                "pe_last_act": network["stem_last_activation"] is None,
-                "pe_act": word,
-                "xca_norm_layer": "layer_af" if network["norm"][KIND] == "PositionNorm" else "layer",
-                "mlp_act": _KINDS.get(network["activation"][KIND], "up_gelu"),
-                "lpi_act": _KINDS.get(
-                    (network["local_activation"] or network["activation"])[KIND], "up_gelu"
-                ),
-                "features_type": features,
-            },
-        },
-    )
+        for family in ("xcit", "xcit_aps"):
+            yield named(family, options), {**options, "features_type": features}
+    stem = network["stem_activation"]
+    cfg = {
+        "conv_padding_mode": "circular" if network["padding"] == "CIRCULAR" else "zeros",
+        "pe_down_af": network["sampler"][KIND] == "IdealDownsample",
+        "pe_fuse_down": _word(stem).startswith("up_"),
+        "pe_last_act": network["stem_last_activation"] == stem,
+        "xca_norm_layer": "layer_af" if network["norm"][KIND] == "PositionNorm" else "layer",
+        "features_type": features,
+    }
+    parts = {"pe_act": stem, "mlp_act": network["activation"], "lpi_act": network["local_activation"]}
+    if network["stem_first_activation"] != stem:
+        parts["pe_first_act"] = network["stem_first_activation"]
+    for name, part in parts.items():
+        cfg |= {name: _word(part), f"{name}_kwargs": _kwargs(part)}
+    yield named("xcit_af", options), {**options, "cfg": cfg}
+
+
+def _word(part: Mapping[str, Any]) -> str:
+    """The original's word for one of our activations."""
+    words = {kind: theirs for theirs, (_, kind) in _ACTIVATIONS.items()}
+    return words.get(part[KIND], "up_gelu")
+
+
+def _kwargs(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part[name] for name in (*SCALES, "train_scale", "cutoff") if name in part}
 
 
 AFT = CodeBase(SOURCE, _translate, _entries, _candidates, channels="in_chans")

@@ -60,6 +60,8 @@ def _simplified(part: Description) -> Description:
         part = {**part, "layer_scale_init": part["layer_scale_init"] > 0}
     if part[KIND] == "ResNet":
         return _simplified_resnet(part)
+    if part[KIND] == "XCiT":
+        return _simplified_xcit(part)
     if part[KIND] == "DeepLabV3Plus":  # code bases look for the sampler here
         return {**part, "sampler": look(part, "backbone", "sampler"), **_last_padding(part)}
     return part
@@ -67,6 +69,19 @@ def _simplified(part: Description) -> Description:
 
 def _last_padding(part: Description) -> Description:
     return {"last_rate_padding": part["last_rate_padding"] or part["padding"]}
+
+
+def _simplified_xcit(part: Description) -> Description:
+    stem = part["stem_activation"] or part["activation"]
+    without_class = {"class_blocks": 2, "normed_tokens": "all"} if part["class_attention"] is None else {}
+    return {
+        **part,
+        **without_class,
+        "stem_activation": stem,
+        "stem_first_activation": part["stem_first_activation"] or stem,
+        "stem_last_activation": part["stem_last_activation"] or stem,
+        "local_activation": part["local_activation"] or part["activation"],
+    }
 
 
 def _simplified_resnet(part: Description) -> Description:

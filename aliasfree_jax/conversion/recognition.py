@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from aliasfree_jax.conversion.alias_free_vit import recognise_alias_free_vit
 from aliasfree_jax.conversion.code_bases import AFT, AKAMASTER, PLAIN, TIMM, TRANSFORMERS, UNETS
 from aliasfree_jax.conversion.convnext_dialects import UNTRACED as CONVNEXT_UNTRACED
 from aliasfree_jax.conversion.convnext_dialects import (
@@ -16,6 +15,7 @@ from aliasfree_jax.conversion.convnext_dialects import (
 from aliasfree_jax.conversion.entries import Options
 from aliasfree_jax.conversion.pytorch_resnet_cifar10 import recognise_pytorch_resnet_cifar10
 from aliasfree_jax.conversion.recognised_originals import Original, State, recognise_original
+from aliasfree_jax.conversion.recognised_xcit import recognise_alias_free_vit
 from aliasfree_jax.conversion.resnet_dialects import UNTRACED as RESNET_UNTRACED
 from aliasfree_jax.conversion.resnet_dialects import recognise_transformers_resnet
 from aliasfree_jax.conversion.timm_chains import recognise_timm_mobilenet, recognise_timm_vgg

@@ -137,7 +137,8 @@ def test_every_golden_network_is_named_as_it_was(meta):
     model, found = original_of(meta["source"], card_of(name, **options))
     assert model == meta["model"].removesuffix(" (circular)")
     # The initial value of a trained scale is not part of the network. Export still states the option.
-    nested = ("activation_kwargs", "stem_activation_kwargs", "blurpool_kwargs", "apply_maxpool")
+    nested = ("activation_kwargs", "stem_activation_kwargs", "blurpool_kwargs", "apply_maxpool", "cfg")
+    nested += ("eta", "qkv_bias")  # initial values, and what every network has
     asked = {
         key: value for key, value in meta["options"].items() if key not in (*nested, "forward_pool_method")
     }
