@@ -41,6 +41,7 @@ WORDS: dict[str, dict[str, str]] = {
     "activation": {
         "identity": "none",
         "gelu": "GELU",
+        "up_gelu": "GELU on a finer grid, which still aliases",
         "relu": "ReLU",
         "relu6": "ReLU6",
         "polynomial": "a learned polynomial for each channel",
@@ -54,9 +55,20 @@ WORDS: dict[str, dict[str, str]] = {
     "norm": {
         "channel": "layer norm over the channels of each pixel",
         "spatial": "layer norm with one variance for each image",
+        "position": "layer norm with a mean for each channel and one variance for each image",
         "batch": "batch norm",
         "instance": "instance norm",
         "group": "group norm",
+    },
+    "conv": {"plain": "plain", "standardised": "kernels with mean 0 and a fixed norm"},
+    "class_attention": {
+        "class": "attention of a class token to all positions",
+        "cross_covariance": "attention between channels, over all positions and a class token",
+    },
+    "positions": {"fourier": "sines and cosines of the positions are added"},
+    "patch_stem": {
+        "sampled": "3 x 3 convolutions that sample by 2, each followed by norm and activation",
+        "activated": "3 x 3 convolutions, each followed by norm, activation and sampling by 2",
     },
     "stem": {
         "image": "a 7 x 7 convolution and a max pool, each with stride 2",

@@ -93,6 +93,7 @@ def test_a_shortcut_of_ones_own(monkeypatch):
         precision: object = None
         sampler: object = None
         norm: object = None
+        conv: object = None
 
         @nn.compact
         def __call__(self, x, phase, train, temperature):
