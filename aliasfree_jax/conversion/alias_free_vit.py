@@ -12,6 +12,8 @@ from aliasfree_jax.conversion.description import KIND, look
 from aliasfree_jax.conversion.entries import Candidates, CodeBase, Entry, Options, check_options, chosen
 from aliasfree_jax.conversion.fields import Fields, Only
 from aliasfree_jax.conversion.xcit_entries import (
+    ARGUMENTS,
+    ONLY,
     Names,
     arguments,
     described_sizes,
@@ -27,17 +29,10 @@ SOURCE = "alias_free_vit"
 
 _FIELDS = Fields(
     translated={
-        "embed_dim": 768,
-        "depth": 12,
-        "num_heads": 12,
-        "patch_size": 16,
-        "mlp_ratio": 4.0,
-        "eta": 1.0,
-        "cls_attn_layers": 2,
+        **ARGUMENTS,
         "tokens_norm": True,
         "use_pos": True,
         "features_type": "cls_attn",
-        "num_classes": 1000,
     },
     without_effect={
         "img_size",
@@ -49,8 +44,7 @@ _FIELDS = Fields(
         "cfg",
     },
     only={
-        "qkv_bias": Only((True,), "queries, keys and values without bias"),
-        "patch_size": Only((16, 8), "another stem"),
+        **ONLY,
         "features_type": Only(("cls_attn", "avgpool"), "no pooling"),
     },
 )

@@ -289,7 +289,7 @@ def _equal(value: np.ndarray, constant: np.ndarray) -> bool:
 
 def _shared(entry: Entry, value: np.ndarray | None) -> np.ndarray | None:
     number, count = entry.share
-    if value is None or count == 1:
+    if value is None or count == 1 or np.ndim(value) == 0:
         return value
     size = len(value) // count
     return value[number * size : (number + 1) * size]

@@ -8,6 +8,8 @@ from aliasfree_jax.conversion.description import KIND
 from aliasfree_jax.conversion.entries import Candidates, CodeBase, Entry, Options
 from aliasfree_jax.conversion.fields import Fields, Only
 from aliasfree_jax.conversion.xcit_entries import (
+    ARGUMENTS,
+    ONLY,
     Names,
     State,
     arguments,
@@ -22,25 +24,17 @@ from aliasfree_jax.models.xcit import SIZES, XCiT
 
 _FIELDS = Fields(
     translated={
-        "embed_dim": 768,
-        "depth": 12,
-        "num_heads": 12,
-        "patch_size": 16,
-        "mlp_ratio": 4.0,
-        "eta": 1.0,
-        "cls_attn_layers": 2,
+        **ARGUMENTS,
         "tokens_norm": False,
         "use_pos_embed": True,
-        "num_classes": 1000,
     },
     without_effect={"img_size", "in_chans", "drop_rate", "pos_drop_rate", "proj_drop_rate"}
     | {"attn_drop_rate", "drop_path_rate", "weight_init", "device", "dtype"},
     only={
-        "qkv_bias": Only((True,), "queries, keys and values without bias"),
+        **ONLY,
         "act_layer": Only((None, "gelu"), "another activation"),
         "norm_layer": Only((None, "layernorm"), "another norm"),
         "global_pool": Only(("token",), "another pooling"),
-        "patch_size": Only((16, 8), "another stem"),
     },
 )
 _DEFAULT = "xcit_nano_12_p16_224"

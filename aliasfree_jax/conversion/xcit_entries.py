@@ -17,10 +17,27 @@ from aliasfree_jax.conversion.entries import (
     batch_norm,
     linear,
 )
+from aliasfree_jax.conversion.fields import Only
 from aliasfree_jax.layers.activation import LowpassPolynomial, Polynomial, UpPolynomial
 from aliasfree_jax.models.xcit import SIZES, XCiT
 
 State = Mapping[str, np.ndarray]
+
+# Arguments that timm and the originals share, with their defaults, and the values that can be converted.
+ARGUMENTS: Options = {
+    "embed_dim": 768,
+    "depth": 12,
+    "num_heads": 12,
+    "patch_size": 16,
+    "mlp_ratio": 4.0,
+    "eta": 1.0,
+    "cls_attn_layers": 2,
+    "num_classes": 1000,
+}
+ONLY: Mapping[str, Only] = {
+    "qkv_bias": Only((True,), "queries, keys and values without bias"),
+    "patch_size": Only((16, 8), "another stem"),
+}
 
 TEMPERATURE = Layout(lambda value: value[:, 0, 0], lambda value: value[:, None, None])
 COEFFICIENTS = Layout(lambda value: value.reshape(value.shape[:2]), lambda value: value[:, :, None, None])
@@ -193,7 +210,7 @@ def read_off(state: State) -> dict[str, Any] | None:
     return {
         "embed_dim": head.shape[1],
         "depth": 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks.")),
-        "num_heads": len(temperature),
+        "num_heads": np.shape(temperature)[0],
         "patch_size": 2**stages,
         "num_classes": len(head),
         "cls_attn_layers": len({key.split(".")[1] for key in state if key.startswith("cls_attn_blocks.")}),

@@ -95,6 +95,11 @@ def is_gated(activation: Callable[..., nn.Module]) -> bool:
     return bool(getattr(activation(parent=None), "gated", False))
 
 
+def expansion(activation: Callable[..., nn.Module]) -> int:
+    """Number of input channels of an activation per output channel: 2 for gates."""
+    return 2 if is_gated(activation) else 1
+
+
 class FinerGrid(Layer):
     """Mixin that evaluates an activation on the smallest grid where it is exact.
 

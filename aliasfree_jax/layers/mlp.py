@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers.activation import FinerGrid, Gelu, Relu, ScaledActivation, is_gated
+from aliasfree_jax.layers.activation import FinerGrid, Gelu, Relu, ScaledActivation, expansion, is_gated
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
 from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, normal
 from aliasfree_jax.ops.choices import choices
@@ -96,7 +96,7 @@ class Mlp(Layer):
 
     def _expanded(self) -> int:
         """Channels before the activation."""
-        return (2 if is_gated(self.activation) else 1) * self.hidden
+        return expansion(self.activation) * self.hidden
 
     def _grid(self, x: jax.Array, activation: FinerGrid) -> str:
         if self.grid not in get_args(MlpGrid):

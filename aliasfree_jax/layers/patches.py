@@ -8,18 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.activation import FinerGrid, is_gated
+from aliasfree_jax.layers.activation import FinerGrid, expansion
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
 from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, fan_in_uniform, normal
 from aliasfree_jax.layers.sampled import SampledConv
 from aliasfree_jax.layers.sampling import IdealDownsample, SamplerFactory, Temperature
 from aliasfree_jax.ops.padding import Padding
 from aliasfree_jax.ops.shapes import check_images
-
-
-def expansion(activation: ModuleFactory) -> int:
-    """Number of input channels of an activation per output channel: 2 for gates."""
-    return 2 if is_gated(activation) else 1
 
 
 class PatchStem(Layer):

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.layers.activation import LowpassGate, LowpassPolynomial, is_gated
+from aliasfree_jax.layers.activation import LowpassGate, LowpassPolynomial, expansion
 from aliasfree_jax.layers.batching import Remat, images_at_once, over_images
 from aliasfree_jax.layers.block import conv_before_norm, normed_and_activated
 from aliasfree_jax.layers.convolution import Conv
@@ -206,7 +206,7 @@ class ActivatedStem(Layer):
             return Conv(*shape, kernel_init=self.kernel_init, **self.numerics, name=name)
 
         # A gate multiplies two convolutions of the images.
-        convs = [conv(name) for name in ("conv", "gate_conv")[: 2 if is_gated(self.activation) else 1]]
+        convs = [conv(name) for name in ("conv", "gate_conv")[: expansion(self.activation)]]
         activation = self.activation(**self.numerics, name="activation")
         sampler = self.sampler(strides=self.strides, **self.numerics, name="sampler")
         gain = None

@@ -132,3 +132,12 @@ def test_the_comparison_of_weights_can_fail():
     module, variables = from_original("timm", case.meta["model"], case.meta["options"], state)
     logits = jax.jit(module.apply)(variables, jnp.asarray(case.inputs.transpose(0, 2, 3, 1), "float32"))
     assert np.abs(logits - case.output).max() > 1e-4 * np.abs(case.output).max()
+
+
+@pytest.mark.parametrize("key", ["cls_attn_blocks.0.attn.qkv.weight", "blocks.0.attn.temperature"])
+def test_a_scalar_in_place_of_a_matrix_is_an_error_of_conversion(key):
+    case = golden.load("aft_xcit_aps_mini_64")
+    state = {**case.state_dict, key: np.float32(0)}
+    with pytest.raises(ConversionError):
+        _, model, options = recognise(state)
+        from_original("alias_free_vit", model, options, state)
