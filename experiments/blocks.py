@@ -1,4 +1,4 @@
-"""Compares blocks of alias-free ResNets on validation images, in the reduced protocol.
+"""Compares blocks of alias-free ResNets and XCiTs on validation images, in the reduced protocol.
 
 python -m experiments.blocks --data=CIFAR.tar.xz             two seeds of every candidate, 5 minutes each
 python -m experiments.blocks --data=CIFAR.tar.xz --seeds=1   one seed: start one command per core
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,7 +35,6 @@ from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
-from aliasfree_jax.files import write_json
 from aliasfree_jax.layers import Layer, SpatialNorm, UpPolynomial
 from aliasfree_jax.models import register_part
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
@@ -42,10 +42,10 @@ from aliasfree_jax.training import optimizer
 from aliasfree_jax.training.loop import run as train
 from aliasfree_jax.training.progress import read_events
 from benchmarks.timing import machine
-from experiments.matrix import VARIANTS, Row, Run
+from experiments.matrix import VARIANTS, XCIT, Row, Run
 from experiments.measuring import parameter_count
 from experiments.protocols import REDUCED, configuration
-from experiments.stored import ROOT, rounded
+from experiments.stored import ROOT, perform_missing
 from experiments.worker import commit, training_seconds
 
 RESULTS = ROOT / "experiments" / "results" / "blocks"
@@ -89,19 +89,31 @@ class Candidate:
 
     Attributes:
       name: Name in the table.
-      variant: Key of the variant of ResNet-20 that it changes.
+      variant: Key of the variant of the family that it changes.
       options: Options of the network.
       context: Context of the training.
+      family: Family of the network.
     """
 
     name: str
     variant: str = "afc"
     options: Mapping[str, Any] = field(default_factory=dict)
     context: Callable[[], AbstractContextManager[None]] = nullcontext
+    family: str = "ResNet-20"
 
 
 def _branch(activation: Any) -> dict[str, Any]:
     return {"branch_activation": activation}
+
+
+def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
+    return Candidate(name, variant, options, family=XCIT)
+
+
+def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
+    """Gates in the MLPs and in the local patch interaction with other initial scales, which are learned."""
+    scales = {"in_scale": in_scale, "out_scale": out_scale, "train_scale": True}
+    return {"activation": {"name": "up_gate", **scales}}
 
 
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
@@ -115,13 +127,22 @@ CANDIDATES: Mapping[str, Candidate] = {
     "standardised": Candidate("weight standardisation", options={"conv": "standardised"}),
     "undecayed": Candidate("no weight decay on coefficients", context=undecayed_coefficients),
     "small": Candidate("a third of the initial quadratic term", options={"activation": _SMALL}),
+    "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
+    "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
+    "xcit-afg": _xcit("gates, initial scales 1, not learned"),
+    "xcit-scales71": _xcit("gates, initial scales 7 (inner) and 1", **_gates(7.0, 1.0)),
+    "xcit-scales77": _xcit("gates, initial scales 7", **_gates(7.0, 7.0)),
+    "xcit-pooled": _xcit("mean pooling instead of a class token", class_attention=None),
+    "xcit-pooled77": _xcit(
+        "mean pooling, gates with initial scales 7", class_attention=None, **_gates(7.0, 7.0)
+    ),
 }
 
 
 def config_of(candidate: Candidate, seed: int, data: str) -> ConfigDict:
     """The configuration of a candidate: the reduced protocol, evaluated on held-out training images."""
-    variant = next(v for v in VARIANTS["ResNet-20"] if v.key == candidate.variant)
-    config = configuration(REDUCED, Run(Row("ResNet-20", variant, "none"), seed), data)
+    variant = next(v for v in VARIANTS[candidate.family] if v.key == candidate.variant)
+    config = configuration(REDUCED, Run(Row(candidate.family, variant, "none"), seed), data)
     config.model.options.update(candidate.options)
     config.data.train_limit, config.data.validation = IMAGES, HELD_OUT
     return config
@@ -150,19 +171,20 @@ def path_of(key: str, seed: int) -> Path:
     return RESULTS / f"{key}-{seed}.json"
 
 
-def table() -> Rows:
-    """The stored results: the accuracy for every seed, and the mean.
+def table(family: str) -> Rows:
+    """The stored results of a family: the accuracy for every seed, and the mean.
 
     Raises:
       DataError: There are no results.
     """
     rows = list[list[str]]()
-    for key, candidate in CANDIDATES.items():
+    for key in (key for key, candidate in CANDIDATES.items() if candidate.family == family):
         paths = [path for seed in SEEDS if (path := path_of(key, seed)).exists()]
         if runs := [json.loads(path.read_text()) for path in paths]:
             shares = [run["accuracy"] for run in runs]
             texts = ", ".join(percent(share).rstrip("%") for share in shares)
-            rows.append([candidate.name, f"{runs[0]['parameters']:,}", texts, f"{100 * fmean(shares):.1f}"])
+            count, average = f"{runs[0]['parameters']:,}", f"{100 * fmean(shares):.1f}"
+            rows.append([CANDIDATES[key].name, count, texts, average])
     if not rows:
         raise DataError(f"{RESULTS} has no results. Run python -m experiments.blocks.")
     return [["block", "parameters", "accuracy of each seed, %", "mean"], *rows]
@@ -181,11 +203,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs a lot at level INFO
     for seed in map(int, values.seeds or SEEDS):
         for key in values.only or CANDIDATES:
-            path = path_of(key, seed)
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, rounded(perform(key, seed, values.data)), indent=1)
-                print(f"wrote {path}", flush=True)
+            perform_missing(path_of(key, seed), partial(perform, key, seed, values.data))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,9 +31,8 @@ from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
-from aliasfree_jax.files import write_json
 from benchmarks.timing import machine
-from experiments.stored import ROOT, rounded
+from experiments.stored import ROOT, perform_missing
 
 RESULTS = ROOT / "experiments" / "results" / "dense"
 TRAININGS = ROOT / "runs" / "dense"
@@ -176,12 +176,8 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     how = TASKS[values.task]
     for seed in map(int, values.seeds or how.seeds):
         for variant in values.only or how.variants:
-            path = path_of(values.task, variant, seed)
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                found = perform(values.task, variant, seed, values.data)
-                write_json(path, rounded(found), indent=1)
-                print(f"wrote {path}")
+            todo = partial(perform, values.task, variant, seed, values.data)
+            perform_missing(path_of(values.task, variant, seed), todo)
 
 
 if __name__ == "__main__":

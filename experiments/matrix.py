@@ -9,8 +9,9 @@ from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from experiments import gates  # noqa: F401  # registers its activation
 
 RESNETS = ("ResNet-18", "ResNet-20")
+XCIT = "XCiT"
 GATES = "Gates"  # ConvNeXts with different gates
-FAMILIES = (*RESNETS, "ConvNeXt", GATES)
+FAMILIES = (*RESNETS, "ConvNeXt", XCIT, GATES)
 
 # What moves training images: fields of `config.data`. Rolls by up to 16 of 32 pixels are all circular shifts.
 AUGMENTATIONS: Mapping[str, Mapping[str, Any]] = {
@@ -62,6 +63,13 @@ _OF_CONVNEXTS = (
     Variant("alias-free", "afc", "convnext_afc_{}", EVERY_SHIFT),
     Variant("alias-free, gated", "afg", "convnext_afg_{}", EVERY_SHIFT),
 )
+_OF_XCITS = (
+    Variant("plain (zero padding)", "plain", "xcit_{}"),
+    Variant("circular", "circular", "xcit_circular_{}"),
+    Variant("APS-1", "aps1", "xcit_aps_{}", WHOLE_PIXELS),
+    Variant("Alias-Free ViT", "aft", "xcit_aft_{}"),
+    Variant("alias-free, gated", "afg", "xcit_afg_{}", EVERY_SHIFT),
+)
 
 
 def _scaled(name: str, in_scale: float, out_scale: float, **fields: Any) -> dict[str, Any]:
@@ -89,7 +97,13 @@ _OF_GATES = (
     _tried("gate, followed by a norm", "normed", {"activation": "normed_up_gate"}),
     _tried("polynomial of degree 3", "cubic", {"activation": _CUBIC}, "convnext_afc_{}"),
 )
-VARIANTS = {"ResNet-18": _OF_RESNETS, "ResNet-20": _OF_RESNETS, "ConvNeXt": _OF_CONVNEXTS, GATES: _OF_GATES}
+VARIANTS = {
+    "ResNet-18": _OF_RESNETS,
+    "ResNet-20": _OF_RESNETS,
+    "ConvNeXt": _OF_CONVNEXTS,
+    XCIT: _OF_XCITS,
+    GATES: _OF_GATES,
+}
 
 
 @dataclass(frozen=True)
@@ -119,14 +133,19 @@ class Run:
         return f"{self.row.name}-seed{self.seed}"
 
 
+def _trained_on(family: str, variant: Variant) -> tuple[str, ...]:
+    """The kinds of training images. Rolled images are left out where they tell little for their time."""
+    no_rolls = family == GATES or (family == XCIT and variant.key != "circular")
+    return ("none",) if no_rolls else ("none", "shifts")
+
+
 def rows() -> list[Row]:
     """The rows of a table, with a network's two augmentations next to each other."""
     return [
         Row(family, variant, augmentation)
         for family in FAMILIES
         for variant in VARIANTS[family]
-        # Shifts cannot change the output of these networks, so they are not trained on rolled images.
-        for augmentation in (("none", "shifts") if family != GATES else ("none",))
+        for augmentation in _trained_on(family, variant)
     ]
 
 

@@ -17,9 +17,10 @@ COLOURS = {
     "aps3": "#0072B2",
     "lps": "#CC79A7",
     "afc": "#009E73",
+    "aft": "#8C510A",
     "afg": "#D55E00",
 }
-MARKERS = {"ResNet-18": "o", "ResNet-20": "s", "ConvNeXt": "D"}  # the families in the pictures
+MARKERS = {"ResNet-18": "o", "ResNet-20": "s", "ConvNeXt": "D", "XCiT": "^"}  # the families in the pictures
 Curve = tuple[Sequence[float], Sequence[float]]
 CurveOf = Callable[[Summary], Curve]
 MARKED = 32  # curves with more points have no markers
@@ -175,7 +176,7 @@ def _panels(
     """
     shown = [s for s in summaries if s.row.augmentation != "shifts"]
     families = _families(shown) or [*MARKERS]
-    size = (13 if len(families) > 1 else 8), 0.6 + 4.2 * len(curves)  # inches
+    size = max(8, 4.3 * len(families)), 0.6 + 4.2 * len(curves)  # inches
     figure = figure_class()(figsize=size, layout="constrained")
     grid = figure.subplots(len(curves), len(families), sharex="col", sharey="row", squeeze=False)
     for panels, (name, curve) in zip(grid, curves.items(), strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10_afc, cifar10_resnet
-from experiments.matrix import AUGMENTATIONS, GATES, RESNETS, Row, Run, accurate_rows, rows, runs
+from experiments.matrix import AUGMENTATIONS, GATES, RESNETS, XCIT, Row, Run, accurate_rows, rows, runs
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ FULL = Protocol(
         "ResNet-18": ("resnet18_cifar", {}),
         "ResNet-20": ("resnet20_cifar", {}),
         "ConvNeXt": ("cifar", {}),
+        XCIT: ("cifar", {}),
         GATES: ("cifar", {}),
     },
     measuring=Measuring(worst_images=1000, points=64, starts=4, steps=20),
@@ -130,18 +131,20 @@ REDUCED = Protocol(
     name="reduced",
     about="Designed for two CPU cores: it takes two hours, and twenty more minutes for the candidate gates. "
     f"It has {_IMAGES:,} training images, {_EPOCHS} epochs, batches of {_BATCH} and {_TEST_IMAGES:,} test "
-    "images. ResNets are trained by SGD with a cosine schedule, ConvNeXts by AdamW. There are no averaged "
-    "weights and no dropped paths. The networks are much smaller than their names suggest. Each stage of "
-    "ResNet-18 has one block instead of two and an eighth of the channels (8 to 64). Each stage of ResNet-20 "
-    "has one block instead of three and half the channels (8 to 32). The ConvNeXts are `convnext_*_micro`: "
-    "two stages of two blocks, 32 and 64 channels, and a stem of stride 4. Such a short training on few "
-    "images favours shift-invariant networks. The tables show the effect of shifts on trained networks. Do "
-    "not use them to rank accuracy.",
+    "images. ResNets are trained by SGD with a cosine schedule, ConvNeXts and XCiTs by AdamW. There are no "
+    "averaged weights and no dropped paths. The networks are much smaller than their names suggest. Each "
+    "stage of ResNet-18 has one block instead of two and an eighth of the channels (8 to 64). Each stage of "
+    "ResNet-20 has one block instead of three and half the channels (8 to 32). The ConvNeXts are "
+    "`convnext_*_micro`: two stages of two blocks, 32 and 64 channels, and a stem of stride 4. The XCiTs are "
+    "`xcit_*_micro`: four blocks of 64 channels, two class blocks, and a stem of stride 4. Such a short "
+    "training on few images favours shift-invariant networks. The tables show the effect of shifts on "
+    "trained networks. Do not use them to rank accuracy.",
     seeds=(0, 1),
     sizes={
         "ResNet-18": ("resnet18_cifar", {"depths": (1, 1, 1, 1), "widths": (8, 16, 32, 64)}),
         "ResNet-20": ("resnet20_cifar", {"depths": (1, 1, 1), "widths": (8, 16, 32)}),
         "ConvNeXt": ("micro", {}),
+        XCIT: ("micro", {}),
         GATES: ("micro", {}),
     },
     measuring=Measuring(worst_images=100, points=32, starts=2, steps=10),
@@ -149,18 +152,18 @@ REDUCED = Protocol(
 )
 LONGER = Protocol(
     name="longer",
-    about="The ConvNeXts of the reduced protocol, trained longer. Networks and recipe are the same, but "
-    f"there are all 50,000 training images, {_LONGER_EPOCHS} epochs ({_TIMES:g} times the updates) and "
-    "10,000 test images. Only the circular network is also trained on shifted images: shifts cannot change "
-    "the output of the others. Designed for one hour on two CPU cores.",
+    about="The ConvNeXts and XCiTs of the reduced protocol, trained longer. Networks and recipe are the "
+    f"same, but there are all 50,000 training images, {_LONGER_EPOCHS} epochs ({_TIMES:g} times the updates) "
+    "and 10,000 test images. Only the circular networks are also trained on shifted images. Designed for two "
+    "CPU cores: the ConvNeXts take one hour, the XCiTs two and a half.",
     seeds=(0,),
-    sizes={"ConvNeXt": REDUCED.sizes["ConvNeXt"]},
+    sizes={family: REDUCED.sizes[family] for family in ("ConvNeXt", XCIT)},
     measuring=REDUCED.measuring,
     shorten=_reduce_epochs,
     rows=tuple(
         row
         for row in rows()
-        if row.family == "ConvNeXt" and (row.augmentation == "none" or not row.variant.promise)
+        if row.family in ("ConvNeXt", XCIT) and (row.augmentation == "none" or not row.variant.promise)
     ),
 )
 ACCURATE = Protocol(

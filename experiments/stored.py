@@ -7,6 +7,7 @@ with unchanged code.
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ def rounded(value: Any) -> Any:
         return value
     short = float(f"{value:.{DIGITS}g}")
     return value if short == 1 else short
+
+
+def perform_missing(path: Path, perform: Callable[[], Mapping[str, Any]]) -> None:
+    """Writes the result of `perform`, rounded, to a JSON file, unless the file exists."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, rounded(dict(perform())), indent=1)
+        print(f"wrote {path}", flush=True)
 
 
 @dataclass(frozen=True)

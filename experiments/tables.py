@@ -10,6 +10,7 @@ from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.files import PACKAGED as PUBLISHED
 from aliasfree_jax.files import packaged
 from experiments import blocks, dense, public_resnet, torch_reference, tuning
+from experiments.matrix import XCIT
 from experiments.page import NAME, Columns, rows, share
 from experiments.protocols import ACCURATE, LONGER, Protocol
 from experiments.stored import ROOT, Store
@@ -61,7 +62,8 @@ def tables() -> Iterator[tuple[Path, str, Rows]]:
     for protocol in (ACCURATE, LONGER):
         yield EXPERIMENTS, f"protocol {protocol.name}", short(protocol)
     yield EXPERIMENTS, "PyTorch", torch_reference.table()
-    yield EXPERIMENTS, "alias-free blocks", blocks.table()
+    yield EXPERIMENTS, "alias-free blocks", blocks.table("ResNet-20")
+    yield EXPERIMENTS, "gated XCiTs", blocks.table(XCIT)
     yield README, "fine-tuning", tuning.table()
     yield PACKAGED, "weights of the package", packaged_weights()
     for network in public_resnet.stored():

@@ -9,11 +9,11 @@ experiments/results/tuning/<way>.json. Existing results are skipped. `python -m 
 writes the table of README.md from them.
 """
 
-import functools
 import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,13 @@ from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.evaluator import Results, evaluate
 from aliasfree_jax.evaluation.report import Rows, circumstances
 from aliasfree_jax.evaluation.report.columns import percent
-from aliasfree_jax.files import write_json
 from aliasfree_jax.training.adopting import Pretrained
 from aliasfree_jax.training.loop import run as train
 from aliasfree_jax.training.progress import read_events
 from benchmarks.timing import machine
 from experiments.measuring import random_shifts
 from experiments.protocols import ACCURATE, configuration
-from experiments.stored import ROOT, Store, rounded
+from experiments.stored import ROOT, Store, perform_missing
 from experiments.worker import commit, training_seconds
 
 RESULTS = ROOT / "experiments" / "results" / "tuning"
@@ -83,10 +82,10 @@ def perform(way: str, data: str) -> dict[str, Any]:
     config, workdir, code = config_of(way, data), TRAININGS / way, commit()
     card, network, variables = load_pretrained(WEIGHTS)
     transformed = jax.jit(shift_invariant(network.apply, argnums=1, **WAYS[way][0]))
-    before = measured(functools.partial(transformed, variables), config)
+    before = measured(partial(transformed, variables), config)
     start = Pretrained(card, variables)
     summary = train(config, workdir, pretrained=start, accept_changes=("data.path",))
-    tuned = functools.partial(jax.jit(summary.module.apply), summary.variables)
+    tuned = partial(jax.jit(summary.module.apply), summary.variables)
     about = machine()
     return {
         "options": WAYS[way][0],
@@ -143,10 +142,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     refuse(arguments)
     logging.set_verbosity(logging.WARNING)  # Orbax logs a lot at level INFO
     for way in values.way:
-        if not path_of(way).exists():
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            write_json(path_of(way), rounded(perform(way, values.data)), indent=1)
-            print(f"wrote {path_of(way)}", flush=True)
+        perform_missing(path_of(way), partial(perform, way, values.data))
 
 
 if __name__ == "__main__":

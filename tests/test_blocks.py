@@ -1,4 +1,4 @@
-"""Candidates for the block of alias-free ResNets, and fine-tuning: networks, contexts and stored tables."""
+"""Candidates for blocks of alias-free networks, and fine-tuning: networks, contexts and stored tables."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from experiments.protocols import ACCURATE, configuration
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", blocks.CANDIDATES)
-def test_every_candidate_but_the_first_is_alias_free(key):
+def test_candidates_are_alias_free_unless_their_name_says_the_contrary(key):
     candidate = blocks.CANDIDATES[key]
     config = blocks.config_of(candidate, 0, "data")
     validate(config)
@@ -29,8 +29,8 @@ def test_every_candidate_but_the_first_is_alias_free(key):
             network.apply(variables, x, train=True, mutable=["batch_stats"])[0] for x in (images, moved)
         )
     change = jnp.abs(still - shifted).max() / jnp.abs(still).max()
-    # Rounding in float32; the ReLU of the circular network aliases.
-    assert change > 1e-3 if key == "circular" else change < 1e-4
+    # Rounding in float32. ReLU and GELU alias, GELU on a finer grid aliases least.
+    assert change > 4e-4 if "(not alias-free)" in candidate.name else change < 1e-4
 
 
 def test_coefficients_are_undecayed_in_their_context_only():
@@ -48,8 +48,8 @@ def test_the_candidates_see_no_test_image():
 
 
 def test_the_table_has_the_stored_results():
-    heading, *rows = blocks.table()
-    names = [candidate.name for candidate in blocks.CANDIDATES.values()]
+    heading, *rows = blocks.table("ResNet-20")
+    names = [candidate.name for candidate in blocks.CANDIDATES.values() if candidate.family == "ResNet-20"]
     assert sorted((row[0] for row in rows), key=names.index) == [row[0] for row in rows]
     assert all(len(row) == len(heading) for row in rows)
     means = {row[0]: float(row[3]) for row in rows}

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,10 +97,11 @@ def test_every_network_with_and_without_shifts_one_seed_after_the_other():
     names = [run.name for run in found]
     assert len(set(names)) == len(names) == 2 * len(rows())
     assert [run.seed for run in found] == sorted(run.seed for run in found)
-    for family, count in {"ResNet-18": 8, "ResNet-20": 8, "ConvNeXt": 4}.items():
-        for augmentation in ("none", "shifts"):
-            fitting = [r for r in rows() if (r.family, r.augmentation) == (family, augmentation)]
-            assert len(fitting) == count
+    # Not rolled: XCiTs other than the circular one.
+    counts = {"ResNet-18": (8, 8), "ResNet-20": (8, 8), "ConvNeXt": (4, 4), "XCiT": (5, 1)}
+    for family, wanted in counts.items():
+        ways = Counter(row.augmentation for row in rows() if row.family == family)
+        assert (ways["none"], ways["shifts"]) == wanted
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
