@@ -137,6 +137,9 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "data.corrupt": ("raise", ("raise", "skip")),
     # Number of processes that decode and augment images; 0: threads of the main process do.
     "data.workers": (0, COUNT),
+    # Uses of an image in an epoch, each with new random augmentation. An epoch keeps its length: it has
+    # 1 / repeats of the images (repeated augmentation).
+    "data.repeats": (1, POSITIVE_COUNT),
     # Use only this many training examples, spread evenly over the split; 0: all.
     "data.train_limit": (0, COUNT),
     # The same limit for evaluation examples.

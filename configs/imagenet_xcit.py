@@ -3,9 +3,9 @@
 python train.py --config=configs/imagenet_xcit.py --config.data.path=/data/imagenet
 python train.py --config=configs/imagenet_xcit.py:xcit_aft_nano_12_p16 --config.data.path=/data/imagenet
 
-The word after the colon names the network. Two parts of the original's recipe are missing: images are not
-repeated within an epoch, and the learning rate changes in every update instead of every epoch. An update uses
-512 images, as there for alias-free networks; the learning rate is 5e-4 for every 512 images.
+The word after the colon names the network. The learning rate changes in every update; in the original it
+changes in every epoch. An update uses 512 images, as there for alias-free networks; the learning rate is 5e-4
+for every 512 images.
 """
 
 from ml_collections import ConfigDict
@@ -19,6 +19,7 @@ def get_config(model: str = "xcit_afg_nano_12_p16") -> ConfigDict:
     config.model.options.drop_path_rate = 0.0 if "nano" in model else 0.05
 
     config.data.eval_crop_ratio = 1.0
+    config.data.repeats = 3
 
     config.train.batch_size = 512
     config.train.accumulation_steps = 4

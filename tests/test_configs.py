@@ -207,6 +207,7 @@ def test_the_papers_recipe_augments_as_the_paper_does():
     assert (data.rand_augment, data.erase_probability) == ("rand-m9-mstd0.5-inc1", 0.25)
     assert (mixing.mixup, mixing.cutmix, mixing.probability, mixing.switch) == (0.8, 1, 1, 0.5)
     assert mixing.group == 32
+    assert (load("imagenet_xcit").data.repeats, data.repeats) == (3, 1)
 
 
 def test_configs_load_by_path_from_any_directory(tmp_path):

@@ -109,6 +109,22 @@ class _EvalElement:
 
 
 @dataclass(frozen=True)
+class _Repeated:
+    """The indices of all epochs, each `repeats` times in a row. The end of an epoch's order is left out."""
+
+    order: grain.MapDataset
+    length: int  # of an epoch
+    repeats: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> int:
+        within = position % self.length
+        return int(self.order[position - within + within // self.repeats])
+
+
+@dataclass(frozen=True)
 class _Rows:
     """The elements of one process's part of every batch from `first_batch` on."""
 
@@ -233,6 +249,8 @@ def train_batches(
 ) -> BatchStream:
     """An endless stream of full training batches, in a new order every epoch.
 
+    With data.repeats = n, n consecutive examples are the same image (Hoffer et al. 2020, arXiv 1901.09335).
+
     Epochs follow each other without a gap: a batch may contain the end of one epoch and the start of the
     next.
 
@@ -265,9 +283,10 @@ def train_batches(
     order_seed, image_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
     how = _preprocessing(source, data)
     make = _TrainElement(source, how, backend, skip=data.corrupt == "skip")
-    elements = (
-        grain.MapDataset.range(len(source)).shuffle(order_seed).repeat().random_map(make, seed=image_seed)
-    )
+    order = grain.MapDataset.range(len(source)).shuffle(order_seed).repeat()
+    if data.repeats > 1:
+        order = grain.MapDataset.source(_Repeated(order, len(source), data.repeats))
+    elements = order.random_map(make, seed=image_seed)
     end = len(elements) // batch_size
     return _stream(_Rows(elements, batch_size, part, start_step, end), how, threads, data.workers)
 

@@ -83,6 +83,31 @@ def test_every_epoch_is_a_new_order_of_everything(data_config):
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_repeated_images_follow_each_other_in_different_views(random_views, workers):
+    random_views.repeats, random_views.workers = 3, workers
+    batches = take(gradients(9), random_views, 5)[0]
+    labels = np.concatenate([batch["label"] for batch in batches])
+    source_labels = np.arange(9) % 7
+    epochs = labels[:18].reshape(2, 3, 3)  # 3 of 9 images in an epoch, 3 times each
+    for epoch in epochs:
+        assert (epoch == epoch[:, :1]).all()
+        assert len(set(epoch[:, 0])) >= 2 and set(epoch[:, 0]) <= set(source_labels)
+    views = np.concatenate([batch["image"] for batch in batches]).reshape(20, -1)
+    assert len(np.unique(views, axis=0)) == 20
+    assert_same(take(gradients(9), random_views, 2, start_step=3)[0], batches[3:])
+
+
+def test_an_epoch_of_repeated_images_ends_with_an_incomplete_repetition(data_config):
+    batches = take(numbered(10), data_config(**GREY, repeats=4), 10)[0]
+    epochs = np.concatenate([batch["label"] for batch in batches]).reshape(4, 10)
+    for epoch in epochs:
+        first, second, third = epoch[:4], epoch[4:8], epoch[8:]
+        assert all(len(set(part)) == 1 for part in (first, second, third))
+        assert len(set(epoch)) == 3
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
 def test_one_example_can_fill_batches(data_config):
     assert take(numbered(1), data_config(**GREY), 2)[0][1]["label"].tolist() == [0] * 4
 
