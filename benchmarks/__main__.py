@@ -23,6 +23,7 @@ from absl import flags
 
 from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.config import PRECISIONS
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.files import local_path, write_json
 from benchmarks import input_pipeline, memory, networks, operations, precision, transformed
 from benchmarks.timing import machine
@@ -101,12 +102,22 @@ def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
-    """Measures sections, prints their results and stores them. Other sections keep their stored results."""
+    """Measures sections, prints their results and stores them. Other sections keep their stored results.
+
+    Raises:
+      ConfigError: A section of --only cannot run.
+    """
     refuse(arguments)
     described = machine()
     path = local_path(values.out) if values.out else file_of(described)
     stored = json.loads(path.read_text()) if path.exists() and not values.quick else {}
-    for name, measure in sections(values, described["backend"] != "cpu").items():
+    known = sections(values, described["backend"] != "cpu")
+    if values["only"].present and (unknown := [name for name in values.only if name not in known]):
+        raise ConfigError(
+            f"--only={unknown[0]} cannot run: --quick has no section of large networks, and the section input "
+            "needs the extra `fast`."
+        )
+    for name, measure in known.items():
         if name not in values.only:
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)

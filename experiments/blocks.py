@@ -132,6 +132,11 @@ CANDIDATES: Mapping[str, Candidate] = {
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),
     "xcit-scales71": _xcit("gates, initial scales 7 (inner) and 1", **_gates(7.0, 1.0)),
     "xcit-scales77": _xcit("gates, initial scales 7", **_gates(7.0, 7.0)),
+    "xcit-mlp77": _xcit(
+        "gates, initial scales 7 in the MLPs and 1 in the local interaction",
+        local_activation="up_gate",
+        **_gates(7.0, 7.0),
+    ),
     "xcit-pooled": _xcit("mean pooling instead of a class token", class_attention=None),
     "xcit-pooled77": _xcit(
         "mean pooling, gates with initial scales 7", class_attention=None, **_gates(7.0, 7.0)
