@@ -40,6 +40,12 @@ def test_a_precision_that_does_not_exist_is_refused_before_anything_runs(capsys)
     assert "=float16" in (said := capsys.readouterr().err) and "bfloat16" in said
 
 
+def test_a_section_that_cannot_run_is_refused_before_anything_runs(capsys):
+    assert program(define, main, "")(["--quick", "--only=operations", "--only=xcit"]) == 2
+    out, err = capsys.readouterr()
+    assert "--only=xcit cannot run: --quick has no section of large networks" in err and not out
+
+
 def test_a_worker_that_fails_ends_the_measurement():
     task = networks.tasks(1, 32, "minute", "float32", True, False)[0]
     with pytest.raises(RuntimeError, match="a worker ended with status 1"):
