@@ -114,8 +114,8 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     known = sections(values, described["backend"] != "cpu")
     if values["only"].present and (unknown := [name for name in values.only if name not in known]):
         raise ConfigError(
-            f"--only={unknown[0]} cannot run: --quick has no section of large networks, and the section input "
-            "needs the extra `fast`."
+            f"--only={unknown[0]} cannot run: --quick has no section of large networks, and the section "
+            "input needs the extra `fast`."
         )
     for name, measure in known.items():
         if name not in values.only:

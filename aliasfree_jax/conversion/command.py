@@ -2,9 +2,12 @@
 
 python -m aliasfree_jax convert convnext_tiny_afc.pth converted/convnext_afc_tiny
 python -m aliasfree_jax convert --to=antialiased-cnns runs/resnet50_lpf4 weights.safetensors
+python -m aliasfree_jax convert --half runs/mine rounded/mine
 
 The input is a file of torch.save or a .safetensors file. The network is recognised from the file. --model and
 --options override that. Nothing in the file is executed. PyTorch is not needed.
+
+--half rounds the parameters to half precision. They keep their dtype, and `publish` writes half the bytes.
 
 With --to, the output file has the keys of that code base, and its programs load the file strictly. The ending
 chooses the format: .safetensors, .pth (the state dict) or .pth.tar (an entry "state_dict", like
@@ -16,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 
-from aliasfree_jax.checkpoint import save_model
+from aliasfree_jax.checkpoint import PyTree, save_model
 from aliasfree_jax.conversion.code_bases import SOURCES
 from aliasfree_jax.conversion.pretrained import load_pretrained
 from aliasfree_jax.conversion.to_files import write_original
@@ -27,7 +31,7 @@ from aliasfree_jax.data.views import described
 from aliasfree_jax.errors import ConfigError, ConversionError
 from aliasfree_jax.files import local_path
 
-FOR_FILES = ("source", "model", "options", "key", "image_size")
+FOR_FILES = ("source", "model", "options", "key", "image_size", "half")
 # Configurations whose data settings fit a task. For classifiers, the image size decides.
 CONFIGS = {"segmentation": "deeplab_voc", "regression": "unet_denoise"}
 
@@ -44,6 +48,25 @@ def _options(text: str | None) -> dict[str, Any] | None:
     return options
 
 
+def halved(params: PyTree) -> PyTree:
+    """Returns parameters rounded to float16, in their own dtype.
+
+    Raises:
+      ConversionError: float16 cannot hold a value.
+    """
+
+    def rounded(value: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            found = np.asarray(value).astype(np.float16).astype(value.dtype)
+        if not np.isfinite(found).all():
+            raise ConversionError(
+                f"--half: a parameter has the size {np.abs(value).max():.3g}. float16 holds at most 65504."
+            )
+        return found
+
+    return jax.tree.map(rounded, params)
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     for name, text in {
@@ -54,6 +77,7 @@ def define(values: flags.FlagValues) -> None:
         "key": "entry of a training checkpoint, e.g. model (default: averaged weights, if any)",
     }.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_bool("half", False, "round the parameters to half precision", flag_values=values)
     flags.DEFINE_integer(
         "image_size",
         None,
@@ -63,7 +87,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def _to_original(values: flags.FlagValues, run: Path, output: Path) -> None:
-    given = [name for name in FOR_FILES if values[name].value is not None]
+    given = [name for name in FOR_FILES if values[name].present]
     if given:
         raise ConversionError(
             f"--{given[0]} cannot be used with --to: the run states its network. Remove the flag."
@@ -96,6 +120,8 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         )
     except UndecidedError as error:
         raise error.for_conversion() from error
+    if values.half:
+        variables = {**variables, "params": halved(variables["params"])}
     written = save_model(output, card, variables)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"{card.origin}: {card.model} {json.dumps(card.options)}")

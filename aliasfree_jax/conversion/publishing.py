@@ -1,6 +1,7 @@
 """Writes a network as a directory for a model hub, and reads it back with the same bits.
 
-    model.safetensors         the variables under their paths here, e.g. "params/stem/kernel"
+    model.safetensors         the variables under their paths here, e.g. "params/stem/kernel"; in half
+                              precision where that keeps every value
     config.json               the network: the fields of its `ModelCard` that do not concern images
     preprocessor_config.json  how its images are prepared: the other fields
     README.md                 the page for people
@@ -84,13 +85,22 @@ def publish(run: str | Path, directory: str | Path, licence: str = "") -> Path:
         )
     card, module, variables = load_model(checkpoint)
     results = stored_results(checkpoint, card, variables)
-    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(variables).items()}
+    arrays = {name: _shortened(np.asarray(leaf)) for name, leaf in named_leaves(variables).items()}
     with whole_directory(target) as new:
         write_whole(new / WEIGHTS, safetensors_file(arrays))
         write_json(new / NETWORK, _network_fields(card))
         write_json(new / IMAGES, {field: getattr(card, field) for field in OF_IMAGES})
         write_whole(new / PAGE, readme(target.name, card, module, variables, results, licence))
     return target
+
+
+def _shortened(array: np.ndarray) -> np.ndarray:
+    """The array in float16 if that is shorter and keeps every value."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    with np.errstate(over="ignore"):
+        short = array.astype(np.float16)
+    return short if np.array_equal(short.astype(array.dtype), array) else array
 
 
 def _network_fields(card: ModelCard) -> dict[str, Any]:
@@ -149,8 +159,7 @@ def read_published(directory: str | Path) -> tuple[ModelCard, nn.Module, PyTree]
             f"{directory / WEIGHTS} does not fit the network in {NETWORK}. Compared with that network:\n"
             f"{faults}\nDownload both files again, from the same revision."
         )
-    names = named_leaves(abstract)
-    leaves = [jnp.asarray(tensors[name]) for name in names]
+    leaves = [jnp.asarray(tensors[name], leaf.dtype) for name, leaf in named_leaves(abstract).items()]
     return card, module, jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
 

@@ -151,6 +151,37 @@ def test_a_published_network_is_the_same_bit_for_bit(card, tmp_path):
     assert kinds == {np.dtype(ml_dtypes.bfloat16).name if "param_dtype" in card.options else "float32"}
 
 
+def test_rounded_parameters_take_half_the_bytes(model, tmp_path):
+    rounded, directory = tmp_path / "rounded", tmp_path / "published"
+    assert main(["convert", "--half", str(model), str(rounded)]) == 0
+    _, _, before = load_model(model)
+    card, _, variables = load_model(rounded)
+    for name, leaf in named_leaves(variables["params"]).items():
+        assert leaf.dtype == np.float32
+        # float16 has 11 significant bits.
+        np.testing.assert_allclose(leaf, named_leaves(before["params"])[name], rtol=2.0**-11)
+    assert weights_sha256(variables["batch_stats"]) == weights_sha256(before["batch_stats"])
+    with pytest.raises(DataError, match="there are no stored results for the weights"):
+        publish(rounded, directory)  # those of the unrounded weights are not theirs
+    write_json(rounded.with_name("rounded.eval.json"), of(card, variables))
+    publish(rounded, directory)
+    assert weights_sha256(read_published(directory)[2]) == weights_sha256(variables)
+    stored = load_file(directory / "model.safetensors")
+    kinds = {name.partition("/")[0]: set() for name in stored}
+    for name, array in stored.items():
+        kinds[name.partition("/")[0]].add(array.dtype.name)
+    assert kinds == {"params": {"float16"}, "batch_stats": {"float32"}}
+
+
+def test_parameters_that_half_precision_cannot_hold_are_refused(tmp_path, capsys):
+    variables = variables_of()
+    variables["params"]["head"]["bias"][0] = 1e5
+    model = save_model(tmp_path / "large", CARD, variables)
+    assert main(["convert", "--half", str(model), str(tmp_path / "rounded")]) == 2
+    assert "a parameter has the size 1e+05. float16 holds at most 65504" in capsys.readouterr().err
+    assert not (tmp_path / "rounded").exists()
+
+
 def test_a_hub_gives_the_same_bits_back(published, tmp_path):
     files = {path.name: path.read_bytes() for path in published.iterdir()}
     with serving({"me/pets": {"main": files}}) as endpoint, hub_at(endpoint, tmp_path / "home"):
