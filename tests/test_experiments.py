@@ -137,9 +137,10 @@ def test_the_longer_protocol_is_the_reduced_one_but_for_its_length():
         return config
 
     names = [run.row.name for run in LONGER.runs()]
-    # Shifted images matter only for networks that are not invariant.
-    assert names == [f"convnext-{key}-none" for key in ("circular", "aps1", "afc", "afg")] + [
-        "convnext-circular-shifts"
+    assert names == [
+        *(f"convnext-{key}-none" for key in ("circular", "aps1", "afc", "afg")),
+        *(f"xcit-{key}-none" for key in ("plain", "circular", "aps1", "aft", "afg")),
+        *(f"{family}-circular-shifts" for family in ("convnext", "xcit")),
     ]
     for run in LONGER.runs():
         assert recipe(LONGER, run) == recipe(REDUCED, run)
