@@ -1,11 +1,14 @@
-"""Compares blocks of alias-free ResNets and XCiTs on validation images, in the reduced protocol.
+"""Compares blocks of alias-free ResNets and XCiTs on validation images.
 
 python -m experiments.blocks --data=CIFAR.tar.xz             two seeds of every candidate, 5 minutes each
 python -m experiments.blocks --data=CIFAR.tar.xz --seeds=1   one seed: start one command per core
 
-The validation images are 5,000 training images of CIFAR-10 that no candidate is trained on. The test images
-are not used. Results are written to experiments/results/blocks/<candidate>-<seed>.json. Existing results are
-skipped. `python -m experiments --page` writes the table of docs/experiments.md from them.
+The candidates are trained as in the reduced protocol, or, for networks of full depth, as in the accurate
+protocol for 1.5 epochs of 20,000 images. The validation images are 5,000 training images of CIFAR-10 that no
+candidate is trained on. The test images are not used.
+
+Results are written to experiments/results/blocks/<candidate>-<seed>.json. Existing results are skipped.
+`python -m experiments --page` writes the tables of docs/experiments.md from them.
 """
 
 import json
@@ -44,14 +47,16 @@ from aliasfree_jax.training.progress import read_events
 from benchmarks.timing import machine
 from experiments.matrix import VARIANTS, XCIT, Row, Run
 from experiments.measuring import parameter_count
-from experiments.protocols import REDUCED, configuration
+from experiments.protocols import ACCURATE, REDUCED, Protocol, configuration
 from experiments.stored import ROOT, perform_missing
 from experiments.worker import commit, training_seconds
 
 RESULTS = ROOT / "experiments" / "results" / "blocks"
 TRAININGS = ROOT / "runs" / "blocks"
 SEEDS = (0, 1)
-IMAGES, HELD_OUT = 10_000, 0.5  # half of these training images are the validation images
+HELD_OUT = 5000  # validation images
+IMAGES = {"reduced": 10_000, "accurate": 25_000}  # training images with the validation images, by protocol
+EPOCHS, WARMUP = 1.5, 0.3  # in the accurate protocol
 
 
 class NormedUpPolynomial(Layer):
@@ -93,6 +98,8 @@ class Candidate:
       options: Options of the network.
       context: Context of the training.
       family: Family of the network.
+      protocol: The protocol of the training.
+      optimizer: Fields of `config.optimizer` that it changes.
     """
 
     name: str
@@ -100,10 +107,20 @@ class Candidate:
     options: Mapping[str, Any] = field(default_factory=dict)
     context: Callable[[], AbstractContextManager[None]] = nullcontext
     family: str = "ResNet-20"
+    protocol: Protocol = REDUCED
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _branch(activation: Any) -> dict[str, Any]:
     return {"branch_activation": activation}
+
+
+def _full(
+    name: str, variant: str = "afc", optimizer: Mapping[str, Any] | None = None, **options: Any
+) -> Candidate:
+    """A ResNet-20 of full depth. Alias-free ones have standardised kernels."""
+    options = {"conv": "standardised", **options} if variant == "afc" else options
+    return Candidate(name, variant, options, protocol=ACCURATE, optimizer=optimizer or {})
 
 
 def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
@@ -116,6 +133,7 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
     return {"activation": {"name": "up_gate", **scales}}
 
 
+_ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -127,6 +145,11 @@ CANDIDATES: Mapping[str, Candidate] = {
     "standardised": Candidate("weight standardisation", options={"conv": "standardised"}),
     "undecayed": Candidate("no weight decay on coefficients", context=undecayed_coefficients),
     "small": Candidate("a third of the initial quadratic term", options={"activation": _SMALL}),
+    "full-circular": _full("circular, ReLU (not alias-free)", "circular"),
+    "full-batch": _full("batch norm"),
+    "full-batch-adamw": _full("batch norm, AdamW", optimizer=_ADAMW),
+    "full-spatial": _full("alias-free layer norm", norm="spatial"),
+    "full-spatial-adamw": _full("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),
@@ -145,11 +168,17 @@ CANDIDATES: Mapping[str, Candidate] = {
 
 
 def config_of(candidate: Candidate, seed: int, data: str) -> ConfigDict:
-    """The configuration of a candidate: the reduced protocol, evaluated on held-out training images."""
+    """The configuration of a candidate: its protocol, evaluated on held-out training images."""
     variant = next(v for v in VARIANTS[candidate.family] if v.key == candidate.variant)
-    config = configuration(REDUCED, Run(Row(candidate.family, variant, "none"), seed), data)
+    protocol, full = candidate.protocol, candidate.protocol is ACCURATE
+    row = Row(candidate.family, variant, "crops" if full else "none")
+    config = configuration(protocol, Run(row, seed), data)
     config.model.options.update(candidate.options)
-    config.data.train_limit, config.data.validation = IMAGES, HELD_OUT
+    config.optimizer.update(candidate.optimizer)
+    images = IMAGES[protocol.name]
+    config.data.train_limit, config.data.validation = images, HELD_OUT / images
+    if full:
+        config.train.total_epochs, config.optimizer.warmup_epochs = EPOCHS, WARMUP
     return config
 
 
@@ -176,20 +205,22 @@ def path_of(key: str, seed: int) -> Path:
     return RESULTS / f"{key}-{seed}.json"
 
 
-def table(family: str) -> Rows:
-    """The stored results of a family: the accuracy for every seed, and the mean.
+def table(family: str, protocol: Protocol = REDUCED) -> Rows:
+    """The stored results of a family and protocol: the accuracy for every seed, and the mean.
 
     Raises:
       DataError: There are no results.
     """
     rows = list[list[str]]()
-    for key in (key for key, candidate in CANDIDATES.items() if candidate.family == family):
+    for key, candidate in CANDIDATES.items():
+        if (candidate.family, candidate.protocol) != (family, protocol):
+            continue
         paths = [path for seed in SEEDS if (path := path_of(key, seed)).exists()]
         if runs := [json.loads(path.read_text()) for path in paths]:
             shares = [run["accuracy"] for run in runs]
             texts = ", ".join(percent(share).rstrip("%") for share in shares)
             count, average = f"{runs[0]['parameters']:,}", f"{100 * fmean(shares):.1f}"
-            rows.append([CANDIDATES[key].name, count, texts, average])
+            rows.append([candidate.name, count, texts, average])
     if not rows:
         raise DataError(f"{RESULTS} has no results. Run python -m experiments.blocks.")
     return [["block", "parameters", "accuracy of each seed, %", "mean"], *rows]

@@ -10,7 +10,7 @@ from aliasfree_jax.ops.resample import remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
 from aliasfree_jax.training import optimizer
 from experiments import blocks, tuning
-from experiments.protocols import ACCURATE, configuration
+from experiments.protocols import ACCURATE, REDUCED, configuration
 
 
 @pytest.mark.slow
@@ -43,13 +43,15 @@ def test_coefficients_are_undecayed_in_their_context_only():
 
 
 def test_the_candidates_see_no_test_image():
-    config = blocks.config_of(blocks.CANDIDATES["sum"], 0, "data")
-    assert config.data.validation * config.data.train_limit == 5000
+    for key in ("sum", "full-batch", "xcit-afg"):
+        config = blocks.config_of(blocks.CANDIDATES[key], 0, "data")
+        assert config.data.validation * config.data.train_limit == 5000
 
 
 def test_the_table_has_the_stored_results():
     heading, *rows = blocks.table("ResNet-20")
-    names = [candidate.name for candidate in blocks.CANDIDATES.values() if candidate.family == "ResNet-20"]
+    of_family = [c for c in blocks.CANDIDATES.values() if (c.family, c.protocol) == ("ResNet-20", REDUCED)]
+    names = [candidate.name for candidate in of_family]
     assert sorted((row[0] for row in rows), key=names.index) == [row[0] for row in rows]
     assert all(len(row) == len(heading) for row in rows)
     means = {row[0]: float(row[3]) for row in rows}
