@@ -48,7 +48,7 @@ from benchmarks.timing import machine
 from experiments.matrix import VARIANTS, XCIT, Row, Run
 from experiments.measuring import parameter_count
 from experiments.protocols import ACCURATE, REDUCED, Protocol, configuration
-from experiments.stored import ROOT, perform_missing
+from experiments.stored import ROOT, write_missing
 from experiments.worker import commit, training_seconds
 
 RESULTS = ROOT / "experiments" / "results" / "blocks"
@@ -147,7 +147,6 @@ CANDIDATES: Mapping[str, Candidate] = {
     "small": Candidate("a third of the initial quadratic term", options={"activation": _SMALL}),
     "full-circular": _full("circular, ReLU (not alias-free)", "circular"),
     "full-batch": _full("batch norm"),
-    "full-batch-adamw": _full("batch norm, AdamW", optimizer=_ADAMW),
     "full-spatial": _full("alias-free layer norm", norm="spatial"),
     "full-spatial-adamw": _full("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
@@ -239,7 +238,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs a lot at level INFO
     for seed in map(int, values.seeds or SEEDS):
         for key in values.only or CANDIDATES:
-            perform_missing(path_of(key, seed), partial(perform, key, seed, values.data))
+            write_missing(path_of(key, seed), partial(perform, key, seed, values.data))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
 from benchmarks.timing import machine
-from experiments.stored import ROOT, perform_missing
+from experiments.stored import ROOT, write_missing
 
 RESULTS = ROOT / "experiments" / "results" / "dense"
 TRAININGS = ROOT / "runs" / "dense"
@@ -177,7 +177,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     for seed in map(int, values.seeds or how.seeds):
         for variant in values.only or how.variants:
             todo = partial(perform, values.task, variant, seed, values.data)
-            perform_missing(path_of(values.task, variant, seed), todo)
+            write_missing(path_of(values.task, variant, seed), todo)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def rounded(value: Any) -> Any:
     return value if short == 1 else short
 
 
-def perform_missing(path: Path, perform: Callable[[], Mapping[str, Any]]) -> None:
+def write_missing(path: Path, perform: Callable[[], Mapping[str, Any]]) -> None:
     """Writes the result of `perform`, rounded, to a JSON file, unless the file exists."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

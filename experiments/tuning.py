@@ -39,7 +39,7 @@ from aliasfree_jax.training.progress import read_events
 from benchmarks.timing import machine
 from experiments.measuring import random_shifts
 from experiments.protocols import ACCURATE, configuration
-from experiments.stored import ROOT, Store, perform_missing
+from experiments.stored import ROOT, Store, write_missing
 from experiments.worker import commit, training_seconds
 
 RESULTS = ROOT / "experiments" / "results" / "tuning"
@@ -142,7 +142,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     refuse(arguments)
     logging.set_verbosity(logging.WARNING)  # Orbax logs a lot at level INFO
     for way in values.way:
-        perform_missing(path_of(way), partial(perform, way, values.data))
+        write_missing(path_of(way), partial(perform, way, values.data))
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ def test_candidates_are_alias_free_unless_their_name_says_the_contrary(key):
             network.apply(variables, x, train=True, mutable=["batch_stats"])[0] for x in (images, moved)
         )
     change = jnp.abs(still - shifted).max() / jnp.abs(still).max()
-    # Rounding in float32. ReLU and GELU alias, GELU on a finer grid aliases least.
-    assert change > 4e-4 if "(not alias-free)" in candidate.name else change < 1e-4
+    # Rounding in float32; ReLU and GELU alias.
+    assert change > 1e-3 if "(not alias-free)" in candidate.name else change < 1e-4
 
 
 def test_coefficients_are_undecayed_in_their_context_only():
