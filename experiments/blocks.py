@@ -134,6 +134,7 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 
 
 _ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
+_SPATIAL = {"optimizer": _ADAMW, "norm": "spatial", "zero_init_residual": True}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -146,9 +147,18 @@ CANDIDATES: Mapping[str, Candidate] = {
     "undecayed": Candidate("no weight decay on coefficients", context=undecayed_coefficients),
     "small": Candidate("a third of the initial quadratic term", options={"activation": _SMALL}),
     "full-circular": _full("circular, ReLU (not alias-free)", "circular"),
+    "full-circular-adamw": _full("circular, ReLU, AdamW (not alias-free)", "circular", _ADAMW),
     "full-batch": _full("batch norm"),
     "full-spatial": _full("alias-free layer norm", norm="spatial"),
     "full-spatial-adamw": _full("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
+    "full-zero": _full("alias-free layer norm, AdamW, branches start at 0", **_SPATIAL),
+    "full-zero-gate": _full("these, and gates", activation="up_self_gate", **_SPATIAL),
+    "full-zero-branch": _full(
+        "these, and gates also at the end of the branch",
+        activation="up_self_gate",
+        branch_activation="up_self_gate",
+        **_SPATIAL,
+    ),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),
