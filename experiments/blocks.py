@@ -134,7 +134,7 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 
 
 _ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
-_SPATIAL = {"optimizer": _ADAMW, "norm": "spatial", "zero_init_residual": True}
+_SPATIAL: Mapping[str, Any] = {"optimizer": _ADAMW, "norm": "spatial", "zero_init_residual": True}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
