@@ -39,7 +39,7 @@ PRECISIONS: dict[str, dict[str, str]] = {
     "tf32": {"precision": "high"},
     "bfloat16": {"dtype": "bfloat16", "precision": "default"},
 }
-CROPS = ("none", "padded", "random", "random_resized", "random_scaled")
+CROPS = ("none", "padded", "reflected", "random", "random_resized", "random_scaled")
 IMAGE_BACKENDS = ("pillow", "fast")
 INTERPOLATIONS = ("bicubic", "bilinear")
 EVAL_VIEWS = ("auto", "crop", "warp")
@@ -99,9 +99,10 @@ FIELDS: dict[str, tuple[Any, Legal]] = {
     "data.mean": ((0.485, 0.456, 0.406), Several(NUMBER, fewest=1)),
     # Standard deviation per channel of images in [0, 1]: the normalisation divides by it.
     "data.std": ((0.229, 0.224, 0.225), Several(POSITIVE, fewest=1)),
-    # Crop of training images. padded: pad with zeros, then crop at a random place.
+    # Crop of training images. padded: pad with zeros, then crop at a random place. reflected: pad with the
+    # image's reflection instead.
     "data.crop": ("none", CROPS),
-    # Width of the padding in pixels, for crop = padded.
+    # Width of the padding in pixels, for crop = padded or reflected.
     "data.crop_padding": (4, COUNT),
     # Smallest and largest share of the image's area, for crop = random_resized.
     "data.crop_scale": ((0.08, 1.0), Several(PART, fewest=2, longest=2, ascending=True)),

@@ -15,7 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -99,6 +99,7 @@ class Candidate:
       context: Context of the training.
       family: Family of the network.
       protocol: The protocol of the training.
+      augmentation: What moves the training images.
       optimizer: Fields of `config.optimizer` that it changes.
     """
 
@@ -108,6 +109,7 @@ class Candidate:
     context: Callable[[], AbstractContextManager[None]] = nullcontext
     family: str = "ResNet-20"
     protocol: Protocol = REDUCED
+    augmentation: str = "none"
     optimizer: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -120,7 +122,13 @@ def _full(
 ) -> Candidate:
     """A ResNet-20 of full depth. Alias-free ones have standardised kernels."""
     options = {"conv": "standardised", **options} if variant == "afc" else options
-    return Candidate(name, variant, options, protocol=ACCURATE, optimizer=optimizer or {})
+    return Candidate(
+        name, variant, options, protocol=ACCURATE, augmentation="crops", optimizer=optimizer or {}
+    )
+
+
+def _reflected(*args: Any, **kwargs: Any) -> Candidate:
+    return replace(_full(*args, **kwargs), augmentation="reflected")
 
 
 def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
@@ -134,7 +142,6 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 
 
 _ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
-_SPATIAL: Mapping[str, Any] = {"optimizer": _ADAMW, "norm": "spatial", "zero_init_residual": True}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -147,18 +154,13 @@ CANDIDATES: Mapping[str, Candidate] = {
     "undecayed": Candidate("no weight decay on coefficients", context=undecayed_coefficients),
     "small": Candidate("a third of the initial quadratic term", options={"activation": _SMALL}),
     "full-circular": _full("circular, ReLU (not alias-free)", "circular"),
-    "full-circular-adamw": _full("circular, ReLU, AdamW (not alias-free)", "circular", _ADAMW),
     "full-batch": _full("batch norm"),
     "full-spatial": _full("alias-free layer norm", norm="spatial"),
     "full-spatial-adamw": _full("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
-    "full-zero": _full("alias-free layer norm, AdamW, branches start at 0", **_SPATIAL),
-    "full-zero-gate": _full("these, and gates", activation="up_self_gate", **_SPATIAL),
-    "full-zero-branch": _full(
-        "these, and gates also at the end of the branch",
-        activation="up_self_gate",
-        branch_activation="up_self_gate",
-        **_SPATIAL,
-    ),
+    "reflected-circular": _reflected("circular, ReLU (not alias-free)", "circular"),
+    "reflected-batch": _reflected("batch norm"),
+    "reflected-spatial": _reflected("alias-free layer norm", norm="spatial"),
+    "reflected-spatial-adamw": _reflected("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),
@@ -179,14 +181,14 @@ CANDIDATES: Mapping[str, Candidate] = {
 def config_of(candidate: Candidate, seed: int, data: str) -> ConfigDict:
     """The configuration of a candidate: its protocol, evaluated on held-out training images."""
     variant = next(v for v in VARIANTS[candidate.family] if v.key == candidate.variant)
-    protocol, full = candidate.protocol, candidate.protocol is ACCURATE
-    row = Row(candidate.family, variant, "crops" if full else "none")
+    protocol = candidate.protocol
+    row = Row(candidate.family, variant, candidate.augmentation)
     config = configuration(protocol, Run(row, seed), data)
     config.model.options.update(candidate.options)
     config.optimizer.update(candidate.optimizer)
     images = IMAGES[protocol.name]
     config.data.train_limit, config.data.validation = images, HELD_OUT / images
-    if full:
+    if protocol is ACCURATE:
         config.train.total_epochs, config.optimizer.warmup_epochs = EPOCHS, WARMUP
     return config
 

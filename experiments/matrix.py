@@ -18,6 +18,7 @@ AUGMENTATIONS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "shifts": {"circular_shift": 16},
     "crops": {"crop": "padded"},
+    "reflected": {"crop": "reflected"},
 }
 
 # The circular shifts to which a network is invariant by construction.

@@ -20,6 +20,7 @@ from aliasfree_jax.data.crops import (
     random_scaled_crop,
     random_view,
     rectangles,
+    reflected_crop,
 )
 from aliasfree_jax.data.decode import Resize, resize
 from aliasfree_jax.data.masks import resize_nearest
@@ -179,6 +180,9 @@ CROPPED: dict[str, Callable[[np.ndarray, np.random.Generator, Preprocessing, Sur
     "none": lambda image, rng, how, on: evaluated(image, how, on.resize),
     "padded": lambda image, rng, how, on: padded_crop(
         evaluated(image, how, on.resize), rng, how.crop_padding, on.ignored or 0
+    ),
+    "reflected": lambda image, rng, how, on: reflected_crop(
+        evaluated(image, how, on.resize), rng, how.crop_padding
     ),
     "random": lambda image, rng, how, on: random_view(
         image, rng, how.image_size, how.eval_crop_ratio, on.resize

@@ -84,6 +84,16 @@ def padded_crop(image: np.ndarray, rng: np.random.Generator, padding: int, outsi
     return _window(image, top, left, (image.shape[0], image.shape[1]), outside)
 
 
+def reflected_crop(image: np.ndarray, rng: np.random.Generator, padding: int) -> np.ndarray:
+    """Pads all sides of `image` by its reflection (without its border), then crops randomly to its size.
+
+    Source: Zagoruyko & Komodakis 2016 (arXiv 1605.07146), section 3.
+    """
+    top, left = rng.integers(2 * padding + 1, size=2)
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)), "reflect")
+    return padded[top : top + image.shape[0], left : left + image.shape[1]]
+
+
 def random_scaled_crop(
     image: np.ndarray,
     rng: np.random.Generator,
