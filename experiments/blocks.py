@@ -142,6 +142,7 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 
 
 _ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
+_GATES: Mapping[str, Any] = {"optimizer": _ADAMW, "norm": "spatial", **_gates(7.0, 7.0)}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -161,6 +162,9 @@ CANDIDATES: Mapping[str, Candidate] = {
     "reflected-batch": _reflected("batch norm"),
     "reflected-spatial": _reflected("alias-free layer norm", norm="spatial"),
     "reflected-spatial-adamw": _reflected("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
+    "reflected-gate": _reflected("gates, initial scales 7", **_GATES),
+    "reflected-gate-zero": _reflected("the same, branches start at 0", **_GATES, zero_init_residual=True),
+    "reflected-gate-plain": _reflected("gates without standardised kernels", **{**_GATES, "conv": "plain"}),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),

@@ -39,13 +39,13 @@ def mlp_costs(
     }
 
 
-def hidden_width(channels: int, activation: ModuleFactory, ratio: float = 4.0) -> int:
+def hidden_width(channels: int, activation: ModuleFactory, ratio: float = 4.0, multiple: int = 8) -> int:
     """Hidden channels of an MLP with 2 ratio C^2 weights: ratio C, or 2/3 of that for gated activations.
 
-    The result is rounded to a multiple of 8 if it is not an integer.
+    The result is rounded to a multiple of `multiple` if it is not an integer.
     """
     width = 2 * ratio * channels / (3 if is_gated(activation) else 2)
-    return round(width) if width == round(width) else 8 * max(1, round(width / 8))
+    return round(width) if width == round(width) else multiple * max(1, round(width / multiple))
 
 
 class Mlp(Layer):

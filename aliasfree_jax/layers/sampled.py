@@ -267,7 +267,8 @@ class NormedStem(Layer):
 
     def activated(self, x: jax.Array, size: int, stride: int, train: bool) -> jax.Array:
         """Convolution, norm and activation. Call it in the module's compact method."""
-        conv = conv_before_norm(self, self.width, size, stride, conv=self.conv)
+        width = self.width * expansion(self.activation)
+        conv = conv_before_norm(self, width, size, stride, conv=self.conv)
         return normed_and_activated(self, conv(x), train)
 
 
@@ -328,7 +329,8 @@ class DeepStem(ImageStem):
         """See `ImageStem.convolved`. The first convolution has the stride."""
         for number, width in enumerate(self.hidden_widths, 1):
             strides = stride if number == 1 else 1
-            x = conv_before_norm(self, width, 3, strides, name=f"conv{number}", conv=self.conv)(x)
+            features = width * expansion(self.activation)
+            x = conv_before_norm(self, features, 3, strides, name=f"conv{number}", conv=self.conv)(x)
             x = normed_and_activated(self, x, train, number=number)
         return self.activated(x, 3, 1 if self.hidden_widths else stride, train)
 

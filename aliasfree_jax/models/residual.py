@@ -7,8 +7,10 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.errors import ShapeError
+from aliasfree_jax.layers.activation import expansion
 from aliasfree_jax.layers.block import conv_before_norm
 from aliasfree_jax.layers.layer import Layer, ModuleFactory
+from aliasfree_jax.layers.mlp import hidden_width
 from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Subsample, Temperature
 from aliasfree_jax.ops.padding import Padding
 
@@ -23,7 +25,7 @@ class ResidualBlock(Layer):
     A block of stride 2 samples its map before its first convolution, or before or after its last one. The
     shortcut samples its input at the same phase. With `Subsample` before the last convolution, the
     preceding convolution has the stride, as in torchvision. This is the same function at a quarter of the
-    cost.
+    cost. With a gate the branch has 2/3 of the channels after each gate, so about as many weights.
 
     Attributes:
       dilations: dilations of the convolutions before and after the place of the sampler.
@@ -103,14 +105,17 @@ class ResidualBlock(Layer):
         """
         first, second = (self.dilations[number >= position] for number in range(2))
         conv = functools.partial(conv_before_norm, self, conv=self.conv)
+        expanded = expansion(self.activation)
         if self.kind == "basic":
+            hidden = expanded * hidden_width(self.width, self.activation, 1.0)
             return [
-                conv(self.width, 3, stride, name="conv1", dilation=first),
+                conv(hidden, 3, stride, name="conv1", dilation=first),
                 conv(self.width, 3, name="conv2", dilation=second),
             ]
         width = self.width * self.group_width // 64 * self.groups
+        hidden = expanded * hidden_width(width, self.activation, 1.0, max(8, self.groups))
         return [
-            conv(width, 1, name="conv1"),
-            conv(width, 3, stride, name="conv2", groups=self.groups, dilation=second),
+            conv(hidden, 1, name="conv1"),
+            conv(hidden, 3, stride, name="conv2", groups=self.groups, dilation=second),
             conv(self.width * EXPANSION["bottleneck"], 1, name="conv3"),
         ]

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.activation import Identity, Relu
+from aliasfree_jax.layers.activation import Identity, Relu, is_gated
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
@@ -237,6 +237,13 @@ def _pool_only(options: dict[str, Any], strided: bool) -> dict[str, Any]:
 
 
 def _check(network: ResNet, options: Options) -> None:
+    for name in ("branch_activation", "sum_activation"):
+        activation = getattr(network, name) or network.activation
+        if is_gated(activation):
+            raise ConfigError(
+                f"{name} must keep the number of channels, but this network's would halve it ({activation}): "
+                f"set {name}='identity', or choose another activation, such as 'up_self_gate'."
+            )
     if network.output_stride not in (None, *network.full_strides):
         raise ConfigError(
             f"output_stride must be one of the strides of this network's stages, "
@@ -250,5 +257,6 @@ def _check(network: ResNet, options: Options) -> None:
 
 
 _ALIASES = {"pool_only": _pool_only}
-RESNETS = Family(ResNet, SIZES, VARIANTS, aliases=_ALIASES, checked=_check)
-CIFAR_RESNETS = Family(ResNet, CIFAR_SIZES, CIFAR_VARIANTS, aliases=_ALIASES, checked=_check)
+_SHARED: Any = {"aliases": _ALIASES, "gated": True, "checked": _check}
+RESNETS = Family(ResNet, SIZES, VARIANTS, **_SHARED)
+CIFAR_RESNETS = Family(ResNet, CIFAR_SIZES, CIFAR_VARIANTS, **_SHARED)
