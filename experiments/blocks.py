@@ -162,9 +162,11 @@ CANDIDATES: Mapping[str, Candidate] = {
     "reflected-batch": _reflected("batch norm"),
     "reflected-spatial": _reflected("alias-free layer norm", norm="spatial"),
     "reflected-spatial-adamw": _reflected("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
-    "reflected-gate": _reflected("gates, initial scales 7", **_GATES),
-    "reflected-gate-zero": _reflected("the same, branches start at 0", **_GATES, zero_init_residual=True),
-    "reflected-gate-plain": _reflected("gates without standardised kernels", **{**_GATES, "conv": "plain"}),
+    "reflected-gate": _reflected("gates, AdamW", **_GATES),
+    "reflected-gate-zero": _reflected("gates, AdamW, branches start at 0", **_GATES, zero_init_residual=True),
+    "reflected-gate-zero-plain": _reflected(
+        "the same without standardised kernels", **_GATES, zero_init_residual=True, conv="plain"
+    ),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),
