@@ -45,7 +45,7 @@ from aliasfree_jax.training import optimizer
 from aliasfree_jax.training.loop import run as train
 from aliasfree_jax.training.progress import read_events
 from benchmarks.timing import machine
-from experiments.matrix import VARIANTS, XCIT, Row, Run
+from experiments.matrix import ADAMW, VARIANTS, XCIT, Row, Run
 from experiments.measuring import parameter_count
 from experiments.protocols import ACCURATE, REDUCED, Protocol, configuration
 from experiments.stored import ROOT, write_missing
@@ -141,8 +141,7 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
     return {"activation": {"name": "up_gate", **scales}}
 
 
-_ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
-_GATES: Mapping[str, Any] = {"optimizer": _ADAMW, "norm": "spatial", **_gates(7.0, 7.0)}
+_GATES: Mapping[str, Any] = {"optimizer": ADAMW, "norm": "spatial", **_gates(7.0, 7.0)}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -157,11 +156,11 @@ CANDIDATES: Mapping[str, Candidate] = {
     "full-circular": _full("circular, ReLU (not alias-free)", "circular"),
     "full-batch": _full("batch norm"),
     "full-spatial": _full("alias-free layer norm", norm="spatial"),
-    "full-spatial-adamw": _full("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
+    "full-spatial-adamw": _full("alias-free layer norm, AdamW", optimizer=ADAMW, norm="spatial"),
     "reflected-circular": _reflected("circular, ReLU (not alias-free)", "circular"),
     "reflected-batch": _reflected("batch norm"),
     "reflected-spatial": _reflected("alias-free layer norm", norm="spatial"),
-    "reflected-spatial-adamw": _reflected("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
+    "reflected-spatial-adamw": _reflected("alias-free layer norm, AdamW", optimizer=ADAMW, norm="spatial"),
     "reflected-gate": _reflected("gates, AdamW", **_GATES),
     "reflected-gate-zero": _reflected("gates, AdamW, branches start at 0", **_GATES, zero_init_residual=True),
     "reflected-gate-zero-plain": _reflected(

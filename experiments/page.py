@@ -25,7 +25,7 @@ Written by `python -m experiments --page` from `experiments/results/{name}`. Fin
 NOTES = """What the columns mean:
 
 - Training images: "shifted" images were rolled at random over the whole circle. "Padded crops" were cut at
-  random out of the image with 4 pixels of zeros around it.
+  random out of the image with 4 pixels of black around it, "reflected crops" with 4 pixels of its reflection.
 - Consistency: share of images whose predicted class does not change under a shift. Integer and half-pixel
   shifts are circular and uniform, {draws} per image. Crop shifts move by up to {largest_crop} whole pixels
   per axis, and zeros (of the normalised image) enter at the border.
@@ -93,7 +93,7 @@ def _worst(*keys: str) -> Cell:
     return share("worst", *keys, "worst_case_accuracy")
 
 
-IMAGES = {"none": "unshifted", "shifts": "shifted", "crops": "padded crops"}
+IMAGES = {"none": "unshifted", "shifts": "shifted", "crops": "padded crops", "reflected": "reflected crops"}
 NAME: Columns = (
     ("network", lambda summary: f"{summary.row.family}, {summary.row.variant.name}"),
     ("training images", lambda summary: IMAGES[summary.row.augmentation]),

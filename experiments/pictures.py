@@ -31,6 +31,7 @@ TRAINED = {
     "none": "trained without shifts",
     "shifts": "trained with shifts",
     "crops": "trained with padded crops",
+    "reflected": "trained with reflected crops",
 }
 
 

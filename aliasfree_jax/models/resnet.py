@@ -193,6 +193,17 @@ _CIRCULAR_STEM = {"name": "image", "pool_padding": "CIRCULAR"}
 # with one low-passed factor (`layers.activation.LowpassPolynomial`) at full resolution.
 _AFC_STEM = {"name": "image", "pool_size": 1}
 _AFC_STEM_ACTIVATION = {"name": "lowpass_polynomial", "cutoff": 0.5}
+_SCALES = {"in_scale": 7.0, "out_scale": 7.0, "train_scale": True}
+# Ideal sampling and polynomial activations.
+_AFC: Options = {
+    **_CIRCULAR,
+    "sampler": "ideal",
+    "activation": "up_polynomial",
+    "sum_activation": "identity",
+    "stem": _AFC_STEM,
+    "stem_activation": _AFC_STEM_ACTIVATION,
+    "precision": "highest",
+}
 
 # Parts of each variant, with the stem for ImageNet.
 VARIANTS: dict[str, Options] = {
@@ -209,22 +220,27 @@ VARIANTS: dict[str, Options] = {
     "aps": {**_CIRCULAR, "sampler": "polyphase", "stem": _CIRCULAR_STEM},
     # learnable_polyphase_sampling.
     "lps": {**_CIRCULAR, "sampler": "learned_polyphase", "stem": _CIRCULAR_STEM},
-    # Source: this package. Ideal sampling and polynomial activations in the blocks: exact for every circular
-    # shift.
-    "afc": {
-        **_CIRCULAR,
-        "sampler": "ideal",
-        "activation": "up_polynomial",
-        "sum_activation": "identity",
-        "stem": _AFC_STEM,
-        "stem_activation": _AFC_STEM_ACTIVATION,
-        "precision": "highest",
+    # Source: this package. Both are exact for every circular shift.
+    "afc": _AFC,
+    # A batch norm does not bound single images, and products of unbounded maps overflow. The norm is
+    # therefore that of each image (docs/experiments.md compares).
+    "afg": {
+        **_AFC,
+        "activation": {"name": "up_gate", **_SCALES},
+        "stem_activation": {"name": "lowpass_gate", "cutoff": 0.5, **_SCALES},
+        "norm": "spatial",
+        "conv": "standardised",
+        "zero_init_residual": True,
     },
 }
 # The same with the stem for CIFAR. It does not sample, so its activation is that of the blocks.
 CIFAR_VARIANTS: dict[str, Options] = {
-    **{name: {**parts, "stem": "small", "stem_activation": None} for name, parts in VARIANTS.items()},
-    "afc": {**VARIANTS["afc"], "stem": {"name": "small", "without_nyquist": True}, "stem_activation": None},
+    name: {
+        **parts,
+        "stem": {"name": "small", "without_nyquist": True} if parts.get("sampler") == "ideal" else "small",
+        "stem_activation": None,
+    }
+    for name, parts in VARIANTS.items()
 }
 
 

@@ -11,7 +11,14 @@ from aliasfree_jax.data.augment import (
     random_erasing,
     random_flip,
 )
-from aliasfree_jax.data.crops import Box, padded_crop, random_box, random_resized_crop, random_view
+from aliasfree_jax.data.crops import (
+    Box,
+    padded_crop,
+    random_box,
+    random_resized_crop,
+    random_view,
+    reflected_crop,
+)
 from aliasfree_jax.data.decode import resize
 from aliasfree_jax.data.views import center_view
 from aliasfree_jax.errors import ConfigError
@@ -89,6 +96,20 @@ def test_padded_crop_shows_black_border_and_every_offset():
         seen.add((rows.min(), rows.max(), columns.min(), columns.max()))
     # each of 3 x 3 offsets; one is missed with probability 9 (8/9)^200 = 5e-10
     assert seen == {(a, b, c, d) for a, b in ((0, 2), (0, 3), (1, 3)) for c, d in ((0, 3), (0, 4), (1, 4))}
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3, 7])
+def test_reflected_crop_is_the_padded_crop_inside_and_the_reflection_outside(padding):
+    """Both have the same offset for the same draws. A padding may be larger than the image."""
+    image = noise(4, 5)
+    mirrored = np.tile(np.concatenate([image, image[2:0:-1]]), (5, 1, 1))
+    mirrored = np.tile(np.concatenate([mirrored, mirrored[:, 3:0:-1]], axis=1), (1, 5, 1))
+    for seed in range(20):
+        top, left = np.random.default_rng(seed).integers(2 * padding + 1, size=2) - padding
+        out = reflected_crop(image, np.random.default_rng(seed), padding)
+        np.testing.assert_array_equal(out, mirrored[12 + top : 16 + top, 16 + left : 21 + left])
+        black = padded_crop(image, np.random.default_rng(seed), padding)
+        np.testing.assert_array_equal(black[black > 0], out[black > 0])
 
 
 def test_random_flip_half_the_time():

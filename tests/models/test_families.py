@@ -21,6 +21,7 @@ SLOW = {
     "resnet18_circular",
     "resnet18_blur",
     "resnet18_afc",
+    "resnet18_afg",
 } | {
     "criterion l2_min",
     "bottleneck",
@@ -137,12 +138,15 @@ def test_odd_maps_are_not_exact(draw, x64):
         assert changes(create_model("resnet18_aps", **NARROW), 48, SOME_SHIFTS, draw).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", some_slow(["resnet18_afc", "resnet20_cifar_afc"]))
+@pytest.mark.parametrize(
+    "name",
+    some_slow([f"{size}_{variant}" for size in ("resnet18", "resnet20_cifar") for variant in ("afc", "afg")]),
+)
 def test_alias_free_resnets_are_unchanged_by_fractions_of_a_pixel(name, draw, x64):
-    options = NARROW if name == "resnet18_afc" else SMALL
+    options = NARROW if name.startswith("resnet18") else SMALL
     shifts = [(0.5, 0.0), (0.25, 1 / 3), (7.1, 3.9), (5.0, 2.0)]
     assert changes(create_model(name, **options), 64, shifts, draw).max() < EXACT
-    adaptive = create_model(name.replace("afc", "aps"), **options)
+    adaptive = create_model(f"{name[:-4]}_aps", **options)
     assert changes(adaptive, 64, shifts[:1], draw).max() > 1e-4
 
 
@@ -197,7 +201,7 @@ def test_names():
     assert len(names) == len(set(names)) and "resnet50_blur" in names and "densenet161" in names
     assert list_models("resnet18_cifar*") == sorted(
         f"resnet18_cifar{family}"
-        for family in ("", "_afc", "_aps", "_blur", "_circular", "_circular_blur", "_lps")
+        for family in ("", "_afc", "_afg", "_aps", "_blur", "_circular", "_circular_blur", "_lps")
     )
 
 

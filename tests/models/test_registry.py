@@ -118,7 +118,9 @@ def test_what_the_package_offers():
         ("convnext_tiny", {"final_norm": "chanel"}, "unknown final_norm 'chanel'. Did you mean 'channel'"),
         ("convnext_tiny", {"final_norm_position": "pool"}, "unknown final_norm_position 'pool'"),
         ("convnext_tiny", {"downsampled_stages": "al"}, "Did you mean 'all'"),
-        ("resnet18_afc", {"activation": "up_gate"}, "unknown activation 'up_gate'. .*'up_self_gate'"),
+        ("densenet121", {"activation": "up_gate"}, "unknown activation 'up_gate'. .*'up_self_gate'"),
+        ("resnet18", {"activation": "gate"}, "sum_activation must keep .* set sum_activation='identity'"),
+        ("resnet18_afg", {"branch_activation": "up_gate"}, "branch_activation must keep the number"),
     ],
 )
 def test_mistakes_are_named(name, options, message):
