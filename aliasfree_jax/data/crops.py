@@ -70,11 +70,12 @@ def _window(
     height, width, channels = image.shape
     window = np.empty((*sides, channels), image.dtype)
     window[:] = outside
-    rows = slice(max(0, top), min(height, top + sides[0]))
-    columns = slice(max(0, left), min(width, left + sides[1]))
+    rows = slice(max(0, top), max(0, min(height, top + sides[0])))
+    columns = slice(max(0, left), max(0, min(width, left + sides[1])))
     inside = image[rows, columns]
-    down, right = rows.start - top, columns.start - left
-    window[down : down + inside.shape[0], right : right + inside.shape[1]] = inside
+    if inside.size:  # the window may miss the image
+        down, right = rows.start - top, columns.start - left
+        window[down : down + inside.shape[0], right : right + inside.shape[1]] = inside
     return window
 
 
