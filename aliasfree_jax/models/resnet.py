@@ -230,7 +230,6 @@ VARIANTS: dict[str, Options] = {
         "stem_activation": {"name": "lowpass_gate", "cutoff": 0.5, **_SCALES},
         "norm": "spatial",
         "conv": "standardised",
-        "zero_init_residual": True,
     },
 }
 # The same with the stem for CIFAR. It does not sample, so its activation is that of the blocks.
