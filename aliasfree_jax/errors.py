@@ -71,6 +71,10 @@ class ConversionError(AliasFreeError, ValueError):
     """Foreign weights that cannot be read or do not fit the network."""
 
 
+class NotFiniteError(AliasFreeError, ArithmeticError):
+    """A loss or an output of a network that is infinite or not a number."""
+
+
 class MissingPackageError(AliasFreeError, ImportError):
     """A package that is not installed or cannot be imported."""
 

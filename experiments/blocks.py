@@ -28,24 +28,25 @@ if __name__ == "__main__":  # before imports of optional packages
     begin()
 
 import jax
+import jax.numpy as jnp
 from absl import flags, logging
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.commands import program, refuse
-from aliasfree_jax.errors import DataError
+from aliasfree_jax.errors import DataError, NotFiniteError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.layers import Layer, SpatialNorm, UpPolynomial
-from aliasfree_jax.models import register_part
+from aliasfree_jax.models import create_model, register_part
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training import optimizer
 from aliasfree_jax.training.loop import run as train
 from aliasfree_jax.training.progress import read_events
 from benchmarks.timing import machine
-from experiments.matrix import ADAMW, VARIANTS, XCIT, Row, Run
+from experiments.matrix import ADAMW, TRAINING_IMAGES, VARIANTS, XCIT, Row, Run
 from experiments.measuring import parameter_count
 from experiments.protocols import ACCURATE, REDUCED, Protocol, configuration
 from experiments.stored import ROOT, write_missing
@@ -111,6 +112,13 @@ class Candidate:
     protocol: Protocol = REDUCED
     augmentation: str = "none"
     optimizer: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The name, with the training images if they are moved."""
+        return (
+            self.name if self.augmentation == "none" else f"{self.name}, {TRAINING_IMAGES[self.augmentation]}"
+        )
 
 
 def _branch(activation: Any) -> dict[str, Any]:
@@ -202,18 +210,28 @@ def perform(key: str, seed: int, data: str) -> dict[str, Any]:
     """Trains a candidate, and returns the result to store."""
     candidate, code = CANDIDATES[key], commit()
     config, workdir = config_of(candidate, seed, data), TRAININGS / f"{key}-{seed}"
-    with candidate.context():
-        summary = train(config, workdir, evaluate=evaluate, accept_changes=("data.path",))
+    try:
+        with candidate.context():
+            summary = train(config, workdir, evaluate=evaluate, accept_changes=("data.path",))
+        accuracy = summary.results["accuracy"]
+    except NotFiniteError:
+        accuracy = None
     about = machine()
     return {
-        "accuracy": summary.results["accuracy"],
+        "accuracy": accuracy,
+        "parameters": _parameters(config),
         "seconds": training_seconds(read_events(workdir), config.train.batch_size),
-        "parameters": parameter_count(summary.variables),
         "code": code,
         "command": f"python -m experiments.blocks --data={Path(data).name} --only={key} --seeds={seed}",
         "processor": about["device"],
         "load": about["load"],
     }
+
+
+def _parameters(config: ConfigDict) -> int:
+    network = create_model(config.model.name, num_classes=10, **config.model.options.to_dict())
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return parameter_count(shapes)
 
 
 def path_of(key: str, seed: int) -> Path:
@@ -234,9 +252,10 @@ def table(family: str, protocol: Protocol = REDUCED) -> Rows:
         paths = [path for seed in SEEDS if (path := path_of(key, seed)).exists()]
         if runs := [json.loads(path.read_text()) for path in paths]:
             shares = [run["accuracy"] for run in runs]
-            texts = ", ".join(percent(share).rstrip("%") for share in shares)
-            count, average = f"{runs[0]['parameters']:,}", f"{100 * fmean(shares):.1f}"
-            rows.append([candidate.name, count, texts, average])
+            finite = [share for share in shares if share is not None]
+            texts = ", ".join("not finite" if s is None else percent(s).rstrip("%") for s in shares)
+            average = f"{100 * fmean(finite):.1f}" if finite == shares else ""
+            rows.append([candidate.title, f"{runs[0]['parameters']:,}", texts, average])
     if not rows:
         raise DataError(f"{RESULTS} has no results. Run python -m experiments.blocks.")
     return [["block", "parameters", "accuracy of each seed, %", "mean"], *rows]

@@ -21,6 +21,13 @@ AUGMENTATIONS: Mapping[str, Mapping[str, Any]] = {
     "reflected": {"crop": "reflected"},
 }
 
+TRAINING_IMAGES = {  # names in tables
+    "none": "unshifted",
+    "shifts": "shifted",
+    "crops": "padded crops",
+    "reflected": "reflected crops",
+}
+
 # The circular shifts to which a network is invariant by construction.
 Promise = tuple[str, ...]
 NOTHING: Promise = ()

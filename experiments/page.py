@@ -9,7 +9,7 @@ from pathlib import Path
 from aliasfree_jax.evaluation.report import Rows, markdown
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.evaluation.report.pictures import png
-from experiments.matrix import EVERY_SHIFT, GATES
+from experiments.matrix import EVERY_SHIFT, GATES, TRAINING_IMAGES
 from experiments.measuring import GRIDS
 from experiments.pictures import MARKERS, PICTURES
 from experiments.protocols import PROTOCOLS, Protocol
@@ -93,10 +93,9 @@ def _worst(*keys: str) -> Cell:
     return share("worst", *keys, "worst_case_accuracy")
 
 
-IMAGES = {"none": "unshifted", "shifts": "shifted", "crops": "padded crops", "reflected": "reflected crops"}
 NAME: Columns = (
     ("network", lambda summary: f"{summary.row.family}, {summary.row.variant.name}"),
-    ("training images", lambda summary: IMAGES[summary.row.augmentation]),
+    ("training images", lambda summary: TRAINING_IMAGES[summary.row.augmentation]),
 )
 MEASURED: Columns = (
     ("parameters", _thousands),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError, ShapeError
+from aliasfree_jax.errors import ConfigError, DataError, NotFiniteError, ShapeError
 from aliasfree_jax.evaluation.reductions import STABILITY, Change, Mean, Reduction
 from aliasfree_jax.evaluation.shifting import Shifting
 from aliasfree_jax.evaluation.table import Columns
@@ -87,7 +87,7 @@ def check_logits(raw: Any, batch: int) -> np.ndarray:
 
     Raises:
       ShapeError: The logits have another shape.
-      AliasFreeError: A number is not finite.
+      NotFiniteError: A number is not finite.
     """
     logits = np.asarray(raw, np.float64)
     if logits.ndim != 2 or logits.shape[0] != batch:
@@ -101,16 +101,16 @@ def _finite(outputs: np.ndarray) -> np.ndarray:
 
 
 def check_finite(finite: np.ndarray, name: str) -> None:
-    """Raises `AliasFreeError` unless the outputs of all images are finite.
+    """Raises `NotFiniteError` unless the outputs of all images are finite.
 
     Args:
       finite: Whether each image's output is finite, `[n]`.
       name: Name of the outputs, for the message.
     """
     if not finite.all():
-        raise AliasFreeError(
+        raise NotFiniteError(
             f"the {name} of {int((~finite).sum())} of {len(finite)} images are not finite: "
-            "the network cannot be evaluated."
+            "the network cannot be evaluated. Its training diverged, or its number format is too small."
         )
 
 
@@ -139,7 +139,7 @@ def compare_logits(reference: np.ndarray, logits: np.ndarray, label: np.ndarray)
 
     Raises:
       ShapeError: The logits have another shape.
-      AliasFreeError: A logit is not finite.
+      NotFiniteError: A logit is not finite.
       DataError: The network has no logit for a label.
     """
     logits, rows = check_logits(logits, len(label)), np.arange(len(label))

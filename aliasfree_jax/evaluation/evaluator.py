@@ -182,7 +182,7 @@ def evaluate(
       [0, 1].
 
     Raises:
-      AliasFreeError: An output is not finite.
+      NotFiniteError: An output is not finite.
       ConfigError: The images cannot be moved by these shifts, or two measurements have the same name.
       DataError: `batches` has no image, or the network has no logit for a label.
       ShapeError: The outputs have the wrong shape, or images are smaller than their margins.

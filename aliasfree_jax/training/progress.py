@@ -18,7 +18,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from aliasfree_jax.errors import AliasFreeError, needed
+from aliasfree_jax.errors import NotFiniteError, needed
 from aliasfree_jax.files import UnwritableError, write_whole
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.schedules import Plan
@@ -28,10 +28,6 @@ AHEAD = 2
 # A function that writes named numbers, such as "train/loss", for a step; and a function that ends the run.
 Writer = tuple[Callable[[int, Mapping[str, float]], None], Callable[[], None]]
 METRICS, WANDB_ID = "metrics.jsonl", "wandb_id"  # files in the run's directory
-
-
-class DivergedError(AliasFreeError, ArithmeticError):
-    """The loss became infinite or not a number."""
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:
@@ -160,7 +156,7 @@ class Progress:
         """Logs the mean metrics of the steps since the last call, and the values `also`.
 
         Raises:
-          DivergedError: a loss is not finite.
+          NotFiniteError: a loss is not finite.
         """
         if not self._pending:
             return
@@ -194,7 +190,7 @@ class Progress:
     def _check_finite(self, losses: list[float]) -> None:
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
-                raise DivergedError(
+                raise NotFiniteError(
                     f"the loss of step {self._step - len(losses) + i + 1} is {loss}. "
                     f"Last checkpoint: {self._checkpoint}. Lower optimizer.learning_rate, raise "
                     "optimizer.warmup_epochs or set optimizer.clip_norm. Then start again, or resume the run "

@@ -8,10 +8,10 @@ import pytest
 
 from aliasfree_jax import foreign
 from aliasfree_jax.checkpoint import RunCheckpoints, finished_steps, load_model, named_leaves
-from aliasfree_jax.errors import CheckpointError, ConfigError, DataError, ShapeError
+from aliasfree_jax.errors import CheckpointError, ConfigError, DataError, NotFiniteError, ShapeError
 from aliasfree_jax.training import loop, setup
 from aliasfree_jax.training.adopting import Pretrained
-from aliasfree_jax.training.progress import DivergedError, Progress
+from aliasfree_jax.training.progress import Progress
 from aliasfree_jax.training.resuming import TerminatedError
 
 
@@ -202,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(world, config, tmp_path):
     config.log.every_steps = 50
     world.poison = 4
     config.checkpoint.every_epochs = 0.5
-    with pytest.raises(DivergedError, match=r"loss of step 4 is nan. Last checkpoint: .*/checkpoints/3\."):
+    with pytest.raises(NotFiniteError, match=r"loss of step 4 is nan. Last checkpoint: .*/checkpoints/3\."):
         loop.run(config, tmp_path)
     assert RunCheckpoints(tmp_path, 2).latest_step() == 3  # nothing was saved after it
 

@@ -6,8 +6,9 @@ from contextlib import closing
 import jax.numpy as jnp
 import pytest
 
+from aliasfree_jax.errors import NotFiniteError
 from aliasfree_jax.files import UnwritableError
-from aliasfree_jax.training.progress import DivergedError, Progress
+from aliasfree_jax.training.progress import Progress
 from aliasfree_jax.training.schedules import Plan
 
 PLAN = Plan(batch_size=8, steps_per_epoch=10, total=40, warmup=0, evaluate_every=10, save_every=10)
@@ -47,7 +48,9 @@ def test_the_step_that_diverged_is_named(tmp_path):
         progress.saved(tmp_path / "checkpoints" / "5")
         for loss in (1.0, float("inf"), float("nan")):
             progress.step(metrics(loss))
-        with pytest.raises(DivergedError, match=r"loss of step 7 is inf. Last checkpoint: .*checkpoints/5\."):
+        with pytest.raises(
+            NotFiniteError, match=r"loss of step 7 is inf. Last checkpoint: .*checkpoints/5\."
+        ):
             progress.log_steps()
 
 
