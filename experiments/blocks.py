@@ -172,7 +172,10 @@ CANDIDATES: Mapping[str, Candidate] = {
     "reflected-gate": _reflected("gates, AdamW", **_GATES),
     "reflected-gate-zero": _reflected("gates, AdamW, branches start at 0", **_GATES, zero_init_residual=True),
     "reflected-gate-zero-plain": _reflected(
-        "the same without standardised kernels", **_GATES, zero_init_residual=True, conv="plain"
+        "gates, AdamW, branches start at 0, kernels not standardised",
+        **_GATES,
+        zero_init_residual=True,
+        conv="plain",
     ),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),

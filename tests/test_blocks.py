@@ -58,6 +58,12 @@ def test_the_table_has_the_stored_results():
     assert means[names[0]] > means["no activation on the sum"] > means["activation at the end of the branch"]
 
 
+def test_the_table_names_results_that_are_not_finite():
+    rows = {row[0]: row for row in blocks.table("ResNet-20", ACCURATE)[1:]}
+    assert rows["batch norm, reflected crops"][2:] == ["not finite", ""]
+    assert float(rows["gates, AdamW, reflected crops"][3]) > 40
+
+
 def test_fine_tuning_is_a_tenth_of_the_training():
     usual = configuration(ACCURATE, ACCURATE.runs()[0])
     for way in tuning.WAYS:

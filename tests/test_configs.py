@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 IMAGENET = ["convnext_afc", "convnext_afg", "convnext_aps", "convnext_circular", "convnext_plain"]
 CIFAR10 = ["cifar10_afc", "cifar10_afg", "cifar10_aps", "cifar10_circular", "cifar10_plain"]
-XCIT = ["imagenet_xcit", "cifar10_xcit"]
+MORE = ["imagenet_xcit", "cifar10_xcit", "cifar10_resnet_afg"]
 SGD = ["imagenet_blur", "imagenet_aps", "imagenet_lps", "cifar10_resnet"]
 DENSE = {"segment_digits": "segmentation", "unet_denoise": "regression", "deeplab_voc": "segmentation"}
 
@@ -31,7 +31,7 @@ def load(name, *argument):
 
 
 def test_every_config_is_known_to_these_tests():
-    assert sorted(["quickstart", *IMAGENET, *CIFAR10, *XCIT, *SGD, *DENSE]) == NAMES
+    assert sorted(["quickstart", *IMAGENET, *CIFAR10, *MORE, *SGD, *DENSE]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,7 +44,7 @@ def test_config_is_valid_and_says_how_to_run_it(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", *CIFAR10, "convnext_afc", *XCIT, *SGD]
+    "name", ["quickstart", *CIFAR10, "convnext_afc", *MORE, *SGD]
 )  # the other large networks have the same recipe
 def test_network_takes_the_images(name):
     config = load(name)
@@ -88,6 +88,13 @@ def test_images_are_resized_as_by_the_original(name):
     assert not data.exif
     if data.image_size == 32:
         assert data.eval_crop_ratio == 1
+
+
+def test_the_alias_free_resnet_has_the_recipe_of_the_convnexts_with_reflected_crops():
+    resnet, convnext = load("cifar10_resnet_afg"), load("cifar10_afg")
+    resnet.model, resnet.data.crop = convnext.model, convnext.data.crop
+    assert resnet.to_dict() == convnext.to_dict()
+    assert load("cifar10_resnet_afg").data.crop == "reflected"
 
 
 def test_fine_tuning_starts_with_the_quadratic_nearest_to_gelu():
