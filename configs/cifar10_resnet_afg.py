@@ -3,8 +3,8 @@
 python train.py --config=configs/cifar10_resnet_afg.py --config.data.path=/data/cifar10
 
 The recipe is that of `configs/cifar10_afc.py`. Crops show the image's reflection outside, as in wide ResNets
-(Zagoruyko and Komodakis 2016). Black borders change the mean and the variance of the whole image, by which this
-network's norm divides.
+(Zagoruyko and Komodakis 2016). Black borders would change the variance of the image, by which this network's
+norm divides.
 """
 
 from ml_collections import ConfigDict

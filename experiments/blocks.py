@@ -121,10 +121,6 @@ class Candidate:
         )
 
 
-def _branch(activation: Any) -> dict[str, Any]:
-    return {"branch_activation": activation}
-
-
 def _full(
     name: str, variant: str = "afc", optimizer: Mapping[str, Any] | None = None, **options: Any
 ) -> Candidate:
@@ -154,8 +150,6 @@ _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRAT
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
     "sum": Candidate("no activation on the sum"),
-    "branch": Candidate("activation at the end of the branch", options=_branch("up_polynomial")),
-    "gate": Candidate("gates, also at the end of the branch", "afg", _branch("up_self_gate")),
     "normed": Candidate("activation on the normed sum", options={"sum_activation": "normed_up_polynomial"}),
     "instance": Candidate("instance norm", options={"norm": "instance"}),
     "standardised": Candidate("weight standardisation", options={"conv": "standardised"}),

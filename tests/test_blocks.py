@@ -55,7 +55,7 @@ def test_the_table_has_the_stored_results():
     assert sorted((row[0] for row in rows), key=names.index) == [row[0] for row in rows]
     assert all(len(row) == len(heading) for row in rows)
     means = {row[0]: float(row[3]) for row in rows}
-    assert means[names[0]] > means["no activation on the sum"] > means["activation at the end of the branch"]
+    assert means[names[0]] > means["no activation on the sum"] > means["activation on the normed sum"]
 
 
 def test_the_table_names_results_that_are_not_finite():

@@ -119,13 +119,18 @@ def test_every_run_is_a_valid_configuration_of_a_network_that_there_is(protocol)
 def test_the_recipe_is_the_same_within_a_family(protocol):
     def recipe(run):
         config = configuration(protocol, run).to_dict()
-        del config["model"], config["data"]["circular_shift"], config["train"]["temperature"]
+        del config["model"], config["train"]["temperature"]
+        for moved in ("circular_shift", "crop"):
+            del config["data"][moved]
         return config
 
     found = list(runs(protocol.rows, protocol.seeds[:1]))
     for resnets in (True, False):
-        recipes = [recipe(run) for run in found if run.row.family.startswith("ResNet") == resnets]
-        assert all(one == recipes[0] for one in recipes)
+        of_family = [run for run in found if run.row.family.startswith("ResNet") == resnets]
+        usual = recipe(of_family[0]) if of_family else {}
+        for run in of_family:
+            own = {"optimizer": {**usual["optimizer"], **run.row.variant.optimizer}}
+            assert recipe(run) == {**usual, **own}
 
 
 def test_the_longer_protocol_is_the_reduced_one_but_for_its_length():
@@ -147,9 +152,10 @@ def test_the_longer_protocol_is_the_reduced_one_but_for_its_length():
 
 
 def test_the_accurate_protocol_has_full_networks_and_keeps_the_test_images_for_the_end():
-    names = [run.row.name.removesuffix("-crops") for run in ACCURATE.runs()]
+    names = [run.row.name for run in ACCURATE.runs()]
     wanted = ["resnet20-plain", "resnet20-aps3", "resnet20-afc", "convnext-circular", "convnext-afg"]
-    assert names[:5] == wanted and len(names) == len(set(names)) == 9
+    assert names[:5] == [f"{name}-crops" for name in wanted] and len(names) == len(set(names)) == 13
+    assert {"resnet20-afg-reflected", "convnext-afg-reflected"} < set(names)
     for run in ACCURATE.runs():
         config = configuration(ACCURATE, run)
         assert not {"depths", "widths"} & set(config.model.options)

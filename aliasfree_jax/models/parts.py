@@ -78,7 +78,7 @@ KIND_OF_OPTION = {
     **{kind: kind for kind in ("sampler", "upsampler", "activation", "norm", "conv", "stem", "shortcut")},
     **{kind: kind for kind in ("patch_stem", "positions", "class_attention")},
     **dict.fromkeys(("final_norm", "conv_norm"), "norm"),
-    **dict.fromkeys(("stem_activation", "branch_activation", "sum_activation"), "activation"),
+    **dict.fromkeys(("stem_activation", "sum_activation"), "activation"),
     **dict.fromkeys(("local_activation", "stem_first_activation", "stem_last_activation"), "activation"),
     "shortcut_sampler": "sampler",
 }

@@ -42,7 +42,6 @@ class ResidualBlock(Layer):
     sampler: SamplerFactory
     sampler_position: SamplerPosition
     activation: ModuleFactory
-    branch_activation: ModuleFactory
     sum_activation: ModuleFactory
     norm: ModuleFactory
     conv: ModuleFactory
@@ -69,8 +68,8 @@ class ResidualBlock(Layer):
             zero: dict[str, Any] = {"scale_init": nn.initializers.zeros} if self.zero_init else {}
             norm = self.norm(**self.numerics, name=f"norm{number}", **(zero if number == last else {}))
             y = norm(y, train=train)
-            activation = self.activation if number < last else self.branch_activation
-            y = activation(**self.numerics, name=f"activation{number}")(y)
+            if number < last:
+                y = self.activation(**self.numerics, name=f"activation{number}")(y)
         # A block that dilates instead of sampling must have the weights of the block that samples.
         if self.stride > 1 or len(set(self.dilations)) > 1 or y.shape[-1] != x.shape[-1]:
             x = self._shortcut(y.shape[-1])(x, phase, train=train, temperature=temperature)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.activation import Identity, Relu, is_gated
+from aliasfree_jax.layers.activation import Relu, is_gated
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
@@ -52,7 +52,6 @@ class ResNet(Network):
       activation: activation of the whole network.
       stem_activation: activation of the stem, if it differs. Before sampling by 2 a low-passed quadratic is
         cheaper.
-      branch_activation: activation at the end of the branch of a block, before the sum.
       sum_activation: activation of the sum at the end of a block, if it differs. No norm bounds this sum.
         Polynomials of it grow so fast from block to block that the network does not train.
       norm: norm of the whole network.
@@ -83,7 +82,6 @@ class ResNet(Network):
     sampler_position: SamplerPosition = "before"
     activation: ModuleFactory = part(Relu)
     stem_activation: ModuleFactory | None = None
-    branch_activation: ModuleFactory = part(Identity)
     sum_activation: ModuleFactory | None = None
     norm: ModuleFactory = part(BatchNorm)
     conv: ModuleFactory = part(Conv)
@@ -130,7 +128,6 @@ class ResNet(Network):
             "sampler": self.sampler,
             "sampler_position": self.sampler_position,
             "activation": self.activation,
-            "branch_activation": self.branch_activation,
             "sum_activation": self.sum_activation or self.activation,
             "norm": self.norm,
             "conv": self.conv,
@@ -252,13 +249,11 @@ def _pool_only(options: dict[str, Any], strided: bool) -> dict[str, Any]:
 
 
 def _check(network: ResNet, options: Options) -> None:
-    for name in ("branch_activation", "sum_activation"):
-        activation = getattr(network, name) or network.activation
-        if is_gated(activation):
-            raise ConfigError(
-                f"{name} must keep the number of channels, but this network's would halve it ({activation}): "
-                f"set {name}='identity', or choose another activation, such as 'up_self_gate'."
-            )
+    if is_gated(of_sum := network.sum_activation or network.activation):
+        raise ConfigError(
+            f"sum_activation must keep the number of channels, but this network's would halve it ({of_sum}): "
+            "set sum_activation='identity', or choose another activation, such as 'up_self_gate'."
+        )
     if network.output_stride not in (None, *network.full_strides):
         raise ConfigError(
             f"output_stride must be one of the strides of this network's stages, "

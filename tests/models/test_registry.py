@@ -120,7 +120,7 @@ def test_what_the_package_offers():
         ("convnext_tiny", {"downsampled_stages": "al"}, "Did you mean 'all'"),
         ("densenet121", {"activation": "up_gate"}, "unknown activation 'up_gate'. .*'up_self_gate'"),
         ("resnet18", {"activation": "gate"}, "sum_activation must keep .* set sum_activation='identity'"),
-        ("resnet18_afg", {"branch_activation": "up_gate"}, "branch_activation must keep the number"),
+        ("resnet18_afg", {"sum_activation": "up_gate"}, "sum_activation must keep the number"),
     ],
 )
 def test_mistakes_are_named(name, options, message):
