@@ -6,9 +6,8 @@ only squares of channels. A product of two linear maps contains every pair of ch
 networks MONet (Cheng et al. 2024), and needs no additional resampling.
 """
 
-import functools
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -104,7 +103,12 @@ class FinerGrid(Layer):
     """Mixin that evaluates an activation on the smallest grid where it is exact.
 
     The result commutes with every fractional shift. The activation must have the method `pointwise`.
+
+    Attributes:
+      nyquist: whether the map's Nyquist frequency passes. The grid is smaller without it.
     """
+
+    nyquist: ClassVar[bool] = True
 
     @property
     def degree(self) -> int:
@@ -132,14 +136,14 @@ class FinerGrid(Layer):
         x = self.cast(x)
         check_images(x)
         shape = (x.shape[1], x.shape[2])
-        resample = functools.partial(ideal_resample, method="auto", precision=self.exact)
-        fine = resample(x, self.grid(shape, kept))
-        return resample(after(self.pointwise(before(fine))), kept or shape)
+        how: Any = {"nyquist": self.nyquist, "method": "auto", "precision": self.exact}
+        fine = ideal_resample(x, self.grid(shape, kept), **how)
+        return ideal_resample(after(self.pointwise(before(fine))), kept or shape, **how)
 
     @nn.nowrap
     def grid(self, shape: tuple[int, int], kept: tuple[int, int] | None = None) -> tuple[int, int]:
         """Returns the grid for a map of `shape`, see `ops.activation.polynomial_grid`."""
-        return polynomial_grid(shape, self.degree, kept)
+        return polynomial_grid(shape, self.degree, kept, self.nyquist)
 
     def pointwise(self, x: jax.Array) -> jax.Array:
         """Applies the activation to every sample of `[..., C]`, on any grid."""
@@ -296,11 +300,14 @@ class UpGate(Gate, FinerGrid):
     """Multiplies the two halves of the channels on a finer grid, without aliasing.
 
     Both halves are interpolated to the smallest grid where the product is exact, and the product is
-    low-passed back. The layer commutes with every fractional shift. Its fields are those of `Gate`.
+    low-passed back. The layer commutes with every fractional shift. It removes the Nyquist frequency of even
+    sides, which no alias-free sampler leaves (`ops.up_gate_down`). Its fields are those of `Gate`.
 
     Source: this package, for the products of bilinear gated linear units (Shazeer 2020, arXiv 2002.05202)
     and MONet (Cheng et al. 2024, arXiv 2401.17992).
     """
+
+    nyquist: ClassVar[bool] = False
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[N, H, W, 2 C]` to `[N, H, W, C]`."""

@@ -6,6 +6,8 @@ aliasing. An ideal low-pass filter then returns to the coarse grid. The result c
 fractional shift (Michaeli et al. 2023, section 3.2).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -85,7 +87,7 @@ def scaled_coefficients(
 
 
 def polynomial_grid(
-    shape: tuple[int, int], degree: int, kept: tuple[int, int] | None = None
+    shape: tuple[int, int], degree: int, kept: tuple[int, int] | None = None, nyquist: bool = True
 ) -> tuple[int, int]:
     """Returns the smallest grid (rows, columns) on which a polynomial of a map of `shape` is exact.
 
@@ -95,9 +97,11 @@ def polynomial_grid(
       shape: rows and columns of the map.
       degree: degree of the polynomial.
       kept: rows and columns of the result after low-pass filtering. None: those of the map.
+      nyquist: whether the map may contain the Nyquist frequency of its even sides.
     """
-    rows, columns = kept or shape
-    return spectrum.exact_grid(shape[0], degree, rows), spectrum.exact_grid(shape[1], degree, columns)
+    sides = zip(shape, kept or shape, strict=True)
+    rows, columns = (spectrum.exact_grid(n, degree, keeps, nyquist) for n, keeps in sides)
+    return rows, columns
 
 
 def up_polynomial_down(
@@ -221,7 +225,9 @@ def up_gate_down(
     """Alias-free gate: upsamples both maps, multiplies them, low-passes and downsamples the product.
 
     MONet and bilinear gated linear units use the same products without resampling, so theirs alias. This
-    one commutes with every fractional shift, like the quadratics of Michaeli et al. 2023.
+    one commutes with every fractional shift, like the quadratics of Michaeli et al. 2023. The Nyquist
+    frequency of even sides is removed from both factors: no fractional shift can preserve it, and the grid
+    is smaller without it.
 
     Args:
       x: maps `[N, H, W, C]`.
@@ -244,7 +250,7 @@ def up_gate_down(
     check_images(x)
     _check_shapes(x, by)
     shape = (x.shape[1], x.shape[2])
-    grid = polynomial_grid(shape, 2)
-    fine, fine_by = (ideal_resample(each, grid, method=method, precision=precision) for each in (x, by))
-    y = gate(fine, fine_by, in_scale, out_scale)
-    return ideal_resample(y, shape, method=method, precision=precision)
+    how: Any = {"nyquist": False, "method": method, "precision": precision}
+    grid = polynomial_grid(shape, 2, nyquist=False)
+    fine, fine_by = (ideal_resample(each, grid, **how) for each in (x, by))
+    return ideal_resample(gate(fine, fine_by, in_scale, out_scale), shape, **how)

@@ -176,13 +176,20 @@ def ideal_lowpass(
 
 
 def ideal_resample(
-    x: jax.Array, shape: tuple[int, int], *, method: Method = "matmul", precision: Precision = "highest"
+    x: jax.Array,
+    shape: tuple[int, int],
+    *,
+    nyquist: bool = True,
+    method: Method = "matmul",
+    precision: Precision = "highest",
 ) -> jax.Array:
     """Resamples maps to any size and ratio without aliasing.
 
     Args:
       x: maps `[N, H, W, C]`.
       shape: size of the result (rows, columns).
+      nyquist: whether to keep the Nyquist frequency of even sides that do not become smaller. No fractional
+        shift can preserve it.
       method: "matmul" (products with constant matrices), "fft", or "auto" (`ops.choices`).
       precision: precision of the products with the resampling matrices.
 
@@ -197,7 +204,8 @@ def ideal_resample(
     """
     check_images(x)
     _check_target(shape)
-    weights = tuple(spectrum.resample_weights(n, m) for n, m in zip(x.shape[1:3], shape, strict=True))
+    sides = zip(x.shape[1:3], shape, strict=True)
+    weights = tuple(spectrum.resample_weights(n, m, nyquist) for n, m in sides)
     return resample_uniformly(x, shape, (weights[0], weights[1]), method, precision)
 
 
@@ -218,9 +226,7 @@ def remove_nyquist(x: jax.Array, precision: Precision = "highest") -> jax.Array:
     of the coarse grid in the same way.
     """
     check_images(x)
-    h, w = x.shape[1:3]
-    weights = spectrum.band_weights(h, (h - 1) // 2), spectrum.band_weights(w, (w - 1) // 2)
-    return resample_uniformly(x, (h, w), weights, "matmul", precision)
+    return ideal_resample(x, (x.shape[1], x.shape[2]), nyquist=False, precision=precision)
 
 
 def ideal_upsample(

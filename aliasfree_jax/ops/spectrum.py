@@ -48,13 +48,13 @@ def band_weights(n: int, highest: int) -> Weights:
     return tuple(weights)
 
 
-def resample_weights(n: int, m: int) -> Weights:
+def resample_weights(n: int, m: int, nyquist: bool = True) -> Weights:
     """Weights of ideal resampling from `n` to `m` samples.
 
-    Upsampling passes all frequencies, with half of the Nyquist frequency on each side. Downsampling passes
-    the frequencies that the coarse grid represents without ambiguity: |k| <= (m - 1) // 2.
+    Upsampling passes all frequencies, with half of the Nyquist frequency on each side, or without it.
+    Downsampling passes those that the coarse grid represents without ambiguity, |k| <= (m - 1) // 2.
     """
-    return band_weights(n, n // 2 if m >= n else (m - 1) // 2)
+    return band_weights(n, n // 2 if nyquist and m >= n else (min(n, m) - 1) // 2)
 
 
 def original_upsample_weights(n: int, factor: int) -> Weights:
@@ -68,14 +68,16 @@ def original_upsample_weights(n: int, factor: int) -> Weights:
     return (*[1.0] * (n // 2), last) if n > 1 else (1.0,)
 
 
-def exact_grid(n: int, degree: int, kept: int | None = None) -> int:
+def exact_grid(n: int, degree: int, kept: int | None = None, nyquist: bool = True) -> int:
     """Returns the number of samples on which a polynomial of `degree` is exact after low-pass filtering.
 
-    The input has frequencies up to K = n // 2, the polynomial up to degree K. An axis of `kept` samples, by
+    The input has frequencies up to K = n // 2 (without the Nyquist frequency: (n - 1) // 2), the polynomial
+    up to degree K. An axis of `kept` samples, by
     default n, keeps only |k| <= R = (kept - 1) // 2. Aliases miss the kept band if and only if the grid has
     more than degree K + R samples.
     """
-    return degree * (n // 2) + ((n if kept is None else kept) - 1) // 2 + 1
+    highest = n // 2 if nyquist else (n - 1) // 2
+    return degree * highest + ((n if kept is None else kept) - 1) // 2 + 1
 
 
 @functools.lru_cache(maxsize=256)

@@ -110,24 +110,31 @@ def test_resampling_keeps_what_both_grids_hold():
     assert spectrum.resample_weights(16, 8) == (1, 1, 1, 1)  # without the new Nyquist frequency
     assert spectrum.resample_weights(16, 7) == (1, 1, 1, 1)
     assert spectrum.resample_weights(5, 1) == (1,)
+    for m in (8, 12):
+        assert spectrum.resample_weights(8, m, nyquist=False) == (1, 1, 1, 1)
+        assert spectrum.resample_weights(7, m, nyquist=False) == spectrum.resample_weights(7, m)
+    assert spectrum.resample_weights(16, 7, nyquist=False) == spectrum.resample_weights(16, 7)
 
 
+@pytest.mark.parametrize("nyquist", [True, False])
 @pytest.mark.parametrize("degree", [1, 2, 3, 4])
 @pytest.mark.parametrize("n", range(1, 20))
-def test_exact_grid_is_the_smallest_without_aliases(n, degree):
-    top, kept = degree * (n // 2), (n - 1) // 2
+def test_exact_grid_is_the_smallest_without_aliases(n, degree, nyquist):
+    kept = (n - 1) // 2
+    top = degree * (n // 2 if nyquist else kept)
 
     def harmless(grid: int) -> bool:
         aliases = {abs(k - turns * grid) for k in range(-top, top + 1) for turns in range(-9, 10) if turns}
         return min(aliases) > kept
 
-    grid = spectrum.exact_grid(n, degree)
+    grid = spectrum.exact_grid(n, degree, nyquist=nyquist)
     assert harmless(grid)
     assert not harmless(grid - 1) or grid == 1
 
 
 def test_exact_grid_for_the_maps_of_a_224_pixel_image():
     assert [spectrum.exact_grid(n, 2) for n in (56, 28, 14, 7)] == [84, 42, 21, 10]
+    assert [spectrum.exact_grid(n, 2, nyquist=False) for n in (56, 28, 14, 7)] == [82, 40, 19, 10]
 
 
 def test_the_matrix_evaluates_the_trigonometric_polynomial():

@@ -78,17 +78,19 @@ def up_polynomial_down_ref(
 
 
 def up_gate_down_ref(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_scale: Scale = 1.0) -> jax.Array:
-    """Reference for `up_gate_down` without any grid: the convolution of both maps' Fourier coefficients."""
+    """Reference for `up_gate_down` without any grid: the convolution of both maps' Fourier coefficients.
+
+    The Nyquist frequency has the weight 0 in both maps and in the result.
+    """
     (_, h, w, _), half = x.shape, (x.shape[1] // 2, x.shape[2] // 2)
 
-    def waves(side: int, nyquist: float) -> jax.Array:
-        """exp(2 pi i k n / side) for n and |k| <= side / 2, [side, k], times `nyquist` at |k| = side / 2."""
+    def waves(side: int) -> jax.Array:
+        """exp(2 pi i k n / side) for n and |k| < side / 2, [side, k], and 0 at |k| = side / 2."""
         k = jnp.arange(-(side // 2), side // 2 + 1)
-        weight = jnp.where(2 * abs(k) == side, nyquist, 1.0)
-        return weight * jnp.exp(2j * jnp.pi * jnp.arange(side)[:, None] * k / side)
+        return (2 * abs(k) < side) * jnp.exp(2j * jnp.pi * jnp.arange(side)[:, None] * k / side)
 
     def coefficients(z: jax.Array) -> jax.Array:
-        rows, columns = waves(h, 0.5).conj() / h, waves(w, 0.5).conj() / w
+        rows, columns = waves(h).conj() / h, waves(w).conj() / w
         return jnp.einsum("hp,wq,nhwc->npqc", rows, columns, z)
 
     a, b = coefficients(x), coefficients(by)
@@ -101,5 +103,5 @@ def up_gate_down_ref(x: jax.Array, by: jax.Array, in_scale: Scale = 1.0, out_sca
             moved = around[:, top : top + a.shape[1], left : left + a.shape[2]]
             product += a[:, row, column][:, None, None] * moved
     y = a + jnp.reshape(jnp.asarray(in_scale), ()) * product
-    y = jnp.einsum("hp,wq,npqc->nhwc", waves(h, 0.0), waves(w, 0.0), y).real
+    y = jnp.einsum("hp,wq,npqc->nhwc", waves(h), waves(w), y).real
     return jnp.reshape(jnp.asarray(out_scale), ()) * y.astype(x.dtype)
