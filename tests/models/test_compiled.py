@@ -18,16 +18,17 @@ COLLECTIVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter
 
 
 @pytest.mark.parametrize(
-    "name", ["convnext_afc_tiny", pytest.param("convnext_afg_tiny", marks=pytest.mark.slow)]
+    ("name", "largest"),
+    [("convnext_afc_tiny", 7.6e9), pytest.param("convnext_afg_tiny", 7.4e9, marks=pytest.mark.slow)],
 )
-def test_arithmetic_of_the_alias_free_networks(name):
+def test_arithmetic_of_the_alias_free_networks(name, largest):
     network = create_model(name)
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(images.shape)))
     compiled = jax.jit(network.apply).lower(variables, images).compile()
-    # The original needs 17.7 GMAC and 41 FFT filters, plain ConvNeXt 4.46. The gate needs 7.35 and the
+    # The original needs 17.7 GMAC and 41 FFT filters, plain ConvNeXt 4.46. The gate needs 7.18 and the
     # polynomial 7.36 (counted without LLVM's optimisation).
-    assert compiled.cost_analysis()["flops"] / 2 <= 7.6e9
+    assert compiled.cost_analysis()["flops"] / 2 <= largest
     assert "fft" not in compiled.as_text()
 
 
