@@ -26,13 +26,15 @@ CurveOf = Callable[[Summary], Curve]
 MARKED = 32  # curves with more points have no markers
 KINDS = {"integer": "integer shifts", "half_pixel": "half-pixel shifts", "crop": "crop shifts"}
 WORST = {"adversarial_integer": "integer shifts", "adversarial_continuous": "real-valued shifts"}
-# The kinds of training images in the legend. Markers of the first kind are open.
+# The kinds of training images in the legend.
 TRAINED = {
     "none": "trained without shifts",
     "shifts": "trained with shifts",
     "crops": "trained with padded crops",
     "reflected": "trained with reflected crops",
 }
+OPEN = ("none", "reflected")  # their markers are open
+LINES = {"reflected": "--"}  # style of their curves
 
 
 def _legend(
@@ -92,7 +94,7 @@ def _scatter(
                 arrow = {"arrowstyle": "->", "color": COLOURS[variant], "alpha": 0.4, "shrinkB": 4}
                 axes.annotate("", ways["shifts"], ways["none"], arrowprops=arrow)
             for augmentation, at in ways.items():
-                face = "white" if augmentation == "none" else COLOURS[variant]
+                face = "white" if augmentation in OPEN else COLOURS[variant]
                 marker: dict[str, Any] = {"marker": MARKERS[family], "markersize": 9}
                 axes.plot(*at, color=COLOURS[variant], markerfacecolor=face, markeredgewidth=1.8, **marker)
         plain_axes(axes)
@@ -153,7 +155,7 @@ def _shapes(axes: Any, summaries: Sequence[Summary]) -> tuple[list[Any], list[An
 
     found = {summary.row.augmentation for summary in summaries}
     return [sample(family, MARKERS[family], "#444444") for family in _families(summaries)], [
-        sample(text, "o", "white" if augmentation == "none" else "#444444")
+        sample(text, "o", "white" if augmentation in OPEN else "#444444")
         for augmentation, text in TRAINED.items()
         if augmentation in found
     ]
@@ -185,8 +187,9 @@ def _panels(
             for summary in shown:
                 if summary.row.family == family:
                     x, y = curve(summary)
-                    look = {"color": COLOURS[summary.row.variant.key], "linewidth": 2, "markersize": 4}
-                    axes.plot(x, y, marker="o" if len(x) <= MARKED else "", **look)
+                    look: dict[str, Any] = {"color": COLOURS[summary.row.variant.key], "linewidth": 2}
+                    look["linestyle"] = LINES.get(summary.row.augmentation, "-")
+                    axes.plot(x, y, marker="o" if len(x) <= MARKED else "", markersize=4, **look)
             plain_axes(axes)
             axes.locator_params(axis="x", integer=True)
         panels[0].set_ylabel(name, fontsize=12)
@@ -194,7 +197,13 @@ def _panels(
     for top, bottom, family in zip(grid[0], grid[-1], families, strict=True):
         top.set_title(family, loc="left", fontsize=13, fontweight="bold")
         bottom.set_xlabel(label, fontsize=12)
-    _legend(figure, grid[0][0], shown, 8)
+    found = {summary.row.augmentation for summary in shown}
+    ways = [way for way in TRAINED if way in found] if len(found) > 1 else []
+    lines = [
+        grid[0][0].plot([], [], "#444444", linestyle=LINES.get(way, "-"), label=TRAINED[way])[0]
+        for way in ways
+    ]
+    _legend(figure, grid[0][0], shown, 5 if lines else 8, after=lines)
     return figure
 
 
