@@ -159,6 +159,7 @@ CANDIDATES: Mapping[str, Candidate] = {
     "full-batch": _full("batch norm"),
     "full-spatial": _full("alias-free layer norm", norm="spatial"),
     "full-spatial-adamw": _full("alias-free layer norm, AdamW", optimizer=ADAMW, norm="spatial"),
+    "full-gate": _full("gates, AdamW", **_GATES),
     "reflected-circular": _reflected("circular, ReLU (not alias-free)", "circular"),
     "reflected-batch": _reflected("batch norm"),
     "reflected-spatial": _reflected("alias-free layer norm", norm="spatial"),
