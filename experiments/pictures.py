@@ -6,6 +6,7 @@ from typing import Any
 
 from aliasfree_jax.evaluation.report.pictures import plain_axes
 from aliasfree_jax.training.curves import figure_class
+from experiments.matrix import TRAINING_IMAGES
 from experiments.summary import Summary
 
 # One colour per variant, in all pictures: Okabe and Ito's palette, and grey for the plain network.
@@ -26,13 +27,7 @@ CurveOf = Callable[[Summary], Curve]
 MARKED = 32  # curves with more points have no markers
 KINDS = {"integer": "integer shifts", "half_pixel": "half-pixel shifts", "crop": "crop shifts"}
 WORST = {"adversarial_integer": "integer shifts", "adversarial_continuous": "real-valued shifts"}
-# The kinds of training images in the legend.
-TRAINED = {
-    "none": "trained without shifts",
-    "shifts": "trained with shifts",
-    "crops": "trained with padded crops",
-    "reflected": "trained with reflected crops",
-}
+# How the kinds of training images are drawn.
 OPEN = ("none", "reflected")  # their markers are open
 LINES = {"reflected": "--"}  # style of their curves
 
@@ -146,6 +141,10 @@ def _families(summaries: Sequence[Summary]) -> list[str]:
     return [name for name in MARKERS if any(s.row.family == name for s in summaries)]
 
 
+def _trained_on(augmentation: str) -> str:
+    return f"training images: {TRAINING_IMAGES[augmentation]}"
+
+
 def _shapes(axes: Any, summaries: Sequence[Summary]) -> tuple[list[Any], list[Any]]:
     """Legend handles: the markers of the families, and those of the kinds of training images."""
 
@@ -155,9 +154,9 @@ def _shapes(axes: Any, summaries: Sequence[Summary]) -> tuple[list[Any], list[An
 
     found = {summary.row.augmentation for summary in summaries}
     return [sample(family, MARKERS[family], "#444444") for family in _families(summaries)], [
-        sample(text, "o", "white" if augmentation in OPEN else "#444444")
-        for augmentation, text in TRAINED.items()
-        if augmentation in found
+        sample(_trained_on(way), "o", "white" if way in OPEN else "#444444")
+        for way in TRAINING_IMAGES
+        if way in found
     ]
 
 
@@ -198,11 +197,9 @@ def _panels(
         top.set_title(family, loc="left", fontsize=13, fontweight="bold")
         bottom.set_xlabel(label, fontsize=12)
     found = {summary.row.augmentation for summary in shown}
-    ways = [way for way in TRAINED if way in found] if len(found) > 1 else []
-    lines = [
-        grid[0][0].plot([], [], "#444444", linestyle=LINES.get(way, "-"), label=TRAINED[way])[0]
-        for way in ways
-    ]
+    ways = [way for way in TRAINING_IMAGES if way in found] if len(found) > 1 else []
+    looks = [{"linestyle": LINES.get(way, "-"), "label": _trained_on(way)} for way in ways]
+    lines = [grid[0][0].plot([], [], "#444444", **look)[0] for look in looks]
     _legend(figure, grid[0][0], shown, 5 if lines else 8, after=lines)
     return figure
 

@@ -320,8 +320,9 @@ class UpSelfGate(ScaledActivation):
     """Multiplies the map by a linear map of itself on a finer grid: `out_scale * x * (1 + in_scale * V x)`.
 
     It replaces any activation, because it keeps the number of channels, and commutes with every fractional
-    shift. The learned matrix V `[C, C]` starts at 0. With other initial values, products of products from
-    block to block overflow every number format before training can keep them small.
+    shift. Like `UpGate` it removes the Nyquist frequency of even sides. The learned matrix V `[C, C]` starts
+    at 0. With other initial values, products of products from block to block overflow every number format
+    before training can keep them small.
 
     Attributes:
       in_scale: initial factor on V x. Learned (shape `[1]`) if `train_scale` is set.

@@ -104,8 +104,8 @@ def register_part(kind: str, name: str, module: type[nn.Module]) -> None:
 
     Args:
       kind: one of `PARTS`, such as "sampler", "activation" or "norm". The layer is built and called like the
-        library's parts of this kind. A gated activation (two input channels per output
-        channel) needs the class attribute `gated = True`. It can be used in ConvNeXts and U-Nets.
+        library's parts of this kind. A gated activation (two input channels per output channel) needs the
+        class attribute `gated = True`. It can be used in ConvNeXts, ResNets, XCiTs and U-Nets.
       name: name in options.
       module: the module class.
 
