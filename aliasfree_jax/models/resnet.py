@@ -249,9 +249,9 @@ def _pool_only(options: dict[str, Any], strided: bool) -> dict[str, Any]:
 
 
 def _check(network: ResNet, options: Options) -> None:
-    if is_gated(of_sum := network.sum_activation or network.activation):
+    if is_gated(network.sum_activation or network.activation):
         raise ConfigError(
-            f"sum_activation must keep the number of channels, but this network's would halve it ({of_sum}): "
+            "sum_activation must keep the number of channels, but this network's is a gate, which halves it: "
             "set sum_activation='identity', or choose another activation, such as 'up_self_gate'."
         )
     if network.output_stride not in (None, *network.full_strides):

@@ -168,6 +168,29 @@ def test_alias_free_resnets_stay_bounded_before_training(draw):
     assert largest() < 100 < 1e4 < largest(sum_activation="up_polynomial")
 
 
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [
+        ("resnet20_cifar", {"conv1": (3, 3, 16, 2 * 8), "conv2": (3, 3, 8, 16)}),
+        ("resnet50", {"conv1": (1, 1, 64, 80), "conv2": (3, 3, 40, 80), "conv3": (1, 1, 40, 256)}),
+        ("resnext50_32x4d", {"conv1": (1, 1, 64, 192), "conv2": (3, 3, 3, 192), "conv3": (1, 1, 96, 256)}),
+    ],
+)
+def test_gates_keep_the_number_of_weights(name, kernels):
+    """2/3 of the channels after each gate, rounded to multiples of 8 and of the groups."""
+
+    def params(variant):
+        network = create_model(f"{name}_{variant}")
+        return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+
+    gated, usual = params("afg"), params("afc")
+    block = gated["stage0_block0"]
+    assert {conv: block[conv]["kernel"].shape for conv in kernels} == kernels
+    assert gated["stem"]["conv"]["kernel"].shape[-1] == 2 * usual["stem"]["conv"]["kernel"].shape[-1]
+    counts = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (gated, usual)]
+    assert abs(counts[0] / counts[1] - 1) < 0.07  # because of the rounding
+
+
 @pytest.mark.slow
 def test_a_self_gate_serves_any_network(draw, x64):
     network = create_model("resnet20_cifar_afc", **SMALL, activation="up_self_gate")

@@ -58,7 +58,7 @@ def test_a_gate_is_for_networks_that_make_its_maps():
     # 2/3 of 4 x 4 channels, rounded to a multiple of 8, twice.
     assert params["stage0_block0"]["mlp"]["expand"]["kernel"].shape == (4, 16)
     with pytest.raises(ConfigError, match="unknown activation 'own_gate'"):
-        create_model("resnet18", activation="own_gate")
+        create_model("vgg11_bn", activation="own_gate")
 
 
 @pytest.mark.parametrize(
