@@ -256,6 +256,7 @@ class NormedStem(Layer):
       norm: norm of the network.
       padding: padding of the convolutions.
       conv: convolution of the network.
+      without_nyquist: whether to remove the Nyquist frequency from the images.
     """
 
     width: int
@@ -264,6 +265,11 @@ class NormedStem(Layer):
     norm: ModuleFactory
     padding: Padding
     conv: ModuleFactory = part(Conv)
+    without_nyquist: bool = False
+
+    def cleaned(self, x: jax.Array) -> jax.Array:
+        """Returns the images, without their Nyquist frequency if `without_nyquist` is set."""
+        return remove_nyquist(x, self.exact) if self.without_nyquist else x
 
     def activated(self, x: jax.Array, size: int, stride: int, train: bool) -> jax.Array:
         """Convolution, norm and activation. Call it in the module's compact method."""
@@ -285,6 +291,8 @@ class ImageStem(NormedStem):
       pool_size: window of the max pool: 3 in torchvision, 2 in the other code bases, 1 for no max pool.
       pool_padding: padding of the max pool.
       first_sampler: sampler before the max pool. None: the same as `sampler`.
+      without_nyquist: whether to remove the Nyquist frequency from the images. A norm of each image needs
+        this, if it shall commute with fractional shifts: they change the energy at this frequency.
       total_stride: stride of the whole stem.
 
     Source: He et al. 2016 (arXiv 1512.03385), table 1; the samplers as in Zhang 2019 (arXiv 1904.11486) and
@@ -302,7 +310,7 @@ class ImageStem(NormedStem):
         """`[N, H, W, channels]` to `[N, H / 4, W / 4, width]`, and the phase."""
         first = (self.first_sampler or self.sampler)(strides=2, **self.numerics, name="first_sampler")
         in_convolution = self.strided or isinstance(first, Subsample)
-        x, first_phase = self.convolved(x, 2 if in_convolution else 1, train), None
+        x, first_phase = self.convolved(self.cleaned(x), 2 if in_convolution else 1, train), None
         if not in_convolution:
             x, first_phase = first.with_phase(x, train=train, temperature=temperature)
         pool = MaxBlurPool(self.pool_size, 2, self.pool_padding, self.sampler, **self.numerics, name="pool")
@@ -347,12 +355,9 @@ class SmallStem(NormedStem):
     Source: He et al. 2016 (arXiv 1512.03385), section 4.2.
     """
 
-    without_nyquist: bool = False
     total_stride: ClassVar[int] = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> tuple[jax.Array, Phase]:
         """`[N, H, W, channels]` to `[N, H, W, width]`; the phase is None."""
-        if self.without_nyquist:
-            x = remove_nyquist(x, self.exact)
-        return self.activated(x, 3, 1, train), None
+        return self.activated(self.cleaned(x), 3, 1, train), None

@@ -223,6 +223,7 @@ VARIANTS: dict[str, Options] = {
     # therefore that of each image (docs/experiments.md compares).
     "afg": {
         **_AFC,
+        "stem": {**_AFC_STEM, "without_nyquist": True},  # else fractional shifts change the norm
         "activation": {"name": "up_gate", **_SCALES},
         "stem_activation": {"name": "lowpass_gate", "cutoff": 0.5, **_SCALES},
         "norm": "spatial",
