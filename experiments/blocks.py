@@ -28,12 +28,11 @@ if __name__ == "__main__":  # before imports of optional packages
     begin()
 
 import jax
-import jax.numpy as jnp
 from absl import flags, logging
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from aliasfree_jax.checkpoint import PyTree
+from aliasfree_jax.checkpoint import PyTree, abstract_variables
 from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.errors import DataError, NotFiniteError
 from aliasfree_jax.evaluation.evaluator import evaluate
@@ -45,6 +44,7 @@ from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training import optimizer
 from aliasfree_jax.training.loop import run as train
 from aliasfree_jax.training.progress import read_events
+from aliasfree_jax.training.setup import model_options
 from benchmarks.timing import machine
 from experiments.matrix import ADAMW, TRAINING_IMAGES, VARIANTS, XCIT, Row, Run
 from experiments.measuring import parameter_count
@@ -227,9 +227,8 @@ def perform(key: str, seed: int, data: str) -> dict[str, Any]:
 
 
 def _parameters(config: ConfigDict) -> int:
-    network = create_model(config.model.name, num_classes=10, **config.model.options.to_dict())
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    return parameter_count(shapes)
+    network = create_model(config.model.name, **model_options(config, num_classes=10))
+    return parameter_count(abstract_variables(network, config.data.image_size, len(config.data.mean)))
 
 
 def path_of(key: str, seed: int) -> Path:

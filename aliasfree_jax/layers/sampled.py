@@ -271,11 +271,13 @@ class NormedStem(Layer):
         """Returns the images, without their Nyquist frequency if `without_nyquist` is set."""
         return remove_nyquist(x, self.exact) if self.without_nyquist else x
 
-    def activated(self, x: jax.Array, size: int, stride: int, train: bool) -> jax.Array:
-        """Convolution, norm and activation. Call it in the module's compact method."""
-        width = self.width * expansion(self.activation)
-        conv = conv_before_norm(self, width, size, stride, conv=self.conv)
-        return normed_and_activated(self, conv(x), train)
+    def activated(
+        self, x: jax.Array, width: int, size: int, stride: int, train: bool, number: int | str = ""
+    ) -> jax.Array:
+        """Convolution to `width`, norm and activation. Call it in the module's compact method."""
+        features = width * expansion(self.activation)
+        conv = conv_before_norm(self, features, size, stride, name=f"conv{number}", conv=self.conv)
+        return normed_and_activated(self, conv(x), train, number=number)
 
 
 class ImageStem(NormedStem):
@@ -319,7 +321,7 @@ class ImageStem(NormedStem):
 
     def convolved(self, x: jax.Array, stride: int, train: bool) -> jax.Array:
         """Returns the activated map before the first sampler. Call it in the module's compact method."""
-        return self.activated(x, 7, stride, train)
+        return self.activated(x, self.width, 7, stride, train)
 
 
 class DeepStem(ImageStem):
@@ -337,10 +339,8 @@ class DeepStem(ImageStem):
         """See `ImageStem.convolved`. The first convolution has the stride."""
         for number, width in enumerate(self.hidden_widths, 1):
             strides = stride if number == 1 else 1
-            features = width * expansion(self.activation)
-            x = conv_before_norm(self, features, 3, strides, name=f"conv{number}", conv=self.conv)(x)
-            x = normed_and_activated(self, x, train, number=number)
-        return self.activated(x, 3, 1 if self.hidden_widths else stride, train)
+            x = self.activated(x, width, 3, strides, train, number)
+        return self.activated(x, self.width, 3, 1 if self.hidden_widths else stride, train)
 
 
 class SmallStem(NormedStem):
@@ -360,4 +360,4 @@ class SmallStem(NormedStem):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, temperature: Temperature) -> tuple[jax.Array, Phase]:
         """`[N, H, W, channels]` to `[N, H, W, width]`; the phase is None."""
-        return self.activated(self.cleaned(x), 3, 1, train), None
+        return self.activated(self.cleaned(x), self.width, 3, 1, train), None

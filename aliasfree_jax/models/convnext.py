@@ -22,7 +22,7 @@ from aliasfree_jax.layers.mlp import Mlp, MlpGrid, hidden_width
 from aliasfree_jax.layers.normalization import ChannelNorm
 from aliasfree_jax.layers.sampled import ActivatedStem, SampledConv
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
-from aliasfree_jax.models.family import Family, Options
+from aliasfree_jax.models.family import LEARNED_SCALES, Family, Options
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.models.parts import PARTS, fields_of, with_cutoff
 from aliasfree_jax.ops.padding import Padding, check_padding
@@ -227,7 +227,6 @@ SIZES: dict[str, Options] = {
 }
 
 # The scales of the paper's training commands.
-_SCALES = {"in_scale": 7.0, "out_scale": 7.0, "train_scale": True}
 
 _CIRCULAR = {"padding": "CIRCULAR", "sampled_padding": "CIRCULAR"}
 _ALIAS_FREE = {**_CIRCULAR, "sampler": "ideal", "norm": "spatial", "precision": "highest"}
@@ -242,15 +241,15 @@ VARIANTS: dict[str, Options] = {
     # Alias-free: exact for every shift.
     "convnext_afc": {
         **_ALIAS_FREE,
-        "activation": {"name": "up_polynomial", **_SCALES},
-        "stem_activation": {"name": "lowpass_polynomial", **_SCALES},
+        "activation": {"name": "up_polynomial", **LEARNED_SCALES},
+        "stem_activation": {"name": "lowpass_polynomial", **LEARNED_SCALES},
         "stem_residual": True,
     },
     # Alias-free with products instead of quadratics: exact for every shift. Source: this package.
     "convnext_afg": {
         **_ALIAS_FREE,
-        "activation": {"name": "up_gate", **_SCALES},
-        "stem_activation": {"name": "lowpass_gate", **_SCALES},
+        "activation": {"name": "up_gate", **LEARNED_SCALES},
+        "stem_activation": {"name": "lowpass_gate", **LEARNED_SCALES},
     },
 }
 

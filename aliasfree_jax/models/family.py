@@ -17,6 +17,8 @@ Rewrite = Callable[[dict[str, Any], Any], dict[str, Any]]
 
 # antialiased-cnns uses reflecting blurs in zero-padded networks.
 REFLECTING_BLUR = {"name": "blur", "kernel_size": 4, "padding": "REFLECT"}
+# The scales of alias_free_convnets' polynomials.
+LEARNED_SCALES = {"in_scale": 7.0, "out_scale": 7.0, "train_scale": True}
 
 
 def _any_size(options: dict[str, Any], wanted: bool) -> dict[str, Any]:

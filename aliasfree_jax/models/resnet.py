@@ -19,7 +19,7 @@ from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampled import ImageStem
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature, phase_in_turn
 from aliasfree_jax.layers.shortcut import ProjectionShortcut
-from aliasfree_jax.models.family import REFLECTING_BLUR, Family, Options
+from aliasfree_jax.models.family import LEARNED_SCALES, REFLECTING_BLUR, Family, Options
 from aliasfree_jax.models.network import Network, Stage
 from aliasfree_jax.models.parts import fields_of
 from aliasfree_jax.models.residual import BlockKind, ResidualBlock, SamplerPosition
@@ -188,17 +188,13 @@ _CIRCULAR = {"padding": "CIRCULAR"}
 _CIRCULAR_STEM = {"name": "image", "pool_padding": "CIRCULAR"}
 # Max pooling aliases, so an alias-free stem leaves it out. The stem's first sampling by 2 allows a quadratic
 # with one low-passed factor (`layers.activation.LowpassPolynomial`) at full resolution.
-_AFC_STEM = {"name": "image", "pool_size": 1}
-_AFC_STEM_ACTIVATION = {"name": "lowpass_polynomial", "cutoff": 0.5}
-_SCALES = {"in_scale": 7.0, "out_scale": 7.0, "train_scale": True}
-# Ideal sampling and polynomial activations.
 _AFC: Options = {
     **_CIRCULAR,
     "sampler": "ideal",
     "activation": "up_polynomial",
     "sum_activation": "identity",
-    "stem": _AFC_STEM,
-    "stem_activation": _AFC_STEM_ACTIVATION,
+    "stem": {"name": "image", "pool_size": 1},
+    "stem_activation": {"name": "lowpass_polynomial", "cutoff": 0.5},
     "precision": "highest",
 }
 
@@ -223,9 +219,9 @@ VARIANTS: dict[str, Options] = {
     # therefore that of each image (docs/experiments.md compares).
     "afg": {
         **_AFC,
-        "stem": {**_AFC_STEM, "without_nyquist": True},  # else fractional shifts change the norm
-        "activation": {"name": "up_gate", **_SCALES},
-        "stem_activation": {"name": "lowpass_gate", "cutoff": 0.5, **_SCALES},
+        "stem": {**_AFC["stem"], "without_nyquist": True},  # else fractional shifts change the norm
+        "activation": {"name": "up_gate", **LEARNED_SCALES},
+        "stem_activation": {"name": "lowpass_gate", "cutoff": 0.5, **LEARNED_SCALES},
         "norm": "spatial",
         "conv": "standardised",
     },

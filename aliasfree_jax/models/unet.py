@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.activation import Relu, is_gated
+from aliasfree_jax.layers.activation import Relu, expansion
 from aliasfree_jax.layers.block import normed_and_activated
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import Layer, ModuleFactory, accurate_dtype, fan_in_uniform, part
@@ -43,11 +43,12 @@ class DoubleConv(Layer):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Convolves, normalises and activates twice."""
-        maps = 2 if is_gated(self.activation) else 1
         for number, width in enumerate((self.hidden, self.width), 1):
             init = fan_in_uniform(9 * x.shape[-1])
             how: dict[str, Any] = {"kernel_init": init, "bias_init": init, **self.numerics}
-            x = Conv(maps * width, 3, padding=self.padding, **how, name=f"conv{number}")(x)
+            x = Conv(
+                expansion(self.activation) * width, 3, padding=self.padding, **how, name=f"conv{number}"
+            )(x)
             x = normed_and_activated(self, x, train, number=number)
         return x
 

@@ -72,9 +72,8 @@ def exact_grid(n: int, degree: int, kept: int | None = None, nyquist: bool = Tru
     """Returns the number of samples on which a polynomial of `degree` is exact after low-pass filtering.
 
     The input has frequencies up to K = n // 2 (without the Nyquist frequency: (n - 1) // 2), the polynomial
-    up to degree K. An axis of `kept` samples, by
-    default n, keeps only |k| <= R = (kept - 1) // 2. Aliases miss the kept band if and only if the grid has
-    more than degree K + R samples.
+    up to degree K. An axis of `kept` samples, by default n, keeps only |k| <= R = (kept - 1) // 2. Aliases
+    miss the kept band if and only if the grid has more than degree K + R samples.
     """
     highest = n // 2 if nyquist else (n - 1) // 2
     return degree * highest + ((n if kept is None else kept) - 1) // 2 + 1
