@@ -3,9 +3,9 @@
 python -m experiments.blocks --data=CIFAR.tar.xz             two seeds of every candidate, 5 minutes each
 python -m experiments.blocks --data=CIFAR.tar.xz --seeds=1   one seed: start one command per core
 
-The candidates are trained as in the reduced protocol, or, for networks of full depth, as in the accurate
-protocol for 1.5 epochs of 20,000 images. The validation images are 5,000 training images of CIFAR-10 that no
-candidate is trained on. The test images are not used.
+The candidates are trained as in the reduced protocol. Networks of full depth are trained as in the accurate
+protocol, for 1.5 epochs of 20,000 images, or for all epochs of 45,000 images. The validation images are 5,000
+training images of CIFAR-10 that no candidate is trained on. The test images are not used.
 
 Results are written to experiments/results/blocks/<candidate>-<seed>.json. Existing results are skipped.
 `python -m experiments --page` writes the tables of docs/experiments.md from them.
@@ -50,14 +50,12 @@ from experiments.matrix import ADAMW, TRAINING_IMAGES, VARIANTS, XCIT, Row, Run
 from experiments.measuring import parameter_count
 from experiments.protocols import ACCURATE, REDUCED, Protocol, configuration
 from experiments.stored import ROOT, write_missing
-from experiments.worker import commit, training_seconds
+from experiments.worker import commit, readers, training_seconds
 
 RESULTS = ROOT / "experiments" / "results" / "blocks"
 TRAININGS = ROOT / "runs" / "blocks"
 SEEDS = (0, 1)
 HELD_OUT = 5000  # validation images
-IMAGES = {"reduced": 10_000, "accurate": 25_000}  # training images with the validation images, by protocol
-EPOCHS, WARMUP = 1.5, 0.3  # in the accurate protocol
 
 
 class NormedUpPolynomial(Layer):
@@ -90,6 +88,28 @@ def undecayed_coefficients() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How long candidates are trained. Candidates with equal budgets share a table.
+
+    Attributes:
+      protocol: The protocol of the training.
+      images: Training images, including the validation images.
+      epochs: Length of the training; None: that of the protocol.
+      warmup_epochs: Length of the warm-up; None: that of the protocol.
+    """
+
+    protocol: Protocol
+    images: int
+    epochs: float | None = None
+    warmup_epochs: float | None = None
+
+
+SMALL = Budget(REDUCED, 10_000)
+SHORT = Budget(ACCURATE, 25_000, epochs=1.5, warmup_epochs=0.3)
+WHOLE = Budget(ACCURATE, 50_000)
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A network to compare.
 
@@ -99,9 +119,9 @@ class Candidate:
       options: Options of the network.
       context: Context of the training.
       family: Family of the network.
-      protocol: The protocol of the training.
+      budget: Length of the training.
       augmentation: What moves the training images.
-      optimizer: Fields of `config.optimizer` that it changes.
+      fields: Fields of the configuration that it changes.
     """
 
     name: str
@@ -109,9 +129,9 @@ class Candidate:
     options: Mapping[str, Any] = field(default_factory=dict)
     context: Callable[[], AbstractContextManager[None]] = nullcontext
     family: str = "ResNet-20"
-    protocol: Protocol = REDUCED
+    budget: Budget = SMALL
     augmentation: str = "none"
-    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -126,13 +146,17 @@ def _full(
 ) -> Candidate:
     """A ResNet-20 of full depth. Alias-free ones have standardised kernels."""
     options = {"conv": "standardised", **options} if variant == "afc" else options
-    return Candidate(
-        name, variant, options, protocol=ACCURATE, augmentation="crops", optimizer=optimizer or {}
-    )
+    fields = {"optimizer": optimizer or {}}
+    return Candidate(name, variant, options, budget=SHORT, augmentation="crops", fields=fields)
 
 
 def _reflected(*args: Any, **kwargs: Any) -> Candidate:
     return replace(_full(*args, **kwargs), augmentation="reflected")
+
+
+def _whole(name: str, variant: str = "afg", **fields: Mapping[str, Any]) -> Candidate:
+    """A ResNet-20 of full depth and full training, with reflected crops."""
+    return Candidate(name, variant, budget=WHOLE, augmentation="reflected", fields=fields)
 
 
 def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
@@ -172,6 +196,21 @@ CANDIDATES: Mapping[str, Candidate] = {
         zero_init_residual=True,
         conv="plain",
     ),
+    "whole-plain": _whole("plain (zero padding)", "plain"),
+    "whole-circular": _whole("circular, ReLU (not alias-free)", "circular"),
+    "whole-gate": _whole("gates"),
+    "whole-gate-decay": _whole("gates, weight decay 0.5", optimizer={"weight_decay": 0.5}),
+    "whole-gate-fast": _whole("gates, learning rate 0.006", optimizer={"learning_rate": 6e-3}),
+    "whole-gate-fast-decay": _whole(
+        "gates, learning rate 0.006, weight decay 0.2", optimizer={"learning_rate": 6e-3, "weight_decay": 0.2}
+    ),
+    "whole-gate-smooth": _whole("gates, label smoothing 0.1", train={"label_smoothing": 0.1}),
+    "whole-gate-resized": _whole(
+        "gates, crops of 50 to 100 % of the area, resized",
+        data={"crop": "random_resized", "crop_scale": (0.5, 1.0)},
+    ),
+    "whole-gate-erased": _whole("gates, random erasing", data={"erase_probability": 0.25}),
+    "whole-gate-colour": _whole("gates, changes of colour", data={"color_jitter": 0.4}),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),
@@ -191,16 +230,18 @@ CANDIDATES: Mapping[str, Candidate] = {
 
 def config_of(candidate: Candidate, seed: int, data: str) -> ConfigDict:
     """The configuration of a candidate: its protocol, evaluated on held-out training images."""
-    variant = next(v for v in VARIANTS[candidate.family] if v.key == candidate.variant)
-    protocol = candidate.protocol
-    row = Row(candidate.family, variant, candidate.augmentation)
-    config = configuration(protocol, Run(row, seed), data)
+    budget = candidate.budget
+    known = {v.key: v for v in VARIANTS[candidate.family]}
+    if budget is WHOLE:
+        known |= {row.variant.key: row.variant for row in ACCURATE.rows if row.family == candidate.family}
+    row = Row(candidate.family, known[candidate.variant], candidate.augmentation)
+    config = configuration(budget.protocol, Run(row, seed), data)
     config.model.options.update(candidate.options)
-    config.optimizer.update(candidate.optimizer)
-    images = IMAGES[protocol.name]
-    config.data.train_limit, config.data.validation = images, HELD_OUT / images
-    if protocol is ACCURATE:
-        config.train.total_epochs, config.optimizer.warmup_epochs = EPOCHS, WARMUP
+    config.data.train_limit, config.data.validation = budget.images, HELD_OUT / budget.images
+    config.train.total_epochs = budget.epochs or config.train.total_epochs
+    config.optimizer.warmup_epochs = budget.warmup_epochs or config.optimizer.warmup_epochs
+    for part, values in candidate.fields.items():
+        config[part].update(values)
     return config
 
 
@@ -208,6 +249,7 @@ def perform(key: str, seed: int, data: str) -> dict[str, Any]:
     """Trains a candidate, and returns the result to store."""
     candidate, code = CANDIDATES[key], commit()
     config, workdir = config_of(candidate, seed, data), TRAININGS / f"{key}-{seed}"
+    config.data.workers = readers()
     try:
         with candidate.context():
             summary = train(config, workdir, evaluate=evaluate, accept_changes=("data.path",))
@@ -236,15 +278,15 @@ def path_of(key: str, seed: int) -> Path:
     return RESULTS / f"{key}-{seed}.json"
 
 
-def table(family: str, protocol: Protocol = REDUCED) -> Rows:
-    """The stored results of a family and protocol: the accuracy for every seed, and the mean.
+def table(family: str, budget: Budget = SMALL) -> Rows:
+    """The stored results of a family and budget: the accuracy for every seed, and the mean.
 
     Raises:
       DataError: There are no results.
     """
     rows = list[list[str]]()
     for key, candidate in CANDIDATES.items():
-        if (candidate.family, candidate.protocol) != (family, protocol):
+        if (candidate.family, candidate.budget) != (family, budget):
             continue
         paths = [path for seed in SEEDS if (path := path_of(key, seed)).exists()]
         if runs := [json.loads(path.read_text()) for path in paths]:

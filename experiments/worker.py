@@ -18,6 +18,7 @@ from aliasfree_jax.startup import begin
 if __name__ == "__main__":  # before imports of optional packages
     begin()
 
+import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
@@ -79,6 +80,11 @@ def again(protocol: Protocol, run: Run, data: str) -> str:
     )
 
 
+def readers() -> int:
+    """Processes that read images. On a GPU, one thread would be slower than the training."""
+    return 0 if jax.default_backend() == "cpu" else 2
+
+
 def perform(store: Store, run: Run, data: str) -> Stored:
     """Trains or resumes a run, measures it, and returns the result to store."""
     protocol = store.protocol
@@ -86,6 +92,7 @@ def perform(store: Store, run: Run, data: str) -> Stored:
     workdir = store.workdir(run)
     code = commit()
     origin = f"experiments, {protocol.name}: {run.name}"
+    config.data.workers = readers()
     # The path of the data may change: it is not a setting.
     summary = train(config, workdir, evaluate=evaluate, origin=origin, accept_changes=("data.path",))
     events = read_events(workdir)

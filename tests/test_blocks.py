@@ -10,7 +10,7 @@ from aliasfree_jax.ops.resample import remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
 from aliasfree_jax.training import optimizer
 from experiments import blocks, tuning
-from experiments.protocols import ACCURATE, REDUCED, configuration
+from experiments.protocols import ACCURATE, configuration
 
 
 @pytest.mark.slow
@@ -50,7 +50,7 @@ def test_the_candidates_see_no_test_image():
 
 def test_the_table_has_the_stored_results():
     heading, *rows = blocks.table("ResNet-20")
-    of_family = [c for c in blocks.CANDIDATES.values() if (c.family, c.protocol) == ("ResNet-20", REDUCED)]
+    of_family = [c for c in blocks.CANDIDATES.values() if (c.family, c.budget) == ("ResNet-20", blocks.SMALL)]
     names = [candidate.name for candidate in of_family]
     assert sorted((row[0] for row in rows), key=names.index) == [row[0] for row in rows]
     assert all(len(row) == len(heading) for row in rows)
@@ -59,7 +59,7 @@ def test_the_table_has_the_stored_results():
 
 
 def test_the_table_names_results_that_are_not_finite():
-    rows = {row[0]: row for row in blocks.table("ResNet-20", ACCURATE)[1:]}
+    rows = {row[0]: row for row in blocks.table("ResNet-20", blocks.SHORT)[1:]}
     assert rows["batch norm, reflected crops"][2:] == ["not finite", ""]
     assert float(rows["gates, AdamW, reflected crops"][3]) > 40
 
