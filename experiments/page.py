@@ -161,12 +161,13 @@ def _origin(table: Table) -> str:
         return ", ".join(sorted(set(values)))
 
     machines = [stored["machine"] for stored in table.results]
+    processors = [stored.get("trained_on", stored["machine"]["processor"]) for stored in table.results]
     codes = [stored["code"] for stored in table.results]
     commits = [str(c["commit"])[:10] + (" (changed)" if c["dirty"] else "") for c in codes]
     times = sorted(machine["time"] for machine in machines)
     hours = sum(sum(stored["seconds"].values()) for stored in table.results) / 3600
     return (
-        f"Code: {all_of(commits)}; {all_of([m['processor'] for m in machines])} per run; "
+        f"Code: {all_of(commits)}; {all_of(processors)} per run; "
         f"jax {all_of([m['jax'] for m in machines])}, Python {all_of([m['python'] for m in machines])}; "
         f"{times[0]} to {times[-1]}; data: "
         f"{all_of([stored['settings']['config']['data']['path'] for stored in table.results])}; "

@@ -85,12 +85,21 @@ def readers() -> int:
     return 0 if jax.default_backend() == "cpu" else 2
 
 
+def began_on(workdir: Path) -> str:
+    """The processor or accelerator on which a run began. It is noted in the run's directory."""
+    noted = workdir / "processor.txt"
+    if not noted.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        noted.write_text(machine()["device"])
+    return noted.read_text()
+
+
 def perform(store: Store, run: Run, data: str) -> Stored:
     """Trains or resumes a run, measures it, and returns the result to store."""
     protocol = store.protocol
     config: ConfigDict = configuration(protocol, run, data)
     workdir = store.workdir(run)
-    code = commit()
+    code, trained_on = commit(), began_on(workdir)
     origin = f"experiments, {protocol.name}: {run.name}"
     config.data.workers = readers()
     # The path of the data may change: it is not a setting.
@@ -111,6 +120,7 @@ def perform(store: Store, run: Run, data: str) -> Stored:
         "seed": run.seed,
         "code": code,
         "command": again(protocol, run, data),
+        "trained_on": trained_on,
         "machine": {**where, "processor": about["device"], "load": about["load"]},
         "parameters": parameter_count(summary.variables),
         "seconds": {

@@ -5,6 +5,9 @@ one loop. Automatic differentiation of that sum is slow again. So there are two 
 JAX transformation can handle. One is the sum over taps. The other computes the gradient of the kernel by
 one reduction per tap (several reductions in one fusion are 2 to 10 times slower on CPUs). Both are linear
 in each operand, and the gradient of each one is expressed by these two primitives.
+
+On GPUs, XLA's grouped convolution is fast only with zero padding. Without it, the gradient of the kernel
+takes up to 55 times as long (`_convolved`).
 """
 
 import functools
@@ -171,19 +174,47 @@ def _shifted(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     return shifted_sum.bind(pad(x, amounts, padding), kernel, amounts=((0, 0), (0, 0)), padding="ZERO")
 
 
-def depthwise_conv_ref(
-    x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCULAR", precision: Precision = None
-) -> jax.Array:
-    """XLA's grouped convolution: the reference for the shifted sum, and the choice on accelerators."""
+def _grouped(x: jax.Array, kernel: jax.Array, zeros: Amounts, precision: Precision) -> jax.Array:
+    """XLA's grouped convolution of a map that it pads with zeros."""
     return jax.lax.conv_general_dilated(
-        pad(x, _same(kernel), padding),
+        x,
         kernel[:, :, None, :],
         window_strides=(1, 1),
-        padding="VALID",
+        padding=zeros,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=kernel.shape[-1],
         precision=precision,
     )
+
+
+def depthwise_conv_ref(
+    x: jax.Array, kernel: jax.Array, padding: Padding = "CIRCULAR", precision: Precision = None
+) -> jax.Array:
+    """XLA's grouped convolution, differentiated by JAX: the reference for both methods."""
+    return _grouped(pad(x, _same(kernel), padding), kernel, ((0, 0), (0, 0)), precision)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _convolved(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Precision) -> jax.Array:
+    return depthwise_conv_ref(x, kernel, padding, precision)
+
+
+@_convolved.defjvp
+def _convolved_jvp(padding: Padding, precision: Precision, primals: Any, tangents: Any) -> Any:
+    """Derivatives of the same convolution with zeros around the padded map, for which cuDNN is fast.
+
+    On an H100, the gradient of a kernel takes 1.4 ms this way, and 78 ms without the zeros (256 maps of
+    56 x 56 with 96 channels, bfloat16). The border of the larger output is cut off.
+    """
+
+    def cut(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        zeros = _same(kernel)
+        y = _grouped(pad(x, zeros, padding), kernel, zeros, precision)
+        (top, _), (left, _) = zeros
+        return y[:, top : top + x.shape[1], left : left + x.shape[2]]
+
+    (x, kernel), (dx, dkernel) = primals, tangents
+    return _convolved(x, kernel, padding, precision), cut(dx, kernel) + cut(x, dkernel)
 
 
 def depthwise_conv(
@@ -200,8 +231,8 @@ def depthwise_conv(
       x: maps `[N, H, W, C]`.
       kernel: `[kh, kw, C]`.
       padding: how the map continues beyond its border.
-      method: "shifted" (sum over slices with its own gradient), "conv" (XLA's grouped convolution), or
-        "auto" (`ops.choices`).
+      method: "shifted" (sum over slices), "conv" (XLA's grouped convolution), both with their own gradients,
+        or "auto" (`ops.choices`).
       precision: precision of the products of "conv". Shifted sums are always exact.
 
     Returns:
@@ -219,6 +250,8 @@ def depthwise_conv(
         )
     if method not in ("shifted", "conv", "auto"):
         raise ConfigError(unknown("depthwise method", method, ("shifted", "conv", "auto")))
-    if (choices().depthwise if method == "auto" else method) == "conv":
-        return depthwise_conv_ref(x, kernel, padding, precision)
-    return _shifted(x, kernel, padding)
+    if (choices().depthwise if method == "auto" else method) == "shifted":
+        return _shifted(x, kernel, padding)
+    # XLA makes zeros that were added before a convolution part of it.
+    convolved = depthwise_conv_ref if padding == "ZERO" else _convolved
+    return convolved(x, kernel, padding, precision)

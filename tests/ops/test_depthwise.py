@@ -33,13 +33,14 @@ def value_and_gradients(x, kernel, weights, padding, method):
     ("size", "padding"),
     [(7, "CIRCULAR"), (3, "ZERO"), (3, "REFLECT"), (3, "REPLICATE"), (2, "CIRCULAR"), (1, "ZERO")],
 )
-def test_both_methods_agree_in_value_and_gradients(size, padding, draw, x64):
+def test_both_methods_agree_with_the_reference_in_value_and_gradients(size, padding, draw, x64):
     x, kernel, weights = draw(2, 9, 7, 3), draw(size, size, 3, seed=1), draw(2, 9, 7, 3, seed=2)
-    shifted, conv = (
-        value_and_gradients(x, kernel, weights, padding, method) for method in ("shifted", "conv")
-    )
-    for ours, theirs, name in zip(shifted, conv, ("value", "dx", "dkernel"), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=EXACT, err_msg=name)
+    y, gradients = jax.vjp(lambda x, kernel: depthwise_conv_ref(x, kernel, padding), x, kernel)
+    expected = y, *gradients(weights)
+    for method in ("shifted", "conv"):
+        found = value_and_gradients(x, kernel, weights, padding, method)
+        for ours, theirs, name in zip(found, expected, ("value", "dx", "dkernel"), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=EXACT, err_msg=f"{method}: {name}")
 
 
 def test_value_by_definition(draw, x64):
@@ -59,11 +60,21 @@ def test_float32_methods_agree(draw):
         np.testing.assert_allclose(ours, theirs, atol=10 * SINGLE)  # gradients sum 126 products
 
 
+@pytest.mark.parametrize("method", ["shifted", "conv"])
 @pytest.mark.parametrize("padding", ["CIRCULAR", "REFLECT"])
-def test_own_gradient_against_finite_differences(padding, draw, x64):
+def test_own_gradients_against_finite_differences(padding, method, draw, x64):
     x, kernel = draw(1, 5, 6, 2), draw(3, 3, 2, seed=1)
-    shifted = jax.jit(functools.partial(depthwise_conv, padding=padding, method="shifted"))
-    check_grads(shifted, (x, kernel), order=2, modes=["rev"])
+    convolve = jax.jit(functools.partial(depthwise_conv, padding=padding, method=method))
+    check_grads(convolve, (x, kernel), order=2, modes=["rev", "fwd"])
+
+
+def test_no_convolution_without_zeros_computes_a_gradient_on_accelerators(draw):
+    """cuDNN has no fast kernel for it (`ops.depthwise`)."""
+    x, kernel = draw(1, 8, 8, 2), draw(7, 7, 2, seed=1)
+    gradient = jax.grad(lambda kernel: depthwise_conv(x, kernel, method="conv").sum())
+    text = str(jax.make_jaxpr(gradient)(kernel))
+    assert "padding=((3, 3), (3, 3))" in text
+    assert text.count("padding=((0, 0), (0, 0))") <= 1  # the value
 
 
 @pytest.mark.parametrize("method", ["shifted", "conv"])
