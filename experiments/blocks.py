@@ -170,6 +170,7 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 
 
 _GATES: Mapping[str, Any] = {"optimizer": ADAMW, "norm": "spatial", **_gates(7.0, 7.0)}
+_ACTIVATED_STEM = {"patch_stem": "activated", "stem_activation": "up_gate"}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -220,6 +221,12 @@ CANDIDATES: Mapping[str, Candidate] = {
         "gates, initial scales 7 in the MLPs and 1 in the local interaction",
         local_activation="up_gate",
         **_gates(7.0, 7.0),
+    ),
+    "xcit-activated": _xcit("gates, the stem's before sampling", **_ACTIVATED_STEM),
+    "xcit-activated-last": _xcit(
+        "gates, the stem's before sampling and in its last stage",
+        **_ACTIVATED_STEM,
+        stem_last_activation=None,
     ),
     "xcit-pooled": _xcit("mean pooling instead of a class token", class_attention=None),
     "xcit-pooled77": _xcit(
