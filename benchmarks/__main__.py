@@ -41,7 +41,7 @@ def define(values: flags.FlagValues) -> None:
         "quick", False, "small shapes and few repetitions; the results are not stored", flag_values=values
     )
     flags.DEFINE_integer(
-        "batch", None, "images per step; default 4 on a CPU, 128 elsewhere", flag_values=values
+        "batch", None, "images per step; default 4 on a CPU, 256 elsewhere", flag_values=values
     )
     flags.DEFINE_integer("repetitions", None, "default 7; with --quick 3", flag_values=values)
     precision = "precision of the networks; default float32, on GPUs bfloat16"
@@ -62,7 +62,7 @@ def file_of(described: dict[str, Any]) -> Path:
 
 def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
     """The measurement of each section, as a function without arguments."""
-    batch = values.batch or (128 if accelerator else 4)
+    batch = values.batch or (256 if accelerator else 4)
     repetitions = values.repetitions or (3 if values.quick else 7)
     mode = values.precision or ("bfloat16" if accelerator else "float32")
     shape = (batch, 32, "micro") if values.quick else (batch, 224, "tiny")

@@ -1,13 +1,12 @@
 """Compares whole networks. Each runs in a separate process, and the processes are measured in turn.
 
 The processes are separate because two frameworks in one process disturb each other's threads and memory. They
-take turns because the speed of a shared machine varies over time. On an accelerator, all networks of one
-framework share its memory. They compile at the same time, so their compile times are not measured.
+take turns because the speed of a shared machine varies over time. On an accelerator, one process follows the
+other, because they would have to share its memory.
 """
 
 import contextlib
 import importlib.util
-import itertools
 import json
 import os
 import statistics
@@ -22,8 +21,6 @@ LARGEST_BATCH_ON_THE_DOUBLE_GRID = 32  # its gradient keeps about 1.6 GiB per im
 
 # Undoes the settings of `aliasfree_jax.startup`, for comparison.
 AS_STARTED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "XLA_FLAGS": ""}
-# JAX then takes only as much of an accelerator's memory as it needs.
-SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 Task = dict[str, Any]
 
@@ -115,7 +112,7 @@ class Worker:
 
     def __init__(self, task: Task) -> None:
         """Starts the process, which compiles and runs everything once. `ready` waits until it is done."""
-        environment = {**os.environ, **SHARED, **task.get("environment", {})}
+        environment = {**os.environ, **task.get("environment", {})}
         command = [sys.executable, "-m", "benchmarks.worker", json.dumps(task)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
@@ -168,11 +165,7 @@ def _running(group: list[Task]) -> Iterator[list[Worker]]:
 def measure(all_tasks: list[Task], repetitions: int, accelerator: bool) -> list[dict[str, Any]]:
     """One row per task: medians in milliseconds, images/s, memory, compile times and FLOPs."""
     rows = []
-    groups = [all_tasks]
-    if accelerator:
-        at_once = [{**task, "together": True} for task in all_tasks]
-        groups = [list(group) for _, group in itertools.groupby(at_once, key=lambda task: task["framework"])]
-    for group in groups:
+    for group in [[task] for task in all_tasks] if accelerator else [all_tasks]:
         with _running(group) as workers:
             times: list[dict[str, list[float]]] = [{call: [] for call in CALLS} for _ in workers]
             for round_ in range(repetitions):
@@ -194,7 +187,4 @@ def _row(task: Task, worker: Worker, measured: dict[str, list[float]]) -> dict[s
         row[f"{call}_ms"] = round(median, 2)
         row[f"{call}_spread"] = round((max(values) - min(values)) / median, 2)
         row[f"{call}_images_per_s"] = round(1e3 * task["batch"] / median, 1)
-    facts = {
-        name: fact for name, fact in worker.facts.items() if not (task["together"] and "compile" in name)
-    }
-    return {**row, "peak_mib": round(worker.ask("peak_mib")), **facts}
+    return {**row, "peak_mib": round(worker.ask("peak_mib")), **worker.facts}

@@ -228,6 +228,12 @@ CANDIDATES: Mapping[str, Candidate] = {
         **_ACTIVATED_STEM,
         stem_last_activation=None,
     ),
+    "xcit-stem-up": _xcit("gates, the stem's on a finer grid", stem_activation="up_gate"),
+    "xcit-stem-up-last": _xcit(
+        "gates, the stem's on a finer grid, also in its last stage",
+        stem_activation="up_gate",
+        stem_last_activation=None,
+    ),
     "xcit-pooled": _xcit("mean pooling instead of a class token", class_attention=None),
     "xcit-pooled77": _xcit(
         "mean pooling, gates with initial scales 7", class_attention=None, **_gates(7.0, 7.0)
