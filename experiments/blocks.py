@@ -228,6 +228,11 @@ CANDIDATES: Mapping[str, Candidate] = {
         **_ACTIVATED_STEM,
         stem_last_activation=None,
     ),
+    "xcit-activated-lowpass": _xcit(
+        "gates, the stem's before sampling, also in its last stage, with one low-passed half",
+        patch_stem="activated",
+        stem_last_activation=None,
+    ),
     "xcit-stem-up": _xcit("gates, the stem's on a finer grid", stem_activation="up_gate"),
     "xcit-stem-up-last": _xcit(
         "gates, the stem's on a finer grid, also in its last stage",
