@@ -96,8 +96,8 @@ _OUTPUT = flags.DEFINE(
     cli.LocalPath(),
     "output",
     "",
-    "JSON file for the results, or their directory for several checkpoints; also writes the same as .md; "
-    "default: eval.json in the run",
+    "JSON file for the results, or a directory for them (an existing one, or for several checkpoints); also "
+    "writes the same as .md; default: eval.json in the run",
 )
 
 
@@ -114,8 +114,8 @@ def output_paths(references: list[str]) -> list[Path]:
     outputs = [results_path(reference) for reference in references]
     if _OUTPUT.value:
         place = Path(_OUTPUT.value)
-        several = len(references) > 1
-        outputs = [place / f"{run_name(path)}.eval.json" for path in outputs] if several else [place]
+        directory = len(references) > 1 or place.is_dir()
+        outputs = [place / f"{run_name(path)}.eval.json" for path in outputs] if directory else [place]
     if len(set(outputs)) < len(outputs):
         raise ConfigError(
             f"several checkpoints would write to one file: {', '.join(map(str, outputs))}. Leave "

@@ -52,6 +52,7 @@ def test_a_network_outside_a_run_is_evaluated_with_a_configuration(network):
     ended = evaluate(
         f"--checkpoint={network}",
         QUICKSTART,
+        f"--output={network.parent}",  # an existing directory
         "--integer_shifts",
         "--config.data.eval_limit=20",
         "--config.eval.shifts=2",
