@@ -20,6 +20,8 @@ from aliasfree_jax.evaluation.evaluator import evaluate, predictor
 from aliasfree_jax.evaluation.preparation import prepare
 from aliasfree_jax.evaluation.stored import results_path
 from aliasfree_jax.files import PACKAGED, elsewhere
+from aliasfree_jax.ops.resample import remove_nyquist
+from aliasfree_jax.ops.shift import fractional_shift
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHIVE = ROOT.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
@@ -28,7 +30,9 @@ ACCURACY = {
     "convnext_afg_cifar": 0.744,
     "convnext_circular_cifar": 0.703,
     "resnet20_cifar": 0.824,
+    "resnet20_cifar_afg": 0.816,
     "resnet20_cifar_aps": 0.839,
+    "resnet20_cifar_circular_blur": 0.833,
 }
 LARGEST = 10e6  # bytes of all weights
 
@@ -64,6 +68,14 @@ def test_shifts_change_the_plain_network_and_not_the_adaptive_one():
     }
     # Rounding of logits of about 10 in float32.
     assert change["resnet20_cifar_aps"] < 1e-4 < 0.1 < change["resnet20_cifar"]
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar_afg", "convnext_afg_cifar"])
+def test_half_a_pixel_does_not_change_the_gated_networks(name):
+    images = remove_nyquist(jax.random.normal(jax.random.key(0), (8, 32, 32, 3)))
+    moved = fractional_shift(images, jnp.full((8, 2), 0.5))
+    # Rounding of logits of about 10 in float32.
+    assert jnp.abs(predicted(name, images) - predicted(name, moved)).max() < 1e-4
 
 
 def test_an_unknown_name_lists_the_known_ones():
