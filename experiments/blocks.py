@@ -170,7 +170,6 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 
 
 _GATES: Mapping[str, Any] = {"optimizer": ADAMW, "norm": "spatial", **_gates(7.0, 7.0)}
-_ACTIVATED_STEM = {"patch_stem": "activated", "stem_activation": "up_gate"}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -222,18 +221,12 @@ CANDIDATES: Mapping[str, Candidate] = {
         local_activation="up_gate",
         **_gates(7.0, 7.0),
     ),
-    "xcit-activated": _xcit("gates, the stem's before sampling", **_ACTIVATED_STEM),
-    "xcit-activated-last": _xcit(
-        "gates, the stem's before sampling and in its last stage",
-        **_ACTIVATED_STEM,
-        stem_last_activation=None,
-    ),
+    "xcit-activated-last": _xcit("gates, the stem's before sampling and in its last stage", "afgs"),
     "xcit-activated-lowpass": _xcit(
         "gates, the stem's before sampling, also in its last stage, with one low-passed half",
         patch_stem="activated",
         stem_last_activation=None,
     ),
-    "xcit-stem-up": _xcit("gates, the stem's on a finer grid", stem_activation="up_gate"),
     "xcit-stem-up-last": _xcit(
         "gates, the stem's on a finer grid, also in its last stage",
         stem_activation="up_gate",

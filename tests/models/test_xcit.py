@@ -40,9 +40,16 @@ def test_the_gated_network_is_exact_for_every_shift(name, side, draw, randomised
     assert changes(f"xcit_afg_{name}", side, draw, randomised).max() < EXACT
 
 
-@pytest.mark.parametrize("pooled", [None, "cross_covariance"])
-def test_both_ways_to_pool_are_exact(pooled, draw, randomised, x64):
-    assert changes("xcit_afg_micro", 32, draw, randomised, class_attention=pooled).max() < EXACT
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_attention": None},
+        {"patch_stem": "activated", "stem_last_activation": None},
+        {"patch_stem": "activated", "stem_activation": "up_gate", "stem_last_activation": None},
+    ],
+)
+def test_other_exact_parts(options, draw, randomised, x64):
+    assert changes("xcit_afg_micro", 32, draw, randomised, **options).max() < EXACT
 
 
 @pytest.mark.parametrize(
