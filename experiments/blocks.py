@@ -154,9 +154,9 @@ def _reflected(*args: Any, **kwargs: Any) -> Candidate:
     return replace(_full(*args, **kwargs), augmentation="reflected")
 
 
-def _whole(name: str, variant: str = "afg", **fields: Mapping[str, Any]) -> Candidate:
-    """A ResNet-20 of full depth and full training, with reflected crops."""
-    return Candidate(name, variant, budget=WHOLE, augmentation="reflected", fields=fields)
+def _whole(name: str, **fields: Mapping[str, Any]) -> Candidate:
+    """The gated ResNet-20 of the accurate protocol, with other fields of the configuration."""
+    return Candidate(name, "afg", budget=WHOLE, augmentation="reflected", fields=fields)
 
 
 def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
@@ -196,21 +196,13 @@ CANDIDATES: Mapping[str, Candidate] = {
         zero_init_residual=True,
         conv="plain",
     ),
-    "whole-plain": _whole("plain (zero padding)", "plain"),
-    "whole-circular": _whole("circular, ReLU (not alias-free)", "circular"),
     "whole-gate": _whole("gates"),
     "whole-gate-decay": _whole("gates, weight decay 0.5", optimizer={"weight_decay": 0.5}),
-    "whole-gate-fast": _whole("gates, learning rate 0.006", optimizer={"learning_rate": 6e-3}),
-    "whole-gate-fast-decay": _whole(
-        "gates, learning rate 0.006, weight decay 0.2", optimizer={"learning_rate": 6e-3, "weight_decay": 0.2}
-    ),
     "whole-gate-smooth": _whole("gates, label smoothing 0.1", train={"label_smoothing": 0.1}),
     "whole-gate-resized": _whole(
         "gates, crops of 50 to 100 % of the area, resized",
         data={"crop": "random_resized", "crop_scale": (0.5, 1.0)},
     ),
-    "whole-gate-erased": _whole("gates, random erasing", data={"erase_probability": 0.25}),
-    "whole-gate-colour": _whole("gates, changes of colour", data={"color_jitter": 0.4}),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),
