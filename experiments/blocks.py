@@ -38,7 +38,7 @@ from aliasfree_jax.errors import DataError, NotFiniteError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
-from aliasfree_jax.layers import Layer, SpatialNorm, UpPolynomial
+from aliasfree_jax.layers import ActivatedPatchStem, Layer, PatchStem, SpatialNorm, UpPolynomial
 from aliasfree_jax.models import create_model, register_part
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training import optimizer
@@ -70,6 +70,21 @@ class NormedUpPolynomial(Layer):
 
 
 register_part("activation", "normed_up_polynomial", NormedUpPolynomial)
+
+
+class LastActivatedPatchStem(PatchStem):
+    """`PatchStem` whose last stage activates before it samples."""
+
+    def stage(self, x: jax.Array, features: int, activation: Any, number: str, *how: Any) -> jax.Array:
+        """See `PatchStem`."""
+        last = int(number) == self.patch_size.bit_length() - 1
+        y: jax.Array = (ActivatedPatchStem if last else PatchStem).stage(
+            self, x, features, activation, number, *how
+        )
+        return y
+
+
+register_part("patch_stem", "last_activated", LastActivatedPatchStem)
 
 
 @contextmanager
@@ -218,6 +233,12 @@ CANDIDATES: Mapping[str, Candidate] = {
         "gates, the stem's before sampling, also in its last stage, with one low-passed half",
         patch_stem="activated",
         stem_last_activation=None,
+    ),
+    "xcit-last-activated": _xcit(
+        "gates, those of the stem's last stage before sampling",
+        patch_stem="last_activated",
+        stem_activation="up_gate",
+        stem_last_activation="lowpass_gate",
     ),
     "xcit-stem-up-last": _xcit(
         "gates, the stem's on a finer grid, also in its last stage",
