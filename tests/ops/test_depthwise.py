@@ -159,12 +159,17 @@ def test_a_nan_in_the_kernel_reaches_its_channel_alone(method, draw):
     assert bool(spoilt[..., 0].all()) and not bool(spoilt[..., 1].any())
 
 
-# Every JAX transformation of shifted sums is compared with that of XLA's convolution. With a sine in the
-# loss, all its derivatives are bounded and none vanishes.
+# Every JAX transformation of both methods is compared with that of the reference. With a sine in the loss,
+# all its derivatives are bounded and none vanishes.
+OURS = ("shifted", "conv")
 
 
 def losses(padding, method="shifted"):
-    convolve = functools.partial(depthwise_conv, padding=padding, method=method)
+    convolve = (
+        functools.partial(depthwise_conv_ref, padding=padding)
+        if method == "reference"
+        else functools.partial(depthwise_conv, padding=padding, method=method)
+    )
     return convolve, lambda x, kernel: jnp.sum(jnp.sin(convolve(x, kernel)))
 
 
@@ -241,11 +246,12 @@ TRANSFORMED = (
 )
 def test_derivatives_of_every_kind_agree(transformed, padding, draw, x64):
     x, kernel = draw(2, 5, 6, 2), draw(2, 3, 2, seed=1)
-    ours, theirs = (
+    theirs, *ours = (
         jax.jit(functools.partial(transformed, *losses(padding, method)))(x, kernel)
-        for method in ("shifted", "conv")
+        for method in ("reference", *OURS)
     )
-    assert_same(ours, theirs)
+    for own in ours:
+        assert_same(own, theirs)
 
 
 def derivatives(padding, method):
@@ -260,19 +266,21 @@ def test_vmap_over_maps_and_kernels(axes, draw, x64):
         a if axis is None else jnp.moveaxis(jnp.stack([a, a + 1, 2 * a]), 0, axis)
         for a, axis in zip((draw(2, 4, 3, 2), draw(3, 3, 2, seed=1)), axes, strict=True)
     )
-    ours, theirs = (
-        jax.jit(jax.vmap(derivatives("CIRCULAR", method), axes))(x, kernel) for method in ("shifted", "conv")
+    theirs, *ours = (
+        jax.jit(jax.vmap(derivatives("CIRCULAR", method), axes))(x, kernel) for method in ("reference", *OURS)
     )
-    assert_same(ours, theirs)
+    for own in ours:
+        assert_same(own, theirs)
 
 
 def test_vmap_of_vmap_and_of_no_map_at_all(draw, x64):
     x, kernel = draw(3, 2, 1, 4, 3, 2), draw(2, 3, 3, 2, seed=1)
-    ours, theirs = (
+    theirs, *ours = (
         jax.jit(jax.vmap(jax.vmap(derivatives("REFLECT", method)), (0, None)))(x, kernel)
-        for method in ("shifted", "conv")
+        for method in ("reference", *OURS)
     )
-    assert_same(ours, theirs)
+    for own in ours:
+        assert_same(own, theirs)
     many = jax.vmap(functools.partial(depthwise_conv, method="shifted"))
     assert many(x[:, 0, 0][:0][:, None], kernel[:0, :, :, :]).shape == (0, 1, 4, 3, 2)
 
@@ -346,9 +354,10 @@ def test_a_batch_on_four_devices_stays_where_it_is(mapped, mesh, draw):
         np.testing.assert_allclose(a, b, atol=10 * SINGLE)  # kernel gradients are sums of four partial sums
 
 
-def test_shard_map_adds_the_kernel_gradients_of_all_devices(mesh, draw):
+@pytest.mark.parametrize("method", OURS)
+def test_shard_map_adds_the_kernel_gradients_of_all_devices(method, mesh, draw):
     x, kernel = draw(4, 5, 6, 2), draw(3, 3, 2, seed=1)
-    gradient = jax.grad(losses("CIRCULAR")[1], (0, 1))
+    gradient = jax.grad(losses("CIRCULAR", method)[1], (0, 1))
     specs = PartitionSpec("data"), PartitionSpec()
     divided = jax.shard_map(gradient, mesh=mesh, in_specs=specs, out_specs=specs)
     for a, b in zip(jax.jit(divided)(x, kernel), jax.jit(gradient)(x, kernel), strict=True):
