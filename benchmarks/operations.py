@@ -180,13 +180,14 @@ def mlps(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[
 
 def depthwise_convolutions(quick: bool, batch: int, repetitions: int, numerics: Numerics) -> list[Row]:
     """Circular 7 x 7 depthwise convolution by each method, and XLA's with the gradient that JAX derives."""
-    how = {"precision": numerics.get("precision")}
-    rows, apply = [], functools.partial(depthwise.depthwise_conv, **how)
+    rows, precision = [], numerics.get("precision")
+    apply = functools.partial(depthwise.depthwise_conv, precision=precision)
+    reference = functools.partial(depthwise.depthwise_conv_ref, precision=precision)
     for side, channels in QUICK_STAGES if quick else STAGES:
         methods = {
             "shifted sum": functools.partial(apply, method="shifted"),
             "XLA convolution": functools.partial(apply, method="conv"),
-            "XLA convolution, derived gradient": functools.partial(depthwise.depthwise_conv_ref, **how),
+            "XLA convolution, derived gradient": reference,
         }
         maps, kernel = normal(batch, side, side, channels), normal(7, 7, channels)
         arguments = tuple(z.astype(numerics.get("dtype", z.dtype)) for z in (maps, kernel))

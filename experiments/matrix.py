@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
+from configs.cifar10_xcit import ACTIVATED_STEM
 from experiments import gates  # noqa: F401  # registers its activation
 
 RESNETS = ("ResNet-18", "ResNet-20")
@@ -73,15 +74,13 @@ _OF_CONVNEXTS = (
     Variant("alias-free", "afc", "convnext_afc_{}", EVERY_SHIFT),
     Variant("alias-free, gated", "afg", "convnext_afg_{}", EVERY_SHIFT),
 )
-# The candidate of experiments.blocks with the best accuracy. Its stem costs more than that of `xcit_afg_*`.
-_ACTIVATED_STEM = {"patch_stem": "activated", "stem_activation": "up_gate", "stem_last_activation": None}
 _OF_XCITS = (
     Variant("plain (zero padding)", "plain", "xcit_{}"),
     Variant("circular", "circular", "xcit_circular_{}"),
     Variant("APS-1", "aps1", "xcit_aps_{}", WHOLE_PIXELS),
     Variant("Alias-Free ViT", "aft", "xcit_aft_{}"),
     Variant("alias-free, gated", "afg", "xcit_afg_{}", EVERY_SHIFT),
-    Variant("alias-free, gated, activated stem", "afgs", "xcit_afg_{}", EVERY_SHIFT, _ACTIVATED_STEM),
+    Variant("alias-free, gated, activated stem", "afgs", "xcit_afg_{}", EVERY_SHIFT, ACTIVATED_STEM),
 )
 
 
