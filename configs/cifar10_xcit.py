@@ -4,8 +4,8 @@ python train.py --config=configs/cifar10_xcit.py --config.data.path=/data/cifar1
 python train.py --config=configs/cifar10_xcit.py:xcit_circular_cifar --config.data.path=/data/cifar10
 
 The word after the colon names the network. The training equals that of `configs/cifar10_afc.py`. The stem of
-the exact network multiplies before it samples, which is more accurate here (docs/experiments.md). It costs
-little time at 32 pixels.
+the exact network multiplies before it samples, which is more accurate and takes more time
+(docs/experiments.md).
 """
 
 from ml_collections import ConfigDict
