@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import circumstances
+from aliasfree_jax.files import write_whole
 from aliasfree_jax.training.loop import run as train
 from aliasfree_jax.training.progress import read_events
 from aliasfree_jax.training.setup import TEST
@@ -90,7 +91,7 @@ def began_on(workdir: Path) -> str:
     noted = workdir / "processor.txt"
     if not noted.exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        noted.write_text(machine()["device"])
+        write_whole(noted, machine()["device"])
     return noted.read_text()
 
 

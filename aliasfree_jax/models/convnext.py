@@ -226,8 +226,6 @@ SIZES: dict[str, Options] = {
     "cifar": {"depths": (2, 2, 2), "widths": (48, 96, 192), "stem_stride": 2, "layer_scale_init": 0.1},
 }
 
-# The scales of the paper's training commands.
-
 _CIRCULAR = {"padding": "CIRCULAR", "sampled_padding": "CIRCULAR"}
 _ALIAS_FREE = {**_CIRCULAR, "sampler": "ideal", "norm": "spatial", "precision": "highest"}
 

@@ -12,6 +12,7 @@ from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.models import create_model, list_models
 from aliasfree_jax.ops.resample import remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
+from configs.cifar10_xcit import ACTIVATED_STEM
 
 # float64 rounding in about 20 layers; 1e-15 was measured.
 EXACT = 1e-12
@@ -44,8 +45,8 @@ def test_the_gated_network_is_exact_for_every_shift(name, side, draw, randomised
     "options",
     [
         {"class_attention": None},
-        {"patch_stem": "activated", "stem_last_activation": None},
-        {"patch_stem": "activated", "stem_activation": "up_gate", "stem_last_activation": None},
+        {**ACTIVATED_STEM, "stem_activation": "lowpass_gate"},
+        ACTIVATED_STEM,
     ],
 )
 def test_other_exact_parts(options, draw, randomised, x64):
