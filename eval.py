@@ -52,7 +52,7 @@ from aliasfree_jax.evaluation.selection import ADVERSARIAL, PRESETS, Selection, 
 from aliasfree_jax.evaluation.stored import results_path
 from aliasfree_jax.evaluation.tasks import comparison
 from aliasfree_jax.evaluation.trial import Predict
-from aliasfree_jax.files import write_json, write_whole
+from aliasfree_jax.files import output_file, write_json, write_whole
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.curves import figure_class
 from aliasfree_jax.training.mesh import own_eval_batches
@@ -121,12 +121,7 @@ def output_paths(references: list[str]) -> list[Path]:
             f"several checkpoints would write to one file: {', '.join(map(str, outputs))}. Leave "
             "out --output."
         )
-    for output in outputs:
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot make the directory of --output={output}: {error}") from error
-    return outputs
+    return [output_file(output, "the file of the results") for output in outputs]
 
 
 def check_fits(card: ModelCard, source: Source) -> Source:

@@ -18,7 +18,7 @@ COMMANDS = {
     "curves": "aliasfree_jax.training.curves",
     "report": "aliasfree_jax.evaluation.report.page",
     "check": "aliasfree_jax.transform.command",
-    "audit": "aliasfree_jax.evaluation.audit.command",
+    "audit": "aliasfree_jax.conversion.audit_command",
 }
 
 

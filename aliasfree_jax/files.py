@@ -70,6 +70,29 @@ def local_path(text: str | Path, name: str = "the path") -> Path:
         raise PathError(f"{name} is {str(text)!r}: {error}") from error
 
 
+def output_file(text: str | Path, name: str) -> Path:
+    """Returns the path of a file to write, and makes its directory. Call it before the work for the file.
+
+    Args:
+      text: The path as the user typed it.
+      name: Name of the flag or argument, for messages.
+
+    Raises:
+      PathError: The text is an address such as gs://bucket/run.
+      ConfigError: The path is a directory, or its directory cannot be made or written to.
+    """
+    path = local_path(text, name)
+    if path.is_dir():
+        raise ConfigError(f"{name} is {path}, a directory. Pass the name of a file in it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{name} is {path}, but its directory cannot be made: {error}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{name} is {path}, but you may not write into {path.parent}.")
+    return path
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file atomically: at any moment, even after a crash, it is the complete old or new file.
 

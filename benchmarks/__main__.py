@@ -24,7 +24,7 @@ from absl import flags
 from aliasfree_jax.commands import program, refuse
 from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.files import local_path, write_json
+from aliasfree_jax.files import local_path, output_file, write_json
 from benchmarks import input_pipeline, memory, networks, operations, precision, transformed
 from benchmarks.timing import machine
 
@@ -50,8 +50,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_enum("only", list(SECTIONS), SECTIONS, only, flag_values=values)
     photographs = "folder or tar of images for the section input; default: a sample of ImageNet"
     flags.DEFINE_string("photographs", None, photographs, flag_values=values)
-    out = "JSON file to write; default benchmarks/results/<machine>.json"
-    flags.DEFINE_string("out", None, out, flag_values=values)
+    output = "JSON file to write; default benchmarks/results/<machine>.json"
+    flags.DEFINE_string("output", None, output, flag_values=values)
 
 
 def file_of(described: dict[str, Any]) -> Path:
@@ -109,7 +109,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """
     refuse(arguments)
     described = machine()
-    path = local_path(values.out) if values.out else file_of(described)
+    path = output_file(values.output, "--output") if values.output else file_of(described)
     stored = json.loads(path.read_text()) if path.exists() and not values.quick else {}
     known = sections(values, described["backend"] != "cpu")
     if values["only"].present and (unknown := [name for name in values.only if name not in known]):
@@ -128,7 +128,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         print(json.dumps({name: stored[name]["rows"]}, indent=1))
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         jax.clear_caches()
-        if not values.quick or values.out:
+        if not values.quick or values.output:
             path.parent.mkdir(exist_ok=True)
             write_json(path, stored, indent=1)
 

@@ -79,7 +79,7 @@ def test_transformed_networks_stand_beside_the_native_one(monkeypatch):
 def test_the_quick_benchmark_measures_every_section(tmp_path):
     pytest.importorskip("cykooz_resizer", reason="needs pip install 'aliasfree_jax[fast]'")
     out = tmp_path / "quick.json"
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--repetitions", "1", "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--repetitions", "1", "--output", str(out)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
     stored = json.loads(out.read_text())
     assert set(stored) == {"networks", "operations", "memory", "compile", "precision", "input"}

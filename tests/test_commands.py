@@ -126,10 +126,10 @@ PATHS = {
     "export": [["PATH", "out.onnx"], ["run", "PATH"]],
     "prepare": [["PATH", "out"], ["in", "PATH"], ["--verify", "PATH"]],
     "audit": [["PATH"], ["--checkpoint=PATH"], ["--output=PATH"], ["--plot=PATH"]],
-    "report": [["PATH"], ["a.json", "--out=PATH"]],
-    "curves": [["PATH"], ["run", "--out=PATH"]],
+    "report": [["PATH"], ["a.json", "--output=PATH"]],
+    "curves": [["PATH"], ["run", "--output=PATH"]],
     "experiments": [["--data=PATH"]],
-    "benchmarks": [["--out=PATH"], ["--photographs=PATH"]],
+    "benchmarks": [["--output=PATH"], ["--photographs=PATH"]],
 }
 CASES = [(name, case) for name, cases in PATHS.items() for case in cases]
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.files import OccupiedError, local_path, new_directory, sole_writer, write_json, write_whole
+from aliasfree_jax.files import (
+    OccupiedError,
+    local_path,
+    new_directory,
+    output_file,
+    sole_writer,
+    write_json,
+    write_whole,
+)
 
 
 def test_the_home_directory_is_expanded(monkeypatch, tmp_path):
@@ -34,6 +42,19 @@ def test_addresses_are_refused(address):
 @pytest.mark.parametrize("path", ["C:/runs", "a:b/c", "data.tar", "/a/b", "x/y://z"])
 def test_paths_with_colons_are_paths(path):
     assert local_path(path) == Path(path)
+
+
+def test_a_file_to_write_is_checked_and_its_directory_made(tmp_path, monkeypatch):
+    assert output_file(f"{tmp_path}/a/b/c.json", "--output") == tmp_path / "a/b/c.json"
+    assert (tmp_path / "a/b").is_dir() and not (tmp_path / "a/b/c.json").exists()
+    with pytest.raises(ConfigError, match="--output is .*/a/b, a directory. Pass the name of a file in it."):
+        output_file(tmp_path / "a/b", "--output")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="--plot is .*c.png, but its directory cannot be made: .*file"):
+        output_file(tmp_path / "file/c.png", "--plot")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match="--output is .*c.json, but you may not write into .*/a/b"):
+        output_file(tmp_path / "a/b/c.json", "--output")
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):

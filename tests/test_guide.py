@@ -21,7 +21,7 @@ import pytest
 
 from aliasfree_jax import check, create_model, layers
 from aliasfree_jax.commands import program
-from aliasfree_jax.evaluation.audit import command as auditing
+from aliasfree_jax.conversion import audit_command
 from aliasfree_jax.layers import (
     AdaptivePolyphase,
     BlurPool,
@@ -129,7 +129,7 @@ def test_the_audit_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_file.py").write_text(BLOCKS[0])
     arguments = next(words[4:] for words in COMMANDS if words[3:4] == ["audit"])
-    assert program(auditing.define, auditing.main, None)(arguments) == 0
+    assert program(audit_command.define, audit_command.main, None)(arguments) == 0
     assert "conv1 (conv_general_dilated)" in capsys.readouterr().out
 
 

@@ -5,7 +5,6 @@ loaded again and compared with the network on random images. It is kept only if 
 """
 
 import dataclasses
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from aliasfree_jax.checkpoint import ModelCard, PyTree
 from aliasfree_jax.conversion import onnx_files, stablehlo
 from aliasfree_jax.conversion.stablehlo import ExportError, Program, check_platforms
-from aliasfree_jax.files import local_path, whole_file, write_json, write_whole
+from aliasfree_jax.files import local_path, output_file, whole_file, write_json, write_whole
 
 BATCHES = (1, 3)  # batch sizes of the comparison, for a file that accepts any batch size
 # Largest differences, relative to the largest output. Rounding in float32 causes 1e-6. Half-precision
@@ -60,8 +59,8 @@ def check_output(output: str | Path) -> Path:
     """Returns the path of a file to write, after these checks.
 
     Raises:
-      ExportError: The ending is unknown, the file exists, or its directory is missing or read-only.
-      PathError: The path is an address such as gs://.
+      ExportError: The ending is unknown, or the file exists.
+      ConfigError: As `output_file`.
     """
     path = local_path(output, "the file to write")
     if path.suffix not in FORMATS:
@@ -69,18 +68,10 @@ def check_output(output: str | Path) -> Path:
             f"{path} must end in {' or '.join(FORMATS)}: the ending selects the format. To write a "
             "checkpoint of another code base, use python -m aliasfree_jax convert --to=SOURCE RUN FILE."
         )
-    if path.is_dir():
-        raise ExportError(
-            f"{path} is a directory. Pass the name of a file, such as {path}/mine{path.suffix}."
-        )
     for file in (path, description_of(path)):
         if file.exists():
             raise ExportError(f"{file} exists already. Choose another name, or remove it first.")
-    if not path.parent.is_dir():
-        raise ExportError(f"{path} cannot be written: the directory {path.parent} does not exist.")
-    if not os.access(path.parent, os.W_OK):
-        raise ExportError(f"{path} cannot be written: you may not write into {path.parent}.")
-    return path
+    return output_file(path, "the file to write")
 
 
 def description_of(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """Draws the curves of one or several runs from their `metrics.jsonl`.
 
     python -m aliasfree_jax curves runs/mine
-    python -m aliasfree_jax curves runs/plain runs/aps runs/afc --out=three.png
+    python -m aliasfree_jax curves runs/plain runs/aps runs/afc --output=three.png
 
 Every run draws its curves at its end. Needs matplotlib (pip install 'aliasfree_jax[figures]').
 """
@@ -15,10 +15,11 @@ from absl import flags
 
 from aliasfree_jax.config import RAW
 from aliasfree_jax.errors import ConfigError, DataError, needed
-from aliasfree_jax.files import local_path, write_whole
+from aliasfree_jax.files import local_path, output_file, write_whole
 from aliasfree_jax.training.progress import read_events
 
 CURVES = "curves.png"
+PICTURE_FORMATS = (".png", ".pdf", ".svg")
 # "integer_consistency" is drawn in "consistency", "mean_iou" in "iou". Panels without values are omitted.
 PANELS = ("loss", "accuracy", "iou", "psnr", "consistency", "db", "learning_rate")
 TITLES = {"iou": "mean IoU", "psnr": "PSNR (dB)", "db": "equivariance error (dB)"}
@@ -72,6 +73,31 @@ def figure_class() -> Any:
     return needed("matplotlib.figure", "a picture").Figure
 
 
+def picture_file(text: str | Path, name: str) -> Path:
+    """Returns the path of a picture to write. Call it before the work for the picture.
+
+    Raises:
+      MissingPackageError: matplotlib is not installed.
+      ConfigError: As `output_file`, or the ending names no known format.
+    """
+    figure_class()
+    path = output_file(text, name)
+    if path.suffix not in PICTURE_FORMATS:
+        raise ConfigError(f"{name} is {path}: the ending must be {' or '.join(PICTURE_FORMATS)}.")
+    return path
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a figure to a file atomically. The ending is the format.
+
+    Raises:
+      UnwritableError: the file cannot be written.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150, format=path.suffix.lstrip("."))
+    write_whole(path, picture.getvalue())
+
+
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
     """Draws the loss, the learning rate and the evaluations of each run.
 
@@ -101,9 +127,7 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
             axes.legend(frameon=False, fontsize="small")
     if len(runs) == 1:
         figure.suptitle(runs[0].name)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=150, format=out.suffix.lstrip(".") or "png")
-    write_whole(out, picture.getvalue())
+    save_figure(figure, out)
 
 
 def _label(split: str, metric: str, panel: str) -> str:
@@ -129,7 +153,8 @@ def _draw(axes: Any, series: dict[tuple[str, str], Series], panel: str, colour: 
 
 def define(values: flags.FlagValues) -> None:
     """Defines the flags of the command."""
-    flags.DEFINE_string("out", "", f"file to write; default: {CURVES} in the first run", flag_values=values)
+    default = f"default: {CURVES} in the first run"
+    flags.DEFINE_string("output", "", f"picture to write; {default}", flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -137,6 +162,6 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if not arguments:
         raise ConfigError("expected directories of runs, as in: python -m aliasfree_jax curves runs/mine")
     runs = [local_path(argument) for argument in arguments]
-    out = local_path(values.out) if values.out else runs[0] / CURVES
+    out = picture_file(values.output, "--output") if values.output else runs[0] / CURVES
     draw_curves(runs, out)
     print(f"wrote {out}")

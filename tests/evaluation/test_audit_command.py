@@ -11,8 +11,8 @@ from in_process import run
 from PIL import Image
 
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables, save_model
-from aliasfree_jax.errors import AliasFreeError, MissingPackageError
-from aliasfree_jax.evaluation.audit import command
+from aliasfree_jax.conversion import audit_command as command
+from aliasfree_jax.errors import AliasFreeError, ConfigError, MissingPackageError
 from aliasfree_jax.files import PathError
 from aliasfree_jax.models import create_model
 
@@ -138,6 +138,26 @@ def test_mistakes_are_explained(arguments, message, module):
     with pytest.raises(AliasFreeError) as raised:
         run(command, *(argument.format(module) for argument in arguments))
     assert message in str(raised.value)
+
+
+def test_weights_are_audited_by_their_name(capsys):
+    run(command, "--checkpoint=resnet20_cifar_aps", "--image=8,8,3", "--shift=1,0")
+    assert "resnet20_cifar_aps: Nothing breaks under a shift by (1, 0)." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--output=", "--output is .*, a directory. Pass the name of a file in it."),
+        ("--plot=", "--plot is .*, a directory. Pass the name of a file in it."),
+        ("--plot=a.jpeg", r"--plot is .*a.jpeg: the ending must be .png or .pdf or .svg"),
+    ],
+)
+def test_files_are_checked_before_the_measurement(argument, message, module, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "audit", None)  # a call would raise another error
+    flag, _, name = argument.partition("=")
+    with pytest.raises(ConfigError, match=message):
+        run(command, f"{module}:make_network", "--image=8,8,1", f"{flag}={tmp_path / name}")
 
 
 @pytest.mark.parametrize("argument", ["{}", "--checkpoint={}", "--output={}", "--plot={}"])

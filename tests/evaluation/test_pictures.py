@@ -262,10 +262,10 @@ def test_the_command_compares_files(tmp_path, capsys, monkeypatch):
         files.append(tmp_path / name / "eval.json")
         files[-1].write_text(json.dumps(known().results))
     out = tmp_path / "both.html"
-    run(command, *map(str, files), f"--out={out}")
+    run(command, *map(str, files), f"--output={out}")
     assert f"wrote {out}" in capsys.readouterr().out
     assert "Evaluation under shifts: plain, free" in read_page(out.read_text()).words
-    run(command, *map(str, files), f"--out={out}", "--names=A,B")
+    run(command, *map(str, files), f"--output={out}", "--names=A,B")
     assert "Evaluation under shifts: A, B" in read_page(out.read_text()).words
 
 
@@ -276,7 +276,7 @@ def test_what_the_command_refuses(tmp_path, monkeypatch):
         run(command)
     with pytest.raises(DataError, match=f"cannot read results from {file}"):
         run(command, str(file))
-    for arguments in (["gs://bucket/x"], [str(file), "--out=gs://bucket/x"]):
+    for arguments in (["gs://bucket/x"], [str(file), "--output=gs://bucket/x"]):
         with pytest.raises(ConfigError, match="is 'gs://bucket/x', an address: gs:// is not supported"):
             run(command, *arguments)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -80,7 +80,7 @@ def test_the_command_draws(run, tmp_path, capsys):
     assert f"wrote {run}/curves.png" in capsys.readouterr().out
     picture = np.asarray(Image.open(run / "curves.png").convert("L"))
     assert picture.shape == (480, 1800) and (picture < 200).mean() > 0.005  # the page is not blank
-    curves(str(run), str(run), f"--out={tmp_path}/both.png")
+    curves(str(run), str(run), f"--output={tmp_path}/both.png")
     assert (tmp_path / "both.png").exists()
 
 
@@ -88,8 +88,8 @@ def test_the_command_takes_paths_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(DataError, match=f"{tmp_path}/run has no readable metrics"):
         curves("~/run")
-    for typed in (["gs://bucket/run"], ["run", "--out=gs://bucket/x.png"]):
-        with pytest.raises(PathError, match="the path is 'gs://bucket/.*', an address: gs:// is not"):
+    for typed in (["gs://bucket/run"], ["run", "--output=gs://bucket/x.png"]):
+        with pytest.raises(PathError, match="is .gs://bucket/.*., an address: gs:// is not"):
             curves(*typed)
     with pytest.raises(ConfigError, match="expected directories of runs"):
         curves()

@@ -106,13 +106,14 @@ def draw_audits(audits: Sequence[Audit], out: Path) -> None:
 
     Args:
       audits: The audits.
-      out: File of the picture.
+      out: File of the picture; its ending is the format.
 
     Raises:
       MissingPackageError: matplotlib is not installed.
+      UnwritableError: The file cannot be written.
     """
     # Imported here, so that `aliasfree_jax.audit` runs without packages that only training needs.
-    from aliasfree_jax.training.curves import figure_class
+    from aliasfree_jax.training.curves import figure_class, save_figure
 
     shifts, networks = (
         list(dict.fromkeys(key)) for key in zip(*((a.shift, a.network) for a in audits), strict=True)
@@ -133,7 +134,7 @@ def draw_audits(audits: Sequence[Audit], out: Path) -> None:
     figure.legend(handles, labels, loc="outside center right", frameon=False, fontsize="small")
     if len(networks) == 1:
         figure.suptitle(networks[0])
-    figure.savefig(out, dpi=150)
+    save_figure(figure, out)
 
 
 def _draw(axes: Any, one: Audit, number: int, label: str) -> None:

@@ -1,6 +1,6 @@
 """Writes an HTML page about one or several evaluated networks: tables, pictures, settings.
 
-python -m aliasfree_jax report runs/a/eval.json runs/b/eval.json --out=report.html
+python -m aliasfree_jax report runs/a/eval.json runs/b/eval.json --output=report.html
 
 The arguments are result files of eval.py. For pictures, run eval.py with --pictures. The page contains the
 pictures and needs no other file; they are also written as separate files next to it. Needs matplotlib
@@ -22,7 +22,7 @@ from aliasfree_jax.evaluation.report import Rows, compared, headlines, tables
 from aliasfree_jax.evaluation.report.columns import OVERALL, task_of
 from aliasfree_jax.evaluation.report.gallery import Picture, draw_pictures, pictures_of
 from aliasfree_jax.evaluation.report.pictured import IMAGE, Evaluated, read_results
-from aliasfree_jax.files import local_path, write_whole
+from aliasfree_jax.files import local_path, output_file, write_whole
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SHOWN = 12  # number of entries that are shown of a long list, e.g. of class names
@@ -181,12 +181,12 @@ def define(values: flags.FlagValues) -> None:
         "names of the networks, separated by commas; default: names of the runs",
         flag_values=values,
     )
-    flags.DEFINE_string("out", "report.html", "file of the page", flag_values=values)
+    flags.DEFINE_string("output", "report.html", "file of the page", flag_values=values)
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Writes the page about the results in the files of the arguments."""
-    files, out = [local_path(path) for path in arguments], local_path(values.out, "--out")
+    files, out = [local_path(path) for path in arguments], output_file(values.output, "--output")
     if not files:
         raise ConfigError("nothing to report: pass the JSON files of eval.py, e.g. runs/mine/eval.json.")
     names = values.names.split(",") if values.names else [""] * len(files)

@@ -1,6 +1,7 @@
 """Measures how much each operation of a network breaks shift equivariance, and names the first one.
 
 python -m aliasfree_jax audit --checkpoint=runs/mine
+python -m aliasfree_jax audit --checkpoint=resnet20_cifar --checkpoint=resnet20_cifar_aps
 python -m aliasfree_jax audit my_package.my_file:make_network --image=224,224,3 --shift=0.5,0.5
 python -m aliasfree_jax audit nets.py:before nets.py:after --plot=audit.png --output=audit.json
 
@@ -22,40 +23,38 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from aliasfree_jax.checkpoint import load_model
 from aliasfree_jax.commands import image_sides
+from aliasfree_jax.conversion.pretrained import load_for_command
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.alignment import Shift
 from aliasfree_jax.evaluation.audit.auditing import SHIFTS, Audits, audit
 from aliasfree_jax.evaluation.audit.report import draw_audits, format_markdown, to_json
 from aliasfree_jax.evaluation.report import circumstances
-from aliasfree_jax.files import local_path, write_json, write_whole
-from aliasfree_jax.training.curves import figure_class
+from aliasfree_jax.files import output_file, write_json, write_whole
+from aliasfree_jax.training.curves import picture_file
 from aliasfree_jax.transform.targets import Target, of_module, target_of
 
 IMAGE = (224, 224, 3)
 IMAGES = 2  # more than one, because adaptive samplers choose for each image
 
 
-def from_checkpoint(path: Path) -> Target:
-    """Loads the network of a run or a converted model, and names it like its directory.
+def from_checkpoint(reference: str) -> Target:
+    """Loads a network with weights, and names it like the last part of its path.
 
     Raises:
-      CheckpointError: See `load_model`.
+      AliasFreeError: See `load_for_command`.
     """
-    card, module, variables = load_model(path)
-    image = (card.image_size, card.image_size, card.channels)
-    variables = jax.tree.map(jnp.asarray, variables)
-    return dataclasses.replace(of_module(path.name, module, variables, {"train": False}), image=image)
+    card, module, variables = load_for_command(reference, "--checkpoint")
+    target = of_module(Path(reference).name, module, jax.tree.map(jnp.asarray, variables), {"train": False})
+    return dataclasses.replace(target, image=(card.image_size, card.image_size, card.channels))
 
 
 def define(values: flags.FlagValues) -> None:
     """Defines the command's flags. The arguments are networks."""
     usual = " ".join(f"{rows:g},{columns:g}" for rows, columns in SHIFTS)
     several = "may be repeated"
-    flags.DEFINE_multi_string(
-        "checkpoint", [], f"a run or converted directory; {several}", flag_values=values
-    )
+    weights = "run, directory, file of weights, hf://owner/name, or a name of weights"
+    flags.DEFINE_multi_string("checkpoint", [], f"{weights}; {several}", flag_values=values)
     flags.DEFINE_string(
         "image", None, "rows,columns,channels; default: those of the checkpoint", flag_values=values
     )
@@ -89,13 +88,11 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """Audits the networks of the checkpoints and of the arguments."""
     shifts = [_shift(text) for text in values.shift] or [*SHIFTS]
     asked = image_sides(values.image) if values.image else None
-    plot = local_path(values.plot, "--plot") if values.plot else None
-    output = local_path(values.output, "--output") if values.output else None
-    if plot:
-        figure_class()  # raises now if matplotlib is missing, not after the measurement
-    checkpoints = [local_path(path, "--checkpoint") for path in values.checkpoint]
+    # Errors of the files to write are raised now, not after the measurement.
+    plot = picture_file(values.plot, "--plot") if values.plot else None
+    output = output_file(values.output, "--output") if values.output else None
     targets = [target_of(text) for text in arguments]
-    targets = [from_checkpoint(path) for path in checkpoints] + targets
+    targets = [from_checkpoint(reference) for reference in values.checkpoint] + targets
     if not targets:
         raise ConfigError(
             "nothing to audit: pass --checkpoint=runs/mine, my_file.py:make_network, or the name of one of "
