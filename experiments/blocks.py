@@ -72,19 +72,19 @@ class NormedUpPolynomial(Layer):
 register_part("activation", "normed_up_polynomial", NormedUpPolynomial)
 
 
-class LastActivatedPatchStem(PatchStem):
-    """`PatchStem` whose last stage activates before it samples."""
+class OnceActivatedPatchStem(PatchStem):
+    """`PatchStem` that activates before it samples in the stage `activated`, counted from 1."""
+
+    activated: int = 1
 
     def stage(self, x: jax.Array, features: int, activation: Any, number: str, *how: Any) -> jax.Array:
         """See `PatchStem`."""
-        last = int(number) == self.patch_size.bit_length() - 1
-        y: jax.Array = (ActivatedPatchStem if last else PatchStem).stage(
-            self, x, features, activation, number, *how
-        )
+        kind = ActivatedPatchStem if int(number) == self.activated else PatchStem
+        y: jax.Array = kind.stage(self, x, features, activation, number, *how)
         return y
 
 
-register_part("patch_stem", "last_activated", LastActivatedPatchStem)
+register_part("patch_stem", "once_activated", OnceActivatedPatchStem)
 
 
 @contextmanager
@@ -234,9 +234,13 @@ CANDIDATES: Mapping[str, Candidate] = {
         patch_stem="activated",
         stem_last_activation=None,
     ),
+    "xcit-first-activated": _xcit(
+        "gates before sampling in the first stage of the stem, with one low-passed half",
+        patch_stem="once_activated",
+    ),
     "xcit-last-activated": _xcit(
         "gates before sampling in the last stage of the stem",
-        patch_stem="last_activated",
+        patch_stem={"name": "once_activated", "activated": 2},
         stem_activation="up_gate",
         stem_last_activation="lowpass_gate",
     ),

@@ -51,7 +51,7 @@ CHOICES: dict[str, Choices] = {
     "cpu": Choices(
         depthwise="shifted",
         fft_from=256,
-        repeat_matrix_from=1 / 8,
+        repeat_matrix_from=1 / 2,
         patches_to=4,
         mlp_grid="fewer",
         working_set=24 * 2**20,  # measured on a CPU with 32 MiB of last-level cache
