@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from benchmarks.timing import machine
 
 RESULTS = Path(__file__).parent / "results"
 SECTIONS = (
-    *("networks", "resnets", "cifar", "xcit", "transform"),
+    *("networks", "resnets", "cifar", "xcit-nano", "xcit-small", "transform"),
     *("operations", "memory", "compile", "precision", "input"),
 )
 
@@ -77,14 +78,14 @@ def sections(values: flags.FlagValues, accelerator: bool) -> dict[str, Any]:
     def cifar() -> Any:
         return networks.measure(networks.cifar_tasks(mode), repetitions, accelerator)
 
-    def xcit() -> Any:
-        sizes = [networks.xcit_tasks(size, batch, mode) for size in ("nano_12_p16", "small_12_p16")]
-        return [row for tasks in sizes for row in networks.measure(tasks, repetitions, accelerator)]
+    def xcit(size: str) -> Any:
+        return networks.measure(networks.xcit_tasks(size, batch, mode), repetitions, accelerator)
 
     def transform() -> Any:
         return transformed.measure(batch, 224, repetitions, mode)
 
-    long = {"resnets": resnets, "cifar": cifar, "xcit": xcit, "transform": transform}
+    long = {"resnets": resnets, "cifar": cifar, "transform": transform}
+    long |= {f"xcit-{size}": partial(xcit, f"{size}_12_p16") for size in ("nano", "small")}
     photographs = values.photographs and local_path(values.photographs)
 
     def read() -> Any:

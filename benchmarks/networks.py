@@ -100,9 +100,8 @@ def xcit_tasks(size: str, batch: int, precision: str) -> list[Task]:
     common = {"batch": batch, "side": 224, "precision": precision, "framework": "jax", "compile": False}
     common |= {"options": {}, "together": False}
     families = {"plain": "xcit", "gated": "xcit_afg", "AFT": "xcit_aft", "AFT by FFT": "xcit_aft"}
-    name = size.partition("_")[0]
     return [
-        {**common, "label": f"{name} {label}", "network": f"{family}_{size}", "fft": label.endswith("FFT")}
+        {**common, "label": label, "network": f"{family}_{size}", "fft": label.endswith("FFT")}
         for label, family in families.items()
     ]
 

@@ -115,11 +115,15 @@ GOALS = {
         ("blur", "plain", "", ""),
         ("blur, without startup", "blur", "", ""),
     ),
-    "xcit": (
-        ("nano gated", "nano plain", "at most 2.0", "at most 2.2"),
-        ("small gated", "small plain", "at most 1.6", "at most 1.8"),
-        ("nano AFT by FFT", "nano plain", "", ""),
-        ("small AFT by FFT", "small plain", "", ""),
+    "xcit-nano": (
+        ("gated", "plain", "at most 2.0", "at most 2.2"),
+        ("AFT", "plain", "", ""),
+        ("AFT by FFT", "plain", "", ""),
+    ),
+    "xcit-small": (
+        ("gated", "plain", "at most 1.6", "at most 1.8"),
+        ("AFT", "plain", "", ""),
+        ("AFT by FFT", "plain", "", ""),
     ),
     "cifar": (("plain", "torch plain", "", "at most 2"), ("plain, without startup", "plain", "", "")),
 }
@@ -129,7 +133,13 @@ TABLES = {
     "memory": "Memory and recomputation",
     "compile": "Compile time: separate or scanned blocks",
 }
-NETWORKS = {"networks": "ConvNeXt-T", "resnets": "ResNet-50", "cifar": "ResNet-20", "xcit": "XCiT"}
+NETWORKS = {
+    "networks": "ConvNeXt-T",
+    "resnets": "ResNet-50",
+    "cifar": "ResNet-20",
+    "xcit-nano": "XCiT-nano",
+    "xcit-small": "XCiT-small",
+}
 
 
 def comparisons(section: str, rows: Sequence[Row]) -> list[Row]:

@@ -41,9 +41,25 @@ def test_a_precision_that_does_not_exist_is_refused_before_anything_runs(capsys)
 
 
 def test_a_section_that_cannot_run_is_refused_before_anything_runs(capsys):
-    assert program(define, main, "")(["--quick", "--only=operations", "--only=xcit"]) == 2
+    assert program(define, main, "")(["--quick", "--only=operations", "--only=xcit-nano"]) == 2
     out, err = capsys.readouterr()
-    assert "--only=xcit cannot run: --quick has no section of large networks" in err and not out
+    assert "--only=xcit-nano cannot run: --quick has no section of large networks" in err and not out
+
+
+def test_pages_have_every_network_that_is_measured():
+    tasks = {
+        "networks": networks.tasks(4, 224, "tiny", "float32", False, False),
+        "resnets": networks.resnet_tasks(4, "float32"),
+        "cifar": networks.cifar_tasks("float32"),
+        **{f"xcit-{size}": networks.xcit_tasks(f"{size}_12_p16", 4, "float32") for size in ("nano", "small")},
+    }
+    assert set(tasks) == set(page.NETWORKS) == set(page.GOALS)
+    for section, all_tasks in tasks.items():
+        times = {"forward_ms": 1.0, "gradient_ms": 2.0, "step_images_per_s": 3.0, "peak_mib": 4}
+        rows = [{**task, **times} for task in all_tasks]
+        compared = page.comparisons(section, rows)
+        assert "plain" in {row["label"] for row in rows} and page.network_table(rows)
+        assert all(line["ratio of times"] for line in compared) and compared
 
 
 def test_a_worker_that_fails_ends_the_measurement():
