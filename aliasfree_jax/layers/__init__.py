@@ -30,6 +30,7 @@ from aliasfree_jax.layers.normalization import (
 )
 from aliasfree_jax.layers.patches import (
     ActivatedPatchStem,
+    FirstActivatedPatchStem,
     FourierPositions,
     LocalPatchInteraction,
     PatchStem,

@@ -367,4 +367,9 @@ class LowpassGate(Gate):
         """`[N, H, W, 2 C]` to `[N, H, W, C]`."""
         check_images(x)
         x, by = _halves(self.cast(x))
-        return gate(x, ideal_lowpass(by, self.cutoff, precision=self.exact), *self.parameters())
+        return gate(x, self.lowpass(by), *self.parameters())
+
+    @nn.nowrap
+    def lowpass(self, by: jax.Array) -> jax.Array:
+        """Low-passes the second factor `[N, H, W, C]`."""
+        return ideal_lowpass(by, self.cutoff, precision=self.exact)

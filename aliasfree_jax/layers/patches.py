@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.activation import FinerGrid, expansion
+from aliasfree_jax.layers.activation import FinerGrid, LowpassGate, expansion
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
 from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, fan_in_uniform, normal
 from aliasfree_jax.layers.sampled import SampledConv
@@ -91,9 +91,10 @@ class ActivatedPatchStem(PatchStem):
     """`PatchStem` that activates at full resolution and then samples.
 
     An ideal sampler and an activation on a finer grid are one step: the activation returns to the sampled
-    grid.
+    grid. A `LowpassGate` gets its second factor from a convolution of the low-passed input, which has fewer
+    channels than the factor.
 
-    Source: Michaeli et al. 2025 (arXiv 2510.22673).
+    Source: Michaeli et al. 2025 (arXiv 2510.22673); the gate is this package's.
     """
 
     def stage(
@@ -107,14 +108,48 @@ class ActivatedPatchStem(PatchStem):
     ) -> jax.Array:
         """Convolves to `features` channels, normalises, activates and samples."""
         check_images(x, (2, 2))
-        conv = Conv(features, 3, padding=self.padding, use_bias=False, **self.numerics, name=f"conv{number}")
-        x = self.normed(conv(x), number, train)
+
+        def conv(name: str, features: int) -> Conv:
+            fields: dict[str, Any] = {"padding": self.padding, "use_bias": False}
+            return Conv(features, 3, **fields, **self.numerics, name=f"{name}{number}")
+
         activate = activation(**self.numerics, name=f"activation{number}")
         sampler = self.sampler(strides=2, **self.numerics, name=f"sampler{number}")
-        if isinstance(activate, FinerGrid) and isinstance(sampler, IdealDownsample):
-            return activate.between(x, kept=(-(-x.shape[1] // 2), -(-x.shape[2] // 2)))
-        y: jax.Array = sampler(activate(x), train=train, temperature=temperature)
+        if isinstance(activate, LowpassGate):
+            x = self.cast(x)
+            half, by = conv("conv", features // 2), conv("gate_conv", features // 2)
+            both = jnp.concatenate([half(x), by(activate.lowpass(x))], axis=-1)
+            activated = activate.pointwise(self.normed(both, number, train))
+        else:
+            x = self.normed(conv("conv", features)(x), number, train)
+            if isinstance(activate, FinerGrid) and isinstance(sampler, IdealDownsample):
+                return activate.between(x, kept=(-(-x.shape[1] // 2), -(-x.shape[2] // 2)))
+            activated = activate(x)
+        y: jax.Array = sampler(activated, train=train, temperature=temperature)
         return y
+
+
+class FirstActivatedPatchStem(ActivatedPatchStem):
+    """`PatchStem` whose first stage activates at full resolution and then samples.
+
+    Only a product before the first low-pass filter can move the image's high frequencies into the band that
+    the filter keeps. The later stages are those of `PatchStem`, which are faster.
+
+    Source: this package.
+    """
+
+    def stage(
+        self,
+        x: jax.Array,
+        features: int,
+        activation: ModuleFactory,
+        number: str,
+        train: bool,
+        temperature: Temperature,
+    ) -> jax.Array:
+        """See `ActivatedPatchStem` for the first stage, and `PatchStem` for the others."""
+        kind = ActivatedPatchStem if number == "1" else PatchStem
+        return kind.stage(self, x, features, activation, number, train, temperature)
 
 
 class LocalPatchInteraction(Layer):

@@ -64,7 +64,11 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
     },
     "stem": {"image": sampled.ImageStem, "deep": sampled.DeepStem, "small": sampled.SmallStem},
     "shortcut": {"projection": shortcut.ProjectionShortcut, "zero_padded": shortcut.ZeroPaddedShortcut},
-    "patch_stem": {"sampled": patches.PatchStem, "activated": patches.ActivatedPatchStem},
+    "patch_stem": {
+        "sampled": patches.PatchStem,
+        "activated": patches.ActivatedPatchStem,
+        "first_activated": patches.FirstActivatedPatchStem,
+    },
     "positions": {"fourier": patches.FourierPositions},
     "class_attention": {
         "class": attention.ClassAttention,

@@ -116,7 +116,7 @@ class XCiT(Network):
       depth: number of blocks.
       num_heads: number of heads of every attention.
       patch_size: total stride, a power of 2.
-      patch_stem: the stem: `layers.patches.PatchStem` or `ActivatedPatchStem`.
+      patch_stem: the stem: `layers.PatchStem`, `ActivatedPatchStem` or `FirstActivatedPatchStem`.
       sampler: sampler of the stem.
       activation: activation of the MLPs of the blocks.
       local_activation: activation of the local patch interaction. None: `activation`.
@@ -290,7 +290,12 @@ VARIANTS: dict[str, Options] = {
         "stem_last_activation": None,
     },
     # Products instead of GELU: exact for every shift. Source: this package.
-    "xcit_afg": {**_ALIAS_FREE, "activation": "up_gate", "stem_activation": "lowpass_gate"},
+    "xcit_afg": {
+        **_ALIAS_FREE,
+        "patch_stem": "first_activated",
+        "activation": "up_gate",
+        "stem_activation": "lowpass_gate",
+    },
 }
 
 
