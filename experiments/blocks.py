@@ -38,7 +38,7 @@ from aliasfree_jax.errors import DataError, NotFiniteError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
-from aliasfree_jax.layers import ActivatedPatchStem, Layer, PatchStem, SpatialNorm, UpPolynomial
+from aliasfree_jax.layers import Layer, SpatialNorm, UpPolynomial
 from aliasfree_jax.models import create_model, register_part
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training import optimizer
@@ -70,21 +70,6 @@ class NormedUpPolynomial(Layer):
 
 
 register_part("activation", "normed_up_polynomial", NormedUpPolynomial)
-
-
-class OnceActivatedPatchStem(PatchStem):
-    """`PatchStem` that activates before it samples in the stage `activated`, counted from 1."""
-
-    activated: int = 1
-
-    def stage(self, x: jax.Array, features: int, activation: Any, number: str, *how: Any) -> jax.Array:
-        """See `PatchStem`."""
-        kind = ActivatedPatchStem if int(number) == self.activated else PatchStem
-        y: jax.Array = kind.stage(self, x, features, activation, number, *how)
-        return y
-
-
-register_part("patch_stem", "once_activated", OnceActivatedPatchStem)
 
 
 @contextmanager
@@ -175,7 +160,9 @@ def _whole(name: str, **fields: Mapping[str, Any]) -> Candidate:
 
 
 def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
-    return Candidate(name, variant, options, family=XCIT)
+    """An XCiT. The stem of gated ones gates after sampling if the options name no other."""
+    stem = {"patch_stem": "sampled"} if variant == "afg" else {}
+    return Candidate(name, variant, stem | options, family=XCIT)
 
 
 def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
@@ -229,20 +216,9 @@ CANDIDATES: Mapping[str, Candidate] = {
         **_gates(7.0, 7.0),
     ),
     "xcit-activated-last": _xcit("gates before sampling in all stages of the stem", "afgs"),
-    "xcit-activated-lowpass": _xcit(
-        "gates before sampling in all stages of the stem, with one low-passed half",
-        patch_stem="activated",
-        stem_last_activation=None,
-    ),
     "xcit-first-activated": _xcit(
         "gates before sampling in the first stage of the stem, with one low-passed half",
-        patch_stem="once_activated",
-    ),
-    "xcit-last-activated": _xcit(
-        "gates before sampling in the last stage of the stem",
-        patch_stem={"name": "once_activated", "activated": 2},
-        stem_activation="up_gate",
-        stem_last_activation="lowpass_gate",
+        patch_stem="first_activated",
     ),
     "xcit-stem-up-last": _xcit(
         "gates on a finer grid after sampling in all stages of the stem",

@@ -69,6 +69,7 @@ WORDS: dict[str, dict[str, str]] = {
     "patch_stem": {
         "sampled": "3 x 3 convolutions that sample by 2, each followed by norm and activation",
         "activated": "3 x 3 convolutions, each followed by norm, activation and sampling by 2",
+        "first_activated": "3 x 3 convolutions that sample by 2; the first samples after its activation",
     },
     "stem": {
         "image": "a 7 x 7 convolution and a max pool, each with stride 2",

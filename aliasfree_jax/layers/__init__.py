@@ -72,6 +72,7 @@ __all__ = [
     "DepthwiseConv",
     "DropPath",
     "Factory",
+    "FirstActivatedPatchStem",
     "FourierPositions",
     "Gate",
     "GraphLogits",

@@ -284,7 +284,10 @@ class Gate(ScaledActivation):
 
     def pointwise(self, x: jax.Array) -> jax.Array:
         """Applies the gate to every sample of `[..., 2 C]`, on any grid."""
-        x, by = _halves(self.cast(x))
+        return self.product(*_halves(self.cast(x)))
+
+    def product(self, x: jax.Array, by: jax.Array) -> jax.Array:
+        """Multiplies two maps `[..., C]`, on any grid."""
         return gate(x, by, *self.parameters())
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -367,7 +370,7 @@ class LowpassGate(Gate):
         """`[N, H, W, 2 C]` to `[N, H, W, C]`."""
         check_images(x)
         x, by = _halves(self.cast(x))
-        return gate(x, self.lowpass(by), *self.parameters())
+        return self.product(x, self.lowpass(by))
 
     @nn.nowrap
     def lowpass(self, by: jax.Array) -> jax.Array:

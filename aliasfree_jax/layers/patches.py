@@ -65,9 +65,9 @@ class PatchStem(Layer):
             x = self.stage(x, features, activation, f"{stage + 1}", train, temperature)
         return x
 
-    def normed(self, x: jax.Array, number: str, train: bool) -> jax.Array:
-        """The norm of a stage. Call it in the module's compact method."""
-        y: jax.Array = self.norm(**self.numerics, name=f"norm{number}")(x, train=train)
+    def normed(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Applies the norm as the submodule `name`. Call it in the module's compact method."""
+        y: jax.Array = self.norm(**self.numerics, name=name)(x, train=train)
         return y
 
     def stage(
@@ -82,7 +82,7 @@ class PatchStem(Layer):
         """Convolves to `features` channels, samples, normalises and activates."""
         fields: dict[str, Any] = {"sampler": self.sampler, "padding": self.padding, "use_bias": False}
         conv = SampledConv(features, 3, 2, **fields, **self.numerics, name=f"conv{number}")
-        x = self.normed(conv(x, train=train, temperature=temperature), number, train)
+        x = self.normed(conv(x, train=train, temperature=temperature), f"norm{number}", train)
         y: jax.Array = activation(**self.numerics, name=f"activation{number}")(x)
         return y
 
@@ -116,12 +116,11 @@ class ActivatedPatchStem(PatchStem):
         activate = activation(**self.numerics, name=f"activation{number}")
         sampler = self.sampler(strides=2, **self.numerics, name=f"sampler{number}")
         if isinstance(activate, LowpassGate):
-            x = self.cast(x)
-            half, by = conv("conv", features // 2), conv("gate_conv", features // 2)
-            both = jnp.concatenate([half(x), by(activate.lowpass(x))], axis=-1)
-            activated = activate.pointwise(self.normed(both, number, train))
+            x, half = self.cast(x), features // 2
+            by = self.normed(conv("gate_conv", half)(activate.lowpass(x)), f"gate_norm{number}", train)
+            activated = activate.product(self.normed(conv("conv", half)(x), f"norm{number}", train), by)
         else:
-            x = self.normed(conv("conv", features)(x), number, train)
+            x = self.normed(conv("conv", features)(x), f"norm{number}", train)
             if isinstance(activate, FinerGrid) and isinstance(sampler, IdealDownsample):
                 return activate.between(x, kept=(-(-x.shape[1] // 2), -(-x.shape[2] // 2)))
             activated = activate(x)

@@ -85,6 +85,7 @@ STEM = {
     **{"activation": Factory(layers.LowpassPolynomial, cutoff=0.5), "residual": True},
 }
 PATCHES = {"width": 4, "sampler": layers.IdealDownsample, "norm": layers.BatchNorm, "patch_size": 2}
+GATED_PATCHES = {**PATCHES, "activation": Factory(layers.LowpassGate, cutoff=0.5)}
 COMPONENTS = {"given": (4, 4, 4, 4), "gives": (4,), "rank": 5}
 # Layers appear several times if their options select different code, not only different numbers.
 LAYERS = [
@@ -140,8 +141,9 @@ LAYERS = [
     sampler("SampledConv", {"features": 4, "kernel_size": 3}, {"sampler": layers.IdealDownsample}),
     row("UpGelu", None, {"dtype": jnp.bfloat16}),
     row("CrossCovarianceAttention", {"num_heads": 2}, {"num_heads": 4}),
-    sampler("PatchStem", {**PATCHES, "activation": Factory(layers.LowpassGate, cutoff=0.5)}, {"width": 8}),
+    sampler("PatchStem", GATED_PATCHES, {"width": 8}),
     sampler("ActivatedPatchStem", {**PATCHES, "activation": layers.UpGelu}, {"width": 8}),
+    sampler("FirstActivatedPatchStem", GATED_PATCHES, {"width": 8}),
     row(
         "LocalPatchInteraction", {"activation": layers.UpGate, "norm": layers.BatchNorm}, {"padding": "ZERO"}
     ),

@@ -13,6 +13,8 @@ from aliasfree_jax.layers import (
     ActivatedPatchStem,
     AdaptivePolyphase,
     BatchNorm,
+    Conv,
+    FirstActivatedPatchStem,
     FourierPositions,
     IdealDownsample,
     LocalPatchInteraction,
@@ -24,7 +26,8 @@ from aliasfree_jax.layers import (
     UpPolynomial,
 )
 from aliasfree_jax.layers.activation import Gelu, Identity
-from aliasfree_jax.ops.resample import ideal_downsample, ideal_resample, remove_nyquist
+from aliasfree_jax.ops.activation import gate
+from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample, remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
 
 # Sums of up to some hundred products in float64.
@@ -57,6 +60,20 @@ def test_a_fused_stage_is_an_activation_and_then_a_sampler(activation, side, dra
     np.testing.assert_allclose(y, expected, atol=ROUNDING)
 
 
+def test_the_second_factor_of_a_gate_is_low_passed(draw, randomised, x64):
+    layer = ActivatedPatchStem(4, IdealDownsample, GATE, BatchNorm, patch_size=2)
+    variables, x = randomised(layer, 1, 12, 12, 3), draw(1, 12, 12, 3)
+
+    def factor(conv: str, norm: str) -> jax.Array:
+        own = {kind: variables[kind][norm] for kind in ("params", "batch_stats")}
+        kernel = {"params": variables["params"][conv]}
+        return BatchNorm().apply(own, Conv(4, 3, padding="CIRCULAR", use_bias=False).apply(kernel, x))
+
+    by = ideal_lowpass(factor("gate_conv1", "gate_norm1"), 0.5)
+    expected = ideal_downsample(gate(factor("conv1", "norm1"), by), 2)
+    np.testing.assert_allclose(layer.apply(variables, x), expected, atol=ROUNDING)
+
+
 def test_gelu_runs_on_a_grid_of_twice_the_size(draw, x64):
     x = draw(1, 6, 5, 2)
     fine = jax.nn.gelu(ideal_resample(x, (12, 10)), approximate=False)
@@ -71,6 +88,9 @@ def test_gelu_runs_on_a_grid_of_twice_the_size(draw, x64):
         (PatchStem, IdealDownsample, UpPolynomial, None, ("whole", "half", "any")),
         (ActivatedPatchStem, AdaptivePolyphase, Gelu, Identity, ("whole",)),
         (ActivatedPatchStem, IdealDownsample, UpGate, None, ("whole", "half", "any")),
+        (ActivatedPatchStem, IdealDownsample, GATE, None, ("whole", "half", "any")),
+        (FirstActivatedPatchStem, IdealDownsample, GATE, Identity, ("whole", "half", "any")),
+        (FirstActivatedPatchStem, IdealDownsample, Gelu, Identity, ("whole",)),
         # One pixel is half a sample in the second stage, which is a sample of its grid. Half a pixel is not.
         (ActivatedPatchStem, IdealDownsample, UpGelu, None, ("whole",)),
     ],

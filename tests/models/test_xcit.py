@@ -45,6 +45,7 @@ def test_the_gated_network_is_exact_for_every_shift(name, side, draw, randomised
     "options",
     [
         {"class_attention": None},
+        {"patch_stem": "sampled"},
         {**ACTIVATED_STEM, "stem_activation": "lowpass_gate"},
         ACTIVATED_STEM,
     ],
