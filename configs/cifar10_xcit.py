@@ -3,9 +3,9 @@
 python train.py --config=configs/cifar10_xcit.py --config.data.path=/data/cifar10
 python train.py --config=configs/cifar10_xcit.py:xcit_circular_cifar --config.data.path=/data/cifar10
 
-The word after the colon names the network. The training equals that of `configs/cifar10_afc.py`. The stem of
-the exact network multiplies before it samples, which is more accurate and takes more time
-(docs/experiments.md).
+The word after the colon names the network. The training equals that of `configs/cifar10_afc.py`. In the stem
+of the exact network, all stages multiply before they sample. This is more accurate than the usual
+`xcit_afg_*` and takes more time (docs/experiments.md).
 """
 
 from ml_collections import ConfigDict
