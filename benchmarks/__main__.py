@@ -110,7 +110,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     """
     refuse(arguments)
     described = machine()
-    path = output_file(values.output, "--output") if values.output else file_of(described)
+    path = output_file(values.output or file_of(described), "--output")
     stored = json.loads(path.read_text()) if path.exists() and not values.quick else {}
     known = sections(values, described["backend"] != "cpu")
     if values["only"].present and (unknown := [name for name in values.only if name not in known]):
@@ -130,7 +130,6 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         jax.clear_caches()
         if not values.quick or values.output:
-            path.parent.mkdir(exist_ok=True)
             write_json(path, stored, indent=1)
 
 

@@ -62,15 +62,16 @@ class PatchStem(Layer):
             activation = (stage == 0 and self.first_activation) or self.activation
             activation = (stage == last and self.last_activation) or activation
             features = (self.width >> (last - stage)) * expansion(activation)
-            x = self.stage(x, features, activation, f"{stage + 1}", train, temperature)
+            compute = self.activated_stage if self.activates_first(stage) else self.sampled_stage
+            x = compute(x, features, activation, f"{stage + 1}", train, temperature)
         return x
 
-    def normed(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        """Applies the norm as the submodule `name`. Call it in the module's compact method."""
-        y: jax.Array = self.norm(**self.numerics, name=name)(x, train=train)
-        return y
+    @nn.nowrap
+    def activates_first(self, stage: int) -> bool:
+        """Whether a stage, counted from 0, activates before it samples."""
+        return False
 
-    def stage(
+    def sampled_stage(
         self,
         x: jax.Array,
         features: int,
@@ -82,22 +83,11 @@ class PatchStem(Layer):
         """Convolves to `features` channels, samples, normalises and activates."""
         fields: dict[str, Any] = {"sampler": self.sampler, "padding": self.padding, "use_bias": False}
         conv = SampledConv(features, 3, 2, **fields, **self.numerics, name=f"conv{number}")
-        x = self.normed(conv(x, train=train, temperature=temperature), f"norm{number}", train)
+        x = self._normed(conv(x, train=train, temperature=temperature), f"norm{number}", train)
         y: jax.Array = activation(**self.numerics, name=f"activation{number}")(x)
         return y
 
-
-class ActivatedPatchStem(PatchStem):
-    """`PatchStem` that activates at full resolution and then samples.
-
-    An ideal sampler and an activation on a finer grid are one step: the activation returns to the sampled
-    grid. A `LowpassGate` gets its second factor from a convolution of the low-passed input, which has fewer
-    channels than the factor.
-
-    Source: Michaeli et al. 2025 (arXiv 2510.22673); the gate is this package's.
-    """
-
-    def stage(
+    def activated_stage(
         self,
         x: jax.Array,
         features: int,
@@ -117,38 +107,50 @@ class ActivatedPatchStem(PatchStem):
         sampler = self.sampler(strides=2, **self.numerics, name=f"sampler{number}")
         if isinstance(activate, LowpassGate):
             x, half = self.cast(x), features // 2
-            by = self.normed(conv("gate_conv", half)(activate.lowpass(x)), f"gate_norm{number}", train)
-            activated = activate.product(self.normed(conv("conv", half)(x), f"norm{number}", train), by)
+            by = self._normed(conv("gate_conv", half)(activate.lowpass(x)), f"gate_norm{number}", train)
+            activated = activate.product(self._normed(conv("conv", half)(x), f"norm{number}", train), by)
         else:
-            x = self.normed(conv("conv", features)(x), f"norm{number}", train)
+            x = self._normed(conv("conv", features)(x), f"norm{number}", train)
             if isinstance(activate, FinerGrid) and isinstance(sampler, IdealDownsample):
                 return activate.between(x, kept=(-(-x.shape[1] // 2), -(-x.shape[2] // 2)))
             activated = activate(x)
         y: jax.Array = sampler(activated, train=train, temperature=temperature)
         return y
 
+    def _normed(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        y: jax.Array = self.norm(**self.numerics, name=name)(x, train=train)
+        return y
 
-class FirstActivatedPatchStem(ActivatedPatchStem):
-    """`PatchStem` whose first stage activates at full resolution and then samples.
+
+class ActivatedPatchStem(PatchStem):
+    """`PatchStem` that activates at full resolution and then samples.
+
+    An ideal sampler and an activation on a finer grid are one step: the activation returns to the sampled
+    grid. A `LowpassGate` gets its second factor from a convolution of the low-passed input, which has fewer
+    channels than the factor.
+
+    Source: Michaeli et al. 2025 (arXiv 2510.22673); the gate is this package's.
+    """
+
+    @nn.nowrap
+    def activates_first(self, stage: int) -> bool:
+        """Every stage does."""
+        return True
+
+
+class FirstActivatedPatchStem(PatchStem):
+    """`PatchStem` whose first stage is that of `ActivatedPatchStem`.
 
     Only a product before the first low-pass filter can move the image's high frequencies into the band that
-    the filter keeps. The later stages are those of `PatchStem`, which are faster.
+    the filter keeps. The later stages sample first, which is faster.
 
     Source: this package.
     """
 
-    def stage(
-        self,
-        x: jax.Array,
-        features: int,
-        activation: ModuleFactory,
-        number: str,
-        train: bool,
-        temperature: Temperature,
-    ) -> jax.Array:
-        """See `ActivatedPatchStem` for the first stage, and `PatchStem` for the others."""
-        kind = ActivatedPatchStem if number == "1" else PatchStem
-        return kind.stage(self, x, features, activation, number, train, temperature)
+    @nn.nowrap
+    def activates_first(self, stage: int) -> bool:
+        """The first stage does."""
+        return stage == 0
 
 
 class LocalPatchInteraction(Layer):
