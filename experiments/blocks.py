@@ -28,6 +28,7 @@ if __name__ == "__main__":  # before imports of optional packages
     begin()
 
 import jax
+import jax.numpy as jnp
 from absl import flags, logging
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -38,7 +39,7 @@ from aliasfree_jax.errors import DataError, NotFiniteError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
-from aliasfree_jax.layers import Layer, SpatialNorm, UpPolynomial
+from aliasfree_jax.layers import Layer, SpatialNorm, UpGate, UpPolynomial
 from aliasfree_jax.models import create_model, register_part
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training import optimizer
@@ -69,7 +70,20 @@ class NormedUpPolynomial(Layer):
         return y
 
 
+class GatedSum(Layer):
+    """Adds to the sum its product with a linear map of itself, after a norm that bounds both factors."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[N, H, W, C]` to `[N, H, W, C]`."""
+        normed = SpatialNorm(**self.numerics, name="norm")(x)
+        by = nn.Dense(x.shape[-1], **self.numerics, name="linear")(normed)
+        product = UpGate(**self.numerics, name="gate")(jnp.concatenate([normed, by], axis=-1))
+        return x + product
+
+
 register_part("activation", "normed_up_polynomial", NormedUpPolynomial)
+register_part("activation", "gated_sum", GatedSum)
 
 
 @contextmanager
@@ -154,9 +168,9 @@ def _reflected(*args: Any, **kwargs: Any) -> Candidate:
     return replace(_full(*args, **kwargs), augmentation="reflected")
 
 
-def _whole(name: str, **fields: Mapping[str, Any]) -> Candidate:
-    """The gated ResNet-20 of the accurate protocol, with other fields of the configuration."""
-    return Candidate(name, "afg", budget=WHOLE, augmentation="reflected", fields=fields)
+def _whole(name: str, options: Mapping[str, Any] | None = None, **fields: Mapping[str, Any]) -> Candidate:
+    """The gated ResNet-20 of the accurate protocol, with other options or fields of the configuration."""
+    return Candidate(name, "afg", options or {}, budget=WHOLE, augmentation="reflected", fields=fields)
 
 
 def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
@@ -191,6 +205,9 @@ CANDIDATES: Mapping[str, Candidate] = {
     "reflected-spatial": _reflected("alias-free layer norm", norm="spatial"),
     "reflected-spatial-adamw": _reflected("alias-free layer norm, AdamW", optimizer=ADAMW, norm="spatial"),
     "reflected-gate": _reflected("gates, AdamW", **_GATES),
+    "reflected-gate-sum": _reflected(
+        "gates, AdamW, gates on the normed sums", **_GATES, sum_activation="gated_sum"
+    ),
     "reflected-gate-zero": _reflected("gates, AdamW, branches start at 0", **_GATES, zero_init_residual=True),
     "reflected-gate-zero-plain": _reflected(
         "gates, AdamW, branches start at 0, kernels not standardised",
@@ -199,6 +216,7 @@ CANDIDATES: Mapping[str, Candidate] = {
         conv="plain",
     ),
     "whole-gate": _whole("gates"),
+    "whole-gate-sum": _whole("gates, gates on the normed sums", {"sum_activation": "gated_sum"}),
     "whole-gate-decay": _whole("gates, weight decay 0.5", optimizer={"weight_decay": 0.5}),
     "whole-gate-smooth": _whole("gates, label smoothing 0.1", train={"label_smoothing": 0.1}),
     "whole-gate-resized": _whole(

@@ -154,7 +154,7 @@ LONGER = Protocol(
     name="longer",
     about="The ConvNeXts and XCiTs of the reduced protocol, trained longer. Networks and recipe are the "
     f"same, but there are all 50,000 training images, {_LONGER_EPOCHS} epochs ({_TIMES:g} times the updates) "
-    "and 10,000 test images. Only the circular networks are also trained on shifted images. Designed for two "
+    "and 10,000 test images. Only the circular ConvNeXt is also trained on shifted images. Designed for two "
     "CPU cores: the ConvNeXts take one hour, the XCiTs two and a half.",
     seeds=(0,),
     sizes={family: REDUCED.sizes[family] for family in ("ConvNeXt", XCIT)},

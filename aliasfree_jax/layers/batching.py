@@ -43,7 +43,7 @@ def over_images(
     """Computes `method(module, x)`, which treats every image separately, `at_once` images at a time.
 
     Args:
-      module: module with parameters only (no statistics, no random numbers).
+      module: module that draws no random numbers and changes no statistics.
       x: `[N, ...]`, where N is a multiple of `at_once`.
       remat: with "mlp", and with "auto" if the batch is processed in pieces, the gradient stores only `x`
         and recomputes everything else.
@@ -56,7 +56,7 @@ def over_images(
         return run(module, x)
     loop = nn.scan(
         lambda inner, carry, piece: (carry, run(inner, piece)),
-        variable_broadcast="params",
+        variable_broadcast=("params", "batch_stats"),
         split_rngs={"params": False},
     )
     _, y = loop(module, (), x.reshape(-1, at_once, *x.shape[1:]))

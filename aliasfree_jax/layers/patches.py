@@ -1,6 +1,6 @@
 """Layers of vision transformers that see neighbouring patches: stems, local interaction, positions."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,12 +9,21 @@ import numpy as np
 
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.activation import FinerGrid, LowpassGate, expansion
+from aliasfree_jax.layers.batching import images_at_once, over_images
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
 from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, fan_in_uniform, normal
 from aliasfree_jax.layers.sampled import SampledConv
 from aliasfree_jax.layers.sampling import IdealDownsample, SamplerFactory, Temperature
 from aliasfree_jax.ops.padding import Padding
 from aliasfree_jax.ops.shapes import check_images
+
+
+class _Stage(NamedTuple):
+    number: str
+    features: int  # of the convolution, before the activation
+    activation: ModuleFactory
+    train: bool
+    temperature: Temperature
 
 
 class PatchStem(Layer):
@@ -58,67 +67,63 @@ class PatchStem(Layer):
                 "stage and doubles its channels. patch_size must be 2, 4, 8 and so on, and width a multiple "
                 "of half of it."
             )
-        for stage in range(last + 1):
-            activation = (stage == 0 and self.first_activation) or self.activation
-            activation = (stage == last and self.last_activation) or activation
-            features = (self.width >> (last - stage)) * expansion(activation)
-            compute = self.activated_stage if self.activates_first(stage) else self.sampled_stage
-            x = compute(x, features, activation, f"{stage + 1}", train, temperature)
+        for number in range(last + 1):
+            activation = (number == 0 and self.first_activation) or self.activation
+            activation = (number == last and self.last_activation) or activation
+            features = (self.width >> (last - number)) * expansion(activation)
+            compute = self.activated_stage if self.activates_first(number) else self.sampled_stage
+            x = compute(x, _Stage(f"{number + 1}", features, activation, train, temperature))
         return x
 
     @nn.nowrap
-    def activates_first(self, stage: int) -> bool:
+    def activates_first(self, number: int) -> bool:
         """Whether a stage, counted from 0, activates before it samples."""
         return False
 
-    def sampled_stage(
-        self,
-        x: jax.Array,
-        features: int,
-        activation: ModuleFactory,
-        number: str,
-        train: bool,
-        temperature: Temperature,
-    ) -> jax.Array:
-        """Convolves to `features` channels, samples, normalises and activates."""
+    def sampled_stage(self, x: jax.Array, stage: _Stage) -> jax.Array:
+        """Convolves, samples, normalises and activates."""
         fields: dict[str, Any] = {"sampler": self.sampler, "padding": self.padding, "use_bias": False}
-        conv = SampledConv(features, 3, 2, **fields, **self.numerics, name=f"conv{number}")
-        x = self._normed(conv(x, train=train, temperature=temperature), f"norm{number}", train)
-        y: jax.Array = activation(**self.numerics, name=f"activation{number}")(x)
+        conv = SampledConv(stage.features, 3, 2, **fields, **self.numerics, name=f"conv{stage.number}")
+        x = self._normed(conv(x, train=stage.train, temperature=stage.temperature), "norm", stage)
+        y: jax.Array = stage.activation(**self.numerics, name=f"activation{stage.number}")(x)
         return y
 
-    def activated_stage(
-        self,
-        x: jax.Array,
-        features: int,
-        activation: ModuleFactory,
-        number: str,
-        train: bool,
-        temperature: Temperature,
-    ) -> jax.Array:
-        """Convolves to `features` channels, normalises, activates and samples."""
+    def activated_stage(self, x: jax.Array, stage: _Stage) -> jax.Array:
+        """Convolves, normalises, activates and samples."""
         check_images(x, (2, 2))
+        x, at_once = self.cast(x), x.shape[0]
+        if not stage.train:  # in training, a batch norm needs the whole batch
+            # The patches of the convolutions are about as large as its result.
+            values = x.shape[1] * x.shape[2] * 2 * stage.features
+            at_once = images_at_once(at_once, values * x.dtype.itemsize)
 
+        def compute(stem: PatchStem, x: jax.Array) -> jax.Array:
+            return stem._activated(x, stage)
+
+        return over_images(self, compute, x, at_once=at_once, remat="auto")
+
+    def _activated(self, x: jax.Array, stage: _Stage) -> jax.Array:
         def conv(name: str, features: int) -> Conv:
             fields: dict[str, Any] = {"padding": self.padding, "use_bias": False}
-            return Conv(features, 3, **fields, **self.numerics, name=f"{name}{number}")
+            return Conv(features, 3, **fields, **self.numerics, name=f"{name}{stage.number}")
 
-        activate = activation(**self.numerics, name=f"activation{number}")
-        sampler = self.sampler(strides=2, **self.numerics, name=f"sampler{number}")
+        activate = stage.activation(**self.numerics, name=f"activation{stage.number}")
+        sampler = self.sampler(strides=2, **self.numerics, name=f"sampler{stage.number}")
         if isinstance(activate, LowpassGate):
-            x, half = self.cast(x), features // 2
-            by = self._normed(conv("gate_conv", half)(activate.lowpass(x)), f"gate_norm{number}", train)
-            activated = activate.product(self._normed(conv("conv", half)(x), f"norm{number}", train), by)
+            half = stage.features // 2
+            by = self._normed(conv("gate_conv", half)(activate.lowpass(x)), "gate_norm", stage)
+            activated = activate.product(self._normed(conv("conv", half)(x), "norm", stage), by)
         else:
-            x = self._normed(conv("conv", features)(x), f"norm{number}", train)
+            x = self._normed(conv("conv", stage.features)(x), "norm", stage)
             if isinstance(activate, FinerGrid) and isinstance(sampler, IdealDownsample):
                 return activate.between(x, kept=(-(-x.shape[1] // 2), -(-x.shape[2] // 2)))
             activated = activate(x)
-        y: jax.Array = sampler(activated, train=train, temperature=temperature)
+        y: jax.Array = sampler(activated, train=stage.train, temperature=stage.temperature)
         return y
 
-    def _normed(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        y: jax.Array = self.norm(**self.numerics, name=name)(x, train=train)
+    def _normed(self, x: jax.Array, name: str, stage: _Stage) -> jax.Array:
+        norm = self.norm(**self.numerics, name=f"{name}{stage.number}")
+        y: jax.Array = norm(x, train=stage.train)
         return y
 
 
@@ -133,7 +138,7 @@ class ActivatedPatchStem(PatchStem):
     """
 
     @nn.nowrap
-    def activates_first(self, stage: int) -> bool:
+    def activates_first(self, number: int) -> bool:
         """Every stage does."""
         return True
 
@@ -148,9 +153,9 @@ class FirstActivatedPatchStem(PatchStem):
     """
 
     @nn.nowrap
-    def activates_first(self, stage: int) -> bool:
+    def activates_first(self, number: int) -> bool:
         """The first stage does."""
-        return stage == 0
+        return number == 0
 
 
 class LocalPatchInteraction(Layer):

@@ -1,5 +1,6 @@
 """Stems, local interaction and positions of vision transformers."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -27,6 +28,7 @@ from aliasfree_jax.layers import (
 )
 from aliasfree_jax.layers.activation import Gelu, Identity
 from aliasfree_jax.ops.activation import gate
+from aliasfree_jax.ops.choices import CHOICES
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample, remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -72,6 +74,25 @@ def test_the_second_factor_of_a_gate_is_low_passed(draw, randomised, x64):
     by = ideal_lowpass(factor("gate_conv1", "gate_norm1"), 0.5)
     expected = ideal_downsample(gate(factor("conv1", "norm1"), by), 2)
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("activation", [GATE, UpGelu])
+def test_pieces_of_a_batch_give_the_same_map(activation, train, draw, randomised, monkeypatch, x64):
+    """In training the batch stays whole: its statistics are those of all images."""
+    layer = ActivatedPatchStem(4, IdealDownsample, activation, BatchNorm, patch_size=2)
+    variables, x = randomised(layer, 4, 16, 16, 3), draw(4, 16, 16, 3)
+
+    def value(variables):
+        y, changed = layer.apply(variables, x, train=train, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(y)), (y, changed)
+
+    compute = jax.value_and_grad(value, has_aux=True)
+    whole = compute(variables)
+    monkeypatch.setitem(CHOICES, "cpu", dataclasses.replace(CHOICES["cpu"], working_set=1))
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert "= scan[" in str(jax.make_jaxpr(layer.apply)(variables, x))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=ROUNDING), compute(variables), whole)
 
 
 def test_gelu_runs_on_a_grid_of_twice_the_size(draw, x64):
