@@ -238,6 +238,17 @@ CANDIDATES: Mapping[str, Candidate] = {
         "gates before sampling in the first stage of the stem, with one low-passed half",
         patch_stem="first_activated",
     ),
+    "xcit-activated-lowpass": _xcit(
+        "gates before sampling in all stages of the stem, with one low-passed half",
+        patch_stem="activated",
+        stem_last_activation=None,
+    ),
+    "xcit-activated-lowpass-narrow": _xcit(
+        "gates before sampling in all stages of the stem, with one low-passed half, MLPs of 3/4 of the width",
+        patch_stem="activated",
+        stem_last_activation=None,
+        mlp_ratio=3.0,
+    ),
     "xcit-stem-up-last": _xcit(
         "gates on a finer grid after sampling in all stages of the stem",
         stem_activation="up_gate",
