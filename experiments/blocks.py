@@ -168,9 +168,9 @@ def _reflected(*args: Any, **kwargs: Any) -> Candidate:
     return replace(_full(*args, **kwargs), augmentation="reflected")
 
 
-def _whole(name: str, options: Mapping[str, Any] | None = None, **fields: Mapping[str, Any]) -> Candidate:
-    """The gated ResNet-20 of the accurate protocol, with other options or fields of the configuration."""
-    return Candidate(name, "afg", options or {}, budget=WHOLE, augmentation="reflected", fields=fields)
+def _whole(name: str, **fields: Mapping[str, Any]) -> Candidate:
+    """The gated ResNet-20 of the accurate protocol, with other fields of the configuration."""
+    return Candidate(name, "afg", budget=WHOLE, augmentation="reflected", fields=fields)
 
 
 def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
@@ -216,7 +216,6 @@ CANDIDATES: Mapping[str, Candidate] = {
         conv="plain",
     ),
     "whole-gate": _whole("gates"),
-    "whole-gate-sum": _whole("gates, gates on the normed sums", {"sum_activation": "gated_sum"}),
     "whole-gate-decay": _whole("gates, weight decay 0.5", optimizer={"weight_decay": 0.5}),
     "whole-gate-smooth": _whole("gates, label smoothing 0.1", train={"label_smoothing": 0.1}),
     "whole-gate-resized": _whole(
