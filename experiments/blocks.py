@@ -175,8 +175,7 @@ def _whole(name: str, **fields: Mapping[str, Any]) -> Candidate:
 
 def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
     """An XCiT. The stem of gated ones gates after sampling if the options name no other."""
-    stem = {"patch_stem": "sampled"} if variant == "afg" else {}
-    return Candidate(name, variant, stem | options, family=XCIT)
+    return Candidate(name, variant, (_SAMPLED if variant == "afg" else {}) | options, family=XCIT)
 
 
 def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
@@ -186,6 +185,7 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 
 
 _GATES: Mapping[str, Any] = {"optimizer": ADAMW, "norm": "spatial", **_gates(7.0, 7.0)}
+_SAMPLED = {"patch_stem": "sampled", "stem_activation": "lowpass_gate", "stem_last_activation": "identity"}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -247,6 +247,17 @@ CANDIDATES: Mapping[str, Candidate] = {
         patch_stem="activated",
         stem_last_activation=None,
         mlp_ratio=3.0,
+    ),
+    "xcit-bandlimited": _xcit(
+        "gates before sampling in all stages of the stem, with low-passed halves",
+        patch_stem="activated",
+        stem_activation="bandlimited_gate",
+        stem_last_activation=None,
+    ),
+    "xcit-first-bandlimited": _xcit(
+        "gates before sampling in the first stage of the stem, with low-passed halves",
+        patch_stem="first_activated",
+        stem_first_activation="bandlimited_gate",
     ),
     "xcit-stem-up-last": _xcit(
         "gates on a finer grid after sampling in all stages of the stem",

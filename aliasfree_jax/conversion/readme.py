@@ -51,6 +51,7 @@ WORDS: dict[str, dict[str, str]] = {
         "gate": "the product of two channels",
         "up_gate": "the product of two channels, on a finer grid",
         "lowpass_gate": "the product of two channels, one of them low-pass filtered",
+        "bandlimited_gate": "the product of two channels, both low-pass filtered",
     },
     "norm": {
         "channel": "layer norm over the channels of each pixel",

@@ -5,6 +5,7 @@ Samplers, upsamplers, activations, norms and convolutions, ready to use in any F
 """
 
 from aliasfree_jax.layers.activation import (
+    BandlimitedGate,
     Gate,
     LowpassGate,
     LowpassPolynomial,
@@ -86,6 +87,7 @@ __all__ = [
     "LearnedPolyphase",
     "LinearLogits",
     "LocalPatchInteraction",
+    "BandlimitedGate",
     "LowpassGate",
     "LowpassPolynomial",
     "MaxBlurPool",

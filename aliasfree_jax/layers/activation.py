@@ -376,3 +376,30 @@ class LowpassGate(Gate):
     def lowpass(self, by: jax.Array) -> jax.Array:
         """Low-passes the second factor `[N, H, W, C]`."""
         return ideal_lowpass(by, self.cutoff, precision=self.exact)
+
+
+class BandlimitedGate(Gate):
+    """Gate whose factors are both low-passed; exact before a low-pass filter, such as in a stem.
+
+    `LowpassGate` removes more of one factor and nothing of the other. Here both factors keep most of their
+    high frequencies, whose products a following filter keeps. Its other fields are those of `Gate`.
+
+    Attributes:
+      cutoff: cutoff of both filters, a fraction of the Nyquist frequency. 3/4 is exact before sampling by 2,
+        7/8 before sampling by 4: the highest frequency of the product is then aliased to the first one that
+        the sampler removes.
+
+    Source: this package.
+    """
+
+    cutoff: float = 0.75
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[N, H, W, 2 C]` to `[N, H, W, C]`."""
+        return self.pointwise(self.lowpass(x))
+
+    @nn.nowrap
+    def lowpass(self, x: jax.Array) -> jax.Array:
+        """Low-passes a map `[N, H, W, C]`. A linear layer may follow, before `pointwise`."""
+        check_images(x)
+        return ideal_lowpass(self.cast(x), self.cutoff, precision=self.exact)

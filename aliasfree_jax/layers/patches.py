@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.activation import FinerGrid, LowpassGate, expansion
+from aliasfree_jax.layers.activation import BandlimitedGate, FinerGrid, expansion
 from aliasfree_jax.layers.batching import images_at_once, over_images
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
 from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, fan_in_uniform, normal
@@ -103,21 +103,17 @@ class PatchStem(Layer):
         return over_images(self, compute, x, at_once=at_once, remat="auto")
 
     def _activated(self, x: jax.Array, stage: _Stage) -> jax.Array:
-        def conv(name: str, features: int) -> Conv:
-            fields: dict[str, Any] = {"padding": self.padding, "use_bias": False}
-            return Conv(features, 3, **fields, **self.numerics, name=f"{name}{stage.number}")
-
+        fields: dict[str, Any] = {"padding": self.padding, "use_bias": False}
+        conv = Conv(stage.features, 3, **fields, **self.numerics, name=f"conv{stage.number}")
         activate = stage.activation(**self.numerics, name=f"activation{stage.number}")
         sampler = self.sampler(strides=2, **self.numerics, name=f"sampler{stage.number}")
-        if isinstance(activate, LowpassGate):
-            half = stage.features // 2
-            by = self._normed(conv("gate_conv", half)(activate.lowpass(x)), "gate_norm", stage)
-            activated = activate.product(self._normed(conv("conv", half)(x), "norm", stage), by)
-        else:
-            x = self._normed(conv("conv", stage.features)(x), "norm", stage)
-            if isinstance(activate, FinerGrid) and isinstance(sampler, IdealDownsample):
-                return activate.between(x, kept=(-(-x.shape[1] // 2), -(-x.shape[2] // 2)))
-            activated = activate(x)
+        bandlimited = isinstance(activate, BandlimitedGate)
+        if bandlimited:  # the filter commutes with the convolution, whose result has more channels
+            x = activate.lowpass(x)
+        x = self._normed(conv(x), "norm", stage)
+        if isinstance(activate, FinerGrid) and isinstance(sampler, IdealDownsample):
+            return activate.between(x, kept=(-(-x.shape[1] // 2), -(-x.shape[2] // 2)))
+        activated = activate.pointwise(x) if bandlimited else activate(x)
         y: jax.Array = sampler(activated, train=stage.train, temperature=stage.temperature)
         return y
 

@@ -46,6 +46,7 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
         "gate": layers.Gate,
         "up_gate": layers.UpGate,
         "lowpass_gate": layers.LowpassGate,
+        "bandlimited_gate": layers.BandlimitedGate,
     },
     "conv": {"plain": layers.Conv, "standardised": layers.StandardisedConv},
     "norm": {
@@ -136,6 +137,10 @@ def fields_of(part: Part) -> dict[str, Any] | None:
     return dict(part) if isinstance(part, Mapping) else None
 
 
+# What a factor's cutoff loses before sampling by the stride, times the stride: two low-passed factors share it.
+_LOST = {"lowpass_polynomial": 1.0, "lowpass_gate": 1.0, "bandlimited_gate": 0.5}
+
+
 def with_cutoff(part: Part | None, stride: int) -> Part | None:
     """Sets the cutoff of a low-passed product before sampling by `stride`, if it is not given.
 
@@ -143,14 +148,14 @@ def with_cutoff(part: Part | None, stride: int) -> Part | None:
       ConfigError: a low-passed product, but nothing is sampled.
     """
     fields = None if part is None else fields_of(part)
-    if fields is None or fields.get("name") not in ("lowpass_polynomial", "lowpass_gate"):
+    if fields is None or fields.get("name") not in _LOST:
         return part
     if stride == 1 and "cutoff" not in fields:
         raise ConfigError(
             f"{fields['name']} needs the low-pass filter of a strided stem: with stem_stride=1 use "
             "stem_activation=None."
         )
-    return {"cutoff": 1 - 1 / stride, **fields}
+    return {"cutoff": 1 - _LOST[fields["name"]] / stride, **fields}
 
 
 def frozen(value: Any) -> Any:
