@@ -185,7 +185,7 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 
 
 _GATES: Mapping[str, Any] = {"optimizer": ADAMW, "norm": "spatial", **_gates(7.0, 7.0)}
-_SAMPLED = {"patch_stem": "sampled", "stem_activation": "lowpass_gate", "stem_last_activation": "identity"}
+_SAMPLED = {"patch_stem": "sampled", "stem_first_activation": None}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),

@@ -137,7 +137,7 @@ def fields_of(part: Part) -> dict[str, Any] | None:
     return dict(part) if isinstance(part, Mapping) else None
 
 
-# What a factor's cutoff loses before sampling by the stride, times the stride: two low-passed factors share it.
+# What the cutoff loses before sampling, times the stride. Two low-passed factors share the loss.
 _LOST = {"lowpass_polynomial": 1.0, "lowpass_gate": 1.0, "bandlimited_gate": 0.5}
 
 

@@ -292,10 +292,10 @@ VARIANTS: dict[str, Options] = {
     # Products instead of GELU: exact for every shift. Source: this package.
     "xcit_afg": {
         **_ALIAS_FREE,
-        "patch_stem": "activated",
+        "patch_stem": "first_activated",
         "activation": "up_gate",
-        "stem_activation": "bandlimited_gate",
-        "stem_last_activation": None,
+        "stem_activation": "lowpass_gate",
+        "stem_first_activation": "bandlimited_gate",
     },
 }
 

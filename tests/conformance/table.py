@@ -86,6 +86,7 @@ STEM = {
 }
 PATCHES = {"width": 4, "sampler": layers.IdealDownsample, "norm": layers.BatchNorm, "patch_size": 2}
 GATED_PATCHES = {**PATCHES, "activation": Factory(layers.LowpassGate, cutoff=0.5)}
+BANDLIMITED = {**PATCHES, "activation": layers.BandlimitedGate}
 COMPONENTS = {"given": (4, 4, 4, 4), "gives": (4,), "rank": 5}
 # Layers appear several times if their options select different code, not only different numbers.
 LAYERS = [
@@ -128,6 +129,7 @@ LAYERS = [
     row("UpGate", SCALED, {"in_scale": 3.0}, (8, 8, 2)),
     row("UpSelfGate", SCALED, {"in_scale": 3.0}),
     row("LowpassGate", SCALED, {"cutoff": 0.5}, (8, 8, 2)),
+    row("BandlimitedGate", SCALED, {"cutoff": 0.5}, (8, 8, 2)),
     row("Conv", {"features": 3, "kernel_size": 3}, {"use_bias": False}, (8, 8, 3)),
     row(
         "Conv",
@@ -143,6 +145,9 @@ LAYERS = [
     row("CrossCovarianceAttention", {"num_heads": 2}, {"num_heads": 4}),
     sampler("PatchStem", GATED_PATCHES, {"width": 8}),
     sampler("ActivatedPatchStem", {**PATCHES, "activation": layers.UpGelu}, {"width": 8}),
+    sampler(
+        "ActivatedPatchStem", {**PATCHES, "activation": layers.BandlimitedGate}, {"width": 8}, label="gated"
+    ),
     sampler("FirstActivatedPatchStem", GATED_PATCHES, {"width": 8}),
     row(
         "LocalPatchInteraction", {"activation": layers.UpGate, "norm": layers.BatchNorm}, {"padding": "ZERO"}

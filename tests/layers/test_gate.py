@@ -9,12 +9,20 @@ import pytest
 from twins import up_gate_down_ref
 
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.layers.activation import Gate, Gelu, LowpassGate, UpGate, UpPolynomial, UpSelfGate
+from aliasfree_jax.layers.activation import (
+    BandlimitedGate,
+    Gate,
+    Gelu,
+    LowpassGate,
+    UpGate,
+    UpPolynomial,
+    UpSelfGate,
+)
 from aliasfree_jax.layers.mlp import Mlp, hidden_width, mlp_costs
 from aliasfree_jax.layers.sampled import ActivatedStem
 from aliasfree_jax.layers.sampling import IdealDownsample, Subsample
 from aliasfree_jax.ops.activation import gate, polynomial_grid, up_gate_down
-from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample
+from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample, remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
 
 UP = functools.partial(UpGate, in_scale=0.7, out_scale=1.3, train_scale=True)
@@ -26,7 +34,7 @@ def random_variables(layer, x: jax.Array, draw) -> dict:
     return jax.tree.map(lambda leaf: draw(*leaf.shape, seed=leaf.size), shapes)
 
 
-@pytest.mark.parametrize("module", [Gate, UpGate, LowpassGate])
+@pytest.mark.parametrize("module", [Gate, UpGate, LowpassGate, BandlimitedGate])
 @pytest.mark.parametrize("trained", [False, True])
 def test_modules_compute_the_pure_function(module, trained, draw, x64):
     x, by = draw(2, 8, 7, 3), draw(2, 8, 7, 3, seed=1)
@@ -37,6 +45,7 @@ def test_modules_compute_the_pure_function(module, trained, draw, x64):
         Gate: lambda: gate(x, by, 0.7, 1.3),
         UpGate: lambda: up_gate_down(x, by, 0.7, 1.3),
         LowpassGate: lambda: gate(x, ideal_lowpass(by, 0.75), 0.7, 1.3),
+        BandlimitedGate: lambda: gate(ideal_lowpass(x, 0.75), ideal_lowpass(by, 0.75), 0.7, 1.3),
     }[module]()
     actual = layer.apply(variables, jnp.concatenate([x, by], -1))
     np.testing.assert_allclose(
@@ -44,7 +53,7 @@ def test_modules_compute_the_pure_function(module, trained, draw, x64):
     )  # learned scales are float32, which rounds 0.7 and 1.3
 
 
-@pytest.mark.parametrize("module", [Gate, UpGate, LowpassGate])
+@pytest.mark.parametrize("module", [Gate, UpGate, LowpassGate, BandlimitedGate])
 def test_an_odd_number_of_channels_is_named(module, draw):
     with pytest.raises(ShapeError, match="two halves of the channels and needs an even number, got 5"):
         module().apply({}, draw(1, 6, 6, 5))
@@ -120,6 +129,22 @@ def test_the_self_gate_starts_as_the_identity_and_commutes_with_every_shift(draw
     for shift in [(1.0, 0.0), (0.5, 0.5), (0.123, 7.77)]:
         moved = fractional_shift(odd, shift)
         np.testing.assert_allclose(act(moved), fractional_shift(act(odd), shift), atol=1e-11)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize("side", [24, 32, 40])
+def test_gates_are_exact_before_sampling_up_to_their_largest_cutoff(stride, side, draw, x64):
+    """A product on a grid of three times the size has no aliases. The sampler removes those of the gates."""
+    x = remove_nyquist(draw(1, side, side, 8))
+    for module, cutoff in ((LowpassGate, 1 - 1 / stride), (BandlimitedGate, 1 - 1 / (2 * stride))):
+
+        def sampled(x: jax.Array, cutoff: float, grid: int, module=module) -> jax.Array:
+            fine = module(cutoff=cutoff * side / grid).apply({}, ideal_resample(x, (grid, grid)))
+            return ideal_downsample(fine, stride * grid // side)
+
+        np.testing.assert_allclose(sampled(x, cutoff, side), sampled(x, cutoff, 3 * side), atol=EXACT)
+        wide = min(1.0, cutoff + 8 / side)
+        assert np.abs(sampled(x, wide, side) - sampled(x, wide, 3 * side)).max() > 1e-3
 
 
 def stem(sampler=IdealDownsample, residual: bool = False, cutoff: float = 0.75) -> ActivatedStem:

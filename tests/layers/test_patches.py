@@ -13,6 +13,7 @@ from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers import (
     ActivatedPatchStem,
     AdaptivePolyphase,
+    BandlimitedGate,
     BatchNorm,
     Conv,
     FirstActivatedPatchStem,
@@ -27,9 +28,8 @@ from aliasfree_jax.layers import (
     UpPolynomial,
 )
 from aliasfree_jax.layers.activation import Gelu, Identity
-from aliasfree_jax.ops.activation import gate
 from aliasfree_jax.ops.choices import CHOICES
-from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample, remove_nyquist
+from aliasfree_jax.ops.resample import ideal_downsample, ideal_resample, remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
 
 # Sums of up to some hundred products in float64.
@@ -62,22 +62,19 @@ def test_a_fused_stage_is_an_activation_and_then_a_sampler(activation, side, dra
     np.testing.assert_allclose(y, expected, atol=ROUNDING)
 
 
-def test_the_second_factor_of_a_gate_is_low_passed(draw, randomised, x64):
-    layer = ActivatedPatchStem(4, IdealDownsample, GATE, BatchNorm, patch_size=2)
+def test_both_factors_of_a_gate_are_low_passed(draw, randomised, x64):
+    """The stem low-passes its input, which equals the low-passed factors."""
+    layer = ActivatedPatchStem(4, IdealDownsample, BandlimitedGate, BatchNorm, patch_size=2)
     variables, x = randomised(layer, 1, 12, 12, 3), draw(1, 12, 12, 3)
-
-    def factor(conv: str, norm: str) -> jax.Array:
-        own = {kind: variables[kind][norm] for kind in ("params", "batch_stats")}
-        kernel = {"params": variables["params"][conv]}
-        return BatchNorm().apply(own, Conv(4, 3, padding="CIRCULAR", use_bias=False).apply(kernel, x))
-
-    by = ideal_lowpass(factor("gate_conv1", "gate_norm1"), 0.5)
-    expected = ideal_downsample(gate(factor("conv1", "norm1"), by), 2)
+    own = {kind: variables[kind]["norm1"] for kind in ("params", "batch_stats")}
+    kernel = {"params": variables["params"]["conv1"]}
+    normed = BatchNorm().apply(own, Conv(8, 3, padding="CIRCULAR", use_bias=False).apply(kernel, x))
+    expected = ideal_downsample(BandlimitedGate().apply({}, normed), 2)
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("activation", [GATE, UpGelu])
+@pytest.mark.parametrize("activation", [BandlimitedGate, UpGelu])
 def test_pieces_of_a_batch_give_the_same_map(activation, train, draw, randomised, monkeypatch, x64):
     """In training the batch stays whole: its statistics are those of all images."""
     layer = ActivatedPatchStem(4, IdealDownsample, activation, BatchNorm, patch_size=2)
@@ -109,6 +106,7 @@ def test_gelu_runs_on_a_grid_of_twice_the_size(draw, x64):
         (PatchStem, IdealDownsample, UpPolynomial, None, ("whole", "half", "any")),
         (ActivatedPatchStem, AdaptivePolyphase, Gelu, Identity, ("whole",)),
         (ActivatedPatchStem, IdealDownsample, UpGate, None, ("whole", "half", "any")),
+        (ActivatedPatchStem, IdealDownsample, BandlimitedGate, None, ("whole", "half", "any")),
         (ActivatedPatchStem, IdealDownsample, GATE, None, ("whole", "half", "any")),
         (FirstActivatedPatchStem, IdealDownsample, GATE, Identity, ("whole", "half", "any")),
         (FirstActivatedPatchStem, IdealDownsample, Gelu, Identity, ("whole",)),
