@@ -73,6 +73,7 @@ _ACTIVATIONS = {
     "up_poly": ("up_polynomial", "UpPolynomial"),
     "lpf_poly": ("lowpass_polynomial", "LowpassPolynomial"),
 }
+_WORDS = {kind: theirs for theirs, (_, kind) in _ACTIVATIONS.items()}
 # The modules whose weights tell an activation.
 MODULES = {"mlp_act": "blocks.0.mlp.act", "lpi_act": "blocks.0.local_mp.act", "pe_act": "patch_embed.proj.1"}
 SCALES = ("in_scale", "out_scale")
@@ -221,8 +222,9 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
         "features_type": features,
     }
     parts = {"pe_act": stem, "mlp_act": network["activation"], "lpi_act": network["local_activation"]}
-    if network["stem_first_activation"] != stem:
-        parts["pe_first_act"] = network["stem_first_activation"]
+    first = network["stem_first_activation"]
+    if first != stem and first[KIND] in _WORDS:
+        parts["pe_first_act"] = first
     for name, part in parts.items():
         cfg |= {name: _word(part), f"{name}_kwargs": _kwargs(part)}
     yield named("xcit_af", options), {**options, "cfg": cfg}
@@ -230,8 +232,7 @@ def _candidates(network: Mapping[str, Any]) -> Candidates:
 
 def _word(part: Mapping[str, Any]) -> str:
     """The original's word for one of our activations."""
-    words = {kind: theirs for theirs, (_, kind) in _ACTIVATIONS.items()}
-    return words.get(part[KIND], "up_gelu")
+    return _WORDS.get(part[KIND], "up_gelu")
 
 
 def _kwargs(part: Mapping[str, Any]) -> dict[str, Any]:

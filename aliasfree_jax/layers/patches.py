@@ -84,7 +84,7 @@ class PatchStem(Layer):
         """Convolves, samples, normalises and activates."""
         fields: dict[str, Any] = {"sampler": self.sampler, "padding": self.padding, "use_bias": False}
         conv = SampledConv(stage.features, 3, 2, **fields, **self.numerics, name=f"conv{stage.number}")
-        x = self._normed(conv(x, train=stage.train, temperature=stage.temperature), "norm", stage)
+        x = self._normed(conv(x, train=stage.train, temperature=stage.temperature), stage)
         y: jax.Array = stage.activation(**self.numerics, name=f"activation{stage.number}")(x)
         return y
 
@@ -108,17 +108,17 @@ class PatchStem(Layer):
         activate = stage.activation(**self.numerics, name=f"activation{stage.number}")
         sampler = self.sampler(strides=2, **self.numerics, name=f"sampler{stage.number}")
         bandlimited = isinstance(activate, BandlimitedGate)
-        if bandlimited:  # the filter commutes with the convolution, whose result has more channels
+        if bandlimited:  # it commutes with a circular convolution, whose result has more channels
             x = activate.lowpass(x)
-        x = self._normed(conv(x), "norm", stage)
+        x = self._normed(conv(x), stage)
         if isinstance(activate, FinerGrid) and isinstance(sampler, IdealDownsample):
             return activate.between(x, kept=(-(-x.shape[1] // 2), -(-x.shape[2] // 2)))
         activated = activate.pointwise(x) if bandlimited else activate(x)
         y: jax.Array = sampler(activated, train=stage.train, temperature=stage.temperature)
         return y
 
-    def _normed(self, x: jax.Array, name: str, stage: _Stage) -> jax.Array:
-        norm = self.norm(**self.numerics, name=f"{name}{stage.number}")
+    def _normed(self, x: jax.Array, stage: _Stage) -> jax.Array:
+        norm = self.norm(**self.numerics, name=f"norm{stage.number}")
         y: jax.Array = norm(x, train=stage.train)
         return y
 
@@ -127,8 +127,7 @@ class ActivatedPatchStem(PatchStem):
     """`PatchStem` that activates at full resolution and then samples.
 
     An ideal sampler and an activation on a finer grid are one step: the activation returns to the sampled
-    grid. A `LowpassGate` gets its second factor from a convolution of the low-passed input, which has fewer
-    channels than the factor.
+    grid. The filter of a `BandlimitedGate` runs before the convolution, on fewer channels.
 
     Source: Michaeli et al. 2025 (arXiv 2510.22673); the gate is this package's.
     """
