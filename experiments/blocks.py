@@ -254,13 +254,13 @@ CANDIDATES: Mapping[str, Candidate] = {
         mlp_ratio=3.0,
     ),
     "xcit-bandlimited": _xcit(
-        "gates before sampling in all stages of the stem, with low-passed halves",
+        "gates before sampling in all stages of the stem, with two low-passed halves",
         patch_stem="activated",
         stem_activation="bandlimited_gate",
         stem_last_activation=None,
     ),
     "xcit-first-bandlimited": _xcit(
-        "gates before sampling in the first stage of the stem, with low-passed halves",
+        "gates before sampling in the first stage of the stem, with two low-passed halves",
         patch_stem="first_activated",
         stem_first_activation="bandlimited_gate",
     ),
