@@ -232,12 +232,7 @@ CANDIDATES: Mapping[str, Candidate] = {
         local_activation="up_gate",
         **_gates(7.0, 7.0),
     ),
-    "xcit-activated-last": _xcit(
-        "gates on a finer grid before sampling in all stages of the stem",
-        patch_stem="activated",
-        stem_activation="up_gate",
-        stem_last_activation=None,
-    ),
+    "xcit-activated-last": _xcit("gates on a finer grid before sampling in all stages of the stem", "afgs"),
     "xcit-first-activated": _xcit(
         "gates before sampling in the first stage of the stem, with one low-passed half",
         patch_stem="first_activated",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
+from configs.cifar10_xcit import FINER_STEM
 from experiments import gates  # noqa: F401  # registers its activation
 
 RESNETS = ("ResNet-18", "ResNet-20")
@@ -79,6 +80,7 @@ _OF_XCITS = (
     Variant("APS-1", "aps1", "xcit_aps_{}", WHOLE_PIXELS),
     Variant("Alias-Free ViT", "aft", "xcit_aft_{}"),
     Variant("alias-free, gated", "afg", "xcit_afg_{}", EVERY_SHIFT),
+    Variant("alias-free, gated, finer stem", "afgs", "xcit_afg_{}", EVERY_SHIFT, FINER_STEM),
 )
 
 

@@ -20,6 +20,7 @@ COLOURS = {
     "afc": "#009E73",
     "aft": "#8C510A",
     "afg": "#D55E00",
+    "afgs": "#882255",
 }
 MARKERS = {"ResNet-18": "o", "ResNet-20": "s", "ConvNeXt": "D", "XCiT": "^"}  # the families in the pictures
 Curve = tuple[Sequence[float], Sequence[float]]

@@ -144,7 +144,7 @@ def test_the_longer_protocol_is_the_reduced_one_but_for_its_length():
     names = [run.row.name for run in LONGER.runs()]
     assert names == [
         *(f"convnext-{key}-none" for key in ("circular", "aps1", "afc", "afg")),
-        *(f"xcit-{key}-none" for key in ("plain", "circular", "aps1", "aft", "afg")),
+        *(f"xcit-{key}-none" for key in ("plain", "circular", "aps1", "aft", "afg", "afgs")),
         "convnext-circular-shifts",
     ]
     for run in LONGER.runs():

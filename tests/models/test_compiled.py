@@ -10,13 +10,11 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from aliasfree_jax.models import create_model
+from configs.cifar10_xcit import FINER_STEM
 
 pytestmark = pytest.mark.slow
 
 
-# Gates before every sampling, on a finer grid.
-FINER = {"patch_stem": "activated", "stem_activation": "up_gate", "stem_first_activation": None}
-FINER |= {"stem_last_activation": None}
 COLLECTIVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter", "all-reduce")
 
 
@@ -27,7 +25,7 @@ COLLECTIVES = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter
         ("convnext_afg_tiny", {}, 7.4e9),
         ("xcit_afg_nano_12_p16", {}, 1.08e9),  # plain: 0.62
         ("xcit_afg_nano_12_p16", {"patch_stem": "sampled", "stem_first_activation": None}, 0.97e9),
-        ("xcit_afg_nano_12_p16", FINER, 2.6e9),
+        ("xcit_afg_nano_12_p16", FINER_STEM, 2.6e9),
     ],
 )
 def test_arithmetic_of_the_alias_free_networks(name, options, largest):
@@ -39,7 +37,7 @@ def test_arithmetic_of_the_alias_free_networks(name, options, largest):
     # the polynomial 7.36 (counted without LLVM's optimisation).
     assert compiled.cost_analysis()["flops"] / 2 <= largest
     # Only the last network has a grid of more than 256 samples (`ops.choices`).
-    assert ("fft" in compiled.as_text()) == (options == FINER)
+    assert ("fft" in compiled.as_text()) == (options == FINER_STEM)
 
 
 def products(jaxpr) -> Iterator[tuple[str, str]]:

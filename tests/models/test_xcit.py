@@ -12,6 +12,7 @@ from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.models import create_model, list_models
 from aliasfree_jax.ops.resample import remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
+from configs.cifar10_xcit import FINER_STEM
 
 # float64 rounding in about 20 layers; 1e-15 was measured.
 EXACT = 1e-12
@@ -19,9 +20,6 @@ EXACT = 1e-12
 BROKEN = 1e-5
 WHOLE = [(1.0, 0.0), (-3.0, 5.0), (16.0, 31.0)]
 FRACTIONS = [(0.5, 0.5), (1 / 3, 2 / 3), (0.137, 7.77)]
-# Gates before every sampling, on a finer grid.
-FINER = {"patch_stem": "activated", "stem_activation": "up_gate", "stem_first_activation": None}
-FINER |= {"stem_last_activation": None}
 SMALL = {"width": 16, "depth": 2, "num_heads": 2, "num_classes": 10}
 
 
@@ -49,7 +47,7 @@ def test_the_gated_network_is_exact_for_every_shift(name, side, draw, randomised
         {"class_attention": None},
         {"patch_stem": "sampled"},
         {"patch_stem": "activated", "stem_activation": "bandlimited_gate", "stem_last_activation": None},
-        FINER,
+        FINER_STEM,
     ],
 )
 def test_other_exact_parts(options, draw, randomised, x64):
