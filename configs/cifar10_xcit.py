@@ -12,8 +12,12 @@ from ml_collections import ConfigDict
 
 from configs.cifar10_afc import recipe
 
-FINER_STEM = {"patch_stem": "activated", "stem_activation": "up_gate"}
-FINER_STEM |= {"stem_first_activation": None, "stem_last_activation": None}
+FINER_STEM = {
+    "patch_stem": "activated",
+    "stem_activation": "up_gate",
+    "stem_first_activation": None,
+    "stem_last_activation": None,
+}
 
 
 def get_config(model: str = "xcit_afg_cifar") -> ConfigDict:

@@ -175,7 +175,8 @@ def _whole(name: str, **fields: Mapping[str, Any]) -> Candidate:
 
 def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
     """An XCiT. The stem of gated ones gates after sampling if the options name no other."""
-    return Candidate(name, variant, (_SAMPLED if variant == "afg" else {}) | options, family=XCIT)
+    stem = {"patch_stem": "sampled", "stem_first_activation": None} if variant == "afg" else {}
+    return Candidate(name, variant, stem | options, family=XCIT)
 
 
 def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
@@ -185,7 +186,6 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 
 
 _GATES: Mapping[str, Any] = {"optimizer": ADAMW, "norm": "spatial", **_gates(7.0, 7.0)}
-_SAMPLED = {"patch_stem": "sampled", "stem_first_activation": None}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),

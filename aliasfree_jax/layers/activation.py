@@ -370,12 +370,7 @@ class LowpassGate(Gate):
         """`[N, H, W, 2 C]` to `[N, H, W, C]`."""
         check_images(x)
         x, by = _halves(self.cast(x))
-        return self.product(x, self.lowpass(by))
-
-    @nn.nowrap
-    def lowpass(self, by: jax.Array) -> jax.Array:
-        """Low-passes the second factor `[N, H, W, C]`."""
-        return ideal_lowpass(by, self.cutoff, precision=self.exact)
+        return self.product(x, ideal_lowpass(by, self.cutoff, precision=self.exact))
 
 
 class BandlimitedGate(Gate):

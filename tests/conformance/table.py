@@ -145,9 +145,7 @@ LAYERS = [
     row("CrossCovarianceAttention", {"num_heads": 2}, {"num_heads": 4}),
     sampler("PatchStem", GATED_PATCHES, {"width": 8}),
     sampler("ActivatedPatchStem", {**PATCHES, "activation": layers.UpGelu}, {"width": 8}),
-    sampler(
-        "ActivatedPatchStem", {**PATCHES, "activation": layers.BandlimitedGate}, {"width": 8}, label="gated"
-    ),
+    sampler("ActivatedPatchStem", BANDLIMITED, {"width": 8}, label="gated"),
     sampler("FirstActivatedPatchStem", GATED_PATCHES, {"width": 8}),
     row(
         "LocalPatchInteraction", {"activation": layers.UpGate, "norm": layers.BatchNorm}, {"padding": "ZERO"}
