@@ -1,11 +1,11 @@
-"""Compares blocks of alias-free ResNets and XCiTs on validation images.
+"""Compares blocks of alias-free ResNets, ConvNeXts and XCiTs on validation images.
 
 python -m experiments.blocks --data=CIFAR.tar.xz             two seeds of every candidate, 5 minutes each
 python -m experiments.blocks --data=CIFAR.tar.xz --seeds=1   one seed: start one command per core
 
 The candidates are trained as in the reduced protocol. Networks of full depth are trained as in the accurate
-protocol, for 1.5 epochs of 20,000 images, or for all epochs of 45,000 images. The validation images are 5,000
-training images of CIFAR-10 that no candidate is trained on. The test images are not used.
+protocol, for 1.5 or 4 epochs of 20,000 images. The validation images are 5,000 training images of CIFAR-10
+that no candidate is trained on. The test images are not used.
 
 Results are written to experiments/results/blocks/<candidate>-<seed>.json. Existing results are skipped.
 `python -m experiments --page` writes the tables of docs/experiments.md from them.
@@ -40,7 +40,9 @@ from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.layers import Layer, SpatialNorm, UpGate, UpPolynomial
-from aliasfree_jax.models import create_model, register_part
+from aliasfree_jax.layers.layer import ModuleFactory
+from aliasfree_jax.layers.mlp import hidden_width
+from aliasfree_jax.models import create_model, register_part, residual
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training import optimizer
 from aliasfree_jax.training.loop import run as train
@@ -101,6 +103,17 @@ def undecayed_coefficients() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def finer_widths() -> Iterator[None]:
+    """Within this context, hidden widths of gated residual blocks are multiples of 4 instead of 8."""
+
+    def width(channels: int, activation: ModuleFactory, ratio: float, multiple: int = 4) -> int:
+        return hidden_width(channels, activation, ratio, multiple)
+
+    with mock.patch.object(residual, "hidden_width", width):
+        yield
+
+
 @dataclass(frozen=True)
 class Budget:
     """How long candidates are trained. Candidates with equal budgets share a table.
@@ -120,7 +133,7 @@ class Budget:
 
 SMALL = Budget(REDUCED, 10_000)
 SHORT = Budget(ACCURATE, 25_000, epochs=1.5, warmup_epochs=0.3)
-WHOLE = Budget(ACCURATE, 50_000)
+MIDDLE = Budget(ACCURATE, 25_000, epochs=4.0, warmup_epochs=0.8)
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ class Candidate:
       family: Family of the network.
       budget: Length of the training.
       augmentation: What moves the training images.
-      fields: Fields of the configuration that it changes.
+      optimizer: Fields of `config.optimizer` that it changes.
     """
 
     name: str
@@ -145,7 +158,7 @@ class Candidate:
     family: str = "ResNet-20"
     budget: Budget = SMALL
     augmentation: str = "none"
-    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -160,17 +173,16 @@ def _full(
 ) -> Candidate:
     """A ResNet-20 of full depth. Alias-free ones have standardised kernels."""
     options = {"conv": "standardised", **options} if variant == "afc" else options
-    fields = {"optimizer": optimizer or {}}
-    return Candidate(name, variant, options, budget=SHORT, augmentation="crops", fields=fields)
+    how: Any = {"budget": SHORT, "augmentation": "crops", "optimizer": optimizer or {}}
+    return Candidate(name, variant, options, **how)
 
 
 def _reflected(*args: Any, **kwargs: Any) -> Candidate:
     return replace(_full(*args, **kwargs), augmentation="reflected")
 
 
-def _whole(name: str, **fields: Mapping[str, Any]) -> Candidate:
-    """The gated ResNet-20 of the accurate protocol, with other fields of the configuration."""
-    return Candidate(name, "afg", budget=WHOLE, augmentation="reflected", fields=fields)
+def _middle(*args: Any, **kwargs: Any) -> Candidate:
+    return replace(_reflected(*args, **kwargs), budget=MIDDLE)
 
 
 def _xcit(name: str, variant: str = "afg", **options: Any) -> Candidate:
@@ -215,13 +227,18 @@ CANDIDATES: Mapping[str, Candidate] = {
         zero_init_residual=True,
         conv="plain",
     ),
-    "whole-gate": _whole("gates"),
-    "whole-gate-decay": _whole("gates, weight decay 0.5", optimizer={"weight_decay": 0.5}),
-    "whole-gate-smooth": _whole("gates, label smoothing 0.1", train={"label_smoothing": 0.1}),
-    "whole-gate-resized": _whole(
-        "gates, crops of 50 to 100 % of the area, resized",
-        data={"crop": "random_resized", "crop_scale": (0.5, 1.0)},
+    "middle-circular": _middle("circular, ReLU (not alias-free)", "circular"),
+    "middle-circular-sum": _middle(
+        "circular, ReLU, no activation on the sum", "circular", sum_activation="identity"
     ),
+    "middle-gate": _middle("gates", **_GATES),
+    "middle-gate-wide": replace(
+        _middle("gates, hidden widths rounded to multiples of 4", **_GATES), context=finer_widths
+    ),
+    "middle-gate-group": _middle(
+        "gates, group norm of 8 groups", **{**_GATES, "norm": {"name": "group", "num_groups": 8}}
+    ),
+    "middle-gate-sum": _middle("gates, gates on the normed sums", **_GATES, sum_activation="gated_sum"),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),
@@ -259,6 +276,11 @@ CANDIDATES: Mapping[str, Candidate] = {
         patch_stem="first_activated",
         stem_first_activation="bandlimited_gate",
     ),
+    "xcit-one-bandlimited": _xcit(
+        "gates with two low-passed halves in the stem, before sampling in its first stage only",
+        patch_stem="first_activated",
+        stem_activation="bandlimited_gate",
+    ),
     "xcit-stem-up-last": _xcit(
         "gates on a finer grid after sampling in all stages of the stem",
         stem_activation="up_gate",
@@ -268,6 +290,13 @@ CANDIDATES: Mapping[str, Candidate] = {
     "xcit-pooled77": _xcit(
         "mean pooling, gates with initial scales 7", class_attention=None, **_gates(7.0, 7.0)
     ),
+    "convnext-lowpass": Candidate("gates, the stem's with one low-passed half", "afg", family="ConvNeXt"),
+    "convnext-bandlimited": Candidate(
+        "gates, the stem's with two low-passed halves",
+        "afg",
+        {"stem_activation": {**_gates(7.0, 7.0)["activation"], "name": "bandlimited_gate"}},
+        family="ConvNeXt",
+    ),
 }
 
 
@@ -275,16 +304,13 @@ def config_of(candidate: Candidate, seed: int, data: str) -> ConfigDict:
     """The configuration of a candidate: its protocol, evaluated on held-out training images."""
     budget = candidate.budget
     known = {v.key: v for v in VARIANTS[candidate.family]}
-    if budget is WHOLE:
-        known |= {row.variant.key: row.variant for row in ACCURATE.rows if row.family == candidate.family}
     row = Row(candidate.family, known[candidate.variant], candidate.augmentation)
     config = configuration(budget.protocol, Run(row, seed), data)
     config.model.options.update(candidate.options)
     config.data.train_limit, config.data.validation = budget.images, HELD_OUT / budget.images
     config.train.total_epochs = budget.epochs or config.train.total_epochs
     config.optimizer.warmup_epochs = budget.warmup_epochs or config.optimizer.warmup_epochs
-    for part, values in candidate.fields.items():
-        config[part].update(values)
+    config.optimizer.update(candidate.optimizer)
     return config
 
 

@@ -65,6 +65,7 @@ def tables() -> Iterator[tuple[Path, str, Rows]]:
     yield EXPERIMENTS, "alias-free blocks", blocks.table("ResNet-20")
     yield EXPERIMENTS, "alias-free blocks at full depth", blocks.table("ResNet-20", blocks.SHORT)
     yield EXPERIMENTS, "gated XCiTs", blocks.table(XCIT)
+    yield EXPERIMENTS, "gated ConvNeXts", blocks.table("ConvNeXt")
     yield README, "fine-tuning", tuning.table()
     yield PACKAGED, "weights of the package", packaged_weights()
     for network in public_resnet.stored():
