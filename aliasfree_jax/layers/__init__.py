@@ -4,21 +4,12 @@ Samplers, upsamplers, activations, norms and convolutions, ready to use in any F
 `nn.Sequential([nn.Conv(16, (3, 3)), BlurPool(2), nn.relu])`.
 """
 
-from aliasfree_jax.layers.activation import (
-    BandlimitedGate,
-    Gate,
-    LowpassGate,
-    LowpassPolynomial,
-    Polynomial,
-    UpGate,
-    UpGelu,
-    UpPolynomial,
-    UpSelfGate,
-)
+from aliasfree_jax.layers.activation import LowpassPolynomial, Polynomial, UpGelu, UpPolynomial
 from aliasfree_jax.layers.adaptive import AdaptiveBlurPool, AdaptivePolyphase, LearnedPolyphase
 from aliasfree_jax.layers.attention import CrossCovarianceAttention
 from aliasfree_jax.layers.block import DropPath
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv, StandardisedConv
+from aliasfree_jax.layers.gates import BandlimitedGate, Gate, LowpassGate, UpGate, UpSelfGate
 from aliasfree_jax.layers.layer import Factory, Layer
 from aliasfree_jax.layers.mlp import Mlp
 from aliasfree_jax.layers.normalization import (
@@ -37,7 +28,7 @@ from aliasfree_jax.layers.patches import (
     PatchStem,
 )
 from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
-from aliasfree_jax.layers.sampled import ActivatedStem, MaxBlurPool, SampledConv
+from aliasfree_jax.layers.sampled import MaxBlurPool, SampledConv
 from aliasfree_jax.layers.sampling import (
     BlurPool,
     IdealDownsample,
@@ -53,6 +44,7 @@ from aliasfree_jax.layers.sequence import (
     IdealUpsample1D,
     PolyphaseUpsample1D,
 )
+from aliasfree_jax.layers.stems import ActivatedStem
 from aliasfree_jax.layers.upsampling import BilinearUpsample, UpsampledConv, ZeroUpsample
 
 __all__ = [

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from aliasfree_jax.errors import ConfigError
-from aliasfree_jax.layers.activation import BandlimitedGate, FinerGrid, expansion
+from aliasfree_jax.layers.activation import FinerGrid, expansion
 from aliasfree_jax.layers.batching import images_at_once, over_images
 from aliasfree_jax.layers.convolution import Conv, DepthwiseConv
+from aliasfree_jax.layers.gates import BandlimitedGate
 from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, fan_in_uniform, normal
 from aliasfree_jax.layers.sampled import SampledConv
 from aliasfree_jax.layers.sampling import IdealDownsample, SamplerFactory, Temperature

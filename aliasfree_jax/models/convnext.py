@@ -20,8 +20,9 @@ from aliasfree_jax.layers.convolution import DepthwiseConv
 from aliasfree_jax.layers.layer import Factory, Initializer, Layer, ModuleFactory, normal, part
 from aliasfree_jax.layers.mlp import Mlp, MlpGrid, hidden_width
 from aliasfree_jax.layers.normalization import ChannelNorm
-from aliasfree_jax.layers.sampled import ActivatedStem, SampledConv
+from aliasfree_jax.layers.sampled import SampledConv
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature
+from aliasfree_jax.layers.stems import ActivatedStem
 from aliasfree_jax.models.family import LEARNED_SCALES, Family, Options
 from aliasfree_jax.models.network import Network
 from aliasfree_jax.models.parts import PARTS, fields_of, with_cutoff

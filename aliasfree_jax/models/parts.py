@@ -12,7 +12,7 @@ import flax.linen as nn
 
 from aliasfree_jax import layers
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.layers import activation, attention, patches, sampled, shortcut
+from aliasfree_jax.layers import activation, attention, patches, shortcut, stems
 from aliasfree_jax.layers.layer import Factory, ModuleFactory
 
 Part = str | Mapping[str, Any] | ModuleFactory
@@ -63,7 +63,7 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
         "graph": layers.GraphLogits,
         "linear": layers.LinearLogits,
     },
-    "stem": {"image": sampled.ImageStem, "deep": sampled.DeepStem, "small": sampled.SmallStem},
+    "stem": {"image": stems.ImageStem, "deep": stems.DeepStem, "small": stems.SmallStem},
     "shortcut": {"projection": shortcut.ProjectionShortcut, "zero_padded": shortcut.ZeroPaddedShortcut},
     "patch_stem": {
         "sampled": patches.PatchStem,

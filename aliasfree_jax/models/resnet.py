@@ -16,9 +16,9 @@ from aliasfree_jax.layers.activation import Relu, is_gated
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import ModuleFactory, part
 from aliasfree_jax.layers.normalization import BatchNorm
-from aliasfree_jax.layers.sampled import ImageStem
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature, phase_in_turn
 from aliasfree_jax.layers.shortcut import ProjectionShortcut
+from aliasfree_jax.layers.stems import ImageStem
 from aliasfree_jax.models.family import LEARNED_SCALES, REFLECTING_BLUR, Family, Options
 from aliasfree_jax.models.network import Network, Stage
 from aliasfree_jax.models.parts import fields_of
@@ -39,7 +39,7 @@ class ResNet(Network):
       widths: base width of the blocks of each stage.
       groups: channel groups of bottlenecks: 32 for a ResNeXt.
       group_width: channels per group of bottlenecks: 4 for a ResNeXt (32x4d), 128 for a wide ResNet.
-      stem: `layers.sampled.ImageStem`, `DeepStem` or `SmallStem`.
+      stem: `layers.stems.ImageStem`, `DeepStem` or `SmallStem`.
       stem_width: output channels of the stem. None: the channels of the first stage.
       shortcut: shortcut of blocks that change the size or the channels of their map:
         `layers.shortcut.ProjectionShortcut` or `ZeroPaddedShortcut`. Other blocks add their input

@@ -9,18 +9,11 @@ import pytest
 from twins import up_gate_down_ref
 
 from aliasfree_jax.errors import ShapeError
-from aliasfree_jax.layers.activation import (
-    BandlimitedGate,
-    Gate,
-    Gelu,
-    LowpassGate,
-    UpGate,
-    UpPolynomial,
-    UpSelfGate,
-)
+from aliasfree_jax.layers.activation import Gelu, UpPolynomial
+from aliasfree_jax.layers.gates import BandlimitedGate, Gate, LowpassGate, UpGate, UpSelfGate
 from aliasfree_jax.layers.mlp import Mlp, hidden_width, mlp_costs
-from aliasfree_jax.layers.sampled import ActivatedStem
 from aliasfree_jax.layers.sampling import IdealDownsample, Subsample
+from aliasfree_jax.layers.stems import ActivatedStem
 from aliasfree_jax.ops.activation import gate, polynomial_grid, up_gate_down
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_resample, remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift

@@ -15,8 +15,8 @@ from aliasfree_jax.config import PRECISIONS
 from aliasfree_jax.errors import ShapeError
 from aliasfree_jax.layers.activation import LowpassPolynomial
 from aliasfree_jax.layers.convolution import Conv
-from aliasfree_jax.layers.sampled import ActivatedStem
 from aliasfree_jax.layers.sampling import IdealDownsample
+from aliasfree_jax.layers.stems import ActivatedStem
 from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.activation import lowpass_polynomial
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
