@@ -28,7 +28,6 @@ from tqdm import tqdm
 
 from aliasfree_jax import cli
 from aliasfree_jax.checkpoint import ModelCard, how_chosen, newest_run, weights_sha256
-from aliasfree_jax.config import validate
 from aliasfree_jax.conversion import load_for_command
 from aliasfree_jax.conversion.pretrained import Loaded
 from aliasfree_jax.data import Source, open_source
@@ -56,6 +55,7 @@ from aliasfree_jax.files import output_file, write_json, write_whole
 from aliasfree_jax.processes import is_first
 from aliasfree_jax.training.curves import figure_class
 from aliasfree_jax.training.mesh import own_eval_batches
+from aliasfree_jax.validation import validate
 
 _RANDOM = {
     "integer": flags.DEFINE_bool("integer_shifts", False, "random circular shifts by whole pixels"),

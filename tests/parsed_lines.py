@@ -13,8 +13,8 @@ from pathlib import Path
 from absl import flags
 
 from aliasfree_jax import cli
-from aliasfree_jax.config import validate
 from aliasfree_jax.errors import AliasFreeError
+from aliasfree_jax.validation import validate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 PROGRAM = importlib.import_module(sys.argv[1])

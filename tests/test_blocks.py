@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from aliasfree_jax.config import validate
 from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.resample import remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
 from aliasfree_jax.training import optimizer
+from aliasfree_jax.validation import validate
 from experiments import blocks, tuning
 from experiments.protocols import ACCURATE, configuration
 

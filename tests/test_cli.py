@@ -228,7 +228,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, capsys):
 PROGRAM = """
 import sys
 from aliasfree_jax import cli
-from aliasfree_jax.config import validate
+from aliasfree_jax.validation import validate
 cli.run(validate)
 """
 

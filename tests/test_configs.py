@@ -9,13 +9,14 @@ import pytest
 
 from aliasfree_jax import create_model, list_models
 from aliasfree_jax.checkpoint import abstract_variables
-from aliasfree_jax.config import FIELDS, base_config, validate
+from aliasfree_jax.config import FIELDS, base_config
 from aliasfree_jax.errors import ConfigError, ShapeError
 from aliasfree_jax.layers.batching import Remat
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training.optimizer import OPTIMIZERS
 from aliasfree_jax.training.schedules import LEARNING_RATES, TEMPERATURES, make_plan
 from aliasfree_jax.training.setup import check_network, make_card, model_options
+from aliasfree_jax.validation import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from aliasfree_jax.commands import program
-from aliasfree_jax.config import validate
 from aliasfree_jax.errors import ConfigError, DataError
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.files import OccupiedError, sole_writer
 from aliasfree_jax.models import create_model
+from aliasfree_jax.validation import validate
 from experiments.__main__ import chosen_runs, define, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import DOCS, spread, write_pages

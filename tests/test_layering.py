@@ -22,6 +22,7 @@ RANKS = {
     "errors": 0,
     "legal_values": 1,
     "config": 2,
+    "validation": 3,
     "files": 1,
     "references": 2,
     "commands": 3,

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import FIELDS, base_config, fields, validate
+from aliasfree_jax.config import FIELDS, base_config, fields
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.legal_values import Range, Several
+from aliasfree_jax.validation import validate
 
 RANGES = {field: legal for field, (_, legal) in FIELDS.items() if isinstance(legal, Range | Several)}
 CONFIGS = sorted(

@@ -4,10 +4,10 @@ import importlib
 
 import pytest
 
-from aliasfree_jax.config import validate
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.training.setup import check_network, model_options
+from aliasfree_jax.validation import validate
 
 
 def load(name, *argument):

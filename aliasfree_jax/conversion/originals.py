@@ -10,7 +10,8 @@ import numpy as np
 
 from aliasfree_jax.checkpoint import ModelCard, abstract_variables
 from aliasfree_jax.conversion.code_bases import AFC, AKAMASTER, LPS, PLAIN, UNETS, code_base, table
-from aliasfree_jax.conversion.entries import CodeBase, Options, convert, export
+from aliasfree_jax.conversion.converting import convert, export
+from aliasfree_jax.conversion.entries import CodeBase, Options
 from aliasfree_jax.conversion.learnable_polyphase_sampling import temperature
 from aliasfree_jax.conversion.recognition import normalised
 from aliasfree_jax.conversion.undecided import require_filters

@@ -29,14 +29,7 @@ from aliasfree_jax.layers.patches import (
 )
 from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
 from aliasfree_jax.layers.sampled import MaxBlurPool, SampledConv
-from aliasfree_jax.layers.sampling import (
-    BlurPool,
-    IdealDownsample,
-    IdealUpsample,
-    NormPreserving,
-    PolyphaseUpsample,
-    Subsample,
-)
+from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, NormPreserving, Subsample
 from aliasfree_jax.layers.sequence import (
     AdaptivePolyphase1D,
     BlurPool1D,
@@ -45,7 +38,13 @@ from aliasfree_jax.layers.sequence import (
     PolyphaseUpsample1D,
 )
 from aliasfree_jax.layers.stems import ActivatedStem
-from aliasfree_jax.layers.upsampling import BilinearUpsample, UpsampledConv, ZeroUpsample
+from aliasfree_jax.layers.upsampling import (
+    BilinearUpsample,
+    IdealUpsample,
+    PolyphaseUpsample,
+    UpsampledConv,
+    ZeroUpsample,
+)
 
 __all__ = [
     "ActivatedPatchStem",

@@ -1,20 +1,16 @@
-"""Downsamplers with one interface, and the upsamplers that can use their phases.
+"""Downsamplers with one interface.
 
 `y = sampler(x)` samples the map `[N, H, W, C]` by its `strides`. `y, phase = sampler.with_phase(x)` also
-returns the chosen polyphase components, or None if nothing was chosen. Another branch or an upsampler can
-reuse the phase: `sampler.with_phase(z, phase)`. A sampler that is linear and shift-invariant before it
-drops samples commutes with circular convolutions. `LinearSampler.taps` uses this to filter the side with
-fewer channels and to convolve only on the coarse grid.
+returns the chosen polyphase components, or None if nothing was chosen. Another branch can reuse the phase:
+`sampler.with_phase(z, phase)`. So can an upsampler (`layers.upsampling`).
 
-An upsampler is called as `y = upsampler(x, phase)`. It writes samples back at the phase they came from and
-then filters. Together with the sampler, this commutes with integer circular shifts. Decoders of networks
-for dense prediction use it.
+A sampler that is linear and shift-invariant before it drops samples commutes with circular convolutions.
+`LinearSampler.taps` uses this to filter the side with fewer channels and to convolve only on the coarse grid.
 """
 
 import itertools
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,8 +20,8 @@ from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.layer import Layer, accurate_dtype, part
 from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.padding import WindowPadding, pad, same_padding
-from aliasfree_jax.ops.polyphase import polyphase_downsample, polyphase_upsample
-from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_strided_taps, ideal_upsample
+from aliasfree_jax.ops.polyphase import polyphase_downsample
+from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_strided_taps
 from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 Phase = tuple[jax.Array, ...] | None
@@ -301,79 +297,3 @@ class NormPreserving(Sampler):
 
         y, phase = inner.with_phase(x, phase)
         return y * (norm(x) / (norm(inner.filter(x)) + 1e-6)).astype(y.dtype), phase
-
-
-class PolyphaseUpsample(Layer):
-    """Writes samples back at the phase they came from, then filters: the reverse of polyphase sampling.
-
-    With the phase of the sampler it is exact for integer shifts. `inner` selects ApsUp of
-    `truly_shift_invariant_cnns` (there with gain 1), LPU of `learnable_polyphase_sampling`, or blur
-    upsampling.
-
-    Attributes:
-      strides: upsampling strides.
-      inner: sampler whose filter runs after each step. `Subsample` leaves zeros between the samples.
-      gain: factor of each step. None: the number of phases, which preserves constants.
-
-    Source: Chaman & Dokmanic 2021 (arXiv 2105.04040); LPU: Rojas-Gomez et al. 2022 (arXiv 2210.08001).
-
-    Differs from the original: the default gain preserves constants; that of ApsUp is 1.
-    """
-
-    strides: Pair = 2
-    inner: SamplerFactory = part(Subsample)
-    gain: float | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, phase: Phase = None, *, train: bool = False) -> jax.Array:
-        """`[N, h, w, C]` to `[N, stride h, stride w, C]`.
-
-        Args:
-          phase: phase that a sampler with the same strides chose. None: phase 0.
-
-        Raises:
-          ShapeError: `x` is not floating-point `[N, h, w, C]`.
-        """
-        check_images(x)
-        x = self.cast(x)
-        for step, factors in reversed(list(enumerate(steps_of(self.strides)))):
-            index = jnp.zeros(x.shape[0], jnp.int32) if phase is None else phase[step]
-            inner: Any = self.inner(strides=factors, **self.numerics, name=f"inner{step}")
-            x = inner.filter(polyphase_upsample(x, index, factors), train=train)
-            gain = factors[0] * factors[1] if self.gain is None else self.gain
-            x = x if gain == 1 else x * jnp.asarray(gain, x.dtype)
-        return x
-
-
-class IdealUpsample(Layer):
-    """Ideal interpolation, exact for fractional shifts.
-
-    A phase shifts the result by whole pixels.
-
-    Attributes:
-      strides: upsampling strides.
-
-    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.2; the phase is this package's.
-    """
-
-    strides: Pair = 2
-
-    def __call__(self, x: jax.Array, phase: Phase = None, *, train: bool = False) -> jax.Array:
-        """`[N, h, w, C]` to `[N, stride h, stride w, C]`.
-
-        Args:
-          phase: phase that a sampler with the same strides chose. None: phase 0.
-
-        Raises:
-          ShapeError: `x` is not floating-point `[N, h, w, C]`.
-        """
-        check_images(x)
-        y = ideal_upsample(self.cast(x), self.strides, precision=self.exact)
-        if phase is None:
-            return y
-        row = column = jnp.zeros_like(phase[0])
-        rows = columns = 1
-        for (down, right), index in zip(steps_of(self.strides), phase, strict=True):
-            row, column = row + rows * (index % down), column + columns * (index // down)
-            rows, columns = rows * down, columns * right
-        return jax.vmap(lambda image, r, c: jnp.roll(image, (r, c), axis=(0, 1)))(y, row, column)

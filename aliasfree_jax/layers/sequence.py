@@ -5,7 +5,8 @@ import jax
 
 from aliasfree_jax.layers.adaptive import AdaptivePolyphase
 from aliasfree_jax.layers.layer import Layer
-from aliasfree_jax.layers.sampling import Phase, PolyphaseUpsample
+from aliasfree_jax.layers.sampling import Phase
+from aliasfree_jax.layers.upsampling import PolyphaseUpsample
 from aliasfree_jax.ops.padding import Padding
 from aliasfree_jax.ops.polyphase import Criterion
 from aliasfree_jax.ops.sequence import (

@@ -1,6 +1,9 @@
-"""Upsamplers of ordinary networks, and the convolution after an upsampler of any kind.
+"""Upsamplers, and the convolution after an upsampler of any kind.
 
-Upsamplers that use phases are in `layers.sampling`, next to the samplers that choose them.
+An upsampler is called as `y = upsampler(x, phase)`. It writes samples back at the phase they came from and
+then filters. Together with the sampler that chose the phase (`layers.sampling`), this commutes with integer
+circular shifts. Decoders of networks for dense prediction use it. `ZeroUpsample` and `BilinearUpsample` are
+those of ordinary networks.
 """
 
 from typing import Any
@@ -11,11 +14,90 @@ import jax.numpy as jnp
 
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, lecun_normal, part
-from aliasfree_jax.layers.sampling import IdealUpsample, Phase, SamplerFactory, Subsample
+from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Subsample, steps_of
 from aliasfree_jax.ops.bilinear import bilinear_resize
 from aliasfree_jax.ops.polyphase import polyphase_upsample
-from aliasfree_jax.ops.resample import ideal_resample
+from aliasfree_jax.ops.resample import (
+    ideal_resample,
+    ideal_upsample,
+)
 from aliasfree_jax.ops.shapes import Pair, check_images, pair
+
+
+class PolyphaseUpsample(Layer):
+    """Writes samples back at the phase they came from, then filters: the reverse of polyphase sampling.
+
+    With the phase of the sampler it is exact for integer shifts. `inner` selects ApsUp of
+    `truly_shift_invariant_cnns` (there with gain 1), LPU of `learnable_polyphase_sampling`, or blur
+    upsampling.
+
+    Attributes:
+      strides: upsampling strides.
+      inner: sampler whose filter runs after each step. `Subsample` leaves zeros between the samples.
+      gain: factor of each step. None: the number of phases, which preserves constants.
+
+    Source: Chaman & Dokmanic 2021 (arXiv 2105.04040); LPU: Rojas-Gomez et al. 2022 (arXiv 2210.08001).
+
+    Differs from the original: the default gain preserves constants; that of ApsUp is 1.
+    """
+
+    strides: Pair = 2
+    inner: SamplerFactory = part(Subsample)
+    gain: float | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, phase: Phase = None, *, train: bool = False) -> jax.Array:
+        """`[N, h, w, C]` to `[N, stride h, stride w, C]`.
+
+        Args:
+          phase: phase that a sampler with the same strides chose. None: phase 0.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, h, w, C]`.
+        """
+        check_images(x)
+        x = self.cast(x)
+        for step, factors in reversed(list(enumerate(steps_of(self.strides)))):
+            index = jnp.zeros(x.shape[0], jnp.int32) if phase is None else phase[step]
+            inner: Any = self.inner(strides=factors, **self.numerics, name=f"inner{step}")
+            x = inner.filter(polyphase_upsample(x, index, factors), train=train)
+            gain = factors[0] * factors[1] if self.gain is None else self.gain
+            x = x if gain == 1 else x * jnp.asarray(gain, x.dtype)
+        return x
+
+
+class IdealUpsample(Layer):
+    """Ideal interpolation, exact for fractional shifts.
+
+    A phase shifts the result by whole pixels.
+
+    Attributes:
+      strides: upsampling strides.
+
+    Source: Michaeli et al. 2023 (arXiv 2303.08085), section 3.2; the phase is this package's.
+    """
+
+    strides: Pair = 2
+
+    def __call__(self, x: jax.Array, phase: Phase = None, *, train: bool = False) -> jax.Array:
+        """`[N, h, w, C]` to `[N, stride h, stride w, C]`.
+
+        Args:
+          phase: phase that a sampler with the same strides chose. None: phase 0.
+
+        Raises:
+          ShapeError: `x` is not floating-point `[N, h, w, C]`.
+        """
+        check_images(x)
+        y = ideal_upsample(self.cast(x), self.strides, precision=self.exact)
+        if phase is None:
+            return y
+        row = column = jnp.zeros_like(phase[0])
+        rows = columns = 1
+        for (down, right), index in zip(steps_of(self.strides), phase, strict=True):
+            row, column = row + rows * (index % down), column + columns * (index // down)
+            rows, columns = rows * down, columns * right
+        return jax.vmap(lambda image, r, c: jnp.roll(image, (r, c), axis=(0, 1)))(y, row, column)
 
 
 class ZeroUpsample(Layer):

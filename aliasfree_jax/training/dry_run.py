@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import validate
+from aliasfree_jax.validation import validate
 
 UPDATES = 3
 IMAGES = 4  # images per device and micro-batch, and per group of mixup and CutMix

@@ -21,7 +21,7 @@ from aliasfree_jax.checkpoint import (
     network_of,
     newest_card,
 )
-from aliasfree_jax.config import PRECISIONS, RAW, validate
+from aliasfree_jax.config import PRECISIONS, RAW
 from aliasfree_jax.data import BatchStream, Source, hold_out, open_source, train_batches
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import ClassNamesError, fit_classes
@@ -39,6 +39,7 @@ from aliasfree_jax.training.schedules import Plan, learning_rate, make_plan, tem
 from aliasfree_jax.training.state import StateBuilder, TrainState
 from aliasfree_jax.training.step import Predict, TrainStep, make_predict, make_train_step
 from aliasfree_jax.transform import what_is_left
+from aliasfree_jax.validation import validate
 
 # (images -> logits, batches) -> named results. It is passed in, so that training does not import evaluation.
 Evaluate = Callable[[Callable[[Any], jax.Array], Iterable[Mapping[str, Any]]], Mapping[str, float]]

@@ -13,8 +13,9 @@ import pytest
 from flax import traverse_util
 
 from aliasfree_jax.checkpoint import abstract_variables
+from aliasfree_jax.conversion.converting import convert, export
 from aliasfree_jax.conversion.description import described, differences
-from aliasfree_jax.conversion.entries import CodeBase, convert, export
+from aliasfree_jax.conversion.entries import CodeBase
 from aliasfree_jax.errors import ConversionError
 from aliasfree_jax.models import create_model
 

@@ -10,7 +10,7 @@ from pickles import Code, code, name, numbers, tensor, zip_file
 
 from aliasfree_jax.__main__ import main
 from aliasfree_jax.checkpoint import abstract_variables, named_leaves
-from aliasfree_jax.conversion import entries, from_original, load_for_command, pretrained
+from aliasfree_jax.conversion import converting, from_original, load_for_command, pretrained
 from aliasfree_jax.conversion.code_bases import code_base, table
 from aliasfree_jax.conversion.pretrained import load_pretrained
 from aliasfree_jax.conversion.recognition import normalised, recognise
@@ -120,7 +120,7 @@ def test_a_file_without_some_of_its_filters_is_refused(case, load):
             continue
         # Recognised as another form: the error lists filters that are left over.
         with pytest.raises(ConversionError, match="keys that the network does not have|are missing"):
-            entries.convert(kept, table(found, name, {"num_classes": 10, **chosen}), {})
+            converting.convert(kept, table(found, name, {"num_classes": 10, **chosen}), {})
 
 
 @pytest.mark.parametrize("case", [case for case in SAVED if "pool_only" not in case])

@@ -6,7 +6,7 @@ import pytest
 from libraries import check_output, check_strictness, check_way_back, converted, unused_keys
 
 from aliasfree_jax.checkpoint import abstract_variables
-from aliasfree_jax.conversion.entries import convert
+from aliasfree_jax.conversion.converting import convert
 from aliasfree_jax.conversion.pytorch_resnet_cifar10 import AKAMASTER, recognise_pytorch_resnet_cifar10
 from aliasfree_jax.conversion.recognition import normalised
 from aliasfree_jax.errors import ConversionError

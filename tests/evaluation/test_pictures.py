@@ -15,7 +15,7 @@ from flax import linen as nn
 from in_process import run
 from PIL import Image
 
-from aliasfree_jax.config import base_config, validate
+from aliasfree_jax.config import base_config
 from aliasfree_jax.data import ArraySource
 from aliasfree_jax.errors import ConfigError, DataError, MissingPackageError
 from aliasfree_jax.evaluation.evaluator import evaluate
@@ -47,6 +47,7 @@ from aliasfree_jax.evaluation.report.pictures import (
     slide,
 )
 from aliasfree_jax.ops.shift import fractional_shift
+from aliasfree_jax.validation import validate
 
 
 def known(name="known", *, scale=1.0, pixel=200):

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from aliasfree_jax.config import base_config, validate
+from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.evaluation.preparation import View
 from aliasfree_jax.evaluation.selection import ADVERSARIAL, RANDOM, black, select
+from aliasfree_jax.validation import validate
 
 
 def test_every_name_is_a_measurement_of_its_view():

@@ -16,11 +16,12 @@ import pytest
 from golden import load_ops
 from rule import make_array
 
-from aliasfree_jax.conversion.entries import convert
+from aliasfree_jax.conversion.converting import convert
 from aliasfree_jax.conversion.learnable_polyphase_sampling import pool_entries, sampler
 from aliasfree_jax.layers.adaptive import AdaptiveBlurPool, AdaptivePolyphase
 from aliasfree_jax.layers.normalization import ChannelNorm, SpatialNorm
-from aliasfree_jax.layers.sampling import BlurPool, PolyphaseUpsample
+from aliasfree_jax.layers.sampling import BlurPool
+from aliasfree_jax.layers.upsampling import PolyphaseUpsample
 from aliasfree_jax.models.parts import resolve
 from aliasfree_jax.ops.activation import lowpass_polynomial, polynomial, up_polynomial_down
 from aliasfree_jax.ops.blurring import blur

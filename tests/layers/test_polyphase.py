@@ -11,14 +11,8 @@ import pytest
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.adaptive import AdaptiveBlurPool, AdaptivePolyphase, LearnedPolyphase
 from aliasfree_jax.layers.phase_logits import AttentionLogits, ConvLogits, GraphLogits, LinearLogits
-from aliasfree_jax.layers.sampling import (
-    BlurPool,
-    IdealDownsample,
-    IdealUpsample,
-    PolyphaseUpsample,
-    Subsample,
-    steps_of,
-)
+from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, Subsample, steps_of
+from aliasfree_jax.layers.upsampling import IdealUpsample, PolyphaseUpsample
 from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.polyphase import polyphase_components, polyphase_downsample, row_order
 from aliasfree_jax.ops.resample import ideal_upsample

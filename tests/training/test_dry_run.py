@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from aliasfree_jax import create_model
-from aliasfree_jax.config import base_config, validate
+from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.training.dry_run import shortened
 from aliasfree_jax.training.schedules import make_plan
 from aliasfree_jax.training.setup import model_options
+from aliasfree_jax.validation import validate
 from configs import cifar10_resnet, convnext_afc, imagenet_lps
 
 ROOT = Path(__file__).resolve().parents[2]

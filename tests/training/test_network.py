@@ -3,10 +3,11 @@
 import jax.numpy as jnp
 import pytest
 
-from aliasfree_jax.config import PRECISIONS, base_config, validate
+from aliasfree_jax.config import PRECISIONS, base_config
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.models import create_model
 from aliasfree_jax.training.setup import check_network, make_card, model_options
+from aliasfree_jax.validation import validate
 
 WORDS = {
     "default": {},

@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from aliasfree_jax.config import LOSSES, base_config, result_names, validate
+from aliasfree_jax.config import LOSSES, base_config, result_names
 from aliasfree_jax.data.sources import IGNORED
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.training.mesh import make_mesh, put_batch
@@ -16,6 +16,7 @@ from aliasfree_jax.training.optimizer import make_optimizer
 from aliasfree_jax.training.schedules import poly_decay
 from aliasfree_jax.training.state import StateBuilder
 from aliasfree_jax.training.step import make_train_step
+from aliasfree_jax.validation import validate
 
 CLASSES, SIDE = 4, 6
 

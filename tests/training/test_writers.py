@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from aliasfree_jax.config import base_config, validate
+from aliasfree_jax.config import base_config
 from aliasfree_jax.errors import ConfigError, MissingPackageError
 from aliasfree_jax.training import loop
 from aliasfree_jax.training.progress import make_writers
 from aliasfree_jax.training.schedules import make_plan
+from aliasfree_jax.validation import validate
 
 
 class Recorder:
