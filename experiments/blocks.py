@@ -235,6 +235,7 @@ CANDIDATES: Mapping[str, Candidate] = {
     "middle-gate-wide": replace(
         _middle("gates, hidden widths rounded to multiples of 4", **_GATES), context=finer_widths
     ),
+    "middle-gate-scales1": _middle("gates, initial scales 1", **{**_GATES, **_gates(1.0, 1.0)}),
     "middle-gate-group": _middle(
         "gates, group norm of 8 groups", **{**_GATES, "norm": {"name": "group", "num_groups": 8}}
     ),
