@@ -64,6 +64,7 @@ def tables() -> Iterator[tuple[Path, str, Rows]]:
     yield EXPERIMENTS, "PyTorch", torch_reference.table()
     yield EXPERIMENTS, "alias-free blocks", blocks.table("ResNet-20")
     yield EXPERIMENTS, "alias-free blocks at full depth", blocks.table("ResNet-20", blocks.SHORT)
+    yield EXPERIMENTS, "alias-free blocks, longer", blocks.table("ResNet-20", blocks.MIDDLE)
     yield EXPERIMENTS, "gated XCiTs", blocks.table(XCIT)
     yield EXPERIMENTS, "gated ConvNeXts", blocks.table("ConvNeXt")
     yield README, "fine-tuning", tuning.table()
