@@ -198,6 +198,7 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 
 
 _GATES: Mapping[str, Any] = {"optimizer": ADAMW, "norm": "spatial", **_gates(7.0, 7.0)}
+_FAST = {**ADAMW, "learning_rate": 4e-3}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -228,18 +229,22 @@ CANDIDATES: Mapping[str, Candidate] = {
         conv="plain",
     ),
     "middle-circular": _middle("circular, ReLU (not alias-free)", "circular"),
+    "middle-circular-adamw": _middle("circular, ReLU, AdamW", "circular", optimizer=ADAMW),
     "middle-circular-sum": _middle(
         "circular, ReLU, no activation on the sum", "circular", sum_activation="identity"
     ),
-    "middle-gate": _middle("gates", **_GATES),
+    "middle-gate": _middle("gates, AdamW", **_GATES),
     "middle-gate-wide": replace(
-        _middle("gates, hidden widths rounded to multiples of 4", **_GATES), context=finer_widths
+        _middle("gates, AdamW, hidden widths rounded to multiples of 4", **_GATES), context=finer_widths
     ),
-    "middle-gate-scales1": _middle("gates, initial scales 1", **{**_GATES, **_gates(1.0, 1.0)}),
+    "middle-gate-scales1": _middle("gates, AdamW, initial scales 1", **{**_GATES, **_gates(1.0, 1.0)}),
     "middle-gate-group": _middle(
-        "gates, group norm of 8 groups", **{**_GATES, "norm": {"name": "group", "num_groups": 8}}
+        "gates, AdamW, group norm of 8 groups", **{**_GATES, "norm": {"name": "group", "num_groups": 8}}
     ),
-    "middle-gate-sum": _middle("gates, gates on the normed sums", **_GATES, sum_activation="gated_sum"),
+    "middle-gate-fast": _middle("gates, AdamW with learning rate 4e-3", **{**_GATES, "optimizer": _FAST}),
+    "middle-gate-sum": _middle(
+        "gates, AdamW, gates on the normed sums", **_GATES, sum_activation="gated_sum"
+    ),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),
