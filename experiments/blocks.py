@@ -234,6 +234,7 @@ CANDIDATES: Mapping[str, Candidate] = {
         "circular, ReLU, no activation on the sum", "circular", sum_activation="identity"
     ),
     "middle-gate": _middle("gates, AdamW", **_GATES),
+    "middle-gate-sgd": _middle("gates, SGD", **{**_GATES, "optimizer": None}),
     "middle-gate-wide": replace(
         _middle("gates, AdamW, hidden widths rounded to multiples of 4", **_GATES), context=finer_widths
     ),
