@@ -235,6 +235,9 @@ CANDIDATES: Mapping[str, Candidate] = {
     ),
     "middle-gate": _middle("gates, AdamW", **_GATES),
     "middle-gate-sgd": _middle("gates, SGD", **{**_GATES, "optimizer": None}),
+    "middle-gate-scales1-sgd": _middle(
+        "gates, SGD, initial scales 1", **{**_GATES, **_gates(1.0, 1.0), "optimizer": None}
+    ),
     "middle-gate-wide": replace(
         _middle("gates, AdamW, hidden widths rounded to multiples of 4", **_GATES), context=finer_widths
     ),
