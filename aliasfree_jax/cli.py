@@ -19,12 +19,12 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from aliasfree_jax.commands import mistake, refuse
-from aliasfree_jax.config import field_fault
 from aliasfree_jax.errors import AliasFreeError, CheckpointError, ConfigError, command, unknown
 from aliasfree_jax.files import PathError, elsewhere, local_path
 from aliasfree_jax.processes import LAUNCHERS, connect, is_first
 from aliasfree_jax.references import located
 from aliasfree_jax.stored_config import CONFIG, read_config, reason, run_directory
+from aliasfree_jax.validation import field_fault
 
 PATHS = ("init_from", "data.path")  # fields of a configuration
 

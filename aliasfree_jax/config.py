@@ -11,7 +11,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from aliasfree_jax.errors import unknown
 from aliasfree_jax.legal_values import (
     COUNT,
     DECAY,
@@ -315,25 +314,3 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
         *sections, name = field.split(".")
         functools.reduce(lambda section, key: section.setdefault(key, {}), sections, tree)[name] = value
     return tree
-
-
-def _below(section: str) -> list[str]:
-    """Fields of a section, such as "data."."""
-    return [field for field in FIELDS if field.startswith(section)]
-
-
-def field_fault(name: str) -> str | None:
-    """Describes the fault in the name of a field or section, such as "data.pth"; None if there is none."""
-    if name in FIELDS or _below(f"{name}."):
-        return None
-    for section, legal in OPEN.items():
-        if name.startswith(f"{section}."):
-            if legal is None or name.removeprefix(f"{section}.").partition(".")[0] in legal:
-                return None
-            return unknown("field", name, [f"{section}.{key}" for key in legal])
-    above = name.split(".")[:-1]
-    while above and not _below(".".join(above) + "."):
-        above.pop()
-    section = "".join(f"{key}." for key in above)
-    known = {section + field.removeprefix(section).partition(".")[0] for field in _below(section)}
-    return unknown("field", name, known)

@@ -4,19 +4,31 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import (
-    FIELDS,
-    LOSSES,
-    SHIFTS_DURING,
-    SMALLER_IS_BETTER,
-    field_fault,
-    fields,
-    result_names,
-)
+from aliasfree_jax.config import FIELDS, LOSSES, OPEN, SHIFTS_DURING, SMALLER_IS_BETTER, fields, result_names
 from aliasfree_jax.errors import ConfigError, unknown
-from aliasfree_jax.legal_values import (
-    fault,
-)
+from aliasfree_jax.legal_values import fault
+
+
+def _below(section: str) -> list[str]:
+    """Fields of a section, such as "data."."""
+    return [field for field in FIELDS if field.startswith(section)]
+
+
+def field_fault(name: str) -> str | None:
+    """Describes the fault in the name of a field or section, such as "data.pth"; None if there is none."""
+    if name in FIELDS or _below(f"{name}."):
+        return None
+    for section, legal in OPEN.items():
+        if name.startswith(f"{section}."):
+            if legal is None or name.removeprefix(f"{section}.").partition(".")[0] in legal:
+                return None
+            return unknown("field", name, [f"{section}.{key}" for key in legal])
+    above = name.split(".")[:-1]
+    while above and not _below(".".join(above) + "."):
+        above.pop()
+    section = "".join(f"{key}." for key in above)
+    known = {section + field.removeprefix(section).partition(".")[0] for field in _below(section)}
+    return unknown("field", name, known)
 
 
 def _shift_faults(config: ConfigDict) -> Iterator[str]:

@@ -197,7 +197,9 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
     return {"activation": {"name": "up_gate", **scales}}
 
 
-_GATES: Mapping[str, Any] = {"optimizer": ADAMW, "norm": "spatial", **_gates(7.0, 7.0)}
+_GATED: Mapping[str, Any] = {"norm": "spatial", **_gates(7.0, 7.0)}
+_LINEAR: Mapping[str, Any] = {**_GATED, **_gates(1.0, 1.0)}  # gates that start almost linear
+_GATES: Mapping[str, Any] = {"optimizer": ADAMW, **_GATED}
 _FAST = {**ADAMW, "learning_rate": 4e-3}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
@@ -234,18 +236,16 @@ CANDIDATES: Mapping[str, Candidate] = {
         "circular, ReLU, no activation on the sum", "circular", sum_activation="identity"
     ),
     "middle-gate": _middle("gates, AdamW", **_GATES),
-    "middle-gate-sgd": _middle("gates, SGD", **{**_GATES, "optimizer": None}),
-    "middle-gate-scales1-sgd": _middle(
-        "gates, SGD, initial scales 1", **{**_GATES, **_gates(1.0, 1.0), "optimizer": None}
-    ),
+    "middle-gate-sgd": _middle("gates, SGD", **_GATED),
+    "middle-gate-scales1-sgd": _middle("gates, SGD, initial scales 1", **_LINEAR),
     "middle-gate-wide": replace(
         _middle("gates, AdamW, hidden widths rounded to multiples of 4", **_GATES), context=finer_widths
     ),
-    "middle-gate-scales1": _middle("gates, AdamW, initial scales 1", **{**_GATES, **_gates(1.0, 1.0)}),
+    "middle-gate-scales1": _middle("gates, AdamW, initial scales 1", optimizer=ADAMW, **_LINEAR),
     "middle-gate-group": _middle(
         "gates, AdamW, group norm of 8 groups", **{**_GATES, "norm": {"name": "group", "num_groups": 8}}
     ),
-    "middle-gate-fast": _middle("gates, AdamW with learning rate 4e-3", **{**_GATES, "optimizer": _FAST}),
+    "middle-gate-fast": _middle("gates, AdamW with learning rate 4e-3", optimizer=_FAST, **_GATED),
     "middle-gate-sum": _middle(
         "gates, AdamW, gates on the normed sums", **_GATES, sum_activation="gated_sum"
     ),

@@ -8,9 +8,10 @@ from aliasfree_jax.checkpoint import ModelCard
 from aliasfree_jax.conversion.alias_free_convnets import AFC
 from aliasfree_jax.conversion.alias_free_vit import AFT
 from aliasfree_jax.conversion.antialiased_cnns import BLURPOOL, TORCHVISION_CNNS
+from aliasfree_jax.conversion.converting import listing
 from aliasfree_jax.conversion.convnext_dialects import TORCHVISION_CONVNEXT, TRANSFORMERS_CONVNEXT
 from aliasfree_jax.conversion.description import described, differences
-from aliasfree_jax.conversion.entries import CodeBase, Entry, Options, chosen, listing, united
+from aliasfree_jax.conversion.entries import CodeBase, Entry, Options, chosen, united
 from aliasfree_jax.conversion.learnable_polyphase_sampling import LPS_CLASSIFIERS
 from aliasfree_jax.conversion.lps_deeplab import LPS_DEEPLAB
 from aliasfree_jax.conversion.pytorch_resnet_cifar10 import AKAMASTER

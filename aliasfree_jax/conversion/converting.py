@@ -7,10 +7,17 @@ import numpy as np
 from flax import traverse_util
 
 from aliasfree_jax.checkpoint import named_leaves
-from aliasfree_jax.conversion.entries import Entry, listing
+from aliasfree_jax.conversion.entries import Entry
 from aliasfree_jax.errors import ConversionError
 
 _NO_WEIGHTS = "biucOSU"  # numpy's kinds. Integers are quantised weights: their scales are stored elsewhere.
+
+
+def listing(title: str, lines: Sequence[str]) -> str:
+    """Formats a section of a report with its first 20 lines. "" without lines."""
+    shown = "".join(f"\n    {line}" for line in lines[:20])
+    more = f"\n    ... and {len(lines) - 20} more" if len(lines) > 20 else ""
+    return f"\n  {title}:{shown}{more}" if lines else ""
 
 
 def convert(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry], target: Any) -> Any:

@@ -6,7 +6,7 @@ checks them, and export writes them for programs that load strictly.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -208,10 +208,3 @@ def check_options(what: str, options: Options, legal: Collection[str]) -> None:
     for option in options:
         if option not in legal:
             raise ConversionError(unknown(f"option of {what}", option, legal))
-
-
-def listing(title: str, lines: Sequence[str]) -> str:
-    """Formats a section of a report with its first 20 lines. "" without lines."""
-    shown = "".join(f"\n    {line}" for line in lines[:20])
-    more = f"\n    ... and {len(lines) - 20} more" if len(lines) > 20 else ""
-    return f"\n  {title}:{shown}{more}" if lines else ""

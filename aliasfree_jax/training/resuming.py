@@ -14,7 +14,6 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from aliasfree_jax.config import field_fault
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.files import sole_writer
 from aliasfree_jax.processes import of_first
@@ -27,6 +26,7 @@ from aliasfree_jax.stored_config import (
     read_config,
     read_removed,
 )
+from aliasfree_jax.validation import field_fault
 
 Batch = TypeVar("Batch")
 _ASKED = itertools.count(1)  # number of requests so far; equal in all processes
