@@ -231,9 +231,9 @@ CANDIDATES: Mapping[str, Candidate] = {
         conv="plain",
     ),
     "middle-circular": _middle("circular, ReLU (not alias-free)", "circular"),
-    "middle-circular-adamw": _middle("circular, ReLU, AdamW", "circular", optimizer=ADAMW),
+    "middle-circular-adamw": _middle("circular, ReLU, AdamW (not alias-free)", "circular", optimizer=ADAMW),
     "middle-circular-sum": _middle(
-        "circular, ReLU, no activation on the sum", "circular", sum_activation="identity"
+        "circular, ReLU, no activation on the sum (not alias-free)", "circular", sum_activation="identity"
     ),
     "middle-gate": _middle("gates, AdamW", **_GATES),
     "middle-gate-sgd": _middle("gates, SGD", **_GATED),

@@ -20,8 +20,8 @@ def test_candidates_are_alias_free_unless_their_name_says_the_contrary(key):
     config = blocks.config_of(candidate, 0, "data")
     validate(config)
     network = create_model(config.model.name, num_classes=10, **config.model.options.to_dict())
-    images = remove_nyquist(jax.random.normal(jax.random.key(0), (4, 16, 16, 3)))
-    moved = fractional_shift(images, jnp.full((4, 2), 0.5))
+    images = remove_nyquist(jax.random.normal(jax.random.key(0), (2, 32, 32, 3)))
+    moved = fractional_shift(images, jnp.full((2, 2), 0.5))
     with candidate.context():
         variables = network.init(jax.random.key(1), images)
         # With the statistics of the batch: the initial running ones would not bound the maps.
