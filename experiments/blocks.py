@@ -39,7 +39,7 @@ from aliasfree_jax.errors import DataError, NotFiniteError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
-from aliasfree_jax.layers import Layer, SpatialNorm, UpGate, UpPolynomial
+from aliasfree_jax.layers import BatchNorm, Layer, SpatialNorm, UpGate, UpPolynomial
 from aliasfree_jax.layers.layer import ModuleFactory
 from aliasfree_jax.layers.mlp import hidden_width
 from aliasfree_jax.models import create_model, register_part, residual
@@ -84,6 +84,25 @@ class GatedSum(Layer):
         return x + product
 
 
+class BoundedBatchNorm(Layer):
+    """Batch norm of maps that are divided by the root of their mean square, one number for each image.
+
+    A batch norm alone does not bound single images.
+    """
+
+    epsilon: float = 1e-6
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """`[N, H, W, C]` to `[N, H, W, C]`."""
+        square = jnp.mean(jnp.square(x), axis=(1, 2, 3), keepdims=True)
+        norm = BatchNorm(scale_init=self.scale_init, **self.numerics, name="batch")
+        y: jax.Array = norm(x * jax.lax.rsqrt(square + self.epsilon), train=train)
+        return y
+
+
+register_part("norm", "bounded_batch", BoundedBatchNorm)
 register_part("activation", "normed_up_polynomial", NormedUpPolynomial)
 register_part("activation", "gated_sum", GatedSum)
 
@@ -200,7 +219,9 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
 _GATED: Mapping[str, Any] = {"norm": "spatial", **_gates(7.0, 7.0)}
 _LINEAR: Mapping[str, Any] = {**_GATED, **_gates(1.0, 1.0)}  # gates that start almost linear
 _GATES: Mapping[str, Any] = {"optimizer": ADAMW, **_GATED}
-_FAST = {**ADAMW, "learning_rate": 4e-3}
+_BATCH: Mapping[str, Any] = {**_LINEAR, "norm": "bounded_batch"}
+_FAST = {**ADAMW, "learning_rate": 6e-3}
+_SLOW = {**ADAMW, "learning_rate": 7e-4}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -238,6 +259,16 @@ CANDIDATES: Mapping[str, Candidate] = {
     "middle-gate": _middle("gates, AdamW", **_GATES),
     "middle-gate-sgd": _middle("gates, SGD", **_GATED),
     "middle-gate-scales1-sgd": _middle("gates, SGD, initial scales 1", **_LINEAR),
+    "middle-circular-adamw-fast": _middle(
+        "circular, ReLU, AdamW with learning rate 6e-3 (not alias-free)", "circular", optimizer=_FAST
+    ),
+    "middle-circular-adamw-slow": _middle(
+        "circular, ReLU, AdamW with learning rate 7e-4 (not alias-free)", "circular", optimizer=_SLOW
+    ),
+    "middle-gate-batch": _middle(
+        "gates, AdamW, initial scales 1, batch norm of bounded maps", optimizer=ADAMW, **_BATCH
+    ),
+    "middle-gate-batch-sgd": _middle("gates, SGD, initial scales 1, batch norm of bounded maps", **_BATCH),
     "middle-gate-wide": replace(
         _middle("gates, AdamW, hidden widths rounded to multiples of 4", **_GATES), context=finer_widths
     ),
@@ -245,7 +276,7 @@ CANDIDATES: Mapping[str, Candidate] = {
     "middle-gate-group": _middle(
         "gates, AdamW, group norm of 8 groups", **{**_GATES, "norm": {"name": "group", "num_groups": 8}}
     ),
-    "middle-gate-fast": _middle("gates, AdamW with learning rate 4e-3", optimizer=_FAST, **_GATED),
+    "middle-gate-fast": _middle("gates, AdamW with learning rate 6e-3", optimizer=_FAST, **_GATED),
     "middle-gate-sum": _middle(
         "gates, AdamW, gates on the normed sums", **_GATES, sum_activation="gated_sum"
     ),
