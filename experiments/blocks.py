@@ -133,6 +133,24 @@ def finer_widths() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def preactivated() -> Iterator[None]:
+    """Within this context, residual branches begin with a norm and a polynomial."""
+    usual = residual.ResidualBlock._convolutions
+
+    def convolutions(self: residual.ResidualBlock, stride: int, position: int) -> list[Any]:
+        first, *others = usual(self, stride, position)
+
+        def activated(x: jax.Array) -> jax.Array:
+            normed = self.norm(**self.numerics, name="norm0")(x)
+            return first(UpPolynomial(**self.numerics, name="activation0")(normed))
+
+        return [activated, *others]
+
+    with mock.patch.object(residual.ResidualBlock, "_convolutions", convolutions):
+        yield
+
+
 @dataclass(frozen=True)
 class Budget:
     """How long candidates are trained. Candidates with equal budgets share a table.
@@ -268,11 +286,25 @@ CANDIDATES: Mapping[str, Candidate] = {
     "middle-gate-batch": _middle(
         "gates, AdamW, initial scales 1, batch norm of bounded maps", optimizer=ADAMW, **_BATCH
     ),
+    "middle-gate-batch-plain": _middle(
+        "gates, AdamW, initial scales 1, batch norm of bounded maps, kernels not standardised",
+        optimizer=ADAMW,
+        conv="plain",
+        **_BATCH,
+    ),
     "middle-gate-batch-sgd": _middle("gates, SGD, initial scales 1, batch norm of bounded maps", **_BATCH),
     "middle-gate-wide": replace(
         _middle("gates, AdamW, hidden widths rounded to multiples of 4", **_GATES), context=finer_widths
     ),
     "middle-gate-scales1": _middle("gates, AdamW, initial scales 1", optimizer=ADAMW, **_LINEAR),
+    "middle-gate-pre": replace(
+        _middle(
+            "gates, AdamW, initial scales 1, polynomials of normed maps before the branches",
+            optimizer=ADAMW,
+            **_LINEAR,
+        ),
+        context=preactivated,
+    ),
     "middle-gate-group": _middle(
         "gates, AdamW, group norm of 8 groups", **{**_GATES, "norm": {"name": "group", "num_groups": 8}}
     ),
