@@ -39,7 +39,7 @@ from aliasfree_jax.errors import DataError, NotFiniteError
 from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
-from aliasfree_jax.layers import BatchNorm, Layer, SpatialNorm, UpGate, UpPolynomial
+from aliasfree_jax.layers import Layer, SpatialNorm, UpGate, UpPolynomial
 from aliasfree_jax.layers.layer import ModuleFactory
 from aliasfree_jax.layers.mlp import hidden_width
 from aliasfree_jax.models import create_model, register_part, residual
@@ -84,25 +84,6 @@ class GatedSum(Layer):
         return x + product
 
 
-class BoundedBatchNorm(Layer):
-    """Batch norm of maps that are divided by the root of their mean square, one number for each image.
-
-    A batch norm alone does not bound single images.
-    """
-
-    epsilon: float = 1e-6
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """`[N, H, W, C]` to `[N, H, W, C]`."""
-        square = jnp.mean(jnp.square(x), axis=(1, 2, 3), keepdims=True)
-        norm = BatchNorm(scale_init=self.scale_init, **self.numerics, name="batch")
-        y: jax.Array = norm(x * jax.lax.rsqrt(square + self.epsilon), train=train)
-        return y
-
-
-register_part("norm", "bounded_batch", BoundedBatchNorm)
 register_part("activation", "normed_up_polynomial", NormedUpPolynomial)
 register_part("activation", "gated_sum", GatedSum)
 
@@ -306,7 +287,12 @@ CANDIDATES: Mapping[str, Candidate] = {
         context=preactivated,
     ),
     "middle-gate-group": _middle(
-        "gates, AdamW, group norm of 8 groups", **{**_GATES, "norm": {"name": "group", "num_groups": 8}}
+        "gates, AdamW, initial scales 1, group norm of 8 groups",
+        optimizer=ADAMW,
+        **{**_LINEAR, "norm": {"name": "group", "num_groups": 8}},
+    ),
+    "middle-polynomial-batch": _middle(
+        "batch norm of bounded maps, AdamW", optimizer=ADAMW, norm="bounded_batch"
     ),
     "middle-gate-fast": _middle("gates, AdamW with learning rate 6e-3", optimizer=_FAST, **_GATED),
     "middle-gate-sum": _middle(

@@ -58,6 +58,7 @@ WORDS: dict[str, dict[str, str]] = {
         "spatial": "layer norm with one variance for each image",
         "position": "layer norm with a mean for each channel and one variance for each image",
         "batch": "batch norm",
+        "bounded_batch": "batch norm of maps divided by the root mean square of each image",
         "instance": "instance norm",
         "group": "group norm",
     },

@@ -14,6 +14,7 @@ from aliasfree_jax.layers.layer import Factory, Layer
 from aliasfree_jax.layers.mlp import Mlp
 from aliasfree_jax.layers.normalization import (
     BatchNorm,
+    BoundedBatchNorm,
     ChannelNorm,
     GroupNorm,
     InstanceNorm,
@@ -55,6 +56,7 @@ __all__ = [
     "AttentionLogits",
     "BandlimitedGate",
     "BatchNorm",
+    "BoundedBatchNorm",
     "BilinearUpsample",
     "BlurPool",
     "BlurPool1D",

@@ -1,7 +1,8 @@
 """Normalisation layers for NHWC maps, all called as `norm(x, train=...)`.
 
 A norm with statistics over the channels of each pixel ("channel") is a pointwise non-linearity and aliases.
-Norms with statistics over the whole map ("spatial", "position", "batch", "instance", "group") do not.
+Norms with statistics over the whole map ("spatial", "position", "batch", "bounded_batch", "instance",
+"group") do not.
 """
 
 from typing import Any
@@ -163,8 +164,29 @@ class BatchNorm(Layer):
         if self.group and train:
             return _GroupedBatchNorm(
                 self.group, self.momentum, self.scale_init, **self.numerics, name="norm"
-            )(self.cast(x))
+            )(x)
         return nn.BatchNorm(momentum=self.momentum, **_as_flax(self))(x, use_running_average=not train)
+
+
+class BoundedBatchNorm(BatchNorm):
+    """Batch norm of maps that are first divided by their root mean square, one number for each image.
+
+    A batch norm alone does not bound single images, and products of unbounded maps overflow. This one is for
+    gates and polynomials, which multiply maps. The mean square is taken over positions and channels, and no
+    shift changes it: the layer commutes with fractional shifts. Its fields and variables are those of
+    `BatchNorm`, and epsilon is added to both squares.
+
+    Source: this package; the division is that of Zhang & Sennrich 2019 (arXiv 1910.07467), for whole images.
+    """
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """See `BatchNorm`."""
+        check_images(x)
+        x = self.cast(x)
+        accurate: Any = x.astype(accurate_dtype(x.dtype))
+        square = jnp.mean(accurate**2, axis=(1, 2, 3), keepdims=True)
+        normed = super().__call__(accurate * jax.lax.rsqrt(square + _EPSILON), train=train)
+        return normed.astype(x.dtype)
 
 
 class _GroupedBatchNorm(Layer):
@@ -176,7 +198,7 @@ class _GroupedBatchNorm(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        images, *_, channels = x.shape
+        dtype, (images, *_, channels) = self.cast(x).dtype, x.shape
         if images % self.group:
             raise ShapeError(
                 f"batch norm with group = {self.group} cannot divide {images} images into groups: "
@@ -193,7 +215,7 @@ class _GroupedBatchNorm(Layer):
             for running, now in ((running_mean, mean), (running_variance, variance)):
                 running.value = self.momentum * running.value + (1 - self.momentum) * now.mean((0, 1, 2, 3))
         normal = (grouped - mean) * jax.lax.rsqrt(variance + _EPSILON)
-        return (normal.reshape(x.shape) * scale + bias).astype(x.dtype)
+        return (normal.reshape(x.shape) * scale + bias).astype(dtype)
 
 
 class InstanceNorm(Layer):

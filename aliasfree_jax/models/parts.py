@@ -54,6 +54,7 @@ PARTS: dict[str, dict[str, type[nn.Module]]] = {
         "spatial": layers.SpatialNorm,
         "position": layers.PositionNorm,
         "batch": layers.BatchNorm,
+        "bounded_batch": layers.BoundedBatchNorm,
         "instance": layers.InstanceNorm,
         "group": layers.GroupNorm,
     },

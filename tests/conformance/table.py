@@ -159,6 +159,7 @@ LAYERS = [
     row("SpatialNorm", None, {"epsilon": 1e-3}),
     row("PositionNorm", None, {"epsilon": 1e-3}),
     row("BatchNorm", None, {"group": 2}),
+    row("BoundedBatchNorm", None, {"group": 2}),
     row("InstanceNorm", None, {"dtype": jnp.bfloat16}),
     row("GroupNorm", {"num_groups": 2}, {"num_groups": 1}),
 ]

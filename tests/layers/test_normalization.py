@@ -10,7 +10,14 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from aliasfree_jax.errors import ConfigError, ShapeError
-from aliasfree_jax.layers.normalization import BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, SpatialNorm
+from aliasfree_jax.layers.normalization import (
+    BatchNorm,
+    BoundedBatchNorm,
+    ChannelNorm,
+    GroupNorm,
+    InstanceNorm,
+    SpatialNorm,
+)
 from aliasfree_jax.models import create_model
 from aliasfree_jax.ops.resample import ideal_resample
 from aliasfree_jax.ops.shift import fractional_shift
@@ -19,6 +26,7 @@ NORMS = {
     "channel": ChannelNorm,
     "spatial": SpatialNorm,
     "batch": BatchNorm,
+    "bounded_batch": BoundedBatchNorm,
     "instance": InstanceNorm,
     "group": lambda **kwargs: GroupNorm(2, **kwargs),
 }
@@ -47,7 +55,14 @@ def run(name: str, x: jax.Array, **kwargs) -> tuple[jax.Array, dict]:
     return layer.apply(variables, x, train=True, mutable=["batch_stats"])
 
 
+def bounded(x: np.ndarray) -> np.ndarray:
+    x = np.asarray(x, np.float64)
+    return x / np.sqrt((x**2).mean((1, 2, 3), keepdims=True) + 1e-5)
+
+
 def expected(name: str, x: jax.Array) -> np.ndarray:
+    if name == "bounded_batch":
+        return definition("batch", bounded(x))
     return grouped(x, 2) if name == "group" else definition(name, x)
 
 
@@ -73,7 +88,7 @@ def test_bfloat16_maps_have_float32_statistics(name, draw):
     np.testing.assert_allclose(y.astype(jnp.float32), expected(name, x.astype(jnp.float32)), atol=0.03)
 
 
-@pytest.mark.parametrize("name", ["channel", "spatial", "batch", "group"])
+@pytest.mark.parametrize("name", ["channel", "spatial", "batch", "bounded_batch", "group"])
 def test_scale_and_bias_of_each_channel(name, draw, x64):
     x, layer = draw(2, 4, 4, 6), NORMS[name]()
     variables = layer.init(jax.random.key(0), x, train=True)
@@ -121,6 +136,15 @@ def test_groups_must_divide_the_channels(draw):
         GroupNorm(4).init(jax.random.key(0), draw(1, 4, 4, 6))
 
 
+def test_a_bounded_batch_norm_bounds_every_image(draw, x64):
+    x, loud = draw(2, 5, 4, 6), jnp.array([1.0, 1e30])[:, None, None, None]
+    for layer, bounds in ((BoundedBatchNorm(), True), (BatchNorm(), False)):
+        variables = layer.init(jax.random.key(0), x)
+        largest = float(jnp.abs(layer.apply(variables, x * loud)).max())
+        # No sample is larger than the root of the number of samples of its image, if it has mean square 1.
+        assert (largest <= (5 * 4 * 6) ** 0.5) == bounds
+
+
 def test_groups_of_a_batch_norm_are_batches_of_their_own(draw, x64):
     x = draw(12, 5, 4, 3)
     whole, grouped = BatchNorm(), BatchNorm(group=4)
@@ -159,7 +183,7 @@ def test_the_norm_of_each_device_needs_no_other_device(draw):
     assert collectives(BatchNorm(group=2)) == 0 < collectives(BatchNorm())
 
 
-BY_NAME = ["channel", "spatial", "batch", "instance"]
+BY_NAME = ["channel", "spatial", "batch", "bounded_batch", "instance"]
 BY_NAME += [{"name": "group", "num_groups": 2}, {"name": "batch", "group": 2}]
 
 
@@ -180,6 +204,6 @@ def test_every_norm_starts_a_residual_block_at_zero_or_says_that_it_cannot(norm,
 
 def test_the_scale_starts_where_it_is_told_to(draw):
     x = draw(2, 4, 4, 4)
-    for layer in (ChannelNorm, SpatialNorm, BatchNorm, functools.partial(GroupNorm, 2)):
+    for layer in (ChannelNorm, SpatialNorm, BatchNorm, BoundedBatchNorm, functools.partial(GroupNorm, 2)):
         norm = layer(scale_init=nn.initializers.zeros)
         np.testing.assert_array_equal(norm.init_with_output(jax.random.key(0), x)[0], 0 * x)
