@@ -286,14 +286,11 @@ CANDIDATES: Mapping[str, Candidate] = {
         ),
         context=preactivated,
     ),
-    "middle-gate-group": _middle(
-        "gates, AdamW, initial scales 1, group norm of 8 groups",
-        optimizer=ADAMW,
+    "middle-gate-group-sgd": _middle(
+        "gates, SGD, initial scales 1, group norm of 8 groups",
         **{**_LINEAR, "norm": {"name": "group", "num_groups": 8}},
     ),
-    "middle-polynomial-batch": _middle(
-        "batch norm of bounded maps, AdamW", optimizer=ADAMW, norm="bounded_batch"
-    ),
+    "middle-polynomial-batch": _middle("polynomials, SGD, batch norm of bounded maps", norm="bounded_batch"),
     "middle-gate-fast": _middle("gates, AdamW with learning rate 6e-3", optimizer=_FAST, **_GATED),
     "middle-gate-sum": _middle(
         "gates, AdamW, gates on the normed sums", **_GATES, sum_activation="gated_sum"

@@ -21,6 +21,7 @@ COLOURS = {
     "aft": "#8C510A",
     "afg": "#D55E00",
     "afgs": "#882255",
+    "afgb": "#117733",
 }
 MARKERS = {"ResNet-18": "o", "ResNet-20": "s", "ConvNeXt": "D", "XCiT": "^"}  # the families in the pictures
 Curve = tuple[Sequence[float], Sequence[float]]

@@ -154,8 +154,8 @@ def test_the_longer_protocol_is_the_reduced_one_but_for_its_length():
 def test_the_accurate_protocol_has_full_networks_and_keeps_the_test_images_for_the_end():
     names = [run.row.name for run in ACCURATE.runs()]
     wanted = ["resnet20-plain", "resnet20-aps3", "resnet20-afc", "convnext-circular", "convnext-afg"]
-    assert names[:5] == [f"{name}-crops" for name in wanted] and len(names) == len(set(names)) == 11
-    assert {"resnet20-afg-reflected", "resnet20-plain-reflected"} < set(names)
+    assert names[:5] == [f"{name}-crops" for name in wanted] and len(names) == len(set(names)) == 12
+    assert {"resnet20-afg-reflected", "resnet20-afgb-reflected", "resnet20-plain-reflected"} < set(names)
     for run in ACCURATE.runs():
         config = configuration(ACCURATE, run)
         assert not {"depths", "widths"} & set(config.model.options)
