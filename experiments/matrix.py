@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aliasfree_jax.models.family import LEARNED_SCALES
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from configs.cifar10_xcit import FINER_STEM
 from experiments import gates  # noqa: F401  # registers its activation
@@ -163,14 +164,9 @@ def rows() -> list[Row]:
 ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
 # These were chosen by experiments.blocks: the first in the reduced protocol, the others at full depth.
 _STANDARDISED = Variant("alias-free, standardised", "afc", "{}_afc", EVERY_SHIFT, {"conv": "standardised"})
-_GATED = Variant("alias-free, gated", "afg", "{}_afg", EVERY_SHIFT, optimizer=ADAMW)
-_BOUNDED_BATCH = Variant(
-    "alias-free, gated, bounded batch norm",
-    "afgb",
-    "{}_afg",
-    EVERY_SHIFT,
-    {"norm": "bounded_batch", "activation": {"name": "up_gate", "train_scale": True}},
-)
+_LAYER_NORM = {"norm": "spatial", "activation": {"name": "up_gate", **LEARNED_SCALES}}
+_GATED = Variant("alias-free, gated", "afg", "{}_afg", EVERY_SHIFT, _LAYER_NORM, ADAMW)
+_BOUNDED_BATCH = Variant("alias-free, gated, bounded batch norm", "afgb", "{}_afg", EVERY_SHIFT)
 _PLAIN_CONVNEXT = Variant("plain (zero padding)", "plain", "convnext_{}")
 # Family, variant and training images, in the order of training.
 _ACCURATE = (

@@ -91,11 +91,13 @@ def test_images_are_resized_as_by_the_original(name):
         assert data.eval_crop_ratio == 1
 
 
-def test_the_alias_free_resnet_has_the_recipe_of_the_convnexts_with_reflected_crops():
+def test_the_alias_free_resnet_has_the_recipe_of_the_convnexts_with_sgd_and_reflected_crops():
     resnet, convnext = load("cifar10_resnet_afg"), load("cifar10_afg")
+    assert (resnet.optimizer.name, resnet.data.crop) == ("sgd", "reflected")
+    assert resnet.optimizer.nesterov
     resnet.model, resnet.data.crop = convnext.model, convnext.data.crop
+    resnet.optimizer = convnext.optimizer
     assert resnet.to_dict() == convnext.to_dict()
-    assert load("cifar10_resnet_afg").data.crop == "reflected"
 
 
 def test_fine_tuning_starts_with_the_quadratic_nearest_to_gelu():

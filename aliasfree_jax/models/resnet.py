@@ -19,7 +19,7 @@ from aliasfree_jax.layers.normalization import BatchNorm
 from aliasfree_jax.layers.sampling import SamplerFactory, Subsample, Temperature, phase_in_turn
 from aliasfree_jax.layers.shortcut import ProjectionShortcut
 from aliasfree_jax.layers.stems import ImageStem
-from aliasfree_jax.models.family import LEARNED_SCALES, REFLECTING_BLUR, Family, Options
+from aliasfree_jax.models.family import REFLECTING_BLUR, Family, Options
 from aliasfree_jax.models.network import Network, Stage
 from aliasfree_jax.models.parts import fields_of
 from aliasfree_jax.models.residual import BlockKind, ResidualBlock, SamplerPosition
@@ -215,14 +215,14 @@ VARIANTS: dict[str, Options] = {
     "lps": {**_CIRCULAR, "sampler": "learned_polyphase", "stem": _CIRCULAR_STEM},
     # Source: this package. Both are exact for every circular shift.
     "afc": _AFC,
-    # A batch norm does not bound single images, and products of unbounded maps overflow. The norm is
-    # therefore that of each image (docs/experiments.md compares).
+    # Gates start almost linear. A batch norm alone does not bound single images, and products of unbounded
+    # maps overflow (docs/experiments.md compares norms and scales).
     "afg": {
         **_AFC,
         "stem": {**_AFC["stem"], "without_nyquist": True},  # else fractional shifts change the norm
-        "activation": {"name": "up_gate", **LEARNED_SCALES},
-        "stem_activation": {"name": "lowpass_gate", "cutoff": 0.5, **LEARNED_SCALES},
-        "norm": "spatial",
+        "activation": {"name": "up_gate", "train_scale": True},
+        "stem_activation": {"name": "lowpass_gate", "cutoff": 0.5, "train_scale": True},
+        "norm": "bounded_batch",
         "conv": "standardised",
     },
 }
