@@ -50,7 +50,11 @@ def test_what_the_package_offers():
         ("convnext_tiny", {"sampler": "idea"}, "unknown sampler 'idea'. Did you mean 'ideal'"),
         ("convnext_tiny", {"activation": "up_poly"}, "unknown activation 'up_poly'.*'up_polynomial'"),
         ("convnext_tiny", {"stem_activation": "gelo"}, "unknown stem_activation 'gelo'. Did you mean 'gelu'"),
-        ("convnext_tiny", {"norm": "layer"}, "unknown norm 'layer'. Known: batch, channel, group"),
+        (
+            "convnext_tiny",
+            {"norm": "layer"},
+            "unknown norm 'layer'. Known: batch, bounded_batch, channel, group",
+        ),
         ("convnext_tiny", {"norm": {}}, "unknown norm None"),
         ("convnext_tiny", {"norm": "group"}, "norm 'group' needs the option 'num_groups'"),
         (
