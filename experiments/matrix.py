@@ -166,7 +166,13 @@ ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
 _STANDARDISED = Variant("alias-free, standardised", "afc", "{}_afc", EVERY_SHIFT, {"conv": "standardised"})
 _LAYER_NORM = {"norm": "spatial", "activation": {"name": "up_gate", **LEARNED_SCALES}}
 _GATED = Variant("alias-free, gated", "afg", "{}_afg", EVERY_SHIFT, _LAYER_NORM, ADAMW)
-_BOUNDED_BATCH = Variant("alias-free, gated, bounded batch norm", "afgb", "{}_afg", EVERY_SHIFT)
+_BOUNDED_BATCH = Variant(
+    "alias-free, gated, bounded batch norm",
+    "afgb",
+    "{}_afg",
+    EVERY_SHIFT,
+    {"norm": "bounded_batch", "activation": {"name": "up_gate", "train_scale": True}},
+)
 _PLAIN_CONVNEXT = Variant("plain (zero padding)", "plain", "convnext_{}")
 # Family, variant and training images, in the order of training.
 _ACCURATE = (
