@@ -40,9 +40,7 @@ from aliasfree_jax.evaluation.evaluator import evaluate
 from aliasfree_jax.evaluation.report import Rows
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.layers import Layer, SpatialNorm, UpGate, UpPolynomial
-from aliasfree_jax.layers.layer import ModuleFactory
-from aliasfree_jax.layers.mlp import hidden_width
-from aliasfree_jax.models import create_model, register_part, residual
+from aliasfree_jax.models import create_model, register_part
 from aliasfree_jax.ops.activation import GELU_QUADRATIC
 from aliasfree_jax.training import optimizer
 from aliasfree_jax.training.loop import run as train
@@ -100,35 +98,6 @@ def undecayed_coefficients() -> Iterator[None]:
         return jax.tree_util.tree_map_with_path(decayed, usual(params))
 
     with mock.patch.object(optimizer, "sgd_decay_mask", mask):
-        yield
-
-
-@contextmanager
-def finer_widths() -> Iterator[None]:
-    """Within this context, hidden widths of gated residual blocks are multiples of 4 instead of 8."""
-
-    def width(channels: int, activation: ModuleFactory, ratio: float, multiple: int = 4) -> int:
-        return hidden_width(channels, activation, ratio, multiple)
-
-    with mock.patch.object(residual, "hidden_width", width):
-        yield
-
-
-@contextmanager
-def preactivated() -> Iterator[None]:
-    """Within this context, residual branches begin with a norm and a polynomial."""
-    usual = residual.ResidualBlock._convolutions
-
-    def convolutions(self: residual.ResidualBlock, stride: int, position: int) -> list[Any]:
-        first, *others = usual(self, stride, position)
-
-        def activated(x: jax.Array) -> jax.Array:
-            normed = self.norm(**self.numerics, name="norm0")(x)
-            return first(UpPolynomial(**self.numerics, name="activation0")(normed))
-
-        return [activated, *others]
-
-    with mock.patch.object(residual.ResidualBlock, "_convolutions", convolutions):
         yield
 
 
@@ -219,8 +188,6 @@ _GATED: Mapping[str, Any] = {"norm": "spatial", **_gates(7.0, 7.0)}
 _LINEAR: Mapping[str, Any] = {**_GATED, **_gates(1.0, 1.0)}  # gates that start almost linear
 _GATES: Mapping[str, Any] = {"optimizer": ADAMW, **_GATED}
 _BATCH: Mapping[str, Any] = {**_LINEAR, "norm": "bounded_batch"}
-_FAST = {**ADAMW, "learning_rate": 6e-3}
-_SLOW = {**ADAMW, "learning_rate": 7e-4}
 _SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
@@ -252,49 +219,25 @@ CANDIDATES: Mapping[str, Candidate] = {
     ),
     "middle-circular": _middle("circular, ReLU (not alias-free)", "circular"),
     "middle-circular-adamw": _middle("circular, ReLU, AdamW (not alias-free)", "circular", optimizer=ADAMW),
-    "middle-circular-sum": _middle(
-        "circular, ReLU, no activation on the sum (not alias-free)", "circular", sum_activation="identity"
-    ),
     "middle-gate": _middle("gates, AdamW", **_GATES),
     "middle-gate-sgd": _middle("gates, SGD", **_GATED),
-    "middle-gate-scales1-sgd": _middle("gates, SGD, initial scales 1", **_LINEAR),
-    "middle-circular-adamw-fast": _middle(
-        "circular, ReLU, AdamW with learning rate 6e-3 (not alias-free)", "circular", optimizer=_FAST
-    ),
-    "middle-circular-adamw-slow": _middle(
-        "circular, ReLU, AdamW with learning rate 7e-4 (not alias-free)", "circular", optimizer=_SLOW
-    ),
-    "middle-gate-batch": _middle(
-        "gates, AdamW, initial scales 1, batch norm of bounded maps", optimizer=ADAMW, **_BATCH
-    ),
-    "middle-gate-batch-plain": _middle(
-        "gates, AdamW, initial scales 1, batch norm of bounded maps, kernels not standardised",
-        optimizer=ADAMW,
-        conv="plain",
-        **_BATCH,
-    ),
-    "middle-gate-batch-sgd": _middle("gates, SGD, initial scales 1, batch norm of bounded maps", **_BATCH),
-    "middle-gate-wide": replace(
-        _middle("gates, AdamW, hidden widths rounded to multiples of 4", **_GATES), context=finer_widths
-    ),
     "middle-gate-scales1": _middle("gates, AdamW, initial scales 1", optimizer=ADAMW, **_LINEAR),
-    "middle-gate-pre": replace(
-        _middle(
-            "gates, AdamW, initial scales 1, polynomials of normed maps before the branches",
-            optimizer=ADAMW,
-            **_LINEAR,
-        ),
-        context=preactivated,
-    ),
+    "middle-gate-scales1-sgd": _middle("gates, SGD, initial scales 1", **_LINEAR),
     "middle-gate-group-sgd": _middle(
         "gates, SGD, initial scales 1, group norm of 8 groups",
         **{**_LINEAR, "norm": {"name": "group", "num_groups": 8}},
     ),
-    "middle-polynomial-batch": _middle("polynomials, SGD, batch norm of bounded maps", norm="bounded_batch"),
-    "middle-gate-fast": _middle("gates, AdamW with learning rate 6e-3", optimizer=_FAST, **_GATED),
-    "middle-gate-sum": _middle(
-        "gates, AdamW, gates on the normed sums", **_GATES, sum_activation="gated_sum"
+    "middle-gate-batch": _middle(
+        "gates, AdamW, initial scales 1, bounded batch norm", optimizer=ADAMW, **_BATCH
     ),
+    "middle-gate-batch-plain": _middle(
+        "gates, AdamW, initial scales 1, bounded batch norm, kernels not standardised",
+        optimizer=ADAMW,
+        conv="plain",
+        **_BATCH,
+    ),
+    "middle-gate-batch-sgd": _middle("gates, SGD, initial scales 1, bounded batch norm", **_BATCH),
+    "middle-polynomial-batch": _middle("polynomials, SGD, bounded batch norm", norm="bounded_batch"),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),

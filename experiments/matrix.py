@@ -195,8 +195,7 @@ def accurate_rows() -> list[Row]:
     """The rows of the protocol `accurate`: networks of full width, in the order of their training."""
     known = {(family, v.key): v for family in VARIANTS for v in VARIANTS[family]}
     known |= {("ResNet-20", "afc"): _STANDARDISED, ("ResNet-20", "afg"): _GATED}
-    known |= {("ResNet-20", "afgb"): _BOUNDED_BATCH}
-    known |= {("ConvNeXt", "plain"): _PLAIN_CONVNEXT}
+    known |= {("ResNet-20", "afgb"): _BOUNDED_BATCH, ("ConvNeXt", "plain"): _PLAIN_CONVNEXT}
     return [Row(family, known[family, key], augmentation) for family, key, augmentation in _ACCURATE]
 
 
