@@ -238,6 +238,9 @@ CANDIDATES: Mapping[str, Candidate] = {
     ),
     "middle-gate-batch-sgd": _middle("gates, SGD, initial scales 1, bounded batch norm", **_BATCH),
     "middle-polynomial-batch": _middle("polynomials, SGD, bounded batch norm", norm="bounded_batch"),
+    "middle-polynomial-batch-plain": _middle(
+        "polynomials, SGD, bounded batch norm, kernels not standardised", norm="bounded_batch", conv="plain"
+    ),
     "xcit-circular": _xcit("circular, GELU (not alias-free)", "circular"),
     "xcit-aft": _xcit("Alias-Free ViT (not alias-free)", "aft"),
     "xcit-afg": _xcit("gates, initial scales 1, not learned"),
