@@ -91,8 +91,9 @@ def _scatter(
                 arrow = {"arrowstyle": "->", "color": COLOURS[variant], "alpha": 0.4, "shrinkB": 4}
                 axes.annotate("", ways["shifts"], ways["none"], arrowprops=arrow)
             for augmentation, at in ways.items():
-                face = "white" if augmentation in OPEN else COLOURS[variant]
-                marker: dict[str, Any] = {"marker": MARKERS[family], "markersize": 9}
+                # Open markers are above filled ones and do not hide them.
+                face, above = ("none", 3) if augmentation in OPEN else (COLOURS[variant], 2)
+                marker: dict[str, Any] = {"marker": MARKERS[family], "markersize": 9, "zorder": above}
                 axes.plot(*at, color=COLOURS[variant], markerfacecolor=face, markeredgewidth=1.8, **marker)
         plain_axes(axes)
         if diagonal:
@@ -189,7 +190,9 @@ def _panels(
                 if summary.row.family == family:
                     x, y = curve(summary)
                     look: dict[str, Any] = {"color": COLOURS[summary.row.variant.key], "linewidth": 2}
+                    # Dashed curves are above the others, which show between the dashes.
                     look["linestyle"] = LINES.get(summary.row.augmentation, "-")
+                    look["zorder"] = 3 if summary.row.augmentation in LINES else 2
                     axes.plot(x, y, marker="o" if len(x) <= MARKED else "", markersize=4, **look)
             plain_axes(axes)
             axes.locator_params(axis="x", integer=True)
@@ -248,7 +251,11 @@ PICTURES: dict[str, tuple[str, Callable[[Sequence[Summary]], Any]]] = {
         "On the line, no shift changes a correct prediction into a wrong one",
         worst_figure,
     ),
-    "cost": ("Accuracy against the time of training, without compilation and evaluation", cost_figure),
+    "cost": (
+        "Accuracy against the time of training, without compilation and evaluation. The machine was not "
+        "equally fast in all trainings",
+        cost_figure,
+    ),
     "radius": (
         "Worst-case accuracy over all circular integer shifts up to a radius. Networks trained on "
         "shifted images are left out",
