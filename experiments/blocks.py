@@ -155,11 +155,16 @@ class Candidate:
         )
 
 
+def _small(name: str, **options: Any) -> Candidate:
+    """A ResNet-20 of the reduced protocol with polynomials and, by default, a batch norm."""
+    return Candidate(name, options={"norm": "batch", **options})
+
+
 def _full(
     name: str, variant: str = "afc", optimizer: Mapping[str, Any] | None = None, **options: Any
 ) -> Candidate:
-    """A ResNet-20 of full depth. Alias-free ones have standardised kernels."""
-    options = {"conv": "standardised", **options} if variant == "afc" else options
+    """A ResNet-20 of full depth. Alias-free ones have standardised kernels and, by default, a batch norm."""
+    options = {"conv": "standardised", "norm": "batch", **options} if variant == "afc" else options
     how: Any = {"budget": SHORT, "augmentation": "crops", "optimizer": optimizer or {}}
     return Candidate(name, variant, options, **how)
 
@@ -188,15 +193,15 @@ _GATED: Mapping[str, Any] = {"norm": "spatial", **_gates(7.0, 7.0)}
 _LINEAR: Mapping[str, Any] = {**_GATED, **_gates(1.0, 1.0)}  # gates that start almost linear
 _GATES: Mapping[str, Any] = {"optimizer": ADAMW, **_GATED}
 _BATCH: Mapping[str, Any] = {**_LINEAR, "norm": "bounded_batch"}
-_SMALL = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
+_SMALLER = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
-    "sum": Candidate("no activation on the sum"),
-    "normed": Candidate("activation on the normed sum", options={"sum_activation": "normed_up_polynomial"}),
-    "instance": Candidate("instance norm", options={"norm": "instance"}),
-    "standardised": Candidate("weight standardisation", options={"conv": "standardised"}),
-    "undecayed": Candidate("no weight decay on coefficients", context=undecayed_coefficients),
-    "small": Candidate("a third of the initial quadratic term", options={"activation": _SMALL}),
+    "sum": _small("no activation on the sum"),
+    "normed": _small("activation on the normed sum", sum_activation="normed_up_polynomial"),
+    "instance": _small("instance norm", norm="instance"),
+    "standardised": _small("weight standardisation", conv="standardised"),
+    "undecayed": replace(_small("no weight decay on coefficients"), context=undecayed_coefficients),
+    "small": _small("a third of the initial quadratic term", activation=_SMALLER),
     "full-circular": _full("circular, ReLU (not alias-free)", "circular"),
     "full-batch": _full("batch norm"),
     "full-spatial": _full("alias-free layer norm", norm="spatial"),

@@ -187,14 +187,17 @@ CIFAR_SIZES: dict[str, Options] = {
 _CIRCULAR = {"padding": "CIRCULAR"}
 _CIRCULAR_STEM = {"name": "image", "pool_padding": "CIRCULAR"}
 # Max pooling aliases, so an alias-free stem leaves it out. The stem's first sampling by 2 allows a quadratic
-# with one low-passed factor (`layers.activation.LowpassPolynomial`) at full resolution.
+# with one low-passed factor (`layers.activation.LowpassPolynomial`) at full resolution. A batch norm alone
+# does not bound single images, and products of unbounded maps overflow (docs/experiments.md compares norms).
+# The bound depends on the power of the map, which fractional shifts change at the Nyquist frequency.
 _AFC: Options = {
     **_CIRCULAR,
     "sampler": "ideal",
     "activation": "up_polynomial",
     "sum_activation": "identity",
-    "stem": {"name": "image", "pool_size": 1},
+    "stem": {"name": "image", "pool_size": 1, "without_nyquist": True},
     "stem_activation": {"name": "lowpass_polynomial", "cutoff": 0.5},
+    "norm": "bounded_batch",
     "precision": "highest",
 }
 
@@ -215,14 +218,11 @@ VARIANTS: dict[str, Options] = {
     "lps": {**_CIRCULAR, "sampler": "learned_polyphase", "stem": _CIRCULAR_STEM},
     # Source: this package. Both are exact for every circular shift.
     "afc": _AFC,
-    # Gates start almost linear. A batch norm alone does not bound single images, and products of unbounded
-    # maps overflow (docs/experiments.md compares norms and scales).
+    # Gates start almost linear (docs/experiments.md compares scales).
     "afg": {
         **_AFC,
-        "stem": {**_AFC["stem"], "without_nyquist": True},  # else fractional shifts change the norm
         "activation": {"name": "up_gate", "train_scale": True},
         "stem_activation": {"name": "lowpass_gate", "cutoff": 0.5, "train_scale": True},
-        "norm": "bounded_batch",
         "conv": "standardised",
     },
 }
