@@ -47,7 +47,7 @@ from aliasfree_jax.training.loop import run as train
 from aliasfree_jax.training.progress import read_events
 from aliasfree_jax.training.setup import model_options
 from benchmarks.timing import machine
-from experiments.matrix import ADAMW, TRAINING_IMAGES, VARIANTS, XCIT, Row, Run
+from experiments.matrix import TRAINING_IMAGES, VARIANTS, XCIT, Row, Run
 from experiments.measuring import parameter_count
 from experiments.protocols import ACCURATE, REDUCED, Protocol, configuration
 from experiments.stored import ROOT, write_missing
@@ -189,9 +189,10 @@ def _gates(in_scale: float, out_scale: float) -> dict[str, Any]:
     return {"activation": {"name": "up_gate", **scales}}
 
 
+_ADAMW: Mapping[str, Any] = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
 _GATED: Mapping[str, Any] = {"norm": "spatial", **_gates(7.0, 7.0)}
 _LINEAR: Mapping[str, Any] = {**_GATED, **_gates(1.0, 1.0)}  # gates that start almost linear
-_GATES: Mapping[str, Any] = {"optimizer": ADAMW, **_GATED}
+_GATES: Mapping[str, Any] = {"optimizer": _ADAMW, **_GATED}
 _BATCH: Mapping[str, Any] = {**_LINEAR, "norm": "bounded_batch"}
 _SMALLER = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
@@ -205,12 +206,12 @@ CANDIDATES: Mapping[str, Candidate] = {
     "full-circular": _full("circular, ReLU (not alias-free)", "circular"),
     "full-batch": _full("batch norm"),
     "full-spatial": _full("alias-free layer norm", norm="spatial"),
-    "full-spatial-adamw": _full("alias-free layer norm, AdamW", optimizer=ADAMW, norm="spatial"),
+    "full-spatial-adamw": _full("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
     "full-gate": _full("gates, AdamW", **_GATES),
     "reflected-circular": _reflected("circular, ReLU (not alias-free)", "circular"),
     "reflected-batch": _reflected("batch norm"),
     "reflected-spatial": _reflected("alias-free layer norm", norm="spatial"),
-    "reflected-spatial-adamw": _reflected("alias-free layer norm, AdamW", optimizer=ADAMW, norm="spatial"),
+    "reflected-spatial-adamw": _reflected("alias-free layer norm, AdamW", optimizer=_ADAMW, norm="spatial"),
     "reflected-gate": _reflected("gates, AdamW", **_GATES),
     "reflected-gate-sum": _reflected(
         "gates, AdamW, gates on the normed sums", **_GATES, sum_activation="gated_sum"
@@ -223,21 +224,21 @@ CANDIDATES: Mapping[str, Candidate] = {
         conv="plain",
     ),
     "middle-circular": _middle("circular, ReLU (not alias-free)", "circular"),
-    "middle-circular-adamw": _middle("circular, ReLU, AdamW (not alias-free)", "circular", optimizer=ADAMW),
+    "middle-circular-adamw": _middle("circular, ReLU, AdamW (not alias-free)", "circular", optimizer=_ADAMW),
     "middle-gate": _middle("gates, AdamW", **_GATES),
     "middle-gate-sgd": _middle("gates, SGD", **_GATED),
-    "middle-gate-scales1": _middle("gates, AdamW, initial scales 1", optimizer=ADAMW, **_LINEAR),
+    "middle-gate-scales1": _middle("gates, AdamW, initial scales 1", optimizer=_ADAMW, **_LINEAR),
     "middle-gate-scales1-sgd": _middle("gates, SGD, initial scales 1", **_LINEAR),
     "middle-gate-group-sgd": _middle(
         "gates, SGD, initial scales 1, group norm of 8 groups",
         **{**_LINEAR, "norm": {"name": "group", "num_groups": 8}},
     ),
     "middle-gate-batch": _middle(
-        "gates, AdamW, initial scales 1, bounded batch norm", optimizer=ADAMW, **_BATCH
+        "gates, AdamW, initial scales 1, bounded batch norm", optimizer=_ADAMW, **_BATCH
     ),
     "middle-gate-batch-plain": _middle(
         "gates, AdamW, initial scales 1, bounded batch norm, kernels not standardised",
-        optimizer=ADAMW,
+        optimizer=_ADAMW,
         conv="plain",
         **_BATCH,
     ),

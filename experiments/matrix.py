@@ -46,7 +46,6 @@ class Variant:
       model: Name of the network. The braces are replaced by its size.
       promise: The shifts to which it is invariant in theory.
       options: Keyword arguments of `create_model`.
-      optimizer: Fields of `config.optimizer`, if they are not those of the family.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Variant:
     model: str
     promise: Promise = NOTHING
     options: Mapping[str, Any] = field(default_factory=dict)
-    optimizer: Mapping[str, Any] = field(default_factory=dict)
 
 
 _THREE_TAPS = {"filter_size": 3}
@@ -160,7 +158,6 @@ def rows() -> list[Row]:
     ]
 
 
-ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05}
 _PLAIN_CONVNEXT = Variant("plain (zero padding)", "plain", "convnext_{}")
 # Family, variant and training images, in the order of training.
 _ACCURATE = (

@@ -21,7 +21,6 @@ COLOURS = {
     "aft": "#8C510A",
     "afg": "#D55E00",
     "afgs": "#882255",
-    "afgb": "#117733",
 }
 MARKERS = {"ResNet-18": "o", "ResNet-20": "s", "ConvNeXt": "D", "XCiT": "^"}  # the families in the pictures
 Curve = tuple[Sequence[float], Sequence[float]]
@@ -205,7 +204,7 @@ def _panels(
     ways = [way for way in TRAINING_IMAGES if way in found] if len(found) > 1 else []
     looks = [{"linestyle": LINES.get(way, "-"), "label": _trained_on(way)} for way in ways]
     lines = [grid[0][0].plot([], [], "#444444", **look)[0] for look in looks]
-    _legend(figure, grid[0][0], shown, 5 if lines else 8, after=lines)
+    _legend(figure, grid[0][0], shown, 4 if lines else 8, after=lines)
     return figure
 
 

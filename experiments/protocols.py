@@ -170,9 +170,9 @@ ACCURATE = Protocol(
     name="accurate",
     about="Networks with the depths and widths of their names, trained on all 50,000 images with random "
     f"crops and flips, for {_ACCURATE_EPOCHS} epochs: one cycle with a warm-up of one epoch and a cosine, in "
-    "batches of 128. ResNets are trained by SGD with Nesterov momentum, ConvNeXts and the gated ResNet with "
-    "a layer norm by AdamW. There are no averaged weights and no dropped paths. The test images are used "
-    "once, after the training. Designed for two CPU cores: a row takes one to three hours of one core.",
+    "batches of 128. ResNets are trained by SGD with Nesterov momentum, ConvNeXts by AdamW. There are no "
+    "averaged weights and no dropped paths. The test images are used once, after the training. Designed for "
+    "two CPU cores: a row takes one to three hours of one core.",
     seeds=(0,),
     sizes={"ResNet-20": FULL.sizes["ResNet-20"], "ConvNeXt": FULL.sizes["ConvNeXt"]},
     measuring=Measuring(worst_images=200, points=32, starts=2, steps=10),
@@ -198,5 +198,4 @@ def configuration(protocol: Protocol, run: Run, data: str = "") -> ConfigDict:
     config.data.validation = 0.0
     config.train.precision = "float32"  # equal for all networks
     protocol.shorten(config)
-    config.optimizer.update(variant.optimizer)
     return config
