@@ -194,7 +194,7 @@ _GATED: Mapping[str, Any] = {"norm": "spatial", **_gates(7.0, 7.0)}
 _LINEAR: Mapping[str, Any] = {**_GATED, **_gates(1.0, 1.0)}  # gates that start almost linear
 _GATES: Mapping[str, Any] = {"optimizer": _ADAMW, **_GATED}
 _BATCH: Mapping[str, Any] = {**_LINEAR, "norm": "bounded_batch"}
-_SMALLER = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
+_SMALL_QUADRATIC = {"name": "up_polynomial", "initial": (*GELU_QUADRATIC[:2], GELU_QUADRATIC[2] / 3)}
 CANDIDATES: Mapping[str, Candidate] = {
     "circular": Candidate("circular, ReLU (not alias-free)", "circular"),
     "sum": _small("no activation on the sum"),
@@ -202,7 +202,7 @@ CANDIDATES: Mapping[str, Candidate] = {
     "instance": _small("instance norm", norm="instance"),
     "standardised": _small("weight standardisation", conv="standardised"),
     "undecayed": replace(_small("no weight decay on coefficients"), context=undecayed_coefficients),
-    "small": _small("a third of the initial quadratic term", activation=_SMALLER),
+    "small": _small("a third of the initial quadratic term", activation=_SMALL_QUADRATIC),
     "full-circular": _full("circular, ReLU (not alias-free)", "circular"),
     "full-batch": _full("batch norm"),
     "full-spatial": _full("alias-free layer norm", norm="spatial"),
