@@ -158,7 +158,9 @@ def rows() -> list[Row]:
     ]
 
 
+# Variants of this protocol alone.
 _PLAIN_CONVNEXT = Variant("plain (zero padding)", "plain", "convnext_{}")
+_BLURRED_LPS = Variant("LPS-3", "lps3", "{}_lps", WHOLE_PIXELS, _THREE_TAPS)
 # Family, variant and training images, in the order of training.
 _ACCURATE = (
     ("ResNet-20", "plain", "crops"),
@@ -172,13 +174,14 @@ _ACCURATE = (
     ("ResNet-20", "lps", "crops"),
     ("ConvNeXt", "afc", "crops"),
     ("ConvNeXt", "plain", "crops"),
+    ("ResNet-20", "lps3", "crops"),
 )
 
 
 def accurate_rows() -> list[Row]:
     """The rows of the protocol `accurate`: networks of full width, in the order of their training."""
     known = {(family, v.key): v for family in VARIANTS for v in VARIANTS[family]}
-    known["ConvNeXt", "plain"] = _PLAIN_CONVNEXT
+    known |= {("ConvNeXt", "plain"): _PLAIN_CONVNEXT, ("ResNet-20", "lps3"): _BLURRED_LPS}
     return [Row(family, known[family, key], augmentation) for family, key, augmentation in _ACCURATE]
 
 

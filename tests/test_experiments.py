@@ -151,7 +151,7 @@ def test_the_longer_protocol_is_the_reduced_one_but_for_its_length():
 def test_the_accurate_protocol_has_full_networks_and_keeps_the_test_images_for_the_end():
     names = [run.row.name for run in ACCURATE.runs()]
     wanted = ["resnet20-plain", "resnet20-aps3", "convnext-circular", "convnext-afg"]
-    assert names[:4] == [f"{name}-crops" for name in wanted] and len(names) == len(set(names)) == 11
+    assert names[:4] == [f"{name}-crops" for name in wanted] and len(names) == len(set(names)) == 12
     assert {f"resnet20-{key}-reflected" for key in ("plain", "afc", "afg")} < set(names)
     for run in ACCURATE.runs():
         config = configuration(ACCURATE, run)
