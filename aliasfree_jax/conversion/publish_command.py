@@ -33,7 +33,6 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     written = publish(run, directory, values.license)
     print(f"published      {', '.join(sorted(path.name for path in written.iterdir()))} in {written}")
     print(
-        "before upload  read README.md: it shows the command of the measurement, the origin of the weights "
-        "and the machine"
+        "before upload  read README.md: it shows the measurement, the origin of the weights and the machine"
     )
     print(f"upload         hf upload OWNER/NAME {written}")

@@ -5,6 +5,8 @@ It begins with the YAML that model hubs read. It makes no claims about quality e
 
 import inspect
 import json
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -248,13 +250,21 @@ def _results(results: Results) -> str:
         format_markdown(results),
     ]
     facts = {"data": _data(results), "chosen as": results.get("chosen_as", "")}
-    facts |= {name: results.get(name, "") for name in ("seed", "command", "time", "machine", "device")}
+    facts |= {"seed": results.get("seed", ""), "command": _command(results)}
+    facts |= {name: results.get(name, "") for name in ("time", "machine", "device")}
     facts["versions"] = ", ".join(
         f"{name} {results[name]}" for name in (LIBRARY, "jax", "python") if name in results
     )
     told.append("How it was measured:")
     told.append("\n".join(f"- {name}: {value}" for name, value in facts.items() if value != ""))
     return "\n\n".join(told)
+
+
+def _command(results: Results) -> str:
+    """The command of the measurement without the machine's directories."""
+    return shlex.join(
+        re.sub(r"^(--[^=]+=)?/.*/(?=.)", r"\1", word) for word in shlex.split(results.get("command", ""))
+    )
 
 
 def _data(results: Results) -> str:

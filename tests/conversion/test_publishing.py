@@ -56,6 +56,9 @@ CARD = ModelCard(
     exif=True,
 )
 INTEGER = {"pairs": 40, "consistency": 0.9725, "accuracy": 0.75, "about": "2 random shifts per image"}
+COMMAND = (
+    "python /home/me/secret/eval.py --config.data.path='/home/me/secret/my pets.tar' --workdir=runs/mine"
+)
 MEASURED = {"images": 20, "accuracy": 0.7125, "integer": INTEGER}
 OTHER = {**MEASURED, "accuracy": 0.1}
 
@@ -77,7 +80,7 @@ def of(card, variables=None, **results):
     about = {"card": card.to_json()} | ({"weights": weights_sha256(variables)} if variables else {})
     config = base_config()
     config.data.path = "/home/someone/secret/pets"
-    return about | {"data": config.data.to_dict(), "command": "python eval.py", **MEASURED, **results}
+    return about | {"data": config.data.to_dict(), "command": COMMAND, **MEASURED, **results}
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +241,7 @@ def test_the_page_has_what_hubs_and_people_read(model, tmp_path):
         "20 images, accuracy 71.25%",
         "| integer | 40 | 97.25% | 75.00% |",
         "- data: digits pets, split 'val', 20 images\n",
-        "- command: python eval.py\n",
+        "- command: python eval.py '--config.data.path=my pets.tar' --workdir=runs/mine\n",
     ):
         assert told in body
     assert "secret" not in page and "border" not in body
