@@ -14,8 +14,9 @@ import numpy as np
 from absl import flags
 
 from aliasfree_jax.commands import program, refuse
+from aliasfree_jax.evaluation.adversarial import adversarial_integer
 from aliasfree_jax.evaluation.evaluator import shift_report
-from aliasfree_jax.evaluation.measurements import adversarial_integer, fractional_shifts, integer_shifts
+from aliasfree_jax.evaluation.measurements import fractional_shifts, integer_shifts
 from aliasfree_jax.evaluation.presets import PresetConfig
 from aliasfree_jax.evaluation.report import format_table
 from aliasfree_jax.evaluation.selection import preset

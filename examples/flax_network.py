@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aliasfree_jax.evaluation.comparison import CompareFeatures
-from aliasfree_jax.evaluation.evaluator import Measurement, evaluate, shift_report
-from aliasfree_jax.evaluation.measurements import (
+from aliasfree_jax.evaluation.adversarial import (
     adversarial_continuous,
     adversarial_fraction,
     adversarial_integer,
-    integer_shifts,
 )
+from aliasfree_jax.evaluation.comparison import CompareFeatures
+from aliasfree_jax.evaluation.evaluator import Measurement, evaluate, shift_report
+from aliasfree_jax.evaluation.measurements import integer_shifts
 from aliasfree_jax.evaluation.reductions import Change
 from aliasfree_jax.evaluation.report import format_table
 from aliasfree_jax.evaluation.shift_sets import Grid

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from aliasfree_jax.checkpoint import PyTree
 from aliasfree_jax.data import Source, eval_batches, limit, open_source
+from aliasfree_jax.evaluation.adversarial import adversarial_continuous, adversarial_integer
 from aliasfree_jax.evaluation.alignment import equivariance_error, tolerance
 from aliasfree_jax.evaluation.evaluator import Measurement, Results, evaluate, predictor
-from aliasfree_jax.evaluation.measurements import adversarial_continuous, adversarial_integer
 from aliasfree_jax.evaluation.reductions import WORST_CASE
 from aliasfree_jax.evaluation.shift_sets import fractions, random_fraction, random_integer
 from aliasfree_jax.evaluation.shifting import Circular, ZeroFilled

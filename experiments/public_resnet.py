@@ -32,8 +32,8 @@ from aliasfree_jax.config import base_config
 from aliasfree_jax.data import Source, eval_batches, limit, open_source
 from aliasfree_jax.data.sources import Subset
 from aliasfree_jax.errors import DataError
+from aliasfree_jax.evaluation.adversarial import adversarial_integer
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate
-from aliasfree_jax.evaluation.measurements import adversarial_integer
 from aliasfree_jax.evaluation.report import Rows, circumstances
 from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.evaluation.shift_sets import Grid, random_fraction, random_integer

@@ -10,6 +10,13 @@ from aliasfree_jax.config import RESULTS
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.errors import ConfigError, unknown
 from aliasfree_jax.evaluation import measurements as make
+from aliasfree_jax.evaluation.adversarial import (
+    adversarial_continuous,
+    adversarial_fraction,
+    adversarial_half,
+    adversarial_integer,
+    spatial_attack,
+)
 from aliasfree_jax.evaluation.evaluator import Batch, Measurement, evaluate
 from aliasfree_jax.evaluation.preparation import View
 from aliasfree_jax.evaluation.presets import Preset, PresetConfig, consistency, maps, worst_cases
@@ -30,10 +37,10 @@ RANDOM: dict[str, Callable[[ConfigDict, int, Mapping[str, int]], Measurement]] =
 }
 # Worst cases by name. Arguments: section eval, side of the input.
 ADVERSARIAL: dict[str, Callable[[ConfigDict, int], Measurement]] = {
-    "integer": lambda e, side: make.adversarial_integer(side, e.worst_case_radius),
-    "half": lambda e, side: make.adversarial_half(side, e.worst_case_radius),
-    "fraction": lambda e, side: make.adversarial_fraction(e.finest_fraction),
-    "continuous": lambda e, side: make.adversarial_continuous(min(e.worst_case_radius, side / 2)),
+    "integer": lambda e, side: adversarial_integer(side, e.worst_case_radius),
+    "half": lambda e, side: adversarial_half(side, e.worst_case_radius),
+    "fraction": lambda e, side: adversarial_fraction(e.finest_fraction),
+    "continuous": lambda e, side: adversarial_continuous(min(e.worst_case_radius, side / 2)),
 }
 # The presets of each task, and the other flags that support networks whose outputs are maps.
 PRESETS_OF = {
@@ -171,7 +178,7 @@ def select(
     attack, outside = config.eval.attack, black(config.data.mean, config.data.std)
     if spatial:
         space = {"rotation": attack.rotation, "enlargement": attack.enlargement}
-        chosen.append(make.spatial_attack(outside, translation=attack.translation * side, **space))
+        chosen.append(spatial_attack(outside, translation=attack.translation * side, **space))
     if pictures and not dense:
         chosen.append(make.shift_plane(side, config.eval.worst_case_radius))
     of_presets = PresetConfig(

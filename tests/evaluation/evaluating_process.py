@@ -12,13 +12,9 @@ import jax
 import numpy as np
 from classifiers import WEIGHTS, labelled, smooth_noise
 
+from aliasfree_jax.evaluation.adversarial import adversarial_continuous, adversarial_integer
 from aliasfree_jax.evaluation.evaluator import predictor, shift_report
-from aliasfree_jax.evaluation.measurements import (
-    adversarial_continuous,
-    adversarial_integer,
-    crop_shifts,
-    integer_shifts,
-)
+from aliasfree_jax.evaluation.measurements import crop_shifts, integer_shifts
 from aliasfree_jax.evaluation.pixel_classes import CompareClasses
 from aliasfree_jax.evaluation.shifting import Circular
 

@@ -7,8 +7,8 @@ import pytest
 from classifiers import WEIGHTS, labelled, smooth_noise, strided
 
 from aliasfree_jax.errors import ConfigError
+from aliasfree_jax.evaluation.adversarial import distinct_factors
 from aliasfree_jax.evaluation.evaluator import evaluate
-from aliasfree_jax.evaluation.measurements import distinct_factors
 from aliasfree_jax.evaluation.presets import PresetConfig
 from aliasfree_jax.evaluation.presets.worst_cases import original_warp
 from aliasfree_jax.evaluation.reductions import ATTACKED_ACCURACY

@@ -10,8 +10,8 @@ from classifiers import alias_free, labelled, smooth_noise, strided
 
 from aliasfree_jax import create_model
 from aliasfree_jax.errors import AliasFreeError, ConfigError
+from aliasfree_jax.evaluation.adversarial import adversarial_continuous, adversarial_fraction
 from aliasfree_jax.evaluation.evaluator import Measurement, evaluate, predictor
-from aliasfree_jax.evaluation.measurements import adversarial_continuous, adversarial_fraction
 from aliasfree_jax.evaluation.reductions import WORST_CASE
 from aliasfree_jax.evaluation.search import Ascent, spread_points
 from aliasfree_jax.evaluation.shift_sets import Grid

@@ -5,8 +5,8 @@ import pytest
 from classifiers import labelled, smooth_noise, strided
 
 from aliasfree_jax.errors import ConfigError, ShapeError
+from aliasfree_jax.evaluation.adversarial import spatial_attack
 from aliasfree_jax.evaluation.evaluator import evaluate
-from aliasfree_jax.evaluation.measurements import spatial_attack
 from aliasfree_jax.evaluation.shifting import Bilinear, Warp
 from aliasfree_jax.evaluation.trial import moved_rows
 from aliasfree_jax.ops.shift import bilinear_sample

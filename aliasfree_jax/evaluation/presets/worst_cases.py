@@ -9,8 +9,14 @@ from functools import partial
 import jax
 import numpy as np
 
-from aliasfree_jax.evaluation import measurements
+from aliasfree_jax.evaluation.adversarial import (
+    adversarial_fraction,
+    adversarial_half,
+    adversarial_integer,
+    distinct_factors,
+)
 from aliasfree_jax.evaluation.evaluator import Measurement
+from aliasfree_jax.evaluation.measurements import largest_shift
 from aliasfree_jax.evaluation.presets import MakePreset, Preset, PresetConfig, accuracies, draws, figure
 from aliasfree_jax.evaluation.reductions import (
     ATTACKED_ACCURACY,
@@ -42,9 +48,9 @@ def fraction(config: PresetConfig, paper: bool) -> Preset:
       paper: Whether to compute it exactly as the original.
     """
     if not paper:
-        return Preset((measurements.adversarial_fraction(config.finest),))
+        return Preset((adversarial_fraction(config.finest),))
     sets = {}
-    for n in measurements.distinct_factors(config.finest):
+    for n in distinct_factors(config.finest):
         part = np.arange(1, n)
         sets[f"1/{n}"] = Grid(-product(part, part) / n)
     return _worst_case("afc_fraction", sets, "sub_shift_robust_score")
@@ -60,7 +66,7 @@ def integer(config: PresetConfig, paper: bool) -> Preset:
       paper: Whether to compute it exactly as the original.
     """
     if not paper:
-        return Preset((measurements.adversarial_integer(config.side, config.radius),))
+        return Preset((adversarial_integer(config.side, config.radius),))
     return _worst_case("afc_integer", Grid(product(WHOLE, WHOLE)), "full_adversarial_shift_robust_score")
 
 
@@ -77,9 +83,7 @@ def full(config: PresetConfig, paper: bool) -> Preset:
     """
     side, radius, name = config.side, config.radius, "afc_full"
     if not paper:
-        return Preset(
-            (measurements.adversarial_integer(side, radius), measurements.adversarial_half(side, radius))
-        )
+        return Preset((adversarial_integer(side, radius), adversarial_half(side, radius)))
     rolls = product(WHOLE, WHOLE)
     sets = {"integer": Grid(rolls), "half": Grid(-(rolls - 0.5))}
     figures = {
@@ -100,7 +104,7 @@ def integer_rand10(config: PresetConfig, paper: bool) -> Preset:
       paper: Whether to compute it exactly as the original.
     """
     ten = draws(np.random.RandomState(config.seed), 1, 32, 10)
-    own = random_integer(10, measurements.largest_shift(31, config.side), jax.random.key(config.seed))
+    own = random_integer(10, largest_shift(31, config.side), jax.random.key(config.seed))
     shifts = ten if paper else own
     return _worst_case("afc_integer_rand10", shifts, "full_adversarial_shift_robust_score")
 
