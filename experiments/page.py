@@ -40,8 +40,8 @@ NOTES = """What the columns mean:
 - Map error: the equivariance error of the last feature map for shifts by (1, 1) and (0.5, 0.5) pixels. It is
   the largest difference relative to the largest value, over {mapped_images} images. Extra moves by the pixels
   that adaptive samplers choose are allowed.
-- Minutes: time of all updates, without compilation. Load: the machine's load at the end. If it exceeds the
-  number of cores, other work slowed the run down."""
+- Minutes: time of all updates, without compilation. It contains pauses, and hours of different speed.
+- Step: time of one update, relative to the first network. Both took turns (`python -m experiments.speed`)."""
 
 Cell = Callable[[Summary], str]
 Columns = tuple[tuple[str, Cell], ...]  # headings and cells
@@ -85,8 +85,9 @@ def _minutes(summary: Summary) -> str:
     return f"{statistics.fmean(summary.values('seconds', 'training')) / 60:.1f}"
 
 
-def _load(summary: Summary) -> str:
-    return f"{statistics.fmean(summary.values('machine', 'load')):.0f}"
+def step(summary: Summary) -> str:
+    """The time of a training step, relative to the protocol's first network."""
+    return "" if summary.step_ratio is None else f"{summary.step_ratio:.2f}"
 
 
 def _worst(*keys: str) -> Cell:
@@ -107,9 +108,8 @@ MEASURED: Columns = (
 PROMISE_AND_COST: Columns = (
     ("exact in theory", promised),
     ("minutes", _minutes),
-    ("load", _load),
 )
-RANDOM: Columns = (*NAME, *MEASURED, *PROMISE_AND_COST)
+RANDOM: Columns = (*NAME, *MEASURED, *PROMISE_AND_COST, ("step", step))
 WORST: Columns = (
     *NAME,
     ("accuracy, %", share("worst", "accuracy")),
@@ -236,10 +236,12 @@ def write_pages(stores: Sequence[Store] | None = None, docs: Path = DOCS) -> lis
         table, pictures = summarize(store), list[tuple[str, Path]]()
         if not table.summaries:
             continue
+        shown = [s for s in table.summaries if s.row.family in MARKERS]
         for name, (title, draw) in PICTURES.items():
             path = docs / f"experiments_{store.protocol.name}_{name}.png"
-            path.write_bytes(png(draw([s for s in table.summaries if s.row.family in MARKERS])))
-            pictures.append((title, path))
+            if (figure := draw(shown)) is not None:
+                path.write_bytes(png(figure))
+                pictures.append((title, path))
         text = docs / "results" / f"experiments_{store.protocol.name}.md"
         text.parent.mkdir(exist_ok=True)
         text.write_text(page(store.protocol, table, pictures))

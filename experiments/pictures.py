@@ -129,14 +129,18 @@ def worst_figure(summaries: Sequence[Summary]) -> Any:
 
 
 def cost_figure(summaries: Sequence[Summary]) -> Any:
-    """Accuracy against the time of training."""
+    """Accuracy against the time of a training step. None if no step was timed."""
 
     def point(summary: Summary) -> tuple[float, float]:
-        return fmean(summary.values("seconds", "training")) / 60, _mean(summary, "accuracy")
+        assert summary.step_ratio is not None
+        return summary.step_ratio, _mean(summary, "accuracy")
 
-    families = _families(summaries)
-    panels = {", ".join(families): point}
-    return _scatter(summaries, panels, "minutes of training", height="accuracy, %")
+    shown = [summary for summary in summaries if summary.step_ratio is not None]
+    if not shown:
+        return None
+    panels = {", ".join(_families(shown)): point}
+    label = "time of a training step, relative to the first network of the table"
+    return _scatter(shown, panels, label, height="accuracy, %")
 
 
 def _families(summaries: Sequence[Summary]) -> list[str]:
@@ -252,8 +256,8 @@ PICTURES: dict[str, tuple[str, Callable[[Sequence[Summary]], Any]]] = {
         worst_figure,
     ),
     "cost": (
-        "Accuracy against the time of training, without compilation and evaluation. The machine was not "
-        "equally fast in all trainings",
+        "Accuracy against the time of a training step. Each network took turns with the first one of the "
+        "table",
         cost_figure,
     ),
     "radius": (

@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.matrix import Row, Run
 from experiments.measuring import GRIDS
+from experiments.speed import step_ratio
 from experiments.stored import Store, Stored
 
 FRACTIONAL = tuple(
@@ -21,10 +22,17 @@ RANDOM = {"integer": "integer", "fractional": "half_pixel"}
 
 @dataclass(frozen=True)
 class Summary:
-    """A row and its stored results, one per seed."""
+    """A row and its stored results, one per seed.
+
+    Attributes:
+      row: The row.
+      results: The results.
+      step_ratio: See `speed.step_ratio`.
+    """
 
     row: Row
     results: Sequence[Stored]
+    step_ratio: float | None = None
 
     def values(self, *keys: str) -> list[Any]:
         """The value at these keys of the results, for every seed."""
@@ -66,7 +74,7 @@ def summarize(store: Store) -> Table:
             else:
                 found.append(stored)
         if found:
-            summaries.append(Summary(row, found))
+            summaries.append(Summary(row, found, step_ratio(store, row)))
     return Table(summaries, missing, stale)
 
 

@@ -11,7 +11,7 @@ from aliasfree_jax.files import PACKAGED as PUBLISHED
 from aliasfree_jax.files import packaged
 from experiments import blocks, dense, public_resnet, torch_reference, tuning
 from experiments.matrix import XCIT
-from experiments.page import NAME, Columns, rows, share
+from experiments.page import NAME, Columns, rows, share, step
 from experiments.protocols import ACCURATE, LONGER, Protocol
 from experiments.stored import ROOT, Store
 from experiments.summary import summarize
@@ -34,6 +34,7 @@ def short(protocol: Protocol) -> Rows:
         (f"accuracy of {protocol.measuring.worst_images} images, %", share("worst", "accuracy")),
         ("their worst case: integer shifts", share("worst", "adversarial_integer", "worst_case_accuracy")),
         ("real-valued", share("worst", "adversarial_continuous", "worst_case_accuracy")),
+        ("step", step),
     )
     return rows(summarize(Store(protocol)).summaries, columns)
 

@@ -20,13 +20,14 @@ from aliasfree_jax.evaluation.report.columns import percent
 from aliasfree_jax.files import OccupiedError, sole_writer
 from aliasfree_jax.models import create_model
 from aliasfree_jax.validation import validate
+from experiments import speed
 from experiments.__main__ import chosen_runs, define, main, perform_missing, report, status
 from experiments.matrix import AUGMENTATIONS, GATES, rows, runs
 from experiments.page import DOCS, spread, write_pages
 from experiments.pictures import PICTURES
 from experiments.protocols import ACCURATE, FULL, LONGER, PROTOCOLS, REDUCED, configuration
 from experiments.runner import cores_of, pending, perform_all
-from experiments.stored import Store, rounded, settings
+from experiments.stored import Store, rounded, settings, write_missing
 from experiments.summary import exceptions, mean, summarize
 from experiments.tables import DENSE, EXPERIMENTS, PACKAGED, README, WEIGHTS, write_tables
 from experiments.worker import curve, training_seconds
@@ -167,6 +168,13 @@ def test_only_learned_samplers_cool_down():
         if configuration(FULL, run).train.temperature.schedule != "constant"
     }
     assert cooled == {"lps"}
+
+
+def made_up_speed(store, row, ratio):
+    """Writes a ratio of times as `experiments.speed` does."""
+    first = speed.network_of(store.protocol, store.protocol.rows[0])
+    stored = {"network": speed.network_of(store.protocol, row), "first": first, "ratio": ratio}
+    write_missing(speed.path_of(store, row), lambda: stored)
 
 
 # What is stored.
@@ -444,6 +452,7 @@ def test_nothing_lies_outside_of_a_picture(store, draw):
         stored["results"]["worst"]["accuracy"] = level
         stored["curve"]["train"]["loss"] = [2 * level, level]
         store.write(run, stored)
+        made_up_speed(store, run.row, 3 * level)
     for axes in draw(summarize(store).summaries).axes:
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
         # An endless line, such as the diagonal, has no points.
@@ -451,6 +460,22 @@ def test_nothing_lies_outside_of_a_picture(store, draw):
         points = [point for line in lines for point in line.get_xydata()]
         assert len({y for _, y in points}) >= 3
         assert all(left <= x <= right and low <= y <= high for x, y in points)
+
+
+def test_times_of_steps_are_those_of_the_network(store):
+    (run,) = named("resnet20-aps3-none-seed0")
+    store.write(run, made_up(store, run))
+    _, draw = PICTURES["cost"]
+    (summary,) = summarize(store).summaries
+    assert summary.step_ratio is None and draw([summary]) is None
+    made_up_speed(store, run.row, 1.25)
+    (summary,) = summarize(store).summaries
+    assert summary.step_ratio == 1.25
+    assert draw([summary]).axes[0].lines[0].get_xydata().tolist() == [[1.25, 50]]
+    # The same network with other training images has the same time, a changed network has none.
+    assert speed.step_ratio(store, replace(run.row, augmentation="shifts")) == 1.25
+    changed = replace(run.row.variant, options={"filter_size": 5})
+    assert speed.step_ratio(store, replace(run.row, variant=changed)) is None
 
 
 def test_accuracies_are_drawn_where_epochs_were_measured(store):
@@ -498,6 +523,37 @@ def test_a_mean_is_one_only_without_exception():
     assert mean([1.0, 1.0 - 1e-17 - 2**-53]) < 1
 
 
+def write_images(data):
+    """Writes ten classes of noise: 100 training and 20 test images."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("test", 2)):
+        for label in range(10):
+            folder = data / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(image).save(folder / f"{number}.png")
+
+
+@pytest.mark.slow
+def test_steps_of_two_networks_take_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "ROUNDS", 3)
+    rows = tuple(named(f"convnext-{key}-none-seed0")[0].row for key in ("circular", "afc"))
+
+    def shorten(config):
+        REDUCED.shorten(config)
+        config.train.batch_size = 48  # tests have up to four devices
+
+    small = Store(replace(REDUCED, rows=rows, shorten=shorten), tmp_path / "results")
+    write_images(tmp_path / "data")
+    speed.perform_missing(small, str(tmp_path / "data"))
+    for row in rows:
+        written = speed.path_of(small, row).read_text()
+        times = json.loads(written)["milliseconds"]
+        assert min(times.values()) > 0 and str(tmp_path) not in written
+        assert speed.step_ratio(small, row) == pytest.approx(times["network"] / times["first"], rel=1e-5)
+
+
 @pytest.mark.slow
 def test_one_run_from_the_command_line_to_the_page(tmp_path):
     """Runs the reduced protocol on a few images, in a copy of the repository's files."""
@@ -508,14 +564,7 @@ def test_one_run_from_the_command_line_to_the_page(tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     results = "experiments/results"
     shutil.copytree(ROOT / results, tmp_path / results, ignore=shutil.ignore_patterns("reduced", "longer"))
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 10), ("test", 2)):
-        for label in range(10):
-            folder = tmp_path / "data" / split / f"class{label}"
-            folder.mkdir(parents=True)
-            for number in range(count):
-                image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(image).save(folder / f"{number}.png")
+    write_images(tmp_path / "data")
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
     # For aliasfree_jax. The copied packages come first.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
