@@ -34,7 +34,7 @@ from experiments.protocols import PROTOCOLS, Protocol, configuration
 from experiments.stored import Store, settings, write_missing
 from experiments.worker import commit
 
-ROUNDS = 9  # steps of each network
+SECONDS, ROUNDS = 15, 9  # of both networks together; at least this many steps of each
 
 
 def network_of(protocol: Protocol, row: Row) -> dict[str, Any]:
@@ -84,11 +84,13 @@ def perform_missing(store: Store, data: str) -> None:
 
     def measured(row: Row) -> dict[str, Any]:
         steps = {"first": step_of_first(), "network": step_of(protocol, row, source)}
-        times, about = in_turn(steps, ROUNDS), machine()
+        rounds = max(ROUNDS, round(1e3 * SECONDS / sum(in_turn(steps, 1).values())))
+        times, about = in_turn(steps, rounds), machine()
         return {
             "network": network_of(protocol, row),
             "first": network_of(protocol, first),
             "milliseconds": times,
+            "rounds": rounds,
             "ratio": times["network"] / times["first"],
             "code": commit(),
             **circumstances(),
