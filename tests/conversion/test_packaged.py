@@ -96,6 +96,8 @@ def test_a_path_has_priority_over_a_name(tmp_path, monkeypatch):
         load_pretrained("resnet20_cifar_aps")
 
 
+@pytest.mark.slow
+@pytest.mark.as_users  # 1,000 images take three times as long without optimisation
 @pytest.mark.skipif(not ARCHIVE.exists(), reason="needs CIFAR-10")
 @pytest.mark.parametrize(("name", "accuracy"), ACCURACY.items())
 def test_accuracy_on_1000_test_images(name, accuracy):
