@@ -129,7 +129,7 @@ FULL = Protocol(
 )
 REDUCED = Protocol(
     name="reduced",
-    about="Designed for two CPU cores: it takes two hours, and twenty more minutes for the candidate gates. "
+    about="Designed for two CPU cores: it takes three and a half hours. "
     f"It has {_IMAGES:,} training images, {_EPOCHS} epochs, batches of {_BATCH} and {_TEST_IMAGES:,} test "
     "images. ResNets are trained by SGD with a cosine schedule, ConvNeXts and XCiTs by AdamW. There are no "
     "averaged weights and no dropped paths. The networks are much smaller than their names suggest. Each "
@@ -155,7 +155,7 @@ LONGER = Protocol(
     about="The ConvNeXts and XCiTs of the reduced protocol, trained longer. Networks and recipe are the "
     f"same, but there are all 50,000 training images, {_LONGER_EPOCHS} epochs ({_TIMES:g} times the updates) "
     "and 10,000 test images. Only the circular ConvNeXt is also trained on shifted images. Designed for two "
-    "CPU cores: the ConvNeXts take one hour, the XCiTs two and a half.",
+    "CPU cores: it takes four hours.",
     seeds=(0,),
     sizes={family: REDUCED.sizes[family] for family in ("ConvNeXt", XCIT)},
     measuring=REDUCED.measuring,
@@ -172,7 +172,7 @@ ACCURATE = Protocol(
     f"crops and flips, for {_ACCURATE_EPOCHS} epochs: one cycle with a warm-up of one epoch and a cosine, in "
     "batches of 128. ResNets are trained by SGD with Nesterov momentum, ConvNeXts by AdamW. There are no "
     "averaged weights and no dropped paths. The test images are used once, after the training. Designed for "
-    "two CPU cores: a row takes one to three hours of one core.",
+    "two CPU cores: a row takes one and a half to three and a half hours of one core.",
     seeds=(0,),
     sizes={"ResNet-20": FULL.sizes["ResNet-20"], "ConvNeXt": FULL.sizes["ConvNeXt"]},
     measuring=Measuring(worst_images=200, points=32, starts=2, steps=10),

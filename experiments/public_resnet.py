@@ -5,7 +5,7 @@ python -m experiments.public_resnet --weights=resnet56-4bfd9763.th --data=CIFAR.
 
 The weights are those of github.com/akamaster/pytorch_resnet_cifar10. The data is CIFAR-10 as for
 `python -m experiments`. The results are written to experiments/results/public_resnet.json, one entry per
-network. `python -m experiments --page` writes the tables of README and docs from them.
+network. `python -m experiments --page` writes the tables of docs from them.
 """
 
 import functools
