@@ -33,6 +33,7 @@ from aliasfree_jax.conversion.pretrained import Loaded
 from aliasfree_jax.data import Source, open_source
 from aliasfree_jax.data.augment import Preprocessing
 from aliasfree_jax.data.class_names import fit_classes
+from aliasfree_jax.data.sources import limit
 from aliasfree_jax.evaluation.comparison import Comparison
 from aliasfree_jax.evaluation.evaluator import Results, predictor, shift_report
 from aliasfree_jax.evaluation.imagenet_c import corruptions_in, evaluate_corruptions
@@ -121,7 +122,7 @@ def output_paths(references: list[str]) -> list[Path]:
             f"several checkpoints would write to one file: {', '.join(map(str, outputs))}. Leave "
             "out --output."
         )
-    return [output_file(output, "the file of the results") for output in outputs]
+    return [output_file(output, "the file of the results", (".md", ".html")) for output in outputs]
 
 
 def check_fits(card: ModelCard, source: Source) -> Source:
@@ -160,6 +161,7 @@ def corrupted(config: ConfigDict, predict: Predict, clean: Source) -> Results:
     data.eval_crop_ratio = 1.0  # the images of ImageNet-C are already cropped
 
     def measure(source: Source) -> Results:
+        source = limit(source, config.data.eval_limit)
         batches = own_eval_batches(source, data, config.eval.batch_size)
         devices = config.train.devices
         return shift_report(
@@ -216,16 +218,19 @@ def evaluated(reference: str, loaded: Loaded, config: ConfigDict, output: Path) 
     # Pictures are measured first, because they are the most likely to fail.
     pictured = image_results(module, variables, predict, source, config) if _PICTURES.value else None
     results = measured(config, predict, source, chosen, comparison(config, source.class_names))
-    if _IMAGENET_C.value:
-        results["imagenet_c"] = corrupted(config, predict, source)
     results["preparation"] = preparation
-    print("\n" + format_table(results))
     about = {"checkpoint": reference, "card": card.to_json(), "seed": config.seed}
     about |= {"weights": weights_sha256(variables)}
     about |= {"chosen_as": choice} if choice else {}
     about |= {section: config[section].to_dict() for section in ("data", "eval")}
+    about |= {IMAGE: pictured} if pictured else {}
+    if _IMAGENET_C.value:
+        if is_first():  # an unreadable image in the last of 95 sets must not lose these results
+            write(output, about | circumstances() | results)
+        results["imagenet_c"] = corrupted(config, predict, source)
+    print("\n" + format_table(results))
     if is_first():
-        written = write(output, about | circumstances() | results | ({IMAGE: pictured} if pictured else {}))
+        written = write(output, about | circumstances() | results)
         print(f"\nresults        {', '.join(map(str, written))}")
     return results
 

@@ -5,7 +5,9 @@ stream. They do not depend on the number of workers, or on the step at which the
 """
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,6 +33,7 @@ MAX_REPLACEMENTS = 100
 NAMES_KEPT = 10
 # Below this size, passing images between threads costs more than preparing them.
 SMALL_IMAGE_BYTES = 16_384
+SIZES_READ = 15  # images whose sizes are compared with it
 MAX_THREADS = 16
 
 
@@ -197,12 +200,22 @@ class BatchStream(Iterator[Batch]):
 
 def _threads(source: Source) -> int:
     """How many threads should prepare elements; 0: the thread that collects the batches does it."""
-    try:
-        image = source[0].image
-        small = (len(image) if isinstance(image, bytes) else image.nbytes) < SMALL_IMAGE_BYTES
-    except DataError:  # the stream reports or skips it later
-        small = False
+    sizes = []
+    for index in range(0, len(source), -(-len(source) // SIZES_READ)):  # one image may be far from typical
+        with suppress(DataError):  # the stream reports or skips it later
+            image = source[index].image
+            sizes.append(len(image) if isinstance(image, bytes) else image.nbytes)
+    small = bool(sizes) and np.median(sizes) < SMALL_IMAGE_BYTES
     return 0 if small else min(os.cpu_count() or 1, MAX_THREADS)
+
+
+def _ignore_signals(index: int, count: int) -> None:
+    """Leaves signals to the main process, which still needs batches until it has saved a checkpoint.
+
+    Launchers and terminals signal all processes of a job.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> BatchStream:
@@ -216,7 +229,7 @@ def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> Batc
         batches = elements.batch(size, batch_fn=collate)
         reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-        return BatchStream(batches.to_iter_dataset(reading).mp_prefetch(options))
+        return BatchStream(batches.to_iter_dataset(reading).mp_prefetch(options, _ignore_signals))
     reading = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(size, threads) if threads else 0
     )

@@ -23,12 +23,13 @@ FORMAT = 1
 INFO = "info.json"
 AGAIN = f"Remove {INFO}, and prepare the images again."
 _HEADER = struct.Struct("<IH")
+NAMES = "surrogateescape"  # names of files may be any bytes
 
 
 def pack(example: Example) -> bytes:
     """Packs an example with an encoded image into one record."""
     assert isinstance(example.image, bytes)
-    name = example.name.encode()
+    name = example.name.encode(errors=NAMES)
     return _HEADER.pack(example.label, len(name)) + name + example.image
 
 
@@ -36,10 +37,12 @@ def unpack(record: bytes) -> Example:
     """Reverses `pack`; `DataError` for other bytes."""
     try:
         label, length = _HEADER.unpack_from(record)
-        start = _HEADER.size + length
-        return Example(record[start:], label, record[_HEADER.size : start].decode())
-    except (struct.error, UnicodeDecodeError) as error:
+    except struct.error as error:
         raise DataError(f"a record of {len(record)} bytes is damaged: {error}") from error
+    start = _HEADER.size + length
+    if start > len(record):
+        raise DataError(f"a record of {len(record)} bytes is damaged: its name has {length} bytes.")
+    return Example(record[start:], label, record[_HEADER.size : start].decode(errors=NAMES))
 
 
 def checksum(path: Path) -> str:

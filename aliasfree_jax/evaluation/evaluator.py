@@ -11,6 +11,7 @@ from functools import reduce
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from tqdm import tqdm
@@ -111,6 +112,14 @@ class _Sums:
         return about | parts.pop("") | ({"parts": parts} if parts else {})
 
 
+def _without_padding(outputs: Any, mask: np.ndarray) -> Any:
+    """Outputs `[B, ...]` with zeros for padding, which need not be finite. Other shapes are kept."""
+    if mask.all() or getattr(outputs, "shape", ())[:1] != mask.shape:
+        return outputs
+    where = mask.reshape(-1, *[1] * (outputs.ndim - 1))
+    return (jnp if isinstance(outputs, jax.Array) else np).where(where, outputs, 0)
+
+
 def _trials(
     predict: Predict,
     batch: Batch,
@@ -128,7 +137,7 @@ def _trials(
     views: dict[Hashable, tuple[Reference, Columns]] = {}
     for way in [*ways, *(m.shifting for m in measurements)]:
         if way.view not in views:
-            outputs = predict(way.unshifted(images))
+            outputs = _without_padding(predict(way.unshifted(images)), mask)
             reference, nowhere = compare.reference(outputs, label, way), np.zeros((len(label), 2), np.int32)
             rows = np.arange(len(label))
             views[way.view] = reference, compare(reference, rows, outputs, nowhere, Circular(way.margin))

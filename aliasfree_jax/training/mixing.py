@@ -5,7 +5,7 @@ package does the same in groups of consecutive images. So the result does not de
 and the devices need not communicate. The module also draws a contact sheet of mixed images.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -96,6 +96,8 @@ def write_contact_sheet(config: ConfigDict, path: Path, images: np.ndarray) -> N
     """
     mixing = Mixing.from_config(config.train.mixing)
     if mixing is not None:
+        # One of several processes may have fewer images than a group.
+        mixing = replace(mixing, group=min(mixing.group, len(images)))
         groups = min(len(images) // mixing.group, SHOWN)  # the picture has no room for more
         whole = images[: groups * mixing.group]
         labels = jnp.zeros(len(whole), int)

@@ -156,13 +156,13 @@ class Progress:
         """Logs the mean metrics of the steps since the last call, and the values `also`.
 
         Raises:
-          NotFiniteError: a loss is not finite.
+          NotFiniteError: a loss is not finite, or a gradient is not a number.
         """
         if not self._pending:
             return
         window = jax.device_get(self._pending)
         self._pending = []
-        self._check_finite([float(metrics["loss"]) for metrics in window])
+        self._check_finite(window)
         mean = {name: float(sum(float(m[name]) for m in window) / len(window)) for name in window[0]}
         # The last value, not the mean: a restart at this step would continue from it.
         mean["learning_rate"] = float(window[-1]["learning_rate"])
@@ -187,12 +187,19 @@ class Progress:
         seconds = (time.perf_counter() - since) / (self._step - first) * (self._plan.total - self._step)
         return f", {tqdm.format_interval(seconds)} left"
 
-    def _check_finite(self, losses: list[float]) -> None:
-        for i, loss in enumerate(losses):
-            if not math.isfinite(loss):
+    def _check_finite(self, window: Sequence[Mapping[str, Any]]) -> None:
+        for step, metrics in enumerate(window, self._step - len(window) + 1):
+            loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
+            # The loss is computed before the update, and a gradient that is not a number spoils the weights.
+            # A gradient with an infinite norm does not: clipping makes its update zero.
+            if not math.isfinite(loss) or math.isnan(norm):
+                what = (
+                    f"gradient of step {step} is nan"
+                    if math.isfinite(loss)
+                    else f"loss of step {step} is {loss}"
+                )
                 raise NotFiniteError(
-                    f"the loss of step {self._step - len(losses) + i + 1} is {loss}. "
-                    f"Last checkpoint: {self._checkpoint}. Lower optimizer.learning_rate, raise "
+                    f"the {what}. Last checkpoint: {self._checkpoint}. Lower optimizer.learning_rate, raise "
                     "optimizer.warmup_epochs or set optimizer.clip_norm. Then start again, or resume the run "
                     "with --workdir."
                 )

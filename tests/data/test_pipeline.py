@@ -1,4 +1,5 @@
 import itertools
+import multiprocessing
 import sys
 from contextlib import closing
 
@@ -158,6 +159,13 @@ def test_threads_do_not_change_the_stream(random_views, monkeypatch):
     assert_same(take(source, random_views, 2, start_step=3)[0], expected[3:])
 
 
+@pytest.mark.parametrize(("sizes", "threads"), [((9, 60, 70), True), ((60, 9, 8), False), ((9,), False)])
+def test_threads_are_chosen_by_typical_images(sizes, threads):
+    """The first image may be much smaller or larger than the others."""
+    source = [Example(bytes(size * 1000), 0, "") for size in (*sizes, *sizes[1:] * 50)]
+    assert (pipeline._threads(source) > 0) == threads
+
+
 @pytest.fixture
 def photographs(tree, encoded, monkeypatch):
     """A tree of JPEGs of several sizes. Threads prepare them as if they were large."""
@@ -310,6 +318,20 @@ def test_eval_with_a_worker(data_config):
     batches = list(eval_batches(numbered(5), data_config(workers=1, **GREY), batch_size=4))
     assert [b["label"].tolist() for b in batches] == [[0, 1, 2, 3], [4, 0, 0, 0]]
     assert batches[1]["mask"].tolist() == [1, 0, 0, 0]
+
+
+def test_workers_survive_the_signal_that_ends_a_job(random_views):
+    """Launchers signal all processes of a job. The main one needs more batches to save a checkpoint."""
+    random_views.workers = 1
+    with closing(train_batches(gradients(9), random_views, batch_size=4, seed=3)) as stream:
+        next(stream)
+        workers = multiprocessing.active_children()
+        assert workers
+        for worker in workers:
+            worker.terminate()  # sends SIGTERM
+        batches = list(itertools.islice(stream, 6))
+    random_views.workers = 0
+    assert_same(batches, take(gradients(9), random_views, 7)[0][1:])
 
 
 def test_corrupt_image_is_named(damaged_tree, data_config):

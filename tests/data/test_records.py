@@ -10,7 +10,8 @@ from packing import SIZES, in_process
 
 from aliasfree_jax.data import prepare as module
 from aliasfree_jax.data.prepare import prepare
-from aliasfree_jax.data.records import RecordSource, unpack
+from aliasfree_jax.data.records import RecordSource, pack, unpack
+from aliasfree_jax.data.sources import Example
 from aliasfree_jax.errors import DataError
 
 
@@ -98,7 +99,14 @@ def test_a_damaged_shard_is_one_sentence(copy, length):
         _ = [source[k] for k in range(3)]
 
 
-@pytest.mark.parametrize("record", [b"", b"123", b"\0\0\0\0\5\0\xff\xff\xff\xff\xff"])
+@pytest.mark.parametrize("record", [b"", b"123", b"\0\0\0\0\6\0\xff\xff\xff\xff\xff"])
 def test_damaged_records(record):
     with pytest.raises(DataError, match=f"a record of {len(record)} bytes is damaged"):
         unpack(record)
+
+
+@pytest.mark.parametrize("name", ["", "train/café.jpg", "train/caf\udce9.jpg"])
+def test_names_of_files_may_be_any_bytes(name):
+    """Python reads a name that is not UTF-8 with surrogates: the last one was written in Latin-1."""
+    example = Example(b"image", 3, name)
+    assert unpack(pack(example)) == example

@@ -13,6 +13,7 @@ from aliasfree_jax.checkpoint import ModelCard, abstract_variables, save_model
 from aliasfree_jax.config import base_config
 from aliasfree_jax.data import FolderSource
 from aliasfree_jax.data.class_names import ClassNamesError
+from aliasfree_jax.errors import DataError
 from aliasfree_jax.evaluation.imagenet_c import CORRUPTIONS, evaluate_corruptions
 
 
@@ -31,19 +32,25 @@ def card(names, **changes):
     )
 
 
-def test_numbered_folders_are_the_classes_of_these_numbers(eval_program, monkeypatch, tmp_path, capsys):
-    """Folders are sorted as text: 0, 1, 10, 2. The network always predicts 2, the class of folder 2."""
-    path = folders(tmp_path / "data/val", {str(i): 3 if i == 2 else 1 for i in range(11)}).parent
-    about = card([str(i) for i in range(11)])
+def of_a_network_that_predicts(label, names, data, directory):
+    """Saves a network with one answer and sets the flags of eval.py; returns the configuration."""
+    about = card(names)
     module = create_model(about.model, **about.options)
     shapes = abstract_variables(module, image_size=8, channels=3)
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    variables["params"]["head"]["bias"] = np.eye(11, dtype=np.float32)[2]
-    save_model(tmp_path / "net", about, variables)
+    variables["params"]["head"]["bias"] = np.eye(len(names), dtype=np.float32)[label]
+    save_model(directory / "net", about, variables)
     config = base_config()
-    config.data.update({"source": "folder", "path": str(path), "image_size": 8, "eval_crop_ratio": 1.0})
+    config.data.update({"source": "folder", "path": str(data), "image_size": 8, "eval_crop_ratio": 1.0})
     config.eval.batch_size = 16
-    flags.FLAGS.checkpoint, flags.FLAGS.output = [str(tmp_path / "net")], str(tmp_path / "o.json")
+    flags.FLAGS.checkpoint, flags.FLAGS.output = [str(directory / "net")], str(directory / "o.json")
+    return config
+
+
+def test_numbered_folders_are_the_classes_of_these_numbers(eval_program, monkeypatch, tmp_path, capsys):
+    """Folders are sorted as text: 0, 1, 10, 2. The network always predicts 2, the class of folder 2."""
+    path = folders(tmp_path / "data/val", {str(i): 3 if i == 2 else 1 for i in range(11)}).parent
+    config = of_a_network_that_predicts(2, [str(i) for i in range(11)], path, tmp_path)
     monkeypatch.setattr(eval_program.cli, "overridden", frozenset)
     eval_program.main(config)
     said = capsys.readouterr().out
@@ -89,3 +96,26 @@ def test_imagenet_c_has_the_labels_of_the_clean_images(eval_program, tmp_path, k
     evaluate_corruptions(tmp_path / "c", fitted, measure, note=told.append)
     assert labels == [fitted.labels.tolist()] * 5
     assert len(told) == (known[0] == "zebra")  # shown only once
+
+
+def test_corruptions_have_the_limit_and_lose_no_results(eval_program, monkeypatch, tmp_path):
+    """An image of the last set is unreadable: the results of the clean images are written before."""
+    sizes = {"ant": 3, "bee": 3}
+    path = folders(tmp_path / "data/val", sizes).parent
+    for severity in range(1, 6):
+        folders(tmp_path / "c/fog" / str(severity), sizes)
+    last, output = tmp_path / "c/fog/5/bee/0.png", tmp_path / "o.json"
+    content = last.read_bytes()
+    last.write_bytes(b"")
+    config = of_a_network_that_predicts(0, [*sizes], path, tmp_path)
+    config.data.eval_limit = 2  # one image of each class
+    flags.FLAGS.imagenet_c = str(tmp_path / "c")
+    monkeypatch.setattr(eval_program.cli, "overridden", frozenset)
+    with pytest.raises(DataError, match="fog/5/bee/0.png: cannot decode"):
+        eval_program.main(config)
+    before = json.loads(output.read_text())
+    assert (before["images"], before["accuracy"]) == (2, 0.5) and "imagenet_c" not in before
+    last.write_bytes(content)
+    eval_program.main(config)
+    found = json.loads(output.read_text())["imagenet_c"]["corruptions"]["fog"]["severities"]
+    assert [(found[str(s)]["images"], found[str(s)]["accuracy"]) for s in range(1, 6)] == [(2, 0.5)] * 5

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError, ShapeError
+from aliasfree_jax.errors import AliasFreeError, ConfigError, DataError, NotFiniteError, ShapeError
 from aliasfree_jax.evaluation import evaluator
 from aliasfree_jax.evaluation.comparison import CompareFeatures, compare_logits
 from aliasfree_jax.evaluation.evaluator import Measurement
@@ -171,6 +171,20 @@ def test_padding_in_the_middle_of_a_batch_is_left_out():
     assert (result["images"], result["accuracy"]) == (2, 1)
     assert (result["integer"]["pairs"], result["integer"]["consistency"]) == (4, 1)
     assert result["integer"]["logit_change"]["max"] == 0
+
+
+def test_padding_need_not_give_finite_outputs():
+    """A network that divides each image by its deviation has 0 / 0 for an image of one colour."""
+
+    def divided(images):
+        return strided(images / images.std((1, 2, 3), keepdims=True))
+
+    images, alone = noise(5), {"integer": True, "shifts": 2}
+    expected = evaluate(divided, [batch(images)], **alone)
+    for predict in (divided, lambda shown: np.asarray(divided(shown))):
+        assert evaluate(predict, [batch(images, padding=3)], **alone) == expected
+    with pytest.raises(NotFiniteError, match="the logits of 1 of 6 images"):
+        evaluate(divided, [batch(np.concatenate([images, np.ones_like(images[:1])]))], **alone)
 
 
 def test_fractional_draws_take_turns_on_the_grids():

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from aliasfree_jax.training.mixing import Mixing, mix
+from aliasfree_jax.config import base_config
+from aliasfree_jax.training.mixing import Mixing, mix, write_contact_sheet
 
 BATCH, GROUP, SIDE = 24, 8, 16
 
@@ -99,3 +101,12 @@ def test_it_needs_no_exchange_between_devices(batch):
     many = compiled(jax.device_put(images, spread), jax.device_put(labels, spread), jax.random.key(5))
     for a, b in zip(one, many, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("images", [4, 5, 16])
+def test_the_picture_of_fewer_images_than_a_group(images, batch, tmp_path):
+    """Each of several processes draws its own part of a batch."""
+    config = base_config()
+    config.train.mixing.update({"mixup": 0.8, "group": 8})
+    write_contact_sheet(config, tmp_path / "augmented.png", np.asarray(batch[0][:images]))
+    assert Image.open(tmp_path / "augmented.png").size[1] > SIDE

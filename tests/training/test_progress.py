@@ -14,8 +14,9 @@ from aliasfree_jax.training.schedules import Plan
 PLAN = Plan(batch_size=8, steps_per_epoch=10, total=40, warmup=0, evaluate_every=10, save_every=10)
 
 
-def metrics(loss, rate=0.1):
-    return {"loss": jnp.float32(loss), "accuracy": jnp.float32(50), "learning_rate": jnp.float32(rate)}
+def metrics(loss, rate=0.1, norm=1.0):
+    values = {"loss": loss, "accuracy": 50, "learning_rate": rate, "grad_norm": norm}
+    return {name: jnp.float32(value) for name, value in values.items()}
 
 
 def read(tmp_path):
@@ -51,6 +52,16 @@ def test_the_step_that_diverged_is_named(tmp_path):
         with pytest.raises(
             NotFiniteError, match=r"loss of step 7 is inf. Last checkpoint: .*checkpoints/5\."
         ):
+            progress.log_steps()
+
+
+def test_a_gradient_that_is_not_a_number_ends_the_run_before_a_checkpoint(tmp_path):
+    """The loss of its step is finite. An infinite norm is clipped, so the run goes on."""
+    with closing(Progress(tmp_path, PLAN, start=5)) as progress:
+        progress.step(metrics(1.0, norm=float("inf")))
+        progress.log_steps()
+        progress.step(metrics(1.0, norm=float("nan")))
+        with pytest.raises(NotFiniteError, match=r"^the gradient of step 7 is nan\. Last checkpoint"):
             progress.log_steps()
 
 
