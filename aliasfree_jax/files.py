@@ -70,18 +70,25 @@ def local_path(text: str | Path, name: str = "the path") -> Path:
         raise PathError(f"{name} is {str(text)!r}: {error}") from error
 
 
-def output_file(text: str | Path, name: str) -> Path:
+def output_file(text: str | Path, name: str, beside: tuple[str, ...] = ()) -> Path:
     """Returns the path of a file to write, and makes its directory. Call it before the work for the file.
 
     Args:
       text: The path as the user typed it.
       name: Name of the flag or argument, for messages.
+      beside: Endings of other files that will be written beside it.
 
     Raises:
       PathError: The text is an address such as gs://bucket/run.
-      ConfigError: The path is a directory, or its directory cannot be made or written to.
+      ConfigError: The path is a directory, or has the name of a file beside it, or its directory cannot be
+        made or written to.
     """
     path = local_path(text, name)
+    if path.suffix in beside:
+        raise ConfigError(
+            f"{name} is {path}, a file that is written beside it. Pass {path.with_suffix('.json')} for the "
+            "results."
+        )
     if path.is_dir():
         raise ConfigError(f"{name} is {path}, a directory. Pass the name of a file in it.")
     try:

@@ -144,6 +144,18 @@ def test_save_and_load_a_model(tmp_path):
     assert_equal(variables, variables_of())
     with pytest.raises(CheckpointError, match="model exists already. Choose another directory"):
         save_model(tmp_path / "model", CARD, variables_of())
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="the new directory is .*, but its directory cannot be made"):
+        save_model(tmp_path / "file" / "model", CARD, variables_of())
+
+
+def test_a_model_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.Checkpointer.save", full)
+    with pytest.raises(CheckpointError, match="cannot write .*/model: .*No space left on device.* Free disk"):
+        save_model(tmp_path / "model", CARD, variables_of())
 
 
 @pytest.mark.parametrize(("below", "step"), [("", 4), ("checkpoints", 4), ("checkpoints/2", 2)])

@@ -52,6 +52,10 @@ def test_a_file_to_write_is_checked_and_its_directory_made(tmp_path, monkeypatch
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="--plot is .*c.png, but its directory cannot be made: .*file"):
         output_file(tmp_path / "file/c.png", "--plot")
+    with pytest.raises(
+        ConfigError, match="--output is .*c.md, a file that is written beside it. Pass .*c.json"
+    ):
+        output_file(tmp_path / "c.md", "--output", (".md", ".html"))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ConfigError, match="--output is .*c.json, but you may not write into .*/a/b"):
         output_file(tmp_path / "a/b/c.json", "--output")

@@ -24,7 +24,7 @@ from aliasfree_jax.checkpoint.directory import (
     set_aside,
 )
 from aliasfree_jax.errors import CheckpointError, ConfigError
-from aliasfree_jax.files import local_path, write_json
+from aliasfree_jax.files import local_path, output_file, write_json
 from aliasfree_jax.foreign import build, check_unchanged
 from aliasfree_jax.processes import barrier, from_first, is_first
 
@@ -64,8 +64,21 @@ def abstract_variables(module: nn.Module, image_size: int, channels: int) -> PyT
     Raises:
       ShapeError: The network does not accept images of this size.
     """
-    image = jnp.zeros((1, image_size, image_size, channels))
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
+    return jax.eval_shape(lambda image: module.init(jax.random.key(0), image, train=False), image)
+
+
+def model_directory(text: str | Path) -> Path:
+    """Returns the absolute path of a new directory for `save_model`. Call it before the work for the network.
+
+    Raises:
+      CheckpointError: The directory exists already.
+      ConfigError: Its parent directory cannot be made or written to.
+    """
+    directory = local_path(text).absolute()
+    if directory.exists():
+        raise CheckpointError(f"{directory} exists already. Choose another directory, or remove it first.")
+    return output_file(directory, "the new directory")
 
 
 def save_model(directory: str | Path, card: ModelCard, variables: PyTree) -> Path:
@@ -80,13 +93,17 @@ def save_model(directory: str | Path, card: ModelCard, variables: PyTree) -> Pat
       The absolute path of the directory.
 
     Raises:
-      CheckpointError: The directory exists already.
+      CheckpointError: The directory exists already, or cannot be written.
+      ConfigError: Its parent directory cannot be made or written to.
     """
-    directory = local_path(directory).absolute()
-    if directory.exists():
-        raise CheckpointError(f"{directory} exists already. Choose another directory, or remove it first.")
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
-        writer.save(directory, contents(card, {"variables": variables}))
+    directory = model_directory(directory)
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+            writer.save(directory, contents(card, {"variables": variables}))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot write {directory}: {error}. Free disk space or repair the file system."
+        ) from error
     return directory
 
 

@@ -90,7 +90,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     asked = image_sides(values.image) if values.image else None
     # Errors of the files to write are raised now, not after the measurement.
     plot = picture_file(values.plot, "--plot") if values.plot else None
-    output = output_file(values.output, "--output") if values.output else None
+    output = output_file(values.output, "--output", (".md",)) if values.output else None
     targets = [target_of(text) for text in arguments]
     targets = [from_checkpoint(reference) for reference in values.checkpoint] + targets
     if not targets:

@@ -23,6 +23,7 @@ import numpy as np
 from absl import flags
 
 from aliasfree_jax.checkpoint import PyTree, save_model
+from aliasfree_jax.checkpoint.network import model_directory
 from aliasfree_jax.conversion.code_bases import SOURCES
 from aliasfree_jax.conversion.pretrained import load_pretrained
 from aliasfree_jax.conversion.to_files import write_original
@@ -105,9 +106,10 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             "the new directory. With --to=SOURCE, pass a run (or its best, a step, a converted directory) "
             "and the new file."
         )
-    given, output = arguments[0], local_path(arguments[1])
+    given = arguments[0]
     if values.to is not None:
-        return _to_original(values, local_path(given), output)
+        return _to_original(values, local_path(given), local_path(arguments[1]))
+    output = model_directory(arguments[1])
     try:
         card, _, variables = load_pretrained(
             given,

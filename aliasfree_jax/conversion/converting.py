@@ -87,8 +87,8 @@ def _equal(value: np.ndarray, constant: np.ndarray) -> bool:
 
 def _shared(entry: Entry, value: np.ndarray | None) -> np.ndarray | None:
     number, count = entry.share
-    if value is None or count == 1 or np.ndim(value) == 0:
-        return value
+    if value is None or count == 1 or np.ndim(value) == 0 or len(value) % count:
+        return value  # an impossible shape is reported with the other shapes that differ
     size = len(value) // count
     return value[number * size : (number + 1) * size]
 

@@ -44,7 +44,7 @@ CONV = Layout(lambda value: value.transpose(2, 3, 1, 0), lambda value: value.tra
 # A transposed convolution. Original axes: (input, output, rows, columns).
 TRANSPOSED = Layout(lambda value: value.transpose(2, 3, 0, 1), lambda value: value.transpose(2, 3, 0, 1))
 DEPTHWISE = Layout(
-    lambda value: value[:, 0].transpose(1, 2, 0), lambda value: value.transpose(2, 0, 1)[:, None]
+    lambda value: np.squeeze(value, 1).transpose(1, 2, 0), lambda value: value.transpose(2, 0, 1)[:, None]
 )
 DENSE = Layout(lambda value: value.T, lambda value: value.T)
 # A 1 x 1 convolution that is a linear layer here.

@@ -165,7 +165,7 @@ def compared(
       ExportError: The first program does not run, or outputs differ by more than rounding.
     """
     network = jax.jit(apply)
-    tolerance = _tolerance(network, variables, sides)
+    tolerance = _tolerance(network, variables, (batches[-1], *sides))
     worst, largest, names, notes = 0.0, 0.0, [], []
     for number, (platform, program) in enumerate(programs):
         # One batch size is enough for the programs of the other platforms.
@@ -192,8 +192,8 @@ def compared(
     return worst, largest, tuple(names), tuple(notes)
 
 
-def _tolerance(network: Any, variables: PyTree, sides: Sequence[int]) -> float:
-    program = str(network.trace(variables, jax.ShapeDtypeStruct((BATCHES[-1], *sides), np.float32)).jaxpr)
+def _tolerance(network: Any, variables: PyTree, shape: Sequence[int]) -> float:
+    program = str(network.trace(variables, jax.ShapeDtypeStruct(tuple(shape), np.float32)).jaxpr)
     return HALF_TOLERANCE if re.search(r"\b(bf16|f16)\[", program) else TOLERANCE
 
 

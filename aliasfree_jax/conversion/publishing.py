@@ -31,7 +31,7 @@ from aliasfree_jax.checkpoint import (
     named_leaves,
     network_of,
 )
-from aliasfree_jax.config import FIELDS
+from aliasfree_jax.config import FIELDS, TASKS
 from aliasfree_jax.conversion.hub import CONFIG, PREPROCESSOR, STANDARD
 from aliasfree_jax.conversion.readme import LIBRARY, readme
 from aliasfree_jax.conversion.safetensors import read_safetensors, safetensors_file
@@ -43,6 +43,7 @@ from aliasfree_jax.references import is_reference
 
 WEIGHTS, NETWORK, IMAGES, PAGE = STANDARD[0], CONFIG, PREPROCESSOR, "README.md"
 FORMAT = 1
+MOST_CLASSES = 1_000_000  # more are a damaged or hostile file
 OF_IMAGES = ("image_size", *PREPARATION)  # fields of the card
 # JSON types of the card's fields. Fields of `config.data` have their own checks.
 KINDS = {
@@ -210,6 +211,12 @@ def _faults(fields: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} should be {NAMES[kind]}, got {value!r}."
         elif (field := f"data.{name}") in FIELDS and (text := fault(name, value, FIELDS[field][1])):
             yield text
+    task, options = fields.get("task", TASKS[0]), fields.get("options")
+    if task not in TASKS:
+        yield f"task should be one of {', '.join(TASKS)}, got {task!r}."
+    count = options.get("num_classes", 0) if isinstance(options, dict) else 0
+    if type(count) is not int or count > MOST_CLASSES:
+        yield f"num_classes in options should be a whole number of up to {MOST_CLASSES:,}, got {count!r}."
     names = fields.get("class_names", ())
     if isinstance(names, list) and not all(isinstance(name, str) for name in names):
         yield "class_names should be a list of names."

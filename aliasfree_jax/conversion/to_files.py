@@ -125,9 +125,10 @@ def write_original(source: str, run: str | Path, output: str | Path) -> tuple[st
       Name and constructor options of the network there, and the number of values written.
 
     Raises:
-      ConversionError: The code base has no such network, or the file exists, cannot be written or has an
+      ConversionError: The code base has no such network, or the file exists, has no directory or has an
         unknown ending.
       CheckpointError: There is no sound network at `run`.
+      UnwritableError: The file cannot be written.
     """
     path = local_path(output, "the file to write")
     encode = next((encode for end, encode in FORMATS.items() if path.name.endswith(end)), None)
@@ -142,8 +143,5 @@ def write_original(source: str, run: str | Path, output: str | Path) -> tuple[st
     card, _, variables = load_model(local_path(run, "the run"))
     model, options = original_of(source, card)
     tensors = to_original(source, model, options, variables)
-    try:
-        write_whole(path, encode(tensors))
-    except OSError as error:
-        raise ConversionError(f"{path} cannot be written: {error.strerror}.") from error
+    write_whole(path, encode(tensors))
     return model, options, sum(array.size for array in tensors.values())

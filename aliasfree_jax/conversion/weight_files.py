@@ -26,6 +26,9 @@ from aliasfree_jax.pickles.unpickling import refused
 FREE_BYTES, BYTES_PER_BYTE = 1 << 26, 8
 
 
+_TOO_DEEP = "its values are nested too deeply, so it was refused"
+
+
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[object, Callable[[Any], Any]]]:
     """The content of a file, and a function that makes arrays of parts of it."""
@@ -33,7 +36,10 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[object, Callable[[An
         yield read_safetensors(path), lambda part: part
     else:
         with open_checkpoint(path) as checkpoint:
-            yield checkpoint.content, _Arrays(checkpoint).put_into
+            try:
+                yield checkpoint.content, _Arrays(checkpoint).put_into
+            except RecursionError as error:
+                raise ConversionError(_TOO_DEEP) from error
 
 
 def read_state_dict(
@@ -99,7 +105,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> object:
                 raise ConversionError(refused(checkpoint.content.name))
             return _Arrays(checkpoint).put_into(checkpoint.content)
         except RecursionError as error:
-            raise ConversionError("its values are nested too deeply, so it was refused") from error
+            raise ConversionError(_TOO_DEEP) from error
 
 
 class _Arrays:

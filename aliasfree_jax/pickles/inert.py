@@ -224,12 +224,17 @@ def _container(kind: type, what: str) -> Callable[..., Any]:
     return build
 
 
-def _buffer_array(data: object, dtype: object, shape: object, order: object) -> object:
-    """`numpy._core.numeric._frombuffer`, which protocol 5 uses for arrays."""
+def _buffer_array(data: object, dtype: object, shape: object, order: object, axes: Any = None) -> object:
+    """`numpy._core.numeric._frombuffer`, which protocol 5 uses for arrays.
+
+    numpy 2.4 stores views of other orders with their permutation of `axes`; `shape` is that of the bytes.
+    """
     if type(dtype) is NumpyDtype and not dtype.is_numeric():
         return Description("numpy.ndarray", (shape, dtype.code))
     made = NumpyArray()
     made.set_state((1, shape, dtype, order == "F", data))
+    if axes is not None and isinstance(made.value, np.ndarray):
+        made.value = np.ascontiguousarray(made.value.transpose(axes))
     return made
 
 

@@ -1,5 +1,7 @@
 """ConvNeXts of timm, torchvision and transformers: golden cases, recognition and refusals."""
 
+import re
+
 import described
 import golden
 import jax
@@ -8,6 +10,7 @@ import pytest
 from libraries import check_output, check_strictness, check_way_back, converted, logits, unused_keys
 
 from aliasfree_jax.checkpoint import abstract_variables
+from aliasfree_jax.conversion import from_original
 from aliasfree_jax.conversion.convnext_dialects import (
     TORCHVISION_CONVNEXT,
     TRANSFORMERS_CONVNEXT,
@@ -264,3 +267,14 @@ def test_the_fields_of_transformers():
 def test_what_has_no_counterpart_is_refused_by_name(source, model, options, message):
     with pytest.raises(ConversionError, match=message):
         BASES[source].translate(model, options)
+
+
+@pytest.mark.parametrize("source", BASES)
+def test_a_full_kernel_is_no_depthwise_kernel(source):
+    """The first of its input channels would fit the network."""
+    case = golden.load(SMALLEST[source])
+    state = dict(case.state_dict)
+    key = next(name for name, value in state.items() if np.shape(value)[1:] == (1, 7, 7))
+    state[key] = np.repeat(state[key], 8, axis=1)
+    with pytest.raises(ConversionError, match=rf"{re.escape(key)} has the converted shape \[8, 8, 7, 7\]"):
+        from_original(source, case.meta["model"], case.meta["options"], state)

@@ -330,7 +330,20 @@ def test_half_precision_is_compared_with_its_own_tolerance(pointwise):
         (module.apply, exporting.TOLERANCE),
         (lambda v, x: module.apply(v, x.astype("bfloat16")), exporting.HALF_TOLERANCE),
     ):
-        assert exporting._tolerance(jax.jit(function), variables, (8, 8, 3)) == expected
+        assert exporting._tolerance(jax.jit(function), variables, (3, 8, 8, 3)) == expected
+
+
+def test_a_network_for_one_number_of_images_is_exported_for_it(tmp_path, pointwise):
+    """Nothing calls the network with another number: its linear layer would not fit."""
+
+    class Flat(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train=False):
+            return nn.Dense(2)(images.reshape(1, -1))
+
+    card, _, _ = pointwise()
+    variables = Flat().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    assert export(tmp_path / "net.stablehlo", card, Flat(), variables, batch=1).shape == (1, 8, 8, 3)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import decimal
 import enum
 import fractions
 import io
+import itertools
 import pathlib
 import pickle
 import types
@@ -145,6 +146,13 @@ def test_objects_beside_the_weights(kind, protocol, tmp_path):
     path = file_with(tmp_path / "a.pth", OBJECTS[kind], protocol)
     np.testing.assert_array_equal(read_state_dict(path)["w"], np.arange(6, dtype=np.float32))
     read_torch_file(path)
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+def test_views_of_arrays_in_every_order(axes, tmp_path):
+    """numpy 2.4 writes them with the permutation of their axes, in protocol 5."""
+    view = np.arange(24.0).reshape(2, 3, 4).transpose(axes)
+    np.testing.assert_array_equal(read_entry(file_with(tmp_path / "a.pth", view, 5), "other"), view)
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

@@ -140,6 +140,13 @@ def test_command_reports_what_is_wrong(tmp_path, capsys, arguments, message):
     assert not target.exists()
 
 
+def test_command_checks_its_directory_before_it_reads_weights(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for target, message in ((tmp_path, "exists already"), (tmp_path / "file/x", "directory cannot be made")):
+        assert main(["convert", "missing.pth", str(target)]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_unknown_options_and_values():
     state = golden.load("convnext_mini_64").state_dict
     for model, options, message in [

@@ -229,6 +229,17 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, capsys, run, argu
     assert sorted(tmp_path.iterdir()) == before and (tmp_path / "there.pth").read_text() == "kept"
 
 
+def test_a_file_that_cannot_be_written_is_explained(tmp_path, monkeypatch, capsys, run):
+    directory, _ = run("basic", sampler="learned_polyphase")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main(["convert", f"--to={LPS}", str(directory), str(tmp_path / "weights.pth")]) == 2
+    assert "weights.pth: No space left on device. Free disk space" in capsys.readouterr().err
+
+
 def test_an_address_is_refused_before_anything_is_read(capsys):
     assert main(["convert", f"--to={LPS}", "run", "gs://bucket/weights.pth"]) == 2
     assert "an address: gs:// is not supported" in capsys.readouterr().err

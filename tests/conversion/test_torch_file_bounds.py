@@ -192,6 +192,9 @@ def test_values_that_contain_themselves(tmp_path):
 def test_values_nested_too_deeply(tmp_path):
     with pytest.raises(ConversionError, match="nested too deeply"):
         read_torch_file(zip_file(tmp_path / "a.pth", Code(b"]" * 20_000 + b"a" * 19_999)))
+    dictionaries = b"}X\x01\0\0\0a" * 20_000 + b"}" + b"s" * 20_000
+    with pytest.raises(ConversionError, match="nested too deeply"):
+        read_state_dict(zip_file(tmp_path / "b.pth", Code(dictionaries)))
 
 
 @pytest.mark.parametrize(

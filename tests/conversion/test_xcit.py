@@ -141,3 +141,12 @@ def test_a_scalar_in_place_of_a_matrix_is_an_error_of_conversion(key):
     with pytest.raises(ConversionError):
         _, model, options = recognise(state)
         from_original("alias_free_vit", model, options, state)
+
+
+def test_queries_keys_and_values_of_unequal_sizes_are_refused():
+    """The first rows of each third would fit the network."""
+    case = golden.load(TIMM[0])
+    key = next(key for key in case.state_dict if key.endswith("attn.qkv.bias"))
+    state = case.state_dict | {key: np.append(case.state_dict[key], [0.0, 0.0])}
+    with pytest.raises(ConversionError, match=rf"{key} has the converted shape \[{len(state[key])}\]"):
+        from_original("timm", case.meta["model"], case.meta["options"], state)

@@ -149,6 +149,7 @@ def test_weights_are_audited_by_their_name(capsys):
     ("argument", "message"),
     [
         ("--output=", "--output is .*, a directory. Pass the name of a file in it."),
+        ("--output=a.md", "--output is .*a.md, a file that is written beside it. Pass .*a.json for the"),
         ("--plot=", "--plot is .*, a directory. Pass the name of a file in it."),
         ("--plot=a.jpeg", r"--plot is .*a.jpeg: the ending must be .png or .pdf or .svg"),
     ],
