@@ -16,6 +16,7 @@ from aliasfree_jax.transform import own, upsampling
 from aliasfree_jax.transform.elementwise import ELEMENTWISE, on_one_grid
 from aliasfree_jax.transform.interpreter import Transformation, TransformError, interpret, rebound, rule, run
 from aliasfree_jax.transform.maps import Map
+from aliasfree_jax.transform.program import named
 from aliasfree_jax.transform.values import Held, Plain, Value, laid_out, plain
 
 for _kind, _array in ((Map, "array"), (Plain, "thin")):
@@ -83,7 +84,9 @@ def with_derivative(how: Transformation, eqn: Any, *given: Value) -> Sequence[Va
     program = eqn.params["call_jaxpr"]
     if how.activations is not None:
         return interpret(how, program.jaxpr, program.consts, given)
-    varied = [i for i, v in enumerate(eqn.invars) if jnp.issubdtype(v.aval.dtype, jnp.inexact)]
+    closed_over = eqn.params.get("num_consts", 0)  # arrays of the function, for which it has no derivative
+    floats = [jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.invars]
+    varied = [i for i, varies in enumerate(floats) if varies and i >= closed_over]
     forward = eqn.primitive.name == "custom_jvp_call"
     derivative = _derivative(eqn, varied, forward)
     alone = _elementwise(program.jaxpr) and _elementwise(derivative.jaxpr)
@@ -129,7 +132,19 @@ def _derivative(eqn: Any, varied: Sequence[int], forward: bool) -> Any:
             return jax.jvp(function, some, tuple(changes))[1]
         return jax.vjp(function, *some)[1](changes)
 
-    return jax.make_jaxpr(derivative)(arguments, [arguments[i] for i in varied] if forward else results)
+    return _needed(
+        jax.make_jaxpr(derivative)(arguments, [arguments[i] for i in varied] if forward else results)
+    )
+
+
+def _needed(closed: Any) -> Any:
+    """A program without operations whose results are not used: they may have no derivative."""
+    used, kept = {v for v in closed.jaxpr.outvars if named(v)}, []
+    for eqn in reversed(closed.jaxpr.eqns):
+        if eqn.effects or used.intersection(eqn.outvars):
+            used.update(filter(named, eqn.invars))
+            kept.append(eqn)
+    return closed.replace(jaxpr=closed.jaxpr.replace(eqns=kept[::-1]))
 
 
 def _elementwise(jaxpr: Any) -> bool:

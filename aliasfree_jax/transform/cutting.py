@@ -51,6 +51,7 @@ def pad(how: Transformation, eqn: Any, value: Held, fill: Held) -> list[Value]:
     if not any(map(any, config)):
         return [value]
     (padded,) = of_other_axes(eqn, value, fill.full(), padding_config=tuple(config))
+    padded = _of_images(padded, [dim for dim in range(value.ndim) if any(config[dim])])
     return [padded if how.circular else padded.all_seen()]
 
 
@@ -88,10 +89,10 @@ def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int
         )
     if not others:
         return value
-    array = value.merged()
+    array, some = value.merged(), tuple((dim, *parts[dim]) for dim in others if value.of_images(dim))
     for dim in others:
         array = jax.lax.slice_in_dim(array, *parts[dim], dim)
-    return value.rebuilt(array)
+    return value.rebuilt(array, grid=value.grid.of_part(some) if some else value.grid)
 
 
 def _sampled(
@@ -135,6 +136,9 @@ def part(how: Transformation, eqn: Any, value: Held, *at: Held) -> list[Value]:
         sizes[dim] = array.shape[dim]
     places = [each.full() for each in at if isinstance(each, Plain)]
     y = rebound(eqn, array, *places, slice_sizes=tuple(sizes))[0]
+    value = _of_images(
+        value, [dim for dim in range(value.ndim) if dim in chosen or sizes[dim] != array.shape[dim]]
+    )
     kept = [group for dim, group in enumerate(value.groups) if dim not in gone]
     sources: list[Group] = [()] * y.ndim
     for out, group in zip(numbers.offset_dims if numbers else range(y.ndim), kept, strict=True):
@@ -149,7 +153,15 @@ def rev(how: Transformation, eqn: Any, value: Map) -> Sequence[Value]:
     value = how.settle(eqn, value) if along else value
     if along and how.circular:
         return [dataclasses.replace(value, grid=Grid(value.grid, "mirrored"))]
-    return of_other_axes(eqn, value)
+    (reversed_,) = of_other_axes(eqn, value)
+    return [_of_images(reversed_, eqn.params["dimensions"])]
+
+
+def _of_images(value: Map, dims: Sequence[int]) -> Map:
+    """The map after an operation that changed which images it has, if one of the axes `dims` is the batch."""
+    if not any(map(value.of_images, dims)):
+        return value
+    return dataclasses.replace(value, grid=value.grid.of_part(object()))
 
 
 @rule("concatenate")
@@ -227,4 +239,4 @@ def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[H
         shape[dim] = value.shape[dim]
         arrays.append(jnp.broadcast_to(value.merged() if isinstance(value, Map) else value.thin, shape))
     band = joined(value.band for value in values if isinstance(value, Map))
-    return first.rebuilt(jax.lax.concatenate(arrays, dim), band=band)
+    return _of_images(first.rebuilt(jax.lax.concatenate(arrays, dim), band=band), [dim])

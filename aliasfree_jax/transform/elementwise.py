@@ -16,10 +16,10 @@ from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, first_map, laid_out, on_maps, varies
 
 ELEMENTWISE = (
-    "abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p "
-    "cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma "
-    "log log1p logistic lt max min mul ne neg nextafter not or pow real reduce_precision rem round rsqrt "
-    "select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor"
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy "
+    "copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le "
+    "lgamma log log1p logistic lt max min mul ne neg nextafter not or pow real reduce_precision rem round "
+    "rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor"
 ).split()
 
 
@@ -40,7 +40,7 @@ def elementwise(how: Transformation, eqn: Any, *values: Value) -> list[Value]:
     return [dataclasses.replace(first, array=_applied(eqn, arrays), band=_band(eqn, values))]
 
 
-_LINEAR = {"add", "sub", "neg", "copy", "copy_p", "stop_gradient", "real", "reduce_precision"}
+_LINEAR = {"add", "add_any", "sub", "neg", "copy", "copy_p", "stop_gradient", "real", "reduce_precision"}
 
 
 def _degree(

@@ -17,8 +17,8 @@ class Grid:
     Attributes:
       source: The grid that this one was made from. For images: their sides.
       kind: How it was made: "images", "phase" (sampled at a chosen phase), "components" (all polyphase
-        components), "component" (one of them), "mirrored" (rows or columns reversed: such maps can only pad
-        other maps), or any other word.
+        components), "component" (one of them), "some images" (a part of the batch), "mirrored" (rows or
+        columns reversed: such maps can only pad other maps), or any other word.
       choice: Distinguishes grids of one source and kind: strides, the phase.
       factor: The step between positions along rows and columns, starting at the first. Fractions add
         positions between.
@@ -43,6 +43,16 @@ class Grid:
     def kinds(self) -> set[str]:
         """The kinds of this grid and of all its sources."""
         return {self.kind} | (self.source.kinds if isinstance(self.source, Grid) else set())
+
+    @property
+    def choices(self) -> frozenset[Any]:
+        """The choices of phases by this grid and its sources: each image has its own."""
+        own = {(self.source, self.kind, self.choice)} if self.kind in ("phase", "component") else set()
+        return self.source.choices.union(own) if isinstance(self.source, Grid) else frozenset(own)
+
+    def of_part(self, part: Hashable) -> "Grid":
+        """The grid of a part of the images, or of images in another order, if each has its own phase."""
+        return Grid(self, "some images", part) if self.choices else self
 
     def sampled(self, strides: tuple[Step, Step]) -> "Grid":
         """The grid with steps `strides` times as long. Fractions add positions between."""

@@ -13,6 +13,7 @@ from aliasfree_jax.transform.maps import Group, Map, map_of
 from aliasfree_jax.transform.order import in_order
 from aliasfree_jax.transform.program import walked
 from aliasfree_jax.transform.reporting import WHOLE, Reporting
+from aliasfree_jax.transform.settling import ImagesError
 from aliasfree_jax.transform.values import Held, Plain, Pointwise, Value, on_maps, plain
 
 
@@ -67,7 +68,11 @@ class Transformation(Reporting):
         if value.settled:
             return value
         if value not in self.sampled:
-            self.sampled[value] = self.sample(self.from_start(eqn, value))
+            try:
+                self.sampled[value] = self.sample(self.from_start(eqn, value))
+            except ImagesError as error:
+                reason = "samples another number of images than a map before it, whose phases it would need"
+                raise TransformError(eqn, reason, "Call the network once for each set of images") from error
         return self.sampled[value]
 
     def settled(self, eqn: Any, values: Sequence[Held]) -> list[Held]:
@@ -92,6 +97,20 @@ class Transformation(Reporting):
     def seen(self, eqn: Any, value: Map) -> Map:
         """`value` settled and starting at row and column 0. `merged()` is then what the program sees."""
         return self.from_start(eqn, self.settle(eqn, value))
+
+
+def one_image(eqn: Any, value: Map, dims: Iterable[int]) -> None:
+    """Checks that an operation does not mix images along its axes `dims`, if they have phases of their own.
+
+    Raises:
+      TransformError: It does.
+    """
+    if value.grid.choices and any(map(value.of_images, dims)):
+        raise TransformError(
+            eqn,
+            "mixes images that are sampled at different positions",
+            "Mix them before the first sampling, or after a mean over rows and columns",
+        )
 
 
 SHORTCUT = "strided 1 x 1 convolution of a shortcut"  # name of a rule that is not a primitive

@@ -70,7 +70,26 @@ def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
         last, each = body(carry, first)
         each = jax.tree.map(lambda row: jnp.broadcast_to(row, (length, *row.shape)), each)
     images = any(isinstance(value, Map) and set(value.groups[0]) & set(value.batch) for value in stacks)
+    _stay_inside(eqn, last if images else [*last, *each], settled)
     return [*last, *(_with_first(value, images) for value in each)]
+
+
+def _stay_inside(eqn: Any, leaving: Sequence[Held], entering: Sequence[Held]) -> None:
+    """Checks that no map leaves a loop whose phase was chosen inside: each iteration chooses another.
+
+    Raises:
+      TransformError: One does.
+    """
+    known, chosen = (
+        set[Any]().union(*(value.grid.choices for value in values if isinstance(value, Map)))
+        for values in (entering, leaving)
+    )
+    if chosen - known:
+        raise TransformError(
+            eqn,
+            "samples a map in each iteration and passes it on",
+            "Sample outside of the loop, or take the mean over rows and columns inside it",
+        )
 
 
 def _without_first(eqn: Any, value: Held) -> Held:
@@ -113,6 +132,7 @@ def loop(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
         return result.full()
 
     carry = _grown(turn, [carried(how, eqn, value) for value in settled[tests + bodies :]])
+    _stay_inside(eqn, carry, settled)
     if how.report is None:
         return jax.lax.while_loop(goes_on, turn, carry)
     goes_on(carry)  # a report computes nothing, so one iteration suffices

@@ -117,6 +117,10 @@ class Map:
         """Whether the program's axis `dim` contains rows or columns."""
         return bool(set(self.groups[dim]) & set(self.space))
 
+    def of_images(self, dim: int) -> bool:
+        """Whether the program's axis `dim` has several images."""
+        return any(self.array.shape[axis] > 1 for axis in set(self.groups[dim]) & set(self.batch))
+
     def counts_components(self, dim: int) -> bool:
         """Whether the program's axis `dim` is the axis of polyphase components."""
         return dim == 1 and self.ndim == 5 and self.grid.kind == "components"

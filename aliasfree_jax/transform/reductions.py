@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aliasfree_jax.transform.bands import multiplied
-from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.interpreter import Transformation, TransformError, one_image, rebound, rule
 from aliasfree_jax.transform.lines import here
 from aliasfree_jax.transform.maps import Group, Map
 from aliasfree_jax.transform.values import Held, Pointwise, Value, on_maps, plain
@@ -42,6 +42,7 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
     if not within:
         if not reduced & set(value.blocks):
             value = how.settle(eqn, value)
+        one_image(eqn, value, axes)
         if eqn.primitive.name != "reduce_sum":
             value = how.not_pointwise(eqn, value, "compares or multiplies channels,")
         y = rebound(eqn, value.merged())[0]
@@ -52,7 +53,9 @@ def reduce(how: Transformation, eqn: Any, value: Map | Pointwise) -> list[Value]
         )
     statistics = places and bool(reduced & set(value.batch)) and not value.settled
     value = how.from_start(eqn, value) if statistics else how.seen(eqn, value)
-    value = how.read(value, (0, 0)) if places else how.read(how.unbounded(eqn, value))
+    if not places:
+        value = how.not_pointwise(eqn, value, "compares or multiplies positions,")
+    value = how.read(value, (0, 0) if places else None)
     y = rebound(eqn, value.merged())[0]
     return [plain(value.counted(y) if places else y)]
 
@@ -74,6 +77,7 @@ def product(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
                 "Take the mean over rows and columns before it, or resize by layers.IdealUpsample or "
                 "PolyphaseUpsample",
             )
+        one_image(eqn, value, contracted[side])
         return [value.rebuilt(y, _sources(value, side, contracted[side], batched[side], y.ndim))]
     if value.grid != maps[1].grid:
         raise TransformError(
@@ -84,6 +88,9 @@ def product(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
         how.read(dataclasses.replace(value, band=band), (0, 0))
         return [plain(value.counted(y))]
     if _meet(maps, batched):
+        one_image(eqn, value, contracted[0])
+        if how.activations is not None:
+            how.activations.refuse(eqn, "multiplies two maps at each position (write it with *),")
         return [value.rebuilt(y, _sources(value, 0, contracted[0], batched[0], y.ndim), band=band)]
     raise TransformError(
         eqn,

@@ -18,6 +18,10 @@ from aliasfree_jax.transform.grids import ONE, Grid, Strides
 from aliasfree_jax.transform.maps import Map, both
 
 
+class ImagesError(ValueError):
+    """A map has another number of images than the phases of its grid."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settling:
     """How maps are sampled and padded.
@@ -45,7 +49,11 @@ class Settling:
         return Grid(grid, "phase", (strides, by or self.scope))
 
     def sample(self, value: Map) -> Map:
-        """Samples `value` by its pending stride. Its grid keeps the phase of an earlier sampling."""
+        """Samples `value` by its pending stride. Its grid keeps the phase of an earlier sampling.
+
+        Raises:
+          ImagesError: The phase is that of another number of images.
+        """
         if self.subsamples:
             return value.subsampled()
         grid = self.chosen(value.grid, value.stride)
@@ -55,6 +63,8 @@ class Settling:
         if phase is None and value.blocks:
             phase = sampler.apply({}, value.first_of_blocks().images()[0], None, method="with_phase")[1]
         images, back = value.images()
+        if phase is not None and len(phase[0]) not in (1, len(images)):
+            raise ImagesError
         sampled, found = sampler.apply({}, images, phase, method="with_phase")
         if found is None:
             grid = value.grid.sampled(value.stride)

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.grids import ONE, Grid
-from aliasfree_jax.transform.interpreter import Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.interpreter import Transformation, TransformError, one_image, rebound, rule
 from aliasfree_jax.transform.maps import Group, Map, every, exchanged
 from aliasfree_jax.transform.upsampling import interleaved
 from aliasfree_jax.transform.values import Held, Value, plain
@@ -28,7 +28,10 @@ def transpose(how: Transformation, eqn: Any, value: Map) -> list[Value]:
 @rule("reshape", "squeeze")
 def reshape(how: Transformation, eqn: Any, value: Map, *_: Held) -> Sequence[Value]:
     """Merges and cuts axes. Cutting rows into blocks is a stride. A single row merges with the next axis."""
-    shape, squeezed = tuple(eqn.outvars[0].aval.shape), eqn.params.get("dimensions") or ()
+    shape, dimensions = tuple(eqn.outvars[0].aval.shape), eqn.params.get("dimensions") or ()
+    squeezed = dimensions if eqn.primitive.name == "squeeze" else ()
+    if dimensions and not squeezed:  # `lax.reshape` permutes the axes first
+        value = value.rebuilt(value.merged().transpose(dimensions), [value.groups[dim] for dim in dimensions])
     one = value.settled and value.sides == (1, 1) and (not squeezed or any(map(value.spatial, squeezed)))
     if 0 in shape:
         return [plain(jnp.zeros(shape, value.dtype))]
@@ -176,6 +179,7 @@ def of_other_axes(eqn: Any, value: Map, *others: Any, **changes: Any) -> list[Ma
 def along_channels(how: Transformation, eqn: Any, value: Map, *others: Held) -> Sequence[Value]:
     """Allowed along channels, where it runs at full size."""
     axis = eqn.params.get("axis", eqn.params.get("dimension", value.ndim - 1))
+    one_image(eqn, value, [axis])
     if others or value.spatial(axis):
         raise TransformError(
             eqn,

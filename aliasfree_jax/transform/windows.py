@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.grids import ONE
-from aliasfree_jax.transform.interpreter import SHORTCUT, Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.interpreter import (
+    SHORTCUT,
+    Transformation,
+    TransformError,
+    one_image,
+    rebound,
+    rule,
+)
 from aliasfree_jax.transform.maps import Group, Map, both, every
 from aliasfree_jax.transform.reporting import WHOLE
 from aliasfree_jax.transform.upsampling import upsampled
@@ -165,6 +172,13 @@ def _convolved(how: Transformation, eqn: Any, value: Map, kernel: Plain, strides
     """The convolution by `strides`, in the order of the equation."""
     p, numbers = eqn.params, eqn.params["dimension_numbers"]
     dims = numbers.lhs_spec[2:]
+    one_image(eqn, value, [numbers.lhs_spec[1]])
+    if p["feature_group_count"] > 1 and value.of_images(numbers.lhs_spec[1]):
+        raise TransformError(
+            eqn,
+            "has a kernel for each image",
+            "Loop over images and kernels (jax.lax.map) instead of jax.vmap",
+        )
     sizes = [
         (kernel.shape[axis] - 1) * dilation + 1
         for axis, dilation in zip(numbers.rhs_spec[2:], p["rhs_dilation"], strict=True)
@@ -198,9 +212,11 @@ def _taps(value: Map, dims: Sequence[int]) -> list[int] | None:
     return [math.prod(value.array.shape[axis] for axis in group[1:]) for group in groups]
 
 
-@rule("reduce_window_max", "reduce_window_min", "reduce_window_sum")
-def pool(how: Transformation, eqn: Any, value: Map) -> list[Value]:
+@rule("reduce_window_max", "reduce_window_min", "reduce_window_sum", plains=True)
+def pool(how: Transformation, eqn: Any, value: Map | Plain) -> list[Value]:
     """Runs on the circle, and its stride becomes pending. One window over all positions is invariant."""
+    if isinstance(value, Plain):
+        return [_of_constants(how, eqn, value)]
     value, p = how.settle(eqn, value), eqn.params
     dims = _space_of(eqn, value)
     windows = dict(enumerate(map(Window, p["window_dimensions"], p["padding"], p["window_strides"])))
@@ -216,13 +232,24 @@ def pool(how: Transformation, eqn: Any, value: Map) -> list[Value]:
     return [windowed(how, eqn, value, windows, f"a strided {name} pool")]
 
 
+def _of_constants(how: Transformation, eqn: Any, value: Plain) -> Plain:
+    """Sums of constants are the sizes of windows, by which a mean pool divides. A circle has no border."""
+    sizes = eqn.params["window_dimensions"]
+    constant = all(size == 1 or n == 1 for size, n in zip(sizes, value.thin.shape, strict=True))
+    if how.circular and constant and eqn.primitive.name == "reduce_window_sum":
+        return Plain(value.thin * math.prod(sizes), tuple(eqn.outvars[0].aval.shape))
+    return plain(rebound(eqn, value.full())[0])
+
+
 def _over_all(how: Transformation, eqn: Any, value: Map, dims: tuple[int, int]) -> Plain:
     """One window over the whole map. Sums are scaled to the number of positions in the program."""
     value, sizes = how.seen(eqn, value), list(eqn.params["window_dimensions"])
     for dim, side in zip(dims, value.sides, strict=True):
         sizes[dim] = side
+    sums = eqn.primitive.name == "reduce_window_sum"
+    value = value if sums else how.not_pointwise(eqn, value, "is a pool of single positions,")
     y = rebound(eqn, value.merged(), window_dimensions=tuple(sizes))[0]
-    return plain(value.counted(y) if eqn.primitive.name == "reduce_window_sum" else y)
+    return plain(value.counted(y) if sums else y)
 
 
 @rule("depthwise_shifted_sum")

@@ -217,6 +217,29 @@ def test_derivatives_of_their_own_with_a_stride_pending(name, sampler, k, draw):
     np.testing.assert_allclose(dy, wanted, atol=CLOSE)
 
 
+@pytest.mark.parametrize("library", [np, jnp])
+def test_a_function_that_holds_an_array(library, k, draw):
+    """JAX passes the array as an operand. The forward rule calls the function itself."""
+    images, gains = draw(2, 8, 8, 4), library.asarray([1.0, 2.0, -1.0, 0.5], "float32")
+
+    @jax.custom_vjp
+    def scaled(x):
+        return x * gains
+
+    def gradient(_, dy):
+        return jax.vjp(lambda x: jnp.sin(x) + x * gains, jnp.zeros_like(dy))[1](dy)  # adds two gradients
+
+    scaled.defvjp(lambda x: (scaled(x), None), gradient)
+
+    def with_gradient(rule):
+        g = shift_invariant(lambda x: head(conv(rule(conv(x, k[0], 2)), k[1])))
+        return jax.jit(jax.value_and_grad(lambda x: jnp.sum(jnp.sin(g(x)))))(images)
+
+    (y, dy), (want, wanted) = map(with_gradient, (scaled, lambda x: x * (gains + 1) - lax.stop_gradient(x)))
+    np.testing.assert_allclose(y, want, atol=CLOSE)
+    np.testing.assert_allclose(dy, wanted, atol=CLOSE)
+
+
 def test_a_gradient_that_is_no_function_of_each_element(k, draw):
     """The gradient is computed on the sampled map."""
     images = draw(2, 8, 8, 4)

@@ -1,5 +1,6 @@
 """Other orders of axes and other ways to write a layer give the same network."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,6 +153,37 @@ def test_space_to_depth_has_a_phase(f, k, draw):
         jax.jit(shift_invariant(g, sampler={"name": "blur", "kernel_size": 3})) for g in (f, patches_of_two)
     )
     np.testing.assert_allclose(f_blur(images, k), twin(images, k), atol=CLOSE)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_mean_pools_that_leave_padding_out(padding, k, draw):
+    """They divide by the number of positions in a window, which is the same everywhere on a circle."""
+    images = draw(3, 8, 8, 4)
+
+    def f(x):
+        x = conv(x, k[0])
+        return head(conv(nn.avg_pool(x, (2, 2), (2, 2), padding, count_include_pad=False), k[1], 1))
+
+    moved = [jnp.roll(images, shift, (1, 2)) for shift in [(0, 0), (1, 0), (3, -5)]]
+    logits = jax.jit(shift_invariant(f))(jnp.concatenate(moved)).reshape(3, 3, -1)
+    np.testing.assert_allclose(logits, jnp.broadcast_to(logits[:1], logits.shape), atol=CLOSE)
+
+    counted = shift_invariant(lambda x: nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False))
+    whole = jnp.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="wrap")
+    np.testing.assert_allclose(counted(images), nn.avg_pool(whole, (3, 3), (1, 1), "VALID"), atol=CLOSE)
+
+
+@pytest.mark.parametrize("images", [2, 4])
+def test_reshapes_in_the_order_of_columns(images, draw):
+    """`lax.reshape` permutes the axes first. Without sampling, the function is unchanged."""
+    x, weights = draw(images, 8, 8, 4), jnp.arange(1.0, 5.0).reshape(2, 2)
+
+    def f(x):
+        y = x.reshape(x.shape[0], 8, 8, 2, 2, order="F")
+        return ((y**2) * weights).mean((1, 2)).reshape(-1, 4)
+
+    g = shift_invariant(f, sampler="subsample", padding=None)
+    np.testing.assert_allclose(jax.jit(g)(x), jax.jit(f)(x), rtol=1e-6)  # rounding of sums
 
 
 def test_images_of_a_loop_stay_images(k, draw):

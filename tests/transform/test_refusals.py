@@ -36,6 +36,28 @@ def other_phases(x):
     return lax.cond(KERNEL.sum() + x.sum() > 0, lambda x: conv(x, stride=2), lambda x: x[:, ::2, ::2], x)
 
 
+def pairs(x):
+    """The difference of two images of one batch, each sampled at its own phase."""
+    first, second = jnp.split(conv(conv(x, stride=2)), 2)
+    return jnp.abs(first - second)  # the difference
+
+
+def fewer_images(x):
+    return conv(conv(x, stride=2))[:1] + conv(conv(x[:1], stride=2))
+
+
+def sampled_in_turns(x):
+    maps = lax.map(lambda kernel: conv(conv(x, kernel, 2)), jnp.stack([KERNEL] * 3))  # the loop
+    return conv(maps.mean(0))
+
+
+def sampled_and_added(x):
+    def body(total, kernel):
+        return total + conv(conv(x, kernel, 2)), None
+
+    return lax.scan(body, jnp.zeros((2, 6, 6, 4)), jnp.stack([KERNEL] * 3))[0]  # the loop
+
+
 # Refused functions: primitive, part of the reason, part of the remedy, and text on the reported line.
 REFUSED = {
     "flattened before a linear layer": (
@@ -164,6 +186,39 @@ REFUSED = {
         lambda x: jnp.concatenate([x, jnp.sin(x)], 1),  # here
         ("concatenate", "joins different maps", "along channels", "# here"),
     ),
+    "two images of one batch": (pairs, ("sub", "different positions", "Sample both", "# the difference")),
+    "fewer images": (
+        fewer_images,
+        ("conv_general_dilated", "another number of images", "once for each set of images", "# its line"),
+    ),
+    "frames moved in time": (
+        lambda x: jnp.roll(conv(conv(x, stride=2)), 1, 0),  # here
+        ("roll_static", "sampled at different positions", "Sample both", "# here"),
+    ),
+    "the deviation between images": (
+        lambda x: conv(conv(x, stride=2)).std(0),  # here
+        ("std", "mixes images", "before the first sampling", "# here"),
+    ),
+    "images as channels": (
+        lambda x: jnp.einsum("nhwc,nm->mhwc", conv(conv(x, stride=2)), jnp.ones((2, 2))),  # here
+        ("dot_general", "mixes images", "before the first sampling", "# here"),
+    ),
+    "sums over images": (
+        lambda x: jnp.cumsum(conv(conv(x, stride=2)), 0),  # here
+        ("cumsum", "mixes images", "before the first sampling", "# here"),
+    ),
+    "a kernel for each image": (
+        lambda x: jax.vmap(lambda image, kernel: conv(image[None], kernel)[0])(x, jnp.stack([KERNEL] * 2)),
+        ("conv_general_dilated", "a kernel for each image", "jax.lax.map", "# its line"),
+    ),
+    "maps sampled in a loop": (
+        sampled_in_turns,
+        ("scan", "samples a map in each iteration", "Sample outside of the loop", "# the loop"),
+    ),
+    "a sum of maps sampled in a loop": (
+        sampled_and_added,
+        ("scan", "samples a map in each iteration", "Sample outside of the loop", "# the loop"),
+    ),
     "depthwise over columns and channels": (
         lambda x: depthwise_conv(x.transpose(0, 3, 1, 2), TAPS, "ZERO", method="shifted"),  # here
         ("depthwise_conv", "is not a convolution over rows and columns", "Convolve over both", "# here"),
@@ -186,6 +241,31 @@ def test_what_cannot_be_kept_is_refused(what):
     assert line in linecache.getline(file, int(number))
     assert str(found).startswith(f"{found.where}: {found.operation}")
     assert str(found).endswith(f": {found.reason}. {found.remedy}")
+
+
+@pytest.mark.parametrize(
+    ("f", "operation", "reason"),
+    [
+        (lambda x: conv(x).max((1, 2)), "reduce_max", "compares or multiplies positions"),
+        (lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 12, 12, 1), (1,) * 4, "VALID"),
+         "reduce_window_max", "is a pool of single positions"),
+        (lambda x: jax.nn.softmax(conv(x), (1, 2)), "softmax", "compares or multiplies positions"),
+        (lambda x: jnp.einsum("nhwc,nhwd->nhwd", x, conv(x)), "dot_general", "write it with"),
+    ],
+)  # fmt: skip
+def test_what_is_exact_for_whole_pixels_only_is_refused_with_polynomials(f, operation, reason):
+    jax.eval_shape(shift_invariant(f), IMAGES)
+    with pytest.raises(TransformError, match=f"{operation}.*{reason}.*which no quadratic can replace"):
+        jax.eval_shape(shift_invariant(f, sampler="ideal", activations="polynomial"), IMAGES)
+
+
+def test_images_are_mixed_before_they_are_sampled_or_after_a_mean():
+    def f(x):
+        x = conv(x - x.mean(0) + jnp.flip(x, 0), stride=2)
+        y = conv(x)[1:].mean((1, 2))
+        return y - y.std(0)
+
+    assert jax.eval_shape(shift_invariant(f), IMAGES).shape == (1, 4)
 
 
 def test_tokens_are_not_joined_as_the_program_has_it():
