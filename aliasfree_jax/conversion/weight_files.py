@@ -24,8 +24,6 @@ from aliasfree_jax.pickles.unpickling import refused
 # Tensors may repeat elements (stride 0) and share storages. Arrays with more bytes in total are an attack on
 # the memory. The limit is FREE_BYTES plus BYTES_PER_BYTE for each byte of the file.
 FREE_BYTES, BYTES_PER_BYTE = 1 << 26, 8
-
-
 _TOO_DEEP = "its values are nested too deeply, so it was refused"
 
 

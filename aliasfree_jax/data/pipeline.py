@@ -4,8 +4,10 @@ The order of the training stream and the augmentation depend only on the seed an
 stream. They do not depend on the number of workers, or on the step at which the stream starts.
 """
 
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -209,13 +211,20 @@ def _threads(source: Source) -> int:
     return 0 if small else min(os.cpu_count() or 1, MAX_THREADS)
 
 
-def _ignore_signals(index: int, count: int) -> None:
+def _begin_worker(index: int, count: int) -> None:
     """Leaves signals to the main process, which still needs batches until it has saved a checkpoint.
 
-    Launchers and terminals signal all processes of a job.
+    Launchers and terminals signal all processes of a job. A worker ends with its main process.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+
+
+def _end_with_main_process() -> None:
+    if (main := multiprocessing.parent_process()) is not None:
+        main.join()
+        os._exit(1)
 
 
 def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> BatchStream:
@@ -229,7 +238,7 @@ def _stream(rows: _Rows, how: Preprocessing, threads: int, workers: int) -> Batc
         batches = elements.batch(size, batch_fn=collate)
         reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-        return BatchStream(batches.to_iter_dataset(reading).mp_prefetch(options, _ignore_signals))
+        return BatchStream(batches.to_iter_dataset(reading).mp_prefetch(options, _begin_worker))
     reading = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(size, threads) if threads else 0
     )

@@ -192,17 +192,14 @@ class Progress:
             loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
             # The loss is computed before the update, and a gradient that is not a number spoils the weights.
             # A gradient with an infinite norm does not: clipping makes its update zero.
-            if not math.isfinite(loss) or math.isnan(norm):
-                what = (
-                    f"gradient of step {step} is nan"
-                    if math.isfinite(loss)
-                    else f"loss of step {step} is {loss}"
-                )
-                raise NotFiniteError(
-                    f"the {what}. Last checkpoint: {self._checkpoint}. Lower optimizer.learning_rate, raise "
-                    "optimizer.warmup_epochs or set optimizer.clip_norm. Then start again, or resume the run "
-                    "with --workdir."
-                )
+            if math.isfinite(loss) and not math.isnan(norm):
+                continue
+            what, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)
+            raise NotFiniteError(
+                f"the {what} of step {step} is {value}. Last checkpoint: {self._checkpoint}. Lower "
+                "optimizer.learning_rate, raise optimizer.warmup_epochs or set optimizer.clip_norm. Then "
+                "start again, or resume the run with --workdir."
+            )
 
     def evaluated(self, results: Mapping[str, float], images: str) -> None:
         """Logs the results of an evaluation at this step. `images` is the name of the evaluated images."""

@@ -89,7 +89,8 @@ def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int
         )
     if not others:
         return value
-    array, some = value.merged(), tuple((dim, *parts[dim]) for dim in others if value.of_images(dim))
+    array = value.merged()
+    some = tuple((dim, value.shape[dim], *parts[dim]) for dim in others if value.of_images(dim))
     for dim in others:
         array = jax.lax.slice_in_dim(array, *parts[dim], dim)
     return value.rebuilt(array, grid=value.grid.of_part(some) if some else value.grid)
@@ -136,14 +137,28 @@ def part(how: Transformation, eqn: Any, value: Held, *at: Held) -> list[Value]:
         sizes[dim] = array.shape[dim]
     places = [each.full() for each in at if isinstance(each, Plain)]
     y = rebound(eqn, array, *places, slice_sizes=tuple(sizes))[0]
-    value = _of_images(
-        value, [dim for dim in range(value.ndim) if dim in chosen or sizes[dim] != array.shape[dim]]
-    )
+    paired = numbers.operand_batching_dims if numbers else ()  # each image has an index of its own
+    others = [dim for dim in range(value.ndim) if dim in chosen or sizes[dim] != array.shape[dim]]
+    value = _of_images(value, [dim for dim in others if dim not in paired])
     kept = [group for dim, group in enumerate(value.groups) if dim not in gone]
     sources: list[Group] = [()] * y.ndim
     for out, group in zip(numbers.offset_dims if numbers else range(y.ndim), kept, strict=True):
         sources[out] = group
+    if numbers:
+        sources = _indexed(value, numbers, sources)
     return [value.rebuilt(y, sources)]
+
+
+def _indexed(value: Map, numbers: Any, sources: Sequence[Group]) -> list[Group]:
+    """The base axes of a gathered array, with those of images that were selected by their numbers."""
+    found, of_indices = list(sources), [out for out in range(len(sources)) if out not in numbers.offset_dims]
+    for dim, place in zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True):
+        found[of_indices[place]] = value.groups[dim]
+    images = [value.groups[dim] for dim in numbers.collapsed_slice_dims if value.of_images(dim)]
+    others = [out for out in of_indices if not found[out]]
+    if len(images) == len(others) == 1:
+        found[others[0]] = images[0]
+    return found
 
 
 @rule("rev")
@@ -230,13 +245,31 @@ def _pads(value: Held, whole: Map, dim: int) -> bool:
     return value.grid.mirrored or (value.grid == whole.grid and 1 == value.shape[dim] < whole.shape[dim])
 
 
+def _together(dim: int, values: Sequence[Held]) -> Sequence[Held]:
+    """The values on the grid of the whole batch, if they are all its parts in their order."""
+    maps = [value for value in values if isinstance(value, Map) and value.grid.kind == "some images"]
+    if len(maps) < len(values) or len({(value.grid.source, value.grid.factor) for value in maps}) > 1:
+        return values
+    lengths = [value.shape[dim] for value in maps]
+    parts = [
+        ((dim, sum(lengths), end - length, end, 1),)
+        for length, end in zip(lengths, itertools.accumulate(lengths), strict=True)
+    ]
+    if [value.grid.choice for value in maps] != parts:
+        return values
+    grid = maps[0].grid.source.sampled(maps[0].grid.factor)
+    return [dataclasses.replace(value, grid=grid) for value in maps]
+
+
 def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[Held]) -> Map:
     """Joins maps on one grid along an axis that is not spatial."""
-    values = side_by_side(how, eqn, values)
+    whole = _together(dim, values)
+    complete, values = whole is not values, side_by_side(how, eqn, whole)
     first = first_map(values)
     shape, arrays = list(first.merged().shape), []
     for value in values:
         shape[dim] = value.shape[dim]
         arrays.append(jnp.broadcast_to(value.merged() if isinstance(value, Map) else value.thin, shape))
     band = joined(value.band for value in values if isinstance(value, Map))
-    return _of_images(first.rebuilt(jax.lax.concatenate(arrays, dim), band=band), [dim])
+    joint = first.rebuilt(jax.lax.concatenate(arrays, dim), band=band)
+    return joint if complete else _of_images(joint, [dim])

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from aliasfree_jax.transform.grids import Grid
+from aliasfree_jax.transform.grids import ONE, Grid
 from aliasfree_jax.transform.lines import LOOKED_INTO, Place, TransformError, here
 from aliasfree_jax.transform.maps import Group, Map, map_of
 from aliasfree_jax.transform.order import in_order
@@ -99,18 +99,17 @@ class Transformation(Reporting):
         return self.from_start(eqn, self.settle(eqn, value))
 
 
+MIXED = "mixes images that are sampled at different positions"
+
+
 def one_image(eqn: Any, value: Map, dims: Iterable[int]) -> None:
     """Checks that an operation does not mix images along its axes `dims`, if they have phases of their own.
 
     Raises:
       TransformError: It does.
     """
-    if value.grid.choices and any(map(value.of_images, dims)):
-        raise TransformError(
-            eqn,
-            "mixes images that are sampled at different positions",
-            "Mix them before the first sampling, or after a mean over rows and columns",
-        )
+    if value.grid.choices and value.sides != ONE and any(map(value.of_images, dims)):
+        raise TransformError(eqn, MIXED, "Mix them before the first sampling, or after a mean over positions")
 
 
 SHORTCUT = "strided 1 x 1 convolution of a shortcut"  # name of a rule that is not a primitive

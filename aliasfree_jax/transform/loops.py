@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.control import apart, carried, like, turned
-from aliasfree_jax.transform.interpreter import Transformation, TransformError, rule
+from aliasfree_jax.transform.interpreter import MIXED, Transformation, TransformError, rule
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
@@ -70,24 +70,30 @@ def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
         last, each = body(carry, first)
         each = jax.tree.map(lambda row: jnp.broadcast_to(row, (length, *row.shape)), each)
     images = any(isinstance(value, Map) and set(value.groups[0]) & set(value.batch) for value in stacks)
-    _stay_inside(eqn, last if images else [*last, *each], settled)
-    return [*last, *(_with_first(value, images) for value in each)]
+    known = _choices(settled)
+    _stay_inside(eqn, last, known)
+    own = {value.grid for value in stacks if images and isinstance(value, Map) and value.grid.choices}
+    if any(isinstance(value, Map) and value.grid in own for value in last):
+        raise TransformError(eqn, MIXED, "Mix them before the first sampling, or after a mean over positions")
+    # Each iteration may have a phase of its own, as each image has.
+    return [*last, *(_with_first(value, images or bool(_choices([value]) - known)) for value in each)]
 
 
-def _stay_inside(eqn: Any, leaving: Sequence[Held], entering: Sequence[Held]) -> None:
-    """Checks that no map leaves a loop whose phase was chosen inside: each iteration chooses another.
+def _choices(values: Sequence[Held]) -> set[Any]:
+    """The choices of phases by the grids of these values."""
+    return set[Any]().union(*(value.grid.choices for value in values if isinstance(value, Map)))
+
+
+def _stay_inside(eqn: Any, carry: Sequence[Held], known: set[Any]) -> None:
+    """Checks that a loop carries no map whose phase was chosen inside: each iteration chooses another.
 
     Raises:
-      TransformError: One does.
+      TransformError: It does.
     """
-    known, chosen = (
-        set[Any]().union(*(value.grid.choices for value in values if isinstance(value, Map)))
-        for values in (entering, leaving)
-    )
-    if chosen - known:
+    if _choices(carry) - known:
         raise TransformError(
             eqn,
-            "samples a map in each iteration and passes it on",
+            "samples a map in each iteration and carries it on",
             "Sample outside of the loop, or take the mean over rows and columns inside it",
         )
 
@@ -132,7 +138,7 @@ def loop(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
         return result.full()
 
     carry = _grown(turn, [carried(how, eqn, value) for value in settled[tests + bodies :]])
-    _stay_inside(eqn, carry, settled)
+    _stay_inside(eqn, carry, _choices(settled))
     if how.report is None:
         return jax.lax.while_loop(goes_on, turn, carry)
     goes_on(carry)  # a report computes nothing, so one iteration suffices

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aliasfree_jax.transform.bands import Band
 from aliasfree_jax.transform.grids import ONE, Grid, Strides
@@ -121,6 +122,14 @@ class Map:
         """Whether the program's axis `dim` has several images."""
         return any(self.array.shape[axis] > 1 for axis in set(self.groups[dim]) & set(self.batch))
 
+    def order_of_images(self) -> tuple[int, ...]:
+        """The shape of the batch in the axes that the program sees, and the number of each image in it."""
+        lengths = [n if axis in self.batch else 1 for axis, n in enumerate(self.array.shape)]
+        numbers = np.arange(math.prod(lengths)).reshape([lengths[axis] for axis in self.batch])
+        in_base_order = numbers.transpose(np.argsort(self.batch)) if self.batch else numbers
+        seen = [math.prod(lengths[axis] for axis in group) for group in self.groups]
+        return (*seen, *in_base_order.reshape(seen).ravel().tolist())
+
     def counts_components(self, dim: int) -> bool:
         """Whether the program's axis `dim` is the axis of polyphase components."""
         return dim == 1 and self.ndim == 5 and self.grid.kind == "components"
@@ -209,7 +218,8 @@ class Map:
             sizes = [self.array.shape[base] for base in source]
             apart = math.prod(sizes) == length and not others.issuperset(source)
             if not apart:  # the merged axes can no longer be separated
-                sizes, source = [length], source if len(source) == 1 else ()
+                images = tuple(base for base in source if base in self.batch)[:1]
+                sizes, source = [length], source if len(source) == 1 else images
             for i, base in enumerate(source):
                 where.setdefault(base, []).append(len(pieces) + i)
             groups.append(tuple(range(len(pieces), len(pieces) + len(sizes))))

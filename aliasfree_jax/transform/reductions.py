@@ -83,6 +83,8 @@ def product(how: Transformation, eqn: Any, *values: Held) -> list[Value]:
         raise TransformError(
             eqn, "multiplies maps that are sampled at different positions", "Sample both alike"
         )
+    for side, each in maps.items():  # a free axis of images meets all images of the other map
+        one_image(eqn, each, {*range(each.ndim)} - {*contracted[side], *batched[side]})
     band = multiplied((value.band, maps[1].band), here(eqn))
     if _meet(maps, contracted):
         how.read(dataclasses.replace(value, band=band), (0, 0))

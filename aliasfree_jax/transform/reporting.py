@@ -131,6 +131,12 @@ class Reporting(Settling):
           TransformError: The phase of its sampling is not known here.
         """
         grid, band = value.grid, value.band
+        if grid.kind == "some images":
+            raise TransformError(
+                eqn,
+                "upsamples a part of the images that were sampled together",
+                "Take the part before the first sampling, or after the upsampling",
+            )
         try:
             finer = self.spread(value, strides)
         except KeyError as error:

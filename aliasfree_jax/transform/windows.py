@@ -233,10 +233,14 @@ def pool(how: Transformation, eqn: Any, value: Map | Plain) -> list[Value]:
 
 
 def _of_constants(how: Transformation, eqn: Any, value: Plain) -> Plain:
-    """Sums of constants are the sizes of windows, by which a mean pool divides. A circle has no border."""
+    """Sums of constants are the sizes of windows, by which a mean pool divides. A circle has no border.
+
+    Windows along one axis are those of a sequence, which has a border.
+    """
     sizes = eqn.params["window_dimensions"]
     constant = all(size == 1 or n == 1 for size, n in zip(sizes, value.thin.shape, strict=True))
-    if how.circular and constant and eqn.primitive.name == "reduce_window_sum":
+    over_both = sum(size > 1 for size in sizes) > 1
+    if how.circular and constant and over_both and eqn.primitive.name == "reduce_window_sum":
         return Plain(value.thin * math.prod(sizes), tuple(eqn.outvars[0].aval.shape))
     return plain(rebound(eqn, value.full())[0])
 

@@ -1,7 +1,12 @@
 import itertools
 import multiprocessing
+import os
+import signal
+import subprocess
 import sys
+import time
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -332,6 +337,36 @@ def test_workers_survive_the_signal_that_ends_a_job(random_views):
         batches = list(itertools.islice(stream, 6))
     random_views.workers = 0
     assert_same(batches, take(gradients(9), random_views, 7)[0][1:])
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_main_process(tmp_path):
+    program = tmp_path / "reads.py"
+    program.write_text(
+        "import multiprocessing, time\n"
+        "import numpy as np\n"
+        "from aliasfree_jax.config import base_config\n"
+        "from aliasfree_jax.data import ArraySource, train_batches\n"
+        "if __name__ == '__main__':\n"
+        "    data = base_config().data\n"
+        "    data.update({'workers': 1, 'image_size': 8})\n"
+        "    source = ArraySource(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, int))\n"
+        "    stream = train_batches(source, data, batch_size=4, seed=0)\n"
+        "    next(stream)\n"
+        "    print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    main = subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, start_new_session=True)
+    workers = main.stdout.readline().split()
+    assert workers
+    os.killpg(main.pid, signal.SIGTERM)  # as a launcher does
+    assert main.wait(60) == -signal.SIGTERM
+    for _ in range(100):
+        if not any(Path(f"/proc/{int(worker)}").exists() for worker in workers):
+            return
+        time.sleep(0.1)
+    os.killpg(main.pid, signal.SIGKILL)
+    raise AssertionError("a worker still runs")
 
 
 def test_corrupt_image_is_named(damaged_tree, data_config):

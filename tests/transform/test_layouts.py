@@ -186,6 +186,58 @@ def test_reshapes_in_the_order_of_columns(images, draw):
     np.testing.assert_allclose(jax.jit(g)(x), jax.jit(f)(x), rtol=1e-6)  # rounding of sums
 
 
+def ghost_norm(y):
+    """A norm over each half of the batch."""
+    return jnp.concatenate([half / (1 + half.std((0, 1, 2))) for half in jnp.split(y, 2)])
+
+
+def of_kernels(y, k):
+    """Maps that are sampled in each iteration of a loop, and their means."""
+    return lax.map(lambda kernel: head(conv(y, kernel, 2)), k).sum(0) + (
+        lax.map(lambda kernel: conv(y, kernel, 2), k).mean((2, 3)).sum(0)
+    )
+
+
+FORMS = {
+    "halves of a batch": lambda y, k: head(conv(ghost_norm(y), k[0])),
+    "channels of each image": lambda y, k: head(
+        y + jnp.take_along_axis(y, jnp.arange(16).reshape(4, 1, 1, 4) % 3, 3)
+    ),
+    "a loop over kernels": of_kernels,
+    "images by their numbers": lambda y, k: head(conv(y[jnp.array([2, 0, 3, 1])], k[1], 2)),
+    "images merged again": lambda y, k: head(
+        conv(y.reshape(2, 2, *y.shape[1:]).swapaxes(0, 1).reshape(y.shape)[:3], k[1], 2)
+    ),
+    "no position left": lambda y, k: (lambda z: z - z.mean(0))(head(y)),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_image_may_move_by_itself(name, k, draw):
+    """Every image has its own phase, whatever the program does with the batch."""
+    images = draw(4, 16, 16, 4)
+    each = jax.vmap(lambda image, shift: jnp.roll(image, shift, (0, 1)))
+    moved = each(images, jnp.array([[0, 1], [3, -2], [1, 0], [5, 5]]))
+    f = jax.jit(shift_invariant(lambda x: FORMS[name](conv(jax.nn.relu(conv(x, k[2], 2)), k[3]), k)))
+    want = f(images)
+    np.testing.assert_allclose(f(moved), want, atol=CLOSE * max(1, float(jnp.abs(want).max())))
+
+
+def test_pools_of_sequences_keep_their_border(k, draw):
+    """A sequence of numbers is no map: its mean pool divides by fewer positions at the border."""
+
+    def f(x):
+        sequence = head(conv(x, k[0])).reshape(1, -1, 4)
+        return nn.avg_pool(sequence, (3,), (1,), "SAME", count_include_pad=False)
+
+    images = draw(4, 8, 8, 4)
+    g = shift_invariant(f, sampler="subsample", padding=None)
+    np.testing.assert_allclose(g(images), f(images), rtol=1e-5)
+    circular = shift_invariant(lambda x: head(conv(x, k[0])).reshape(1, -1, 4))(images)
+    want = nn.avg_pool(circular, (3,), (1,), "SAME", count_include_pad=False)
+    np.testing.assert_allclose(shift_invariant(f)(images), want, rtol=1e-5)
+
+
 def test_images_of_a_loop_stay_images(k, draw):
     """After `lax.map`, every image chooses its own phase."""
     images = draw(4, 16, 16, 4)

@@ -47,8 +47,8 @@ def fewer_images(x):
 
 
 def sampled_in_turns(x):
-    maps = lax.map(lambda kernel: conv(conv(x, kernel, 2)), jnp.stack([KERNEL] * 3))  # the loop
-    return conv(maps.mean(0))
+    maps = lax.map(lambda kernel: conv(conv(x, kernel, 2)), jnp.stack([KERNEL] * 3))
+    return conv(maps.mean(0))  # their mean
 
 
 def sampled_and_added(x):
@@ -56,6 +56,11 @@ def sampled_and_added(x):
         return total + conv(conv(x, kernel, 2)), None
 
     return lax.scan(body, jnp.zeros((2, 6, 6, 4)), jnp.stack([KERNEL] * 3))[0]  # the loop
+
+
+def added_in_a_loop(x):
+    images = conv(conv(x, stride=2))
+    return lax.scan(lambda total, image: (total + image, None), jnp.zeros((6, 6, 4)), images)[0]  # of images
 
 
 # Refused functions: primitive, part of the reason, part of the remedy, and text on the reported line.
@@ -213,7 +218,23 @@ REFUSED = {
     ),
     "maps sampled in a loop": (
         sampled_in_turns,
-        ("scan", "samples a map in each iteration", "Sample outside of the loop", "# the loop"),
+        ("reduce_sum", "mixes images", "before the first sampling", "# their mean"),
+    ),
+    "a sum of images in a loop": (
+        added_in_a_loop,
+        ("scan", "mixes images", "before the first sampling", "# of images"),
+    ),
+    "all pairs of images": (
+        lambda x: (lambda y: jnp.abs(y[:, None] - y[None]))(conv(conv(x, stride=2))),  # here
+        ("sub", "mixes images", "each image with itself", "# here"),
+    ),
+    "similarities of images": (
+        lambda x: (lambda y: jnp.einsum("nhwc,mhwc->nm", y, y))(conv(conv(x, stride=2))),  # here
+        ("dot_general", "mixes images", "before the first sampling", "# here"),
+    ),
+    "a part upsampled": (
+        lambda x: lax.conv_transpose(conv(conv(x, stride=2))[1:], KERNEL, (2, 2), "SAME"),  # here
+        ("conv_general_dilated", "upsamples a part of the images", "after the upsampling", "# here"),
     ),
     "a sum of maps sampled in a loop": (
         sampled_and_added,
@@ -257,6 +278,22 @@ def test_what_is_exact_for_whole_pixels_only_is_refused_with_polynomials(f, oper
     jax.eval_shape(shift_invariant(f), IMAGES)
     with pytest.raises(TransformError, match=f"{operation}.*{reason}.*which no quadratic can replace"):
         jax.eval_shape(shift_invariant(f, sampler="ideal", activations="polynomial"), IMAGES)
+
+
+def test_images_in_another_order_are_other_images():
+    images = jax.ShapeDtypeStruct((4, 12, 12, 4), "float32")
+
+    def exchanged(x):
+        return x.reshape(2, 2, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
+
+    def f(x):
+        y = conv(conv(x, stride=2))
+        return y - exchanged(y)
+
+    with pytest.raises(TransformError, match="sub: mixes images"):
+        jax.eval_shape(shift_invariant(f), images)
+    again = lambda x: (lambda y: y - exchanged(exchanged(y)))(conv(conv(x, stride=2)))  # noqa: E731
+    assert jax.eval_shape(shift_invariant(again), images).shape == (4, 6, 6, 4)
 
 
 def test_images_are_mixed_before_they_are_sampled_or_after_a_mean():
