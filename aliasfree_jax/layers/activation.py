@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.layer import Layer, accurate_dtype
 from aliasfree_jax.ops.activation import (
     GELU_QUADRATIC,
@@ -235,7 +236,13 @@ class LowpassPolynomial(Polynomial):
     cutoff: float = 0.75
 
     def scaled(self, channels: int) -> jax.Array:
-        """Returns the coefficients `[channels, 3]` of 1, u and u v, with both scales multiplied in."""
+        """Returns the coefficients `[channels, 3]` of 1, u and u v, with both scales multiplied in.
+
+        Raises:
+          ConfigError: there are not three coefficients.
+        """
+        if self.degree != 2:
+            raise ConfigError(f"a low-pass polynomial has 3 coefficients, got {self.degree + 1}.")
         coefficients, in_scale, out_scale = self.parameters(channels)
         return scaled_coefficients(coefficients, in_scale, out_scale, accurate_dtype(coefficients.dtype))
 

@@ -56,7 +56,7 @@ def over_images(
         return run(module, x)
     loop = nn.scan(
         lambda inner, carry, piece: (carry, run(inner, piece)),
-        variable_broadcast=("params", "batch_stats"),
+        variable_broadcast=True,
         split_rngs={"params": False},
     )
     _, y = loop(module, (), x.reshape(-1, at_once, *x.shape[1:]))

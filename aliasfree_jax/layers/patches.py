@@ -93,7 +93,8 @@ class PatchStem(Layer):
         """Convolves, normalises, activates and samples."""
         check_images(x, (2, 2))
         x, at_once = self.cast(x), x.shape[0]
-        if not stage.train:  # in training, a batch norm needs the whole batch
+        # In training, a batch norm needs the whole batch. A loop would lose the key of a learned sampler.
+        if not (stage.train or self.has_rng("gumbel")):
             # A convolution's patches are about as large as its result.
             values = x.shape[1] * x.shape[2] * 2 * stage.features
             at_once = images_at_once(at_once, values * x.dtype.itemsize)

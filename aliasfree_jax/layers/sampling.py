@@ -21,7 +21,12 @@ from aliasfree_jax.layers.layer import Layer, accurate_dtype, part
 from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.padding import WindowPadding, pad, same_padding
 from aliasfree_jax.ops.polyphase import polyphase_downsample
-from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass, ideal_strided_taps
+from aliasfree_jax.ops.resample import (
+    ideal_downsample,
+    ideal_lowpass,
+    ideal_resample,
+    ideal_strided_taps,
+)
 from aliasfree_jax.ops.shapes import Pair, check_images, pair
 
 Phase = tuple[jax.Array, ...] | None
@@ -234,6 +239,9 @@ class IdealDownsample(LinearSampler):
 
     def filter(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns the low-passed map at full size."""
+        if self.any_size:
+            coarse = ideal_downsample(x, self.strides, any_size=True, precision=self.exact)
+            return ideal_resample(coarse, (x.shape[1], x.shape[2]), precision=self.exact)
         return ideal_lowpass(x, self._cutoffs(), precision=self.exact)
 
     def _cutoffs(self) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, lecun_normal, part
 from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Subsample, steps_of
 from aliasfree_jax.ops.bilinear import bilinear_resize
-from aliasfree_jax.ops.polyphase import polyphase_upsample
+from aliasfree_jax.ops.polyphase import polyphase_upsample, select_component
 from aliasfree_jax.ops.resample import (
     ideal_resample,
     ideal_upsample,
@@ -69,7 +69,8 @@ class PolyphaseUpsample(Layer):
 class IdealUpsample(Layer):
     """Ideal interpolation, exact for fractional shifts.
 
-    A phase shifts the result by whole pixels.
+    A phase shifts the result by whole pixels. Weights of phases, as in the training of a learned sampler, mix
+    the shifted results.
 
     Attributes:
       strides: upsampling strides.
@@ -92,12 +93,27 @@ class IdealUpsample(Layer):
         y = ideal_upsample(self.cast(x), self.strides, precision=self.exact)
         if phase is None:
             return y
-        row = column = jnp.zeros_like(phase[0])
-        rows = columns = 1
-        for (down, right), index in zip(steps_of(self.strides), phase, strict=True):
-            row, column = row + rows * (index % down), column + columns * (index // down)
-            rows, columns = rows * down, columns * right
-        return jax.vmap(lambda image, r, c: jnp.roll(image, (r, c), axis=(0, 1)))(y, row, column)
+        return _mixed(y, self.strides, phase) if phase[0].ndim == 2 else _moved(y, self.strides, phase)
+
+
+def _moved(y: jax.Array, strides: Pair, phase: tuple[jax.Array, ...]) -> jax.Array:
+    """Each image, shifted to the position of its phase."""
+    row = column = jnp.zeros_like(phase[0])
+    rows = columns = 1
+    for (down, right), index in zip(steps_of(strides), phase, strict=True):
+        row, column = row + rows * (index % down), column + columns * (index // down)
+        rows, columns = rows * down, columns * right
+    return jax.vmap(lambda image, r, c: jnp.roll(image, (r, c), axis=(0, 1)))(y, row, column)
+
+
+def _mixed(y: jax.Array, strides: Pair, weights: tuple[jax.Array, ...]) -> jax.Array:
+    """The images, shifted to the positions of all phases and mixed by the `weights` of each step."""
+    rows = columns = 1
+    for (down, right), weight in zip(steps_of(strides), weights, strict=True):
+        places = [(rows * (k % down), columns * (k // down)) for k in range(down * right)]
+        y = select_component(jnp.stack([jnp.roll(y, by, (1, 2)) for by in places], 1), weight)
+        rows, columns = rows * down, columns * right
+    return y
 
 
 class ZeroUpsample(Layer):

@@ -26,7 +26,7 @@ class Stage:
       map: the map `[N, H / stride, W / stride, C]`.
       stride: pixels of the image per sample of the map.
       phase: phase at which the image was sampled on the way to this map, for a decoder. None: nothing was
-        chosen.
+        chosen, or the stage is one of `Network.stages`.
 
     Source: this package.
     """
@@ -85,7 +85,7 @@ class Network(Layer):
 
     @nn.nowrap
     def stages(self, variables: Any, images: jax.Array, **options: Any) -> list[Stage]:
-        """Returns the maps of all stages with their strides, like `features_only` in timm.
+        """Returns the maps of all stages with their strides, like `features_only` in timm, without phases.
 
         Args:
           variables: variables of the network.
@@ -94,7 +94,7 @@ class Network(Layer):
         """
         _, sown = self.apply(variables, images, mutable=["intermediates"], **options)
         maps = sown["intermediates"]
-        return [Stage(maps[f"stage{i}"][0], stride) for i, stride in enumerate(self.stage_strides)]
+        return [Stage(maps[f"stage{i}"][-1], stride) for i, stride in enumerate(self.stage_strides)]
 
     @nn.nowrap
     def prepared(self, images: jax.Array) -> jax.Array:

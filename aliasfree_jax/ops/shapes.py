@@ -20,7 +20,7 @@ def pair(value: Pair, name: str) -> tuple[int, int]:
     Raises:
       ConfigError: `value` is not one or two integers of at least 1.
     """
-    numbers = (value, value) if isinstance(value, int) else tuple(value)
+    numbers = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(numbers) != 2 or not all(isinstance(n, int) and n >= 1 for n in numbers):
         raise ConfigError(f"{name} must be an integer of at least 1, or a pair of them, got {value!r}.")
     return numbers[0], numbers[1]

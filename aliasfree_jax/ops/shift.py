@@ -53,7 +53,7 @@ def _shift_matrices(n: int, shift: jax.Array, dtype: jnp.dtype) -> jax.Array:
     frequencies = np.arange(len(weights))
     gains = np.where(frequencies == 0, 1.0, 2.0) * weights / n
     whole = jnp.round(shift)
-    turns = (whole.astype(jnp.int32)[:, None] * frequencies) % n / n
+    turns = ((whole % n).astype(jnp.int32)[:, None] * frequencies) % n / n
     turns = turns + (shift - whole)[:, None] * frequencies / n
     angle = (2 * jnp.pi * turns).astype(dtype)  # [N, K]
     grid = 2 * np.pi * (np.outer(np.arange(n), frequencies) % n) / n

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.activation import Gelu, LowpassPolynomial, Polynomial, Relu, UpPolynomial
 from aliasfree_jax.ops.activation import GELU_QUADRATIC, lowpass_polynomial, polynomial, up_polynomial_down
 from aliasfree_jax.ops.resample import ideal_lowpass
@@ -94,3 +95,10 @@ def test_bfloat16_in_bfloat16_out(module, draw):
     x, layer = draw(1, 6, 6, 2).astype(jnp.bfloat16), module()
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
     assert jax.eval_shape(layer.apply, variables, x).dtype == jnp.bfloat16
+
+
+def test_a_low_pass_polynomial_is_a_quadratic():
+    """Also as the activation of a stem, which uses the coefficients only."""
+    for layer in (LowpassPolynomial(initial=(0, 1, 0, 1.0)), LowpassPolynomial(initial=(0, 1.0))):
+        with pytest.raises(ConfigError, match=f"has 3 coefficients, got {len(layer.initial)}"):
+            layer.init(jax.random.key(0), 3, method="scaled")

@@ -15,12 +15,15 @@ from aliasfree_jax.layers import (
     AdaptivePolyphase,
     BandlimitedGate,
     BatchNorm,
+    ChannelNorm,
     Conv,
     FirstActivatedPatchStem,
     FourierPositions,
     IdealDownsample,
+    LearnedPolyphase,
     LocalPatchInteraction,
     LowpassGate,
+    Mlp,
     PatchStem,
     Subsample,
     UpGate,
@@ -28,7 +31,7 @@ from aliasfree_jax.layers import (
     UpPolynomial,
 )
 from aliasfree_jax.layers.activation import Gelu, Identity
-from aliasfree_jax.ops.choices import CHOICES
+from aliasfree_jax.ops.choices import CHOICES, assume
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_resample, remove_nyquist
 from aliasfree_jax.ops.shift import fractional_shift
 
@@ -163,3 +166,34 @@ def test_positions_are_sines_and_cosines_in_turn(x64):
         angle = 2 * np.pi * (place + 1) / (side + 1e-6) / 10_000 ** (2 * (feature % 32 // 2) / 32)
         expected = (np.sin, np.cos)[feature % 2](angle)
         np.testing.assert_allclose(y[:, row, column, feature], expected, atol=ROUNDING)
+
+
+def test_pieces_of_a_batch_keep_the_key_of_a_learned_sampler(draw):
+    x = draw(4, 8, 8, 3)
+    noisy = functools.partial(LearnedPolyphase, evaluation="noisy")
+    layer = ActivatedPatchStem(8, noisy, Gelu, ChannelNorm, patch_size=2)
+    variables = layer.init(jax.random.key(1), x)
+
+    def of(seed):
+        return layer.apply(variables, x, rngs={"gumbel": jax.random.key(seed)})
+
+    whole = of(0)
+    assert jnp.abs(whole - of(1)).max() > 1e-3
+    with assume(dataclasses.replace(CHOICES["cpu"], working_set=1)):
+        np.testing.assert_allclose(of(0), whole, atol=1e-5)  # rounding in float32
+
+
+class WithState(UpPolynomial):
+    """An activation with a variable of its own."""
+
+    @nn.compact
+    def __call__(self, x):
+        return super().__call__(x) * self.variable("state", "gain", lambda: jnp.full((), 2.0)).value
+
+
+def test_pieces_of_a_batch_see_all_variables(draw):
+    x, layer = draw(4, 8, 8, 3), Mlp(8, WithState)
+    variables = layer.init(jax.random.key(1), x)
+    whole = layer.apply(variables, x)
+    with assume(dataclasses.replace(CHOICES["cpu"], working_set=1)):
+        np.testing.assert_allclose(layer.apply(variables, x), whole, atol=1e-5)  # rounding in float32

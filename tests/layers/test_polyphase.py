@@ -261,3 +261,17 @@ def test_ideal_upsampling_takes_the_phase_too(draw, x64):
     twice = (jnp.arange(4), jnp.array([3, 1, 0, 2]))
     z = IdealUpsample(strides=4).apply({}, x, twice)
     np.testing.assert_allclose(AdaptivePolyphase(strides=4).apply({}, z, twice, **PHASED)[0], x, atol=EXACT)
+
+
+@pytest.mark.parametrize("strides", [2, 4, (2, 1)])
+def test_ideal_upsampling_mixes_the_phases_of_a_learned_sampler(strides, draw, x64):
+    """In training, its phase is one weight for each place. One-hot weights are a phase."""
+    x, steps = draw(4, 5, 6, 2), steps_of(strides)
+    phase = tuple(jnp.arange(4) % (down * right) for down, right in steps)
+    chosen = tuple(jax.nn.one_hot(p, down * right) for p, (down, right) in zip(phase, steps, strict=True))
+    even = tuple(jnp.full((4, down * right), 1 / (down * right)) for down, right in steps)
+    layer = IdealUpsample(strides=strides)
+    np.testing.assert_allclose(layer.apply({}, x, chosen), layer.apply({}, x, phase), atol=EXACT)
+    every = itertools.product(*(range(down * right) for down, right in steps))
+    each = [layer.apply({}, x, tuple(jnp.full(4, p) for p in place)) for place in every]
+    np.testing.assert_allclose(layer.apply({}, x, even), sum(each) / len(each), atol=EXACT)

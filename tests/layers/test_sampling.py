@@ -11,7 +11,7 @@ import pytest
 from aliasfree_jax.errors import ConfigError
 from aliasfree_jax.layers.adaptive import AdaptivePolyphase
 from aliasfree_jax.layers.sampled import SampledConv
-from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, NormPreserving, Subsample
+from aliasfree_jax.layers.sampling import BlurPool, IdealDownsample, NormPreserving, Subsample, steps_of
 from aliasfree_jax.ops.blurring import blur
 from aliasfree_jax.ops.resample import ideal_downsample, ideal_lowpass
 from aliasfree_jax.ops.shift import fractional_shift
@@ -143,6 +143,18 @@ def test_ideal_sampling_commutes_with_shifts(any_size, draw, x64):
     ratio = y.shape[1] / side
     moved = sampler.apply({}, fractional_shift(x, shift))
     np.testing.assert_allclose(moved, fractional_shift(y, (shift[0] * ratio, shift[1] * ratio)), atol=EXACT)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(20, 4), (36, 4), (8, 2), (9, 3)])
+def test_the_filter_of_any_size_is_that_of_its_samples(side, stride, draw, x64):
+    x, layer = draw(1, side, side, 2), IdealDownsample(stride, any_size=True)
+    start = tuple(jnp.zeros(1, jnp.int32) for _ in steps_of(stride))
+    np.testing.assert_allclose(
+        layer.apply({}, x, start, method="with_phase")[0], layer.apply({}, x), atol=EXACT
+    )
+    kept = NormPreserving(stride, inner=functools.partial(IdealDownsample, any_size=True)).apply({}, x)
+    # The norm of the filtered map is not divided by zero: a small number is added.
+    np.testing.assert_allclose((kept**2).mean(), (x**2).mean(), rtol=1e-5)
 
 
 EXACT_SAMPLERS = {

@@ -306,3 +306,15 @@ def test_vgg_hands_its_choice_to_the_head():
     assert create_model("vgg11", large_maps="windows") != create_model("vgg11")
     with pytest.raises(ConfigError, match="unknown large_maps 'window'. Did you mean 'windows'"):
         create_model("vgg11", large_maps="window")
+
+
+def test_stages_are_those_of_the_images():
+    """Variables may hold maps of an earlier call, after `mutable=["intermediates"]`."""
+    module = create_model("basic", num_classes=3, widths=(4, 4))
+    first, second = (jax.random.normal(jax.random.key(seed), (1, 8, 8, 3)) for seed in (0, 1))
+    variables = module.init(jax.random.key(0), first)
+    _, sown = module.apply(variables, first, mutable=["intermediates"])
+    found = module.stages(variables | sown, second)
+    for stage, wanted in zip(found, module.stages(variables, second), strict=True):
+        np.testing.assert_array_equal(stage.map, wanted.map)
+    assert jnp.abs(found[0].map - module.stages(variables, first)[0].map).max() > 1e-3

@@ -89,3 +89,11 @@ def test_unknown_paddings_and_small_maps_are_named(draw):
             blur(draw(1, 8, 8, 1), size, padding="reflekt")
     with pytest.raises(ShapeError, match=r"CIRCULAR padding by \(3, 3\) needs a larger map: height is 2"):
         blur(draw(1, 2, 8, 1), 7)
+
+
+@pytest.mark.parametrize(
+    "strides", [2.0, None, np.int64(2), np.array([2, 2]), "22", (2, 2, 2), (2, 0)], ids=str
+)
+def test_strides_that_are_no_pair(strides):
+    with pytest.raises(ConfigError, match="strides must be an integer of at least 1, or a pair of them, got"):
+        blur(jnp.zeros((1, 8, 8, 1)), 3, strides)

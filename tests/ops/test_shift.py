@@ -153,3 +153,10 @@ def test_wrong_shifts_are_named(draw):
         fractional_shift(jnp.zeros((3, 4, 4, 1), jnp.uint8), jnp.zeros((3, 2)))
     with pytest.raises(ConfigError, match="array of shifts needs method='matmul', got 'fft'"):
         fractional_shift(x, jnp.zeros((3, 2)), method="fft")
+
+
+def test_shifts_beyond_the_range_of_integers(draw):
+    """The product of a shift and a frequency may exceed 2^31."""
+    x = draw(1, 225, 225, 1)
+    moved = fractional_shift(x, jnp.array([[2.0**26, 0.0]]))
+    np.testing.assert_allclose(moved, jnp.roll(x, 2**26 % 225, 1), atol=SINGLE * 10)  # larger maps
