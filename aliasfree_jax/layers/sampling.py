@@ -58,6 +58,16 @@ def steps_of(strides: Pair) -> list[tuple[int, int]]:
     return list(itertools.zip_longest(rows, columns, fillvalue=1))
 
 
+def first_places(phase: tuple[jax.Array, ...], strides: Pair) -> tuple[jax.Array, jax.Array]:
+    """Returns the row and the column `[N]` of each image's first sample, for one integer per step."""
+    row = column = jnp.zeros_like(phase[0])
+    rows = columns = 1
+    for (down, right), index in zip(steps_of(strides), phase, strict=True):
+        row, column = row + rows * (index % down), column + columns * (index // down)
+        rows, columns = rows * down, columns * right
+    return row, column
+
+
 def phase_in_turn(images: int, *samplings: tuple[Pair, Phase]) -> Phase:
     """Joins the phases of several consecutive samplings. Returns None if none of them chose a phase.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from aliasfree_jax.layers.convolution import Conv
 from aliasfree_jax.layers.layer import Initializer, Layer, ModuleFactory, lecun_normal, part
-from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Subsample, steps_of
+from aliasfree_jax.layers.sampling import Phase, SamplerFactory, Subsample, first_places, steps_of
 from aliasfree_jax.ops.bilinear import bilinear_resize
 from aliasfree_jax.ops.polyphase import polyphase_upsample, select_component
 from aliasfree_jax.ops.resample import (
@@ -93,17 +93,10 @@ class IdealUpsample(Layer):
         y = ideal_upsample(self.cast(x), self.strides, precision=self.exact)
         if phase is None:
             return y
-        return _mixed(y, self.strides, phase) if phase[0].ndim == 2 else _moved(y, self.strides, phase)
-
-
-def _moved(y: jax.Array, strides: Pair, phase: tuple[jax.Array, ...]) -> jax.Array:
-    """Each image, shifted to the position of its phase."""
-    row = column = jnp.zeros_like(phase[0])
-    rows = columns = 1
-    for (down, right), index in zip(steps_of(strides), phase, strict=True):
-        row, column = row + rows * (index % down), column + columns * (index // down)
-        rows, columns = rows * down, columns * right
-    return jax.vmap(lambda image, r, c: jnp.roll(image, (r, c), axis=(0, 1)))(y, row, column)
+        if phase[0].ndim == 2:
+            return _mixed(y, self.strides, phase)
+        places = first_places(phase, self.strides)
+        return jax.vmap(lambda image, r, c: jnp.roll(image, (r, c), axis=(0, 1)))(y, *places)
 
 
 def _mixed(y: jax.Array, strides: Pair, weights: tuple[jax.Array, ...]) -> jax.Array:

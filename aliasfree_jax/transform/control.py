@@ -85,8 +85,8 @@ def with_derivative(how: Transformation, eqn: Any, *given: Value) -> Sequence[Va
     if how.activations is not None:
         return interpret(how, program.jaxpr, program.consts, given)
     closed_over = eqn.params.get("num_consts", 0)  # arrays of the function, for which it has no derivative
-    floats = [jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.invars]
-    varied = [i for i, varies in enumerate(floats) if varies and i >= closed_over]
+    floats = [i for i, v in enumerate(eqn.invars) if jnp.issubdtype(v.aval.dtype, jnp.inexact)]
+    varied = [i for i in floats if i >= closed_over]
     forward = eqn.primitive.name == "custom_jvp_call"
     derivative = _derivative(eqn, varied, forward)
     alone = _elementwise(program.jaxpr) and _elementwise(derivative.jaxpr)

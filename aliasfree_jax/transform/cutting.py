@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -51,7 +51,7 @@ def pad(how: Transformation, eqn: Any, value: Held, fill: Held) -> list[Value]:
     if not any(map(any, config)):
         return [value]
     (padded,) = of_other_axes(eqn, value, fill.full(), padding_config=tuple(config))
-    padded = _of_images(padded, [dim for dim in range(value.ndim) if any(config[dim])])
+    padded = _other_images(padded, [dim for dim in range(value.ndim) if any(config[dim])])
     return [padded if how.circular else padded.all_seen()]
 
 
@@ -93,7 +93,7 @@ def _sliced(how: Transformation, eqn: Any, value: Map, parts: Sequence[tuple[int
     some = tuple((dim, value.shape[dim], *parts[dim]) for dim in others if value.of_images(dim))
     for dim in others:
         array = jax.lax.slice_in_dim(array, *parts[dim], dim)
-    return value.rebuilt(array, grid=value.grid.of_part(some) if some else value.grid)
+    return _other_images(value, others, some).rebuilt(array)
 
 
 def _sampled(
@@ -139,7 +139,7 @@ def part(how: Transformation, eqn: Any, value: Held, *at: Held) -> list[Value]:
     y = rebound(eqn, array, *places, slice_sizes=tuple(sizes))[0]
     paired = numbers.operand_batching_dims if numbers else ()  # each image has an index of its own
     others = [dim for dim in range(value.ndim) if dim in chosen or sizes[dim] != array.shape[dim]]
-    value = _of_images(value, [dim for dim in others if dim not in paired])
+    value = _other_images(value, [dim for dim in others if dim not in paired])
     kept = [group for dim, group in enumerate(value.groups) if dim not in gone]
     sources: list[Group] = [()] * y.ndim
     for out, group in zip(numbers.offset_dims if numbers else range(y.ndim), kept, strict=True):
@@ -169,14 +169,17 @@ def rev(how: Transformation, eqn: Any, value: Map) -> Sequence[Value]:
     if along and how.circular:
         return [dataclasses.replace(value, grid=Grid(value.grid, "mirrored"))]
     (reversed_,) = of_other_axes(eqn, value)
-    return [_of_images(reversed_, eqn.params["dimensions"])]
+    return [_other_images(reversed_, eqn.params["dimensions"])]
 
 
-def _of_images(value: Map, dims: Sequence[int]) -> Map:
-    """The map after an operation that changed which images it has, if one of the axes `dims` is the batch."""
+def _other_images(value: Map, dims: Sequence[int], part: Hashable = None) -> Map:
+    """The map on the grid of other images, if one of the axes `dims`, which an operation changes, has images.
+
+    Grids are equal if both have the same `part`.
+    """
     if not any(map(value.of_images, dims)):
         return value
-    return dataclasses.replace(value, grid=value.grid.of_part(object()))
+    return dataclasses.replace(value, grid=value.grid.of_part(part or object()))
 
 
 @rule("concatenate")
@@ -272,4 +275,4 @@ def _joined_channels(how: Transformation, eqn: Any, dim: int, values: Sequence[H
         arrays.append(jnp.broadcast_to(value.merged() if isinstance(value, Map) else value.thin, shape))
     band = joined(value.band for value in values if isinstance(value, Map))
     joint = first.rebuilt(jax.lax.concatenate(arrays, dim), band=band)
-    return joint if complete else _of_images(joint, [dim])
+    return joint if complete else _other_images(joint, [dim])

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.bands import Band, joined
-from aliasfree_jax.transform.interpreter import MIXED, Transformation, TransformError, rebound, rule
+from aliasfree_jax.transform.interpreter import Transformation, TransformError, mixed, rebound, rule
 from aliasfree_jax.transform.lines import here
 from aliasfree_jax.transform.maps import Group, Map, both
 from aliasfree_jax.transform.reporting import WHOLE
@@ -173,7 +173,7 @@ def on_one_grid(how: Transformation, eqn: Any, values: Sequence[Held]) -> list[H
         )
     maps = [value for value in values if isinstance(value, Map) and value.grid.choices]
     if len(maps) > 1 and len({value.order_of_images() for value in maps}) > 1:
-        raise TransformError(eqn, MIXED, "Combine each image with itself")
+        raise mixed(eqn, "Combine each image with itself")
     return list(values)
 
 

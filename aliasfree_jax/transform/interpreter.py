@@ -99,7 +99,11 @@ class Transformation(Reporting):
         return self.from_start(eqn, self.settle(eqn, value))
 
 
-MIXED = "mixes images that are sampled at different positions"
+def mixed(
+    eqn: Any, remedy: str = "Mix them before the first sampling, or after a mean over positions"
+) -> Exception:
+    """The error of an operation that mixes images with phases of their own."""
+    return TransformError(eqn, "mixes images that are sampled at different positions", remedy)
 
 
 def one_image(eqn: Any, value: Map, dims: Iterable[int]) -> None:
@@ -109,7 +113,7 @@ def one_image(eqn: Any, value: Map, dims: Iterable[int]) -> None:
       TransformError: It does.
     """
     if value.grid.choices and value.sides != ONE and any(map(value.of_images, dims)):
-        raise TransformError(eqn, MIXED, "Mix them before the first sampling, or after a mean over positions")
+        raise mixed(eqn)
 
 
 SHORTCUT = "strided 1 x 1 convolution of a shortcut"  # name of a rule that is not a primitive

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.transform.control import apart, carried, like, turned
-from aliasfree_jax.transform.interpreter import MIXED, Transformation, TransformError, rule
+from aliasfree_jax.transform.interpreter import Transformation, TransformError, mixed, rule
 from aliasfree_jax.transform.maps import Map
 from aliasfree_jax.transform.values import Held, Plain, Value, plain
 
@@ -74,7 +74,7 @@ def scan(how: Transformation, eqn: Any, *values: Held) -> Sequence[Value]:
     _stay_inside(eqn, last, known)
     own = {value.grid for value in stacks if images and isinstance(value, Map) and value.grid.choices}
     if any(isinstance(value, Map) and value.grid in own for value in last):
-        raise TransformError(eqn, MIXED, "Mix them before the first sampling, or after a mean over positions")
+        raise mixed(eqn)
     # Each iteration may have a phase of its own, as each image has.
     return [*last, *(_with_first(value, images or bool(_choices([value]) - known)) for value in each)]
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aliasfree_jax.layers import AdaptivePolyphase
-from aliasfree_jax.layers.sampling import LinearSampler, Phase, steps_of
+from aliasfree_jax.layers.sampling import LinearSampler, Phase, first_places, steps_of
 from aliasfree_jax.ops.polyphase import polyphase_upsample
 from aliasfree_jax.transform.grids import ONE, Grid, Strides
 from aliasfree_jax.transform.maps import Map, both
@@ -111,10 +111,10 @@ class Settling:
         if grid.factor != ONE:
             return None
         if grid.kind == "phase":
-            return grid.source, choice[0], _first_places(self.phases[grid], choice[0])
+            return grid.source, choice[0], first_places(self.phases[grid], choice[0])
         if grid.kind == "component" and jnp.issubdtype(choice.dtype, jnp.integer):
             strides = grid.source.choice  # chosen by this package's operations
-            return grid.source.source, strides, _first_places((choice.full(),), strides)
+            return grid.source.source, strides, first_places((choice.full(),), strides)
         return None
 
     def _filtered(self, images: jax.Array, strides: Strides) -> jax.Array:
@@ -130,16 +130,6 @@ class Settling:
         if isinstance(sampler, AdaptivePolyphase) and self.chosen(grid, strides) in self.phases:
             sampler = sampler.inner(strides=strides, parent=None)
         return isinstance(sampler, LinearSampler) and sampler.circular()
-
-
-def _first_places(phase: Any, strides: Strides) -> tuple[jax.Array, jax.Array]:
-    """The row and column of each image's first sample."""
-    row = column = jnp.zeros_like(phase[0])
-    rows = columns = 1
-    for (down, right), index in zip(steps_of(strides), phase, strict=True):
-        row, column = row + rows * (index % down), column + columns * (index // down)
-        rows, columns = rows * down, columns * right
-    return row, column
 
 
 def _phase_of(row: jax.Array, column: jax.Array, strides: Strides) -> Phase:
